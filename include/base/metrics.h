@@ -1,0 +1,72 @@
+/* Counters, one block per worker and no sharing: the owner adds with relaxed atomics, anybody may
+ * sum or print. A new metric is a row in METRICS. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* X(NAME, "name") -- names are what users see. */
+#define METRICS(X)                                                                                 \
+    X(VISITORS_ACCEPTED, "visitors_accepted")                                                      \
+    X(VISITORS_REFUSED_LIMIT, "visitors_refused_limit")                                            \
+    X(VISITORS_TIMED_OUT, "visitors_timed_out")                                                    \
+    X(VISITORS_REBOUND, "visitors_rebound")                                                        \
+    X(STRANGERS_ACCEPTED, "strangers_accepted")                                                    \
+    X(STRANGERS_EVICTED, "strangers_evicted")                                                      \
+    X(STRANGERS_TIMED_OUT, "strangers_timed_out")                                                  \
+    X(STRANGERS_REJECTED, "strangers_rejected")                                                    \
+    X(LOGINS, "logins")                                                                            \
+    X(LOGINS_FAILED, "logins_failed")                                                              \
+    X(CONTROL_CHANNELS_LOST, "control_channels_lost")                                              \
+    X(DATA_CHANNELS, "data_channels")                                                              \
+    X(DATA_CHANNELS_STALE, "data_channels_stale")                                                  \
+    X(DATA_CHANNELS_FAILED, "data_channels_failed")                                                \
+    X(DATA_CHANNELS_REQUESTED, "data_channels_requested")                                          \
+    X(DATA_CHANNELS_SURPLUS, "data_channels_surplus")                                              \
+    X(RELAYS_STARTED, "relays_started")                                                            \
+    X(RELAYS_CLEAN, "relays_clean")                                                                \
+    X(RELAYS_ABORTED, "relays_aborted")                                                            \
+    X(RELAYS_IDLE_TIMEOUT, "relays_idle_timeout")                                                  \
+    X(RELAYS_MOVED_IN, "relays_moved_in")                                                          \
+    X(RELAYS_MOVED_OUT, "relays_moved_out")                                                        \
+    X(BYTES_COPIED, "bytes_copied")                                                                \
+    X(BYTES_BULK_COPIED, "bytes_bulk_copied")                                                      \
+    X(BYTES_SPLICED, "bytes_spliced")                                                              \
+    X(PROMOTIONS, "promotions")                                                                    \
+    X(DEMOTIONS, "demotions")                                                                      \
+    X(PIPES_EXHAUSTED, "pipes_exhausted")                                                          \
+    X(BUFFERS_EXHAUSTED, "buffers_exhausted")                                                      \
+    X(ACCEPT_PAUSED, "accept_paused")                                                              \
+    X(MAILBOX_FULL, "mailbox_full")                                                                \
+    X(WAKEUPS_SENT, "wakeups_sent")                                                                \
+    X(LATE_COMPLETIONS, "late_completions")                                                        \
+    X(CQ_OVERFLOWS, "cq_overflows")                                                                \
+    X(SUBMIT_RETRIES, "submit_retries")                                                            \
+    X(OUT_OF_MEMORY, "out_of_memory")
+
+#define METRICS_ENUM_ROW(name, text) METRIC_##name,
+enum metric { METRICS(METRICS_ENUM_ROW) METRIC_COUNT };
+#undef METRICS_ENUM_ROW
+
+struct metrics {
+    _Atomic uint64_t values[METRIC_COUNT];
+};
+
+/* Owner only. */
+static inline void metrics_add(struct metrics *metrics, enum metric metric, uint64_t amount)
+{
+    /* One writer: a plain load and store, without the locked read-modify-write. */
+    uint64_t old = atomic_load_explicit(&metrics->values[metric], memory_order_relaxed);
+    atomic_store_explicit(&metrics->values[metric], old + amount, memory_order_relaxed);
+}
+
+static inline uint64_t metrics_get(const struct metrics *metrics, enum metric metric)
+{
+    return atomic_load_explicit(&metrics->values[metric], memory_order_relaxed);
+}
+
+const char *metrics_name(enum metric metric);
+/* "name=value name=value ..." of all counters that are not zero; always terminated, cut at whole
+ * words when out is too small. Returns the length. */
+size_t metrics_format(const struct metrics *metrics, char *out, size_t out_size);

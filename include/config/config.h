@@ -1,0 +1,98 @@
+/* The typed configuration: one immutable object built from one file. Load reads, checks and fills in
+ * the defaults; errors are collected, all of them, never just the first.
+ *
+ * The object is owned by whoever loaded it and is read-only from then on, so any thread may read it
+ * until config_destroy. Secrets in it are wiped on destroy. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/addr.h"
+#include "base/log.h"
+#include "base/macros.h"
+
+enum config_service_type { CONFIG_SERVICE_TCP, CONFIG_SERVICE_UDP };
+enum config_transport_type {
+    CONFIG_TRANSPORT_TCP,
+    CONFIG_TRANSPORT_NOISE,
+    CONFIG_TRANSPORT_TLS,
+    CONFIG_TRANSPORT_WEBSOCKET,
+};
+enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
+enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
+
+struct config_transport {
+    enum config_transport_type type;
+    bool tcp_nodelay;
+    uint32_t tcp_keepalive_secs;     /* TCP_KEEPIDLE; 0 = keepalive off */
+    uint32_t tcp_keepalive_interval; /* TCP_KEEPINTVL, seconds */
+};
+
+struct config_service {
+    char *name;
+    enum config_service_type type;
+    struct host_port addr; /* server: bind_addr; client: local_addr */
+    char *token;           /* the service's own, else default_token; never NULL once loaded */
+    enum config_tristate nodelay;
+    bool prefer_ipv6;           /* client */
+    uint32_t retry_interval_ms; /* client */
+    uint32_t idle_timeout_ms;   /* 0 = off */
+    uint32_t max_connections;   /* server; 0 = no limit, as below */
+    uint32_t max_connections_per_ip;
+    unsigned int line; /* of its section */
+};
+
+/* One role's half of the file. Fields that the other role alone has are left zero. */
+struct config_peer {
+    struct host_port addr; /* server: bind_addr; client: remote_addr */
+    struct config_transport transport;
+    struct config_service *services;
+    size_t service_count;
+    uint32_t threads; /* 0 = auto */
+    uint32_t drain_timeout_ms;
+    enum log_level log_level;
+    enum log_format log_format;
+
+    uint32_t heartbeat_interval_ms; /* server; 0 = never */
+    uint32_t handshake_timeout_ms;  /* server */
+    uint32_t max_pending_handshakes;
+    uint32_t max_pending_handshakes_per_ip;
+
+    uint32_t heartbeat_timeout_ms; /* client; 0 = off */
+    uint32_t connect_timeout_ms;   /* client */
+    bool prefer_ipv6;              /* client */
+};
+
+struct config {
+    bool has_server, has_client;
+    struct config_peer server, client;
+};
+
+/* What load and check have to say, in the order of the lines. text is "FILE:LINE: key: ...". */
+struct config_message {
+    bool is_error; /* else a warning */
+    char *text;
+};
+
+struct config_report {
+    struct config_message *messages;
+    size_t count;
+    size_t error_count;
+};
+
+/* Reads and validates FILE. On success *ret is a new object (config_destroy). ERR_CONFIG: errors are
+ * in the report; -errno: the file could not be read, the report has the line. report is initialised
+ * here in every case and may hold warnings on success; config_report_finish frees it. */
+MUST_CHECK int config_load(const char *path, struct config **ret, struct config_report *report);
+/* The same for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
+MUST_CHECK int config_parse(const char *name, const char *text, size_t size, struct config **ret,
+                            struct config_report *report);
+/* What --check adds: world-readable secrets, a public control port without encryption, keys that
+ * are accepted and unused. Appends warnings. */
+void config_check(const char *path, const struct config *config, struct config_report *report);
+/* Accepts NULL. */
+void config_destroy(struct config *config);
+void config_report_finish(struct config_report *report);
