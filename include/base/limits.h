@@ -6,18 +6,18 @@ enum limits_wire {
 };
 
 enum limits_config {
-    LIMIT_CONFIG_LINE = 4096,         /* longest line of a configuration file */
-    LIMIT_CONFIG_FILE = 4 << 20,      /* a file larger than this is a mistake or an attack */
-    LIMIT_SERVICE_NAME = 255,         /* bytes; only its digest travels */
-    LIMIT_SERVICES = 4096,            /* per role */
-    LIMIT_SECRET = 4000,              /* a token; must fit a line */
-    LIMIT_WORKERS = 256,              /* more cores than a tunnel can use */
+    LIMIT_CONFIG_LINE = 4096,    /* longest line of a configuration file */
+    LIMIT_CONFIG_FILE = 4 << 20, /* a file larger than this is a mistake or an attack */
+    LIMIT_SERVICE_NAME = 255,    /* bytes; only its digest travels */
+    LIMIT_SERVICES = 4096,       /* per role */
+    LIMIT_SECRET = 4000,         /* a token; must fit a line */
+    LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
 };
 
 enum limits_gate {
-    LIMIT_PENDING = 256,         /* unauthenticated connections in all: 64 KiB of state */
-    LIMIT_PENDING_PER_IP = 64,   /* one address: a client with 64 services logs in at once */
-    LIMIT_HANDSHAKE_MS = 5000,   /* accept to authenticated, whatever arrives and how slowly */
+    LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */
+    LIMIT_PENDING_PER_IP = 64, /* one address: a client with 64 services logs in at once */
+    LIMIT_HANDSHAKE_MS = 5000, /* accept to authenticated, whatever arrives and how slowly */
 };
 
 enum limits_pool {
@@ -27,37 +27,39 @@ enum limits_pool {
     LIMIT_POOL_HOLD_MS = 90000,    /* a burst is remembered that long, then the pool shrinks */
     LIMIT_VISITORS_WAITING = 1024, /* per service, for a data channel */
     LIMIT_VISITOR_WAIT_MS = 10000, /* then the visitor is closed */
-    LIMIT_CHANNEL_REQUEST_MS = 10000, /* a channel asked for and not here by then is asked for anew */
-    LIMIT_REBINDS = 2,             /* channels that a visitor may lose before its first byte back */
-    LIMIT_REPLAY_BYTES = 16384,    /* of a visitor's first read, kept for such a rebind */
-    LIMIT_REPLAY_MS = 2000,        /* and for how long */
-    LIMIT_REPLAY_TOTAL = 4 << 20,  /* kept by one worker in all; beyond that nothing is kept */
+    LIMIT_CHANNEL_REQUEST_MS =
+        10000,                    /* a channel asked for and not here by then is asked for anew */
+    LIMIT_REBINDS = 2,            /* channels that a visitor may lose before its first byte back */
+    LIMIT_REPLAY_BYTES = 16384,   /* of a visitor's first read, kept for such a rebind */
+    LIMIT_REPLAY_MS = 2000,       /* and for how long */
+    LIMIT_REPLAY_TOTAL = 4 << 20, /* kept by one worker in all; beyond that nothing is kept */
 };
 
 enum limits_client {
-    LIMIT_CONNECT_MS = 10000,          /* connect_timeout: to the server, to the local service */
-    LIMIT_LOGIN_MS = 15000,            /* an old server stalls 5 s for each silent stranger */
-    LIMIT_LOGINS_IN_PROGRESS = 16,     /* below the server's cap for one address */
-    LIMIT_CLIENT_CHANNELS_PENDING = 1024, /* being opened or parked, per service: a hostile server */
-    LIMIT_CHANNEL_RETRY_MS = 10000,    /* a data channel is retried that long, as upstream does */
-    LIMIT_RETRY_MIN_MS = 500,          /* first back-off of a control channel */
-    LIMIT_ADDRESSES = 8,               /* of one name, tried in turn */
+    LIMIT_CONNECT_MS = 10000,      /* connect_timeout: to the server, to the local service */
+    LIMIT_LOGIN_MS = 15000,        /* an old server stalls 5 s for each silent stranger */
+    LIMIT_LOGINS_IN_PROGRESS = 16, /* below the server's cap for one address */
+    LIMIT_CLIENT_CHANNELS_PENDING =
+        1024,                       /* being opened or parked, per service: a hostile server */
+    LIMIT_CHANNEL_RETRY_MS = 10000, /* a data channel is retried that long, as upstream does */
+    LIMIT_RETRY_MIN_MS = 500,       /* first back-off of a control channel */
+    LIMIT_ADDRESSES = 8,            /* of one name, tried in turn */
 };
 
 enum limits_io {
     LIMIT_SQ_ENTRIES = 256,
     LIMIT_CQ_ENTRIES = 4096,
-    LIMIT_BUFFER_SIZE = 16384,     /* one small read; the unit of copy mode */
-    LIMIT_BUFFER_COUNT = 128,      /* per worker: 2 MiB, resident only where it was used */
-    LIMIT_BULK_BUFFER = 256 << 10, /* one large read of copy mode under saturation */
-    LIMIT_MAILBOX = 1024,          /* messages waiting for one worker */
-    LIMIT_PIPE_SIZE = 1 << 20,     /* slots count: 256 of them */
+    LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
+    LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
+    LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
+    LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
+    LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
     LIMIT_PIPE_SIZE_MIN = 64 << 10, /* less carries less than a copy */
-    LIMIT_PIPES = 256,             /* per worker; a pipe is held only while its sink is full */
+    LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
-    LIMIT_FDS_RESERVED = 32,       /* kept for control channels when visitors use up the rest */
-    LIMIT_ACCEPT_PAUSE_MS = 100,   /* without descriptors, between two looks */
-    LIMIT_RESOLVER_QUEUE = 256,    /* names waiting for the resolver thread */
+    LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
+    LIMIT_ACCEPT_PAUSE_MS = 100,    /* without descriptors, between two looks */
+    LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
 };
 
 enum limits_time {

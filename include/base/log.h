@@ -1,7 +1,7 @@
 /* The log: one line per event to standard error, as text or JSON, with the service's name where
  * there is one. Lines are built on the stack and written with one write(2); when the reader is
- * stuck, lines are dropped and counted, the process never waits. All control bytes are escaped, so a
- * peer cannot forge a line. Keys and tokens are never passed in here.
+ * stuck, lines are dropped and counted, the process never waits. All control bytes are escaped, so
+ * a peer cannot forge a line. Keys and tokens are never passed in here.
  *
  * Any thread may log. Level and format are process-wide, set at start and on reload. */
 #pragma once
@@ -39,14 +39,15 @@ void log_write(enum log_level level, const char *service, uint64_t conn_id, cons
 #define log_warn(...)      log_at(LOG_WARN, __VA_ARGS__)
 #define log_info(...)      log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...)     log_at(LOG_DEBUG, __VA_ARGS__)
-#define log_service(level, service_name, ...)                                                      \
+#define log_service(level, service_name, ...) \
     (log_enabled(level) ? log_write(level, service_name, 0, __VA_ARGS__) : (void)0)
-#define log_conn(level, service_name, conn_id, ...)                                                \
+#define log_conn(level, service_name, conn_id, ...) \
     (log_enabled(level) ? log_write(level, service_name, conn_id, __VA_ARGS__) : (void)0)
 
-/* For whatever a stranger can cause: at most one line per second and site; the next line that passes
- * is preceded by "(N similar lines suppressed)" in its own text. Zero-initialised, one static per
- * site. Returns true when the caller may log now, and the number suppressed since the last one. */
+/* For whatever a stranger can cause: at most one line per second and site; the next line that
+ * passes is preceded by "(N similar lines suppressed)" in its own text. Zero-initialised, one
+ * static per site. Returns true when the caller may log now, and the number suppressed since the
+ * last one. */
 struct log_limit {
     _Atomic uint64_t next_ns;
     _Atomic uint32_t suppressed;

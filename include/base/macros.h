@@ -7,7 +7,7 @@
 
 /* The result says whether it worked: ignoring it is a bug, or is written as (void). */
 #define MUST_CHECK __attribute__((warn_unused_result))
-#define PRINTF_FORMAT(format_index, first_arg)                                                     \
+#define PRINTF_FORMAT(format_index, first_arg) \
     __attribute__((format(printf, format_index, first_arg)))
 #define UNUSED __attribute__((unused))
 

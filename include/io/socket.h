@@ -1,0 +1,61 @@
+/* Sockets: making them, their options, and the few system calls that relays make inline (splice(2)
+ * has no ring operation worth using, and a non-blocking call that takes microseconds is cheaper
+ * inline). Descriptors are plain ints owned by the caller. No state, any thread. Results: 0 or
+ * more, or -errno. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/addr.h"
+#include "base/macros.h"
+
+struct pipe;
+
+struct socket_options {
+    bool nodelay;
+    uint32_t keepalive_secs, keepalive_interval; /* seconds; keepalive_secs 0 = off */
+    uint32_t user_timeout_ms;                    /* TCP_USER_TIMEOUT; 0 = the system's */
+};
+
+/* Options are hints: what the kernel refuses is left at its default. */
+void socket_set_options(int fd, const struct socket_options *options);
+void socket_set_nodelay(int fd, bool nodelay);
+void socket_set_user_timeout(int fd, uint32_t timeout_ms);
+/* The next close sends a reset instead of an end of stream. */
+void socket_set_abort(int fd);
+
+/* A socket for loop_connect: non-blocking, close-on-exec, options set. */
+MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
+
+/* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
+ * listening; accepted sockets inherit the options. The first is bound without SO_REUSEPORT, so a
+ * port that another process holds is refused (-EADDRINUSE) and never shared by accident; that is
+ * tried again for LIMIT_BIND_RETRY_MS, for a predecessor in teardown. Blocks for as long. "::" is
+ * dual-stack. On failure nothing is left open. */
+MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_options *options,
+                                 int *ret_fds, size_t count);
+/* Starts and ends listening. The port stays ours in between, and connections are refused. */
+MUST_CHECK int socket_listen(int fd);
+void socket_unlisten(int fd);
+
+MUST_CHECK int socket_peer(int fd, struct addr *ret);
+/* Both ends are on this machine and talk over the loopback device: segments are 64 KiB and warm. */
+bool socket_is_loopback(int fd);
+/* The pending error, taken out of the socket: 0 or -errno. */
+int socket_take_error(int fd);
+/* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,
+ * ERR_EOF = the peer ended it, -errno = it broke. */
+int socket_peek(int fd);
+/* Sends our end of stream. */
+void socket_shutdown_send(int fd);
+
+/* One non-blocking call each; -EAGAIN when it would block. Receiving 0 is the end of the stream. */
+ssize_t socket_recv_now(int fd, void *buffer, size_t size);
+ssize_t socket_send_now(int fd, const void *data, size_t size);
+/* Up to max bytes from fd into the empty pipe; pipe->pending_bytes says how many then. */
+ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max);
+/* The pipe's bytes to fd; pending_bytes goes down by what it took. */
+ssize_t socket_splice_out(struct pipe *pipe, int fd);

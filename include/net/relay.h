@@ -1,0 +1,136 @@
+/* A relay joins two sockets until both directions have ended.
+ *
+ *     end 0 --flow[0]--> end 1        Each flow reads, then writes all of it, then reads again: no
+ * read end 1 --flow[1]--> end 0        is armed while the sink has not taken the last bytes.
+ *
+ * A flow copies through one of the loop's shared buffers until several reads in a row were full;
+ * then it is bulk: it waits for readiness and moves what is there inline, with splice(2), or, on
+ * the loopback device while the worker never sleeps, by large copies through one warm buffer. It
+ * falls back to small copies when its reads become small. An idle flow holds no buffer and no pipe.
+ *
+ * An end of stream goes on as shutdown(SHUT_WR) after the last byte; the other direction lives. A
+ * reset, or any error, resets both ends, so that a cut transfer can't look complete. A blocked flow
+ * watches its source for that with a poll for no events.
+ *
+ * Replay: while no byte has come from end 1, its loss need not be the end. The first bytes from end
+ * 0 are kept for 2 s; if end 1 is reset in that window the owner is asked for another end 1, and
+ * the bytes are sent again (ops->end1_lost, relay_rebind).
+ *
+ * Embedded in its owner and owned by one worker. It may be freed in `closed`, not before; nothing
+ * is in flight then. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "io/buffers.h"
+#include "io/loop.h"
+#include "io/timer.h"
+
+struct pipe;
+struct pipe_pool;
+struct relay;
+struct relay_replay;
+
+enum { RELAY_PREFIX_SIZE = 16 };
+
+struct relay_ops {
+    /* End 1 is gone and closed before its first byte. True: the owner calls relay_rebind or
+     * relay_terminate, now or later. False, or NULL here: the relay ends. */
+    bool (*end1_lost)(struct relay *relay);
+    /* A flow of this worker has become bulk and shares it with others. True: relay_detach has been
+     * asked for (see there). May be NULL. */
+    bool (*became_bulk)(struct relay *relay);
+    /* Both descriptors are closed (or detached), no callback follows. */
+    void (*closed)(struct relay *relay);
+};
+
+/* What one worker's relays share. Initialised by relay_engine_init in the worker's thread. */
+struct relay_engine {
+    struct loop *loop;
+    struct pipe_pool *pipes;
+    unsigned char *bulk_free[2]; /* warm large buffers */
+    unsigned int bulk_free_count, bulk_count;
+    unsigned char *scratch;
+    size_t replay_bytes;
+    bool prefers_copies;
+    unsigned int relay_count;
+    _Atomic unsigned int bulk_flows; /* read by other workers */
+};
+
+struct relay_flow {
+    struct loop_op read_op;  /* a receive, or a poll for readable */
+    struct loop_op write_op; /* a poll for writable */
+    struct buffers_waiter buffers_waiter;
+    /* Bytes read and not yet written: data[begin..end) or the pipe. Of one kind at a time. */
+    struct buffer buffer; /* data NULL: not in a shared buffer */
+    unsigned char *data;
+    uint32_t begin, end;
+    struct pipe *pipe;
+    uint64_t bytes;  /* moved or on their way */
+    uint8_t index;   /* reads from this end, writes to the other */
+    uint8_t pending; /* enum relay_pending */
+    uint8_t streak;  /* reads in a row that speak for the other mode */
+    bool bulk;       /* armed with a poll, not with a receive */
+    bool offered;    /* ops->became_bulk has been asked once */
+    bool poll_first; /* the socket was empty after the last read */
+    bool eof;        /* end of input seen */
+    bool finished;   /* and passed on */
+};
+
+struct relay {
+    struct relay_flow flow[2];
+    struct loop_op hangup_op[2];
+    int fds[2];
+    struct relay_engine *engine;
+    const struct relay_ops *ops;
+    struct timer timer;
+    uint64_t started_at_ns, active_at_ns;
+    struct relay_replay *replay;
+    uint32_t idle_timeout_ms;
+    int error; /* why it was aborted; 0 = it was not, or on request */
+    uint8_t prefix_len;
+    uint8_t state;    /* enum relay_state */
+    uint8_t loopback; /* 0 unknown, 1 no, 2 yes */
+    bool may_replay;
+    bool watched[2]; /* hangup_op has fired without an error: it would fire again at once */
+    bool aborting;
+    bool idle_timed_out;
+    bool held; /* both flows are being started: it does not end before that is done */
+    unsigned char prefix[RELAY_PREFIX_SIZE];
+};
+
+struct relay_options {
+    struct relay_engine *engine;
+    const struct relay_ops *ops;
+    int fds[2];         /* taken over */
+    const void *prefix; /* sent to end 1 before anything else; at most RELAY_PREFIX_SIZE */
+    size_t prefix_len;
+    uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
+    bool replay;              /* see above */
+    bool ended[2];            /* flows that had ended when the relay was detached elsewhere */
+};
+
+/* pipe_budget_bytes: this worker's part of pipe_pool_budget_bytes. */
+MUST_CHECK int relay_engine_init(struct relay_engine *engine, struct loop *loop,
+                                 size_t pipe_budget_bytes);
+void relay_engine_finish(struct relay_engine *engine); /* accepts a zeroed engine */
+/* Flows in bulk mode. Any thread. */
+unsigned int relay_engine_bulk_flows(const struct relay_engine *engine);
+
+/* Starts both directions. ops->closed may come from inside. */
+void relay_start(struct relay *relay, const struct relay_options *options);
+/* Resets both ends. ops->closed may come from inside. Idempotent. */
+void relay_terminate(struct relay *relay);
+/* Gives a relay in need of one (end1_lost) its new end 1: prefix and kept bytes are sent again. */
+void relay_rebind(struct relay *relay, int fd);
+/* Stops without closing: when nothing is in flight, ops->closed comes and the descriptors are the
+ * owner's again (relay_detached), to go on with on another worker. A relay with bytes on their way,
+ * or one that ends meanwhile, is not detached but goes on, or is closed as usual. */
+void relay_detach(struct relay *relay);
+/* In ops->closed: whether the descriptors are still open and the owner's. */
+bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]);
+/* Bytes moved from end `from`. */
+uint64_t relay_bytes(const struct relay *relay, unsigned int from);

@@ -1,0 +1,475 @@
+#include "io/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "io/buffers.h"
+#include "loop_priv.h"
+
+enum {
+    DRAIN_BATCH = 128,      /* completions copied out of the ring at a time */
+    GENERATION_SHIFT = 48,  /* user space addresses have 47 bits */
+    CREATE_RETRY_MS = 2000, /* a dying predecessor's rings are still charged */
+    CREATE_RETRY_STEP_MS = 50,
+    SUBMIT_RETRIES_MAX = 2000, /* of 1 ms: then the kernel is not going to recover */
+};
+
+static_assert(sizeof(void *) == 8, "an op's address and generation share 64 bits");
+static_assert(LIMIT_CQ_ENTRIES >= 2 * LIMIT_SQ_ENTRIES, "a full submission must not overflow");
+
+/* ---- set-up ---- */
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static int ring_create(struct io_uring *ring, unsigned int sq_entries, unsigned int cq_entries)
+{
+    struct io_uring_params params = {
+        .cq_entries = cq_entries,
+        .flags =
+            /* Restrictions can only be registered before the ring runs. */
+        IORING_SETUP_R_DISABLED
+        /* Promises that one thread submits, which the next flag needs. */
+        | IORING_SETUP_SINGLE_ISSUER
+        /* Completions are worked off when we wait and never interrupt a callback. */
+        | IORING_SETUP_DEFER_TASKRUN
+        /* No inter-processor interrupt for them either. */
+        | IORING_SETUP_COOP_TASKRUN
+        /* One bad submission does not hold up those behind it. */
+        | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+    };
+    /* IORING_SETUP_NO_SQARRAY stays off: liburing before 2.6 corrupts such a ring. */
+    return io_uring_queue_init_params(sq_entries, ring, &params);
+}
+
+static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
+                                unsigned int cq_entries)
+{
+    uint64_t give_up_ns = monotonic_ns() + CREATE_RETRY_MS * 1000000ull;
+    for (;;) {
+        int result = ring_create(ring, sq_entries, cq_entries);
+        if (result != -ENOMEM)
+            return result;
+        if (sq_entries > 64) {
+            sq_entries /= 2;
+            cq_entries /= 2;
+        } else if (monotonic_ns() < give_up_ns) {
+            (void)usleep(CREATE_RETRY_STEP_MS * 1000);
+        } else {
+            return result;
+        }
+    }
+}
+
+/* Nothing that opens, unlinks or maps anything: a bug in the relay can't be turned into file access
+ * through the ring. Registered with io_uring_register because liburing 2.3 does not export the
+ * wrappers from its shared object. */
+static int ring_restrict(struct io_uring *ring)
+{
+    static const uint8_t ops[] = {
+        IORING_OP_NOP,   IORING_OP_ACCEPT,       IORING_OP_CONNECT,     IORING_OP_RECV,
+        IORING_OP_SEND,  IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT,
+        IORING_OP_CLOSE, IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,
+    };
+    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 3];
+    memset(rows, 0, sizeof(rows));
+    size_t count = 0;
+    for (; count < ARRAY_SIZE(ops); count++) {
+        rows[count].opcode = IORING_RESTRICTION_SQE_OP;
+        rows[count].sqe_op = ops[count];
+    }
+    rows[count].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+    rows[count++].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
+    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
+    rows[count++].register_op = IORING_UNREGISTER_PBUF_RING;
+    /* Enabling the ring is itself a register operation that must stay allowed. */
+    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
+    rows[count++].register_op = IORING_REGISTER_ENABLE_RINGS;
+    return io_uring_register((unsigned int)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, rows,
+                             (unsigned int)count);
+}
+
+int loop_create(const struct loop_options *options, struct loop **ret)
+{
+    struct loop *loop = calloc(1, sizeof(*loop));
+    if (loop == NULL)
+        return -ENOMEM;
+    loop->metrics = options->metrics;
+    unsigned int sq_entries = options->sq_entries != 0 ? options->sq_entries : LIMIT_SQ_ENTRIES;
+    unsigned int cq_entries = options->cq_entries != 0 ? options->cq_entries : LIMIT_CQ_ENTRIES;
+    unsigned int buffer_count =
+        options->buffer_count != 0 ? options->buffer_count : LIMIT_BUFFER_COUNT;
+
+    int result = ring_create_retrying(&loop->ring, sq_entries, cq_entries);
+    if (result < 0)
+        goto err_free;
+    result = buffers_create(&loop->ring, buffer_count, loop->metrics, &loop->buffers);
+    if (result < 0)
+        goto err_ring;
+    result = ring_restrict(&loop->ring);
+    if (result < 0)
+        goto err_buffers;
+    result =
+        io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (result < 0)
+        goto err_buffers;
+    loop_busy_init(&loop->busy);
+    loop->now_ns = monotonic_ns();
+    *ret = loop;
+    return 0;
+
+err_buffers:
+    buffers_destroy(loop->buffers);
+err_ring:
+    io_uring_queue_exit(&loop->ring);
+err_free:
+    free(loop);
+    return result;
+}
+
+void loop_destroy(struct loop *loop)
+{
+    if (loop == NULL)
+        return;
+    loop_busy_finish(&loop->busy);
+    buffers_destroy(loop->buffers);
+    io_uring_queue_exit(&loop->ring);
+    free(loop->spill.cqes);
+    free(loop);
+}
+
+const char *loop_error_hint(int error)
+{
+    switch (-error) {
+    case EPERM:
+        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, or allow "
+               "io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile";
+    case ENOSYS:
+        return "io_uring is not available: the kernel lacks it or a seccomp profile (as Docker's "
+               "default) hides it; allow io_uring_setup, io_uring_enter and io_uring_register";
+    case EINVAL:
+        return "this kernel's io_uring is too old: Linux 6.1 or newer is needed";
+    case ENOMEM:
+        return "not enough locked memory for the rings: raise the limit (ulimit -l, or "
+               "LimitMEMLOCK=64M in the unit) or use fewer threads";
+    case EMFILE:
+    case ENFILE:
+        return "no free file descriptors: raise the limit (ulimit -n, or LimitNOFILE in the unit)";
+    default:
+        return "see io_uring_setup(2)";
+    }
+}
+
+/* ---- submission ---- */
+
+static uint64_t op_to_user_data(const struct loop_op *op)
+{
+    return (uint64_t)(uintptr_t)op | (uint64_t)op->generation << GENERATION_SHIFT;
+}
+
+/* Moves completions out of the ring so that the kernel can go on. False: no memory. */
+static bool spill_completions(struct loop *loop)
+{
+    struct loop_spill *spill = &loop->spill;
+    unsigned int ready = io_uring_cq_ready(&loop->ring);
+    if (spill->count + ready > spill->capacity) {
+        size_t capacity = (spill->count + ready) * 2;
+        struct io_uring_cqe *cqes = realloc(spill->cqes, capacity * sizeof(*cqes));
+        if (cqes == NULL)
+            return false;
+        spill->cqes = cqes;
+        spill->capacity = capacity;
+    }
+    struct io_uring_cqe *cqe;
+    unsigned int head;
+    unsigned int taken = 0;
+    io_uring_for_each_cqe(&loop->ring, head, cqe)
+    {
+        spill->cqes[spill->count++] = *cqe;
+        taken++;
+    }
+    io_uring_cq_advance(&loop->ring, taken);
+    return true;
+}
+
+/* The only place that knows what to do about a full submission queue: submit it; and when the
+ * kernel will not take it (-EBUSY: the completion queue has overflowed; -EAGAIN: no memory), make
+ * room among the completions and try again. */
+static struct io_uring_sqe *get_sqe(struct loop *loop)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&loop->ring);
+    for (unsigned int tries = 0; sqe == NULL; tries++) {
+        int result = io_uring_submit(&loop->ring);
+        if (result < 0) {
+            metrics_add(loop->metrics, METRIC_SUBMIT_RETRIES, 1);
+            if (!spill_completions(loop) || tries > 1)
+                (void)usleep(1000);
+            if (tries > SUBMIT_RETRIES_MAX)
+                abort(); /* operations would be lost: a restart is the honest way out */
+        }
+        sqe = io_uring_get_sqe(&loop->ring);
+    }
+    return sqe;
+}
+
+static struct io_uring_sqe *op_start(struct loop *loop, struct loop_op *op)
+{
+    assert(op->state == LOOP_OP_IDLE);
+    assert(op->done != NULL);
+    struct io_uring_sqe *sqe = get_sqe(loop);
+    op->state = LOOP_OP_IN_FLIGHT;
+    op->generation++;
+    return sqe;
+}
+
+static void op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
+{
+    io_uring_sqe_set_data64(sqe, op_to_user_data(op));
+}
+
+void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    op_submit(sqe, op);
+}
+
+void loop_connect(struct loop *loop, struct loop_op *op, int fd, const struct sockaddr *addr,
+                  socklen_t len)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_connect(sqe, fd, addr, len);
+    op_submit(sqe, op);
+}
+
+void loop_recv(struct loop *loop, struct loop_op *op, int fd, void *buffer, size_t size)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_recv(sqe, fd, buffer, size, 0);
+    op_submit(sqe, op);
+}
+
+void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_first)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFERS_GROUP;
+    if (poll_first)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    op_submit(sqe, op);
+}
+
+bool loop_flags_more_data(uint32_t flags)
+{
+    return (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+}
+
+void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_send(sqe, fd, data, size, MSG_NOSIGNAL);
+    op_submit(sqe, op);
+}
+
+void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_poll_add(sqe, fd, events);
+    op_submit(sqe, op);
+}
+
+void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_poll_multishot(sqe, fd, events);
+    op_submit(sqe, op);
+}
+
+void loop_cancel(struct loop *loop, struct loop_op *op)
+{
+    if (op->state != LOOP_OP_IN_FLIGHT)
+        return;
+    struct io_uring_sqe *sqe = get_sqe(loop);
+    io_uring_prep_cancel64(sqe, op_to_user_data(op), 0);
+    /* "Not found" means that the completion is on its way: nothing to learn from either result. */
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    io_uring_sqe_set_data64(sqe, 0);
+    op->state = LOOP_OP_CANCELLING;
+}
+
+void loop_close_fd(struct loop *loop, int fd)
+{
+    struct io_uring_sqe *sqe = get_sqe(loop);
+    io_uring_prep_close(sqe, fd);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    io_uring_sqe_set_data64(sqe, 0);
+}
+
+void loop_wake(struct loop *from, int target_fd, struct loop_op *target_op,
+               struct loop_op *failed_op)
+{
+    /* Both ops stay idle with generation 0, which dispatch takes for a wake-up. */
+    struct io_uring_sqe *sqe = get_sqe(from);
+    io_uring_prep_msg_ring(sqe, target_fd, 0, (uint64_t)(uintptr_t)target_op, 0);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)failed_op);
+    metrics_add(from->metrics, METRIC_WAKEUPS_SENT, 1);
+}
+
+/* ---- completion ---- */
+
+static void dispatch(struct loop *loop, const struct io_uring_cqe *cqe)
+{
+    if (cqe->user_data == 0)
+        return; /* a cancel or a close that found nothing to do */
+    uint64_t address_mask = (1ull << GENERATION_SHIFT) - 1;
+    struct loop_op *op = (struct loop_op *)(uintptr_t)(cqe->user_data & address_mask);
+    uint16_t generation = (uint16_t)(cqe->user_data >> GENERATION_SHIFT);
+    if (generation == 0 && op->state == LOOP_OP_IDLE && op->generation == 0) {
+        op->done(op, cqe->res,
+                 cqe->flags); /* a wake-up: never in flight, generation never counted */
+        return;
+    }
+    if (generation != op->generation || op->state == LOOP_OP_IDLE) {
+        metrics_add(loop->metrics, METRIC_LATE_COMPLETIONS, 1);
+        return;
+    }
+    /* A multishot op that a cancel has reached goes on being "cancelling" until its last one. */
+    if ((cqe->flags & IORING_CQE_F_MORE) == 0)
+        op->state = LOOP_OP_IDLE;
+    op->done(op, cqe->res, cqe->flags);
+}
+
+static void drain_spill(struct loop *loop)
+{
+    struct loop_spill spill = loop->spill;
+    if (spill.count == 0)
+        return;
+    loop->spill = (struct loop_spill){NULL, 0, 0}; /* callbacks may spill again */
+    for (size_t i = 0; i < spill.count; i++)
+        dispatch(loop, &spill.cqes[i]);
+    free(spill.cqes);
+}
+
+/* At most what was there at the start, so that timers get their turn. */
+static void drain(struct loop *loop)
+{
+    struct io_uring_cqe batch[DRAIN_BATCH];
+    drain_spill(loop);
+    unsigned int left = io_uring_cq_ready(&loop->ring);
+    while (left > 0 && loop->spill.count == 0) {
+        struct io_uring_cqe *cqe;
+        unsigned int head;
+        unsigned int count = 0;
+        io_uring_for_each_cqe(&loop->ring, head, cqe)
+        {
+            batch[count++] = *cqe;
+            if (count == DRAIN_BATCH || count == left)
+                break;
+        }
+        io_uring_cq_advance(&loop->ring, count);
+        left -= count;
+        for (unsigned int i = 0; i < count; i++)
+            dispatch(loop, &batch[i]);
+        if (count == 0)
+            break;
+    }
+}
+
+static void count_overflow(struct loop *loop)
+{
+    bool overflow = (*loop->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW) != 0;
+    if (overflow && !loop->overflow_seen)
+        metrics_add(loop->metrics, METRIC_CQ_OVERFLOWS, 1);
+    loop->overflow_seen = overflow;
+}
+
+static int submit_and_wait(struct loop *loop)
+{
+    struct __kernel_timespec ts;
+    struct __kernel_timespec *timeout = NULL;
+    uint64_t next_ns = timers_next_ns(&loop->timers);
+    if (loop->spill.count > 0) {
+        ts = (struct __kernel_timespec){0, 0};
+        timeout = &ts;
+    } else if (next_ns != UINT64_MAX) {
+        uint64_t now_ns = monotonic_ns();
+        uint64_t delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
+        ts = (struct __kernel_timespec){.tv_sec = (int64_t)(delay_ns / 1000000000u),
+                                        .tv_nsec = (long long)(delay_ns % 1000000000u)};
+        timeout = &ts;
+    }
+    struct io_uring_cqe *cqe;
+    return io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, timeout, NULL);
+}
+
+int loop_run_once(struct loop *loop)
+{
+    int result = submit_and_wait(loop);
+    switch (-result) {
+    case ETIME:
+    case EINTR:
+        break;
+    case EBUSY:  /* completions overflowed: the drain below makes room */
+    case EAGAIN: /* no memory for requests: what was not taken stays queued */
+    case ENOMEM:
+        metrics_add(loop->metrics, METRIC_SUBMIT_RETRIES, 1);
+        if (io_uring_cq_ready(&loop->ring) == 0)
+            (void)usleep(1000);
+        break;
+    default:
+        if (result < 0)
+            return result;
+    }
+    loop->now_ns = monotonic_ns();
+    count_overflow(loop);
+    drain(loop);
+    timers_run(&loop->timers, loop->now_ns);
+    buffers_serve_waiters(loop->buffers);
+    loop_busy_sample(&loop->busy, loop->now_ns);
+    return 0;
+}
+
+/* ---- what the loop offers beside ops ---- */
+
+uint64_t loop_now_ns(const struct loop *loop)
+{
+    return loop->now_ns;
+}
+
+struct metrics *loop_metrics(const struct loop *loop)
+{
+    return loop->metrics;
+}
+
+struct buffers *loop_buffers(const struct loop *loop)
+{
+    return loop->buffers;
+}
+
+void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
+{
+    timers_start(&loop->timers, timer, loop->now_ns + delay_ms * 1000000u);
+}
+
+void loop_timer_stop(struct loop *loop, struct timer *timer)
+{
+    timers_stop(&loop->timers, timer);
+}
+
+int loop_fd(const struct loop *loop)
+{
+    return loop->ring.ring_fd;
+}

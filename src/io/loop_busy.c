@@ -1,0 +1,86 @@
+/* How busy a worker is: the time its thread ran plus the time it waited for a core, over the time
+ * that passed. CPU time alone would call a worker idle on a machine where four others fight for its
+ * core, and the choice between splice and large copies (design: "while the worker is less than 85 %
+ * busy") hangs on knowing that the worker never gets to sleep. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loop_priv.h"
+
+enum {
+    SAMPLE_NS = 20 * 1000 * 1000,
+    STALE_NS = 2 * SAMPLE_NS, /* a loop that has not sampled for longer was asleep */
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec ts;
+    (void)clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Run time and run-queue wait of this thread, in ns. FALLBACK(no CONFIG_SCHED_INFO): run time. */
+static uint64_t used_ns(struct loop_busy *busy)
+{
+    char text[96];
+    if (busy->schedstat_fd >= 0) {
+        ssize_t len = pread(busy->schedstat_fd, text, sizeof(text) - 1, 0);
+        unsigned long long run_ns = 0, wait_ns = 0;
+        if (len > 0) {
+            text[len] = '\0';
+            if (sscanf(text, "%llu %llu", &run_ns, &wait_ns) == 2)
+                return run_ns + wait_ns;
+        }
+        (void)close(busy->schedstat_fd);
+        busy->schedstat_fd = -1;
+        busy->wall_ns = 0;
+    }
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+void loop_busy_init(struct loop_busy *busy)
+{
+    busy->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    busy->wall_ns = clock_ns(CLOCK_MONOTONIC);
+    busy->used_ns = used_ns(busy);
+}
+
+void loop_busy_finish(struct loop_busy *busy)
+{
+    if (busy->schedstat_fd >= 0)
+        (void)close(busy->schedstat_fd);
+    busy->schedstat_fd = -1;
+}
+
+void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns)
+{
+    if (now_ns - busy->wall_ns < SAMPLE_NS)
+        return;
+    uint64_t used = used_ns(busy);
+    uint64_t wall = now_ns - busy->wall_ns;
+    uint64_t permille = used > busy->used_ns ? (used - busy->used_ns) * 1000 / wall : 0;
+    if (permille > 1000)
+        permille = 1000;
+    uint32_t old = atomic_load_explicit(&busy->permille, memory_order_relaxed);
+    /* A quarter of the new sample: settles in about 100 ms. After a sleep the old value is history.
+     */
+    uint32_t average = wall > STALE_NS ? (uint32_t)permille : (old * 3 + (uint32_t)permille) / 4;
+    atomic_store_explicit(&busy->permille, average, memory_order_relaxed);
+    atomic_store_explicit(&busy->sampled_at_ns, now_ns, memory_order_relaxed);
+    busy->wall_ns = now_ns;
+    busy->used_ns = used;
+}
+
+unsigned int loop_busy_permille(const struct loop *loop)
+{
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    uint64_t at = atomic_load_explicit(&loop->busy.sampled_at_ns, memory_order_relaxed);
+    uint32_t permille = atomic_load_explicit(&loop->busy.permille, memory_order_relaxed);
+    if (now <= at + STALE_NS)
+        return permille;
+    /* No turn since then: it sleeps, and what it did before counts for less and less. */
+    return (unsigned int)((uint64_t)permille * STALE_NS / (now - at));
+}

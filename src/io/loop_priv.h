@@ -1,0 +1,45 @@
+/* What the files of io/ that work on the ring itself share. */
+#pragma once
+
+#include <liburing.h>
+#include <stdatomic.h>
+
+#include "io/loop.h"
+
+/* Completions taken out of the ring but not yet dispatched: only filled when the submission queue
+ * can't be flushed because the completion queue is full. Grows as needed. */
+struct loop_spill {
+    struct io_uring_cqe *cqes;
+    size_t count, capacity;
+};
+
+/* The thread's share of a core, sampled from the scheduler (see loop_busy.c). */
+struct loop_busy {
+    int schedstat_fd; /* -1: the CPU clock instead */
+    uint64_t wall_ns, used_ns;
+    _Atomic uint64_t sampled_at_ns;
+    _Atomic uint32_t permille;
+};
+
+struct loop {
+    struct io_uring ring;
+    struct timers timers;
+    uint64_t now_ns;
+    struct metrics *metrics;
+    struct buffers *buffers;
+    struct loop_spill spill;
+    struct loop_busy busy;
+    bool overflow_seen;
+};
+
+MUST_CHECK int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *metrics,
+                              struct buffers **ret);
+void buffers_destroy(struct buffers *buffers);
+/* Calls waiters if enough buffers are back; once per turn. */
+void buffers_serve_waiters(struct buffers *buffers);
+
+void loop_busy_init(struct loop_busy *busy);
+void loop_busy_finish(struct loop_busy *busy);
+void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns);
+
+enum { BUFFERS_GROUP = 0 };

@@ -1,0 +1,201 @@
+#include "io/socket.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "io/pipe_pool.h"
+
+enum { BIND_RETRY_STEP_MS = 20, LISTEN_BACKLOG = 4096 /* the kernel caps it at somaxconn */ };
+
+static int result_of(ssize_t value)
+{
+    return value < 0 ? -errno : (int)value;
+}
+
+static void set_int(int fd, int level, int option, int value)
+{
+    (void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+void socket_set_options(int fd, const struct socket_options *options)
+{
+    if (options->nodelay)
+        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (options->keepalive_secs != 0) {
+        set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)options->keepalive_secs);
+        if (options->keepalive_interval != 0)
+            set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int)options->keepalive_interval);
+    }
+    if (options->user_timeout_ms != 0)
+        socket_set_user_timeout(fd, options->user_timeout_ms);
+}
+
+void socket_set_nodelay(int fd, bool nodelay)
+{
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, nodelay);
+}
+
+void socket_set_user_timeout(int fd, uint32_t timeout_ms)
+{
+    set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
+}
+
+void socket_set_abort(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+int socket_for_dialing(const struct addr *to, const struct socket_options *options)
+{
+    int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    socket_set_options(fd, options);
+    return fd;
+}
+
+/* ---- listeners ---- */
+
+static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,
+                    int *ret_fd)
+{
+    CLEANUP_FD int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* connections of a predecessor in TIME_WAIT */
+    if (addr->any.sa_family == AF_INET6)
+        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    if (join_group)
+        set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    socket_set_options(fd, options);
+    if (bind(fd, &addr->any, addr->len) < 0)
+        return -errno;
+    set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+static int bind_first(const struct addr *addr, const struct socket_options *options, int *ret_fd)
+{
+    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
+        int result = bind_one(addr, options, false, ret_fd);
+        if (result != -EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+            return result;
+        (void)usleep(BIND_RETRY_STEP_MS * 1000);
+    }
+}
+
+int socket_bind_group(const struct addr *addr, const struct socket_options *options, int *ret_fds,
+                      size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int result = i == 0 ? bind_first(addr, options, &ret_fds[0])
+                            : bind_one(addr, options, true, &ret_fds[i]);
+        if (result < 0) {
+            while (i-- > 0)
+                (void)close(ret_fds[i]);
+            return result;
+        }
+    }
+    return 0;
+}
+
+int socket_listen(int fd)
+{
+    return result_of(listen(fd, LISTEN_BACKLOG));
+}
+
+void socket_unlisten(int fd)
+{
+    (void)shutdown(fd, SHUT_RD);
+}
+
+/* ---- questions ---- */
+
+int socket_peer(int fd, struct addr *ret)
+{
+    ret->len = sizeof(ret->v6);
+    return result_of(getpeername(fd, &ret->any, &ret->len));
+}
+
+bool socket_is_loopback(int fd)
+{
+    struct addr peer;
+    struct addr own = {.len = sizeof(own.v6)};
+    if (socket_peer(fd, &peer) < 0 || getsockname(fd, &own.any, &own.len) < 0)
+        return false;
+    if (addr_is_loopback(&peer))
+        return true;
+    /* One of this machine's own addresses: the kernel routes that over lo too. */
+    struct addr peer_any_port = peer;
+    peer_any_port.v4.sin_port = own.v4.sin_port; /* the port is at the same place in v6 */
+    return addr_equal(&peer_any_port, &own);
+}
+
+int socket_take_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        return -errno;
+    return -error;
+}
+
+int socket_peek(int fd)
+{
+    unsigned char byte;
+    ssize_t got = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (got > 0)
+        return 1;
+    if (got == 0)
+        return ERR_EOF;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+}
+
+void socket_shutdown_send(int fd)
+{
+    (void)shutdown(fd, SHUT_WR);
+}
+
+/* ---- moving bytes ---- */
+
+ssize_t socket_recv_now(int fd, void *buffer, size_t size)
+{
+    ssize_t got = recv(fd, buffer, size, MSG_DONTWAIT);
+    return got < 0 ? -errno : got;
+}
+
+ssize_t socket_send_now(int fd, const void *data, size_t size)
+{
+    ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? -errno : sent;
+}
+
+ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max)
+{
+    /* Only into an empty pipe: then -EAGAIN means "no bytes" and not "no slot". */
+    assert(pipe->pending_bytes == 0);
+    ssize_t got = splice(fd, NULL, pipe->write_fd, NULL, max, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    if (got < 0)
+        return -errno;
+    pipe->pending_bytes = (size_t)got;
+    return got;
+}
+
+ssize_t socket_splice_out(struct pipe *pipe, int fd)
+{
+    /* Never SPLICE_F_MORE: the kernel would hold the tail back for 200 ms, TCP_NODELAY or not. */
+    ssize_t sent = splice(pipe->read_fd, NULL, fd, NULL, pipe->pending_bytes,
+                          SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    if (sent < 0)
+        return -errno;
+    pipe->pending_bytes -= (size_t)sent;
+    return sent;
+}

@@ -1,0 +1,85 @@
+/* The path for small reads: receive into a shared buffer, send at once. */
+#include <errno.h>
+#include <poll.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "relay_priv.h"
+
+enum { FULL_READS_TO_BULK = 3 };
+
+static void copy_poll_done(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
+    flow_next(flow);
+}
+
+/* Full buffers in a row mean a bulk transfer; one that was not full starts the count again. */
+static void consider_promotion(struct relay_flow *flow, size_t size)
+{
+    if (size < LIMIT_BUFFER_SIZE)
+        flow->streak = 0;
+    else if (++flow->streak >= FULL_READS_TO_BULK)
+        flow_set_bulk(flow, true);
+}
+
+static void copy_read_failed(struct relay_flow *flow, int error)
+{
+    struct relay *relay = flow_relay(flow);
+    struct loop *loop = relay->engine->loop;
+    bool transient =
+        error == -ECANCELED || error == -ENOBUFS || error == -EAGAIN || error == -EINTR;
+    if (relay->state != RELAY_OPEN && transient) {
+        relay_join(relay);
+        return;
+    }
+    switch (-error) {
+    case ENOBUFS:
+        buffers_wait(loop_buffers(loop), &flow->buffers_waiter);
+        break;
+    case EAGAIN: /* FALLBACK: a kernel that fails non-blocking sockets instead of waiting */
+    case EINTR:
+        flow->read_op.done = copy_poll_done;
+        loop_poll(loop, &flow->read_op, flow_source(flow), POLLIN);
+        break;
+    default:
+        relay_fail(relay, flow->index, error);
+    }
+}
+
+static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
+    struct relay *relay = flow_relay(flow);
+    flow->buffer = buffers_from_flags(loop_buffers(relay->engine->loop), flags);
+    flow->pending = flow->buffer.data != NULL ? PENDING_BUFFER : PENDING_NONE;
+    flow->data = flow->buffer.data;
+    flow->begin = flow->end = 0;
+    if (res < 0) {
+        copy_read_failed(flow, res);
+        return;
+    }
+    if (res == 0) {
+        flow_input_ended(flow);
+        return;
+    }
+    flow->end = (uint32_t)res;
+    flow->poll_first = !loop_flags_more_data(flags);
+    metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)res);
+    flow_count(flow, flow->data, (size_t)res);
+    consider_promotion(flow, (size_t)res);
+    flow_push(flow);
+}
+
+void flow_copy_read(struct relay_flow *flow)
+{
+    flow->read_op.done = copy_read_done;
+    loop_recv_select(flow_relay(flow)->engine->loop, &flow->read_op, flow_source(flow),
+                     flow->poll_first);
+}
+
+void flow_copy_buffers_available(struct buffers_waiter *waiter)
+{
+    struct relay_flow *flow = container_of(waiter, struct relay_flow, buffers_waiter);
+    flow_next(flow);
+}

@@ -1,0 +1,69 @@
+/* What relay.c and the two data paths share. */
+#pragma once
+
+#include <assert.h>
+
+#include "io/socket.h"
+#include "net/relay.h"
+
+enum relay_state {
+    RELAY_OPEN,
+    RELAY_REBINDING,   /* end 1 is lost: join, close it, ask the owner */
+    RELAY_WAITING_END, /* the owner looks for another end 1 */
+    RELAY_DETACHING,   /* join, then hand the descriptors back */
+    RELAY_CLOSING,     /* join, then close both */
+    RELAY_DETACHED,
+    RELAY_CLOSED,
+};
+
+enum relay_pending {
+    PENDING_NONE,
+    PENDING_BUFFER, /* a shared buffer of the loop */
+    PENDING_STASH,  /* malloc'ed */
+    PENDING_BULK,   /* a large buffer of the engine */
+    PENDING_PIPE,
+};
+
+struct relay_replay {
+    uint32_t size;
+    unsigned char bytes[];
+};
+
+static inline struct relay *flow_relay(struct relay_flow *flow)
+{
+    return container_of(flow - flow->index, struct relay, flow[0]);
+}
+
+static inline int flow_source(struct relay_flow *flow)
+{
+    return flow_relay(flow)->fds[flow->index];
+}
+
+static inline int flow_sink(struct relay_flow *flow)
+{
+    return flow_relay(flow)->fds[1 - flow->index];
+}
+
+/* relay.c, for the data paths. All of these may end the relay, so a callback calls them last. */
+
+/* Bytes were read: counts them and the relay's life. */
+void flow_count(struct relay_flow *flow, const unsigned char *data, size_t size);
+/* What was read stands in data[begin..end) or in the pipe: write it, then read on. */
+void flow_push(struct relay_flow *flow);
+/* The source has ended. */
+void flow_input_ended(struct relay_flow *flow);
+/* Arms the next read in the flow's mode. */
+void flow_next(struct relay_flow *flow);
+/* End 0 or 1 broke with this error. */
+void relay_fail(struct relay *relay, unsigned int end, int error);
+/* An op came back while the relay was not open. */
+void relay_join(struct relay *relay);
+
+/* relay_copy.c */
+void flow_copy_read(struct relay_flow *flow);
+void flow_copy_buffers_available(struct buffers_waiter *waiter);
+
+/* relay_splice.c */
+void flow_bulk_wait(struct relay_flow *flow);
+void flow_set_bulk(struct relay_flow *flow, bool bulk);
+void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk);

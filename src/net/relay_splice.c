@@ -1,0 +1,175 @@
+/* The path for bulk: wait for readiness in the ring, then move what is there inline. The kernel
+ * hands IORING_OP_SPLICE to worker threads, which costs twice the CPU; splice(2) here does not
+ * block.
+ *
+ * On the loopback device segments are 64 KiB and in the cache, and copying them through one warm
+ * buffer carries more than splicing, although it costs more CPU. So while this worker has time to
+ * sleep it splices, and when it has none it copies, if both ends are on loopback. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "io/pipe_pool.h"
+#include "relay_priv.h"
+
+enum {
+    SMALL_READ = 8 << 10,
+    SMALL_READS_TO_COPY = 8,
+    BUSY_ON_PERMILLE = 850, /* hysteresis for large copies */
+    BUSY_OFF_PERMILLE = 700,
+    BULK_BUFFERS_MAX = 16, /* 4 MiB per worker, held by flows with a full sink */
+};
+
+void flow_set_bulk(struct relay_flow *flow, bool bulk)
+{
+    struct relay_engine *engine = flow_relay(flow)->engine;
+    flow->streak = 0;
+    if (flow->bulk == bulk)
+        return;
+    flow->bulk = bulk;
+    unsigned int flows = atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
+    atomic_store_explicit(&engine->bulk_flows, bulk ? flows + 1 : flows - 1, memory_order_relaxed);
+    metrics_add(loop_metrics(engine->loop), bulk ? METRIC_PROMOTIONS : METRIC_DEMOTIONS, 1);
+}
+
+/* ---- large copies ---- */
+
+static unsigned char *engine_bulk_get(struct relay_engine *engine)
+{
+    if (engine->bulk_free_count > 0)
+        return engine->bulk_free[--engine->bulk_free_count];
+    if (engine->bulk_count >= BULK_BUFFERS_MAX)
+        return NULL;
+    unsigned char *bulk = malloc(LIMIT_BULK_BUFFER);
+    if (bulk != NULL)
+        engine->bulk_count++;
+    return bulk;
+}
+
+void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk)
+{
+    /* The last one used is the warmest; more than a few are worth more to somebody else. */
+    if (engine->bulk_free_count < ARRAY_SIZE(engine->bulk_free)) {
+        engine->bulk_free[engine->bulk_free_count++] = bulk;
+        return;
+    }
+    engine->bulk_count--;
+    free(bulk);
+}
+
+static bool prefers_copies(struct relay *relay)
+{
+    struct relay_engine *engine = relay->engine;
+    unsigned int busy = loop_busy_permille(engine->loop);
+    if (engine->prefers_copies ? busy < BUSY_OFF_PERMILLE : busy >= BUSY_ON_PERMILLE)
+        engine->prefers_copies = !engine->prefers_copies;
+    if (!engine->prefers_copies)
+        return false;
+    if (relay->loopback == 0)
+        relay->loopback =
+            socket_is_loopback(relay->fds[0]) && socket_is_loopback(relay->fds[1]) ? 2 : 1;
+    return relay->loopback == 2;
+}
+
+/* -ENOBUFS: no buffer. */
+static ssize_t copy_in(struct relay_flow *flow)
+{
+    struct relay_engine *engine = flow_relay(flow)->engine;
+    unsigned char *bulk = engine_bulk_get(engine);
+    if (bulk == NULL)
+        return -ENOBUFS;
+    ssize_t got = socket_recv_now(flow_source(flow), bulk, LIMIT_BULK_BUFFER);
+    if (got <= 0) {
+        engine_bulk_put(engine, bulk);
+        return got;
+    }
+    flow->pending = PENDING_BULK;
+    flow->data = bulk;
+    flow->begin = 0;
+    flow->end = (uint32_t)got;
+    metrics_add(loop_metrics(engine->loop), METRIC_BYTES_BULK_COPIED, (uint64_t)got);
+    return got;
+}
+
+/* ---- splice ---- */
+
+/* -ENOBUFS: no pipe. */
+static ssize_t splice_in(struct relay_flow *flow)
+{
+    struct relay_engine *engine = flow_relay(flow)->engine;
+    struct pipe *pipe = pipe_pool_get(engine->pipes);
+    if (pipe == NULL) {
+        metrics_add(loop_metrics(engine->loop), METRIC_PIPES_EXHAUSTED, 1);
+        return -ENOBUFS;
+    }
+    ssize_t got = socket_splice_in(flow_source(flow), pipe, pipe->size_bytes);
+    if (got <= 0) {
+        pipe_pool_put(engine->pipes, pipe);
+        return got;
+    }
+    flow->pending = PENDING_PIPE;
+    flow->pipe = pipe;
+    metrics_add(loop_metrics(engine->loop), METRIC_BYTES_SPLICED, (uint64_t)got);
+    return got;
+}
+
+/* ---- the cycle ---- */
+
+static ssize_t bulk_in(struct relay_flow *flow)
+{
+    bool copies = prefers_copies(flow_relay(flow));
+    ssize_t got = copies ? copy_in(flow) : splice_in(flow);
+    if (got == -ENOBUFS)
+        got = copies ? splice_in(flow) : copy_in(flow);
+    return got;
+}
+
+static void consider_demotion(struct relay_flow *flow, size_t size)
+{
+    if (size >= SMALL_READ)
+        flow->streak = 0;
+    else if (++flow->streak >= SMALL_READS_TO_COPY)
+        flow_set_bulk(flow, false);
+}
+
+static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
+    struct relay *relay = flow_relay(flow);
+    if (relay->state != RELAY_OPEN) {
+        relay_join(relay);
+        return;
+    }
+    ssize_t got = res < 0 ? res : bulk_in(flow);
+    switch (-got) {
+    case EAGAIN:
+    case EINTR:
+        flow_next(flow);
+        return;
+    case ENOBUFS:
+    case EINVAL: /* a socket that can't be spliced */
+        flow_set_bulk(flow, false);
+        flow_next(flow);
+        return;
+    case 0:
+        flow_input_ended(flow);
+        return;
+    default:
+        if (got < 0) {
+            relay_fail(relay, flow->index, (int)got);
+            return;
+        }
+    }
+    flow_count(flow, NULL, (size_t)got);
+    consider_demotion(flow, (size_t)got);
+    flow_push(flow);
+}
+
+void flow_bulk_wait(struct relay_flow *flow)
+{
+    flow->read_op.done = bulk_ready;
+    loop_poll(flow_relay(flow)->engine->loop, &flow->read_op, flow_source(flow),
+              POLLIN | POLLRDHUP);
+}

@@ -1,0 +1,165 @@
+#include "net/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+
+#include "base/error.h"
+#include "io/socket.h"
+
+/* Termination ends in a callback even when nothing was in flight, so that an owner is never freed
+ * under the function that asked for the end: a poll with no events on a socket that is being torn
+ * down completes with the cancel. */
+static void stream_join(struct stream *stream)
+{
+    if (!loop_op_is_idle(&stream->read_op) || !loop_op_is_idle(&stream->write_op))
+        return;
+    if (stream->aborting)
+        socket_set_abort(stream->fd);
+    loop_close_fd(stream->loop, stream->fd);
+    stream->fd = -1;
+    stream->ops->closed(stream);
+}
+
+static void read_more(struct stream *stream)
+{
+    loop_recv(stream->loop, &stream->read_op, stream->fd, stream->read_buffer + stream->read_have,
+              stream->read_size - stream->read_have);
+}
+
+static void stream_read_done(struct loop_op *op, int res, uint32_t flags)
+{
+    struct stream *stream = container_of(op, struct stream, read_op);
+    if (stream->terminating) {
+        stream_join(stream);
+        return;
+    }
+    if (res == -EINTR || res == -EAGAIN) {
+        read_more(stream);
+        return;
+    }
+    if (res == 0)
+        res = ERR_EOF;
+    if (res > 0) {
+        stream->read_have += (uint32_t)res;
+        if (stream->read_exactly && stream->read_have < stream->read_size) {
+            read_more(stream);
+            return;
+        }
+        res = (int)stream->read_have;
+    }
+    stream->ops->read_done(stream, res);
+}
+
+static void write_more(struct stream *stream)
+{
+    loop_send(stream->loop, &stream->write_op, stream->fd, stream->write_data + stream->write_sent,
+              stream->write_size - stream->write_sent);
+}
+
+static void stream_write_done(struct loop_op *op, int res, uint32_t flags)
+{
+    struct stream *stream = container_of(op, struct stream, write_op);
+    if (stream->terminating) {
+        stream_join(stream);
+        return;
+    }
+    if (res == -EINTR || res == -EAGAIN)
+        res = 0;
+    if (res >= 0) {
+        stream->write_sent += (uint32_t)res;
+        if (stream->write_sent < stream->write_size) {
+            write_more(stream);
+            return;
+        }
+        res = 0;
+    }
+    stream->ops->write_done(stream, res);
+}
+
+static void stream_connect_done(struct loop_op *op, int res, uint32_t flags)
+{
+    struct stream *stream = container_of(op, struct stream, write_op);
+    loop_op_init(op, stream_write_done);
+    if (stream->terminating) {
+        stream_join(stream);
+        return;
+    }
+    stream->ops->connected(stream, res);
+}
+
+void stream_init(struct stream *stream, struct loop *loop, int fd, const struct stream_ops *ops)
+{
+    stream->loop = loop;
+    stream->ops = ops;
+    stream->fd = fd;
+    stream->terminating = stream->aborting = false;
+    loop_op_init(&stream->read_op, stream_read_done);
+    loop_op_init(&stream->write_op, stream_write_done);
+}
+
+void stream_connect(struct stream *stream, const struct sockaddr *addr, socklen_t len)
+{
+    assert(!stream->terminating && stream->ops->connected != NULL);
+    loop_op_init(&stream->write_op, stream_connect_done);
+    loop_connect(stream->loop, &stream->write_op, stream->fd, addr, len);
+}
+
+static void read_start(struct stream *stream, void *buffer, size_t size, bool exactly)
+{
+    assert(!stream->terminating && size > 0 && size <= UINT32_MAX);
+    stream->read_buffer = buffer;
+    stream->read_size = (uint32_t)size;
+    stream->read_have = 0;
+    stream->read_exactly = exactly;
+    read_more(stream);
+}
+
+void stream_read(struct stream *stream, void *buffer, size_t size)
+{
+    read_start(stream, buffer, size, true);
+}
+
+void stream_read_some(struct stream *stream, void *buffer, size_t size)
+{
+    read_start(stream, buffer, size, false);
+}
+
+void stream_write(struct stream *stream, const void *data, size_t size)
+{
+    assert(!stream->terminating && size > 0 && size <= UINT32_MAX);
+    stream->write_data = data;
+    stream->write_size = (uint32_t)size;
+    stream->write_sent = 0;
+    write_more(stream);
+}
+
+bool stream_is_writing(const struct stream *stream)
+{
+    return !loop_op_is_idle(&stream->write_op);
+}
+
+bool stream_is_reading(const struct stream *stream)
+{
+    return !loop_op_is_idle(&stream->read_op);
+}
+
+void stream_terminate(struct stream *stream, enum stream_close how)
+{
+    if (how == STREAM_ABORT)
+        stream->aborting = true;
+    if (stream->terminating)
+        return;
+    stream->terminating = true;
+    if (loop_op_is_idle(&stream->read_op) && loop_op_is_idle(&stream->write_op))
+        loop_poll(stream->loop, &stream->read_op, stream->fd, 0);
+    loop_cancel(stream->loop, &stream->read_op);
+    loop_cancel(stream->loop, &stream->write_op);
+}
+
+int stream_release(struct stream *stream)
+{
+    assert(!stream->terminating);
+    assert(loop_op_is_idle(&stream->read_op) && loop_op_is_idle(&stream->write_op));
+    return take_fd(&stream->fd);
+}
