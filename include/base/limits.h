@@ -21,14 +21,13 @@ enum limits_gate {
 };
 
 enum limits_pool {
-    LIMIT_POOL_MIN = 8,            /* what upstream asks for at login */
-    LIMIT_POOL_MAX = 256,          /* idle channels kept for a service's bursts */
-    LIMIT_POOL_PARKED = 512,       /* channels offered beyond what was asked for are closed */
-    LIMIT_POOL_HOLD_MS = 90000,    /* a burst is remembered that long, then the pool shrinks */
-    LIMIT_VISITORS_WAITING = 1024, /* per service, for a data channel */
-    LIMIT_VISITOR_WAIT_MS = 10000, /* then the visitor is closed */
-    LIMIT_CHANNEL_REQUEST_MS =
-        10000,                    /* a channel asked for and not here by then is asked for anew */
+    LIMIT_POOL_MIN = 8,              /* what upstream asks for at login */
+    LIMIT_POOL_MAX = 256,            /* idle channels kept for a service's bursts */
+    LIMIT_POOL_PARKED = 512,         /* channels offered beyond what was asked for are closed */
+    LIMIT_POOL_HOLD_MS = 90000,      /* a burst is remembered that long, then the pool shrinks */
+    LIMIT_VISITORS_WAITING = 1024,   /* per service, for a data channel */
+    LIMIT_VISITOR_WAIT_MS = 10000,   /* then the visitor is closed */
+    LIMIT_CHANNEL_REQUEST_MS = 3000, /* not here by once to twice that: asked for anew */
     LIMIT_REBINDS = 2,            /* channels that a visitor may lose before its first byte back */
     LIMIT_REPLAY_BYTES = 16384,   /* of a visitor's first read, kept for such a rebind */
     LIMIT_REPLAY_MS = 2000,       /* and for how long */

@@ -1,0 +1,213 @@
+#include "base/addr.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert(ADDR_TEXT_SIZE > 1 + INET6_ADDRSTRLEN + 1 + IF_NAMESIZE + 2 + 5, "any address fits");
+
+/* Decimal digits and nothing else: no sign, no space, as strtoul would allow. */
+static bool parse_number(const char *text, uint32_t max, uint32_t *ret)
+{
+    uint64_t value = 0;
+    if (*text == '\0')
+        return false;
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9')
+            return false;
+        value = value * 10 + (uint64_t)(*text - '0');
+        if (value > max)
+            return false;
+    }
+    *ret = (uint32_t)value;
+    return true;
+}
+
+static bool is_name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_';
+}
+
+static bool is_name(const char *text)
+{
+    const char *c = text;
+    while (is_name_char(*c))
+        c++;
+    return c != text && *c == '\0';
+}
+
+/* An IPv6 address, with "%scope" or without. The scope may be unknown on this machine. */
+static bool split_v6(const char *text, struct in6_addr *ret, char scope[static IF_NAMESIZE])
+{
+    char digits[INET6_ADDRSTRLEN];
+    size_t len = strcspn(text, "%");
+    if (len >= sizeof(digits))
+        return false;
+    memcpy(digits, text, len);
+    digits[len] = '\0';
+    scope[0] = '\0';
+    if (text[len] == '%') {
+        const char *name = text + len + 1;
+        size_t name_len = strlen(name);
+        if (name_len >= IF_NAMESIZE || !is_name(name))
+            return false;
+        memcpy(scope, name, name_len + 1);
+    }
+    return inet_pton(AF_INET6, digits, ret) == 1;
+}
+
+static int parse_bracketed(char *host)
+{
+    struct in6_addr address;
+    char scope[IF_NAMESIZE];
+    size_t len = strlen(host);
+    if (len < 2 || host[0] != '[' || host[len - 1] != ']')
+        return -EINVAL;
+    memmove(host, host + 1, len - 2);
+    host[len - 2] = '\0';
+    return split_v6(host, &address, scope) ? 0 : -EINVAL;
+}
+
+int host_port_parse(const char *text, struct host_port *ret)
+{
+    struct host_port parsed;
+    const char *colon = strrchr(text, ':');
+    uint32_t port;
+    if (colon == NULL || !parse_number(colon + 1, UINT16_MAX, &port) || port == 0)
+        return -EINVAL;
+    size_t len = (size_t)(colon - text);
+    if (len == 0 || len >= sizeof(parsed.host))
+        return -EINVAL;
+    memcpy(parsed.host, text, len);
+    parsed.host[len] = '\0';
+    parsed.port = (uint16_t)port;
+
+    if (parsed.host[0] == '[') {
+        int r = parse_bracketed(parsed.host);
+        if (r < 0)
+            return r;
+    } else if (!is_name(parsed.host)) {
+        return -EINVAL; /* "::1:80" too: nobody can say where its port begins */
+    }
+    *ret = parsed;
+    return 0;
+}
+
+const char *host_port_format(const struct host_port *host_port, char *out, size_t out_size)
+{
+    bool is_v6 = strchr(host_port->host, ':') != NULL;
+    (void)snprintf(out, out_size, is_v6 ? "[%s]:%u" : "%s:%u", host_port->host,
+                   (unsigned int)host_port->port);
+    return out;
+}
+
+bool addr_from_numeric(const struct host_port *host_port, struct addr *ret)
+{
+    struct addr addr = {0};
+    char scope[IF_NAMESIZE];
+    if (inet_pton(AF_INET, host_port->host, &addr.v4.sin_addr) == 1) {
+        addr.v4.sin_family = AF_INET;
+        addr.v4.sin_port = htons(host_port->port);
+        addr.len = sizeof(addr.v4);
+        *ret = addr;
+        return true;
+    }
+    if (!split_v6(host_port->host, &addr.v6.sin6_addr, scope))
+        return false;
+    if (scope[0] != '\0' && !parse_number(scope, UINT32_MAX, &addr.v6.sin6_scope_id)) {
+        addr.v6.sin6_scope_id = if_nametoindex(scope);
+        if (addr.v6.sin6_scope_id == 0)
+            return false;
+    }
+    addr.v6.sin6_family = AF_INET6;
+    addr.v6.sin6_port = htons(host_port->port);
+    addr.len = sizeof(addr.v6);
+    *ret = addr;
+    return true;
+}
+
+/* The IPv4 address in network order, also of a v4-mapped one. */
+static bool get_v4(const struct addr *addr, struct in_addr *ret)
+{
+    if (addr->len == 0)
+        return false;
+    if (addr->any.sa_family == AF_INET) {
+        *ret = addr->v4.sin_addr;
+        return true;
+    }
+    if (addr->any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&addr->v6.sin6_addr))
+        return false;
+    memcpy(ret, &addr->v6.sin6_addr.s6_addr[12], sizeof(*ret));
+    return true;
+}
+
+const char *addr_format(const struct addr *addr, char *out, size_t out_size)
+{
+    char digits[INET6_ADDRSTRLEN];
+    struct in_addr v4;
+    unsigned int port = addr_port(addr);
+    if (get_v4(addr, &v4)) {
+        (void)inet_ntop(AF_INET, &v4, digits, sizeof(digits));
+        (void)snprintf(out, out_size, "%s:%u", digits, port);
+    } else if (addr->len != 0 && addr->any.sa_family == AF_INET6) {
+        (void)inet_ntop(AF_INET6, &addr->v6.sin6_addr, digits, sizeof(digits));
+        /* The scope by its number: its name would cost a system call for each log line. */
+        if (addr->v6.sin6_scope_id != 0)
+            (void)snprintf(out, out_size, "[%s%%%u]:%u", digits, addr->v6.sin6_scope_id, port);
+        else
+            (void)snprintf(out, out_size, "[%s]:%u", digits, port);
+    } else {
+        (void)snprintf(out, out_size, "(none)");
+    }
+    return out;
+}
+
+bool addr_equal(const struct addr *a, const struct addr *b)
+{
+    if (a->len == 0 || b->len == 0)
+        return a->len == b->len;
+    if (a->any.sa_family != b->any.sa_family)
+        return false;
+    if (a->any.sa_family == AF_INET)
+        return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+    return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
+           IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
+}
+
+uint16_t addr_port(const struct addr *addr)
+{
+    if (addr->len == 0)
+        return 0;
+    return ntohs(addr->any.sa_family == AF_INET ? addr->v4.sin_port : addr->v6.sin6_port);
+}
+
+bool addr_is_loopback(const struct addr *addr)
+{
+    struct in_addr v4;
+    if (get_v4(addr, &v4))
+        return ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
+    return addr->len != 0 && addr->any.sa_family == AF_INET6 &&
+           IN6_IS_ADDR_LOOPBACK(&addr->v6.sin6_addr);
+}
+
+struct addr_key addr_key(const struct addr *addr)
+{
+    struct addr_key key = {0};
+    struct in_addr v4;
+    if (get_v4(addr, &v4)) {
+        key.bytes[10] = key.bytes[11] = 0xff; /* no /64 has these bytes: they are zero there */
+        memcpy(&key.bytes[12], &v4, sizeof(v4));
+    } else if (addr->len != 0) {
+        memcpy(key.bytes, &addr->v6.sin6_addr, 8);
+    }
+    return key;
+}
+
+bool addr_key_equal(const struct addr_key *a, const struct addr_key *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+}

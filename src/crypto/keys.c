@@ -1,0 +1,72 @@
+#include "crypto/keys.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+static_assert(KEYS_DIGEST_SIZE == crypto_hash_sha256_BYTES, "digests are SHA-256");
+static_assert(sizeof(uint64_t) == crypto_shorthash_BYTES, "a short hash is a number");
+
+static uint8_t hash_key[crypto_shorthash_KEYBYTES];
+
+int keys_init(void)
+{
+    int r = sodium_init();
+    if (r < 0)
+        return -EIO;
+    /* 1: already initialised. A second key would orphan what was hashed with the first. */
+    if (r == 0)
+        crypto_shorthash_keygen(hash_key);
+    return 0;
+}
+
+static void add(crypto_hash_sha256_state *state, const void *bytes, size_t len)
+{
+    int r = crypto_hash_sha256_update(state, bytes, len);
+    assert(r == 0); /* SHA-256 fails on no input */
+    (void)r;
+}
+
+void keys_service_digest(const char *name, size_t name_len, uint8_t ret[static KEYS_DIGEST_SIZE])
+{
+    crypto_hash_sha256_state state;
+    (void)crypto_hash_sha256_init(&state);
+    add(&state, name, name_len);
+    (void)crypto_hash_sha256_final(&state, ret);
+}
+
+void keys_auth_digest(const char *token, size_t token_len,
+                      const uint8_t nonce[static KEYS_NONCE_SIZE],
+                      uint8_t ret[static KEYS_DIGEST_SIZE])
+{
+    crypto_hash_sha256_state state;
+    (void)crypto_hash_sha256_init(&state);
+    add(&state, token, token_len);
+    add(&state, nonce, KEYS_NONCE_SIZE);
+    (void)crypto_hash_sha256_final(&state, ret);
+    sodium_memzero(&state, sizeof(state)); /* its buffer holds the end of the token */
+}
+
+void keys_random(void *out, size_t size)
+{
+    randombytes_buf(out, size);
+}
+
+bool keys_equal(const void *a, const void *b, size_t size)
+{
+    return sodium_memcmp(a, b, size) == 0;
+}
+
+void keys_wipe(void *secret, size_t size)
+{
+    if (size > 0)
+        sodium_memzero(secret, size);
+}
+
+uint64_t keys_hash(const void *data, size_t size)
+{
+    uint64_t hash;
+    (void)crypto_shorthash((unsigned char *)&hash, data, size, hash_key);
+    return hash;
+}

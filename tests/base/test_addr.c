@@ -1,0 +1,248 @@
+#include "base/addr.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <net/if.h>
+#include <string.h>
+
+static struct addr numeric(const char *text)
+{
+    struct host_port host_port;
+    struct addr addr;
+    cr_assert_eq(host_port_parse(text, &host_port), 0, "%s", text);
+    cr_assert(addr_from_numeric(&host_port, &addr), "%s", text);
+    return addr;
+}
+
+Test(addr, good_host_ports)
+{
+    static const struct {
+        const char *text, *host;
+        uint16_t port;
+    } rows[] = {
+        {"127.0.0.1:80", "127.0.0.1", 80},
+        {"0.0.0.0:1", "0.0.0.0", 1},
+        {"1.2.3.4:65535", "1.2.3.4", 65535},
+        {"example.com:443", "example.com", 443},
+        {"localhost:2333", "localhost", 2333},
+        {"my_host-1.lan.:22", "my_host-1.lan.", 22},
+        {"[::1]:80", "::1", 80},
+        {"[::]:2333", "::", 2333},
+        {"[2001:db8:1:2:3:4:5:6]:443", "2001:db8:1:2:3:4:5:6", 443},
+        {"[::ffff:1.2.3.4]:53", "::ffff:1.2.3.4", 53},
+        {"[fe80::1%eth0]:53", "fe80::1%eth0", 53},
+        {"[fe80::1%2]:53", "fe80::1%2", 53},
+        {"a:00080", "a", 80},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port parsed;
+        cr_assert_eq(host_port_parse(rows[i].text, &parsed), 0, "%s", rows[i].text);
+        cr_expect_str_eq(parsed.host, rows[i].host);
+        cr_expect_eq(parsed.port, rows[i].port, "%s", rows[i].text);
+    }
+}
+
+Test(addr, bad_host_ports)
+{
+    static const char *const rows[] = {
+        "",
+        ":",
+        "localhost",
+        "localhost:",
+        "localhost:0",
+        "localhost:65536",
+        "localhost:4294967376", /* 80 modulo 2^32 */
+        "localhost:18446744073709551696",
+        "localhost:+80",
+        "localhost:-80",
+        "localhost: 80",
+        "localhost:80 ",
+        "localhost:80x",
+        "localhost:8 0",
+        "localhost:0x50",
+        "localhost:80\n",
+        "localhost:http",
+        ":80",
+        " localhost:80",
+        "local host:80",
+        "local\thost:80",
+        "host/path:80",
+        "user@host:80",
+        "http://host:80",
+        "::1:80",
+        "2001:db8::1:80",
+        "::1",
+        "[::1]",
+        "[::1]80",
+        "[::1]:",
+        "[::1]:0",
+        "[::1:80",
+        "::1]:80",
+        "[]:80",
+        "[[::1]]:80",
+        "[1.2.3.4]:80",
+        "[localhost]:80",
+        "[::1%]:80",
+        "[::1%a%b]:80",
+        "[::1%a b]:80",
+        "[::1%interface_too_long]:80",
+        "[1:2:3:4:5:6:7:8:9]:80",
+        "[::1] :80",
+        "h\xc3\xb6st:80",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port parsed, before;
+        memset(&parsed, 0xa5, sizeof(parsed));
+        before = parsed;
+        cr_expect_eq(host_port_parse(rows[i], &parsed), -EINVAL, "\"%s\"", rows[i]);
+        cr_expect(memcmp(&parsed, &before, sizeof(parsed)) == 0, "\"%s\" touched it", rows[i]);
+    }
+}
+
+Test(addr, longest_host)
+{
+    char text[ADDR_HOST_SIZE + 10];
+    struct host_port parsed;
+    memset(text, 'a', sizeof(text));
+    memcpy(text + ADDR_HOST_SIZE - 1, ":80", 4);
+    cr_assert_eq(host_port_parse(text, &parsed), 0);
+    cr_expect_eq(strlen(parsed.host), ADDR_HOST_SIZE - 1);
+
+    memset(text, 'a', sizeof(text));
+    memcpy(text + ADDR_HOST_SIZE, ":80", 4);
+    cr_expect_eq(host_port_parse(text, &parsed), -EINVAL);
+}
+
+Test(addr, host_port_round_trip)
+{
+    static const char *const rows[] = {"1.2.3.4:80", "[::1]:80", "name:1", "[fe80::1%eth0]:65535"};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port parsed;
+        char out[ADDR_HOST_SIZE + 16];
+        cr_assert_eq(host_port_parse(rows[i], &parsed), 0);
+        cr_expect_str_eq(host_port_format(&parsed, out, sizeof(out)), rows[i]);
+    }
+}
+
+Test(addr, format_is_terminated_when_cut)
+{
+    struct host_port host_port = {.host = "example.com", .port = 80};
+    struct addr addr = numeric("[2001:db8::1]:80");
+    char out[8];
+    memset(out, 'x', sizeof(out));
+    cr_expect_str_eq(host_port_format(&host_port, out, sizeof(out)), "example");
+    memset(out, 'x', sizeof(out));
+    cr_expect_str_eq(addr_format(&addr, out, sizeof(out)), "[2001:d");
+}
+
+Test(addr, numeric_round_trip)
+{
+    static const struct {
+        const char *text, *shown;
+        int family;
+    } rows[] = {
+        {"127.0.0.1:80", "127.0.0.1:80", AF_INET},
+        {"255.255.255.255:65535", "255.255.255.255:65535", AF_INET},
+        {"[::1]:80", "[::1]:80", AF_INET6},
+        {"[2001:DB8:0::1]:443", "[2001:db8::1]:443", AF_INET6},
+        {"[::ffff:1.2.3.4]:53", "1.2.3.4:53", AF_INET6},
+        {"[fe80::1%7]:53", "[fe80::1%7]:53", AF_INET6},
+        {"[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535",
+         "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535", AF_INET6},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char out[ADDR_TEXT_SIZE];
+        struct addr addr = numeric(rows[i].text);
+        cr_expect_eq(addr.any.sa_family, rows[i].family);
+        cr_expect_eq(addr.len, rows[i].family == AF_INET ? sizeof(addr.v4) : sizeof(addr.v6));
+        cr_expect_str_eq(addr_format(&addr, out, sizeof(out)), rows[i].shown);
+    }
+}
+
+Test(addr, names_are_not_numeric)
+{
+    static const char *const rows[] = {"localhost:80", "1.2.3:80", "256.1.1.1:80",
+                                       "01.02.03.04x:80", "[fe80::1%nosuch]:80"};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port host_port;
+        struct addr addr = {.len = 77};
+        cr_assert_eq(host_port_parse(rows[i], &host_port), 0, "%s", rows[i]);
+        cr_expect_not(addr_from_numeric(&host_port, &addr), "%s", rows[i]);
+        cr_expect_eq(addr.len, 77);
+    }
+}
+
+Test(addr, scope_by_name)
+{
+    unsigned int index = if_nametoindex("lo");
+    if (index == 0)
+        cr_skip("no loopback interface");
+    cr_expect_eq(numeric("[fe80::1%lo]:80").v6.sin6_scope_id, index);
+}
+
+Test(addr, none)
+{
+    struct addr none = {0}, some = numeric("1.2.3.4:80");
+    char out[ADDR_TEXT_SIZE];
+    cr_expect_str_eq(addr_format(&none, out, sizeof(out)), "(none)");
+    cr_expect_eq(addr_port(&none), 0);
+    cr_expect_not(addr_is_loopback(&none));
+    cr_expect(addr_equal(&none, &none));
+    cr_expect_not(addr_equal(&none, &some));
+    cr_expect_not(addr_equal(&some, &none));
+}
+
+Test(addr, equal)
+{
+    static const char *const different[] = {
+        "1.2.3.4:80",       "1.2.3.4:81",       "1.2.3.5:80",     "[::ffff:1.2.3.4]:80",
+        "[fe80::1]:80",     "[fe80::1%3]:80",   "[fe80::1%4]:80", "[fe80::1%3]:81",
+        "[2001:db8::1]:80", "[2001:db8::2]:80",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(different); i++) {
+        for (size_t j = 0; j < ARRAY_SIZE(different); j++) {
+            struct addr a = numeric(different[i]), b = numeric(different[j]);
+            cr_expect_eq(addr_equal(&a, &b), i == j, "%s %s", different[i], different[j]);
+        }
+    }
+}
+
+Test(addr, loopback)
+{
+    static const struct {
+        const char *text;
+        bool loopback;
+    } rows[] = {
+        {"127.0.0.1:1", true},      {"127.255.1.2:1", true},
+        {"[::1]:1", true},          {"[::ffff:127.0.0.1]:1", true},
+        {"128.0.0.1:1", false},     {"126.255.255.255:1", false},
+        {"0.0.0.0:1", false},       {"[::]:1", false},
+        {"[::2]:1", false},         {"[::ffff:1.0.0.127]:1", false},
+        {"[::127.0.0.1]:1", false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct addr addr = numeric(rows[i].text);
+        cr_expect_eq(addr_is_loopback(&addr), rows[i].loopback, "%s", rows[i].text);
+    }
+}
+
+Test(addr, key)
+{
+    static const struct {
+        const char *a, *b;
+        bool same;
+    } rows[] = {
+        {"1.2.3.4:80", "1.2.3.4:9999", true}, /* ports do not matter */
+        {"1.2.3.4:80", "1.2.3.5:80", false},
+        {"1.2.3.4:80", "[::ffff:1.2.3.4]:80", true},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:2", true}, /* one /64 */
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1", false},
+        {"[::1]:1", "[::2]:1", true},
+        {"0.0.0.0:1", "[::]:1", false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct addr a = numeric(rows[i].a), b = numeric(rows[i].b);
+        struct addr_key key_a = addr_key(&a), key_b = addr_key(&b);
+        cr_expect_eq(addr_key_equal(&key_a, &key_b), rows[i].same, "%s %s", rows[i].a, rows[i].b);
+    }
+}

@@ -1,0 +1,53 @@
+/* Text that an operator typed, as an address: parsing, formatting and parsing again agree. */
+#include <string.h>
+
+#include "base/addr.h"
+#include "fuzz.h"
+
+static void check_numeric(const struct host_port *host_port, const struct addr *addr)
+{
+    char text[ADDR_TEXT_SIZE];
+    struct host_port again;
+    struct addr addr_again;
+    (void)addr_format(addr, text, sizeof(text));
+    FUZZ_CHECK(strlen(text) < sizeof(text) - 1); /* never cut */
+    FUZZ_CHECK(addr_port(addr) == host_port->port);
+    FUZZ_CHECK(host_port_parse(text, &again) == 0);
+    FUZZ_CHECK(addr_from_numeric(&again, &addr_again));
+
+    struct addr_key key = addr_key(addr);
+    struct addr_key key_again = addr_key(&addr_again);
+    FUZZ_CHECK(addr_key_equal(&key, &key_again)); /* v4-mapped came back as IPv4: the same */
+    FUZZ_CHECK(addr_is_loopback(addr) == addr_is_loopback(&addr_again));
+    if (addr->any.sa_family == addr_again.any.sa_family)
+        FUZZ_CHECK(addr_equal(addr, &addr_again));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char text[512];
+    if (size >= sizeof(text))
+        return 0;
+    if (size > 0)
+        memcpy(text, data, size);
+    text[size] = '\0';
+
+    struct host_port parsed, again;
+    struct addr addr;
+    memset(&parsed, 0xa5, sizeof(parsed));
+    if (host_port_parse(text, &parsed) < 0) {
+        for (size_t i = 0; i < sizeof(parsed); i++)
+            FUZZ_CHECK(((const uint8_t *)&parsed)[i] == 0xa5);
+        return 0;
+    }
+    FUZZ_CHECK(parsed.port != 0);
+    FUZZ_CHECK(strnlen(parsed.host, sizeof(parsed.host)) < sizeof(parsed.host));
+
+    char formatted[ADDR_HOST_SIZE + 16];
+    (void)host_port_format(&parsed, formatted, sizeof(formatted));
+    FUZZ_CHECK(host_port_parse(formatted, &again) == 0);
+    FUZZ_CHECK(strcmp(parsed.host, again.host) == 0 && parsed.port == again.port);
+    if (addr_from_numeric(&parsed, &addr))
+        check_numeric(&parsed, &addr);
+    return 0;
+}

@@ -1,0 +1,133 @@
+/* A configuration file: whatever its bytes are, it is taken or refused with messages of one clean
+ * line each; and what is taken stays the same when it is written anew with quotes. */
+#include <string.h>
+
+#include "base/error.h"
+#include "config/config.h"
+#include "fuzz.h"
+
+enum { COPY_SIZE = 64 << 10 };
+
+static void check_report(const struct config_report *report, int result)
+{
+    FUZZ_CHECK((report->error_count > 0) == (result != 0));
+    for (size_t i = 0; i < report->count; i++) {
+        FUZZ_CHECK(i == 0 || report->messages[i - 1].line <= report->messages[i].line);
+        for (const char *at = report->messages[i].text; *at != '\0'; at++)
+            FUZZ_CHECK((unsigned char)*at >= 0x20 && *at != 0x7f);
+    }
+}
+
+static void check_addr(const struct host_port *addr)
+{
+    FUZZ_CHECK(addr->port != 0 && strnlen(addr->host, sizeof(addr->host)) < sizeof(addr->host));
+}
+
+static void check_peer(const struct config_peer *peer)
+{
+    check_addr(&peer->addr);
+    FUZZ_CHECK(peer->transport.type == CONFIG_TRANSPORT_TCP);
+    FUZZ_CHECK(peer->log_level < LOG_LEVEL_COUNT && peer->log_format < LOG_FORMAT_COUNT);
+    for (size_t i = 0; i < peer->service_count; i++) {
+        const struct config_service *service = &peer->services[i];
+        FUZZ_CHECK(service->name[0] != '\0' && service->line > 0);
+        FUZZ_CHECK(service->token != NULL && service->token[0] != '\0');
+        FUZZ_CHECK(service->type == CONFIG_SERVICE_TCP);
+        check_addr(&service->addr);
+    }
+}
+
+static void write_quoted(FILE *out, const char *text)
+{
+    (void)fputc('"', out);
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f || *text == '"' || *text == '\\')
+            (void)fprintf(out, "\\u%04x", (unsigned int)*text);
+        else
+            (void)fputc(*text, out);
+    }
+    (void)fputc('"', out);
+}
+
+static void write_peer(FILE *out, const char *role, const struct config_peer *peer)
+{
+    char addr[ADDR_HOST_SIZE + 16];
+    (void)fprintf(out, "[%s]\n%s_addr = %s\n", role, *role == 's' ? "bind" : "remote",
+                  host_port_format(&peer->addr, addr, sizeof(addr)));
+    for (size_t i = 0; i < peer->service_count; i++) {
+        (void)fprintf(out, "  [%s.services.", role);
+        write_quoted(out, peer->services[i].name);
+        (void)fprintf(out, "]\n\t%s_addr = '%s'\ntoken = ", *role == 's' ? "bind" : "local",
+                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        write_quoted(out, peer->services[i].token);
+        (void)fputc('\n', out);
+    }
+}
+
+static void check_same(const struct config_peer *a, const struct config_peer *b)
+{
+    FUZZ_CHECK(strcmp(a->addr.host, b->addr.host) == 0 && a->addr.port == b->addr.port);
+    FUZZ_CHECK(a->service_count == b->service_count);
+    for (size_t i = 0; i < a->service_count; i++) {
+        FUZZ_CHECK(strcmp(a->services[i].name, b->services[i].name) == 0);
+        FUZZ_CHECK(strcmp(a->services[i].token, b->services[i].token) == 0);
+        FUZZ_CHECK(strcmp(a->services[i].addr.host, b->services[i].addr.host) == 0);
+        FUZZ_CHECK(a->services[i].addr.port == b->services[i].addr.port);
+    }
+}
+
+static void check_rewritten(const struct config *config)
+{
+    static char text[COPY_SIZE];
+    struct config *again;
+    struct config_report report;
+    FILE *out = fmemopen(text, sizeof(text), "w");
+    FUZZ_CHECK(out != NULL);
+    if (config->has_server)
+        write_peer(out, "server", &config->server);
+    if (config->has_client)
+        write_peer(out, "client", &config->client);
+    long size = ftell(out);
+    /* With \u in place of single bytes it may no longer fit the room or a line. */
+    bool is_whole = fclose(out) == 0 && size >= 0 && size < COPY_SIZE - 1;
+    for (char *line = text, *end; is_whole && line < text + size; line = end + 1) {
+        end = memchr(line, '\n', (size_t)(text + size - line));
+        is_whole = end != NULL && end - line <= 4096;
+    }
+    if (!is_whole)
+        return;
+    FUZZ_CHECK(config_parse("again", text, (size_t)size, &again, &report) == 0);
+    if (config->has_server)
+        check_same(&config->server, &again->server);
+    if (config->has_client)
+        check_same(&config->client, &again->client);
+    config_destroy(again);
+    config_report_finish(&report);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct config *config = NULL;
+    struct config_report report;
+    /* No files and no environment of the machine that runs this. */
+    if (size > 0 &&
+        (memmem(data, size, "file:", 5) != NULL || memmem(data, size, "env:", 4) != NULL))
+        return 0;
+    int result = config_parse("\x1b[31mname", (const char *)data, size, &config, &report);
+    FUZZ_CHECK(result == 0 || result == ERR_CONFIG);
+    FUZZ_CHECK((result == 0) == (config != NULL));
+    check_report(&report, result);
+    if (result == 0) {
+        FUZZ_CHECK(config->has_server || config->has_client);
+        if (config->has_server)
+            check_peer(&config->server);
+        if (config->has_client)
+            check_peer(&config->client);
+        config_check("/", config, &report);
+        check_report(&report, result);
+        check_rewritten(config);
+    }
+    config_destroy(config);
+    config_report_finish(&report);
+    return 0;
+}
