@@ -1,5 +1,5 @@
-/* The typed configuration: one immutable object built from one file. Load reads, checks and fills in
- * the defaults; errors are collected, all of them, never just the first.
+/* The typed configuration: one immutable object built from one file. Load reads, checks and fills
+ * in the defaults; errors are collected, all of them, never just the first.
  *
  * The object is owned by whoever loaded it and is read-only from then on, so any thread may read it
  * until config_destroy. Secrets in it are wiped on destroy. */
@@ -48,6 +48,7 @@ struct config_service {
 /* One role's half of the file. Fields that the other role alone has are left zero. */
 struct config_peer {
     struct host_port addr; /* server: bind_addr; client: remote_addr */
+    char *default_token;   /* NULL when there is none; services that needed it have a copy */
     struct config_transport transport;
     struct config_service *services;
     size_t service_count;
@@ -62,30 +63,38 @@ struct config_peer {
     uint32_t max_pending_handshakes_per_ip;
 
     uint32_t heartbeat_timeout_ms; /* client; 0 = off */
+    uint32_t retry_interval_ms;    /* client; services have it too, their own or this one */
     uint32_t connect_timeout_ms;   /* client */
-    bool prefer_ipv6;              /* client */
+    bool prefer_ipv6;              /* client; as for retry_interval_ms */
 };
 
-struct config {
-    bool has_server, has_client;
-    struct config_peer server, client;
-};
-
-/* What load and check have to say, in the order of the lines. text is "FILE:LINE: key: ...". */
+/* What load and check have to say, in the order of the lines. text is "FILE:LINE: key: ...". No
+ * token or key value is ever in it, and what it repeats of the file has its control bytes escaped.
+ */
 struct config_message {
     bool is_error; /* else a warning */
+    unsigned int line;
     char *text;
 };
 
+/* A list that ends early, after a hundred errors or for want of memory, still counts its errors. */
 struct config_report {
     struct config_message *messages;
     size_t count;
     size_t error_count;
 };
 
-/* Reads and validates FILE. On success *ret is a new object (config_destroy). ERR_CONFIG: errors are
- * in the report; -errno: the file could not be read, the report has the line. report is initialised
- * here in every case and may hold warnings on success; config_report_finish frees it. */
+struct config {
+    bool has_server, has_client;
+    struct config_peer server, client;
+    bool has_inline_secrets;    /* a token stands in the file itself */
+    struct config_report notes; /* what config_check adds; collected by load, which has the lines */
+};
+
+/* Reads and validates FILE. On success *ret is a new object (config_destroy). ERR_CONFIG: errors
+ * are in the report; -errno: the file could not be read, the report has the line; -ENOMEM: the
+ * report may be without it. report is initialised here in every case and may hold warnings on
+ * success; config_report_finish frees it. A relative file:PATH begins at the working directory. */
 MUST_CHECK int config_load(const char *path, struct config **ret, struct config_report *report);
 /* The same for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
 MUST_CHECK int config_parse(const char *name, const char *text, size_t size, struct config **ret,
@@ -96,3 +105,6 @@ void config_check(const char *path, const struct config *config, struct config_r
 /* Accepts NULL. */
 void config_destroy(struct config *config);
 void config_report_finish(struct config_report *report);
+
+/* The table of options as Markdown, from the rows that drive the parser. */
+void config_print_options(FILE *out);

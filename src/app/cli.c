@@ -1,0 +1,162 @@
+#include "app/cli.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+
+enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, REFUSE };
+
+struct argument {
+    const char *flag, *short_flag; /* short_flag may be NULL */
+    enum argument_effect effect;
+    int number;       /* of enum cli_command or enum cli_role */
+    const char *text; /* of REFUSE */
+    const char *help;
+};
+
+static const struct argument arguments[] = {
+    {"--server", "-s", SET_ROLE, CLI_ROLE_SERVER, NULL, "run the [server] half of FILE"},
+    {"--client", NULL, SET_ROLE, CLI_ROLE_CLIENT, NULL, "run the [client] half of FILE"},
+    {"--config", "-c", SET_CONFIG, 0, NULL, "takes FILE; one with both halves runs as client"},
+    {"--check", NULL, SET_COMMAND, CLI_CHECK, NULL, "check FILE, warn of what is unsafe, and exit"},
+    {"--genkey", NULL, REFUSE, 0, "noise: not built into this version",
+     "key pair for noise; not in this version"},
+    {"--version", "-V", SET_COMMAND, CLI_VERSION, NULL, "version, build and kernel features"},
+    {"--help", "-h", SET_COMMAND, CLI_HELP, NULL, "this text"},
+};
+
+/* "--config=FILE" is --config too; *ret_value is then FILE, else NULL. */
+static const struct argument *find(const char *text, const char **ret_value)
+{
+    size_t size = strcspn(text, "=");
+    *ret_value = text[size] == '=' ? text + size + 1 : NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(arguments); i++) {
+        const struct argument *argument = &arguments[i];
+        if (strncmp(text, argument->flag, size) == 0 && argument->flag[size] == '\0')
+            return argument;
+        if (argument->short_flag != NULL && strcmp(text, argument->short_flag) == 0)
+            return argument;
+    }
+    return NULL;
+}
+
+static int refuse(char problem[static CLI_PROBLEM_SIZE], const char *before, const char *text,
+                  const char *after)
+{
+    /* argv may hold anything, and one event is one line. */
+    char echo[80];
+    (void)snprintf(echo, sizeof echo, "%s", text);
+    for (char *at = echo; *at != '\0'; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    (void)snprintf(problem, CLI_PROBLEM_SIZE, "%s%s%s", before, echo, after);
+    return -EINVAL;
+}
+
+static int set_path(struct cli *cli, const char *path, bool is_from_flag,
+                    char problem[static CLI_PROBLEM_SIZE])
+{
+    if (*path == '\0')
+        return refuse(problem, "the name of FILE is empty", "", "");
+    if (cli->config_path != NULL)
+        return refuse(problem, "one FILE is enough, \"", path, "\" is another");
+    cli->config_path = path;
+    cli->is_path_from_flag = is_from_flag;
+    return 0;
+}
+
+/* next is the word that follows, or NULL; *ret_used says whether it was taken. */
+static int apply(const struct argument *argument, const char *value, const char *next,
+                 struct cli *cli, bool *ret_used, char problem[static CLI_PROBLEM_SIZE])
+{
+    *ret_used = false;
+    if (value != NULL && argument->effect != SET_CONFIG)
+        return refuse(problem, "", argument->flag, " takes no value");
+    switch (argument->effect) {
+    case SET_COMMAND:
+        cli->command = (enum cli_command)argument->number;
+        return 0;
+    case SET_ROLE:
+        if (cli->role != CLI_ROLE_FROM_FILE && cli->role != (enum cli_role)argument->number)
+            return refuse(problem, "--server and --client exclude each other", "", "");
+        cli->role = (enum cli_role)argument->number;
+        return 0;
+    case SET_CONFIG:
+        *ret_used = value == NULL;
+        if (value == NULL && next == NULL)
+            return refuse(problem, "", argument->flag, " needs a FILE");
+        return set_path(cli, value != NULL ? value : next, true, problem);
+    case REFUSE:
+        return refuse(problem, argument->text, "", "");
+    }
+    return -EINVAL;
+}
+
+int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static CLI_PROBLEM_SIZE])
+{
+    struct cli cli = {.command = CLI_RUN};
+    bool is_only_files = false;
+    for (int i = 1; i < argc; i++) {
+        const char *text = argv[i], *value;
+        int result;
+        if (!is_only_files && strcmp(text, "--") == 0) {
+            is_only_files = true;
+            continue;
+        }
+        if (is_only_files || text[0] != '-' || text[1] == '\0') {
+            result = set_path(&cli, text, false, problem);
+        } else {
+            const struct argument *argument = find(text, &value);
+            bool is_next_used;
+            if (argument == NULL)
+                return refuse(problem, "unknown argument \"", text, "\", see --help");
+            result = apply(argument, value, i + 1 < argc ? argv[i + 1] : NULL, &cli, &is_next_used,
+                           problem);
+            i += result == 0 && is_next_used;
+        }
+        if (result < 0)
+            return result;
+        if (cli.command == CLI_HELP || cli.command == CLI_VERSION)
+            break;
+    }
+    if (cli.config_path == NULL && (cli.command == CLI_RUN || cli.command == CLI_CHECK))
+        return refuse(problem, "a configuration FILE is missing, see --help", "", "");
+    *ret = cli;
+    return 0;
+}
+
+int cli_select_role(const struct cli *cli, const struct config *config, enum config_role *ret,
+                    char problem[static CLI_PROBLEM_SIZE])
+{
+    bool is_server = cli->role == CLI_ROLE_SERVER, is_client = cli->role == CLI_ROLE_CLIENT;
+    if ((is_server && !config->has_server) || (is_client && !config->has_client)) {
+        (void)refuse(problem, "", cli->config_path,
+                     is_server ? ": no [server] section, as --server asks for"
+                               : ": no [client] section, as --client asks for");
+        return ERR_CONFIG;
+    }
+    if (cli->role == CLI_ROLE_FROM_FILE) {
+        is_server = config->has_server && !config->has_client;
+        is_client = config->has_client && (!config->has_server || cli->is_path_from_flag);
+    }
+    if (!is_server && !is_client)
+        return refuse(problem, "", cli->config_path,
+                      " has [server] and [client]: choose with --server or --client");
+    *ret = is_server ? CONFIG_SERVER : CONFIG_CLIENT;
+    return 0;
+}
+
+void cli_print_usage(FILE *out)
+{
+    (void)fputs("usage: rathole-uring [--server | --client] FILE\n"
+                "       rathole-uring [--server | --client] -c FILE\n"
+                "       rathole-uring --check FILE\n\n",
+                out);
+    for (size_t i = 0; i < ARRAY_SIZE(arguments); i++) {
+        const struct argument *argument = &arguments[i];
+        (void)fprintf(out, "  %2s%s %-10s %s\n",
+                      argument->short_flag != NULL ? argument->short_flag : "",
+                      argument->short_flag != NULL ? "," : " ", argument->flag, argument->help);
+    }
+}

@@ -1,0 +1,92 @@
+#include "config/config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "draft_priv.h"
+#include "report_priv.h"
+#include "secret_priv.h"
+
+static void finish_peer(struct config_peer *peer)
+{
+    for (size_t i = 0; i < peer->service_count; i++) {
+        secret_free(peer->services[i].token);
+        free(peer->services[i].name);
+    }
+    free(peer->services);
+    secret_free(peer->default_token);
+}
+
+void config_destroy(struct config *config)
+{
+    if (config == NULL)
+        return;
+    finish_peer(&config->server);
+    finish_peer(&config->client);
+    config_report_finish(&config->notes);
+    free(config);
+}
+
+static void say_too_large(const char *name, struct config_report *report)
+{
+    (void)report_add(report, name, true, REPORT_WHOLE_FILE, "larger than %d MiB",
+                     LIMIT_CONFIG_FILE >> 20);
+}
+
+int config_parse(const char *name, const char *text, size_t size, struct config **ret,
+                 struct config_report *report)
+{
+    *report = (struct config_report){0};
+    if (size > LIMIT_CONFIG_FILE) {
+        say_too_large(name, report);
+        return ERR_CONFIG;
+    }
+    struct draft draft = {.file = name,
+                          .report = report,
+                          .config = calloc(1, sizeof *draft.config)};
+    if (draft.config == NULL)
+        return -ENOMEM;
+    /* Where reading ended early, a missing key may stand in the rest. */
+    if (draft_read(&draft, text, size) == 0)
+        draft_validate(&draft);
+    draft_finish(&draft);
+
+    int result = draft.is_out_of_memory ? -ENOMEM : report->error_count > 0 ? ERR_CONFIG : 0;
+    if (result < 0) {
+        config_destroy(draft.config);
+        return result;
+    }
+    *ret = draft.config;
+    return 0;
+}
+
+int config_load(const char *path, struct config **ret, struct config_report *report)
+{
+    struct secret_file file;
+    *report = (struct config_report){0};
+    int result = secret_file_read(path, LIMIT_CONFIG_FILE, &file);
+    if (result == -EFBIG) {
+        say_too_large(path, report);
+        return ERR_CONFIG;
+    }
+    if (result < 0) {
+        (void)report_add(report, path, true, REPORT_WHOLE_FILE, "cannot be read: %s",
+                         error_text(result));
+        return result;
+    }
+    result = config_parse(path, file.text, file.size, ret, report);
+    secret_file_finish(&file);
+    return result;
+}
+
+void config_check(const char *path, const struct config *config, struct config_report *report)
+{
+    struct stat status;
+    report_append(report, &config->notes);
+    if (config->has_inline_secrets && stat(path, &status) == 0 && (status.st_mode & S_IROTH) != 0)
+        (void)report_add(report, path, false, REPORT_WHOLE_FILE,
+                         "every user can read the secrets in it; chmod 600 mends it");
+}

@@ -1,0 +1,66 @@
+/* A configuration while it is being read: the typed object, and beside it the line of everything
+ * that was given. draft.c takes what the reader sees and puts values into fields; validate.c then
+ * fills in defaults and looks at what only the whole can tell. Lives during one config_parse. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/macros.h"
+#include "config/config.h"
+#include "options_priv.h"
+
+enum { DRAFT_PATH_SIZE = 192 }; /* "server.services.NAME.key" with a long name cut */
+
+/* Line of each key by row of the table; 0 = not given. A key that was given and refused has its
+ * line too, so that nobody calls it missing. */
+struct draft_lines {
+    unsigned int of_row[OPTION_COUNT_MAX];
+    bool is_repeated; /* a service's section that is listed as such: nothing more is said of it */
+};
+
+struct draft_role {
+    unsigned int line; /* of the role's first section */
+    unsigned int section_lines[SECTION_COUNT];
+    struct draft_lines lines;
+    struct draft_lines *service_lines; /* beside config_peer.services */
+    size_t service_capacity;
+};
+
+/* Whose key a message is about. */
+struct draft_place {
+    enum config_role role;
+    enum option_section section;
+    size_t service_index; /* SECTION_SERVICE only */
+};
+
+struct draft {
+    const char *file; /* for messages */
+    struct config *config;
+    struct config_report *report;
+    struct draft_role roles[2];
+    struct draft_place at; /* the section being read */
+    bool is_skipping;      /* it was refused: so its keys say nothing */
+    bool is_out_of_memory;
+};
+
+struct config_peer *draft_peer(struct draft *draft, enum config_role role);
+struct draft_lines *draft_lines(struct draft *draft, const struct draft_place *place);
+/* The field that a row describes. */
+void *draft_field(struct draft *draft, const struct draft_place *place,
+                  const struct option *option);
+/* "server.services.ssh.bind_addr"; key NULL: without one. Returns out. */
+const char *draft_path(const struct draft *draft, const struct draft_place *place, const char *key,
+                       char out[static DRAFT_PATH_SIZE]);
+
+enum draft_message { DRAFT_ERROR, DRAFT_WARNING, DRAFT_NOTE }; /* a note is for config_check */
+/* "FILE:LINE: PATH: text". False when reading on is of no use. */
+bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
+               const struct draft_place *place, const char *key, const char *format, ...)
+    PRINTF_FORMAT(6, 7);
+
+/* Reads the text into the draft. 0, or -ECANCELED when the rest was not looked at. */
+MUST_CHECK int draft_read(struct draft *draft, const char *text, size_t size);
+void draft_validate(struct draft *draft);
+/* The config is the caller's. */
+void draft_finish(struct draft *draft);

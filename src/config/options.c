@@ -1,0 +1,299 @@
+#include "options_priv.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/limits.h"
+
+/* Fields of a role, fields of a service, and rows without a field. */
+#define PEER(member)    offsetof(struct config_peer, member)
+#define SERVICE(member) offsetof(struct config_service, member)
+#define NOWHERE         0
+
+enum option_bounds {
+    MOMENT_MS = 100, /* a shorter time for a handshake or a connect fails on any real path */
+    HOUR_MS = 3600 * 1000,
+    WEEK_MS = 7 * 24 * HOUR_MS, /* more is a mistake, and ms stay within 31 bits */
+    KEEPALIVE_MAX = 32767,      /* the kernel's own bound of TCP_KEEPIDLE and TCP_KEEPINTVL */
+    COUNT_MAX = 1 << 30,
+};
+
+#define REQUIRED   OPTION_REQUIRED
+#define RELOADABLE OPTION_RELOADABLE
+#define SECRET     (OPTION_SECRET | OPTION_RELOADABLE)
+#define UNUSED_KEY OPTION_UNUSED
+
+/* A row reads as a row. */
+/* clang-format off */
+/* section, roles, key, parser, field, min, max, default, unit, flags, help */
+const struct option options[] = {
+    {SECTION_ROLE, FOR_SERVER, "bind_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
+     REQUIRED | RELOADABLE, "where control and data channels arrive"},
+    {SECTION_ROLE, FOR_CLIENT, "remote_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
+     REQUIRED | RELOADABLE, "the server; resolved again for each new control channel"},
+    {SECTION_ROLE, FOR_BOTH, "default_token", value_secret, PEER(default_token), 0, 0, NULL,
+     "secret", SECRET, "for services without a token of their own"},
+    {SECTION_ROLE, FOR_SERVER, "heartbeat_interval", value_seconds, PEER(heartbeat_interval_ms),
+     0, WEEK_MS, "30", "s", RELOADABLE,
+     "between two heartbeats on a quiet control channel; 0 = never"},
+    {SECTION_ROLE, FOR_CLIENT, "heartbeat_timeout", value_seconds, PEER(heartbeat_timeout_ms),
+     0, WEEK_MS, "40", "s", RELOADABLE,
+     "no message for that long: reconnect; more than the server's interval; 0 = off"},
+    {SECTION_ROLE, FOR_CLIENT, "retry_interval", value_seconds, PEER(retry_interval_ms),
+     0, WEEK_MS, "1", "s", RELOADABLE, "longest wait between two attempts; 0 is read as 1"},
+    {SECTION_ROLE, FOR_CLIENT, "prefer_ipv6", value_bool, PEER(prefer_ipv6), 0, 0, "false", "bool",
+     RELOADABLE, "which addresses of a name are tried first"},
+    {SECTION_ROLE, FOR_SERVER, "handshake_timeout", value_seconds_fraction,
+     PEER(handshake_timeout_ms), MOMENT_MS, HOUR_MS, "5", "s", RELOADABLE,
+     "from accept to authenticated, in all"},
+    {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes", value_number,
+     PEER(max_pending_handshakes), 1, 65536, "256", "connections", RELOADABLE,
+     "unauthenticated connections in all"},
+    {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes_per_ip", value_number,
+     PEER(max_pending_handshakes_per_ip), 1, 65536, "64", "connections", RELOADABLE,
+     "unauthenticated connections of one address"},
+    {SECTION_ROLE, FOR_CLIENT, "connect_timeout", value_seconds_fraction, PEER(connect_timeout_ms),
+     MOMENT_MS, HOUR_MS, "10", "s", RELOADABLE, "to the server and to the local service"},
+    {SECTION_ROLE, FOR_BOTH, "drain_timeout", value_seconds_fraction, PEER(drain_timeout_ms),
+     0, WEEK_MS, "30", "s", RELOADABLE, "how long open relays may finish after SIGTERM"},
+    {SECTION_ROLE, FOR_BOTH, "threads", value_number_or_auto, PEER(threads), 1, LIMIT_WORKERS,
+     "auto", "workers", 0, "auto = one for each core"},
+    {SECTION_ROLE, FOR_BOTH, "log_level", value_log_level, PEER(log_level), 0, 0, "info", "word",
+     RELOADABLE, "error, warn, info, debug or trace"},
+    {SECTION_ROLE, FOR_BOTH, "log_format", value_log_format, PEER(log_format), 0, 0, "text", "word",
+     RELOADABLE, "text or json"},
+
+    {SECTION_TRANSPORT, FOR_BOTH, "type", value_transport_type, PEER(transport.type), 0, 0, "tcp",
+     "word", 0, "tcp; noise, tls and websocket are not in this version"},
+    {SECTION_TRANSPORT_TCP, FOR_BOTH, "nodelay", value_bool, PEER(transport.tcp_nodelay), 0, 0,
+     "true", "bool", RELOADABLE, "TCP_NODELAY on channels, visitors and local connections"},
+    {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_secs", value_number,
+     PEER(transport.tcp_keepalive_secs), 0, KEEPALIVE_MAX, "20", "s", RELOADABLE,
+     "quiet time before the first TCP keepalive probe; 0 = no probes"},
+    {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_interval", value_number,
+     PEER(transport.tcp_keepalive_interval), 1, KEEPALIVE_MAX, "8", "s", RELOADABLE,
+     "between two TCP keepalive probes"},
+    {SECTION_TRANSPORT_TCP, FOR_CLIENT, "proxy", value_no_proxy, NOWHERE, 0, 0, NULL, "URL",
+     OPTION_SECRET, "not in this version"},
+    {SECTION_TRANSPORT_TCP, FOR_SERVER, "proxy", value_unused, NOWHERE, 0, 0, NULL, "URL",
+     OPTION_SECRET | UNUSED_KEY, "a server has no use for it"},
+
+    {SECTION_TRANSPORT_TLS, FOR_BOTH, "hostname", value_unused, NOWHERE, 0, 0, NULL, "text",
+     UNUSED_KEY, "for type = tls"},
+    {SECTION_TRANSPORT_TLS, FOR_BOTH, "trusted_root", value_unused, NOWHERE, 0, 0, NULL, "path",
+     UNUSED_KEY, "for type = tls"},
+    {SECTION_TRANSPORT_TLS, FOR_BOTH, "pkcs12", value_unused, NOWHERE, 0, 0, NULL, "path",
+     UNUSED_KEY, "for type = tls"},
+    {SECTION_TRANSPORT_TLS, FOR_BOTH, "pkcs12_password", value_unused, NOWHERE, 0, 0, NULL,
+     "secret", OPTION_SECRET | UNUSED_KEY, "for type = tls"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "pattern", value_unused, NOWHERE, 0, 0, NULL, "word",
+     UNUSED_KEY, "for type = noise"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "local_private_key", value_unused, NOWHERE, 0, 0, NULL,
+     "secret", OPTION_SECRET | UNUSED_KEY, "for type = noise"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "remote_public_key", value_unused, NOWHERE, 0, 0, NULL,
+     "base64", OPTION_SECRET | UNUSED_KEY, "for type = noise"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_unused, NOWHERE, 0, 0, NULL, "word",
+     UNUSED_KEY, "for type = noise"},
+    {SECTION_TRANSPORT_WEBSOCKET, FOR_BOTH, "tls", value_unused, NOWHERE, 0, 0, NULL, "bool",
+     UNUSED_KEY, "for type = websocket"},
+
+    {SECTION_SERVICE, FOR_BOTH, "type", value_service_type, SERVICE(type), 0, 0, "tcp", "word",
+     RELOADABLE, "tcp; udp is not in this version"},
+    {SECTION_SERVICE, FOR_SERVER, "bind_addr", value_addr, SERVICE(addr), 0, 0, NULL, "host:port",
+     REQUIRED | RELOADABLE, "where visitors arrive"},
+    {SECTION_SERVICE, FOR_CLIENT, "local_addr", value_addr, SERVICE(addr), 0, 0, NULL, "host:port",
+     REQUIRED | RELOADABLE, "the service that visitors are brought to"},
+    {SECTION_SERVICE, FOR_BOTH, "token", value_secret, SERVICE(token), 0, 0, NULL, "secret", SECRET,
+     "the same on both sides; default_token when there is none"},
+    {SECTION_SERVICE, FOR_BOTH, "nodelay", value_tristate, SERVICE(nodelay), 0, 0, NULL, "bool",
+     RELOADABLE, "TCP_NODELAY of this service; else as transport.tcp says"},
+    {SECTION_SERVICE, FOR_CLIENT, "prefer_ipv6", value_bool, SERVICE(prefer_ipv6), 0, 0, NULL,
+     "bool", RELOADABLE, "as client.prefer_ipv6, which it defaults to"},
+    {SECTION_SERVICE, FOR_CLIENT, "retry_interval", value_seconds, SERVICE(retry_interval_ms),
+     0, WEEK_MS, NULL, "s", RELOADABLE, "as client.retry_interval, which it defaults to"},
+    {SECTION_SERVICE, FOR_BOTH, "idle_timeout", value_seconds_fraction, SERVICE(idle_timeout_ms),
+     0, WEEK_MS, "0", "s", RELOADABLE, "both directions silent for that long: closed; 0 = never"},
+    {SECTION_SERVICE, FOR_SERVER, "max_connections", value_number, SERVICE(max_connections),
+     0, COUNT_MAX, "0", "visitors", RELOADABLE, "at a time; 0 = no limit"},
+    {SECTION_SERVICE, FOR_SERVER, "max_connections_per_ip", value_number,
+     SERVICE(max_connections_per_ip), 0, COUNT_MAX, "0", "visitors", RELOADABLE,
+     "at a time, of one address; 0 = no limit"},
+    {SECTION_SERVICE, FOR_SERVER, "udp_data_channels", value_unused, NOWHERE, 0, 0, NULL,
+     "channels", UNUSED_KEY, "for type = udp"},
+    {SECTION_SERVICE, FOR_BOTH, "udp_timeout", value_unused, NOWHERE, 0, 0, NULL, "s", UNUSED_KEY,
+     "for type = udp"},
+    {SECTION_SERVICE, FOR_SERVER, "max_udp_visitors", value_unused, NOWHERE, 0, 0, NULL, "visitors",
+     UNUSED_KEY, "for type = udp"},
+};
+/* clang-format on */
+const size_t option_count = ARRAY_SIZE(options);
+static_assert(ARRAY_SIZE(options) <= OPTION_COUNT_MAX, "tables of lines have one place per row");
+
+static const char *const section_names[] = {
+    [SECTION_ROLE] = "",
+    [SECTION_TRANSPORT] = "transport",
+    [SECTION_TRANSPORT_TCP] = "transport.tcp",
+    [SECTION_TRANSPORT_TLS] = "transport.tls",
+    [SECTION_TRANSPORT_NOISE] = "transport.noise",
+    [SECTION_TRANSPORT_WEBSOCKET] = "transport.websocket",
+    [SECTION_SERVICES] = "services",
+    [SECTION_SERVICE] = "services.NAME",
+};
+static_assert(ARRAY_SIZE(section_names) == SECTION_COUNT, "a name for each section");
+
+const char *option_section_name(enum option_section section)
+{
+    assert(section < SECTION_COUNT);
+    return section_names[section];
+}
+
+const char *option_role_name(enum config_role role)
+{
+    return role == CONFIG_SERVER ? "server" : "client";
+}
+
+static bool is_row_of(const struct option *option, enum option_section section,
+                      enum config_role role)
+{
+    return option->section == section && (option->roles & (1u << role)) != 0;
+}
+
+int option_find(enum option_section section, enum config_role role, const char *key)
+{
+    for (size_t i = 0; i < option_count; i++)
+        if (is_row_of(&options[i], section, role) && strcmp(options[i].key, key) == 0)
+            return (int)i;
+    return -1;
+}
+
+size_t option_row(enum option_section section, enum config_role role, const char *key)
+{
+    int row = option_find(section, role, key);
+    assert(row >= 0);
+    return (size_t)row;
+}
+
+/* Levenshtein's distance, for words short enough to be a slip of a known one; else SIZE_MAX. */
+static size_t distance(const char *a, const char *b)
+{
+    enum { WORD_MAX = 63 };
+    size_t a_size = strlen(a), b_size = strlen(b), row[WORD_MAX + 1];
+    if (a_size > WORD_MAX || b_size > WORD_MAX)
+        return SIZE_MAX;
+    for (size_t j = 0; j <= b_size; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= a_size; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b_size; j++) {
+            size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = MIN(replaced, MIN(row[j], row[j - 1]) + 1);
+        }
+    }
+    return row[b_size];
+}
+
+/* Beyond that, a "did you mean" would be a guess. */
+static bool is_near(size_t edits, const char *word)
+{
+    return edits <= MAX(strlen(word) / 3, 1);
+}
+
+static void list_keys(enum option_section section, enum config_role role, char *out,
+                      size_t out_size)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < option_count && used < out_size; i++)
+        if (is_row_of(&options[i], section, role))
+            used += (size_t)snprintf(out + used, out_size - used, "%s%s",
+                                     used == 0 ? "the keys here are " : ", ", options[i].key);
+    if (used == 0)
+        (void)snprintf(out, out_size, "there are no keys here, only [%s.services.NAME]",
+                       option_role_name(role));
+}
+
+/* The nearest key of that section, or of all others; NULL when none is near. */
+static const struct option *find_near(enum option_section section, bool is_inside,
+                                      enum config_role role, const char *key)
+{
+    const struct option *nearest = NULL;
+    size_t nearest_edits = SIZE_MAX;
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *option = &options[i];
+        size_t edits = distance(key, option->key);
+        if ((option->roles & (1u << role)) == 0 || (option->section == section) != is_inside ||
+            edits >= nearest_edits)
+            continue;
+        nearest = option;
+        nearest_edits = edits;
+    }
+    return nearest != NULL && is_near(nearest_edits, nearest->key) ? nearest : NULL;
+}
+
+const char *option_suggest_key(enum option_section section, enum config_role role, const char *key,
+                               char *out, size_t out_size)
+{
+    const struct option *inside = find_near(section, true, role, key);
+    const struct option *outside = find_near(section, false, role, key);
+    if (inside != NULL)
+        (void)snprintf(out, out_size, "did you mean %s?", inside->key);
+    else if (outside != NULL)
+        (void)snprintf(out, out_size, "did you mean %s in [%s%s%s]?", outside->key,
+                       option_role_name(role), outside->section == SECTION_ROLE ? "" : ".",
+                       section_names[outside->section]);
+    else
+        list_keys(section, role, out, out_size);
+    return out;
+}
+
+/* Compares with all sections of both roles; of services, what stands before the name counts. */
+const char *option_suggest_section(const char *name, char *out, size_t out_size)
+{
+    char nearest[64] = "";
+    size_t nearest_edits = SIZE_MAX;
+    for (size_t i = 0; i < 2 * (size_t)SECTION_COUNT; i++) {
+        const char *section = section_names[i / 2];
+        char known[64], head[64];
+        (void)snprintf(known, sizeof known, "%s%s%s", option_role_name((enum config_role)(i % 2)),
+                       *section == '\0' ? "" : ".", section);
+        (void)snprintf(head, sizeof head, "%s", name);
+        if (i / 2 == SECTION_SERVICE) {
+            char *dot = strchr(head, '.');
+            dot = dot != NULL ? strchr(dot + 1, '.') : NULL;
+            if (dot == NULL)
+                continue;
+            (void)snprintf(dot, sizeof head - (size_t)(dot - head), ".NAME");
+        }
+        size_t edits = distance(head, known);
+        if (edits < nearest_edits) {
+            nearest_edits = edits;
+            (void)snprintf(nearest, sizeof nearest, "%s", known);
+        }
+    }
+    if (is_near(nearest_edits, nearest))
+        (void)snprintf(out, out_size, "did you mean [%s]?", nearest);
+    else
+        (void)snprintf(out, out_size, "sections begin with server or client");
+    return out;
+}
+
+static const char *role_text(unsigned int roles)
+{
+    return roles == FOR_BOTH ? "*" : roles == FOR_SERVER ? "server" : "client";
+}
+
+void config_print_options(FILE *out)
+{
+    (void)fputs("| key | unit | default | reload | meaning |\n|---|---|---|---|---|\n", out);
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *option = &options[i];
+        const char *section = section_names[option->section];
+        const char *fallback = option->default_text != NULL             ? option->default_text
+                               : (option->flags & OPTION_REQUIRED) != 0 ? "required"
+                                                                        : "";
+        (void)fprintf(out, "| `%s%s%s.%s` | %s | %s | %s | %s |\n", role_text(option->roles),
+                      *section == '\0' ? "" : ".", section, option->key, option->unit, fallback,
+                      (option->flags & OPTION_RELOADABLE) != 0 ? "yes" : "", option->help);
+    }
+}

@@ -1,0 +1,91 @@
+/* The table of options: one row for each key of each section, which drives the parser, the
+ * defaults, the messages and the documentation. To add an option, add a row (and a field in
+ * config.h). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/macros.h"
+#include "config/config.h"
+
+enum option_section {
+    SECTION_ROLE, /* [server] or [client] itself */
+    SECTION_TRANSPORT,
+    SECTION_TRANSPORT_TCP,
+    SECTION_TRANSPORT_TLS,
+    SECTION_TRANSPORT_NOISE,
+    SECTION_TRANSPORT_WEBSOCKET,
+    SECTION_SERVICES, /* allowed, has no keys */
+    SECTION_SERVICE,  /* [ROLE.services.NAME] */
+    SECTION_COUNT,
+};
+
+enum option_roles {
+    FOR_SERVER = 1 << CONFIG_SERVER,
+    FOR_CLIENT = 1 << CONFIG_CLIENT,
+    FOR_BOTH = 3
+};
+
+enum option_flags {
+    OPTION_REQUIRED = 1 << 0,
+    OPTION_SECRET = 1 << 1,     /* its value is repeated nowhere */
+    OPTION_RELOADABLE = 1 << 2, /* a change takes effect without a restart */
+    OPTION_UNUSED = 1 << 3,     /* belongs to what is not built; taken and not looked at */
+};
+
+enum { OPTION_COUNT_MAX = 64 };
+
+struct option;
+
+/* One value on its way into the typed object. */
+struct option_value {
+    const struct option *option;
+    const char *text;
+    char *problem; /* out: "expected ..., got ..." */
+    size_t problem_size;
+    bool is_inline_secret;         /* out */
+    bool is_world_readable_secret; /* out */
+};
+
+/* Writes *target on success only. ERR_CONFIG: problem is filled in. */
+typedef int option_parser(struct option_value *value, void *target);
+
+/* Offsets are into struct config_service for SECTION_SERVICE, into struct config_peer for all else.
+ * min and max are in the unit that the field has (ms for seconds). default_text NULL: the field
+ * stays zero, or takes its role's value (services). */
+struct option {
+    enum option_section section;
+    unsigned int roles; /* enum option_roles */
+    const char *key;
+    option_parser *parse;
+    size_t offset;
+    int64_t min, max;
+    const char *default_text;
+    const char *unit;
+    unsigned int flags; /* enum option_flags */
+    const char *help;
+};
+
+extern const struct option options[];
+extern const size_t option_count;
+
+/* "transport.tcp"; "" for SECTION_ROLE and "services.NAME" for SECTION_SERVICE. */
+const char *option_section_name(enum option_section section);
+const char *option_role_name(enum config_role role);
+/* Row number, or -1. */
+int option_find(enum option_section section, enum config_role role, const char *key);
+/* The row that stands for a field that validation knows by name; must exist. */
+size_t option_row(enum option_section section, enum config_role role, const char *key);
+
+/* "did you mean ...?" or a list of what is allowed there. Always terminated; returns out. */
+const char *option_suggest_key(enum option_section section, enum config_role role, const char *key,
+                               char *out, size_t out_size);
+const char *option_suggest_section(const char *name, char *out, size_t out_size);
+
+/* values.c */
+option_parser value_addr, value_secret, value_bool, value_tristate, value_seconds,
+    value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
+    value_transport_type, value_log_level, value_log_format, value_no_proxy, value_unused;

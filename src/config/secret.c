@@ -1,0 +1,170 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "crypto/keys.h"
+#include "report_priv.h"
+#include "secret_priv.h"
+#include "text_priv.h"
+
+void secret_free(char *text)
+{
+    if (text == NULL)
+        return;
+    keys_wipe(text, strlen(text));
+    free(text);
+}
+
+static int read_all(int fd, size_t size_max, struct secret_file *file)
+{
+    while (file->size <= size_max) {
+        ssize_t got = read(fd, file->text + file->size, size_max + 1 - file->size);
+        if (got == 0)
+            break;
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        file->size += (size_t)got;
+    }
+    if (file->size > size_max)
+        return -EFBIG;
+    file->text[file->size] = '\0';
+    return 0;
+}
+
+int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
+{
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return -errno;
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    /* The largest size at once: a buffer that grew by realloc would leave copies behind, and pages
+     * that are not touched cost nothing. */
+    struct secret_file file = {.text = malloc(size_max + 2), .mode = status.st_mode};
+    if (file.text == NULL)
+        return -ENOMEM;
+    int result = read_all(fd, size_max, &file);
+    if (result < 0) {
+        secret_file_finish(&file);
+        return result;
+    }
+    *ret = file;
+    return 0;
+}
+
+void secret_file_finish(struct secret_file *file)
+{
+    if (file->text != NULL)
+        keys_wipe(file->text, file->size);
+    free(file->text);
+    *file = (struct secret_file){0};
+}
+
+/* Copies a path, with ${CREDENTIALS_DIRECTORY} (where systemd puts credentials) expanded. */
+static int expand_path(const char *path, char **ret, char *problem, size_t problem_size)
+{
+    static const char variable[] = "${CREDENTIALS_DIRECTORY}";
+    const char *found = strstr(path, variable);
+    if (found == NULL) {
+        *ret = strdup(path);
+        return *ret != NULL ? 0 : -ENOMEM;
+    }
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    if (directory == NULL) {
+        (void)snprintf(problem, problem_size,
+                       "CREDENTIALS_DIRECTORY is not set (systemd sets it for a unit with "
+                       "LoadCredential=)");
+        return ERR_CONFIG;
+    }
+    const char *rest = found + sizeof variable - 1;
+    int length = asprintf(ret, "%.*s%s%s", (int)(found - path), path, directory, rest);
+    return length >= 0 ? 0 : -ENOMEM;
+}
+
+static void strip_newline(struct secret_file *file)
+{
+    if (file->size > 0 && file->text[file->size - 1] == '\n')
+        file->text[--file->size] = '\0';
+    if (file->size > 0 && file->text[file->size - 1] == '\r')
+        file->text[--file->size] = '\0';
+}
+
+/* Reads the file and says what is wrong with it as a secret, or NULL. */
+static const char *read_secret(const char *path, struct secret_file *ret, int *ret_result)
+{
+    static const char too_long[] = "the file is longer than 4000 bytes";
+    *ret_result = secret_file_read(path, LIMIT_SECRET + 2, ret);
+    if (*ret_result < 0)
+        return *ret_result == -EFBIG ? too_long : error_text(*ret_result);
+    strip_newline(ret);
+    if (ret->size == 0)
+        return "the file is empty";
+    if (ret->size > LIMIT_SECRET)
+        return too_long;
+    return memchr(ret->text, '\0', ret->size) != NULL ? "the file holds a NUL byte" : NULL;
+}
+
+static int resolve_file(const char *value, struct secret *ret, char *problem, size_t problem_size)
+{
+    CLEANUP_FREE char *path = NULL;
+    int result = expand_path(value, &path, problem, problem_size);
+    if (result < 0)
+        return result;
+    struct secret_file file = {0};
+    const char *reason = read_secret(path, &file, &result);
+    if (result == -ENOMEM)
+        return result;
+    if (result < 0 || reason != NULL) {
+        char echo[REPORT_ECHO_SIZE];
+        secret_file_finish(&file);
+        (void)snprintf(problem, problem_size, "cannot take the secret from file \"%s\": %s",
+                       text_escape(path, echo, sizeof echo), reason);
+        return ERR_CONFIG;
+    }
+    char *text = strdup(file.text);
+    *ret = (struct secret){.text = text,
+                           .origin = SECRET_FILE,
+                           .is_world_readable = (file.mode & S_IROTH) != 0};
+    secret_file_finish(&file);
+    return text != NULL ? 0 : -ENOMEM;
+}
+
+/* A secret that stands in the file or in the environment. */
+static int copy_secret(const char *text, enum secret_origin origin, struct secret *ret,
+                       char *problem, size_t problem_size)
+{
+    size_t size = strlen(text);
+    if (size == 0 || size > LIMIT_SECRET) {
+        (void)snprintf(problem, problem_size, "expected a secret of 1 to %d bytes, got %zu bytes",
+                       LIMIT_SECRET, size);
+        return ERR_CONFIG;
+    }
+    *ret = (struct secret){.text = strdup(text), .origin = origin};
+    return ret->text != NULL ? 0 : -ENOMEM;
+}
+
+int secret_resolve(const char *value, struct secret *ret, char *problem, size_t problem_size)
+{
+    if (strncmp(value, "file:", 5) == 0)
+        return resolve_file(value + 5, ret, problem, problem_size);
+    if (strncmp(value, "env:", 4) != 0)
+        return copy_secret(value, SECRET_INLINE, ret, problem, problem_size);
+
+    const char *text = getenv(value + 4);
+    if (text == NULL) {
+        char echo[REPORT_ECHO_SIZE];
+        (void)snprintf(problem, problem_size, "environment variable \"%s\" is not set",
+                       text_escape(value + 4, echo, sizeof echo));
+        return ERR_CONFIG;
+    }
+    return copy_secret(text, SECRET_ENV, ret, problem, problem_size);
+}

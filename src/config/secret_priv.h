@@ -1,0 +1,40 @@
+/* The one place of this layer that opens files: the configuration itself and the secrets that it
+ * names. Whatever is read may be secret, so it is wiped before it is freed. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/macros.h"
+
+/* A whole file in memory. */
+struct secret_file {
+    char *text; /* size bytes and a NUL */
+    size_t size;
+    mode_t mode;
+};
+
+enum secret_origin {
+    SECRET_INLINE, /* the value itself */
+    SECRET_FILE,   /* file:PATH */
+    SECRET_ENV,    /* env:NAME */
+};
+
+struct secret {
+    char *text; /* the caller's: secret_free */
+    enum secret_origin origin;
+    bool is_world_readable; /* SECRET_FILE only */
+};
+
+/* -EFBIG: more than size_max bytes. */
+MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
+void secret_file_finish(struct secret_file *file);
+
+/* Fetches what a token or key value stands for. ERR_CONFIG: problem says why; it repeats the path
+ * or the name of the variable, never a secret. */
+MUST_CHECK int secret_resolve(const char *value, struct secret *ret, char *problem,
+                              size_t problem_size);
+
+/* Wipes and frees a text; accepts NULL. */
+void secret_free(char *text);

@@ -1,0 +1,252 @@
+/* What only the whole file can tell: what is missing, what is inherited, and what does not go
+ * together. */
+#include <assert.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "draft_priv.h"
+#include "options_priv.h"
+#include "report_priv.h"
+
+static unsigned int line_of(struct draft *draft, const struct draft_place *place, const char *key)
+{
+    size_t row = option_row(place->section, place->role, key);
+    return draft_lines(draft, place)->of_row[row];
+}
+
+/* Defaults go through the parsers that the file's values go through. */
+static void fill_row(struct draft *draft, const struct draft_place *place, unsigned int place_line,
+                     size_t row)
+{
+    const struct option *option = &options[row];
+    if (draft_lines(draft, place)->of_row[row] != 0)
+        return;
+    if ((option->flags & OPTION_REQUIRED) != 0) {
+        (void)draft_say(draft, DRAFT_ERROR, place_line, place, option->key, "missing, expected %s",
+                        option->unit);
+    } else if (option->default_text != NULL) {
+        char problem[128];
+        struct option_value value = {.option = option,
+                                     .text = option->default_text,
+                                     .problem = problem,
+                                     .problem_size = sizeof problem};
+        int result = option->parse(&value, draft_field(draft, place, option));
+        assert(result == 0);
+        (void)result;
+    }
+}
+
+static void fill_section(struct draft *draft, const struct draft_place *place,
+                         unsigned int place_line)
+{
+    for (size_t row = 0; row < option_count; row++)
+        if (options[row].section == place->section && (options[row].roles & (1u << place->role)))
+            fill_row(draft, place, place_line, row);
+}
+
+static void check_retry_interval(struct draft *draft, const struct draft_place *place,
+                                 uint32_t *interval_ms)
+{
+    if (*interval_ms != 0)
+        return;
+    *interval_ms = 1000;
+    (void)draft_say(draft, DRAFT_WARNING, line_of(draft, place, "retry_interval"), place,
+                    "retry_interval", "0 is read as 1");
+}
+
+static void fill_token(struct draft *draft, const struct draft_place *place,
+                       struct config_service *service)
+{
+    const struct config_peer *peer = draft_peer(draft, place->role);
+    const struct draft_place role_place = {place->role, SECTION_ROLE, 0};
+    if (line_of(draft, place, "token") != 0)
+        return;
+    if (line_of(draft, &role_place, "default_token") == 0) {
+        (void)draft_say(draft, DRAFT_ERROR, service->line, place, "token",
+                        "missing, and there is no %s.default_token", option_role_name(place->role));
+        return;
+    }
+    if (peer->default_token == NULL)
+        return; /* refused, and listed as such */
+    service->token = strdup(peer->default_token);
+    if (service->token == NULL)
+        draft->is_out_of_memory = true;
+}
+
+static void fill_service(struct draft *draft, const struct draft_place *place)
+{
+    const struct config_peer *peer = draft_peer(draft, place->role);
+    struct config_service *service = &peer->services[place->service_index];
+    fill_section(draft, place, service->line);
+    fill_token(draft, place, service);
+    if (place->role != CONFIG_CLIENT)
+        return;
+    if (line_of(draft, place, "prefer_ipv6") == 0)
+        service->prefer_ipv6 = peer->prefer_ipv6;
+    if (line_of(draft, place, "retry_interval") == 0)
+        service->retry_interval_ms = peer->retry_interval_ms;
+    check_retry_interval(draft, place, &service->retry_interval_ms);
+}
+
+static int compare_services(const void *a, const void *b)
+{
+    const struct config_service *left = *(struct config_service *const *)a;
+    const struct config_service *right = *(struct config_service *const *)b;
+    int order = strcmp(left->name, right->name);
+    return order != 0 ? order : (left->line > right->line) - (left->line < right->line);
+}
+
+static void check_service_names(struct draft *draft, enum config_role role)
+{
+    struct config_peer *peer = draft_peer(draft, role);
+    if (peer->service_count < 2)
+        return;
+    CLEANUP_FREE struct config_service **sorted = calloc(peer->service_count, sizeof *sorted);
+    if (sorted == NULL) {
+        draft->is_out_of_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < peer->service_count; i++)
+        sorted[i] = &peer->services[i];
+    qsort(sorted, peer->service_count, sizeof *sorted, compare_services);
+    for (size_t i = 1; i < peer->service_count; i++) {
+        if (strcmp(sorted[i - 1]->name, sorted[i]->name) != 0)
+            continue;
+        const struct draft_place place = {role, SECTION_SERVICE,
+                                          (size_t)(sorted[i] - peer->services)};
+        char path[DRAFT_PATH_SIZE];
+        draft_lines(draft, &place)->is_repeated = true;
+        (void)report_add(draft->report, draft->file, true, sorted[i]->line,
+                         "[%s]: stands twice, first in line %u",
+                         draft_path(draft, &place, NULL, path), sorted[i - 1]->line);
+    }
+}
+
+/* A listener, with its address written in the one way that equal addresses share. */
+struct listener {
+    struct draft_place place;
+    unsigned int line;
+    char text[ADDR_HOST_SIZE + 16];
+};
+
+static int compare_listeners(const void *a, const void *b)
+{
+    const struct listener *left = a, *right = b;
+    int order = strcmp(left->text, right->text);
+    return order != 0 ? order : (left->line > right->line) - (left->line < right->line);
+}
+
+static void add_listener(struct draft *draft, const struct draft_place *place,
+                         const struct host_port *host_port, struct listener *ret)
+{
+    struct addr addr;
+    *ret = (struct listener){.place = *place, .line = line_of(draft, place, "bind_addr")};
+    if (addr_from_numeric(host_port, &addr)) {
+        (void)addr_format(&addr, ret->text, sizeof ret->text);
+        return;
+    }
+    (void)host_port_format(host_port, ret->text, sizeof ret->text);
+    for (char *at = ret->text; *at != '\0'; at++)
+        *at = (char)tolower((unsigned char)*at);
+}
+
+static void check_listeners(struct draft *draft)
+{
+    const struct config_peer *peer = &draft->config->server;
+    CLEANUP_FREE struct listener *listeners = calloc(peer->service_count + 1, sizeof *listeners);
+    if (listeners == NULL) {
+        draft->is_out_of_memory = true;
+        return;
+    }
+    size_t count = 0;
+    struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
+    if (peer->addr.port != 0) /* 0: missing or refused */
+        add_listener(draft, &place, &peer->addr, &listeners[count++]);
+    place.section = SECTION_SERVICE;
+    for (; place.service_index < peer->service_count; place.service_index++)
+        if (peer->services[place.service_index].addr.port != 0 &&
+            !draft_lines(draft, &place)->is_repeated)
+            add_listener(draft, &place, &peer->services[place.service_index].addr,
+                         &listeners[count++]);
+    qsort(listeners, count, sizeof *listeners, compare_listeners);
+    for (size_t i = 1; i < count; i++) {
+        const struct listener *first = &listeners[i - 1], *second = &listeners[i];
+        char path[DRAFT_PATH_SIZE];
+        if (strcmp(first->text, second->text) == 0)
+            (void)draft_say(draft, DRAFT_ERROR, second->line, &second->place, "bind_addr",
+                            "%.80s is taken by %s in line %u", second->text,
+                            draft_path(draft, &first->place, "bind_addr", path), first->line);
+    }
+}
+
+static void check_server(struct draft *draft)
+{
+    const struct config_peer *peer = &draft->config->server;
+    const struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
+    struct addr addr;
+    unsigned int line = line_of(draft, &place, "heartbeat_interval");
+    if (peer->heartbeat_interval_ms == 0 && line != 0)
+        (void)draft_say(draft, DRAFT_WARNING, line, &place, "heartbeat_interval",
+                        "0 means no heartbeats: clients need heartbeat_timeout = 0 too");
+    check_listeners(draft);
+    bool is_local = addr_from_numeric(&peer->addr, &addr)
+                        ? addr_is_loopback(&addr)
+                        : strcasecmp(peer->addr.host, "localhost") == 0;
+    if (peer->addr.port != 0 && peer->transport.type == CONFIG_TRANSPORT_TCP && !is_local)
+        (void)draft_say(draft, DRAFT_NOTE, line_of(draft, &place, "bind_addr"), &place, "bind_addr",
+                        "others than this machine can reach it and transport.type = tcp does not "
+                        "encrypt");
+}
+
+static void check_client(struct draft *draft)
+{
+    struct config_peer *peer = &draft->config->client;
+    const struct config_peer *server = &draft->config->server;
+    const struct draft_place place = {CONFIG_CLIENT, SECTION_ROLE, 0};
+    unsigned int line = line_of(draft, &place, "heartbeat_timeout");
+    if (draft->config->has_server && peer->heartbeat_timeout_ms != 0 &&
+        peer->heartbeat_timeout_ms <= server->heartbeat_interval_ms)
+        (void)draft_say(draft, DRAFT_WARNING, line != 0 ? line : draft->roles[CONFIG_CLIENT].line,
+                        &place, "heartbeat_timeout",
+                        "should be more than server.heartbeat_interval");
+}
+
+static void validate_role(struct draft *draft, enum config_role role)
+{
+    struct config_peer *peer = draft_peer(draft, role);
+    unsigned int line = draft->roles[role].line;
+    struct draft_place place = {role, SECTION_ROLE, 0};
+    for (enum option_section section = SECTION_ROLE; section < SECTION_SERVICE; section++) {
+        place.section = section;
+        fill_section(draft, &place, line);
+    }
+    place.section = SECTION_ROLE;
+    /* Before the services inherit it. */
+    if (role == CONFIG_CLIENT)
+        check_retry_interval(draft, &place, &peer->retry_interval_ms);
+    if (peer->service_count == 0 && draft->report->error_count == 0)
+        (void)draft_say(draft, DRAFT_WARNING, line, &place, NULL,
+                        "no services: nothing will be tunnelled");
+    check_service_names(draft, role);
+    place.section = SECTION_SERVICE;
+    for (; place.service_index < peer->service_count; place.service_index++)
+        if (!draft_lines(draft, &place)->is_repeated)
+            fill_service(draft, &place);
+    if (role == CONFIG_SERVER)
+        check_server(draft);
+    else
+        check_client(draft);
+}
+
+void draft_validate(struct draft *draft)
+{
+    if (!draft->config->has_server && !draft->config->has_client)
+        (void)report_add(draft->report, draft->file, true, REPORT_WHOLE_FILE,
+                         "expected a [server] or a [client] section");
+    if (draft->config->has_server)
+        validate_role(draft, CONFIG_SERVER);
+    if (draft->config->has_client)
+        validate_role(draft, CONFIG_CLIENT);
+}

@@ -1,0 +1,247 @@
+/* The parsers of single values. Each accepts exactly its own form; whatever else a value is, the
+ * message says what was expected and, unless it may be a secret, what was found. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "options_priv.h"
+#include "report_priv.h"
+#include "secret_priv.h"
+#include "text_priv.h"
+
+static int refuse(struct option_value *value, const char *expected)
+{
+    char echo[REPORT_ECHO_SIZE];
+    (void)snprintf(value->problem, value->problem_size, "expected %s, got \"%s\"", expected,
+                   text_escape(value->text, echo, sizeof echo));
+    return ERR_CONFIG;
+}
+
+int value_addr(struct option_value *value, void *target)
+{
+    struct host_port addr;
+    if (host_port_parse(value->text, &addr) < 0)
+        return refuse(value, "host:port");
+    *(struct host_port *)target = addr;
+    return 0;
+}
+
+int value_secret(struct option_value *value, void *target)
+{
+    struct secret secret;
+    int result = secret_resolve(value->text, &secret, value->problem, value->problem_size);
+    if (result < 0)
+        return result;
+    value->is_inline_secret = secret.origin == SECRET_INLINE;
+    value->is_world_readable_secret = secret.is_world_readable;
+    *(char **)target = secret.text;
+    return 0;
+}
+
+static int parse_bool(struct option_value *value, bool *ret)
+{
+    bool is_true = strcmp(value->text, "true") == 0;
+    if (!is_true && strcmp(value->text, "false") != 0)
+        return refuse(value, "true or false");
+    *ret = is_true;
+    return 0;
+}
+
+int value_bool(struct option_value *value, void *target)
+{
+    return parse_bool(value, target);
+}
+
+int value_tristate(struct option_value *value, void *target)
+{
+    bool is_true;
+    int result = parse_bool(value, &is_true);
+    if (result == 0)
+        *(enum config_tristate *)target = is_true ? CONFIG_TRUE : CONFIG_FALSE;
+    return result;
+}
+
+/* Digits and, when fraction_digits is not 0, a point and at most that many more; the result counts
+ * units of the last of them. False for anything else and beyond 2^53. */
+static bool parse_decimal(const char *text, unsigned int fraction_digits, int64_t *ret)
+{
+    const int64_t largest = INT64_C(1) << 53;
+    int64_t number = 0;
+    bool has_point = false;
+    if (!isdigit((unsigned char)*text))
+        return false;
+    for (; *text != '\0'; text++) {
+        if (*text == '.' && !has_point && fraction_digits > 0 && isdigit((unsigned char)text[1])) {
+            has_point = true;
+            continue;
+        }
+        if (!isdigit((unsigned char)*text) || (has_point && fraction_digits == 0))
+            return false;
+        number = number * 10 + (*text - '0');
+        if (number > largest)
+            return false;
+        fraction_digits -= has_point;
+    }
+    for (; fraction_digits > 0; fraction_digits--) {
+        number *= 10;
+        if (number > largest)
+            return false;
+    }
+    *ret = number;
+    return true;
+}
+
+/* A bound in ms as the seconds that a person writes. */
+static const char *format_seconds(int64_t ms, char *out, size_t out_size)
+{
+    int length = snprintf(out, out_size, "%" PRId64 ".%03" PRId64, ms / 1000, ms % 1000);
+    while (length > 0 && out[length - 1] == '0')
+        out[--length] = '\0';
+    if (length > 0 && out[length - 1] == '.')
+        out[--length] = '\0';
+    return out;
+}
+
+static int parse_seconds(struct option_value *value, unsigned int fraction_digits, uint32_t *ret)
+{
+    const struct option *option = value->option;
+    int64_t number;
+    bool is_number = parse_decimal(value->text, fraction_digits, &number);
+    if (is_number && fraction_digits == 0)
+        number *= 1000;
+    if (!is_number || number < option->min || number > option->max) {
+        char expected[80], min[24], max[24];
+        (void)snprintf(expected, sizeof expected, "%s from %s to %s",
+                       fraction_digits == 0 ? "whole seconds" : "seconds",
+                       format_seconds(option->min, min, sizeof min),
+                       format_seconds(option->max, max, sizeof max));
+        return refuse(value, expected);
+    }
+    *ret = (uint32_t)number;
+    return 0;
+}
+
+int value_seconds(struct option_value *value, void *target)
+{
+    return parse_seconds(value, 0, target);
+}
+
+int value_seconds_fraction(struct option_value *value, void *target)
+{
+    return parse_seconds(value, 3, target);
+}
+
+static int parse_number(struct option_value *value, const char *or_word, uint32_t *ret)
+{
+    const struct option *option = value->option;
+    int64_t number;
+    if (!parse_decimal(value->text, 0, &number) || number < option->min || number > option->max) {
+        char expected[80];
+        (void)snprintf(expected, sizeof expected, "a number from %" PRId64 " to %" PRId64 "%s",
+                       option->min, option->max, or_word);
+        return refuse(value, expected);
+    }
+    *ret = (uint32_t)number;
+    return 0;
+}
+
+int value_number(struct option_value *value, void *target)
+{
+    return parse_number(value, "", target);
+}
+
+int value_number_or_auto(struct option_value *value, void *target)
+{
+    if (strcmp(value->text, "auto") != 0)
+        return parse_number(value, " or auto", target);
+    *(uint32_t *)target = 0;
+    return 0;
+}
+
+struct word {
+    const char *text;
+    int number;
+    const char *refusal; /* known, but not to be had in this version */
+};
+
+static int parse_word(struct option_value *value, const struct word *words, size_t count, int *ret)
+{
+    char expected[80] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct word *word = &words[i];
+        used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
+                                 i == 0           ? ""
+                                 : i == count - 1 ? " or "
+                                                  : ", ",
+                                 word->text);
+        if (strcmp(value->text, word->text) != 0)
+            continue;
+        if (word->refusal != NULL) {
+            (void)snprintf(value->problem, value->problem_size, "%s: %s", word->text,
+                           word->refusal);
+            return ERR_CONFIG;
+        }
+        *ret = word->number;
+        return 0;
+    }
+    return refuse(value, expected);
+}
+
+int value_service_type(struct option_value *value, void *target)
+{
+    static const struct word words[] = {
+        {"tcp", CONFIG_SERVICE_TCP, NULL},
+        {"udp", CONFIG_SERVICE_UDP, "not built into this version"},
+    };
+    int number;
+    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    if (result == 0)
+        *(enum config_service_type *)target = (enum config_service_type)number;
+    return result;
+}
+
+int value_transport_type(struct option_value *value, void *target)
+{
+    static const struct word words[] = {
+        {"tcp", CONFIG_TRANSPORT_TCP, NULL},
+        {"noise", CONFIG_TRANSPORT_NOISE, "not built into this version"},
+        {"tls", CONFIG_TRANSPORT_TLS, "not built in yet"},
+        {"websocket", CONFIG_TRANSPORT_WEBSOCKET, "not built in yet"},
+    };
+    int number;
+    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    if (result == 0)
+        *(enum config_transport_type *)target = (enum config_transport_type)number;
+    return result;
+}
+
+int value_log_level(struct option_value *value, void *target)
+{
+    return log_level_from_name(value->text, target)
+               ? 0
+               : refuse(value, "error, warn, info, debug or trace");
+}
+
+int value_log_format(struct option_value *value, void *target)
+{
+    static const struct word words[] = {{"text", LOG_TEXT, NULL}, {"json", LOG_JSON, NULL}};
+    int number;
+    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    if (result == 0)
+        *(enum log_format *)target = (enum log_format)number;
+    return result;
+}
+
+int value_no_proxy(struct option_value *value, UNUSED void *target)
+{
+    (void)snprintf(value->problem, value->problem_size, "proxy: not built into this version");
+    return ERR_CONFIG;
+}
+
+int value_unused(UNUSED struct option_value *value, UNUSED void *target)
+{
+    return 0;
+}

@@ -1,0 +1,395 @@
+/* Whole files that are wrong, dubious or no configuration at all, and every message word for word.
+ * Covers src/config/draft.c, src/config/validate.c and src/config/report.c, which only ever work on
+ * whole files. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "whole_files.h"
+
+Test(config_errors, what_is_missing)
+{
+    static const struct example examples[] = {
+        {"", "f: expected a [server] or a [client] section\n"},
+        {"# nothing\n", "f: expected a [server] or a [client] section\n"},
+        {"[server]\n", "f:1: server.bind_addr: missing, expected host:port\n"},
+        {"\n" SERVICE, "f:2: server.bind_addr: missing, expected host:port\n"
+                       "f:2: server.services.a.token: missing, and there is no "
+                       "server.default_token\n"},
+        {SERVER "[server.services.a]\n",
+         "f:4: server.services.a.bind_addr: missing, expected host:port\n"},
+        {CLIENT "[client.services.\"a b\\n\"]\ntoken=x\n",
+         "f:4: client.services.\"a b\\x0a\".local_addr: missing, expected host:port\n"},
+        {SERVER, "W f:1: server: no services: nothing will be tunnelled\n"},
+        {SERVER "[server.services]\n", "W f:1: server: no services: nothing will be tunnelled\n"},
+        /* A key that is there and wrong is not missing too. */
+        {"[server]\nbind_addr=x\ndefault_token=env:RU_NO_SUCH_VARIABLE\n" SERVICE,
+         "f:2: server.bind_addr: expected host:port, got \"x\"\n"
+         "f:3: server.default_token: environment variable \"RU_NO_SUCH_VARIABLE\" is not set\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(config_errors, unknown_words)
+{
+    static const struct example examples[] = {
+        {SERVER SERVICE "bind_adr=h:1\n",
+         "f:6: server.services.a.bind_adr: unknown key, did you mean bind_addr?\n"},
+        {SERVER "heart_beat_interval=1\n" SERVICE,
+         "f:4: server.heart_beat_interval: unknown key, did you mean heartbeat_interval?\n"},
+        {SERVER "nodelay=true\n" SERVICE,
+         "f:4: server.nodelay: unknown key, did you mean nodelay in [server.transport.tcp]?\n"},
+        {SERVER "tokn=abc\n" SERVICE,
+         "f:4: server.tokn: unknown key, did you mean token in [server.services.NAME]?\n"},
+        {CLIENT LOCAL "heartbeat_timeout=1\n",
+         "f:6: client.services.a.heartbeat_timeout: unknown "
+         "key, did you mean heartbeat_timeout in [client]?\n"},
+        {SERVER "remote_addr=h:1\n" SERVICE, "f:4: server.remote_addr: unknown key, " SERVER_KEYS},
+        {SERVER "[server.services]\nfoo=1\n" SERVICE,
+         "f:5: server.services.foo: unknown key, there are no keys here, only "
+         "[server.services.NAME]\n"},
+        {SERVER "\"x\\u001b\"=1\n" SERVICE, "f:4: server.x\\x1b: unknown key, " SERVER_KEYS},
+        {SERVER SERVICE "[server.transprt]\nx=1\ny=2\n",
+         "f:6: [server.transprt]: unknown section, did you mean [server.transport]?\n"},
+        {SERVER SERVICE "[server.service.b]\nx=1\n",
+         "f:6: [server.service.b]: unknown section, did you mean [server.services.NAME]?\n"},
+        {SERVER SERVICE "[sever]\n", "f:6: [sever]: unknown section, did you mean [server]?\n"},
+        {SERVER SERVICE "[logging]\n",
+         "f:6: [logging]: unknown section, sections begin with server or client\n"},
+        {SERVER SERVICE "[server.\"transport.tcp\"]\n",
+         "f:6: [server.transport.tcp]: unknown section, did you mean [server.transport.tcp]?\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(config_errors, what_stands_twice)
+{
+    static const struct example examples[] = {
+        {SERVER "bind_addr=1.2.3.4:1\n" SERVICE,
+         "f:4: server.bind_addr: stands twice, first in line 2\n"},
+        {SERVER SERVICE "[server]\nthreads=zzz\n",
+         "f:6: [server]: stands twice, first in line 1\n"},
+        {SERVER SERVICE "[server.transport.tcp]\n[server.transport.tcp]\n",
+         "f:7: [server.transport.tcp]: stands twice, first in line 6\n"},
+        {SERVER SERVICE "[server.services.b]\nbind_addr=h:3\n" SERVICE SERVICE,
+         "f:8: [server.services.a]: stands twice, first in line 4\n"
+         "f:10: [server.services.a]: stands twice, first in line 8\n"},
+        {CLIENT LOCAL "[client.services.x.y]\nlocal_addr=h:3\n"
+                      "[client.services.\"x.y\"]\nlocal_addr=h:4\n",
+         "f:8: [client.services.x.y]: stands twice, first in line 6\n"},
+        {SERVER SERVICE "bind_addr=1.2.3.4:3\n",
+         "f:6: server.services.a.bind_addr: stands twice, first in line 5\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(config_errors, addresses_that_collide)
+{
+    static const struct example examples[] = {
+        {SERVER SERVICE "[server.services.b]\nbind_addr=1.2.3.4:2\n",
+         "f:7: server.services.b.bind_addr: 1.2.3.4:2 is taken by server.services.a.bind_addr in "
+         "line 5\n"},
+        {SERVER "[server.services.a]\nbind_addr=1.2.3.4:1\n",
+         "f:5: server.services.a.bind_addr: 1.2.3.4:1 is taken by server.bind_addr in line 2\n"},
+        /* One address in two ways of writing. */
+        {SERVER "[server.services.a]\nbind_addr=[::1]:7\n"
+                "[server.services.b]\nbind_addr=[0:0:0:0:0:0:0:1]:7\n",
+         "f:7: server.services.b.bind_addr: [::1]:7 is taken by server.services.a.bind_addr in "
+         "line 5\n"},
+        {SERVER "[server.services.a]\nbind_addr=host:7\n"
+                "[server.services.b]\nbind_addr=HOST:7\n",
+         "f:7: server.services.b.bind_addr: host:7 is taken by server.services.a.bind_addr in "
+         "line 5\n"},
+        {SERVER SERVICE "[server.services.b]\nbind_addr=1.2.3.5:2\n", ""},
+        {CLIENT LOCAL "[client.services.b]\nlocal_addr=h:2\n", ""}, /* of a client: why not */
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(config_errors, features_of_other_versions)
+{
+    static const struct example examples[] = {
+        {SERVER SERVICE "[server.transport]\ntype=\"noise\"\n",
+         "f:7: server.transport.type: noise: not built into this version\n"},
+        {CLIENT LOCAL "[client.transport]\ntype=tls\n",
+         "f:7: client.transport.type: tls: not built in yet\n"},
+        {CLIENT LOCAL "[client.transport]\ntype=websocket\n",
+         "f:7: client.transport.type: websocket: not built in yet\n"},
+        {CLIENT LOCAL "[client.transport]\ntype=quic\n",
+         "f:7: client.transport.type: expected tcp, noise, tls or websocket, got \"quic\"\n"},
+        {SERVER SERVICE "type=udp\n",
+         "f:6: server.services.a.type: udp: not built into this version\n"},
+        {CLIENT LOCAL "[client.transport.tcp]\nproxy=\"socks5://user:pass@h:1\"\n",
+         "f:7: client.transport.tcp.proxy: proxy: not built into this version\n"},
+        {SERVER SERVICE "[server.transport.tcp]\nproxy=\"socks5://user:pass@h:1\"\n", ""},
+    };
+    CHECK_EXAMPLES(examples);
+    static const struct {
+        const char *path;
+        size_t errors;
+    } files[] = {{CONFIG_TEST_DATA "/noise.toml", 2},
+                 {CONFIG_TEST_DATA "/tls.toml", 2},
+                 {CONFIG_TEST_DATA "/websocket.toml", 2},
+                 {CONFIG_TEST_DATA "/udp.toml", 1},
+                 {CONFIG_TEST_DATA "/proxy.toml", 1}};
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        struct config *config;
+        config_report_finish(&report);
+        cr_expect_eq(config_load(files[i].path, &config, &report), ERR_CONFIG);
+        cr_expect_eq(report.error_count, files[i].errors, "%s", said());
+    }
+}
+
+Test(config_errors, warnings)
+{
+    static const struct example examples[] = {
+        {SERVER "heartbeat_interval=0\n" SERVICE, "W f:4: server.heartbeat_interval: 0 means no "
+                                                  "heartbeats: clients need heartbeat_timeout = "
+                                                  "0 too\n"},
+        {CLIENT "retry_interval=0\nheartbeat_timeout=0\n" LOCAL,
+         "W f:4: client.retry_interval: 0 is read as 1\n"},
+        {CLIENT LOCAL "retry_interval=0\n",
+         "W f:6: client.services.a.retry_interval: 0 is read as 1\n"},
+        {SERVER SERVICE CLIENT "heartbeat_timeout=30\n" LOCAL,
+         "W f:9: client.heartbeat_timeout: should be more than server.heartbeat_interval\n"},
+        {SERVER "heartbeat_interval=60\n" SERVICE CLIENT LOCAL,
+         "W f:7: client.heartbeat_timeout: should be more than server.heartbeat_interval\n"},
+    };
+    CHECK_EXAMPLES(examples);
+    struct config *config = parse(CLIENT "retry_interval=0\n" LOCAL);
+    cr_expect_eq(config->client.retry_interval_ms, 1000);
+    cr_expect_eq(config->client.services[0].retry_interval_ms, 1000);
+    config_destroy(config);
+}
+
+Test(config_errors, all_errors_are_listed_in_the_order_of_lines)
+{
+    static const struct example examples[] = {
+        {"[server]\nbind_addr=22\nthreads=0\nk=[1]\n[server.services.a]\n[client]\n",
+         "f:2: server.bind_addr: expected host:port, got \"22\"\n"
+         "f:3: server.threads: expected a number from 1 to 256 or auto, got \"0\"\n"
+         "f:4: arrays are not supported here\n"
+         "f:5: server.services.a.bind_addr: missing, expected host:port\n"
+         "f:5: server.services.a.token: missing, and there is no server.default_token\n"
+         "f:6: client.remote_addr: missing, expected host:port\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(config_errors, names_of_services)
+{
+    static char text[1024], name[LIMIT_SERVICE_NAME + 2];
+    memset(name, 'x', sizeof name - 1);
+    (void)snprintf(text, sizeof text, CLIENT "[client.services.%s]\nlocal_addr=h:1\n", name);
+    struct example too_long = {text,
+                               "f:4: the name of a service has 1 to 255 bytes, this one has 256\n"};
+    check_examples(&too_long, 1);
+    struct example empty = {CLIENT LOCAL "[client.services.\"\"]\nlocal_addr=h:1\n",
+                            "f:6: the name of a service has 1 to 255 bytes, this one has 0\n"};
+    check_examples(&empty, 1);
+}
+
+/* ---- secrets ---- */
+
+Test(config_errors, no_message_repeats_a_secret)
+{
+    static const char *const texts[] = {
+        SERVER SERVICE "token = \"HUSH\n",
+        SERVER SERVICE "token = \"HUSH\\q\"\n",
+        SERVER SERVICE "token = \"HUSH\" HUSH\n",
+        SERVER SERVICE "token = [\"HUSH\"]\n",
+        SERVER SERVICE "token = { a = HUSH }\n",
+        SERVER SERVICE "token = \"\"\"HUSH\"\"\"\n",
+        SERVER SERVICE "token: HUSH\n",
+        SERVER SERVICE "token HUSH\n",
+        SERVER SERVICE "token = HUSH\x01\n",
+        SERVER SERVICE "token = HUSH\xff\n",
+        SERVER SERVICE "token = a\ntoken = HUSH\n",
+        SERVER SERVICE "tokn = HUSH\n",
+        SERVER SERVICE "[server.transport.noise]\nlocal_private_key = HUSH\nx = HUSH\n",
+        SERVER SERVICE "[server.transport.tls]\npkcs12_password = HUSH\nx = HUSH\n",
+        SERVER SERVICE "[server.transport.tcp]\nproxy = \"http://u:HUSH@h:1\"\nx = HUSH\n",
+        CLIENT LOCAL "[client.transport.tcp]\nproxy = \"http://u:HUSH@h:1\"\n",
+        "default_token = HUSH\n",
+        "[x]\ntoken = HUSH\n",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        config_destroy(parse(texts[i]));
+        cr_expect_gt(report.error_count, 0, "row %zu", i);
+        cr_expect_null(strstr(said(), "HUSH"), "%s", said());
+    }
+}
+
+/* A file of its own for each test; the mode is set whatever the umask is. */
+static void write_file(char *path, const char *text, mode_t mode)
+{
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    cr_assert_eq(fchmod(fd, mode), 0);
+    (void)close(fd);
+}
+
+static void check_mode(const char *text, mode_t mode, const char *expected)
+{
+    char path[] = "/tmp/test_config_XXXXXX";
+    write_file(path, text, mode);
+    struct config *config = load(path);
+    config_check(path, config, &report);
+    (void)unlink(path);
+    char full[512] = "";
+    if (*expected != '\0')
+        (void)snprintf(full, sizeof full, "W %s%s\n", path, expected);
+    cr_expect_str_eq(said(), full);
+    config_destroy(config);
+}
+
+#define LOOPBACK \
+    "[server]\nbind_addr=127.0.0.1:1\n[server.services.a]\nbind_addr=1.2.3.4:2\n" /* 1 to 4 */
+
+Test(config_errors, check_warns_of_a_readable_file_with_secrets)
+{
+    static const char readable[] = ": every user can read the secrets in it; chmod 600 mends it";
+    (void)setenv("RU_TEST_TOKEN", "t", 1);
+    check_mode(LOOPBACK "token=t\n", 0644, readable);
+    check_mode(LOOPBACK "token=t\n", 0600, "");
+    check_mode(LOOPBACK "token=t\n", 0640, "");
+    check_mode(LOOPBACK "token=env:RU_TEST_TOKEN\n", 0644, "");
+}
+
+Test(config_errors, check_notes)
+{
+    static const struct example examples[] = {
+        {SERVER SERVICE, "W f:2: server.bind_addr: others than this machine can reach it and "
+                         "transport.type = tcp does not encrypt\n"},
+        {LOOPBACK "token=t\n", ""},
+        {"[server]\nbind_addr=localhost:1\ndefault_token=t\n" SERVICE, ""},
+        {"[server]\nbind_addr=[::1]:1\ndefault_token=t\n" SERVICE, ""},
+        {CLIENT LOCAL, ""},
+        {LOOPBACK "token=t\nudp_timeout=1\n[server.transport.tls]\npkcs12=x\n",
+         "W f:6: server.services.a.udp_timeout: has no effect (for type = udp)\n"
+         "W f:8: server.transport.tls.pkcs12: has no effect (for type = tls)\n"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(examples); i++) {
+        struct config *config = parse(examples[i].text);
+        cr_assert_not_null(config);
+        cr_expect_str_eq(said(), "", "a note is for --check alone");
+        config_check("/nonexistent", config, &report);
+        cr_expect_str_eq(said(), examples[i].expected);
+        config_destroy(config);
+    }
+}
+
+/* ---- files that are no configuration ---- */
+
+Test(config_errors, files_that_cannot_be_read)
+{
+    struct config *config = NULL;
+    cr_expect_eq(config_load("/nonexistent\x1b/x", &config, &report), -ENOENT);
+    cr_expect_str_eq(said(), "/nonexistent\\x1b/x: cannot be read: no such file or directory\n");
+    config_report_finish(&report);
+    cr_expect_eq(config_load("/", &config, &report), -EISDIR);
+    cr_expect_eq(report.error_count, 1);
+    config_report_finish(&report);
+    cr_expect_null(config);
+    config_destroy(NULL);
+}
+
+/* No file, however made, takes more than a second; most of what is made here is refused. */
+static void check_bomb(const char *text, size_t size)
+{
+    struct timespec start, end;
+    struct config *config = NULL;
+    config_report_finish(&report);
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+    int result = config_parse("f", text, size, &config, &report);
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    double seconds =
+        (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
+    cr_expect_lt(seconds, 1.0);
+    cr_expect_eq(result, ERR_CONFIG);
+    cr_expect_leq(report.count, 201);
+}
+
+Test(config_errors, bombs)
+{
+    enum { SIZE = 10 << 20 };
+    static const char *const patterns[] = {
+        "[",
+        "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\n",
+        "a=1\n",
+        "[server]\n",
+        "[a.b.c]\nd=1\n",
+        "\n",
+        "a = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\n",
+        "[server]\nbind_addr = \"\\u0041\\u0041\\u0041",
+        "\xff",
+        "\"",
+    };
+    char *text = malloc(SIZE);
+    cr_assert_not_null(text);
+    for (size_t i = 0; i < ARRAY_SIZE(patterns); i++) {
+        size_t length = strlen(patterns[i]);
+        for (size_t at = 0; at < SIZE; at += length)
+            memcpy(text + at, patterns[i], at + length <= SIZE ? length : SIZE - at);
+        check_bomb(text, SIZE);
+        cr_expect_str_eq(said(), "f: larger than 4 MiB\n");
+        check_bomb(text, LIMIT_CONFIG_FILE); /* as large as it may be */
+    }
+    free(text);
+}
+
+Test(config_errors, bomb_as_a_file)
+{
+    char path[] = "/tmp/test_config_XXXXXX", expected[64];
+    struct config *config;
+    write_file(path, "[server]\n", 0600);
+    cr_assert_eq(truncate(path, 10 << 20), 0);
+    cr_expect_eq(config_load(path, &config, &report), ERR_CONFIG);
+    (void)snprintf(expected, sizeof expected, "%s: larger than 4 MiB\n", path);
+    cr_expect_str_eq(said(), expected);
+    (void)unlink(path);
+    struct rusage usage;
+    cr_assert_eq(getrusage(RUSAGE_SELF, &usage), 0);
+#if !defined(__SANITIZE_ADDRESS__)
+    cr_expect_lt(usage.ru_maxrss, 64 << 10);
+#endif
+}
+
+static char *services_text(size_t count, const char *keys)
+{
+    size_t room = count * (strlen(keys) + 48) + 128;
+    char *text = malloc(room);
+    cr_assert_not_null(text);
+    size_t used = (size_t)snprintf(text, room, "%s", CLIENT);
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)snprintf(text + used, room - used, "[client.services.s%zu]\n%s", i, keys);
+    return text;
+}
+
+Test(config_errors, number_of_services)
+{
+    char *text = services_text(LIMIT_SERVICES, "local_addr=h:1\n");
+    struct config *config = parse(text);
+    cr_assert_not_null(config);
+    cr_expect_eq(config->client.service_count, LIMIT_SERVICES);
+    config_destroy(config);
+    free(text);
+
+    text = services_text(LIMIT_SERVICES + 1, "local_addr=h:1\n");
+    check_bomb(text, strlen(text));
+    cr_expect_str_eq(said(), "f:8196: more than 4096 services of a client\n");
+    free(text);
+
+    text = services_text(LIMIT_SERVICES, "retry_interval=0\n"); /* an error and a warning each */
+    check_bomb(text, strlen(text));
+    cr_expect_str_eq(report.messages[report.count - 1].text, "f: more errors than are listed here");
+    free(text);
+}

@@ -1,0 +1,206 @@
+/* Each allocation of the layer fails once: what comes back is an error and nothing else happens (a
+ * sanitizer build sees leaks and double frees too). The linker puts the functions below between the
+ * layer and the C library. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <malloc.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "config/config.h"
+
+static unsigned int countdown; /* 0 = off; the allocation at which it reaches 0 fails */
+static bool has_failed;
+
+static bool must_fail(void)
+{
+    if (countdown == 0 || --countdown > 0)
+        return false;
+    has_failed = true;
+    errno = ENOMEM;
+    return true;
+}
+
+/* What is freed must not hold a secret any more. */
+static const char secret[] = "HUSH-HUSH";
+static bool is_watching;
+static unsigned int freed_count, leaked_count;
+
+void __real_free(void *block);
+void __wrap_free(void *block);
+void __wrap_free(void *block)
+{
+    if (is_watching && block != NULL) {
+        freed_count++;
+        if (memmem(block, malloc_usable_size(block), secret, strlen(secret)) != NULL)
+            leaked_count++;
+    }
+    __real_free(block);
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+    return must_fail() ? NULL : __real_malloc(size);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return must_fail() ? NULL : __real_calloc(count, size);
+}
+
+void *__real_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size)
+{
+    return must_fail() ? NULL : __real_realloc(old, size);
+}
+
+char *__real_strdup(const char *text);
+char *__wrap_strdup(const char *text);
+char *__wrap_strdup(const char *text)
+{
+    return must_fail() ? NULL : __real_strdup(text);
+}
+
+int __wrap_vasprintf(char **ret, const char *format, va_list args) PRINTF_FORMAT(2, 0);
+int __real_vasprintf(char **ret, const char *format, va_list args) PRINTF_FORMAT(2, 0);
+int __wrap_vasprintf(char **ret, const char *format, va_list args)
+{
+    return must_fail() ? -1 : __real_vasprintf(ret, format, args);
+}
+
+int __wrap_asprintf(char **ret, const char *format, ...) PRINTF_FORMAT(2, 3);
+int __wrap_asprintf(char **ret, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int length = must_fail() ? -1 : __real_vasprintf(ret, format, args);
+    va_end(args);
+    return length;
+}
+
+/* What a build with _FORTIFY_SOURCE calls instead. */
+int __wrap___vasprintf_chk(char **ret, int flag, const char *format, va_list args)
+    PRINTF_FORMAT(3, 0);
+int __wrap___vasprintf_chk(char **ret, int flag, const char *format, va_list args)
+{
+    (void)flag;
+    return must_fail() ? -1 : __real_vasprintf(ret, format, args);
+}
+
+int __wrap___asprintf_chk(char **ret, int flag, const char *format, ...) PRINTF_FORMAT(3, 4);
+int __wrap___asprintf_chk(char **ret, int flag, const char *format, ...)
+{
+    va_list args;
+    (void)flag;
+    va_start(args, format);
+    int length = must_fail() ? -1 : __real_vasprintf(ret, format, args);
+    va_end(args);
+    return length;
+}
+
+/* Loads the text with every single allocation failing in turn, until none is left to fail. */
+static void fail_each(const char *path, const char *text, int expected)
+{
+    unsigned int allocations = 0;
+    do {
+        struct config *config = NULL;
+        struct config_report report;
+        has_failed = false;
+        countdown = ++allocations;
+        int result = path != NULL ? config_load(path, &config, &report)
+                                  : config_parse("f", text, strlen(text), &config, &report);
+        countdown = 0;
+        if (!has_failed)
+            cr_expect_eq(result, expected);
+        else if (expected != 0)
+            cr_expect_lt(result, 0, "allocation %u", allocations);
+        cr_expect_eq(result == 0, config != NULL, "allocation %u", allocations);
+        if (result == 0)
+            config_check("/", config, &report);
+        config_destroy(config);
+        config_report_finish(&report);
+    } while (has_failed);
+    cr_expect_gt(allocations, 2);
+}
+
+static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nheartbeat_interval=0\n"
+                           "[server.services.a]\nbind_addr=1.2.3.4:2\nudp_timeout=1\n"
+                           "[server.services.b]\nbind_addr=h:2\ntoken=env:PATH\n"
+                           "[client]\nremote_addr=h:1\nretry_interval=0\n"
+                           "[client.services.a]\nlocal_addr=h:2\ntoken=x\n";
+static const char bad[] = "[server]\nbind_addr=22\nx=1\ny\ntoken=t\n[server.services.a]\n"
+                          "[server.services.a]\nbind_addr=1.2.3.4:2\nbind_addr=5\n[x]\n"
+                          "[client]\ndefault_token=file:${CREDENTIALS_DIRECTORY}/x\n";
+
+Test(memory, good_file)
+{
+    fail_each(NULL, good, 0);
+}
+
+Test(memory, bad_file)
+{
+    (void)setenv("CREDENTIALS_DIRECTORY", "/nonexistent", 1);
+    fail_each(NULL, bad, ERR_CONFIG);
+}
+
+Test(memory, unreadable_file)
+{
+    fail_each("/nonexistent", NULL, -ENOENT);
+}
+
+static void check_wiped(const char *path, int expected)
+{
+    struct config *config = NULL;
+    struct config_report report;
+    freed_count = leaked_count = 0;
+    is_watching = true;
+    cr_expect_eq(config_load(path, &config, &report), expected);
+    config_destroy(config);
+    config_report_finish(&report);
+    is_watching = false;
+    cr_expect_gt(freed_count, 2);
+    cr_expect_eq(leaked_count, 0);
+}
+
+Test(memory, secrets_are_wiped)
+{
+    static const char text[] = "[server]\nbind_addr=h:1\ndefault_token=HUSH-HUSH\n"
+                               "[server.services.a]\nbind_addr=h:2\n"
+                               "[server.services.b]\nbind_addr=h:3\ntoken=\"\\u0048USH-HUSH\"\n"
+                               "[server.services.c]\nbind_addr=h:4\ntoken=env:RU_TEST_TOKEN\n";
+    char path[] = "/tmp/test_memory_XXXXXX", more[256];
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)setenv("RU_TEST_TOKEN", secret, 1);
+    check_wiped(path, 0);
+    /* A token that is read from a file, this one: it holds the secret as well. */
+    int length =
+        snprintf(more, sizeof more, "[server.services.d]\nbind_addr=h:5\ntoken=file:%s\n", path);
+    cr_assert_eq(write(fd, more, (size_t)length), length);
+    check_wiped(path, 0);
+    /* Half-built objects go the same way. */
+    cr_assert_eq(write(fd, "[x]\n", 4), 4);
+    check_wiped(path, ERR_CONFIG);
+    (void)close(fd);
+    (void)unlink(path);
+}
+
+/* The C library's own functions, which are not in between, allocate as ever. */
+Test(memory, nothing_fails_when_nothing_is_asked_to)
+{
+    struct config *config;
+    struct config_report report;
+    cr_assert_eq(config_parse("f", good, strlen(good), &config, &report), 0);
+    config_destroy(config);
+    config_report_finish(&report);
+}

@@ -1,0 +1,199 @@
+/* The table of options and, through its rows, src/config/values.c. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "options_priv.h"
+
+Test(options, rows_are_unique_and_whole)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *a = &options[i];
+        cr_expect(a->roles == FOR_SERVER || a->roles == FOR_CLIENT || a->roles == FOR_BOTH);
+        cr_expect_not_null(a->parse);
+        cr_expect(a->unit != NULL && *a->unit != '\0' && a->help != NULL && *a->help != '\0');
+        cr_expect_leq(a->min, a->max);
+        cr_expect_leq(a->max, UINT32_MAX);
+        cr_expect_eq(a->parse == value_unused, (a->flags & OPTION_UNUSED) != 0, "%s", a->key);
+        cr_expect_eq(a->parse == value_secret,
+                     strcmp(a->unit, "secret") == 0 && (a->flags & OPTION_UNUSED) == 0, "%s",
+                     a->key);
+        for (size_t j = 0; j < i; j++)
+            cr_expect_not(a->section == options[j].section && (a->roles & options[j].roles) != 0 &&
+                              strcmp(a->key, options[j].key) == 0,
+                          "%s stands twice", a->key);
+    }
+}
+
+Test(options, defaults_are_valid)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        char problem[256] = "";
+        union {
+            struct config_peer peer;
+            struct config_service service;
+        } target = {0};
+        struct option_value value = {.option = &options[i],
+                                     .text = options[i].default_text,
+                                     .problem = problem,
+                                     .problem_size = sizeof problem};
+        if (value.text != NULL)
+            cr_expect_eq(options[i].parse(&value, (char *)&target + options[i].offset), 0, "%s: %s",
+                         options[i].key, problem);
+    }
+}
+
+Test(options, find)
+{
+    int row = option_find(SECTION_ROLE, CONFIG_SERVER, "bind_addr");
+    cr_assert_geq(row, 0);
+    cr_expect_str_eq(options[row].key, "bind_addr");
+    cr_expect_eq(option_row(SECTION_ROLE, CONFIG_SERVER, "bind_addr"), (size_t)row);
+    cr_expect_eq(option_find(SECTION_ROLE, CONFIG_CLIENT, "bind_addr"), -1);
+    cr_expect_eq(option_find(SECTION_TRANSPORT, CONFIG_SERVER, "bind_addr"), -1);
+    cr_expect_neq(option_find(SECTION_TRANSPORT_TCP, CONFIG_SERVER, "proxy"),
+                  option_find(SECTION_TRANSPORT_TCP, CONFIG_CLIENT, "proxy"));
+    cr_expect_str_eq(option_section_name(SECTION_SERVICE), "services.NAME");
+    cr_expect_str_eq(option_role_name(CONFIG_CLIENT), "client");
+}
+
+struct example {
+    enum option_section section;
+    enum config_role role;
+    const char *key, *text;
+    const char *problem; /* NULL: accepted */
+    uint32_t expected;   /* of number-like fields */
+};
+
+#define SECONDS_WEEK   "expected whole seconds from 0 to 604800, got "
+#define SECONDS_MOMENT "expected seconds from 0.1 to 3600, got "
+
+static const struct example examples[] = {
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "0", NULL, 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "30", NULL, 30000},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "007", NULL, 7000},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "604800", NULL, 604800000},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "604801", SECONDS_WEEK "\"604801\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "0.5", SECONDS_WEEK "\"0.5\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "-1", SECONDS_WEEK "\"-1\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "+1", SECONDS_WEEK "\"+1\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "1_0", SECONDS_WEEK "\"1_0\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "0x10", SECONDS_WEEK "\"0x10\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "30s", SECONDS_WEEK "\"30s\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "", SECONDS_WEEK "\"\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "99999999999999999999999",
+     SECONDS_WEEK "\"99999999999999999999999\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "heartbeat_interval", "a\x1b\"\n",
+     SECONDS_WEEK "\"a\\x1b\\\"\\x0a\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "5", NULL, 5000},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "0.1", NULL, 100},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "1.005", NULL, 1005},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "2.50", NULL, 2500},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "3600", NULL, 3600000},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "0.099", SECONDS_MOMENT "\"0.099\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "1.0005", SECONDS_MOMENT "\"1.0005\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", ".5", SECONDS_MOMENT "\".5\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "5.", SECONDS_MOMENT "\"5.\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "1.2.3", SECONDS_MOMENT "\"1.2.3\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "1e3", SECONDS_MOMENT "\"1e3\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "handshake_timeout", "9007199254740992",
+     SECONDS_MOMENT "\"9007199254740992\"", 0},
+    {SECTION_ROLE, CONFIG_SERVER, "max_pending_handshakes", "1", NULL, 1},
+    {SECTION_ROLE, CONFIG_SERVER, "max_pending_handshakes", "0",
+     "expected a number from 1 to 65536, got \"0\"", 0},
+    {SECTION_ROLE, CONFIG_CLIENT, "threads", "auto", NULL, 0},
+    {SECTION_ROLE, CONFIG_CLIENT, "threads", "256", NULL, 256},
+    {SECTION_ROLE, CONFIG_CLIENT, "threads", "257",
+     "expected a number from 1 to 256 or auto, got \"257\"", 0},
+    {SECTION_ROLE, CONFIG_CLIENT, "log_level", "trace", NULL, LOG_TRACE},
+    {SECTION_ROLE, CONFIG_CLIENT, "log_level", "verbose",
+     "expected error, warn, info, debug or trace, got \"verbose\"", 0},
+    {SECTION_ROLE, CONFIG_CLIENT, "log_format", "json", NULL, LOG_JSON},
+    {SECTION_ROLE, CONFIG_CLIENT, "log_format", "xml", "expected text or json, got \"xml\"", 0},
+    {SECTION_TRANSPORT_TCP, CONFIG_CLIENT, "keepalive_secs", "32768",
+     "expected a number from 0 to 32767, got \"32768\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "true", NULL, CONFIG_TRUE},
+    {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "false", NULL, CONFIG_FALSE},
+    {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "1", "expected true or false, got \"1\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "True", "expected true or false, got \"True\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "type", "tcp", NULL, CONFIG_SERVICE_TCP},
+    {SECTION_SERVICE, CONFIG_SERVER, "type", "sctp", "expected tcp or udp, got \"sctp\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "udp_timeout", "whatever", NULL, 0xa5a5a5a5},
+};
+
+Test(options, values)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(examples); i++) {
+        const struct example *example = &examples[i];
+        char problem[256] = "";
+        uint32_t target;
+        memset(&target, 0xa5, sizeof target);
+        struct option_value value = {
+            .option = &options[option_row(example->section, example->role, example->key)],
+            .text = example->text,
+            .problem = problem,
+            .problem_size = sizeof problem};
+        int result = value.option->parse(&value, &target);
+        cr_expect_eq(result, example->problem == NULL ? 0 : ERR_CONFIG, "%s = %s", example->key,
+                     example->text);
+        cr_expect_str_eq(problem, example->problem == NULL ? "" : example->problem);
+        cr_expect_eq(target, example->problem == NULL ? example->expected : 0xa5a5a5a5,
+                     "%s = %s: %u", example->key, example->text, target);
+    }
+}
+
+Test(options, bool_values)
+{
+    bool target = false;
+    struct option_value value = {.text = "true"};
+    cr_expect_eq(value_bool(&value, &target), 0);
+    cr_expect(target);
+    value.text = "false";
+    cr_expect_eq(value_bool(&value, &target), 0);
+    cr_expect_not(target);
+}
+
+Test(options, addresses)
+{
+    static const struct {
+        const char *text, *host;
+        uint16_t port;
+    } good[] = {
+        {"0.0.0.0:2333", "0.0.0.0", 2333},
+        {"[::]:1", "::", 1},
+        {"example.com:65535", "example.com", 65535},
+    };
+    static const char *const bad[] = {"",        "22",   "h",      ":1",    "h:",   "h:0",
+                                      "h:65536", "h:-1", "::1:80", "[::1]", "h:1 ", "h:http"};
+    char problem[256];
+    struct host_port target;
+    struct option_value value = {.problem = problem, .problem_size = sizeof problem};
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        value.text = good[i].text;
+        cr_expect_eq(value_addr(&value, &target), 0);
+        cr_expect_str_eq(target.host, good[i].host);
+        cr_expect_eq(target.port, good[i].port);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        char expected[256];
+        value.text = bad[i];
+        (void)snprintf(expected, sizeof expected, "expected host:port, got \"%s\"", bad[i]);
+        cr_expect_eq(value_addr(&value, &target), ERR_CONFIG, "%s", bad[i]);
+        cr_expect_str_eq(problem, expected);
+    }
+}
+
+Test(options, suggestions_fit_their_room)
+{
+    char out[16];
+    (void)option_suggest_key(SECTION_ROLE, CONFIG_SERVER, "zzzzzzzzzzzzz", out, sizeof out);
+    cr_expect_str_eq(out, "the keys here a");
+    (void)option_suggest_section("servr", out, sizeof out);
+    cr_expect_str_eq(out, "did you mean [s");
+    char word[5000];
+    memset(word, 'x', sizeof word - 1);
+    word[sizeof word - 1] = '\0';
+    (void)option_suggest_key(SECTION_ROLE, CONFIG_SERVER, word, out, sizeof out);
+    (void)option_suggest_section(word, out, sizeof out);
+    cr_expect_str_eq(out, "sections begin ");
+}
