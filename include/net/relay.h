@@ -98,7 +98,7 @@ struct relay {
     bool watched[2]; /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
-    bool held; /* both flows are being started: it does not end before that is done */
+    uint8_t held; /* functions at work on both flows: it does not end before they are done */
     unsigned char prefix[RELAY_PREFIX_SIZE];
 };
 

@@ -306,7 +306,7 @@ void flow_next(struct relay_flow *flow)
 
 static bool relay_is_joined(const struct relay *relay)
 {
-    if (relay->held)
+    if (relay->held > 0)
         return false;
     for (unsigned int i = 0; i < 2; i++) {
         if (!loop_op_is_idle(&relay->flow[i].read_op) ||
@@ -319,12 +319,12 @@ static bool relay_is_joined(const struct relay *relay)
 /* A function that starts both flows holds the relay meanwhile: the first may already end it. */
 static void relay_hold(struct relay *relay)
 {
-    relay->held = true;
+    relay->held++;
 }
 
 static void relay_unhold(struct relay *relay)
 {
-    relay->held = false;
+    relay->held--;
     if (relay->state != RELAY_OPEN)
         relay_join(relay);
 }
@@ -384,10 +384,12 @@ static void relay_ask_for_end1(struct relay *relay)
     relay->fds[1] = -1;
     relay->watched[1] = false;
     relay->state = RELAY_WAITING_END;
+    relay_hold(relay);
     if (!relay->ops->end1_lost(relay))
         relay_close(relay, true);
     else if (relay->state == RELAY_WAITING_END)
         relay_watch(relay, 0);
+    relay_unhold(relay);
 }
 
 /* Everything is still: hand the descriptors back, unless something came in the meantime. */
@@ -604,7 +606,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->state = RELAY_OPEN;
     relay->loopback = 0;
     relay->may_replay = options->replay;
-    relay->aborting = relay->idle_timed_out = relay->held = false;
+    relay->aborting = relay->idle_timed_out = false;
+    relay->held = 0;
     relay->prefix_len = (uint8_t)options->prefix_len;
     if (options->prefix_len > 0)
         memcpy(relay->prefix, options->prefix, options->prefix_len);

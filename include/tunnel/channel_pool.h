@@ -1,0 +1,103 @@
+/* The idle data channels of one service and the visitors that wait for one, across all workers.
+ *
+ *     client --offer--> parked ... --take--> visitor         at most one of the two lists has
+ * anybody waiting ... <--offer finds a waiter
+ *
+ * A parked channel has no operation in flight and no owner but the pool, so any worker may take it.
+ * How many are kept follows the demand: what visitors took within half a second, remembered for
+ * LIMIT_POOL_HOLD_MS to twice that, between LIMIT_POOL_MIN and LIMIT_POOL_MAX. What is missing is
+ * requested from the client over the control channel; a request that brings no channel in
+ * LIMIT_CHANNEL_REQUEST_MS is forgotten, and so made anew.
+ *
+ * Every function takes the pool's own short lock; any worker may call. Descriptors are never closed
+ * under it. Time comes from the callers. */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/limits.h"
+#include "base/list.h"
+#include "base/macros.h"
+
+struct tunnel_worker;
+
+/* A visitor's place in the queue; embedded in the visitor. */
+struct pool_waiter {
+    struct list node;
+    struct tunnel_worker *worker;
+    uint64_t visitor_id;
+    bool waiting; /* under the pool's lock */
+};
+
+struct pool_channel {
+    int fd;
+    uint64_t parked_at_ns;
+};
+
+/* Demand: takes in the last half second, as a ring of small buckets, and the highest such sum in
+ * this and in the last period of LIMIT_POOL_HOLD_MS. */
+enum { POOL_BUCKETS = 5, POOL_BUCKET_MS = 100 };
+struct pool_demand {
+    uint32_t buckets[POOL_BUCKETS];
+    uint64_t bucket_index;
+    uint32_t peak, last_peak;
+    uint64_t period_index;
+};
+
+struct channel_pool {
+    pthread_mutex_t lock; /* over everything below */
+    struct list waiting;
+    uint32_t waiting_count;
+    struct pool_channel *parked; /* a ring of LIMIT_POOL_PARKED, oldest first */
+    uint32_t parked_first, parked_count;
+    struct pool_demand demand;
+    uint32_t wanted;                         /* to be requested by the control channel's owner */
+    uint32_t outstanding, outstanding_older; /* requested: lately, and in the period before */
+    uint64_t outstanding_period;
+    bool request_posted; /* the owner has been told and has not looked yet */
+    bool open;           /* a control channel is up */
+};
+
+MUST_CHECK int channel_pool_init(struct channel_pool *pool);
+void channel_pool_finish(struct channel_pool *pool); /* closes what is parked */
+
+enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
+/* A visitor needs a channel: the oldest parked one, or a place in the queue. first: the visitor is
+ * new (it counts as demand). ret_notify: the caller tells the control channel's owner that channels
+ * are wanted. */
+enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
+                                 uint64_t now_ns, int *ret_fd, bool *ret_notify);
+/* A channel has arrived, or was not needed after all. Returns true and fills ret_waiter (a copy:
+ * whose visitor is to get it) when a visitor waits; else it is parked, or, with ret_surplus, not
+ * wanted and still the caller's. */
+struct pool_match {
+    struct tunnel_worker *worker;
+    struct pool_waiter *waiter;
+    uint64_t visitor_id;
+};
+bool channel_pool_offer(struct channel_pool *pool, int fd, bool requested, uint64_t now_ns,
+                        struct pool_match *ret_match, bool *ret_surplus);
+/* The match could not be delivered: the waiter is first in the queue again, the channel is parked
+ * (false: not, it is the caller's). */
+MUST_CHECK bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match, int fd,
+                                  uint64_t now_ns);
+/* The visitor does not wait any more. False: a channel is on its way to it. */
+bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter);
+
+/* A control channel came up: the first requests. */
+void channel_pool_open(struct channel_pool *pool, uint64_t now_ns);
+/* It went down, or another takes its place: hands out what was parked (at most LIMIT_POOL_PARKED
+ * descriptors, to be closed by the caller) and forgets all requests. Visitors stay in the queue. */
+size_t channel_pool_close(struct channel_pool *pool, int *ret_fds, bool reopening);
+/* What to request now, at most max; the caller does. */
+uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max);
+/* Once a second or so: forgets stale requests, finds out what is wanted, and hands out channels
+ * beyond what the demand of late justifies (to be closed). ret_lost: requests given up, ret_notify
+ * as above. */
+size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fds, size_t max,
+                         uint32_t *ret_lost, bool *ret_notify);
+/* For logs and tests. */
+uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns);

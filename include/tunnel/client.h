@@ -1,0 +1,77 @@
+/* The client: one control channel per service to the server, and per request of the server a data
+ * channel that waits for a visitor and is then joined with the local service.
+ *
+ *     client_control --CreateDataChannel--> client_channel (least busy worker)
+ *          dials, logs in, stays               dials, says hello, parks, gets the command,
+ *                                              connects to the local service, relays
+ *
+ * struct client is shared: made before the workers, ended after them. Control channels are spread
+ * over the workers; a data channel stays on the worker that opened it until its relay becomes bulk.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/slab.h"
+#include "config/config.h"
+#include "crypto/keys.h"
+#include "io/resolver.h"
+#include "io/socket.h"
+#include "tunnel/tunnel_worker.h"
+
+struct client_control;
+
+/* What data channels need of the control channel that asked for them: made at login, shared by the
+ * workers, counted by its users, wiped with the last. */
+struct client_session {
+    _Atomic unsigned int users;
+    _Atomic bool ended;             /* parked channels of an ended session are reset */
+    _Atomic unsigned int unstarted; /* channels without a visitor yet; bounded */
+    const struct config_service *service;
+    unsigned int service_index;
+    struct addr server; /* where the control channel went */
+    uint8_t key[KEYS_DIGEST_SIZE];
+};
+
+struct client {
+    const struct config_peer *config;
+    unsigned int worker_count;
+    _Atomic unsigned int logins_in_progress;
+    _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
+};
+
+/* The addresses of one local service, per worker. */
+struct client_local {
+    struct resolver_answer answer;
+    uint64_t valid_until_ns; /* 0 = none */
+};
+
+struct client_worker {
+    struct client *client;
+    struct tunnel_worker *tunnel;
+    struct socket_options channel_options; /* of connections to the server */
+    struct list controls, channels, relaying;
+    struct slab channel_slab;
+    struct client_local *locals; /* by service index */
+    bool draining;
+};
+
+/* config is borrowed until client_destroy. */
+MUST_CHECK int client_create(const struct config_peer *config, unsigned int workers,
+                             struct client **ret);
+void client_destroy(struct client *client); /* accepts NULL */
+extern const struct tunnel_role client_role;
+
+/* -ENOMEM leaves NULL. The session starts with one user. */
+struct client_session *client_session_create(const struct config_service *service,
+                                             unsigned int service_index, const struct addr *server,
+                                             const uint8_t key[static KEYS_DIGEST_SIZE]);
+void client_session_use(struct client_session *session);
+void client_session_drop(struct client_session *session);
+/* Ends it: all workers reset its parked channels. The caller's use goes on. */
+void client_session_end(struct client_worker *worker, struct client_session *session);
+/* Opens `count` data channels for the session, spread over the workers. */
+void client_open_channels(struct client_worker *worker, struct client_session *session,
+                          size_t count);

@@ -1,0 +1,72 @@
+/* The server: the control port where clients log in and bring data channels, and the services'
+ * ports where visitors arrive.
+ *
+ *     control port --accept--> server_login --+--> server_control (one per service: its session)
+ *                                             +--> channel_pool (a data channel)
+ *     service port --accept--> visitor --channel_pool--> relay --> closed
+ *
+ * struct server is shared: made before the workers, ended after them. Each worker has a struct
+ * server_worker with its own listeners, logins, control channels and visitors. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/slab.h"
+#include "config/config.h"
+#include "tunnel/gate.h"
+#include "tunnel/service.h"
+#include "tunnel/tunnel_worker.h"
+
+struct server_control;
+struct server_worker;
+
+struct server {
+    const struct config_peer *config;
+    struct gate gate;
+    struct session_table sessions;
+    struct service *services;
+    unsigned int service_count;
+    int *control_fds; /* one listener per worker */
+    unsigned int worker_count;
+    int fd_visitors_max; /* descriptors from this number on are kept for control channels */
+    _Atomic unsigned int waiting_visitors;
+};
+
+/* A listener of one worker. */
+struct server_port {
+    struct loop_op accept_op;
+    struct server_worker *worker;
+    struct service *service; /* NULL: the control port */
+    int fd;
+    bool listening, paused;
+};
+
+struct server_worker {
+    struct server *server;
+    struct tunnel_worker *tunnel;
+    struct server_port control_port;
+    struct server_port *ports;        /* by service index */
+    struct server_control **controls; /* by service index: the newest of this worker's, or NULL */
+    struct list logins, control_list, waiting_visitors, relaying_visitors;
+    struct slab login_slab, visitor_slab;
+    struct timer resume_timer; /* accepting again, after descriptors ran out */
+    struct timer tend_timer;   /* pools of the control channels here */
+    bool draining;
+};
+
+/* Binds everything and listens on the control port. On failure says why in the log and returns
+ * -errno or ERR_RESOLVE. config is borrowed until server_destroy. */
+MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
+                             struct server **ret);
+void server_destroy(struct server *server); /* accepts NULL */
+extern const struct tunnel_role server_role;
+
+/* Tells the owner of the service's control channel that its pool wants channels. */
+void server_notify_owner(struct server_worker *worker, struct service *service);
+/* Has all workers look at the services' state. */
+void server_signal_services(struct server_worker *worker);
+/* Offers a data channel to the service's visitors; it is taken over in every case. requested: it
+ * came from the client; otherwise a visitor of ours has no use for it. */
+void server_offer_channel(struct server_worker *worker, struct service *service, int fd,
+                          bool requested, const struct addr_key *client);

@@ -1,0 +1,33 @@
+/* One control channel on the server, from the login on: the session of one service's client. Sends
+ * requests for data channels and heartbeats, reads nothing but the end. Owned by the worker that
+ * accepted it. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/addr.h"
+
+struct server_control;
+struct server_fsm;
+struct server_worker;
+struct service;
+
+struct server_control_options {
+    struct server_worker *worker;
+    struct service *service;
+    const struct server_fsm *fsm; /* copied */
+    const uint8_t *session_key;
+    uint64_t conn_id;
+    struct addr_key client;
+    int fd; /* taken over */
+};
+
+/* Registers the session, replacing the one before, and answers the client. */
+void server_control_begin(const struct server_control_options *options);
+/* Sends what the service's pool wants by now. */
+void server_control_send_requests(struct server_control *control);
+/* Closes those of this worker that a newer login has replaced. */
+void server_control_close_replaced(struct server_worker *worker);
+void server_control_close_all(struct server_worker *worker);
+/* Looks after the pools of this worker's control channels; about once a second. */
+void server_control_tend_pools(struct server_worker *worker);

@@ -1,0 +1,67 @@
+/* What one worker thread brings to the tunnel: its loop, its mailbox, its relays and its counters,
+ * and the way to its siblings. app/worker.c makes one per thread; the roles (server.h, client.h)
+ * hang their own per-worker state beside it.
+ *
+ * A tunnel_worker is used by its own thread alone, save for what io/ and base/ declare safe: its
+ * mailbox, its loop's busy average, its counters, its number of bulk flows. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/metrics.h"
+#include "io/loop.h"
+#include "io/mailbox.h"
+#include "net/relay.h"
+
+struct resolver;
+struct tunnel_worker;
+
+/* All workers of the process; filled before the first message is sent. */
+struct tunnel_workers {
+    unsigned int count;
+    struct tunnel_worker *items;
+    struct resolver *resolver;
+};
+
+struct tunnel_worker {
+    unsigned int index;
+    struct tunnel_workers *all;
+    struct loop *loop;
+    struct mailbox *mailbox;
+    struct relay_engine relays;
+    struct metrics metrics;
+    uint64_t conn_count; /* source of connection ids */
+    void *role;          /* struct server_worker or struct client_worker */
+};
+
+/* Bits of mailbox_signal; each role handles its own. */
+enum tunnel_signal {
+    TUNNEL_SIGNAL_DRAIN = 1u << 0,    /* stop taking new work, finish what is open */
+    TUNNEL_SIGNAL_STOP = 1u << 1,     /* end now */
+    TUNNEL_SIGNAL_SERVICES = 1u << 2, /* server: a service came up or went down */
+    TUNNEL_SIGNAL_EVICTED = 1u << 3,  /* server: the gate gave a place of yours away */
+    TUNNEL_SIGNAL_REQUESTS = 1u << 4, /* server: a pool wants channels */
+    TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of yours */
+    TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
+};
+
+/* What app/worker.c needs of a role. All run in the worker's thread. */
+struct tunnel_role {
+    /* Makes worker->role and starts its work. */
+    int (*start)(void *shared, struct tunnel_worker *worker);
+    void (*signalled)(struct tunnel_worker *worker, uint32_t bits);
+    /* After DRAIN or STOP: nothing is open any more, the loop may end. */
+    bool (*is_done)(const struct tunnel_worker *worker);
+    /* Frees worker->role. */
+    void (*finish)(struct tunnel_worker *worker);
+};
+
+/* An id for a connection, unique in the process, small enough to read. */
+uint64_t tunnel_next_conn_id(struct tunnel_worker *worker);
+/* Where to put a new relay: the least busy worker, unless `worker` itself is about as good: two
+ * bulk streams use two cores, and thousands of small ones are not passed around for nothing. */
+struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker);
+/* Where to move a relay that has just become bulk: a worker with at least two fewer of them, or
+ * `worker` itself. */
+struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker);

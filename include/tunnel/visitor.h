@@ -1,0 +1,29 @@
+/* A visitor of a TCP service, from accept to the end of its relay: finds it a data channel, places
+ * the relay, finds it another channel when the first is lost before its first byte.
+ *
+ *     WAITING --channel--> RELAYING --closed--> freed
+ *        |  ^                 |
+ *        |  +--channel lost---+      (at most LIMIT_REBINDS times)
+ *        +--10 s, or the service is down--> closed
+ *
+ * Owned by one worker at a time; a relay may move to another worker when it starts and when it
+ * becomes bulk, which makes a new visitor there. */
+#pragma once
+
+struct server_worker;
+struct slab;
+struct service;
+
+/* Takes a just accepted descriptor over. */
+void visitor_begin(struct server_worker *worker, struct service *service, int fd);
+/* Hands a channel to the visitor that waits for it (a match of channel_pool_offer), wherever it is.
+ */
+struct pool_match;
+void visitor_deliver(struct server_worker *worker, struct service *service,
+                     const struct pool_match *match, int fd);
+/* Visitors that wait for services that are down are closed; all others look for a channel again. */
+void visitor_review_waiting(struct server_worker *worker);
+void visitor_close_waiting(struct server_worker *worker);
+void visitor_close_all(struct server_worker *worker);
+/* Prepares the worker's slab of these. */
+void visitor_init_slab(struct slab *slab);

@@ -1,0 +1,50 @@
+#include "io/kernel.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+
+struct release {
+    int major, minor, patch;
+};
+
+/* From this patch level on a series belongs to the tier; a series newer than the last row does too.
+ */
+static const struct {
+    enum kernel_tier tier;
+    struct release from;
+    bool and_newer_series;
+} tiers[] = {
+    {KERNEL_TIER_A, {6, 12, 44}, false}, {KERNEL_TIER_A, {6, 15, 11}, false},
+    {KERNEL_TIER_A, {6, 16, 2}, false},  {KERNEL_TIER_A, {6, 18, 0}, true},
+    {KERNEL_TIER_B, {6, 6, 17}, false},  {KERNEL_TIER_B, {6, 8, 0}, true},
+};
+
+enum kernel_tier kernel_tier_of(const char *text)
+{
+    struct release release = {0, 0, 0};
+    if (sscanf(text, "%d.%d.%d", &release.major, &release.minor, &release.patch) < 2)
+        return KERNEL_TIER_C;
+    for (size_t i = 0; i < ARRAY_SIZE(tiers); i++) {
+        const struct release *from = &tiers[i].from;
+        bool same_series = release.major == from->major && release.minor == from->minor;
+        bool newer_series = release.major > from->major ||
+                            (release.major == from->major && release.minor > from->minor);
+        if ((same_series && release.patch >= from->patch) ||
+            (newer_series && tiers[i].and_newer_series))
+            return tiers[i].tier;
+    }
+    return KERNEL_TIER_C;
+}
+
+const char *kernel_describe(char *out, size_t out_size)
+{
+    struct utsname name;
+    if (uname(&name) < 0) {
+        (void)snprintf(out, out_size, "an unknown kernel");
+        return out;
+    }
+    (void)snprintf(out, out_size, "Linux %s (io_uring tier %c)", name.release,
+                   "CBA"[kernel_tier_of(name.release)]);
+    return out;
+}

@@ -1,0 +1,216 @@
+#include "tunnel/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "tunnel/client_channel.h"
+#include "tunnel/client_control.h"
+
+enum { ABOUT_AS_BUSY_PERMILLE = 250 };
+
+int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
+{
+    struct client *client = calloc(1, sizeof(*client));
+    if (client == NULL)
+        return -ENOMEM;
+    client->config = config;
+    client->worker_count = workers;
+    *ret = client;
+    return 0;
+}
+
+void client_destroy(struct client *client)
+{
+    free(client);
+}
+
+/* ---- sessions ---- */
+
+struct client_session *client_session_create(const struct config_service *service,
+                                             unsigned int service_index, const struct addr *server,
+                                             const uint8_t key[static KEYS_DIGEST_SIZE])
+{
+    struct client_session *session = calloc(1, sizeof(*session));
+    if (session == NULL)
+        return NULL;
+    session->users = 1;
+    session->service = service;
+    session->service_index = service_index;
+    session->server = *server;
+    memcpy(session->key, key, sizeof(session->key));
+    return session;
+}
+
+void client_session_use(struct client_session *session)
+{
+    (void)atomic_fetch_add(&session->users, 1);
+}
+
+void client_session_drop(struct client_session *session)
+{
+    if (atomic_fetch_sub(&session->users, 1) != 1)
+        return;
+    keys_wipe(session->key, sizeof(session->key));
+    free(session);
+}
+
+void client_session_end(struct client_worker *worker, struct client_session *session)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    atomic_store(&session->ended, true);
+    /* Here at once, so that on the way out the parked channels are reset before the control
+     * channel. */
+    client_channel_close_ended(worker);
+    for (unsigned int i = 0; i < own->all->count; i++) {
+        if (i != own->index)
+            mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
+    }
+}
+
+/* ---- opening channels on all workers ---- */
+
+struct open_request {
+    struct client_session *session; /* one use travels along */
+    size_t count;
+};
+
+static void open_here(struct client_worker *worker, struct client_session *session, size_t count)
+{
+    /* What is beyond the limit would be refused one by one. */
+    for (size_t i = 0; i < count && i <= LIMIT_CLIENT_CHANNELS_PENDING; i++)
+        client_channel_open(worker, session);
+}
+
+static void deliver_open(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct open_request request;
+    memcpy(&request, payload, sizeof(request));
+    open_here(tunnel->role, request.session, request.count);
+    client_session_drop(request.session);
+}
+
+static void open_on(struct client_worker *worker, struct tunnel_worker *target,
+                    struct client_session *session, size_t count)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    if (count == 0)
+        return;
+    if (target != own) {
+        struct open_request request = {session, count};
+        client_session_use(session);
+        if (mailbox_post(target->mailbox, own->mailbox, deliver_open, &request, sizeof(request)) ==
+            0)
+            return;
+        client_session_drop(session);
+    }
+    open_here(worker, session, count);
+}
+
+void client_open_channels(struct client_worker *worker, struct client_session *session,
+                          size_t count)
+{
+    struct tunnel_workers *all = worker->tunnel->all;
+    unsigned int least = UINT32_MAX;
+    unsigned int busy[LIMIT_WORKERS];
+    for (unsigned int i = 0; i < all->count; i++) {
+        busy[i] = loop_busy_permille(all->items[i].loop);
+        least = MIN(least, busy[i]);
+    }
+    /* Workers that are about as busy as the least busy one take turns. */
+    unsigned int first = atomic_fetch_add_explicit(&worker->client->next_worker,
+                                                   (unsigned int)count, memory_order_relaxed);
+    size_t share[LIMIT_WORKERS] = {0};
+    count = MIN(count, (size_t)LIMIT_CLIENT_CHANNELS_PENDING + 1);
+    for (unsigned int at = first; count > 0; at++) {
+        unsigned int i = at % all->count;
+        if (busy[i] <= least + ABOUT_AS_BUSY_PERMILLE) {
+            share[i]++;
+            count--;
+        }
+    }
+    for (unsigned int i = 0; i < all->count; i++)
+        open_on(worker, &all->items[i], session, share[i]);
+}
+
+/* ---- the worker's part ---- */
+
+static struct socket_options channel_options(const struct config_peer *config)
+{
+    return (struct socket_options){
+        .nodelay = config->transport.tcp_nodelay,
+        .keepalive_secs = config->transport.tcp_keepalive_secs,
+        .keepalive_interval = config->transport.tcp_keepalive_interval,
+    };
+}
+
+static int client_start(void *shared, struct tunnel_worker *tunnel)
+{
+    struct client *client = shared;
+    struct client_worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL)
+        return -ENOMEM;
+    worker->locals = calloc(client->config->service_count + 1, sizeof(*worker->locals));
+    if (worker->locals == NULL) {
+        free(worker);
+        return -ENOMEM;
+    }
+    worker->client = client;
+    worker->tunnel = tunnel;
+    worker->channel_options = channel_options(client->config);
+    list_init(&worker->controls);
+    list_init(&worker->channels);
+    list_init(&worker->relaying);
+    client_channel_init_slab(&worker->channel_slab);
+    tunnel->role = worker;
+    for (unsigned int i = 0; i < client->config->service_count; i++) {
+        if (i % client->worker_count != tunnel->index)
+            continue;
+        int result = client_control_start(worker, &client->config->services[i], i);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
+{
+    struct client_worker *worker = tunnel->role;
+    if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0 && !worker->draining) {
+        worker->draining = true;
+        client_channel_close_unstarted(worker);
+        client_control_close_all(worker);
+    }
+    if ((bits & TUNNEL_SIGNAL_STOP) != 0)
+        client_channel_close_all(worker);
+    if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
+        client_channel_close_ended(worker);
+}
+
+static bool client_is_done(const struct tunnel_worker *tunnel)
+{
+    const struct client_worker *worker = tunnel->role;
+    return worker->draining && list_is_empty(&worker->controls) &&
+           list_is_empty(&worker->channels) && list_is_empty(&worker->relaying);
+}
+
+static void client_finish(struct tunnel_worker *tunnel)
+{
+    struct client_worker *worker = tunnel->role;
+    if (worker == NULL)
+        return;
+    slab_finish(&worker->channel_slab);
+    free(worker->locals);
+    free(worker);
+    tunnel->role = NULL;
+}
+
+const struct tunnel_role client_role = {
+    .start = client_start,
+    .signalled = client_signalled,
+    .is_done = client_is_done,
+    .finish = client_finish,
+};

@@ -1,0 +1,430 @@
+#include "tunnel/client_control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/stream.h"
+#include "proto/client_backoff.h"
+#include "proto/client_fsm.h"
+#include "tunnel/client.h"
+
+enum { COMMAND_BUFFER = 256, LOGIN_TURN_MS = 50 };
+
+enum control_state {
+    CONTROL_WAITING,   /* back-off, or a turn to log in */
+    CONTROL_RESOLVING, /* the server's name */
+    CONTROL_CONNECTING,
+    CONTROL_LOGIN,
+    CONTROL_UP,
+    CONTROL_CLOSING, /* the stream is being torn down; then back-off, or the end */
+    CONTROL_STATE_COUNT,
+};
+
+struct client_control {
+    struct stream stream;
+    struct list node; /* in worker->controls */
+    struct client_worker *worker;
+    const struct config_service *service;
+    unsigned int service_index;
+    uint8_t state;
+    bool stopping;      /* never again */
+    bool has_turn;      /* counts among the logins in progress */
+    struct timer timer; /* the limit of the current step, or the end of a wait */
+    struct client_fsm fsm;
+    struct client_backoff backoff;
+    struct client_session *session; /* while UP */
+    struct resolver_query *query;
+    struct resolver_answer addrs;
+    size_t addr_index;
+    uint64_t attempt_at_ns, heard_at_ns;
+    int last_error; /* of an address that was tried */
+    uint8_t in[COMMAND_BUFFER];
+    struct client_action action;
+};
+
+static void control_begin(struct client_control *control);
+static void control_try_address(struct client_control *control);
+
+static struct loop *control_loop(const struct client_control *control)
+{
+    return control->worker->tunnel->loop;
+}
+
+static void step_timer(struct client_control *control, uint64_t limit_ms)
+{
+    loop_timer_start(control_loop(control), &control->timer, limit_ms);
+}
+
+static void give_up_turn(struct client_control *control)
+{
+    if (control->has_turn)
+        (void)atomic_fetch_sub(&control->worker->client->logins_in_progress, 1);
+    control->has_turn = false;
+}
+
+/* ---- the end of an attempt ---- */
+
+static void control_free(struct client_control *control)
+{
+    loop_timer_stop(control_loop(control), &control->timer);
+    resolver_abandon(control->query);
+    client_fsm_finish(&control->fsm);
+    list_remove(&control->node);
+    free(control);
+}
+
+static void control_wait(struct client_control *control)
+{
+    uint64_t now_ns = loop_now_ns(control_loop(control));
+    uint32_t random;
+    keys_random(&random, sizeof(random));
+    uint64_t wait_ms =
+        client_backoff_next(&control->backoff, (now_ns - control->attempt_at_ns) / 1000000, random);
+    log_service(LOG_INFO, control->service->name, "next attempt in %llu ms",
+                (unsigned long long)wait_ms);
+    control->state = CONTROL_WAITING;
+    step_timer(control, wait_ms);
+}
+
+static void control_log_failed(const struct client_control *control, int error)
+{
+    char server[ADDR_HOST_SIZE + 8];
+    (void)host_port_format(&control->worker->client->config->addr, server, sizeof(server));
+    if (control->state == CONTROL_UP) {
+        log_service(LOG_WARN, control->service->name, "control channel to %s lost: %s", server,
+                    error_text(error));
+        return;
+    }
+    static const char *const steps[CONTROL_STATE_COUNT] = {
+        [CONTROL_RESOLVING] = "resolve",
+        [CONTROL_CONNECTING] = "connect to",
+        [CONTROL_LOGIN] = "log in to",
+    };
+    const char *remedy = error == ERR_AUTH ? " (the token differs from the server's)"
+                         : error == ERR_NO_SERVICE
+                             ? " (the server's configuration has no service of this name)"
+                             : "";
+    log_service(LOG_ERROR, control->service->name, "cannot %s %s: %s%s",
+                steps[control->state] != NULL ? steps[control->state] : "reach", server,
+                error_text(error), remedy);
+}
+
+/* Whatever went wrong: log it, end the session, tear the connection down, wait, begin again. */
+static void control_fail(struct client_control *control, int error)
+{
+    struct tunnel_worker *tunnel = control->worker->tunnel;
+    if (!control->stopping)
+        control_log_failed(control, error);
+    if (control->state == CONTROL_UP)
+        metrics_add(&tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
+    else
+        metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
+    give_up_turn(control);
+    loop_timer_stop(tunnel->loop, &control->timer);
+    if (control->session != NULL) {
+        client_session_end(control->worker, control->session);
+        client_session_drop(control->session);
+        control->session = NULL;
+    }
+    bool has_stream = control->state == CONTROL_CONNECTING || control->state == CONTROL_LOGIN ||
+                      control->state == CONTROL_UP;
+    if (has_stream) {
+        control->state = CONTROL_CLOSING;
+        stream_terminate(&control->stream, STREAM_ABORT);
+    } else {
+        control_wait(control);
+    }
+}
+
+static void control_closed(struct stream *stream)
+{
+    struct client_control *control = container_of(stream, struct client_control, stream);
+    client_fsm_finish(&control->fsm);
+    keys_wipe(&control->action, sizeof(control->action));
+    if (control->stopping)
+        control_free(control);
+    else if (control->last_error != 0 && control->addr_index < control->addrs.count)
+        control_try_address(control);
+    else
+        control_wait(control);
+}
+
+/* control_closed goes on with the next address. */
+static void control_connect_failed(struct client_control *control, int error)
+{
+    control->last_error = error;
+    control->addr_index++;
+    control_fail(control, error);
+}
+
+static void control_timer_expired(struct timer *timer)
+{
+    struct client_control *control = container_of(timer, struct client_control, timer);
+    const struct config_peer *config = control->worker->client->config;
+    switch ((enum control_state)control->state) {
+    case CONTROL_WAITING:
+        control_begin(control);
+        break;
+    case CONTROL_UP: {
+        uint64_t silent_ms = (loop_now_ns(control_loop(control)) - control->heard_at_ns) / 1000000;
+        if (silent_ms < config->heartbeat_timeout_ms)
+            step_timer(control, config->heartbeat_timeout_ms - silent_ms);
+        else
+            control_fail(control, ERR_DEADLINE);
+        break;
+    }
+    case CONTROL_RESOLVING:
+        resolver_abandon(control->query);
+        control->query = NULL;
+        control_fail(control, ERR_DEADLINE);
+        break;
+    case CONTROL_CONNECTING:
+        control_connect_failed(control, ERR_DEADLINE);
+        break;
+    case CONTROL_LOGIN:
+        control_fail(control, ERR_DEADLINE);
+        break;
+    case CONTROL_CLOSING:
+    case CONTROL_STATE_COUNT:
+        break;
+    }
+}
+
+/* ---- up: commands ---- */
+
+static void control_read_commands(struct client_control *control)
+{
+    stream_read_some(&control->stream, control->in, sizeof(control->in));
+}
+
+static void control_commands(struct client_control *control, size_t size)
+{
+    struct client_commands commands;
+    int result = client_fsm_commands(&control->fsm, control->in, size, &commands);
+    if (result < 0) {
+        control_fail(control, result);
+        return;
+    }
+    if (commands.channels + commands.heartbeats > 0)
+        control->heard_at_ns = loop_now_ns(control_loop(control));
+    if (commands.channels > 0)
+        client_open_channels(control->worker, control->session, commands.channels);
+    control_read_commands(control);
+}
+
+static void control_up(struct client_control *control)
+{
+    struct client_worker *worker = control->worker;
+    const struct addr *server = &control->addrs.addrs[control->addr_index];
+    control->session = client_session_create(control->service, control->service_index, server,
+                                             client_fsm_session_key(&control->fsm));
+    if (control->session == NULL) {
+        metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        control_fail(control, -ENOMEM);
+        return;
+    }
+    give_up_turn(control);
+    control->state = CONTROL_UP;
+    metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
+    char text[ADDR_TEXT_SIZE];
+    log_service(LOG_INFO, control->service->name, "control channel established with %s",
+                addr_format(server, text, sizeof(text)));
+    control->heard_at_ns = loop_now_ns(control_loop(control));
+    uint32_t timeout_ms = worker->client->config->heartbeat_timeout_ms;
+    if (timeout_ms != 0)
+        step_timer(control, timeout_ms);
+    else
+        loop_timer_stop(control_loop(control), &control->timer);
+    control_read_commands(control);
+}
+
+/* ---- login ---- */
+
+static void control_act(struct client_control *control)
+{
+    switch (control->action.type) {
+    case CLIENT_ACTION_SEND:
+        stream_write(&control->stream, control->action.bytes, control->action.len);
+        stream_read(&control->stream, control->in, client_fsm_wanted(&control->fsm));
+        break;
+    case CLIENT_ACTION_UP:
+        control_up(control);
+        break;
+    case CLIENT_ACTION_CLOSE:
+        control_fail(control, control->action.error);
+        break;
+    case CLIENT_ACTION_COUNT:
+        break;
+    }
+}
+
+static void control_read_done(struct stream *stream, int result)
+{
+    struct client_control *control = container_of(stream, struct client_control, stream);
+    if (result < 0) {
+        if (control->state == CONTROL_LOGIN)
+            result = client_fsm_ended(&control->fsm, result);
+        control_fail(control, result);
+    } else if (control->state == CONTROL_UP) {
+        control_commands(control, (size_t)result);
+    } else if (stream_is_writing(stream)) {
+        control_fail(control, ERR_PROTOCOL); /* an answer to what has not been sent */
+    } else {
+        client_fsm_received(&control->fsm, control->in, (size_t)result, &control->action);
+        control_act(control);
+    }
+}
+
+static void control_write_done(struct stream *stream, int result)
+{
+    struct client_control *control = container_of(stream, struct client_control, stream);
+    /* The Ack may still say why. */
+    if (result < 0 && !client_fsm_send_failed(&control->fsm, result))
+        control_fail(control, result);
+}
+
+static void control_connected(struct stream *stream, int result)
+{
+    struct client_control *control = container_of(stream, struct client_control, stream);
+    if (result < 0) {
+        control_connect_failed(control, result);
+        return;
+    }
+    control->last_error = 0;
+    control->state = CONTROL_LOGIN;
+    step_timer(control, LIMIT_LOGIN_MS);
+    client_fsm_init(&control->fsm);
+    client_fsm_start(&control->fsm, control->service->name, strlen(control->service->name),
+                     control->service->token, strlen(control->service->token), &control->action);
+    control_act(control);
+}
+
+static const struct stream_ops control_stream_ops = {
+    .read_done = control_read_done,
+    .write_done = control_write_done,
+    .connected = control_connected,
+    .closed = control_closed,
+};
+
+/* ---- the beginning of an attempt ---- */
+
+static void control_try_address(struct client_control *control)
+{
+    struct client_worker *worker = control->worker;
+    const struct addr *addr = &control->addrs.addrs[control->addr_index];
+    struct socket_options options = worker->channel_options;
+    options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
+    control->state = CONTROL_CONNECTING;
+    int fd = socket_for_dialing(addr, &options);
+    if (fd < 0) {
+        control->state = CONTROL_RESOLVING; /* no stream to tear down */
+        control_fail(control, fd);
+        return;
+    }
+    socket_set_nodelay(fd, true);
+    step_timer(control, worker->client->config->connect_timeout_ms);
+    stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
+    stream_connect(&control->stream, &addr->any, addr->len);
+}
+
+static void control_resolved(void *asker, const struct resolver_answer *answer)
+{
+    struct client_control *control = asker;
+    control->query = NULL;
+    if (answer->error < 0) {
+        control_fail(control, answer->error);
+        return;
+    }
+    control->addrs = *answer;
+    control->addr_index = 0;
+    control->last_error = 0;
+    control_try_address(control);
+}
+
+/* A client with hundreds of services logs in a few at a time, below the server's cap for one
+ * address. */
+static bool take_turn(struct client_control *control)
+{
+    _Atomic unsigned int *in_progress = &control->worker->client->logins_in_progress;
+    if (atomic_fetch_add(in_progress, 1) < LIMIT_LOGINS_IN_PROGRESS) {
+        control->has_turn = true;
+        return true;
+    }
+    (void)atomic_fetch_sub(in_progress, 1);
+    return false;
+}
+
+static void control_begin(struct client_control *control)
+{
+    struct client_worker *worker = control->worker;
+    const struct config_peer *config = worker->client->config;
+    control->state = CONTROL_WAITING;
+    if (!take_turn(control)) {
+        step_timer(control, LOGIN_TURN_MS);
+        return;
+    }
+    control->attempt_at_ns = loop_now_ns(control_loop(control));
+    control->state = CONTROL_RESOLVING;
+    struct resolver_answer answer;
+    memset(&answer, 0, sizeof(answer));
+    if (addr_from_numeric(&config->addr, &answer.addrs[0])) {
+        answer.count = 1;
+        control_resolved(control, &answer);
+        return;
+    }
+    step_timer(control, LIMIT_LOGIN_MS);
+    bool prefer_ipv6 = config->prefer_ipv6 || control->service->prefer_ipv6;
+    control->query = resolver_ask(worker->tunnel->all->resolver, &config->addr, prefer_ipv6,
+                                  worker->tunnel->mailbox, control_resolved, control);
+    if (control->query == NULL)
+        control_fail(control, -ENOMEM);
+}
+
+int client_control_start(struct client_worker *worker, const struct config_service *service,
+                         unsigned int service_index)
+{
+    struct client_control *control = calloc(1, sizeof(*control));
+    if (control == NULL)
+        return -ENOMEM;
+    control->worker = worker;
+    control->service = service;
+    control->service_index = service_index;
+    timer_init(&control->timer, control_timer_expired);
+    client_backoff_init(&control->backoff, service->retry_interval_ms);
+    list_push_back(&worker->controls, &control->node);
+    control_begin(control);
+    return 0;
+}
+
+static void control_stop(struct client_control *control)
+{
+    if (control->stopping)
+        return;
+    control->stopping = true;
+    switch ((enum control_state)control->state) {
+    case CONTROL_WAITING:
+    case CONTROL_RESOLVING:
+        give_up_turn(control);
+        control_free(control);
+        break;
+    case CONTROL_CONNECTING:
+    case CONTROL_LOGIN:
+    case CONTROL_UP:
+        control_fail(control, -ECANCELED);
+        break;
+    case CONTROL_CLOSING:
+    case CONTROL_STATE_COUNT:
+        break;
+    }
+}
+
+void client_control_close_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        control_stop(container_of(node, struct client_control, node));
+    }
+}

@@ -1,0 +1,269 @@
+#include "tunnel/server_login.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/stream.h"
+#include "proto/server_fsm.h"
+#include "tunnel/server.h"
+#include "tunnel/server_control.h"
+
+struct server_login {
+    struct stream stream;
+    struct list node; /* in worker->logins */
+    struct server_worker *worker;
+    struct gate_ticket ticket;
+    struct timer deadline;
+    struct server_fsm fsm;
+    struct service *service; /* between the two messages of a control channel */
+    uint64_t conn_id;
+    bool close_after_write;
+    uint8_t in[MESSAGE_HELLO_SIZE];
+    struct server_action action;
+};
+
+static_assert(sizeof(struct server_login) <= 1024, "all that a stranger can make us allocate");
+
+static void login_terminate(struct server_login *login, enum stream_close how)
+{
+    loop_timer_stop(login->worker->tunnel->loop, &login->deadline);
+    stream_terminate(&login->stream, how);
+}
+
+static void login_free(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    loop_timer_stop(worker->tunnel->loop, &login->deadline);
+    gate_leave(&worker->server->gate, &login->ticket);
+    server_fsm_finish(&login->fsm);
+    keys_wipe(login->in, sizeof(login->in));
+    keys_wipe(&login->action, sizeof(login->action));
+    list_remove(&login->node);
+    slab_put(&worker->login_slab, login);
+}
+
+static void login_closed(struct stream *stream)
+{
+    login_free(container_of(stream, struct server_login, stream));
+}
+
+/* Whatever a stranger can cause is counted, and logged at most once a second. */
+static void log_rejected(const struct server_login *login, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    metrics_add(&login->worker->tunnel->metrics,
+                login->service != NULL ? METRIC_LOGINS_FAILED : METRIC_STRANGERS_REJECTED, 1);
+    if (!log_enabled(LOG_WARN) || !log_allowed(&limit, &suppressed))
+        return;
+    struct addr peer;
+    char text[ADDR_TEXT_SIZE] = "?";
+    if (socket_peer(login->stream.fd, &peer) == 0)
+        (void)addr_format(&peer, text, sizeof(text));
+    const char *service = login->service != NULL ? login->service->config->name : NULL;
+    log_conn(LOG_WARN, service, login->conn_id,
+             "connection from %s rejected: %s (%u similar lines suppressed)", text,
+             error_text(error), suppressed);
+}
+
+static void login_deadline_expired(struct timer *timer)
+{
+    struct server_login *login = container_of(timer, struct server_login, deadline);
+    metrics_add(&login->worker->tunnel->metrics, METRIC_STRANGERS_TIMED_OUT, 1);
+    log_rejected(login, ERR_DEADLINE);
+    login_terminate(login, STREAM_ABORT);
+}
+
+static void login_read(struct server_login *login)
+{
+    stream_read(&login->stream, login->in, server_fsm_wanted(&login->fsm));
+}
+
+/* ---- the actions of the state machine ---- */
+
+static void login_act(struct server_login *login);
+
+static struct service *find_service(struct server *server, const uint8_t *digest)
+{
+    /* Digests of names are no secrets, but comparing all of them tells no one how far it got. */
+    struct service *found = NULL;
+    for (unsigned int i = 0; i < server->service_count; i++) {
+        if (keys_equal(server->services[i].digest, digest, KEYS_DIGEST_SIZE))
+            found = &server->services[i];
+    }
+    return found;
+}
+
+static void login_find_service(struct server_login *login)
+{
+    struct server *server = login->worker->server;
+    if (!gate_spoke(&server->gate, &login->ticket)) {
+        login_terminate(login, STREAM_ABORT);
+        return;
+    }
+    uint8_t nonce[KEYS_NONCE_SIZE];
+    keys_random(nonce, sizeof(nonce));
+    struct service *service = find_service(server, login->action.digest);
+    if (service != NULL) {
+        login->service = service;
+        server_fsm_service_found(&login->fsm, service->config->token,
+                                 strlen(service->config->token), nonce, &login->action);
+    } else {
+        server_fsm_service_unknown(&login->fsm, nonce, &login->action);
+    }
+    login_act(login);
+}
+
+static void login_become_control(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    struct service *service = login->service;
+    struct server_control_options options = {
+        .worker = worker,
+        .service = service,
+        .fsm = &login->fsm,
+        .session_key = login->action.digest,
+        .conn_id = login->conn_id,
+        .client = login->ticket.key,
+        .fd = stream_release(&login->stream),
+    };
+    gate_leave(&worker->server->gate, &login->ticket);
+    server_control_begin(&options);
+    login_free(login);
+}
+
+static void login_become_data_channel(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    struct service *service;
+    struct addr_key client;
+    if (!session_table_find(&worker->server->sessions, login->action.digest, &service, &client)) {
+        log_rejected(login, ERR_AUTH);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    int fd = stream_release(&login->stream);
+    uint64_t conn_id = login->conn_id;
+    login_free(login);
+    metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
+    log_conn(LOG_DEBUG, service->config->name, conn_id, "data channel");
+    if (service->config->nodelay != CONFIG_UNSET)
+        socket_set_nodelay(fd, service->config->nodelay == CONFIG_TRUE);
+    server_offer_channel(worker, service, fd, true, &client);
+}
+
+static void login_act(struct server_login *login)
+{
+    struct server_action *action = &login->action;
+    switch (action->type) {
+    case SERVER_ACTION_FIND_SERVICE:
+        login_find_service(login);
+        break;
+    case SERVER_ACTION_SEND:
+        stream_write(&login->stream, action->bytes, action->len);
+        login_read(login);
+        break;
+    case SERVER_ACTION_LOGIN:
+        login_become_control(login);
+        break;
+    case SERVER_ACTION_DATA_CHANNEL:
+        login_become_data_channel(login);
+        break;
+    case SERVER_ACTION_SEND_AND_CLOSE:
+        log_rejected(login, action->error);
+        login->close_after_write = true;
+        stream_write(&login->stream, action->bytes, action->len);
+        break;
+    case SERVER_ACTION_CLOSE:
+        log_rejected(login, action->error);
+        login_terminate(login, STREAM_CLEAN);
+        break;
+    case SERVER_ACTION_COUNT:
+        break;
+    }
+}
+
+static void login_read_done(struct stream *stream, int result)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    if (result < 0) {
+        log_rejected(login, result);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    if (stream_is_writing(stream)) {
+        /* An Auth that came before our Hello was out can't be an answer to it; and the connection
+         * changes hands with nothing in flight. */
+        log_rejected(login, ERR_PROTOCOL);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    server_fsm_received(&login->fsm, login->in, (size_t)result, &login->action);
+    login_act(login);
+}
+
+static void login_write_done(struct stream *stream, int result)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    if (result < 0 || login->close_after_write)
+        login_terminate(login, STREAM_CLEAN);
+}
+
+static const struct stream_ops login_stream_ops = {
+    .read_done = login_read_done,
+    .write_done = login_write_done,
+    .closed = login_closed,
+};
+
+void server_login_begin(struct server_worker *worker, int fd)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
+    struct addr peer;
+    if (socket_peer(fd, &peer) < 0) {
+        loop_close_fd(tunnel->loop, fd); /* gone already */
+        return;
+    }
+    struct addr_key key = addr_key(&peer);
+    struct server_login *login = slab_get(&worker->login_slab);
+    if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, tunnel) < 0) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        if (login != NULL)
+            slab_put(&worker->login_slab, login);
+        loop_close_fd(tunnel->loop, fd);
+        return;
+    }
+    login->worker = worker;
+    login->service = NULL;
+    login->close_after_write = false;
+    login->conn_id = tunnel_next_conn_id(tunnel);
+    list_push_back(&worker->logins, &login->node);
+    server_fsm_init(&login->fsm);
+    stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
+    timer_init(&login->deadline, login_deadline_expired);
+    loop_timer_start(tunnel->loop, &login->deadline, worker->server->config->handshake_timeout_ms);
+    login_read(login);
+}
+
+void server_login_close_evicted(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->logins) {
+        struct server_login *login = container_of(node, struct server_login, node);
+        if (gate_is_evicted(&worker->server->gate, &login->ticket))
+            login_terminate(login, STREAM_ABORT);
+    }
+}
+
+void server_login_close_all(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->logins) {
+        login_terminate(container_of(node, struct server_login, node), STREAM_ABORT);
+    }
+}
+
+void server_login_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct server_login));
+}
