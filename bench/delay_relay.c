@@ -1,0 +1,408 @@
+/*
+ * A TCP relay that makes loopback look like a link with a round trip: delay_relay LISTEN_IP PORT
+ * TARGET_IP PORT RTT_MS
+ *
+ * With d = half the round trip, everything that crosses is handed on d after it arrived: bytes,
+ * ends of stream and resets, in order. A relay in user space cannot hold back the SYN of the
+ * connection that it accepts: connect(2) of the caller returns at once, where a real link would
+ * have let it wait for a round trip. So the caller's clock is shifted: what it sends before t0 + 2d
+ * (t0 = accept) is what it would have sent at t0 + 2d, right behind its ACK, and reaches the target
+ * at t0 + 3d; that is also when the target sees the connection. Later bytes are due d after they
+ * came.
+ *
+ *     caller                 relay                          target
+ *       | connect, hello ----> t0                             |
+ *       |                      ... t0 + 3d: connect, hello -> |
+ *       | <- t + d ----------- t <--------------------------- |
+ *
+ * Time stamps are taken once per wake-up, so that work on one connection adds no delay to the next.
+ * Not modelled: limits of bandwidth, slow start and loss.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CHUNK_BYTES = 64 * 1024,
+    QUEUE_BYTES_MAX = 8 * 1024 * 1024,
+    EVENTS_MAX = 256,
+    BACKLOG = 4096
+};
+
+enum chunk_kind { CHUNK_DATA, CHUNK_CONNECT, CHUNK_FIN, CHUNK_RST };
+
+struct chunk {
+    struct chunk *next;
+    uint64_t due_ns;
+    enum chunk_kind kind;
+    size_t length, sent;
+    unsigned char data[];
+};
+
+/* One socket and the queue of what is to be written to it. */
+struct end {
+    struct pair *pair;
+    int fd; /* -1 until connected or after it was closed */
+    uint32_t interest;
+    bool connecting, blocked, input_ended, unwatched;
+    struct chunk *head, *tail;
+    size_t queued_bytes;
+};
+
+struct pair {
+    struct pair *next;
+    struct end caller, target;
+    uint64_t open_ns; /* when the target may see the connection */
+};
+
+static int epoll_fd, timer_fd, listen_fd;
+static uint64_t one_way_ns, now_ns;
+static struct sockaddr_in target_address;
+static struct pair *pairs;
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static void *allocate(size_t size)
+{
+    void *memory = calloc(1, size);
+    if (!memory)
+        fail("calloc");
+    return memory;
+}
+
+static void read_clock(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    now_ns = (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static struct end *other(struct end *end)
+{
+    return end == &end->pair->caller ? &end->pair->target : &end->pair->caller;
+}
+
+static void push(struct end *end, enum chunk_kind kind, const void *data, size_t length)
+{
+    uint64_t due_ns = now_ns + one_way_ns;
+    if (end == &end->pair->target && due_ns < end->pair->open_ns)
+        due_ns = end->pair->open_ns;
+    struct chunk *chunk = allocate(sizeof *chunk + length);
+    chunk->due_ns = due_ns;
+    chunk->kind = kind;
+    chunk->length = length;
+    if (length)
+        memcpy(chunk->data, data, length);
+    if (end->tail)
+        end->tail->next = chunk;
+    else
+        end->head = chunk;
+    end->tail = chunk;
+    end->queued_bytes += length;
+}
+
+static void pop(struct end *end)
+{
+    struct chunk *chunk = end->head;
+    end->head = chunk->next;
+    if (!end->head)
+        end->tail = NULL;
+    end->queued_bytes -= chunk->length;
+    free(chunk);
+}
+
+static void watch(struct end *end)
+{
+    if (end->fd < 0 || end->unwatched)
+        return;
+    uint32_t interest = 0;
+    if (!end->input_ended && !end->connecting && other(end)->queued_bytes < QUEUE_BYTES_MAX)
+        interest |= EPOLLIN;
+    if (end->connecting || end->blocked)
+        interest |= EPOLLOUT;
+    if (interest == end->interest)
+        return;
+    struct epoll_event event = {.events = interest, .data.ptr = end};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, end->fd, &event))
+        fail("epoll_ctl");
+    end->interest = interest;
+}
+
+static void adopt(struct end *end, struct pair *pair, int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    end->pair = pair;
+    end->fd = fd;
+    struct epoll_event event = {.events = 0, .data.ptr = end};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event))
+        fail("epoll_ctl");
+}
+
+static void abort_end(struct end *end)
+{
+    if (end->fd < 0)
+        return;
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    close(end->fd);
+    end->fd = -1;
+    while (end->head)
+        pop(end);
+}
+
+/* The socket failed: the other side learns it one way later, and nothing more is read from here. */
+static void broken(struct end *end)
+{
+    abort_end(end);
+    if (!end->input_ended) {
+        end->input_ended = true;
+        push(other(end), CHUNK_RST, NULL, 0);
+    }
+}
+
+static void open_target(struct end *end)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        fail("socket");
+    adopt(end, end->pair, fd);
+    if (!connect(fd, (struct sockaddr *)&target_address, sizeof target_address))
+        return;
+    if (errno == EINPROGRESS)
+        end->connecting = true;
+    else
+        broken(end);
+}
+
+/* Write what is due. */
+static void drain(struct end *end)
+{
+    while (end->head && end->head->due_ns <= now_ns && !end->connecting && !end->blocked) {
+        struct chunk *chunk = end->head;
+        if (chunk->kind == CHUNK_CONNECT) {
+            pop(end);
+            open_target(end);
+            continue;
+        }
+        if (end->fd < 0) {
+            pop(end);
+            continue;
+        }
+        if (chunk->kind == CHUNK_RST) {
+            end->input_ended = true;
+            abort_end(end);
+            return;
+        }
+        if (chunk->kind == CHUNK_FIN) {
+            shutdown(end->fd, SHUT_WR);
+            pop(end);
+            continue;
+        }
+        ssize_t sent =
+            send(end->fd, chunk->data + chunk->sent, chunk->length - chunk->sent, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EAGAIN) {
+            end->blocked = true;
+        } else if (sent < 0) {
+            broken(end);
+            return;
+        } else if ((chunk->sent += (size_t)sent) == chunk->length) {
+            pop(end);
+        }
+    }
+}
+
+static void take_input(struct end *end)
+{
+    static unsigned char buffer[CHUNK_BYTES];
+    for (;;) {
+        ssize_t got = recv(end->fd, buffer, sizeof buffer, 0);
+        if (got > 0) {
+            push(other(end), CHUNK_DATA, buffer, (size_t)got);
+            if (other(end)->queued_bytes < QUEUE_BYTES_MAX)
+                continue;
+        } else if (got == 0) {
+            end->input_ended = true;
+            push(other(end), CHUNK_FIN, NULL, 0);
+        } else if (errno != EAGAIN) {
+            broken(end);
+        }
+        return;
+    }
+}
+
+/* Reset, or both directions have ended in order: epoll reports the latter until it no longer
+ * watches. */
+static void hung_up(struct end *end)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error || !end->input_ended) {
+        broken(end);
+        return;
+    }
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
+    end->unwatched = true;
+}
+
+static void handle(struct end *end, uint32_t events)
+{
+    if (end->fd < 0)
+        return;
+    if (end->connecting && events) {
+        int error = 0;
+        socklen_t length = sizeof error;
+        getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+        end->connecting = false;
+        if (error) {
+            broken(end);
+            return;
+        }
+    }
+    if (events & EPOLLOUT)
+        end->blocked = false;
+    if (events & EPOLLIN)
+        take_input(end);
+    else if (events & (EPOLLERR | EPOLLHUP))
+        hung_up(end);
+}
+
+static void accept_all(void)
+{
+    for (;;) {
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        struct pair *pair = allocate(sizeof *pair);
+        adopt(&pair->caller, pair, fd);
+        pair->target.pair = pair;
+        pair->target.fd = -1;
+        pair->open_ns = now_ns + 3 * one_way_ns;
+        push(&pair->target, CHUNK_CONNECT, NULL, 0);
+        watch(&pair->caller);
+        pair->next = pairs;
+        pairs = pair;
+    }
+}
+
+static bool finished(const struct pair *pair)
+{
+    return pair->caller.input_ended && pair->target.input_ended && !pair->caller.head &&
+           !pair->target.head;
+}
+
+/* Hand on what is due, free what is over, and set the timer to the next due time. */
+static void turn(void)
+{
+    uint64_t next_ns = UINT64_MAX;
+    struct pair **link = &pairs;
+    while (*link) {
+        struct pair *pair = *link;
+        struct end *ends[2] = {&pair->caller, &pair->target};
+        for (int i = 0; i < 2; i++)
+            drain(ends[i]);
+        for (int i = 0; i < 2; i++) {
+            watch(ends[i]);
+            struct chunk *head = ends[i]->head;
+            if (head && head->due_ns > now_ns && head->due_ns < next_ns)
+                next_ns = head->due_ns;
+        }
+        if (finished(pair)) {
+            for (int i = 0; i < 2; i++)
+                if (ends[i]->fd >= 0)
+                    close(ends[i]->fd);
+            /* Events of this batch are all handled before turn(): no pointer to it is left. */
+            *link = pair->next;
+            free(pair);
+            continue;
+        }
+        link = &pair->next;
+    }
+    struct itimerspec timer = {0};
+    if (next_ns != UINT64_MAX) {
+        timer.it_value.tv_sec = (time_t)(next_ns / 1000000000u);
+        timer.it_value.tv_nsec = (long)(next_ns % 1000000000u);
+    }
+    timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &timer, NULL);
+}
+
+static struct sockaddr_in parse_address(const char *host, const char *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    char *end;
+    unsigned long number = strtoul(port, &end, 10);
+    if (*end || number == 0 || number > 65535 || inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+        fprintf(stderr, "delay_relay: bad address %s %s\n", host, port);
+        exit(2);
+    }
+    address.sin_port = htons((uint16_t)number);
+    return address;
+}
+
+static void listen_on(struct sockaddr_in address)
+{
+    int on = 1;
+    listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listen_fd, (struct sockaddr *)&address, sizeof address) || listen(listen_fd, BACKLOG))
+        fail("listen");
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    struct epoll_event accepting = {.events = EPOLLIN, .data.ptr = &listen_fd};
+    struct epoll_event timing = {.events = EPOLLIN, .data.ptr = &timer_fd};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &accepting) ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &timing))
+        fail("epoll_ctl");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6) {
+        fprintf(stderr, "usage: delay_relay LISTEN_IP PORT TARGET_IP PORT RTT_MS\n");
+        return 2;
+    }
+    struct sockaddr_in listen_address = parse_address(argv[1], argv[2]);
+    target_address = parse_address(argv[3], argv[4]);
+    double rtt_ms = strtod(argv[5], NULL);
+    if (!(rtt_ms >= 0 && rtt_ms <= 60000)) {
+        fprintf(stderr, "delay_relay: bad round trip %s\n", argv[5]);
+        return 2;
+    }
+    one_way_ns = (uint64_t)(rtt_ms * 1e6 / 2);
+    signal(SIGPIPE, SIG_IGN);
+    listen_on(listen_address);
+    for (;;) {
+        struct epoll_event events[EVENTS_MAX];
+        int count = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
+        if (count < 0 && errno != EINTR)
+            fail("epoll_wait");
+        read_clock();
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.ptr == &listen_fd) {
+                accept_all();
+            } else if (events[i].data.ptr == &timer_fd) {
+                uint64_t expirations;
+                (void)!read(timer_fd, &expirations, sizeof expirations);
+            } else {
+                handle(events[i].data.ptr, events[i].events);
+            }
+        }
+        turn();
+    }
+}

@@ -1,0 +1,364 @@
+"""The loads: each takes a Run (a tunnel that is up, for how long) and returns figures."""
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import procs
+from procs import BenchError
+
+GB = 1e9
+MB = 1e6
+IPERF_MARGIN_S = 20
+WRK_MARGIN_S = 15
+IDLE_BATCH = 32
+IDLE_BATCH_LIMIT_S = 10.0
+IDLE_PAUSE_S = 0.02
+IDLE_SETTLE_S = 1.5
+BURST_LIMIT_S = 20.0
+POOL_FILL_S = 2.0
+STRACE_ATTACH_S = 1.0
+EXPECTED_BULK_CALLS = {"splice", "io_uring_enter"}
+
+REQUEST_KEEP = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
+REQUEST_CLOSE = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+BODY = b"hello world\n"
+
+WRK_SCRIPT = """
+done = function(summary, latency, requests)
+  local figures = {
+    requests = summary.requests, us = summary.duration,
+    p50 = latency:percentile(50), p90 = latency:percentile(90), p99 = latency:percentile(99),
+  }
+  for name, count in pairs(summary.errors) do figures["errors_" .. name] = count end
+  local parts = {}
+  for name, value in pairs(figures) do
+    parts[#parts + 1] = string.format('"%s":%d', name, value)
+  end
+  io.write("JSON {" .. table.concat(parts, ",") .. "}\\n")
+end
+"""
+
+NGINX = """daemon off;
+master_process off;
+worker_processes 1;
+worker_rlimit_nofile {nofile};
+pid {directory}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 8000; }}
+http {{
+  access_log off;
+  keepalive_timeout 3600s;
+  keepalive_requests 1000000000;
+  client_body_temp_path {directory}/nginx-body;
+  proxy_temp_path {directory}/nginx-proxy;
+  fastcgi_temp_path {directory}/nginx-fastcgi;
+  uwsgi_temp_path {directory}/nginx-uwsgi;
+  scgi_temp_path {directory}/nginx-scgi;
+  server {{
+    listen {host}:{port} backlog=4096;
+    location / {{ default_type text/plain; return 200 "hello world\\n"; }}
+  }}
+}}
+"""
+
+
+@dataclass
+class Run:
+    supervisor: procs.Supervisor
+    place: object
+    tunnel: object
+    seconds: int
+    rtt_ms: float = 50.0
+    visitors: int = 64
+    burst_gap_s: float = 3.0
+    connections: int = 4000
+    notes: list = field(default_factory=list)
+
+
+# Services behind the tunnel
+
+
+def start_iperf_server(supervisor, place, host, port):
+    child = supervisor.spawn(
+        "iperf3-server", ["iperf3", "-s", "-B", host, "-p", str(port)], place.service_space
+    )
+    procs.wait_listening(child, port)
+    return child
+
+
+def start_nginx(supervisor, place, host, port):
+    path = os.path.join(supervisor.directory, "nginx.conf")
+    nofile = raise_file_limit()
+    with open(path, "w") as config:
+        config.write(
+            NGINX.format(directory=supervisor.directory, host=host, port=port, nofile=nofile)
+        )
+    argv = ["nginx", "-e", "stderr", "-c", path, "-p", supervisor.directory]
+    child = supervisor.spawn("nginx", argv, place.service_space)
+    procs.wait_listening(child, port)
+    return child
+
+
+def raise_file_limit():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+# TCP bulk
+
+
+def bulk(streams, gbps=None):
+    """iperf3 from the visitor's side; saturated, or at `gbps` in all."""
+
+    def load(run):
+        moved, elapsed, cpu = _iperf(run, streams, gbps)
+        rate = moved * 8 / elapsed / 1e9
+        if gbps and rate < 0.97 * gbps:
+            run.notes.append(f"only {rate:.2f} of {gbps} Gbit/s")
+        figures = {"gbps": rate}
+        figures.update(_per_unit(cpu, moved / GB, "cpu_s_per_gb"))
+        return figures
+
+    return load
+
+
+def _iperf(run, streams, gbps=None):
+    host, port = run.tunnel.visitor
+    argv = ["iperf3", "-c", host, "-p", str(port), "-P", str(streams), "-t", str(run.seconds), "-J"]
+    if gbps:
+        argv += ["-b", f"{gbps * 1000 / streams:.0f}M"]
+    before = run.tunnel.cpu()
+    output = procs.run(argv, run.seconds + IPERF_MARGIN_S, run.place.visitor_space)
+    after = run.tunnel.cpu()
+    try:
+        received = json.loads(output)["end"]["sum_received"]
+    except (ValueError, KeyError) as error:
+        raise BenchError(f"iperf3: no result: {output[-300:]}") from error
+    if not received["bytes"]:
+        raise BenchError("iperf3: nothing arrived")
+    return received["bytes"], received["seconds"], [b - a for a, b in zip(before, after)]
+
+
+def _per_unit(cpu, units, name):
+    """CPU of [server, client] over what was moved; nothing for a run without a tunnel."""
+    if len(cpu) != 2:
+        return {}
+    return {
+        name: sum(cpu) / units,
+        f"{name}_server": cpu[0] / units,
+        f"{name}_client": cpu[1] / units,
+    }
+
+
+# HTTP
+
+
+def http(connections, keep_alive=True):
+    def load(run):
+        result, cpu = _wrk(run, connections, keep_alive)
+        seconds = result["us"] / 1e6
+        failed = {k: n for k, n in result.items() if k.startswith("errors_") and n}
+        if failed:
+            run.notes.append(f"wrk errors: {failed}")
+        figures = {"rps": result["requests"] / seconds}
+        figures.update({f"{p}_ms": result[p] / 1e3 for p in ("p50", "p90", "p99")})
+        figures.update(_per_unit(cpu, result["requests"] / 1e6, "cpu_us_per_request"))
+        return figures
+
+    return load
+
+
+def _wrk(run, connections, keep_alive):
+    script = os.path.join(run.supervisor.directory, "report.lua")
+    with open(script, "w") as lua:
+        lua.write(WRK_SCRIPT)
+    host, port = run.tunnel.visitor
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{run.seconds}s", "--timeout", "5s", "-s", script]
+    if not keep_alive:
+        argv += ["-H", "Connection: close"]
+    before = run.tunnel.cpu()
+    argv.append(f"http://{host}:{port}/")
+    output = procs.run(argv, run.seconds + WRK_MARGIN_S, run.place.visitor_space)
+    after = run.tunnel.cpu()
+    found = re.search(r"^JSON (.*)$", output, re.M)
+    if not found:
+        raise BenchError(f"wrk: no result: {output[-300:]}")
+    result = json.loads(found.group(1))
+    if not result["requests"]:
+        raise BenchError(f"wrk: no request was answered: {result}")
+    return result, [b - a for a, b in zip(before, after)]
+
+
+# Memory
+
+
+def idle(run):
+    """Open connections slowly with one request each, then read the memory of both ends."""
+    base = [procs.resident_kb(end) for end in run.tunnel.ends()]
+    held = []
+    try:
+        while len(held) < run.connections:
+            held += _open_batch(run, min(IDLE_BATCH, run.connections - len(held)))
+            time.sleep(IDLE_PAUSE_S)
+        time.sleep(IDLE_SETTLE_S)
+        run.tunnel.check()
+        full = [procs.resident_kb(end) for end in run.tunnel.ends()]
+    finally:
+        for visitor in held:
+            visitor.close()
+    figures = {"connections": len(held)}
+    for name, (base_rss, base_anon), (rss, anon) in zip(("server", "client"), base, full):
+        figures[f"base_kb_{name}"] = base_rss
+        figures[f"base_anonymous_kb_{name}"] = base_anon
+        figures[f"kb_per_connection_{name}"] = (rss - base_rss) / len(held)
+        figures[f"anonymous_kb_per_connection_{name}"] = (anon - base_anon) / len(held)
+    for name in ("base_kb", "kb_per_connection"):
+        figures[name] = max(figures[f"{name}_server"], figures[f"{name}_client"])
+    return figures
+
+
+def _open_batch(run, count):
+    waiting, batch = {}, []
+    poller = select.poll()
+    for _ in range(count):
+        visitor = _visit(run.tunnel.visitor, REQUEST_KEEP)
+        batch.append(visitor)
+        waiting[visitor.fileno()] = [visitor, b""]
+        poller.register(visitor, select.POLLIN)
+    deadline = time.monotonic() + IDLE_BATCH_LIMIT_S
+    while waiting:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BenchError(f"{len(waiting)} of {count} connections got no answer")
+        for fd, _ in poller.poll(left * 1000):
+            visitor, got = waiting[fd]
+            chunk = visitor.recv(4096)
+            if not chunk:
+                raise BenchError("a connection was closed before its answer")
+            waiting[fd][1] = got + chunk
+            if waiting[fd][1].endswith(BODY):
+                poller.unregister(fd)
+                del waiting[fd]
+    return batch
+
+
+def _visit(address, request):
+    try:
+        visitor = socket.create_connection(address, timeout=5.0)
+        visitor.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        visitor.sendall(request)
+        visitor.setblocking(False)
+    except OSError as error:
+        raise BenchError(f"visitor: {error}") from error
+    return visitor
+
+
+# Bursts over a link with a round trip
+
+
+def burst(run):
+    """Visitors that arrive at once, twice: connect to first byte, in round trips of the link."""
+    time.sleep(POOL_FILL_S)
+    figures = {}
+    for number, name in enumerate(("first", "second")):
+        if number:
+            time.sleep(run.burst_gap_s)
+        times = sorted(t * 1e3 / run.rtt_ms for t in _one_burst(run))
+        figures[f"{name}_max_rtt"] = times[-1]
+        figures[f"{name}_median_rtt"] = times[len(times) // 2]
+        figures[f"{name}_min_rtt"] = times[0]
+        figures[f"{name}_rtt"] = [round(t, 3) for t in times]
+    return figures
+
+
+def _one_burst(run):
+    poller, started, times = select.poll(), {}, []
+    try:
+        for _ in range(run.visitors):
+            start = time.monotonic()
+            visitor = _visit(run.tunnel.visitor, REQUEST_CLOSE)
+            started[visitor.fileno()] = (visitor, start)
+            poller.register(visitor, select.POLLIN)
+        deadline = time.monotonic() + BURST_LIMIT_S
+        while started:
+            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            now = time.monotonic()
+            if not ready:
+                raise BenchError(
+                    f"{len(started)} of {run.visitors} visitors got no byte "
+                    f"in {BURST_LIMIT_S} s"
+                )
+            for fd, _ in ready:
+                visitor, start = started.pop(fd)
+                poller.unregister(fd)
+                if not visitor.recv(65536):
+                    raise BenchError("a visitor was closed without an answer")
+                visitor.close()
+                times.append(now - start)
+    finally:
+        for visitor, _ in started.values():
+            visitor.close()
+    return times
+
+
+# System calls
+
+
+def syscalls(kind):
+    """strace -c on both ends while a load runs. Only the counts mean something."""
+
+    def load(run):
+        tracers = [_trace(run, end) for end in run.tunnel.ends()]
+        time.sleep(STRACE_ATTACH_S)
+        if kind == "bulk":
+            moved, _, _ = _iperf(run, 8)
+            units = moved / MB
+        else:
+            result, _ = _wrk(run, 64, keep_alive=True)
+            units = result["requests"]
+        figures = {"units": units}
+        for name, end, tracer in zip(("server", "client"), run.tunnel.ends(), tracers):
+            calls = _trace_result(*tracer)
+            total = sum(calls.values())
+            figures[f"calls_{name}"] = total / units
+            figures[f"calls_by_name_{name}"] = {k: v / units for k, v in calls.items()}
+            expected = sum(calls.get(k, 0) for k in EXPECTED_BULK_CALLS)
+            figures[f"other_share_{name}"] = 1 - expected / total
+            figures[f"uring_workers_{name}"] = procs.uring_workers(end)
+        for metric in ("calls", "other_share", "uring_workers"):
+            figures[metric] = max(figures[f"{metric}_server"], figures[f"{metric}_client"])
+        return figures
+
+    return load
+
+
+def _trace(run, end):
+    output = os.path.join(run.supervisor.directory, f"strace-{end.name}.txt")
+    argv = ["strace", "-c", "-f", "-qq", "-o", output, "-p", str(end.pid)]
+    return run.supervisor.spawn(f"strace-{end.name}", argv), output
+
+
+def _trace_result(tracer, output):
+    tracer.send_signal(signal.SIGINT)
+    try:
+        tracer.wait(10)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError("strace does not end") from error
+    calls = {}
+    with open(output) as table:
+        for line in table:
+            found = re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", line)
+            if found and found.group(2) != "total":
+                calls[found.group(2)] = int(found.group(1))
+    if not calls:
+        raise BenchError(f"strace counted nothing: {procs.log_tail(tracer)}")
+    return calls

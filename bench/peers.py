@@ -1,0 +1,301 @@
+"""The table of peers: what each needs on PATH, its version, and how to start its two ends.
+
+To add a peer (or a variant such as a Noise transport) add a row to PEERS: one Peer with a function
+that turns a Plan into the configuration files and command lines of the two ends.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from typing import Callable, Optional
+
+import procs
+
+TOKEN = "bench-token"
+POOL = 8
+BORE_CONTROL_PORT = 7835  # fixed in bore's source
+OURS = "ours"
+DIRECT = "none"
+QUIET = {"RUST_LOG": "error"}
+
+
+@dataclass
+class Plan:
+    """Addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it."""
+
+    directory: str
+    control: tuple
+    dial: tuple
+    visitor: tuple
+    service: tuple
+    threads: Optional[int] = None
+
+    def write(self, name, text):
+        path = os.path.join(self.directory, name)
+        with open(path, "w") as config:
+            config.write(text)
+        return path
+
+
+@dataclass
+class Peer:
+    name: str
+    title: str
+    programs: tuple  # all of them must stand on PATH
+    commands: Optional[Callable] = None  # (Peer, Plan) -> (server argv, client argv)
+    version: tuple = ("--version",)
+    control_port: Optional[int] = None  # when the program knows only one
+    chain: bool = False  # two forward proxies: the near end dials, the far end listens
+    paths: dict = field(default_factory=dict)
+
+    def available(self, binary):
+        for program in self.programs:
+            path = binary if program == OURS else shutil.which(program)
+            if not path or not os.access(path, os.X_OK):
+                return False
+            self.paths[program] = path
+        return True
+
+    def version_text(self):
+        if not self.programs:
+            return ""
+        program = self.paths[self.programs[0]]
+        try:
+            done = subprocess.run(
+                [program, *self.version], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown"
+        text = done.stdout + done.stderr
+        found = re.search(r"[Vv]ersion:? +(\d+\.\S+)", text) or re.search(r"(\d+\.\d\S*)", text)
+        return found.group(1) if found else text.strip()[:60] or "unknown"
+
+
+def join(address):
+    return f"{address[0]}:{address[1]}"
+
+
+def ours(peer, plan):
+    threads = f"threads = {plan.threads}\n" if plan.threads else ""
+    server = plan.write(
+        "ours-server.ini",
+        f"""[server]
+bind_addr = {join(plan.control)}
+default_token = {TOKEN}
+log_level = error
+{threads}
+[server.services.bench]
+bind_addr = {join(plan.visitor)}
+""",
+    )
+    client = plan.write(
+        "ours-client.ini",
+        f"""[client]
+remote_addr = {join(plan.dial)}
+default_token = {TOKEN}
+log_level = error
+{threads}
+[client.services.bench]
+local_addr = {join(plan.service)}
+""",
+    )
+    program = peer.paths[OURS]
+    return [program, "--server", server], [program, "--client", client]
+
+
+def rathole(peer, plan):
+    server = plan.write(
+        "rathole-server.toml",
+        f"""[server]
+bind_addr = "{join(plan.control)}"
+default_token = "{TOKEN}"
+[server.services.bench]
+bind_addr = "{join(plan.visitor)}"
+""",
+    )
+    client = plan.write(
+        "rathole-client.toml",
+        f"""[client]
+remote_addr = "{join(plan.dial)}"
+default_token = "{TOKEN}"
+[client.services.bench]
+local_addr = "{join(plan.service)}"
+""",
+    )
+    program = peer.paths["rathole"]
+    return [program, "--server", server], [program, "--client", client]
+
+
+def frp(tls, mux):
+    def commands(peer, plan):
+        common = (
+            f'log.level = "error"\nauth.token = "{TOKEN}"\ntransport.tcpMux = {str(mux).lower()}\n'
+        )
+        server = plan.write(
+            "frps.toml",
+            f"""bindAddr = "{plan.control[0]}"
+bindPort = {plan.control[1]}
+proxyBindAddr = "{plan.visitor[0]}"
+transport.maxPoolCount = {POOL}
+{common}""",
+        )
+        client = plan.write(
+            "frpc.toml",
+            f"""serverAddr = "{plan.dial[0]}"
+serverPort = {plan.dial[1]}
+transport.poolCount = {POOL}
+transport.tls.enable = {str(tls).lower()}
+{common}
+[[proxies]]
+name = "bench"
+type = "tcp"
+localIP = "{plan.service[0]}"
+localPort = {plan.service[1]}
+remotePort = {plan.visitor[1]}
+""",
+        )
+        return [peer.paths["frps"], "-c", server], [peer.paths["frpc"], "-c", client]
+
+    return commands
+
+
+def haproxy(splice):
+    def end(plan, name, bind, target):
+        options = "option splice-request\n  option splice-response" if splice else ""
+        return plan.write(
+            name,
+            f"""global
+  maxconn 8000
+  maxpipes 500
+  {"" if splice else "nosplice"}
+defaults
+  mode tcp
+  timeout connect 10s
+  timeout client 1h
+  timeout server 1h
+  {options}
+listen bench
+  bind {join(bind)}
+  server next {join(target)}
+""",
+        )
+
+    def commands(peer, plan):
+        program = peer.paths["haproxy"]
+        server = end(plan, "haproxy-server.cfg", plan.visitor, plan.dial)
+        client = end(plan, "haproxy-client.cfg", plan.control, plan.service)
+        return [program, "-q", "-db", "-f", server], [program, "-q", "-db", "-f", client]
+
+    return commands
+
+
+def bore(peer, plan):
+    program = peer.paths["bore"]
+    return (
+        [program, "server", "--bind-addr", plan.control[0], "--bind-tunnels", plan.visitor[0]],
+        [
+            program,
+            "local",
+            str(plan.service[1]),
+            "--local-host",
+            plan.service[0],
+            "--to",
+            plan.dial[0],
+            "--port",
+            str(plan.visitor[1]),
+        ],
+    )
+
+
+def chisel(peer, plan):
+    program = peer.paths["chisel"]
+    host, port = plan.control
+    return (
+        [program, "server", "--host", host, "--port", str(port), "--reverse"],
+        [program, "client", join(plan.dial), f"R:{join(plan.visitor)}:{join(plan.service)}"],
+    )
+
+
+PEERS = (
+    Peer(OURS, "rathole-uring", (OURS,), ours),
+    Peer("rathole", "rathole", ("rathole",), rathole),
+    Peer("frp-plain", "frp, no TLS, no mux", ("frps", "frpc"), frp(tls=False, mux=False)),
+    Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True)),
+    Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False)),
+    Peer(
+        "haproxy",
+        "HAProxy chain, splice",
+        ("haproxy",),
+        haproxy(splice=True),
+        version=("-v",),
+        chain=True,
+    ),
+    Peer(
+        "haproxy-copy",
+        "HAProxy chain, copy",
+        ("haproxy",),
+        haproxy(splice=False),
+        version=("-v",),
+        chain=True,
+    ),
+    Peer("bore", "bore", ("bore",), bore, control_port=BORE_CONTROL_PORT),
+    Peer("chisel", "chisel", ("chisel",), chisel),
+    Peer(DIRECT, "no tunnel", ()),
+)
+
+PEERS_BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+class Tunnel:
+    """Both ends of one peer, up and ready. Without a tunnel the visitor goes to the service itself
+    (or to the relay in front of it)."""
+
+    def __init__(self, supervisor, peer, place, service_port, relay=None, threads=None):
+        self.supervisor, self.peer = supervisor, peer
+        self.server = self.client = None
+        self.relay_process = None
+        control_port = peer.control_port or procs.free_port()
+        control = (place.control_host(peer), control_port)
+        dial = control
+        if relay:
+            # bore dials a fixed port: its relay gets the same port on another loopback address.
+            dial = ("127.0.0.2", control_port if peer.control_port else procs.free_port())
+        service = (place.service_host(peer), service_port)
+        if peer.name == DIRECT:
+            self.visitor = dial if relay else service
+            if relay:
+                self.relay_process = relay(dial, service)
+            return
+        self.visitor = (place.visitor_host, procs.free_port())
+        plan = Plan(supervisor.directory, control, dial, self.visitor, service, threads)
+        server_argv, client_argv = peer.commands(peer, plan)
+        if relay:
+            self.relay_process = relay(dial, control)
+        self.server = supervisor.spawn(
+            f"{peer.name}-server", server_argv, place.server_space, QUIET
+        )
+        if not peer.chain:
+            procs.wait_listening(self.server, control_port)
+        self.client = supervisor.spawn(
+            f"{peer.name}-client", client_argv, place.client_space, QUIET
+        )
+        if peer.chain:
+            procs.wait_listening(self.client, control_port, watch=(self.server,))
+        procs.wait_listening(self.server, self.visitor[1], limit_s=15.0, watch=(self.client,))
+
+    def ends(self):
+        return [end for end in (self.server, self.client) if end]
+
+    def cpu(self):
+        return [procs.cpu_seconds(end) for end in self.ends()]
+
+    def check(self):
+        for end in self.ends():
+            procs.require_alive(end)
+
+    def stop(self):
+        children = [c for c in (self.relay_process, self.server, self.client) if c]
+        if children:
+            self.supervisor.stop(*children)

@@ -1,0 +1,214 @@
+"""Processes of a measurement: started in one place, measured from /proc, always cleaned up.
+
+A Supervisor owns every child. Children die with the driver even if it is killed (PDEATHSIG), and
+stop() has a time limit: a child that does not leave on SIGTERM is killed.
+"""
+
+import ctypes
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PR_SET_PDEATHSIG = 1
+STOP_GRACE_S = 1.0
+TCP_LISTEN = "0A"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BenchError(Exception):
+    """A measurement that could not be made; the sample records the text and the run goes on."""
+
+
+def _die_with_parent():
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Supervisor:
+    def __init__(self, directory):
+        self.directory = directory
+        self.children = []
+
+    def spawn(self, name, argv, namespace=None, env=None):
+        """Start a child that lives until stop(). Its log is quoted when something fails."""
+        if namespace:
+            argv = ["ip", "netns", "exec", namespace] + argv
+        log_path = os.path.join(self.directory, f"{name}.log")
+        with open(log_path, "wb") as log:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                cwd=self.directory,
+            )
+        child.name, child.log_path = name, log_path
+        self.children.append(child)
+        return child
+
+    def stop(self, *children):
+        """Stop the given children (all without arguments), newest first."""
+        doomed = list(children or self.children)[::-1]
+        for child in doomed:
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for child in doomed:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            if child in self.children:
+                self.children.remove(child)
+
+
+def run(argv, timeout_s, namespace=None):
+    """Run a command to its end and return its standard output."""
+    if namespace:
+        argv = ["ip", "netns", "exec", namespace] + argv
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            preexec_fn=_die_with_parent,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{argv[0]}: no end within {timeout_s} s") from error
+    if done.returncode != 0:
+        text = (done.stderr.strip() or done.stdout.strip())[-400:]
+        raise BenchError(f"{' '.join(argv[:6])}: exit {done.returncode}: {text}")
+    return done.stdout
+
+
+def log_tail(child, length=300):
+    try:
+        with open(child.log_path, "r", errors="replace") as log:
+            return re.sub(r"\x1b\[[0-9;]*m", "", log.read()).strip()[-length:]
+    except OSError:
+        return ""
+
+
+def is_running(pid):
+    """Whether a process, not necessarily a child, is there and more than a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def require_alive(child):
+    if child.poll() is not None:
+        raise BenchError(f"{child.name} ended with {child.returncode}: {log_tail(child)}")
+
+
+def wait_listening(child, port, limit_s=10.0, watch=()):
+    """Wait until a socket listens on `port` in the network namespace of `child`.
+
+    Reads /proc instead of connecting: a probe would cost the tunnel a channel.
+    """
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        for process in (child, *watch):
+            require_alive(process)
+        if port in listening_ports(child.pid):
+            return
+        time.sleep(0.02)
+    logs = "; ".join(f"{p.name}: {log_tail(p)}" for p in (child, *watch))
+    raise BenchError(f"nothing listens on port {port} after {limit_s} s ({logs})")
+
+
+def listening_ports(pid):
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}") as lines:
+                next(lines)
+                for line in lines:
+                    fields = line.split(None, 4)
+                    if fields[3] == TCP_LISTEN:
+                        ports.add(int(fields[1].rsplit(":", 1)[1], 16))
+        except (OSError, StopIteration):
+            pass
+    return ports
+
+
+def free_port():
+    """A free port below the ephemeral range: no outgoing connection of the run can take it."""
+    for _ in range(200):
+        port = random.randrange(10000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        return port
+    raise BenchError("no free port")
+
+
+def cpu_seconds(child):
+    """utime + stime of all threads of a process, io_uring's workers included."""
+    try:
+        with open(f"/proc/{child.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+    except OSError as error:
+        raise BenchError(f"{child.name} has gone: {log_tail(child)}") from error
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def resident_kb(child):
+    """(RSS, its anonymous part) in KiB, counted page by page: VmRSS lags by a batch per core."""
+    try:
+        with open(f"/proc/{child.pid}/smaps_rollup") as rollup:
+            fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", rollup.read(), re.M))
+    except OSError as error:
+        raise BenchError(f"{child.name}: cannot read its memory: {error}") from error
+    return int(fields["Rss"]), int(fields["Anonymous"])
+
+
+def uring_workers(child):
+    """Number of io-wq threads: operations that the kernel could not do inline."""
+    count = 0
+    try:
+        for task in os.listdir(f"/proc/{child.pid}/task"):
+            with open(f"/proc/{child.pid}/task/{task}/comm") as comm:
+                count += comm.read().startswith("iou-wrk")
+    except OSError:
+        pass
+    return count
+
+
+def settle(seconds, busy_max, limit_s):
+    """Let the machine settle; wait, within the limit, until others are quiet: their share."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        busy = machine_busy(seconds)
+        if busy <= busy_max or time.monotonic() >= deadline:
+            return busy
+
+
+def machine_busy(seconds):
+    """Share of all cores busy during the next `seconds`: what others use while we are quiet."""
+
+    def jiffies():
+        with open("/proc/stat") as stat:
+            fields = [int(x) for x in stat.readline().split()[1:]]
+        return sum(fields), fields[3] + fields[4]
+
+    total_a, idle_a = jiffies()
+    time.sleep(seconds)
+    total_b, idle_b = jiffies()
+    return 1.0 - (idle_b - idle_a) / max(1, total_b - total_a)

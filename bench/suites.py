@@ -1,0 +1,158 @@
+"""The tables: which suites there are, which rows they fill, and which targets a row has.
+
+To add a row, add a Row; to add a load, add it to a Suite. Nothing else needs a change: rounds, best
+of, ratios, targets, JSON and Markdown all follow from here.
+"""
+
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import loads
+import netns
+from peers import DIRECT, OURS
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    title: str
+    loads: tuple                     # (name, function(Run) -> figures)
+    service: Callable                # what stands behind the tunnel
+    programs: tuple                  # what the load needs on PATH
+    place: Callable = netns.Loopback
+    default: bool = True
+    namespaces: bool = False         # needs the right to make them
+    relay: bool = False              # a delay relay stands in front of the control port
+    threads: Optional[int] = None    # workers of our ends; None = their default
+    rounds_max: Optional[int] = None
+    skip_peers: tuple = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Our figure, as a ratio to a peer's or (peer None) by itself, must be `op` `bound`."""
+    op: str
+    bound: float
+    peer: Optional[str] = None
+
+    def reached(self, value):
+        return value >= self.bound if self.op == ">=" else value <= self.bound
+
+    def text(self, unit):
+        return f"{self.op} {self.bound:.4g} " + (f"x {self.peer}" if self.peer else unit)
+
+
+@dataclass(frozen=True)
+class Row:
+    suite: str
+    load: str
+    metric: str
+    title: str
+    unit: str
+    better: str                      # "more" or "less"
+    targets: tuple = ()
+    digits: int = 2
+    ends: bool = False               # the figures METRIC_server and METRIC_client are shown too
+    subject: str = OURS              # whose ratio to the others is taken
+
+    def best(self, samples):
+        usable = [s for s in samples if self.metric in s["figures"]]
+        pick = max if self.better == "more" else min
+        return pick(usable, key=lambda s: s["figures"][self.metric], default=None)
+
+
+def at_least(bound, peer=None):
+    return Target(">=", bound, peer)
+
+
+def at_most(bound, peer=None):
+    return Target("<=", bound, peer)
+
+
+IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
+HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
+NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
+FIXED_GBPS = 3.2
+
+SUITES = (
+    Suite("tcp-bulk", "TCP bulk, saturated, loopback",
+          (("1", loads.bulk(1)), ("8", loads.bulk(8))), **IPERF),
+    Suite("tcp-fixed", f"TCP bulk at {FIXED_GBPS} Gbit/s, loopback",
+          (("8", loads.bulk(8, FIXED_GBPS)),),
+          skip_peers=(DIRECT,), **IPERF),
+    Suite("veth-1500", "TCP bulk between namespaces, 1500-byte segments", (("8", loads.bulk(8)),),
+          place=lambda: netns.Namespaces(offload=False), namespaces=True, **IPERF),
+    Suite("veth-offload", "TCP bulk between namespaces, segmentation offload",
+          (("8", loads.bulk(8)),),
+          place=lambda: netns.Namespaces(offload=True), namespaces=True, **IPERF),
+    Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),), **HTTP),
+    Suite("http-close", "HTTP, 64 connections, one request each",
+          (("64", loads.http(64, keep_alive=False)),), **HTTP),
+    Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),), **HTTP),
+    Suite("idle", "Memory of idle connections", (("idle", loads.idle),), threads=2, rounds_max=1,
+          skip_peers=(DIRECT,), **NGINX),
+    Suite("burst", "Visitors arriving at once, link with a round trip",
+          (("burst", loads.burst),), relay=True, **NGINX),
+    Suite("syscalls", "System calls (strace -c -f)",
+          (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
+          service=loads.start_iperf_server, programs=("iperf3", "strace")),
+    Suite("syscalls-http", "System calls, HTTP kept alive (strace -c -f)",
+          (("http", loads.syscalls("http")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
+          service=loads.start_nginx, programs=("wrk", "nginx", "strace")),
+)
+
+ROWS = (
+    Row("tcp-bulk", "1", "gbps", "1 stream", "Gbit/s", "more"),
+    Row("tcp-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
+        (at_least(1.2, "rathole"), at_least(1.1, "frp-plain"), at_least(1.05, "haproxy"))),
+    Row("tcp-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
+    Row("tcp-fixed", "8", "cpu_s_per_gb", "8 streams at 400 Mbit/s, CPU", "s/GB", "less",
+        (at_most(0.37, "rathole"), at_most(0.75, "haproxy")), digits=3, ends=True),
+    Row("tcp-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
+    Row("veth-1500", "8", "gbps", "8 streams", "Gbit/s", "more",
+        (at_least(1.25, "rathole"), at_least(1.1, "frp-plain"))),
+    Row("veth-1500", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less",
+        (at_most(0.5, "rathole"),), digits=3, ends=True),
+    Row("veth-offload", "8", "gbps", "8 streams", "Gbit/s", "more",
+        (at_least(1.25, "rathole"), at_least(1.05, "frp-plain"))),
+    Row("veth-offload", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less",
+        (at_most(0.5, "rathole"),), digits=3, ends=True),
+    Row("http-keepalive", "64", "rps", "requests", "1/s", "more",
+        (at_least(1.35, "rathole"), at_least(2.8, "frp")), digits=0),
+    Row("http-keepalive", "64", "p50_ms", "p50", "ms", "less"),
+    Row("http-keepalive", "64", "p99_ms", "p99", "ms", "less", (at_most(0.6, "rathole"),)),
+    Row("http-keepalive", "64", "cpu_us_per_request", "CPU", "us/request", "less",
+        digits=1, ends=True),
+    Row("http-close", "64", "rps", "new connections", "1/s", "more",
+        (at_least(1.35, "rathole"), at_least(3.5, "frp")), digits=0),
+    Row("http-close", "64", "p50_ms", "p50", "ms", "less"),
+    Row("http-close", "64", "p99_ms", "p99", "ms", "less"),
+    Row("http-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
+    Row("http-1", "1", "p50_ms", "median", "ms", "less", (at_most(1.05, "haproxy"),), digits=3),
+    Row("idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
+        (at_most(1.0), at_most(1 / 15, "rathole")), ends=True),
+    Row("idle", "idle", "base_kb", "idle process, 2 workers, the larger end", "KiB", "less",
+        (at_most(4096),), digits=0, ends=True),
+    Row("burst", "burst", "first_max_rtt", "first burst, last visitor", "RTT", "less",
+        (at_most(3.2),)),
+    Row("burst", "burst", "first_median_rtt", "first burst, median", "RTT", "less"),
+    Row("burst", "burst", "second_max_rtt", "second burst, last visitor", "RTT", "less",
+        (at_most(1.2),)),
+    Row("burst", "burst", "second_median_rtt", "second burst, median", "RTT", "less"),
+    Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
+    Row("syscalls", "bulk", "other_share",
+        "share that is neither splice nor io_uring_enter", "", "less",
+        (at_most(0.05),), digits=3, ends=True),
+    Row("syscalls", "bulk", "uring_workers",
+        "io-wq threads (IORING_OP_SPLICE needs them)", "", "less",
+        (at_most(0),), digits=0),
+    Row("syscalls-http", "http", "calls", "calls per request, the larger end", "1/request", "less",
+        ends=True),
+)
+
+SUITES_BY_NAME = {suite.name: suite for suite in SUITES}
+
+
+def peers_for(suite, names):
+    return [name for name in names if name not in suite.skip_peers]
+
