@@ -1,0 +1,178 @@
+"""Fixtures and time limits; what a test runs against is in harness.py."""
+
+import faulthandler
+import os
+import signal
+import sys
+
+import pytest
+
+import harness
+from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
+
+TIME_LIMIT = 60  # seconds a test; @pytest.mark.time_limit(n) for another
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "time_limit(seconds): more or less than the usual limit")
+    config.addinivalue_line("markers", "slow: waits long; left out with E2E_SKIP_SLOW=1")
+    config.addinivalue_line("markers", "ours: about our program; not run with E2E_PAIR=rathole/...")
+
+
+class TimeLimit(Exception):
+    pass
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    """One limit over set-up, call and tear-down; a process that ignores it is killed, and its
+    children with it."""
+    marker = item.get_closest_marker("time_limit")
+    seconds = within(marker.args[0] if marker else TIME_LIMIT)
+
+    def expired(_number, _frame):
+        raise TimeLimit(f"over its time limit of {seconds:g} s")
+
+    signal.signal(signal.SIGALRM, expired)
+    # Again every 5 s, should the first be swallowed by a tear-down.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)
+    faulthandler.dump_traceback_later(seconds + 60, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of every process's log."""
+    outcome = yield
+    report = outcome.get_result()
+    if not report.failed:
+        return
+    for name, process in getattr(item, "e2e_processes", []):
+        lines = process.log().splitlines()
+        title = f"log of {name()} (pid {process.pid}, exit {process.popen.poll()})"
+        text = "\n".join(line[:300] for line in lines[-25:])
+        if hasattr(report.longrepr, "addsection"):
+            report.longrepr.addsection(title, text)  # in the JUnit report as well
+        else:
+            report.sections.append((title, text))
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("E2E_SKIP_SLOW"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+    for item in items:
+        if item.get_closest_marker("ours") and PAIR != (OURS, OURS):
+            item.add_marker(pytest.mark.skip(reason="about our program, not this pairing"))
+
+
+@pytest.fixture
+def processes(request):
+    """Keeps every process of a test in sight of the report, and none of them alive after it."""
+    request.node.e2e_processes = []
+    kept = []
+
+    def keep(process, name):
+        request.node.e2e_processes.append(
+            ((lambda: getattr(process, "name", name)), process))
+        kept.append(process)
+        return process
+
+    yield keep
+    for process in kept:
+        if process.alive():
+            process.kill9()
+
+
+@pytest.fixture
+def tunnel(request, tmp_path, processes):
+    """make(services, ...) -> a started Tunnel (start=False: not yet)."""
+    made = []
+
+    def make(services, start=True, **kwargs):
+        workdir = tmp_path / f"tunnel{len(made)}"
+        workdir.mkdir()
+        new = Tunnel(workdir, services, **kwargs)
+        made.append(new)
+        spawn = new.spawn
+
+        def spawn_in_sight(role, *args, **options):
+            process = spawn(role, *args, **options)
+            return processes(process, role)
+
+        new.spawn = spawn_in_sight
+        if start:
+            new.start()
+        return new
+
+    yield make
+    errors = []
+    for each in made:
+        try:
+            each.stop()
+        except AssertionError as error:
+            errors.append(str(error))
+        finally:
+            each.kill()
+    assert not errors, "; ".join(errors)
+
+
+@pytest.fixture
+def service():
+    """make(Class, ...) -> a local service on a free port."""
+    made = []
+
+    def make(kind, *args, port=None, **kwargs):
+        new = kind(port or harness.free_port(), *args, **kwargs)
+        made.append(new)
+        return new
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def ours(tmp_path, processes):
+    """run(*argv) -> a Process of our program alone."""
+    if not have(OURS):
+        raise RuntimeError(f"no program at {harness.BINARIES[OURS]}")
+    made = []
+
+    def run(*argv, **kwargs):
+        log_path = tmp_path / f"ours{len(made)}.log"
+        process = Process([harness.BINARIES[OURS], *argv], log_path, **kwargs)
+        process.name = "rathole-uring"
+        made.append(process)
+        return processes(process, "rathole-uring")
+
+    yield run
+    complaints = []
+    for process in made:
+        if process.alive():
+            process.kill9()
+        verdict = process.verdict()
+        if verdict:
+            complaints.append(verdict)
+    assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture(params=harness.THREADS, ids=lambda n: f"threads{n}")
+def threads(request):
+    return request.param
+
+
+def pytest_report_header():
+    lines = [f"{name}: {path}" for name, path in harness.BINARIES.items()]
+    return lines + [f"pair {'/'.join(PAIR)}, scale {harness.SCALE:g}, slow {harness.SLOW:g}"]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not have(RATHOLE):
+        terminalreporter.write_line(
+            "NO RATHOLE 0.5.0 FOUND: interop tests were skipped (scripts/setup --peers)", red=True)

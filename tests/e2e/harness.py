@@ -1,0 +1,425 @@
+"""Starts and stops the two ends of a tunnel, ours or rathole's, in either role.
+
+Environment:
+  RATHOLE_URING_BIN  our program (default: build/rathole-uring of this tree)
+  RATHOLE_BIN        rathole 0.5.0 (default: where scripts/setup --peers puts it)
+  E2E_PAIR           SERVER/CLIENT where a test does not choose them (default ours/ours)
+  E2E_SCALE          factor on the counts and sizes of the load (default 1)
+  E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
+  E2E_THREADS        worker counts to run with (default 1,2,4)
+"""
+
+import ctypes
+import os
+import pathlib
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OURS, RATHOLE = "ours", "rathole"
+TOKEN = "e2e-token-6f1c0c"
+
+SCALE = float(os.environ.get("E2E_SCALE", "1"))
+SLOW = float(os.environ.get("E2E_SLOW", "1"))
+THREADS = [int(n) for n in os.environ.get("E2E_THREADS", "1,2,4").split(",")]
+PAIR = tuple(os.environ.get("E2E_PAIR", "ours/ours").split("/"))
+
+_cache = pathlib.Path(
+    os.environ.get("RATHOLE_URING_CACHE") or pathlib.Path.home() / ".cache" / "rathole-uring"
+)
+BINARIES = {
+    OURS: pathlib.Path(os.environ.get("RATHOLE_URING_BIN") or ROOT / "build" / "rathole-uring"),
+    RATHOLE: pathlib.Path(os.environ.get("RATHOLE_BIN") or _cache / "peers" / "bin" / "rathole"),
+}
+
+SANITIZER_REPORT = re.compile(
+    r"(ERROR|WARNING): \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed"
+)
+
+
+def have(implementation):
+    return os.access(BINARIES[implementation], os.X_OK)
+
+
+def _is_sanitized():
+    """True for builds whose memory and speed say nothing: ASan, TSan."""
+    try:
+        data = BINARIES[OURS].read_bytes()
+    except OSError:
+        return False
+    return b"__asan_init" in data or b"__tsan_init" in data
+
+
+SANITIZED = _is_sanitized()
+
+
+def scaled(count, least=1):
+    return max(least, int(count * SCALE))
+
+
+def within(seconds):
+    """A time bound that holds on a quiet machine, stretched for sanitizer builds."""
+    return seconds * SLOW
+
+
+# This process holds both ends of every connection through the tunnel.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+
+# --- ports ------------------------------------------------------------------------------------
+
+_given = set()
+_random = random.Random(os.getpid() * 1000003 + int(time.time()))
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    for _ in range(2000):
+        port = _random.randrange(11000, 32000)
+        if port in _given:
+            continue
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+    raise RuntimeError("no free port found")
+
+
+def is_listening(port, host="127.0.0.1"):
+    """Looks without connecting: a connection would be a visitor, or a stranger at the gate."""
+    tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+    wanted = f":{port:04X} "
+    for table in tables:
+        try:
+            text = pathlib.Path(table).read_text()
+        except OSError:
+            continue
+        for line in text.splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and (fields[1] + " ").endswith(wanted):
+                return True
+    return False
+
+
+def wait_until(condition, timeout, what):
+    """Polls until condition() is true and returns that value; fails with `what` otherwise."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what() if callable(what) else what}")
+        time.sleep(0.01)
+
+
+# --- one process ------------------------------------------------------------------------------
+
+_libc = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+
+
+class Process:
+    """One run of a program; log() is what it wrote to stdout and stderr.
+
+    Processes die with the test run, even when that is killed (so start them in the main thread)."""
+
+    def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None, **popen):
+        self.argv = [str(arg) for arg in argv]
+        self.log_path = pathlib.Path(log_path)
+        self.user = user
+        environment = dict(os.environ, RUST_LOG="info", RUST_BACKTRACE="0", NO_COLOR="1")
+        environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:quarantine_size_mb=16")
+        environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        environment.setdefault("TSAN_OPTIONS", "second_deadlock_stack=1")
+        environment.update(env or {})
+
+        def before_exec():
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+        def with_limits():
+            # Before the user changes, and in the child only.
+            if nofile:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+            if memlock is not None:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
+            before_exec()
+
+        self.log_file = open(self.log_path, "ab")
+        self.log_start = self.log_file.tell()
+        options = dict(stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file)
+        options.update(popen)
+        if user is not None:
+            options.update(user=user, group=user, extra_groups=[])
+        self.popen = subprocess.Popen(
+            self.argv, env=environment, preexec_fn=with_limits, cwd="/", **options
+        )
+        self.pid = self.popen.pid
+        self.expected_death = False
+
+    # life
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def kill9(self):
+        self.expected_death = True
+        self.popen.kill()
+        self.popen.wait(within(10))
+
+    def wait(self, timeout):
+        """The exit code; a negative number is a signal."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.argv[0]} still runs after {timeout:g} s") from None
+
+    def stop(self, timeout=10):
+        """SIGTERM, and a second one so as not to wait for open relays. Returns the exit code."""
+        if self.alive():
+            self.expected_death = self.is_rathole()
+            self.signal(signal.SIGTERM)
+            time.sleep(0.02)
+            if self.alive() and not self.is_rathole():
+                self.signal(signal.SIGTERM)
+            try:
+                self.popen.wait(within(timeout))
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+                raise AssertionError(f"did not stop on SIGTERM within {within(timeout):g} s")
+        self.log_file.close()
+        return self.popen.returncode
+
+    def is_rathole(self):
+        return pathlib.Path(self.argv[0]) == BINARIES[RATHOLE]
+
+    def verdict(self):
+        """What is wrong with how it ended or what it said, or None."""
+        report = SANITIZER_REPORT.search(self.log())
+        if report:
+            return f"sanitizer or assertion report: {report.group(0)}"
+        code = self.popen.returncode
+        if code is not None and code < 0 and not self.expected_death:
+            return f"died of signal {-code}"
+        return None
+
+    # what it says
+
+    def log(self):
+        try:
+            with open(self.log_path, "rb") as file:
+                file.seek(self.log_start)
+                return file.read().decode("utf-8", "backslashreplace")
+        except FileNotFoundError:
+            return ""
+
+    def log_size(self):
+        return self.log_path.stat().st_size - self.log_start
+
+    def wait_log(self, regex, timeout, since=0):
+        pattern = re.compile(regex, re.I)
+        return wait_until(
+            lambda: pattern.search(self.log()[since:]), timeout, f"log line like {regex!r}"
+        )
+
+    def metrics(self, timeout=5):
+        """Ours: SIGUSR1 makes one line per worker. [{counter: value}], index = worker."""
+        before = self.log_size()
+        self.signal(signal.SIGUSR1)
+        row = re.compile(r"worker (\d+): ?([a-z_]+=\d+(?: [a-z_]+=\d+)*)?")
+        last = None
+
+        def rows():
+            nonlocal last
+            found = row.findall(self.log().encode()[before:].decode())
+            # Complete when a second look finds no more.
+            if found and found == last:
+                return found
+            last = found
+            time.sleep(0.1)
+            return None
+
+        workers = {}
+        for number, text in wait_until(rows, within(timeout), "metrics after SIGUSR1"):
+            workers[int(number)] = {
+                name: int(value) for name, value in (item.split("=") for item in text.split())
+            }
+        return [workers[number] for number in sorted(workers)]
+
+    def metric(self, name):
+        return sum(worker.get(name, 0) for worker in self.metrics())
+
+    # what it uses
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss_kib(self):
+        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise AssertionError("no VmRSS: the process has ended")
+
+    def cpu_seconds(self):
+        stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
+        fields = stat[stat.rindex(")") + 2 :].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def settled_fds(self, quiet=0.3, timeout=10):
+        """The number of open descriptors, once it has been the same for a while."""
+        last, since = self.fds(), time.monotonic()
+        deadline = since + within(timeout)
+        while time.monotonic() - since < quiet:
+            assert time.monotonic() < deadline, "the number of descriptors does not settle"
+            time.sleep(0.02)
+            now = self.fds()
+            if now != last:
+                last, since = now, time.monotonic()
+        return last
+
+    def wait_fds(self, most, timeout=10):
+        """Until no more than `most` descriptors are open."""
+        wait_until(lambda: self.fds() <= most, timeout, lambda: f"{self.fds()} fds, not {most}")
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+def render(implementation, section, options, services):
+    """A configuration in the implementation's own manner: ours bare INI, rathole TOML."""
+
+    def value(item):
+        if isinstance(item, bool):
+            return "true" if item else "false"
+        if isinstance(item, (int, float)):
+            return str(item)
+        return f'"{item}"' if implementation == RATHOLE else str(item)
+
+    def rows(table):
+        return [f"{key} = {value(item)}" for key, item in table.items() if item is not None]
+
+    lines = [f"[{section}]"] + rows(options)
+    for name, table in services.items():
+        lines += ["", f"[{section}.services.{name}]"] + rows(table)
+    return "\n".join(lines) + "\n"
+
+
+class Tunnel:
+    """A server and a client, and the services between them.
+
+    services: {name: local port}; None: the server has the service, the client does not. Visitor
+    ports are chosen here: tunnel.port(name)."""
+
+    def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
+                 server_options=None, client_options=None, service_options=None,
+                 remote_host="127.0.0.1", control_port=None):
+        self.workdir = pathlib.Path(workdir)
+        self.impl = {"server": server or PAIR[0], "client": client or PAIR[1]}
+        self.services = dict(services)
+        self.threads, self.token = threads, token
+        self.server_options = dict(server_options or {})
+        self.client_options = dict(client_options or {})
+        self.service_options = dict(service_options or {})
+        self.remote_host = remote_host
+        self.control_port = control_port or free_port()
+        self.ports = {name: free_port() for name in self.services}
+        self.started = []
+        self.server = self.client = None
+        for implementation in set(self.impl.values()):
+            if not have(implementation):
+                raise RuntimeError(f"{implementation}: no program at {BINARIES[implementation]}")
+
+    def port(self, name="echo"):
+        return self.ports[name]
+
+    def config(self, role):
+        implementation = self.impl[role]
+        ours = implementation == OURS
+        if role == "server":
+            options = {"bind_addr": f"127.0.0.1:{self.control_port}", "default_token": self.token}
+            tables = {
+                name: dict({"bind_addr": f"127.0.0.1:{port}"}, **self.service_options.get(name, {}))
+                for name, port in self.ports.items()
+            }
+            extra = self.server_options
+        else:
+            options = {"remote_addr": f"{self.remote_host}:{self.control_port}",
+                       "default_token": self.token, "retry_interval": 1}
+            tables = {name: {"local_addr": f"127.0.0.1:{port}"}
+                      for name, port in self.services.items() if port is not None}
+            extra = self.client_options
+        if ours:
+            options["threads"] = self.threads
+        options.update(extra)
+        return render(implementation, role, options, tables)
+
+    def spawn(self, role, text=None, name=None, **kwargs):
+        """Starts one end (its configuration is written anew) and returns its Process."""
+        implementation = self.impl[role]
+        suffix = "toml" if implementation == RATHOLE else "ini"
+        name = name or role
+        path = self.workdir / f"{name}.{suffix}"
+        path.write_text(text if text is not None else self.config(role))
+        path.chmod(0o600)
+        argv = [BINARIES[implementation], f"--{role}", path]
+        process = Process(argv, self.workdir / f"{name}.log", **kwargs)
+        process.name = f"{name} ({implementation})"
+        self.started.append(process)
+        return process
+
+    def start(self, timeout=10, **kwargs):
+        self.start_server(**kwargs)
+        self.start_client(**kwargs)
+        self.wait_ready(timeout)
+        return self
+
+    def start_server(self, timeout=10, **kwargs):
+        self.server = self.spawn("server", **kwargs)
+
+        def listening():
+            assert self.server.alive(), f"server ended at once:\n{self.server.log()}"
+            return is_listening(self.control_port)
+
+        wait_until(listening, within(timeout), "server's control port")
+        return self.server
+
+    def start_client(self, **kwargs):
+        self.client = self.spawn("client", **kwargs)
+        return self.client
+
+    def wait_ready(self, timeout=10, names=None):
+        served = [name for name, port in self.services.items() if port is not None]
+        for name in names or served:
+            wait_until(lambda: is_listening(self.ports[name]), within(timeout),
+                       f"visitor port of service {name}")
+
+    def stop(self):
+        """Stops what still runs; raises for a crash, a sanitizer report or a hang."""
+        complaints = []
+        for process in reversed(self.started):
+            try:
+                process.stop()
+            except AssertionError as error:
+                complaints.append(f"{process.name}: {error}")
+            verdict = process.verdict()
+            if verdict:
+                complaints.append(f"{process.name}: {verdict}")
+        self.kill()
+        assert not complaints, "; ".join(complaints)
+
+    def kill(self):
+        for process in self.started:
+            if process.alive():
+                process.kill9()

@@ -1,0 +1,294 @@
+"""The wire of rathole v0.5 on plain TCP, by hand: enough to play a client or a server.
+
+Nothing here is shared with the C program, so a mistake in one is not repeated in the other.
+"""
+
+import hashlib
+import os
+import queue
+import socket
+import struct
+import threading
+import time
+
+VERSION = 1
+
+TAG_CONTROL = 0
+TAG_DATA = 1
+
+ACK_OK = 0
+ACK_SERVICE_NOT_EXIST = 1
+ACK_AUTH_FAILED = 2
+
+CMD_CREATE_DATA_CHANNEL = 0
+CMD_HEARTBEAT = 1
+
+DATA_CMD_FORWARD_TCP = 0
+DATA_CMD_FORWARD_UDP = 1
+
+HELLO_SIZE = 37
+AUTH_SIZE = 32
+
+
+def digest(data):
+    return hashlib.sha256(data).digest()
+
+
+def hello(tag, payload, version=VERSION):
+    return struct.pack("<IB", tag, version) + payload
+
+
+def control_hello(service):
+    return hello(TAG_CONTROL, digest(service.encode()))
+
+
+def data_hello(session_key):
+    return hello(TAG_DATA, session_key)
+
+
+def server_hello(nonce):
+    return hello(TAG_CONTROL, nonce)
+
+
+def auth(token, nonce):
+    return digest(token.encode() + nonce)
+
+
+def u32(value):
+    return struct.pack("<I", value)
+
+
+def recv_exact(sock, size):
+    """Exactly size bytes, or EOFError; the socket's own timeout applies."""
+    data = b""
+    while len(data) < size:
+        part = sock.recv(size - len(data))
+        if not part:
+            raise EOFError(f"end of stream after {len(data)} of {size} bytes")
+        data += part
+    return data
+
+
+def reset(sock):
+    """Closes with RST instead of FIN."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass
+    sock.close()
+
+
+def connect(port, host="127.0.0.1", source=None, timeout=10):
+    sock = socket.create_connection(
+        (host, port), timeout=timeout, source_address=(source, 0) if source else None
+    )
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def how_closed(sock, timeout):
+    """Reads until the peer ends it: ("fin" | "rst" | "open", the bytes that came before)."""
+    data = b""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return "open", data
+        sock.settimeout(left)
+        try:
+            part = sock.recv(65536)
+        except socket.timeout:
+            return "open", data
+        except ConnectionResetError:
+            return "rst", data
+        except OSError:
+            return "rst", data
+        if not part:
+            return "fin", data
+        data += part
+
+
+class LoginRefused(Exception):
+    def __init__(self, ack):
+        super().__init__(f"ack {ack}")
+        self.ack = ack
+
+
+class Session:
+    """A logged-in control channel, from the client's side."""
+
+    def __init__(self, port, service, token, host="127.0.0.1", source=None, timeout=10):
+        self.port, self.host, self.source = port, host, source
+        self.control = connect(port, host, source, timeout)
+        try:
+            self.control.sendall(control_hello(service))
+            answer = recv_exact(self.control, HELLO_SIZE)
+            tag, version = struct.unpack("<IB", answer[:5])
+            if (tag, version) != (TAG_CONTROL, VERSION):
+                raise ValueError(f"server hello with tag {tag}, version {version}")
+            self.nonce = answer[5:]
+            self.key = auth(token, self.nonce)
+            self.control.sendall(self.key)
+            (ack,) = struct.unpack("<I", recv_exact(self.control, 4))
+            if ack != ACK_OK:
+                raise LoginRefused(ack)
+        except BaseException:
+            self.control.close()
+            raise
+        self._reader = None
+
+    def command(self, timeout=5):
+        """The next command, or None when there is none for that long. EOFError at the end."""
+        self.control.settimeout(timeout)
+        try:
+            first = self.control.recv(4)
+        except socket.timeout:
+            return None
+        if not first:
+            raise EOFError("control channel ended")
+        self.control.settimeout(5)
+        rest = recv_exact(self.control, 4 - len(first)) if len(first) < 4 else b""
+        return struct.unpack("<I", first + rest)[0]
+
+    def count_requests(self, quiet=0.5, limit=10000):
+        """CreateDataChannel commands until none has come for `quiet` seconds."""
+        count = 0
+        while count < limit:
+            command = self.command(quiet)
+            if command is None:
+                break
+            if command == CMD_CREATE_DATA_CHANNEL:
+                count += 1
+        return count
+
+    def open_channel(self, early=b""):
+        sock = connect(self.port, self.host, self.source)
+        sock.sendall(data_hello(self.key) + early)
+        return sock
+
+    def close(self):
+        if self._reader:
+            self._reader.stop()
+        self.control.close()
+
+    def serve_requests(self, on_channel):
+        """From here on, each request gets a channel; on_channel(socket) runs in its own thread."""
+        self._reader = _RequestServer(self, on_channel)
+        return self._reader
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+class _RequestServer:
+    def __init__(self, session, on_channel):
+        self.session, self.on_channel = session, on_channel
+        self.requests = 0
+        self.heartbeats = 0
+        self.ended = threading.Event()
+        self._stop = threading.Event()
+        self._paused = threading.Event()
+        self._work = queue.Queue()
+        self._threads = [threading.Thread(target=self._read, daemon=True)]
+        self._threads += [threading.Thread(target=self._open, daemon=True) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self):
+        try:
+            while not self._stop.is_set():
+                command = self.session.command(0.2)
+                if command == CMD_CREATE_DATA_CHANNEL:
+                    self.requests += 1
+                    self._work.put(True)
+                elif command == CMD_HEARTBEAT:
+                    self.heartbeats += 1
+        except (EOFError, OSError):
+            pass
+        self.ended.set()
+        for _ in self._threads:
+            self._work.put(None)
+
+    def _open(self):
+        while self._work.get():
+            while self._paused.is_set() and not self._stop.is_set():
+                time.sleep(0.02)
+            try:
+                sock = self.session.open_channel()
+            except OSError:
+                continue
+            threading.Thread(target=self.on_channel, args=(sock,), daemon=True).start()
+
+    def pause(self):
+        """Requests are read and counted, and not answered until resume()."""
+        self._paused.set()
+
+    def resume(self):
+        self._paused.clear()
+
+    def stop(self):
+        self._stop.set()
+        self._threads[0].join(5)
+
+
+class FakeServer:
+    """A listening socket that plays the server as far as a test wants it."""
+
+    def __init__(self, port, host="127.0.0.1", backlog=512):
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sock.bind((host, port))
+        self.sock.listen(backlog)
+        self.accepted = []
+
+    def accept(self, timeout=10):
+        self.sock.settimeout(timeout)
+        sock, _ = self.sock.accept()
+        sock.settimeout(timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.accepted.append(sock)
+        return sock
+
+    def accept_login(self, token=None, timeout=10, ack=ACK_OK, send_ack=True):
+        """Accepts until a control hello comes, then answers it. Returns (socket, session key).
+
+        Late data channels of an earlier session are closed on the way."""
+        deadline = time.monotonic() + timeout
+        while True:
+            sock = self.accept(max(0.1, deadline - time.monotonic()))
+            try:
+                first = recv_exact(sock, HELLO_SIZE)
+            except (EOFError, OSError):
+                continue
+            if first[:4] == u32(TAG_CONTROL):
+                break
+            reset(sock)
+        nonce = os.urandom(32)
+        sock.sendall(server_hello(nonce))
+        key = recv_exact(sock, AUTH_SIZE)
+        if token is not None and key != auth(token, nonce):
+            raise ValueError("the client's auth digest is wrong")
+        if send_ack:
+            sock.sendall(u32(ack))
+        return sock, key
+
+    def accept_data(self, key, timeout=10):
+        sock = self.accept(timeout)
+        got = recv_exact(sock, HELLO_SIZE)
+        if got != data_hello(key):
+            raise ValueError(f"not a data channel hello of this session: {got.hex()}")
+        return sock
+
+    def close(self):
+        for sock in self.accepted:
+            reset(sock)
+        self.sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

@@ -1,0 +1,482 @@
+"""The process as its operator sees it: exit codes, messages, log, limits, counters.
+
+Covers src/app/main.c and its neighbours, which no unit test starts.
+"""
+
+import json
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import (
+    BINARIES, OURS, SANITIZED, TOKEN, Process, free_port, is_listening, render, scaled, wait_until,
+    within,
+)
+from protocol import connect, recv_exact
+from services import Echo, Source, ping
+
+pytestmark = pytest.mark.ours
+
+SECRET = "s3cr3t-canary-91d7"
+
+
+def run(*argv, timeout=5, env=None, **kwargs):
+    """A run that is to end by itself: (exit code, stdout, stderr)."""
+    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=1", **(env or {}))
+    result = subprocess.run([BINARIES[OURS], *argv], capture_output=True, text=True, cwd="/",
+                            timeout=within(timeout), env=environment, stdin=subprocess.DEVNULL,
+                            **kwargs)
+    assert not harness.SANITIZER_REPORT.search(result.stderr), result.stderr
+    return result.returncode, result.stdout, result.stderr
+
+
+def write(path, text):
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def server_text(port, **more):
+    options = dict({"bind_addr": f"127.0.0.1:{port}", "default_token": TOKEN}, **more)
+    return render(OURS, "server", options, {"s": {"bind_addr": f"127.0.0.1:{free_port()}"}})
+
+
+# --- arguments and configuration ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [
+    [], ["--no-such-option"], ["--server"], ["--check"], ["one.ini", "two.ini"],
+], ids=" ".join)
+def test_usage_errors(argv):
+    code, out, err = run(*argv)
+    assert code == 2
+    assert out == "" and err.strip()
+
+
+def test_version():
+    code, out, err = run("--version")
+    assert code == 0
+    assert re.match(r"rathole-uring \d+\.\d+", out), out
+    assert err == ""
+
+
+def test_help_is_no_error():
+    code, out, _ = run("--help")
+    assert code == 0 and "--check" in out and "--server" in out
+
+
+@pytest.mark.parametrize("argv", [["--server"], ["--check"], ["-c"]], ids=" ".join)
+def test_missing_file(tmp_path, argv):
+    code, _, err = run(*argv, tmp_path / "none.ini")
+    assert code == 1
+    assert "none.ini" in err and "No such file" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+BAD_CONFIG = """\
+[server]
+bind_addr = 127.0.0.1:2333
+default_token = {secret}
+no_such_key = 1
+
+[server.services.ssh]
+bind_addr = "22"
+
+[server.services.web]
+type = sctp
+bind_addr = 127.0.0.1:8080
+"""
+
+
+@pytest.mark.parametrize("argv", [["--server"], ["--check"]], ids=" ".join)
+def test_bad_configuration(tmp_path, argv):
+    """All errors of a file, each with file, line, key, and what was expected."""
+    path = write(tmp_path / "bad.ini", BAD_CONFIG.format(secret=SECRET))
+    code, _, err = run(*argv, path)
+    assert code == 1
+    lines = err.strip().splitlines()
+    assert any(re.search(rf"{path}:4: .*no_such_key", line) for line in lines), err
+    assert any(re.search(rf'{path}:7: server\.services\.ssh\.bind_addr: .*host:port.*"22"', line)
+               for line in lines), err
+    assert any(re.search(rf"{path}:10: .*type.*sctp", line) for line in lines), err
+    assert SECRET not in err
+
+
+def test_empty_configuration(tmp_path):
+    code, _, err = run("--server", write(tmp_path / "empty.ini", ""))
+    assert code == 1 and "server" in err
+
+
+def test_role_that_the_file_does_not_have(tmp_path):
+    code, _, err = run("--client", write(tmp_path / "server.ini", server_text(free_port())))
+    assert code == 1 and "client" in err
+
+
+def test_check_accepts_a_good_file(tmp_path):
+    path = write(tmp_path / "good.ini", server_text(free_port()))
+    code, _, err = run("--check", path)
+    assert (code, "error" in err.lower()) == (0, False), err
+
+
+def test_check_warns_of_a_readable_secret(tmp_path):
+    path = write(tmp_path / "open.ini", server_text(free_port()))
+    path.chmod(0o644)
+    code, out, err = run("--check", path)
+    assert code == 0
+    assert re.search(r"read", out + err, re.I), "no word about who can read the token"
+    assert TOKEN not in out + err
+
+
+def test_check_does_not_bind(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        path = write(tmp_path / "good.ini", server_text(holder.getsockname()[1]))
+        assert run("--check", path)[0] == 0
+
+
+def test_rathole_file_is_read_as_it_stands(tunnel, service):
+    """TOML as rathole takes it, indentation and quotes included."""
+    local = service(Echo)
+    t = tunnel({"echo": local.port}, start=False)
+    t.server = t.spawn("server", text=f"""\
+# a rathole file
+[server]
+  bind_addr = "127.0.0.1:{t.control_port}"   # tunnel
+  default_token = "{TOKEN}"
+
+  [server.transport]
+  type = "tcp"
+
+  [server.transport.tcp]
+  nodelay = true
+  keepalive_secs = 20
+
+  [server.services.echo]
+  type = "tcp"
+  bind_addr = "127.0.0.1:{t.port()}"
+""")
+    t.client = t.spawn("client", text=f"""\
+[client]
+remote_addr = "127.0.0.1:{t.control_port}"
+default_token = '{TOKEN}'
+
+[client.services.echo]
+local_addr = "127.0.0.1:{local.port}"
+nodelay = true
+""")
+    t.wait_ready()
+    ping(t.port())
+
+
+# --- start --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["control port", "visitor port"])
+def test_port_in_use(ours, tmp_path, what):
+    """Exit 1 within 2 s, one line that names the address."""
+    text = server_text(free_port())
+    ports = [int(port) for port in re.findall(r"bind_addr = 127\.0\.0\.1:(\d+)", text)]
+    port = ports[0] if what == "control port" else ports[1]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        start = time.monotonic()
+        process = ours("--server", write(tmp_path / "server.ini", text))
+        assert process.wait(within(4)) == 1
+        assert time.monotonic() - start < within(2)
+    errors = [line for line in process.log().splitlines() if f"127.0.0.1:{port}" in line]
+    assert len(errors) == 1 and re.search(r"in use", errors[0], re.I), process.log()
+
+
+def test_second_instance_is_refused(tunnel, service, ours, tmp_path):
+    """SO_REUSEPORT must not let two servers share a port silently."""
+    t = tunnel({"echo": service(Echo).port})
+    second = ours("--server", write(tmp_path / "second.ini", t.config("server")))
+    assert second.wait(within(4)) == 1
+    assert "in use" in second.log().lower()
+    for _ in range(20):
+        ping(t.port())
+
+
+def test_two_services_with_one_address(tmp_path):
+    port = free_port()
+    path = write(tmp_path / "twice.ini", render(
+        OURS, "server", {"bind_addr": f"127.0.0.1:{free_port()}", "default_token": TOKEN},
+        {"a": {"bind_addr": f"127.0.0.1:{port}"}, "b": {"bind_addr": f"127.0.0.1:{port}"}}))
+    code, _, err = run("--server", path)
+    assert code == 1 and f"127.0.0.1:{port}" in err
+
+
+@pytest.fixture
+def nobody():
+    """A directory and a copy of the program that the user nobody can use."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    user = pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory(prefix="e2e-nobody-") as name:
+        directory = pathlib.Path(name)
+        program = directory / "rathole-uring"
+        shutil.copy(BINARIES[OURS], program)
+        program.chmod(0o755)
+        os.chown(directory, user, user)
+        yield user, directory, program
+
+
+@pytest.mark.parametrize("memlock_kib", [8192, 64])
+@pytest.mark.parametrize("workers", [1, 8])
+def test_as_somebody_without_rights(nobody, processes, memlock_kib, workers):
+    """Rings count against RLIMIT_MEMLOCK, for everybody but root: it starts, again and again, or
+    it says in one line why not."""
+    user, directory, program = nobody
+    port = free_port()
+    config = directory / "server.ini"
+    config.write_text(server_text(port, threads=workers))
+    os.chown(config, user, user)
+    for attempt in range(4):
+        process = Process([program, "--server", config], directory / f"{attempt}.log", user=user,
+                          memlock=memlock_kib << 10)
+        processes(process, "as nobody")
+        wait_until(lambda: is_listening(port) or not process.alive(), within(5), "start or end")
+        if memlock_kib >= 8192:
+            assert process.alive(), process.log()
+        if process.alive():
+            assert os.stat(f"/proc/{process.pid}").st_uid in (user, 0)
+            # Killed and started again at once: the dying rings are still charged.
+            process.kill9()
+        else:
+            assert process.wait(1) == 1
+            lines = [line for line in process.log().splitlines()
+                     if re.search(r"memlock|locked memory", line, re.I)]
+            assert len(lines) == 1, process.log()
+        assert process.verdict() is None
+
+
+# --- log ----------------------------------------------------------------------------------------
+
+
+def test_secrets_are_never_shown(tunnel, service):
+    """Not in the log at its most talkative, not in the argument list, not in the environment's
+    echo; neither with the right token nor with a wrong one."""
+    t = tunnel({"echo": service(Echo).port, "bad": 1}, start=False, token=SECRET,
+               server_options={"log_level": "trace"}, client_options={"log_level": "trace"},
+               service_options={"bad": {"token": SECRET + "-other"}})
+    t.start_server()
+    t.start_client()
+    t.wait_ready(names=["echo"])
+    ping(t.port())
+    time.sleep(1)
+    t.client.signal(signal.SIGUSR1)
+    t.server.signal(signal.SIGUSR1)
+    time.sleep(0.3)
+    for process in (t.server, t.client):
+        assert process.log(), "nothing was logged"
+        assert SECRET not in process.log()
+        assert SECRET not in pathlib.Path(f"/proc/{process.pid}/cmdline").read_text()
+
+
+def test_json_log(tunnel, service):
+    """Every line is one object with a level and a message."""
+    t = tunnel({"echo": service(Echo).port}, server_options={"log_format": "json",
+                                                             "log_level": "debug"},
+               client_options={"log_format": "json", "log_level": "debug"})
+    ping(t.port())
+    t.server.signal(signal.SIGUSR1)
+    time.sleep(0.3)
+    for process in (t.server, t.client):
+        lines = process.log().splitlines()
+        assert lines
+        for line in lines:
+            row = json.loads(line)
+            assert {"level"} <= set(row), line
+
+
+def test_log_level(tunnel, service):
+    """error says nothing of a day without errors; the environment overrides the file."""
+    t = tunnel({"echo": service(Echo).port}, server_options={"log_level": "error"},
+               client_options={"log_level": "error"})
+    ping(t.port())
+    assert t.server.log() == "" and t.client.log() == ""
+    t.stop()
+    t2 = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "error"})
+    t2.start_server(env={"RATHOLE_URING_LOG": "debug"})
+    assert t2.server.log() != ""
+
+
+def test_log_to_a_full_pipe_does_not_stop_forwarding(tunnel, service):
+    """Nobody reads the log: lines are dropped, bytes are not."""
+    t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "trace"},
+               client_options={"log_level": "trace"})
+    readers = []
+    try:
+        ends = []
+        for role in ("server", "client"):
+            reader, writer = os.pipe()
+            readers.append(reader)
+            ends.append(writer)
+            setattr(t, role, t.spawn(role, stderr=writer, stdout=writer))
+        for writer in ends:
+            os.close(writer)
+        t.wait_ready()
+        for n in range(scaled(400, 200)):
+            ping(t.port(), b"x" * (n % 1000 + 1))
+        # Is it full indeed? Else this test said nothing.
+        for reader in readers:
+            os.set_blocking(reader, False)
+            filled = 0
+            while True:
+                try:
+                    part = os.read(reader, 65536)
+                except BlockingIOError:
+                    break
+                filled += len(part)
+                if not part or filled >= 60000:
+                    break
+            assert filled >= 60000, f"only {filled} bytes of log in the pipe"
+        ping(t.port())
+    finally:
+        for reader in readers:
+            os.close(reader)
+
+
+def test_log_reader_that_has_gone(tunnel, service):
+    """EPIPE on the log is no reason to die."""
+    t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "trace"})
+    reader, writer = os.pipe()
+    t.server = t.spawn("server", stderr=writer, stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    t.start_client()
+    t.wait_ready()
+    for _ in range(10):
+        ping(t.port())
+    assert t.server.alive()
+
+
+# --- counters -----------------------------------------------------------------------------------
+
+
+def test_counters_on_sigusr1(tunnel, service, threads):
+    """One line per worker; the sums are what happened."""
+    t = tunnel({"echo": service(Echo).port}, threads=threads)
+    for _ in range(12):
+        ping(t.port(), b"x" * 1000)
+    wait_until(lambda: t.server.metric("relays_clean") == 12, within(5),
+               lambda: f"12 clean relays: {t.server.metrics()}")
+    workers = t.server.metrics()
+    assert len(workers) == threads
+    assert t.server.metric("visitors_accepted") == 12
+    assert t.server.metric("relays_started") == 12
+    assert t.server.metric("logins") == 1
+    assert sum(t.server.metric(name) for name in
+               ("bytes_copied", "bytes_bulk_copied", "bytes_spliced")) >= 24000
+    assert len(t.client.metrics()) == threads
+    for process in (t.server, t.client):
+        for name in ("cq_overflows", "out_of_memory", "relays_aborted"):
+            assert process.metric(name) == 0, process.metrics()
+
+
+def moved(worker):
+    return sum(worker.get(name, 0)
+               for name in ("bytes_copied", "bytes_bulk_copied", "bytes_spliced"))
+
+
+def test_two_bulk_streams_use_two_workers(tunnel, service):
+    """However the kernel hashed the two visitors."""
+    t = tunnel({"source": service(Source).port}, threads=2)
+    for attempt in range(4):
+        stop = threading.Event()
+
+        def drain():
+            with connect(t.port("source")) as visitor:
+                while not stop.is_set() and visitor.recv(1 << 20):
+                    pass
+
+        threads = []
+        for _ in range(2):
+            threads.append(threading.Thread(target=drain))
+            threads[-1].start()
+            time.sleep(0.5)
+        before = (t.server.metrics(), t.client.metrics())
+        time.sleep(1)
+        after = (t.server.metrics(), t.client.metrics())
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for old, new, process in zip(before, after, (t.server, t.client)):
+            shares = [moved(b) - moved(a) for a, b in zip(old, new)]
+            assert min(shares) > 0.15 * max(shares) > 0, f"{process.name}, {attempt}: {shares}"
+        time.sleep(0.5)
+
+
+def test_big_transfers_are_spliced(tunnel, service):
+    """Bulk leaves the copying path; small requests stay on it."""
+    t = tunnel({"source": service(Source).port, "echo": service(Echo).port})
+    for _ in range(5):
+        ping(t.port())
+    assert t.server.metric("bytes_copied") > 0
+    # Sinks that keep up are served by large copies, sinks that do not by splice: a slow reader.
+    with connect(t.port("source")) as visitor:
+        visitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        got, deadline = 0, time.monotonic() + 2
+        while time.monotonic() < deadline:
+            got += len(visitor.recv(1 << 16))
+            if got % (1 << 22) < (1 << 16):
+                time.sleep(0.005)
+    assert t.server.metric("bytes_spliced") + t.server.metric("bytes_bulk_copied") > got // 2
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's memory is its own")
+def test_idle_memory(tunnel, service):
+    """Two workers, nothing going on: 4 MiB."""
+    t = tunnel({"echo": service(Echo).port}, threads=2)
+    time.sleep(0.5)
+    for process in (t.server, t.client):
+        assert process.rss_kib() <= 4096, f"{process.name}: {process.rss_kib()} KiB"
+
+
+def test_idle_process_sleeps(tunnel, service, threads):
+    """No timer keeps an idle tunnel awake."""
+    t = tunnel({"echo": service(Echo).port}, threads=threads)
+    ping(t.port())
+    time.sleep(0.5)
+    before = (t.server.cpu_seconds(), t.client.cpu_seconds())
+    time.sleep(2)
+    assert t.server.cpu_seconds() - before[0] <= 0.03 * harness.SLOW
+    assert t.client.cpu_seconds() - before[1] <= 0.03 * harness.SLOW
+
+
+def test_no_descriptor_is_inherited(tunnel, service):
+    """Everything but stdin, stdout, stderr is closed on exec."""
+    t = tunnel({"echo": service(Echo).port})
+    ping(t.port())
+    for process in (t.server, t.client):
+        for fd in os.listdir(f"/proc/{process.pid}/fd"):
+            if int(fd) <= 2:
+                continue
+            info = pathlib.Path(f"/proc/{process.pid}/fdinfo/{fd}").read_text()
+            flags = int(re.search(r"flags:\s+(\d+)", info).group(1), 8)
+            target = os.readlink(f"/proc/{process.pid}/fd/{fd}")
+            assert flags & os.O_CLOEXEC, f"{process.name}: fd {fd} ({target}) is left open on exec"
+
+
+def test_one_visitor_reads_what_another_sends_nothing_of(tunnel, service):
+    """Two visitors at once never see each other's bytes, not even on one worker."""
+    t = tunnel({"echo": service(Echo).port}, threads=1)
+    with connect(t.port()) as one, connect(t.port()) as two:
+        for n in range(200):
+            one.sendall(b"one%5d" % n)
+            two.sendall(b"two%5d" % n)
+            assert recv_exact(two, 8) == b"two%5d" % n
+            assert recv_exact(one, 8) == b"one%5d" % n

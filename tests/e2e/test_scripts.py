@@ -1,0 +1,151 @@
+"""The checks of the tree can fail: each is shown a small tree with a violation in it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
+CLEAN = "/* Adds. */\nint add(int a, int b)\n{\n    return a + b;\n}\n"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree that passes both checks."""
+    files = {
+        "include/base/sum.h": "#pragma once\nint add(int a, int b);\n",
+        "src/base/sum.c": '#include "base/sum.h"\n' + CLEAN,
+        "tests/base/test_sum.c": '#include "base/sum.h"\n',
+        "src/net/stream.c": '#include "base/sum.h"\n#include "io/loop.h"\n#include <poll.h>\n',
+        "include/io/loop.h": "#pragma once\n",
+        "tests/net/test_stream.c": "",
+        "scripts/hello": "echo hello\n",
+    }
+    for name, text in files.items():
+        write(tmp_path, name, text)
+    return tmp_path
+
+
+def write(root, name, text):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def run(script, root):
+    result = subprocess.run([sys.executable, SCRIPTS / script, "--root", root],
+                            capture_output=True, text=True)
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("script", ["check_layers", "check_style"])
+def test_clean_tree_passes(tree, script):
+    assert run(script, tree)[0] == 0
+
+
+@pytest.mark.parametrize("script", ["check_layers", "check_style"])
+def test_empty_tree_fails(tmp_path, script):
+    assert run(script, tmp_path)[0] != 0
+
+
+@pytest.mark.parametrize("name, text, complaint", [
+    ("src/base/x.c", '#include "io/loop.h"\n', "higher layer"),
+    ("src/io/x.c", '#include "config/config.h"\n', "sibling"),
+    ("include/proto/x.h", '#include "net/relay.h"\n', "higher layer"),
+    ("src/net/x.c", '#include <liburing.h>\n', "belongs to io/"),
+    ("src/proto/x.c", '#include <sodium.h>\n', "belongs to crypto/"),
+    ("src/app/x.c", '#  include <ini.h>\n', "belongs to config/"),
+    ("src/app/x.c", '#include "net/relay_priv.h"\n', "private to net/"),
+    ("src/app/x.c", '#include "../net/relay.h"\n', "not beside|reaches into"),
+    ("src/other/x.c", '#include "base/sum.h"\n', "is no layer"),
+])
+def test_layer_violations(tree, name, text, complaint):
+    write(tree, name, text)
+    code, output = run("check_layers", tree)
+    assert code == 1
+    assert any(part in output for part in complaint.split("|")), output
+
+
+LONG = "int f(void)\n{\n" + "    f();\n" * 68 + "}\n"
+
+
+@pytest.mark.parametrize("text, complaint", [
+    (LONG, "function of 71 lines"),
+    ("int x;\n" * 796, "801 lines in a file"),
+    ("int " + "x" * 97 + ";\n", "102 columns"),
+    ("    n = atoi(text);\n", "atoi() is banned"),
+    ("    strcpy(a, b);\n", "strcpy() is banned"),
+    ("    sprintf (a, b);\n", "sprintf() is banned"),
+    ("    signal(1, f);\n", "signal() is banned"),
+    ("    if (memcmp(token, other, 32))\n", "leaks time"),
+    ("    io_uring_prep_splice(sqe);\n", "splice(2)"),
+    ("    /* TO" "DO: later */\n", "unfinished"),
+    ("int x; \n", "white space"),
+], ids=lambda value: value if "\n" not in value else "")
+def test_style_violations(tree, text, complaint):
+    write(tree, "src/base/sum.c", CLEAN + text)
+    code, output = run("check_style", tree)
+    assert code == 1
+    assert complaint in output
+
+
+@pytest.mark.parametrize("text", [
+    LONG.replace("    f();\n", "", 1),
+    "    /* atoi() would be wrong here */\n",
+    '    log("strcpy(a, b)");\n',
+    "    memcmp(token, other, 32); /* style: a public value */\n",
+    "    snprintf(a, 1, b);\n",
+    "    x->signal(1);\n",
+], ids=["70-lines", "comment", "string", "excused", "snprintf", "member"])
+def test_style_accepts(tree, text):
+    write(tree, "src/base/sum.c", CLEAN + text)
+    code, output = run("check_style", tree)
+    assert code == 0, output
+
+
+def test_unfinished_word_in_a_script(tree):
+    write(tree, "scripts/hello", "# FIX" "ME\n")
+    assert run("check_style", tree)[0] == 1
+
+
+def test_source_without_tests(tree):
+    write(tree, "src/base/orphan.c", CLEAN)
+    code, output = run("check_style", tree)
+    assert code == 1 and "src/base/orphan.c: no tests" in output
+    write(tree, "tests/base/test_others.c", "/* covers src/base/orphan.c */\n")
+    assert run("check_style", tree)[0] == 0
+
+
+def test_count_tests(tmp_path):
+    rows = [
+        {"name": "a / unit1", "result": "OK", "returncode": 0,
+         "stderr": "[====] Synthesis: Tested: 9 | Passing: 7 | Failing: 1 | Crashing: 1 \n"},
+        {"name": "plain", "result": "OK", "returncode": 0},
+        {"name": "bad", "result": "FAIL", "returncode": 1, "stdout": "boom"},
+        {"name": "slow", "result": "TIMEOUT", "returncode": -9},
+        {"name": "none", "result": "SKIP", "returncode": 77},
+        {"name": "b / py", "result": "OK", "returncode": 0},
+        {"name": "killed", "result": "TIMEOUT", "returncode": -9},
+    ]
+    log = tmp_path / "log.json"
+    log.write_text("\n".join(json.dumps(row) for row in rows))
+    junit = tmp_path / "junit"
+    junit.mkdir()
+    case = '<testcase classname="c" name="%s">%s</testcase>'
+    (junit / "py.xml").write_text(
+        "<testsuites><testsuite>" + case % ("one", "") + case % ("two", "<failure message='m'/>")
+        + case % ("three", "<skipped message='why'/>") + case % ("four", "<error message='e'/>")
+        + "</testsuite></testsuites>")
+    (junit / "killed.xml").write_text("<testsuites><testsuite/></testsuites>")
+    result = subprocess.run([sys.executable, SCRIPTS / "count_tests", log, junit],
+                            capture_output=True, text=True)
+    assert result.stdout.split() == ["9", "7", "2"]
+    assert "FAILED bad" in result.stderr and "SKIPPED py: 1 cases: why" in result.stderr
+
+
+def test_count_tests_without_a_run(tmp_path):
+    result = subprocess.run([sys.executable, SCRIPTS / "count_tests", tmp_path / "none.json"],
+                            capture_output=True, text=True)
+    assert result.stdout.split() == ["0", "1", "0"]

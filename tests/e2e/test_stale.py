@@ -1,0 +1,476 @@
+"""Stale channels and the pool: our server against a client that is played here.
+
+A channel that died while parked, or right after it was chosen, must cost no visitor.
+"""
+
+import collections
+import contextlib
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from harness import TOKEN, is_listening, scaled, wait_until, within
+from protocol import (
+    CMD_CREATE_DATA_CHANNEL, DATA_CMD_FORWARD_TCP, Session, connect, how_closed, recv_exact, reset,
+    u32,
+)
+
+pytestmark = pytest.mark.ours
+
+START = u32(DATA_CMD_FORWARD_TCP)
+POOL_AT_LOGIN = 8
+POOL_MAX = 256
+
+
+@pytest.fixture
+def server(tunnel):
+    """make(options) -> a Tunnel whose server runs and whose client is ours to play."""
+
+    def make(threads=1, names=("s",), **options):
+        t = tunnel({name: None for name in names}, start=False, threads=threads,
+                   server_options=options)
+        t.start_server()
+        return t
+
+    return make
+
+
+@contextlib.contextmanager
+def login(t, service="s"):
+    with Session(t.control_port, service, TOKEN) as session:
+        wait_until(lambda: is_listening(t.port(service)), within(3), "the service port")
+        yield session
+
+
+def started(channel, want=b"", timeout=5):
+    """Reads StartForwardTcp and then `want` from a data channel."""
+    channel.settimeout(within(timeout))
+    assert recv_exact(channel, 4) == START
+    if want:
+        assert recv_exact(channel, len(want)) == want
+
+
+def finish(channel, visitor, answer=b"answer"):
+    """The channel's side answers; the visitor reads it; both end cleanly."""
+    channel.sendall(answer)
+    visitor.settimeout(within(5))
+    assert recv_exact(visitor, len(answer)) == answer
+    visitor.shutdown(socket.SHUT_WR)
+    assert how_closed(channel, within(5)) == ("fin", b"")
+    channel.close()
+    assert how_closed(visitor, within(5)) == ("fin", b"")
+
+
+def test_a_played_client_works(server):
+    """The baseline of this file: login, pool, a visitor through a played channel."""
+    t = server()
+    with login(t) as session:
+        assert session.count_requests() == POOL_AT_LOGIN
+        channel = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            started(channel, b"question")
+            finish(channel, visitor)
+        # One visitor, one more channel asked for.
+        assert session.count_requests() >= 1
+
+
+def test_bytes_before_the_command_are_the_first_for_the_visitor(server):
+    t = server()
+    with login(t) as session:
+        channel = session.open_channel(early=b"220 early\r\n")
+        time.sleep(0.2)
+        with connect(t.port("s")) as visitor:
+            visitor.settimeout(within(5))
+            assert recv_exact(visitor, 11) == b"220 early\r\n"
+            started(channel)
+            visitor.sendall(b"more")
+            assert recv_exact(channel, 4) == b"more"
+            finish(channel, visitor)
+
+
+def test_channels_are_used_in_the_order_they_came(server):
+    t = server()
+    with login(t) as session:
+        channels = []
+        for _ in range(4):
+            channels.append(session.open_channel())
+            time.sleep(0.1)
+        for channel in channels:
+            with connect(t.port("s")) as visitor:
+                visitor.sendall(b"next")
+                started(channel, b"next")
+                finish(channel, visitor)
+
+
+@pytest.mark.parametrize("end", ["fin", "rst"])
+@pytest.mark.parametrize("stale", [1, 8])
+def test_parked_channel_that_has_ended_is_skipped(server, end, stale):
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        channels = [session.open_channel() for _ in range(stale)]
+        time.sleep(0.2)
+        for channel in channels:
+            channel.close() if end == "fin" else reset(channel)
+        time.sleep(0.2)
+        good = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            started(good, b"question")
+            finish(good, visitor)
+        # What was lost is asked for again.
+        assert session.count_requests() >= stale
+
+
+def test_visitor_waits_when_all_parked_channels_are_stale(server):
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        channels = [session.open_channel() for _ in range(8)]
+        time.sleep(0.2)
+        for channel in channels:
+            channel.close()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            assert session.command(within(3)) == CMD_CREATE_DATA_CHANNEL
+            good = session.open_channel()
+            started(good, b"question")
+            finish(good, visitor)
+
+
+@pytest.mark.parametrize("question", [b"", b"question", b"q" * 16000], ids=["none", "small", "16k"])
+def test_reset_after_the_command_rebinds_the_visitor(server, question):
+    """Twice a channel resets before its first byte back; the third serves, and sees all bytes."""
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        channels = []
+        for _ in range(3):
+            channels.append(session.open_channel())
+            time.sleep(0.1)
+        with connect(t.port("s")) as visitor:
+            if question:
+                visitor.sendall(question)
+            for channel in channels[:2]:
+                started(channel, question)
+                reset(channel)
+            started(channels[2], question)
+            finish(channels[2], visitor)
+        assert t.server.metric("visitors_rebound") == 2
+
+
+def test_third_reset_is_the_visitors_end(server):
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        channels = []
+        for _ in range(4):
+            channels.append(session.open_channel())
+            time.sleep(0.1)
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            for channel in channels[:3]:
+                started(channel, b"question")
+                reset(channel)
+            assert how_closed(visitor, within(3)) == ("rst", b"")
+        assert how_closed(channels[3], 0.3) == ("open", b""), "a fourth channel was used up"
+
+
+def test_no_rebind_after_the_first_byte_back(server):
+    t = server()
+    with login(t) as session:
+        channel, spare = session.open_channel(), None
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            started(channel, b"question")
+            channel.sendall(b"a")
+            visitor.settimeout(within(3))
+            assert recv_exact(visitor, 1) == b"a"
+            spare = session.open_channel()
+            reset(channel)
+            assert how_closed(visitor, within(3)) == ("rst", b"")
+        assert how_closed(spare, 0.5) == ("open", b""), "the visitor's bytes were sent twice"
+
+
+def test_end_of_stream_is_the_services_answer(server):
+    """A FIN right after the command is no stale channel: no second one is tried."""
+    t = server()
+    with login(t) as session:
+        channel = session.open_channel()
+        time.sleep(0.1)
+        spare = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            started(channel, b"question")
+            channel.shutdown(socket.SHUT_WR)
+            assert how_closed(visitor, within(3)) == ("fin", b"")
+        assert how_closed(spare, 0.5) == ("open", b"")
+
+
+@pytest.mark.slow
+def test_no_channel_within_ten_seconds(server):
+    """A client that never delivers: the visitor is closed, not left hanging, and it is counted."""
+    t = server()
+    with login(t) as session:
+        start = time.monotonic()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            how, data = how_closed(visitor, within(14))
+        took = time.monotonic() - start
+        assert how in ("fin", "rst") and data == b""
+        assert 9 < took < within(12), f"closed after {took:.1f} s"
+        assert t.server.metric("visitors_timed_out") == 1
+        assert session.count_requests() > POOL_AT_LOGIN, "nothing was asked for anew"
+        # The service itself is as good as before.
+        channel = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            started(channel)
+            finish(channel, visitor)
+
+
+@pytest.mark.parametrize("end", ["fin", "rst"])
+def test_end_of_the_control_channel_closes_the_service(server, end):
+    """The port refuses at once, parked channels are closed, waiting visitors too."""
+    t = server()
+    session = Session(t.control_port, "s", TOKEN)
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    channels = [session.open_channel() for _ in range(3)]
+    time.sleep(0.2)
+    with connect(t.port("s")) as active, connect(t.port("s")) as second:
+        active.sendall(b"active")
+        started(channels[0])
+        second.sendall(b"second")
+        started(channels[1])
+        session.control.close() if end == "fin" else reset(session.control)
+        wait_until(lambda: not is_listening(t.port("s")), within(1), "the port to refuse")
+        with pytest.raises(ConnectionRefusedError):
+            connect(t.port("s"))
+        assert how_closed(channels[2], within(2))[0] in ("fin", "rst")
+        # Open relays go on (protocol.md, 3.4): their two sockets have not ended.
+        channels[0].sendall(b"still here")
+        active.settimeout(within(3))
+        assert recv_exact(active, 10) == b"still here"
+    for channel in channels:
+        channel.close()
+
+
+def test_waiting_visitor_ends_with_the_control_channel(server):
+    t = server()
+    session = Session(t.control_port, "s", TOKEN)
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    with connect(t.port("s")) as visitor:
+        visitor.sendall(b"x")
+        time.sleep(0.3)
+        session.control.close()
+        assert how_closed(visitor, within(2))[0] in ("fin", "rst")
+
+
+def test_stray_byte_on_control_ends_the_session(server):
+    t = server()
+    session = Session(t.control_port, "s", TOKEN)
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    session.control.sendall(b"\0")
+    wait_until(lambda: not is_listening(t.port("s")), within(2), "the session to end")
+    session.close()
+
+
+def test_half_closed_control_ends_the_session(server):
+    t = server()
+    session = Session(t.control_port, "s", TOKEN)
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    session.control.shutdown(socket.SHUT_WR)
+    assert session_end(session) in ("fin", "rst")
+    wait_until(lambda: not is_listening(t.port("s")), within(2), "the session to end")
+    session.close()
+
+
+def session_end(session):
+    return how_closed(session.control, within(3))[0]
+
+
+def test_replacement_ends_the_old_session(server):
+    """The newest login wins; old parked channels and the old key are gone; active relays stay."""
+    t = server()
+    old = Session(t.control_port, "s", TOKEN)
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    active_channel = old.open_channel()
+    time.sleep(0.1)
+    parked = old.open_channel()
+    time.sleep(0.1)
+    with connect(t.port("s")) as active:
+        active.sendall(b"1")
+        started(active_channel, b"1")
+        with Session(t.control_port, "s", TOKEN) as new:
+            assert session_end(old) in ("fin", "rst")
+            assert how_closed(parked, within(3))[0] in ("fin", "rst")
+            late = old.open_channel()
+            assert how_closed(late, within(3))[0] in ("fin", "rst")
+            channel = new.open_channel()
+            with connect(t.port("s")) as visitor:
+                visitor.sendall(b"2")
+                started(channel, b"2")
+                finish(channel, visitor)
+            active_channel.sendall(b"3")
+            active.settimeout(within(3))
+            assert recv_exact(active, 1) == b"3"
+    old.close()
+
+
+def test_port_never_refuses_while_clients_replace_each_other(server):
+    t = server()
+    sessions = collections.deque([Session(t.control_port, "s", TOKEN)])
+    wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
+    refused = []
+    stop = threading.Event()
+
+    def knock():
+        while not stop.is_set():
+            try:
+                connect(t.port("s")).close()
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except OSError:
+                pass
+            time.sleep(0.001)
+
+    knocker = threading.Thread(target=knock)
+    knocker.start()
+    try:
+        for _ in range(scaled(50, 15)):
+            sessions.append(Session(t.control_port, "s", TOKEN))
+            time.sleep(0.01)
+            sessions.popleft().close()
+    finally:
+        stop.set()
+        knocker.join()
+    sessions[0].close()
+    assert not refused, f"{len(refused)} visitors were refused"
+
+
+class Player:
+    """Answers every request with a channel; echoes one line on each that gets a visitor."""
+
+    def __init__(self, session):
+        self.parked = 0
+        self.lock = threading.Lock()
+        self.requests = session.serve_requests(self.channel)
+
+    def channel(self, sock):
+        with self.lock:
+            self.parked += 1
+        try:
+            sock.settimeout(60)
+            first = recv_exact(sock, 4)
+        except (OSError, EOFError):
+            first = None
+        with self.lock:
+            self.parked -= 1
+        try:
+            if first == START:
+                while data := sock.recv(4096):
+                    sock.sendall(data)
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+
+def burst(t, count):
+    """count visitors at once, all answered, then all gone."""
+    visitors = []
+    for _ in range(count):
+        visitors.append(connect(t.port("s")))
+    for n, visitor in enumerate(visitors):
+        visitor.sendall(b"%4d" % n)
+    for n, visitor in enumerate(visitors):
+        visitor.settimeout(within(10))
+        assert recv_exact(visitor, 4) == b"%4d" % n
+        visitor.close()
+
+
+@pytest.mark.parametrize("visitors", [100])
+def test_pool_grows_with_a_burst(server, visitors):
+    """After a burst the same burst finds channels ready, and the pool keeps its bound."""
+    t = server(threads=2)
+    with login(t) as session:
+        player = Player(session)
+        wait_until(lambda: player.parked == POOL_AT_LOGIN, within(3), "the pool at login")
+        time.sleep(0.5)
+        assert player.requests.requests == POOL_AT_LOGIN, "more was asked for than upstream does"
+        burst(t, visitors)
+        wait_until(lambda: player.parked >= visitors, within(5),
+                   lambda: f"{player.parked} channels parked after a burst of {visitors}")
+        time.sleep(1)
+        assert player.parked <= POOL_MAX
+        # The same again, while the client opens nothing: what is parked serves them all.
+        player.requests.pause()
+        burst(t, visitors)
+
+
+@pytest.mark.time_limit(90)
+def test_pool_is_bounded(server):
+    """A burst beyond the largest pool is served, and no more than 256 stay parked."""
+    t = server(threads=2)
+    with login(t) as session:
+        player = Player(session)
+        for _ in range(2):
+            burst(t, 400)
+        time.sleep(2)
+        assert player.parked <= POOL_MAX, f"{player.parked} channels are parked"
+        burst(t, 50)
+
+
+def test_surplus_channels_are_closed(server):
+    """Channels that nobody asked for: some are welcome, a flood of them is not kept."""
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        before = t.server.settled_fds()
+        channels = []
+        refused = 0
+        for _ in range(700):
+            try:
+                channels.append(session.open_channel())
+            except OSError:
+                refused += 1
+        time.sleep(1)
+        assert t.server.fds() - before <= 512 + 64
+        with Session(t.control_port, "s", TOKEN):
+            pass
+        for channel in channels:
+            channel.close()
+        t.server.wait_fds(before + 8, within(5))
+
+
+def test_heartbeats_come_at_their_interval(server):
+    t = server(heartbeat_interval=1)
+    with login(t) as session:
+        session.count_requests(quiet=0.3)
+        start = time.monotonic()
+        beats = 0
+        while time.monotonic() - start < 3.5:
+            command = session.command(2)
+            assert command == 1, f"command {command}"
+            beats += 1
+            if beats == 3:
+                break
+        assert beats == 3 and time.monotonic() - start < within(3.6)
+
+
+def test_partial_data_hello_is_no_channel(server):
+    """The last byte of the key is missing: nothing is parked, the visitor gets the good one."""
+    t = server()
+    with login(t) as session:
+        half = connect(t.control_port)
+        half.sendall(struct.pack("<IB", 1, 1) + session.key[:-1])
+        time.sleep(0.2)
+        good = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            started(good, b"question")
+            finish(good, visitor)
+        half.close()
