@@ -15,8 +15,8 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "base/macros.h"
 #include "io/timer.h"
@@ -75,13 +75,11 @@ struct buffers *loop_buffers(const struct loop *loop);
 void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms);
 void loop_timer_stop(struct loop *loop, struct timer *timer);
 
-/* Ops. Buffers, addresses and messages stay valid until the callback. */
+/* Ops. Buffers stay valid until the callback. */
 
 /* Accepts connections, a callback for each, until an error or a cancel ends it (the op is idle
  * then: loop_op_is_idle inside the callback). Sockets come non-blocking and close-on-exec. */
 void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd);
-void loop_connect(struct loop *loop, struct loop_op *op, int fd, const struct sockaddr *addr,
-                  socklen_t len);
 void loop_recv(struct loop *loop, struct loop_op *op, int fd, void *buffer, size_t size);
 /* Receives into one of the loop's shared buffers, which the callback owns (buffers.h). -ENOBUFS:
  * none was free. poll_first: the socket is probably empty, so don't try before it is readable. */

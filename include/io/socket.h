@@ -27,8 +27,12 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms);
 /* The next close sends a reset instead of an end of stream. */
 void socket_set_abort(int fd);
 
-/* A socket for loop_connect: non-blocking, close-on-exec, options set. */
+/* A socket for socket_connect_now: non-blocking, close-on-exec, options set. */
 MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
+
+/* Begins or finishes connecting, without waiting: 0 = connected (as happens on this machine at
+ * once), -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
+MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
  * listening; accepted sockets inherit the options. The first is bound without SO_REUSEPORT, so a

@@ -111,6 +111,7 @@ struct relay_options {
     uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
     bool replay;              /* see above */
     bool ended[2];            /* flows that had ended when the relay was detached elsewhere */
+    bool quiet[2];            /* ends that have probably sent nothing yet: a hint */
 };
 
 /* pipe_budget_bytes: this worker's part of pipe_pool_budget_bytes. */

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/addr.h"
 #include "io/loop.h"
 
 struct stream;
@@ -47,11 +48,15 @@ struct stream {
 
 /* Takes fd over. */
 void stream_init(struct stream *stream, struct loop *loop, int fd, const struct stream_ops *ops);
-/* The first thing on a socket that is not connected yet; addr stays valid until `connected`. */
-void stream_connect(struct stream *stream, const struct sockaddr *addr, socklen_t len);
+/* The first thing on a socket that is not connected yet. `connected` may come from inside: over
+ * loopback a connection is made within the call. */
+void stream_connect(struct stream *stream, const struct addr *addr);
 void stream_read(struct stream *stream, void *buffer, size_t size);
+/* As stream_read, for bytes that are probably there by now: `read_done` may come from inside. */
+void stream_read_now(struct stream *stream, void *buffer, size_t size);
 /* At least one byte, at most size. */
 void stream_read_some(struct stream *stream, void *buffer, size_t size);
+/* Tries at once, so `write_done` may come from inside: whoever reads too starts the read first. */
 void stream_write(struct stream *stream, const void *data, size_t size);
 bool stream_is_writing(const struct stream *stream);
 bool stream_is_reading(const struct stream *stream);

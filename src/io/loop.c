@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,9 +79,9 @@ static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
 static int ring_restrict(struct io_uring *ring)
 {
     static const uint8_t ops[] = {
-        IORING_OP_NOP,   IORING_OP_ACCEPT,       IORING_OP_CONNECT,     IORING_OP_RECV,
-        IORING_OP_SEND,  IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT,
-        IORING_OP_CLOSE, IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,
+        IORING_OP_NOP,          IORING_OP_ACCEPT,      IORING_OP_RECV,    IORING_OP_SEND,
+        IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT, IORING_OP_CLOSE,
+        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,
     };
     struct io_uring_restriction rows[ARRAY_SIZE(ops) + 3];
     memset(rows, 0, sizeof(rows));
@@ -242,14 +243,6 @@ void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd)
 {
     struct io_uring_sqe *sqe = op_start(loop, op);
     io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    op_submit(sqe, op);
-}
-
-void loop_connect(struct loop *loop, struct loop_op *op, int fd, const struct sockaddr *addr,
-                  socklen_t len)
-{
-    struct io_uring_sqe *sqe = op_start(loop, op);
-    io_uring_prep_connect(sqe, fd, addr, len);
     op_submit(sqe, op);
 }
 

@@ -61,6 +61,18 @@ int socket_for_dialing(const struct addr *to, const struct socket_options *optio
     return fd;
 }
 
+int socket_connect_now(int fd, const struct addr *to)
+{
+    if (connect(fd, &to->any, to->len) == 0)
+        return 0;
+    if (errno != EINPROGRESS)
+        return -errno;
+    /* Over loopback the answer is here already, but a connect that must not wait does not look. */
+    if (connect(fd, &to->any, to->len) == 0)
+        return 0;
+    return errno == EALREADY || errno == EINTR ? -EINPROGRESS : -errno;
+}
+
 /* ---- listeners ---- */
 
 static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,

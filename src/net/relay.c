@@ -172,7 +172,8 @@ static int flow_flush(struct relay_flow *flow)
     return sent == -EINTR ? -EAGAIN : (int)sent;
 }
 
-/* Watches an end that nothing is read from, for a reset. */
+/* Watches an end that nothing is read from, for a reset. Not one whose end of stream has been read:
+ * the ring's polls always include POLLRDHUP, and it would fire at once. */
 static void relay_watch(struct relay *relay, unsigned int end)
 {
     if (!relay->watched[end] && loop_op_is_idle(&relay->hangup_op[end]))
@@ -206,7 +207,8 @@ static void flow_block(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     loop_poll(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
-    relay_watch(relay, flow->index);
+    if (!flow->eof)
+        relay_watch(relay, flow->index);
 }
 
 static void flow_writable(struct loop_op *op, int res, uint32_t flags)
@@ -231,7 +233,6 @@ static void flow_end(struct relay_flow *flow)
         return;
     }
     socket_shutdown_send(flow_sink(flow));
-    relay_watch(relay, flow->index);
 }
 
 void flow_input_ended(struct relay_flow *flow)
@@ -387,7 +388,7 @@ static void relay_ask_for_end1(struct relay *relay)
     relay_hold(relay);
     if (!relay->ops->end1_lost(relay))
         relay_close(relay, true);
-    else if (relay->state == RELAY_WAITING_END)
+    else if (relay->state == RELAY_WAITING_END && !relay->flow[0].eof)
         relay_watch(relay, 0);
     relay_unhold(relay);
 }
@@ -593,6 +594,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
         flow_init(&relay->flow[i], i, options->ended[i]);
+        relay->flow[i].poll_first = options->quiet[i];
         relay->fds[i] = options->fds[i];
         relay->watched[i] = false;
     }
@@ -617,9 +619,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
 
     relay_hold(relay);
     for (unsigned int i = 0; i < 2; i++) {
-        if (options->ended[i])
-            relay_watch(relay, i);
-        else if (i == 1 || options->prefix_len == 0)
+        if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
             flow_next(&relay->flow[i]);
     }
     if (!options->ended[0] && options->prefix_len > 0)

@@ -85,7 +85,7 @@ static void stream_connect_done(struct loop_op *op, int res, uint32_t flags)
         stream_join(stream);
         return;
     }
-    stream->ops->connected(stream, res);
+    stream->ops->connected(stream, res < 0 ? res : socket_take_error(stream->fd));
 }
 
 void stream_init(struct stream *stream, struct loop *loop, int fd, const struct stream_ops *ops)
@@ -98,11 +98,16 @@ void stream_init(struct stream *stream, struct loop *loop, int fd, const struct 
     loop_op_init(&stream->write_op, stream_write_done);
 }
 
-void stream_connect(struct stream *stream, const struct sockaddr *addr, socklen_t len)
+void stream_connect(struct stream *stream, const struct addr *addr)
 {
     assert(!stream->terminating && stream->ops->connected != NULL);
+    int result = socket_connect_now(stream->fd, addr);
+    if (result != -EINPROGRESS) {
+        stream->ops->connected(stream, result);
+        return;
+    }
     loop_op_init(&stream->write_op, stream_connect_done);
-    loop_connect(stream->loop, &stream->write_op, stream->fd, addr, len);
+    loop_poll(stream->loop, &stream->write_op, stream->fd, POLLOUT);
 }
 
 static void read_start(struct stream *stream, void *buffer, size_t size, bool exactly)
@@ -112,17 +117,34 @@ static void read_start(struct stream *stream, void *buffer, size_t size, bool ex
     stream->read_size = (uint32_t)size;
     stream->read_have = 0;
     stream->read_exactly = exactly;
-    read_more(stream);
 }
 
 void stream_read(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, true);
+    read_more(stream);
+}
+
+void stream_read_now(struct stream *stream, void *buffer, size_t size)
+{
+    read_start(stream, buffer, size, true);
+    ssize_t got = socket_recv_now(stream->fd, buffer, size);
+    if (got > 0)
+        stream->read_have = (uint32_t)got;
+    if (got == (ssize_t)size)
+        stream->ops->read_done(stream, (int)got);
+    else if (got == 0)
+        stream->ops->read_done(stream, ERR_EOF);
+    else if (got < 0 && got != -EAGAIN && got != -EINTR)
+        stream->ops->read_done(stream, (int)got);
+    else
+        read_more(stream);
 }
 
 void stream_read_some(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, false);
+    read_more(stream);
 }
 
 void stream_write(struct stream *stream, const void *data, size_t size)
@@ -131,6 +153,14 @@ void stream_write(struct stream *stream, const void *data, size_t size)
     stream->write_data = data;
     stream->write_size = (uint32_t)size;
     stream->write_sent = 0;
+    ssize_t sent = socket_send_now(stream->fd, data, size);
+    if (sent == -EAGAIN || sent == -EINTR)
+        sent = 0;
+    if (sent < 0 || (size_t)sent == size) {
+        stream->ops->write_done(stream, sent < 0 ? (int)sent : 0);
+        return;
+    }
+    stream->write_sent = (uint32_t)sent;
     write_more(stream);
 }
 

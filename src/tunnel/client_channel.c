@@ -230,6 +230,7 @@ static void channel_start_relay(struct client_channel *channel, const int fds[2]
         .fds = {fds[0], fds[1]},
         .idle_timeout_ms = channel->service->idle_timeout_ms,
         .ended = {ended[0], ended[1]},
+        .quiet = {false, true}, /* a service mostly waits for the request */
     };
     channel->state = CHANNEL_RELAYING;
     list_remove(&channel->node);
@@ -315,6 +316,9 @@ static void local_try_address(struct client_channel *channel)
     struct socket_options options = worker->channel_options;
     if (channel->service->nodelay != CONFIG_UNSET)
         options.nodelay = channel->service->nodelay == CONFIG_TRUE;
+    if (addr_is_loopback(addr))
+        options.keepalive_secs =
+            0; /* this machine can't vanish without a reset: three calls less */
     int fd = socket_for_dialing(addr, &options);
     if (fd < 0) {
         local_unavailable(channel, fd);
@@ -322,7 +326,7 @@ static void local_try_address(struct client_channel *channel)
     }
     stream_init(&channel->local, channel_loop(channel), fd, &local_stream_ops);
     channel->has_local = true;
-    stream_connect(&channel->local, &addr->any, addr->len);
+    stream_connect(&channel->local, addr);
 }
 
 static void local_resolved(void *asker, const struct resolver_answer *answer)
@@ -384,7 +388,6 @@ static void channel_stream_read_done(struct stream *stream, int result)
         channel_failed(channel, result);
         return;
     }
-    socket_set_user_timeout(channel->stream.fd, 0);
     local_begin(channel);
 }
 
@@ -410,8 +413,8 @@ static void channel_connected(struct stream *stream, int result)
         socket_set_nodelay(stream->fd, channel->service->nodelay == CONFIG_TRUE);
     channel->state = CHANNEL_PARKED;
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
-    stream_write(&channel->stream, channel->hello, sizeof(channel->hello));
     stream_read(&channel->stream, channel->command, sizeof(channel->command));
+    stream_write(&channel->stream, channel->hello, sizeof(channel->hello));
     metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
 }
 
@@ -426,9 +429,9 @@ static void channel_dial(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
     const struct addr *server = &channel->session->server;
-    struct socket_options options = worker->channel_options;
-    options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
-    int fd = socket_for_dialing(server, &options);
+    /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
+     * with it, in the same time, and a relay must not have it. */
+    int fd = socket_for_dialing(server, &worker->channel_options);
     if (fd < 0) {
         channel_retry(channel);
         return;
@@ -436,7 +439,7 @@ static void channel_dial(struct client_channel *channel)
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,
                      worker->client->config->connect_timeout_ms);
-    stream_connect(&channel->stream, &server->any, server->len);
+    stream_connect(&channel->stream, server);
 }
 
 static void channel_timer_expired(struct timer *timer)

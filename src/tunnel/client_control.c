@@ -248,8 +248,8 @@ static void control_act(struct client_control *control)
 {
     switch (control->action.type) {
     case CLIENT_ACTION_SEND:
-        stream_write(&control->stream, control->action.bytes, control->action.len);
         stream_read(&control->stream, control->in, client_fsm_wanted(&control->fsm));
+        stream_write(&control->stream, control->action.bytes, control->action.len);
         break;
     case CLIENT_ACTION_UP:
         control_up(control);
@@ -328,7 +328,7 @@ static void control_try_address(struct client_control *control)
     socket_set_nodelay(fd, true);
     step_timer(control, worker->client->config->connect_timeout_ms);
     stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
-    stream_connect(&control->stream, &addr->any, addr->len);
+    stream_connect(&control->stream, addr);
 }
 
 static void control_resolved(void *asker, const struct resolver_answer *answer)

@@ -162,8 +162,8 @@ static void login_act(struct server_login *login)
         login_find_service(login);
         break;
     case SERVER_ACTION_SEND:
-        stream_write(&login->stream, action->bytes, action->len);
         login_read(login);
+        stream_write(&login->stream, action->bytes, action->len);
         break;
     case SERVER_ACTION_LOGIN:
         login_become_control(login);
@@ -244,7 +244,8 @@ void server_login_begin(struct server_worker *worker, int fd)
     stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
     timer_init(&login->deadline, login_deadline_expired);
     loop_timer_start(tunnel->loop, &login->deadline, worker->server->config->handshake_timeout_ms);
-    login_read(login);
+    /* A client speaks first, and mostly before its connection is accepted. */
+    stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 
 void server_login_close_evicted(struct server_worker *worker)

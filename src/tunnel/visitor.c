@@ -256,6 +256,7 @@ static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool st
         .idle_timeout_ms = visitor->service->config->idle_timeout_ms,
         .replay = !started,
         .ended = {ended[0], ended[1]},
+        .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };
     /* It watched over the parked channel; on a relay it would also fire on a live peer that has
      * closed its window. */
