@@ -285,15 +285,15 @@ static const char *role_text(unsigned int roles)
 
 void config_print_options(FILE *out)
 {
-    (void)fputs("| key | unit | default | reload | meaning |\n|---|---|---|---|---|\n", out);
+    (void)fputs("| key | unit | default | meaning |\n|---|---|---|---|\n", out);
     for (size_t i = 0; i < option_count; i++) {
         const struct option *option = &options[i];
         const char *section = section_names[option->section];
         const char *fallback = option->default_text != NULL             ? option->default_text
                                : (option->flags & OPTION_REQUIRED) != 0 ? "required"
                                                                         : "";
-        (void)fprintf(out, "| `%s%s%s.%s` | %s | %s | %s | %s |\n", role_text(option->roles),
+        (void)fprintf(out, "| `%s%s%s.%s` | %s | %s | %s |\n", role_text(option->roles),
                       *section == '\0' ? "" : ".", section, option->key, option->unit, fallback,
-                      (option->flags & OPTION_RELOADABLE) != 0 ? "yes" : "", option->help);
+                      option->help);
     }
 }
