@@ -35,6 +35,8 @@ struct loop_op {
     loop_op_fn *done;
     uint16_t generation;
     uint8_t state; /* enum loop_op_state */
+    bool exact;    /* in flight by loop_poll_exact */
+    int exact_fd;
 };
 
 static inline void loop_op_init(struct loop_op *op, loop_op_fn *done)
@@ -42,6 +44,7 @@ static inline void loop_op_init(struct loop_op *op, loop_op_fn *done)
     /* The generation goes on counting in reused memory; that is its whole purpose. */
     op->done = done;
     op->state = LOOP_OP_IDLE;
+    op->exact = false;
 }
 
 static inline bool loop_op_is_idle(const struct loop_op *op)
@@ -80,6 +83,8 @@ void loop_timer_stop(struct loop *loop, struct timer *timer);
 /* Accepts connections, a callback for each, until an error or a cancel ends it (the op is idle
  * then: loop_op_is_idle inside the callback). Sockets come non-blocking and close-on-exec. */
 void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd);
+/* One connection, with one callback. */
+void loop_accept(struct loop *loop, struct loop_op *op, int fd);
 void loop_recv(struct loop *loop, struct loop_op *op, int fd, void *buffer, size_t size);
 /* Receives into one of the loop's shared buffers, which the callback owns (buffers.h). -ENOBUFS:
  * none was free. poll_first: the socket is probably empty, so don't try before it is readable. */
@@ -88,9 +93,12 @@ void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_f
 bool loop_flags_more_data(uint32_t flags);
 /* Sends, waiting for room. May still be short. */
 void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size);
-/* Completes once with the events that are ready (POLLIN, ...). events 0: errors and hang-ups alone.
- */
+/* Completes once with the events that are ready (POLLIN, ...), among which the ring always counts
+ * errors, hang-ups and POLLRDHUP. */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
+/* The same without POLLRDHUP, so that a socket whose peer has half-closed can be waited for; goes
+ * through an epoll set that the ring polls. At most one such op per descriptor. */
+void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 /* A callback for every wake-up of fd until cancelled. */
 void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 
@@ -99,6 +107,9 @@ void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t
 void loop_cancel(struct loop *loop, struct loop_op *op);
 /* Closes fd with the next submission. No callback: there is nothing to do about a failed close. */
 void loop_close_fd(struct loop *loop, int fd);
+
+/* Submits what the last turn has queued, when there will be no other. */
+void loop_flush(struct loop *loop);
 
 /* The share of time, of 1000, that the loop's thread lately worked or waited for a core. Any
  * thread. */

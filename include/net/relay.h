@@ -95,7 +95,9 @@ struct relay {
     uint8_t state;    /* enum relay_state */
     uint8_t loopback; /* 0 unknown, 1 no, 2 yes */
     bool may_replay;
-    bool watched[2]; /* hangup_op has fired without an error: it would fire again at once */
+    bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
+    bool watch_due;      /* the timer is to watch the ends that have */
+    bool watched[2];     /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
     uint8_t held; /* functions at work on both flows: it does not end before they are done */

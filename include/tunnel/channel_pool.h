@@ -70,16 +70,25 @@ enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
  * are wanted. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
                                  uint64_t now_ns, int *ret_fd, bool *ret_notify);
-/* A channel has arrived, or was not needed after all. Returns true and fills ret_waiter (a copy:
- * whose visitor is to get it) when a visitor waits; else it is parked, or, with ret_surplus, not
- * wanted and still the caller's. */
 struct pool_match {
     struct tunnel_worker *worker;
     struct pool_waiter *waiter;
     uint64_t visitor_id;
 };
-bool channel_pool_offer(struct channel_pool *pool, int fd, bool requested, uint64_t now_ns,
-                        struct pool_match *ret_match, bool *ret_surplus);
+
+/* How a channel comes to the pool. */
+struct pool_offer {
+    int fd;
+    bool requested; /* by us, from the client; otherwise a visitor of ours had no use for it */
+    bool may_park;  /* false: descriptors are scarce, so only for a visitor that waits */
+    uint64_t now_ns;
+};
+
+enum pool_offered { POOL_PARKED, POOL_MATCHED, POOL_SURPLUS };
+/* POOL_MATCHED: a visitor waits, ret_match says whose is to get it. POOL_SURPLUS: not wanted, and
+ * still the caller's. */
+enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
+                                     struct pool_match *ret_match);
 /* The match could not be delivered: the waiter is first in the queue again, the channel is parked
  * (false: not, it is the caller's). */
 MUST_CHECK bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match, int fd,

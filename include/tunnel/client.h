@@ -55,7 +55,7 @@ struct client_worker {
     struct list controls, channels, relaying;
     struct slab channel_slab;
     struct client_local *locals; /* by service index */
-    bool draining;
+    bool draining, stopping;
 };
 
 /* config is borrowed until client_destroy. */

@@ -40,6 +40,8 @@ struct server_port {
     struct service *service; /* NULL: the control port */
     int fd;
     bool listening, paused;
+    uint64_t cautious_until_ns; /* after a pause: one connection at a time, or the backlog would
+                                 * take all descriptors again before we can look */
 };
 
 struct server_worker {
@@ -52,7 +54,7 @@ struct server_worker {
     struct slab login_slab, visitor_slab;
     struct timer resume_timer; /* accepting again, after descriptors ran out */
     struct timer tend_timer;   /* pools of the control channels here */
-    bool draining;
+    bool draining, stopping;
 };
 
 /* Binds everything and listens on the control port. On failure says why in the log and returns

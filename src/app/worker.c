@@ -131,6 +131,8 @@ static void worker_run(struct workers *workers, struct tunnel_worker *worker)
     int result = workers->role->start(workers->shared, worker);
     while (result == 0 && !workers->role->is_done(worker))
         result = loop_run_once(worker->loop);
+    /* Wake-ups of others and closes of the last turn. */
+    loop_flush(worker->loop);
     if (result < 0) {
         log_error("worker %u: %s", worker->index, error_text(result));
         atomic_store(&workers->failed, true);

@@ -126,6 +126,7 @@ int loop_create(const struct loop_options *options, struct loop **ret)
     if (result < 0)
         goto err_buffers;
     loop_busy_init(&loop->busy);
+    loop_exact_init(&loop->exact);
     loop->now_ns = monotonic_ns();
     *ret = loop;
     return 0;
@@ -144,6 +145,7 @@ void loop_destroy(struct loop *loop)
     if (loop == NULL)
         return;
     loop_busy_finish(&loop->busy);
+    loop_exact_finish(&loop->exact);
     buffers_destroy(loop->buffers);
     io_uring_queue_exit(&loop->ring);
     free(loop->spill.cqes);
@@ -174,9 +176,16 @@ const char *loop_error_hint(int error)
 
 /* ---- submission ---- */
 
-static uint64_t op_to_user_data(const struct loop_op *op)
+uint64_t loop_op_to_user_data(const struct loop_op *op)
 {
     return (uint64_t)(uintptr_t)op | (uint64_t)op->generation << GENERATION_SHIFT;
+}
+
+struct loop_op *loop_op_from_user_data(uint64_t user_data, uint16_t *ret_generation)
+{
+    uint64_t address_mask = (1ull << GENERATION_SHIFT) - 1;
+    *ret_generation = (uint16_t)(user_data >> GENERATION_SHIFT);
+    return (struct loop_op *)(uintptr_t)(user_data & address_mask);
 }
 
 /* Moves completions out of the ring so that the kernel can go on. False: no memory. */
@@ -236,13 +245,20 @@ static struct io_uring_sqe *op_start(struct loop *loop, struct loop_op *op)
 
 static void op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
 {
-    io_uring_sqe_set_data64(sqe, op_to_user_data(op));
+    io_uring_sqe_set_data64(sqe, loop_op_to_user_data(op));
 }
 
 void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd)
 {
     struct io_uring_sqe *sqe = op_start(loop, op);
     io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    op_submit(sqe, op);
+}
+
+void loop_accept(struct loop *loop, struct loop_op *op, int fd)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     op_submit(sqe, op);
 }
 
@@ -294,12 +310,24 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
 {
     if (op->state != LOOP_OP_IN_FLIGHT)
         return;
+    if (op->exact) {
+        op->state = LOOP_OP_CANCELLING;
+        loop_exact_cancel(loop, op);
+        return;
+    }
     struct io_uring_sqe *sqe = get_sqe(loop);
-    io_uring_prep_cancel64(sqe, op_to_user_data(op), 0);
+    io_uring_prep_cancel64(sqe, loop_op_to_user_data(op), 0);
     /* "Not found" means that the completion is on its way: nothing to learn from either result. */
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data64(sqe, 0);
     op->state = LOOP_OP_CANCELLING;
+}
+
+void loop_complete_later(struct loop *loop, struct loop_op *op)
+{
+    struct io_uring_sqe *sqe = get_sqe(loop);
+    io_uring_prep_nop(sqe);
+    op_submit(sqe, op);
 }
 
 void loop_close_fd(struct loop *loop, int fd)
@@ -308,6 +336,14 @@ void loop_close_fd(struct loop *loop, int fd)
     io_uring_prep_close(sqe, fd);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data64(sqe, 0);
+}
+
+void loop_flush(struct loop *loop)
+{
+    while (io_uring_sq_ready(&loop->ring) > 0) {
+        if (io_uring_submit(&loop->ring) < 0 && !spill_completions(loop))
+            return;
+    }
 }
 
 void loop_wake(struct loop *from, int target_fd, struct loop_op *target_op,
@@ -327,9 +363,8 @@ static void dispatch(struct loop *loop, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data == 0)
         return; /* a cancel or a close that found nothing to do */
-    uint64_t address_mask = (1ull << GENERATION_SHIFT) - 1;
-    struct loop_op *op = (struct loop_op *)(uintptr_t)(cqe->user_data & address_mask);
-    uint16_t generation = (uint16_t)(cqe->user_data >> GENERATION_SHIFT);
+    uint16_t generation;
+    struct loop_op *op = loop_op_from_user_data(cqe->user_data, &generation);
     if (generation == 0 && op->state == LOOP_OP_IDLE && op->generation == 0) {
         op->done(op, cqe->res,
                  cqe->flags); /* a wake-up: never in flight, generation never counted */

@@ -21,6 +21,12 @@ struct loop_busy {
     _Atomic uint32_t permille;
 };
 
+/* Exact polls: an epoll set, made when the first is asked for and polled by the ring. */
+struct loop_exact {
+    int epoll_fd; /* -1: none yet */
+    struct loop_op ready_op;
+};
+
 struct loop {
     struct io_uring ring;
     struct timers timers;
@@ -29,6 +35,7 @@ struct loop {
     struct buffers *buffers;
     struct loop_spill spill;
     struct loop_busy busy;
+    struct loop_exact exact;
     bool overflow_seen;
 };
 
@@ -37,6 +44,15 @@ MUST_CHECK int buffers_create(struct io_uring *ring, unsigned int count, struct 
 void buffers_destroy(struct buffers *buffers);
 /* Calls waiters if enough buffers are back; once per turn. */
 void buffers_serve_waiters(struct buffers *buffers);
+
+/* loop.c, for loop_exact.c */
+uint64_t loop_op_to_user_data(const struct loop_op *op);
+struct loop_op *loop_op_from_user_data(uint64_t user_data, uint16_t *ret_generation);
+void loop_complete_later(struct loop *loop, struct loop_op *op);
+
+void loop_exact_init(struct loop_exact *exact);
+void loop_exact_finish(struct loop_exact *exact);
+void loop_exact_cancel(struct loop *loop, struct loop_op *op);
 
 void loop_busy_init(struct loop_busy *busy);
 void loop_busy_finish(struct loop_busy *busy);

@@ -12,6 +12,8 @@
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
+enum { WATCH_ENDED_MS = 1000 };
+
 static_assert(offsetof(struct relay, flow) == 0, "flow_relay counts on it");
 static_assert(sizeof(struct relay) <= 640, "an idle relay costs at most 1 KiB with its owner");
 
@@ -63,7 +65,7 @@ static void replay_end(struct relay *relay)
         return;
     relay->may_replay = false;
     replay_drop(relay);
-    if (relay->idle_timeout_ms == 0)
+    if (relay->idle_timeout_ms == 0 && !relay->watch_due)
         loop_timer_stop(relay->engine->loop, &relay->timer);
 }
 
@@ -97,32 +99,49 @@ static bool may_rebind(const struct relay *relay, int error)
 /* ---- timer: the end of the replay window, and the idle timeout ---- */
 
 static void relay_close(struct relay *relay, bool aborting);
+static void relay_watch_ended(struct relay *relay);
+
+static void relay_timer_start(struct relay *relay)
+{
+    uint32_t delay_ms = UINT32_MAX;
+    if (relay->idle_timeout_ms != 0) {
+        uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / 1000000;
+        delay_ms = relay->idle_timeout_ms - (uint32_t)MIN(idle_ms, relay->idle_timeout_ms);
+    }
+    if (relay->may_replay)
+        delay_ms = MIN(delay_ms, (uint32_t)LIMIT_REPLAY_MS);
+    if (relay->watch_due)
+        delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
+    if (delay_ms != UINT32_MAX)
+        loop_timer_start(relay->engine->loop, &relay->timer, delay_ms);
+}
+
+static bool relay_idle_expired(struct relay *relay)
+{
+    uint64_t idle_ns = loop_now_ns(relay->engine->loop) - relay->active_at_ns;
+    return relay->idle_timeout_ms != 0 && idle_ns >= relay->idle_timeout_ms * 1000000ull;
+}
 
 static void relay_timer_expired(struct timer *timer)
 {
     struct relay *relay = container_of(timer, struct relay, timer);
     struct loop *loop = relay->engine->loop;
-    if (relay->state == RELAY_OPEN)
-        replay_end(relay);
-    if (relay->idle_timeout_ms == 0 || relay->state == RELAY_CLOSING)
+    if (relay->state == RELAY_CLOSING)
         return;
-    uint64_t idle_ms = (loop_now_ns(loop) - relay->active_at_ns) / 1000000;
-    if (idle_ms < relay->idle_timeout_ms) {
-        loop_timer_start(loop, &relay->timer, relay->idle_timeout_ms - idle_ms);
+    uint64_t age_ns = loop_now_ns(loop) - relay->started_at_ns;
+    if (relay->state == RELAY_OPEN && age_ns >= LIMIT_REPLAY_MS * 1000000ull)
+        replay_end(relay);
+    if (relay_idle_expired(relay)) {
+        relay->idle_timed_out = true;
+        metrics_add(loop_metrics(loop), METRIC_RELAYS_IDLE_TIMEOUT, 1);
+        relay_close(relay, true);
         return;
     }
-    relay->idle_timed_out = true;
-    metrics_add(loop_metrics(loop), METRIC_RELAYS_IDLE_TIMEOUT, 1);
-    relay_close(relay, true);
-}
-
-static void relay_timer_start(struct relay *relay)
-{
-    uint32_t delay_ms = relay->idle_timeout_ms;
-    if (relay->may_replay && (delay_ms == 0 || delay_ms > LIMIT_REPLAY_MS))
-        delay_ms = LIMIT_REPLAY_MS;
-    if (delay_ms != 0)
-        loop_timer_start(relay->engine->loop, &relay->timer, delay_ms);
+    if (relay->state == RELAY_OPEN && relay->watch_due) {
+        relay->watch_due = false;
+        relay_watch_ended(relay);
+    }
+    relay_timer_start(relay);
 }
 
 /* ---- a flow's cycle: read, push, read ---- */
@@ -155,9 +174,12 @@ static void flow_release(struct relay_flow *flow)
  * that would only say so. */
 static int flow_flush(struct relay_flow *flow)
 {
+    struct relay *relay = flow_relay(flow);
     ssize_t sent;
     if (flow->pending == PENDING_PIPE) {
         sent = socket_splice_out(flow->pipe, flow_sink(flow));
+        if (sent > 0)
+            relay->active_at_ns = loop_now_ns(relay->engine->loop);
         if (sent >= 0)
             return flow->pipe->pending_bytes == 0 ? 0 : -EAGAIN;
     } else {
@@ -165,6 +187,7 @@ static int flow_flush(struct relay_flow *flow)
             return 0;
         sent = socket_send_now(flow_sink(flow), flow->data + flow->begin, flow->end - flow->begin);
         if (sent >= 0) {
+            relay->active_at_ns = loop_now_ns(relay->engine->loop);
             flow->begin += (uint32_t)sent;
             return flow->begin == flow->end ? 0 : -EAGAIN;
         }
@@ -172,12 +195,25 @@ static int flow_flush(struct relay_flow *flow)
     return sent == -EINTR ? -EAGAIN : (int)sent;
 }
 
-/* Watches an end that nothing is read from, for a reset. Not one whose end of stream has been read:
- * the ring's polls always include POLLRDHUP, and it would fire at once. */
+/* Watches an end that nothing is read from, for a reset. */
 static void relay_watch(struct relay *relay, unsigned int end)
 {
     if (!relay->watched[end] && loop_op_is_idle(&relay->hangup_op[end]))
         loop_poll(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
+}
+
+/* The same for an end whose end of stream has been read. Only after a while, because most relays
+ * are over soon after the first of the two, and not while the other flow waits for this end: that
+ * one would see it, and an exact poll belongs to one op. */
+static void relay_watch_ended(struct relay *relay)
+{
+    for (unsigned int end = 0; end < 2; end++) {
+        const struct relay_flow *back = &relay->flow[1 - end];
+        if (!relay->flow[end].finished || relay->watched[end] ||
+            !loop_op_is_idle(&relay->hangup_op[end]) || !loop_op_is_idle(&back->write_op))
+            continue;
+        loop_poll_exact(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
+    }
 }
 
 static void hung_up(struct relay *relay, unsigned int end)
@@ -203,10 +239,31 @@ static void end1_hung_up(struct loop_op *op, int res, uint32_t flags)
     hung_up(container_of(op, struct relay, hangup_op[1]), 1);
 }
 
+/* A flow that waits for its sink keeps no shared buffer: sinks that are stuck would keep them from
+ * all others. Without memory it does keep it. */
+static void flow_stash(struct relay_flow *flow)
+{
+    uint32_t left = flow->end - flow->begin;
+    unsigned char *stash = malloc(left);
+    if (stash == NULL)
+        return;
+    memcpy(stash, flow->data + flow->begin, left);
+    flow_release(flow);
+    flow->pending = PENDING_STASH;
+    flow->data = stash;
+    flow->begin = 0;
+    flow->end = left;
+}
+
 static void flow_block(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
-    loop_poll(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
+    if (flow->pending == PENDING_BUFFER)
+        flow_stash(flow);
+    if (relay->half_closed[1 - flow->index])
+        loop_poll_exact(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
+    else
+        loop_poll(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
     if (!flow->eof)
         relay_watch(relay, flow->index);
 }
@@ -215,6 +272,9 @@ static void flow_writable(struct loop_op *op, int res, uint32_t flags)
 {
     struct relay_flow *flow = container_of(op, struct relay_flow, write_op);
     struct relay *relay = flow_relay(flow);
+    /* The ring's polls always include this, and would fire again at once. */
+    if (res > 0 && (res & POLLRDHUP) != 0)
+        relay->half_closed[1 - flow->index] = true;
     if (relay->state != RELAY_OPEN)
         relay_join(relay);
     else if (res < 0)
@@ -233,12 +293,17 @@ static void flow_end(struct relay_flow *flow)
         return;
     }
     socket_shutdown_send(flow_sink(flow));
+    relay->watch_due = true;
+    relay_timer_start(relay);
 }
 
 void flow_input_ended(struct relay_flow *flow)
 {
-    flow->eof = true;
     struct relay *relay = flow_relay(flow);
+    /* A lost end 1 reads as ended once its error has been taken by a write: no answer of the
+     * service. */
+    if (relay->state != RELAY_REBINDING || flow->index == 0)
+        flow->eof = relay->half_closed[flow->index] = true;
     if (relay->state != RELAY_OPEN) {
         relay_join(relay);
         return;
@@ -383,7 +448,7 @@ static void relay_ask_for_end1(struct relay *relay)
     socket_set_abort(relay->fds[1]);
     loop_close_fd(relay->engine->loop, relay->fds[1]);
     relay->fds[1] = -1;
-    relay->watched[1] = false;
+    relay->watched[1] = relay->half_closed[1] = false;
     relay->state = RELAY_WAITING_END;
     relay_hold(relay);
     if (!relay->ops->end1_lost(relay))
@@ -542,7 +607,7 @@ static void relay_greet(struct relay *relay)
         metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)got);
         flow_count(flow, first, (size_t)got);
     } else if (got == 0) {
-        flow->eof = true;
+        flow->eof = relay->half_closed[0] = true;
     } else if (got != -EAGAIN && got != -EINTR) {
         relay_fail(relay, 0, (int)got);
         return;
@@ -553,9 +618,16 @@ static void relay_greet(struct relay *relay)
 
 void relay_rebind(struct relay *relay, int fd)
 {
-    assert(relay->state == RELAY_WAITING_END);
+    if (relay->state != RELAY_WAITING_END) { /* it ended while the new end was on its way */
+        socket_set_abort(fd);
+        loop_close_fd(relay->engine->loop, fd);
+        return;
+    }
     relay->fds[1] = fd;
     relay->state = RELAY_OPEN;
+    relay->flow[0].finished = false; /* what was passed on went to the old end */
+    relay->started_at_ns = loop_now_ns(relay->engine->loop);
+    relay_timer_start(relay);
     relay_hold(relay);
     flow_next(&relay->flow[1]);
     size_t size = relay->prefix_len;
@@ -563,7 +635,6 @@ void relay_rebind(struct relay *relay, int fd)
     if (relay->replay != NULL) {
         memcpy(relay->engine->scratch + size, relay->replay->bytes, relay->replay->size);
         size += relay->replay->size;
-        relay_timer_start(relay);
     }
     relay_send_scratch(relay, size);
     relay_unhold(relay);
@@ -597,6 +668,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
         relay->flow[i].poll_first = options->quiet[i];
         relay->fds[i] = options->fds[i];
         relay->watched[i] = false;
+        relay->half_closed[i] = options->ended[i];
     }
     loop_op_init(&relay->hangup_op[0], end0_hung_up);
     loop_op_init(&relay->hangup_op[1], end1_hung_up);
@@ -608,6 +680,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->state = RELAY_OPEN;
     relay->loopback = 0;
     relay->may_replay = options->replay;
+    relay->watch_due = options->ended[0] || options->ended[1];
     relay->aborting = relay->idle_timed_out = false;
     relay->held = 0;
     relay->prefix_len = (uint8_t)options->prefix_len;

@@ -39,6 +39,9 @@ static void demand_advance(struct pool_demand *demand, uint64_t now_ns)
 {
     uint64_t bucket = now_ns / ((uint64_t)POOL_BUCKET_MS * NS_PER_MS);
     uint64_t period = now_ns / ((uint64_t)LIMIT_POOL_HOLD_MS * NS_PER_MS);
+    /* Each worker brings the time of its own turn: one may be a little behind another. */
+    if (bucket < demand->bucket_index || period < demand->period_index)
+        return;
     if (period != demand->period_index) {
         demand->last_peak = period == demand->period_index + 1 ? demand->peak : 0;
         demand->peak = 0;
@@ -107,7 +110,7 @@ static bool find_wanted(struct channel_pool *pool, uint64_t now_ns)
 static uint32_t age_requests(struct channel_pool *pool, uint64_t now_ns)
 {
     uint64_t period = now_ns / ((uint64_t)LIMIT_CHANNEL_REQUEST_MS * NS_PER_MS);
-    if (period == pool->outstanding_period)
+    if (period <= pool->outstanding_period)
         return 0;
     uint32_t lost = pool->outstanding_older;
     pool->outstanding_older = pool->outstanding;
@@ -157,12 +160,12 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     return result;
 }
 
-bool channel_pool_offer(struct channel_pool *pool, int fd, bool requested, uint64_t now_ns,
-                        struct pool_match *ret_match, bool *ret_surplus)
+enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
+                                     struct pool_match *ret_match)
 {
-    *ret_surplus = false;
+    enum pool_offered result;
     (void)pthread_mutex_lock(&pool->lock);
-    if (requested)
+    if (offer->requested)
         note_arrival(pool);
     struct list *node = list_pop_front(&pool->waiting);
     if (node != NULL) {
@@ -170,13 +173,19 @@ bool channel_pool_offer(struct channel_pool *pool, int fd, bool requested, uint6
         waiter->waiting = false;
         pool->waiting_count--;
         *ret_match = (struct pool_match){waiter->worker, waiter, waiter->visitor_id};
+        result = POOL_MATCHED;
+    } else if (!offer->may_park) {
+        /* What can't be kept is not to be asked for again and again. */
+        pool->demand.peak = pool->demand.last_peak = pool->parked_count;
+        result = POOL_SURPLUS;
     } else if (!pool->open || pool->parked_count == LIMIT_POOL_PARKED) {
-        *ret_surplus = true;
+        result = POOL_SURPLUS;
     } else {
-        park(pool, fd, now_ns);
+        park(pool, offer->fd, offer->now_ns);
+        result = POOL_PARKED;
     }
     (void)pthread_mutex_unlock(&pool->lock);
-    return node != NULL;
+    return result;
 }
 
 bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match, int fd,

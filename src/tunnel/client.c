@@ -184,8 +184,10 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         client_channel_close_unstarted(worker);
         client_control_close_all(worker);
     }
-    if ((bits & TUNNEL_SIGNAL_STOP) != 0)
+    if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
+        worker->stopping = true;
         client_channel_close_all(worker);
+    }
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
         client_channel_close_ended(worker);
 }

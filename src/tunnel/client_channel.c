@@ -180,13 +180,15 @@ static void deliver_move(void *owner, const void *payload)
     channel->id = move.id;
     list_init(&channel->node);
     channel_start_relay(channel, move.fds, move.ended);
+    if (worker->stopping)
+        client_channel_close_all(worker);
 }
 
 static bool channel_became_bulk(struct relay *relay)
 {
     struct client_channel *channel = container_of(relay, struct client_channel, relay);
     channel->move_to = tunnel_place_bulk(channel->worker->tunnel);
-    if (channel->move_to == channel->worker->tunnel)
+    if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
         return false;
     relay_detach(relay);
     return true;
@@ -379,6 +381,10 @@ static void channel_stream_read_done(struct stream *stream, int result)
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "parked channel ended: %s",
                  error_text(result));
         channel_close(channel, STREAM_ABORT);
+        return;
+    }
+    if (stream_is_writing(stream)) {
+        channel_failed(channel, ERR_PROTOCOL); /* a command before our hello is out */
         return;
     }
     result = message_data_command_decode(channel->command, (size_t)result, &command);

@@ -14,7 +14,7 @@
 #include "tunnel/server_login.h"
 #include "tunnel/visitor.h"
 
-enum { TEND_MS = 1000 };
+enum { TEND_MS = 1000, CAUTIOUS_MS = 2000 };
 
 /* ---- the shared part: addresses, listeners ---- */
 
@@ -148,8 +148,13 @@ void server_destroy(struct server *server)
 
 static void port_arm(struct server_port *port)
 {
-    if (loop_op_is_idle(&port->accept_op))
-        loop_accept_multishot(port->worker->tunnel->loop, &port->accept_op, port->fd);
+    struct loop *loop = port->worker->tunnel->loop;
+    if (!loop_op_is_idle(&port->accept_op))
+        return;
+    if (loop_now_ns(loop) < port->cautious_until_ns)
+        loop_accept(loop, &port->accept_op, port->fd);
+    else
+        loop_accept_multishot(loop, &port->accept_op, port->fd);
 }
 
 /* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
@@ -202,6 +207,7 @@ static void resume_accepting(struct timer *timer)
             continue;
         }
         port->paused = false;
+        port->cautious_until_ns = loop_now_ns(worker->tunnel->loop) + CAUTIOUS_MS * 1000000ull;
         if (port->listening)
             port_arm(port);
     }
@@ -238,7 +244,12 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
     } else {
         visitor_begin(worker, port->service, res);
     }
-    if (wanted && !port->paused && loop_op_is_idle(op))
+    if (!wanted || port->paused || !loop_op_is_idle(op))
+        return;
+    /* The next one would get the next number, or a lower one. */
+    if (port->service != NULL && !leaves_enough_fds(worker->server, res + 1))
+        port_pause(port);
+    else
         port_arm(port);
 }
 
@@ -322,13 +333,23 @@ void server_offer_channel(struct server_worker *worker, struct service *service,
     struct loop *loop = worker->tunnel->loop;
     if (requested)
         gate_expect(&worker->server->gate, client, -(int)service_answered(service, 1));
+    struct pool_offer offer = {
+        .fd = fd,
+        .requested = requested,
+        .may_park = fd < worker->server->fd_visitors_max,
+        .now_ns = loop_now_ns(loop),
+    };
     struct pool_match match;
-    bool surplus;
-    if (channel_pool_offer(&service->pool, fd, requested, loop_now_ns(loop), &match, &surplus)) {
+    switch (channel_pool_offer(&service->pool, &offer, &match)) {
+    case POOL_MATCHED:
         visitor_deliver(worker, service, &match, fd);
-    } else if (surplus) {
+        break;
+    case POOL_SURPLUS:
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
         loop_close_fd(loop, fd);
+        break;
+    case POOL_PARKED:
+        break;
     }
 }
 
@@ -398,8 +419,10 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     struct server_worker *worker = tunnel->role;
     if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0 && !worker->draining)
         worker_drain(worker);
-    if ((bits & TUNNEL_SIGNAL_STOP) != 0)
+    if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
+        worker->stopping = true;
         visitor_close_all(worker);
+    }
     if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
         server_login_close_evicted(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)

@@ -87,18 +87,21 @@ static void control_closed(struct stream *stream)
 
 /* ---- what goes out ---- */
 
+/* May end the control channel: the last thing a caller does. */
 static void control_write(struct server_control *control, size_t size)
 {
-    stream_write(&control->stream, control->out, size);
     uint32_t interval_ms = control->worker->server->config->heartbeat_interval_ms;
     if (interval_ms != 0)
         loop_timer_start(control->worker->tunnel->loop, &control->heartbeat, interval_ms);
+    stream_write(&control->stream, control->out, size);
 }
 
 /* Claims what the pool wants and writes the commands behind `at` bytes already in the buffer. */
 static size_t control_fill(struct server_control *control, size_t at)
 {
     struct server_worker *worker = control->worker;
+    if (atomic_load(&control->session.replaced))
+        return at; /* the requests are its successor's to make */
     uint32_t count =
         channel_pool_claim_requests(&control->service->pool, COMMANDS_BYTES / MESSAGE_COMMAND_SIZE);
     if (count == 0)

@@ -158,6 +158,8 @@ static void deliver_move(void *owner, const void *payload)
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
     visitor_start_relay(visitor, move.channel_fd, move.started, move.ended);
+    if (worker->stopping)
+        visitor_close_all(worker);
 }
 
 /* False: the other worker's mailbox is full, the visitor stays. */
@@ -176,7 +178,7 @@ static bool visitor_became_bulk(struct relay *relay)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
     visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel);
-    if (visitor->move_to == visitor->worker->tunnel)
+    if (visitor->move_to == visitor->worker->tunnel || visitor->worker->draining)
         return false;
     relay_detach(relay);
     return true;
@@ -369,8 +371,8 @@ static void visitor_matched(struct visitor *visitor, int channel_fd)
     }
     assert(visitor->state == VISITOR_WAITING);
     stop_waiting(visitor);
-    if (!visitor->has_relay && socket_peek(visitor->fd) < 0 &&
-        socket_peek(visitor->fd) != ERR_EOF) {
+    int peeked = visitor->has_relay ? 0 : socket_peek(visitor->fd); /* takes the error: only once */
+    if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
         visitor_finish(visitor);
@@ -396,9 +398,14 @@ void visitor_deliver(struct server_worker *worker, struct service *service,
         return;
     }
     struct visitor_delivery delivery = {.match = *match, .fd = fd};
-    if (mailbox_post(match->worker->mailbox, own->mailbox, deliver_channel, &delivery,
-                     sizeof(delivery)) == 0)
+    int result = mailbox_post(match->worker->mailbox, own->mailbox, deliver_channel, &delivery,
+                              sizeof(delivery));
+    if (result == 0)
         return;
+    if (result == -EPIPE) { /* that worker has ended, and its visitors with it */
+        loop_close_fd(own->loop, fd);
+        return;
+    }
     if (!channel_pool_undo(&service->pool, match, fd, loop_now_ns(own->loop)))
         loop_close_fd(own->loop, fd);
     mailbox_signal(match->worker->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
@@ -463,12 +470,12 @@ static void review(struct visitor *visitor)
 
 void visitor_review_waiting(struct server_worker *worker)
 {
-    struct list todo; /* who goes on waiting is put back at the end of the worker's list */
-    list_init(&todo);
+    struct list queue; /* who goes on waiting is put back at the end of the worker's list */
+    list_init(&queue);
     struct list *node;
     while ((node = list_pop_front(&worker->waiting_visitors)) != NULL)
-        list_push_back(&todo, node);
-    while ((node = list_pop_front(&todo)) != NULL) {
+        list_push_back(&queue, node);
+    while ((node = list_pop_front(&queue)) != NULL) {
         list_push_back(&worker->waiting_visitors, node);
         review(container_of(node, struct visitor, node));
     }

@@ -1,0 +1,90 @@
+/* Polls for exactly the events that are asked for. The ring's own polls always include POLLRDHUP,
+ * which stays set once a peer has half-closed: whoever waits for such a socket to become writable
+ * would be woken at once, for ever. epoll(7) does not add it. Used for the rare sockets of that
+ * kind only. */
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "loop_priv.h"
+
+enum { EVENT_BATCH = 64 };
+
+void loop_exact_init(struct loop_exact *exact)
+{
+    exact->epoll_fd = -1;
+}
+
+void loop_exact_finish(struct loop_exact *exact)
+{
+    if (exact->epoll_fd >= 0)
+        (void)close(exact->epoll_fd);
+    exact->epoll_fd = -1;
+}
+
+static void exact_dispatch(const struct epoll_event *event)
+{
+    uint16_t generation;
+    struct loop_op *op = loop_op_from_user_data(event->data.u64, &generation);
+    /* A cancelled one completes by loop_complete_later. */
+    if (op->generation != generation || op->state != LOOP_OP_IN_FLIGHT || !op->exact)
+        return;
+    op->state = LOOP_OP_IDLE;
+    op->exact = false;
+    op->done(op, (int)event->events, 0);
+}
+
+static void exact_ready(struct loop_op *ready_op, int res, uint32_t flags)
+{
+    struct loop *loop = container_of(ready_op, struct loop, exact.ready_op);
+    struct epoll_event events[EVENT_BATCH];
+    int count;
+    if (loop_op_is_idle(ready_op))
+        loop_poll_multishot(loop, ready_op, loop->exact.epoll_fd, POLLIN);
+    do { /* all of them: the ring reports only changes */
+        count = epoll_wait(loop->exact.epoll_fd, events, EVENT_BATCH, 0);
+        for (int i = 0; i < count; i++)
+            exact_dispatch(&events[i]);
+    } while (count == EVENT_BATCH);
+}
+
+static int exact_set(struct loop *loop, const struct loop_op *op, uint32_t events)
+{
+    struct loop_exact *exact = &loop->exact;
+    if (exact->epoll_fd < 0) {
+        exact->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        if (exact->epoll_fd < 0)
+            return -errno;
+        loop_op_init(&exact->ready_op, exact_ready);
+        loop_poll_multishot(loop, &exact->ready_op, exact->epoll_fd, POLLIN);
+    }
+    struct epoll_event event = {
+        .events = events | EPOLLONESHOT,
+        .data.u64 = loop_op_to_user_data(op),
+    };
+    if (epoll_ctl(exact->epoll_fd, EPOLL_CTL_MOD, op->exact_fd, &event) == 0)
+        return 0;
+    if (errno == ENOENT && epoll_ctl(exact->epoll_fd, EPOLL_CTL_ADD, op->exact_fd, &event) == 0)
+        return 0;
+    return -errno;
+}
+
+void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
+{
+    op->exact_fd = fd;
+    op->generation++;
+    if (exact_set(loop, op, events) < 0) {
+        loop_poll(loop, op, fd, events); /* without memory or descriptors: inexact, but not stuck */
+        return;
+    }
+    op->exact = true;
+    op->state = LOOP_OP_IN_FLIGHT;
+}
+
+void loop_exact_cancel(struct loop *loop, struct loop_op *op)
+{
+    (void)epoll_ctl(loop->exact.epoll_fd, EPOLL_CTL_DEL, op->exact_fd, NULL);
+    op->exact = false;
+    loop_complete_later(loop, op);
+}
