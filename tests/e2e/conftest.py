@@ -46,7 +46,7 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failed test shows the end of every process's log."""
+    """A failed test shows the end of every process's log, or the sanitizer's report in it."""
     outcome = yield
     report = outcome.get_result()
     if not report.failed:
@@ -54,7 +54,9 @@ def pytest_runtest_makereport(item, call):
     for name, process in getattr(item, "e2e_processes", []):
         lines = process.log().splitlines()
         title = f"log of {name()} (pid {process.pid}, exit {process.popen.poll()})"
-        text = "\n".join(line[:300] for line in lines[-25:])
+        reports = [n for n, line in enumerate(lines) if harness.SANITIZER_REPORT.search(line)]
+        shown = lines[reports[0] : reports[0] + 60] if reports else lines[-25:]
+        text = "\n".join(line[:300] for line in shown)
         if hasattr(report.longrepr, "addsection"):
             report.longrepr.addsection(title, text)  # in the JUnit report as well
         else:

@@ -10,6 +10,7 @@ Environment:
 """
 
 import ctypes
+import fcntl
 import os
 import pathlib
 import random
@@ -18,6 +19,7 @@ import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -73,14 +75,31 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 # --- ports ------------------------------------------------------------------------------------
 
+PORTS_FIRST, PORTS_SLOT, SLOTS = 11000, 2600, 8
+
+
+def _take_slot():
+    """A share of the ports for this run alone, as long as the lock is held."""
+    for slot in range(SLOTS):
+        lock = open(pathlib.Path(tempfile.gettempdir()) / f"rathole-uring-e2e-{slot}.lock", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return slot, lock
+        except OSError:
+            lock.close()
+    raise RuntimeError(f"{SLOTS} runs of these tests are going on already")
+
+
+_slot, _slot_lock = _take_slot()
 _given = set()
 _random = random.Random(os.getpid() * 1000003 + int(time.time()))
 
 
 def free_port(kind=socket.SOCK_STREAM):
     """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    first = PORTS_FIRST + _slot * PORTS_SLOT
     for _ in range(2000):
-        port = _random.randrange(11000, 32000)
+        port = _random.randrange(first, first + PORTS_SLOT)
         if port in _given:
             continue
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -243,6 +262,7 @@ class Process:
 
         def rows():
             nonlocal last
+            assert self.alive(), f"it has ended (exit {self.popen.returncode})"
             found = row.findall(self.log().encode()[before:].decode())
             # Complete when a second look finds no more.
             if found and found == last:

@@ -3,6 +3,7 @@
 Covers src/app/main.c and its neighbours, which no unit test starts.
 """
 
+import fcntl
 import json
 import os
 import pathlib
@@ -80,7 +81,7 @@ def test_help_is_no_error():
 def test_missing_file(tmp_path, argv):
     code, _, err = run(*argv, tmp_path / "none.ini")
     assert code == 1
-    assert "none.ini" in err and "No such file" in err
+    assert "none.ini" in err and "no such file" in err.lower()
     assert len(err.strip().splitlines()) == 1
 
 
@@ -323,27 +324,18 @@ def test_log_to_a_full_pipe_does_not_stop_forwarding(tunnel, service):
         ends = []
         for role in ("server", "client"):
             reader, writer = os.pipe()
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
             readers.append(reader)
             ends.append(writer)
             setattr(t, role, t.spawn(role, stderr=writer, stdout=writer))
         for writer in ends:
             os.close(writer)
         t.wait_ready()
-        for n in range(scaled(400, 200)):
+        for n in range(scaled(300, 100)):
             ping(t.port(), b"x" * (n % 1000 + 1))
         # Is it full indeed? Else this test said nothing.
         for reader in readers:
-            os.set_blocking(reader, False)
-            filled = 0
-            while True:
-                try:
-                    part = os.read(reader, 65536)
-                except BlockingIOError:
-                    break
-                filled += len(part)
-                if not part or filled >= 60000:
-                    break
-            assert filled >= 60000, f"only {filled} bytes of log in the pipe"
+            assert len(os.read(reader, 65536)) > 8192, "the pipe was not full"
         ping(t.port())
     finally:
         for reader in readers:
@@ -395,7 +387,7 @@ def moved(worker):
 def test_two_bulk_streams_use_two_workers(tunnel, service):
     """However the kernel hashed the two visitors."""
     t = tunnel({"source": service(Source).port}, threads=2)
-    for attempt in range(4):
+    for attempt in range(3):
         stop = threading.Event()
 
         def drain():
@@ -407,7 +399,7 @@ def test_two_bulk_streams_use_two_workers(tunnel, service):
         for _ in range(2):
             threads.append(threading.Thread(target=drain))
             threads[-1].start()
-            time.sleep(0.5)
+            time.sleep(0.3)
         before = (t.server.metrics(), t.client.metrics())
         time.sleep(1)
         after = (t.server.metrics(), t.client.metrics())
@@ -417,7 +409,6 @@ def test_two_bulk_streams_use_two_workers(tunnel, service):
         for old, new, process in zip(before, after, (t.server, t.client)):
             shares = [moved(b) - moved(a) for a, b in zip(old, new)]
             assert min(shares) > 0.15 * max(shares) > 0, f"{process.name}, {attempt}: {shares}"
-        time.sleep(0.5)
 
 
 def test_big_transfers_are_spliced(tunnel, service):

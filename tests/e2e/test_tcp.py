@@ -436,7 +436,7 @@ def test_idle_connections_stay_alive(tunnel, service, threads):
 
 
 @pytest.mark.ours
-def test_descriptors_return_to_the_level_before(tunnel, service, threads):
+def test_descriptors_and_memory_return_to_the_level_before(tunnel, service, threads):
     """Churn with clean ends and resets leaves no descriptor and no memory behind."""
     local = service(Echo)
     t = tunnel({"echo": local.port}, threads=threads)
@@ -453,13 +453,20 @@ def test_descriptors_return_to_the_level_before(tunnel, service, threads):
 
     churn()
     fds = (t.server.settled_fds(), t.client.settled_fds())
-    rss = (t.server.rss_kib(), t.client.rss_kib())
-    churn()
+    # The shared buffers of each worker are touched one after the other (2 MiB a worker), so the
+    # first rounds grow; a leak grows in every round.
+    grown = []
+    for _ in range(10):
+        old = (t.server.rss_kib(), t.client.rss_kib())
+        churn()
+        grown.append(max(process.rss_kib() - before
+                         for before, process in zip(old, (t.server, t.client))))
+        if SANITIZED or grown[-1] <= 128:
+            break
+    else:
+        raise AssertionError(f"memory grows in every round (KiB): {grown}")
     t.server.wait_fds(fds[0] + 8, within(10))
     t.client.wait_fds(fds[1] + 8, within(10))
-    if not SANITIZED:
-        for old, process in zip(rss, (t.server, t.client)):
-            assert process.rss_kib() <= old + max(256, old // 20)
 
 
 def test_refused_before_login(tunnel, service):

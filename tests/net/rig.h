@@ -1,0 +1,33 @@
+/* A relay between two sockets whose other ends are played by the test: each peer has a plan (how
+ * much it sends, when it stalls, whether it ends with an end of stream or a reset) and checks every
+ * byte that it gets. Works on either loop. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/metrics.h"
+#include "net/relay.h"
+
+struct peer {
+    int fd;
+    uint8_t pattern; /* its bytes are (position * 31 + pattern), so a lost one shows */
+    size_t total;    /* to send */
+    size_t sent;
+    size_t got;
+    size_t skip;                /* prefix bytes before the other's pattern */
+    uint8_t expected;           /* the other's pattern */
+    size_t reset_at;            /* resets after so many bytes sent; SIZE_MAX: never */
+    unsigned int stalled_turns; /* does not read before */
+    size_t chunk_max;           /* of its reads and writes */
+    bool fin_sent, got_fin, got_reset, has_reset, corrupt;
+};
+
+void peer_init(struct peer *peer, int fd, uint8_t pattern, uint8_t expected, size_t total);
+/* One step: some reading and writing. random: 64 fresh bits. */
+void peer_step(struct peer *peer, uint64_t random);
+bool peer_is_over(const struct peer *peer);
+void peer_close(struct peer *peer);
+/* Reads what is left, up to the end. */
+void peer_drain(struct peer *peer);

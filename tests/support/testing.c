@@ -1,0 +1,96 @@
+#include "testing.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void need(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    (void)fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    abort();
+}
+
+int tcp_listener(struct addr *ret)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    need(fd >= 0, "socket");
+    memset(ret, 0, sizeof(*ret));
+    ret->v4.sin_family = AF_INET;
+    ret->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ret->len = sizeof(ret->v4);
+    need(bind(fd, &ret->any, ret->len) == 0 && listen(fd, 128) == 0, "listen");
+    need(getsockname(fd, &ret->any, &ret->len) == 0, "getsockname");
+    return fd;
+}
+
+int tcp_dial(const struct addr *addr)
+{
+    int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    need(fd >= 0, "socket");
+    if (connect(fd, &addr->any, addr->len) < 0 && errno != EINPROGRESS) {
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void set_buffers(int fd, int size)
+{
+    if (size == 0)
+        return;
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
+void tcp_pair(int fds[2], int buffer_size)
+{
+    struct addr addr;
+    int listener = tcp_listener(&addr);
+    set_buffers(listener, buffer_size);
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    need(fds[0] >= 0, "socket");
+    set_buffers(fds[0], buffer_size);
+    need(connect(fds[0], &addr.any, addr.len) == 0, "connect");
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    need(fds[1] >= 0, "accept");
+    need(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0, "fcntl");
+    set_buffers(fds[1], buffer_size);
+    (void)close(listener);
+}
+
+uint16_t free_port(void)
+{
+    struct addr addr;
+    int fd = tcp_listener(&addr);
+    (void)close(fd);
+    return addr_port(&addr);
+}
+
+void tcp_abort_on_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+size_t open_fd_count(void)
+{
+    size_t count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    need(dir != NULL, "/proc/self/fd");
+    while (readdir(dir) != NULL)
+        count++;
+    (void)closedir(dir);
+    return count;
+}
+
+uint64_t env_number(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL && *text != '\0' ? strtoull(text, NULL, 10) : otherwise;
+}

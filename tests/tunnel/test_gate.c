@@ -1,0 +1,105 @@
+/* The gate with workers that are nothing but a mailbox and a counter. */
+#include "tunnel/gate.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "crypto/keys.h"
+#include "tunnel/tunnel_worker.h"
+
+enum { TOTAL = 20, PER_IP = 8, TICKETS = 64 };
+
+static struct mailbox_group *group;
+static struct tunnel_worker worker;
+static struct gate gate;
+static struct gate_ticket tickets[TICKETS];
+
+static void setup(void)
+{
+    cr_assert_eq(keys_init(), 0);
+    cr_assert_eq(mailbox_group_create(1, &group), 0);
+    memset(&worker, 0, sizeof(worker));
+    worker.mailbox = mailbox_of(group, 0);
+    gate_init(&gate, TOTAL, PER_IP);
+}
+
+static void teardown(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(gate.addrs.buckets); i++)
+        cr_expect_null(gate.addrs.buckets[i], "an entry is left");
+    cr_expect(gate.pending_count == 0 && list_is_empty(&gate.pending));
+    gate_finish(&gate);
+    mailbox_group_destroy(group);
+}
+
+static struct addr_key key_of(uint8_t number)
+{
+    return (struct addr_key){{number, 1}};
+}
+
+static void enter(size_t ticket, uint8_t from)
+{
+    struct addr_key key = key_of(from);
+    /* No wake-up by the ring here: signals of a NULL sender go through the eventfd. */
+    cr_assert_eq(gate_enter(&gate, &tickets[ticket], &key, &worker), 0);
+}
+
+static void leave_all(size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        gate_leave(&gate, &tickets[i]);
+        gate_leave(&gate, &tickets[i]);
+    }
+}
+
+static uint64_t evicted(void)
+{
+    return metrics_get(&worker.metrics, METRIC_STRANGERS_EVICTED);
+}
+
+Test(gate, one_address_evicts_its_own_oldest, .init = setup, .fini = teardown)
+{
+    enter(0, 1);
+    for (size_t i = 1; i <= PER_IP; i++)
+        enter(i, 2);
+    cr_assert_eq(evicted(), 0);
+    enter(PER_IP + 1, 2);
+    cr_assert_eq(evicted(), 1);
+    cr_assert(gate_is_evicted(&gate, &tickets[1]));
+    cr_assert_not(gate_is_evicted(&gate, &tickets[0]));
+    cr_assert_not(gate_spoke(&gate, &tickets[1]));
+    cr_assert(gate_spoke(&gate, &tickets[2]));
+    enter(PER_IP + 2, 2);
+    cr_assert_not(gate_is_evicted(&gate, &tickets[2]), "it has spoken");
+    cr_assert(gate_is_evicted(&gate, &tickets[3]));
+    leave_all(PER_IP + 3);
+}
+
+Test(gate, the_largest_holder_pays_for_a_full_house, .init = setup, .fini = teardown)
+{
+    size_t count = 0;
+    for (; count < 8; count++)
+        enter(count, 1);
+    for (uint8_t from = 10; count < TOTAL; count++)
+        enter(count, from++);
+    cr_assert_eq(evicted(), 0);
+    enter(count++, 99);
+    cr_assert_eq(evicted(), 1);
+    cr_assert(gate_is_evicted(&gate, &tickets[0]), "the oldest of the largest");
+    cr_assert_not(gate_is_evicted(&gate, &tickets[count - 1]), "the newcomer gets in");
+    leave_all(count);
+}
+
+Test(gate, what_was_asked_for_raises_the_caps, .init = setup, .fini = teardown)
+{
+    struct addr_key key = key_of(5);
+    gate_expect(&gate, &key, 30);
+    for (size_t i = 0; i < PER_IP + 30; i++)
+        enter(i, 5);
+    cr_assert_eq(evicted(), 0);
+    enter(PER_IP + 30, 5);
+    cr_assert_eq(evicted(), 1);
+    gate_expect(&gate, &key, -1000);
+    cr_assert_eq(gate.expected_count, 0, "never below none");
+    leave_all(PER_IP + 31);
+}
