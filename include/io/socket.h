@@ -18,6 +18,8 @@ struct socket_options {
     bool nodelay;
     uint32_t keepalive_secs, keepalive_interval; /* seconds; keepalive_secs 0 = off */
     uint32_t user_timeout_ms;                    /* TCP_USER_TIMEOUT; 0 = the system's */
+    bool speaks_first; /* when dialling: bytes follow at once, and carry the handshake's last
+                        * acknowledgement along, which saves a packet */
 };
 
 /* Options are hints: what the kernel refuses is left at its default. */
@@ -59,6 +61,9 @@ void socket_shutdown_send(int fd);
 /* One non-blocking call each; -EAGAIN when it would block. Receiving 0 is the end of the stream. */
 ssize_t socket_recv_now(int fd, void *buffer, size_t size);
 ssize_t socket_send_now(int fd, const void *data, size_t size);
+/* As socket_send_now, and socket_shutdown_send or a close follows at once: the end of stream shares
+ * the last segment. */
+ssize_t socket_send_last(int fd, const void *data, size_t size);
 /* Up to max bytes from fd into the empty pipe; pipe->pending_bytes says how many then. */
 ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max);
 /* The pipe's bytes to fd; pending_bytes goes down by what it took. */

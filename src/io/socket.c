@@ -58,6 +58,8 @@ int socket_for_dialing(const struct addr *to, const struct socket_options *optio
     if (fd < 0)
         return -errno;
     socket_set_options(fd, options);
+    if (options->speaks_first)
+        set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
     return fd;
 }
 
@@ -187,6 +189,12 @@ ssize_t socket_recv_now(int fd, void *buffer, size_t size)
 ssize_t socket_send_now(int fd, const void *data, size_t size)
 {
     ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? -errno : sent;
+}
+
+ssize_t socket_send_last(int fd, const void *data, size_t size)
+{
+    ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
     return sent < 0 ? -errno : sent;
 }
 

@@ -185,7 +185,10 @@ static int flow_flush(struct relay_flow *flow)
     } else {
         if (flow->begin == flow->end)
             return 0;
-        sent = socket_send_now(flow_sink(flow), flow->data + flow->begin, flow->end - flow->begin);
+        const unsigned char *data = flow->data + flow->begin;
+        size_t size = flow->end - flow->begin;
+        sent = flow->eof ? socket_send_last(flow_sink(flow), data, size)
+                         : socket_send_now(flow_sink(flow), data, size);
         if (sent >= 0) {
             relay->active_at_ns = loop_now_ns(relay->engine->loop);
             flow->begin += (uint32_t)sent;

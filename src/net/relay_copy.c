@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "base/error.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "relay_priv.h"
@@ -47,6 +48,16 @@ static void copy_read_failed(struct relay_flow *flow, int error)
     }
 }
 
+/* Many a service sends its answer and closes. When the first bytes back have the end right behind
+ * them, both go on in one segment, and the receive that would only find the end is saved. */
+static void look_for_end(struct relay_flow *flow)
+{
+    bool is_first = flow->index == 1 && flow->bytes == 0;
+    if (is_first && flow->poll_first && flow_relay(flow)->state == RELAY_OPEN &&
+        socket_peek(flow_source(flow)) == ERR_EOF)
+        flow->eof = flow_relay(flow)->half_closed[1] = true;
+}
+
 static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
 {
     struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
@@ -66,6 +77,7 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
     flow->end = (uint32_t)res;
     flow->poll_first = !loop_flags_more_data(flags);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)res);
+    look_for_end(flow);
     flow_count(flow, flow->data, (size_t)res);
     consider_promotion(flow, (size_t)res);
     flow_push(flow);

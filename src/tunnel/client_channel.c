@@ -437,7 +437,9 @@ static void channel_dial(struct client_channel *channel)
     const struct addr *server = &channel->session->server;
     /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
      * with it, in the same time, and a relay must not have it. */
-    int fd = socket_for_dialing(server, &worker->channel_options);
+    struct socket_options options = worker->channel_options;
+    options.speaks_first = true;
+    int fd = socket_for_dialing(server, &options);
     if (fd < 0) {
         channel_retry(channel);
         return;

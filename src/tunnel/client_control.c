@@ -318,6 +318,7 @@ static void control_try_address(struct client_control *control)
     const struct addr *addr = &control->addrs.addrs[control->addr_index];
     struct socket_options options = worker->channel_options;
     options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
+    options.speaks_first = true;
     control->state = CONTROL_CONNECTING;
     int fd = socket_for_dialing(addr, &options);
     if (fd < 0) {
