@@ -103,7 +103,9 @@ void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t eve
 void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 
 /* Asks for the end of an op; its callback follows, with -ECANCELED or, if it was faster, its
- * result. Nothing happens when it is idle or already cancelling. */
+ * result; an exact poll that is cancelled has the result 0. Nothing happens when it is idle or
+ * already cancelling.
+ */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 /* Closes fd with the next submission. No callback: there is nothing to do about a failed close. */
 void loop_close_fd(struct loop *loop, int fd);

@@ -32,8 +32,8 @@ void socket_set_abort(int fd);
 /* A socket for socket_connect_now: non-blocking, close-on-exec, options set. */
 MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
 
-/* Begins or finishes connecting, without waiting: 0 = connected (as happens on this machine at
- * once), -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
+/* Begins connecting, without waiting: 0 = connected (as happens on this machine at once),
+ * -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
 MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
@@ -43,6 +43,11 @@ MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
  * dual-stack. On failure nothing is left open. */
 MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_options *options,
                                  int *ret_fds, size_t count);
+/* A claim on a TCP address among all processes of this program in the network namespace: a group
+ * that does not listen yet would not keep a second one out, as both allow the reuse of the address.
+ * Returns a descriptor to be held as long as the group, or -EADDRINUSE; tried again as binding is.
+ */
+MUST_CHECK int socket_claim(const struct addr *addr);
 /* Starts and ends listening. The port stays ours in between, and connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);

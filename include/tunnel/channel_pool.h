@@ -109,5 +109,8 @@ uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max);
  * as above. */
 size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fds, size_t max,
                          uint32_t *ret_lost, bool *ret_notify);
+/* Descriptors have run out: hands out half of what is parked, the oldest, and forgets the demand
+ * that led to it. */
+size_t channel_pool_shed(struct channel_pool *pool, int *ret_fds, size_t max);
 /* For logs and tests. */
 uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns);

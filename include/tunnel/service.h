@@ -52,6 +52,7 @@ struct service {
     struct addr addr;
     int *fds; /* one bound socket per worker, owned */
     unsigned int fd_count;
+    int claim_fd; /* socket_claim of addr; -1 = none */
     struct channel_pool pool;
 
     pthread_mutex_t lock;    /* over session and per_ip */

@@ -50,6 +50,7 @@ void *slab_get(struct slab *slab)
     if (slab->free == NULL && grow(slab) < 0)
         return NULL;
     void *object = slab->free;
+    assert(object != NULL);
     slab->free = *(void **)object;
     *(void **)object = NULL;
     slab->used++;

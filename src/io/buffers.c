@@ -17,7 +17,12 @@ struct buffers {
     struct io_uring_buf_ring *shared; /* with the kernel */
     unsigned char *memory;
     unsigned int count;
-    unsigned int lent; /* filled by the kernel and not yet recycled */
+    unsigned int lent;    /* filled by the kernel and not yet recycled */
+    unsigned int offered; /* in the ring */
+    /* The rest: a stack. The ring is first in, first out and would go round all buffers; with the
+     * last one used on top of a stack most are never touched, and those that are stay warm. */
+    uint16_t *spare;
+    unsigned int spare_count;
     struct metrics *metrics;
     struct list waiters;
     bool registered;
@@ -33,11 +38,25 @@ static size_t memory_bytes(const struct buffers *buffers)
     return (size_t)buffers->count * LIMIT_BUFFER_SIZE;
 }
 
+static void offer(struct buffers *buffers, uint16_t id)
+{
+    io_uring_buf_ring_add(buffers->shared, buffers->memory + (size_t)id * LIMIT_BUFFER_SIZE,
+                          LIMIT_BUFFER_SIZE, id, io_uring_buf_ring_mask(buffers->count), 0);
+    io_uring_buf_ring_advance(buffers->shared, 1);
+    buffers->offered++;
+}
+
 static void *map_pages(size_t size)
 {
     void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return pages == MAP_FAILED ? NULL : pages;
+}
+
+static void refill(struct buffers *buffers)
+{
+    while (buffers->offered < LIMIT_BUFFERS_OFFERED && buffers->spare_count > 0)
+        offer(buffers, buffers->spare[--buffers->spare_count]);
 }
 
 int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *metrics,
@@ -54,7 +73,8 @@ int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *me
     int result = -ENOMEM;
     buffers->shared = map_pages(shared_bytes(buffers));
     buffers->memory = map_pages(memory_bytes(buffers));
-    if (buffers->shared == NULL || buffers->memory == NULL)
+    buffers->spare = calloc(count, sizeof(*buffers->spare));
+    if (buffers->shared == NULL || buffers->memory == NULL || buffers->spare == NULL)
         goto err;
     struct io_uring_buf_reg reg = {
         .ring_addr = (uint64_t)(uintptr_t)buffers->shared,
@@ -66,11 +86,9 @@ int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *me
         goto err;
     buffers->registered = true;
     io_uring_buf_ring_init(buffers->shared);
-    for (unsigned int id = 0; id < count; id++)
-        io_uring_buf_ring_add(buffers->shared, buffers->memory + (size_t)id * LIMIT_BUFFER_SIZE,
-                              LIMIT_BUFFER_SIZE, (unsigned short)id, io_uring_buf_ring_mask(count),
-                              (int)id);
-    io_uring_buf_ring_advance(buffers->shared, (int)count);
+    for (unsigned int id = count; id-- > 0;)
+        buffers->spare[buffers->spare_count++] = (uint16_t)id;
+    refill(buffers);
     *ret = buffers;
     return 0;
 
@@ -89,6 +107,7 @@ void buffers_destroy(struct buffers *buffers)
         (void)munmap(buffers->memory, memory_bytes(buffers));
     if (buffers->shared != NULL)
         (void)munmap(buffers->shared, shared_bytes(buffers));
+    free(buffers->spare);
     free(buffers);
 }
 
@@ -99,6 +118,9 @@ struct buffer buffers_from_flags(struct buffers *buffers, uint32_t flags)
     uint16_t id = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
     assert(id < buffers->count);
     buffers->lent++;
+    buffers->offered--;
+    if (buffers->offered < LIMIT_BUFFERS_OFFERED / 2)
+        refill(buffers);
     return (struct buffer){buffers->memory + (size_t)id * LIMIT_BUFFER_SIZE, id};
 }
 
@@ -107,9 +129,10 @@ void buffers_recycle(struct buffers *buffers, struct buffer *buffer)
     if (buffer->data == NULL)
         return;
     assert(buffers->lent > 0);
-    io_uring_buf_ring_add(buffers->shared, buffer->data, LIMIT_BUFFER_SIZE, buffer->id,
-                          io_uring_buf_ring_mask(buffers->count), 0);
-    io_uring_buf_ring_advance(buffers->shared, 1);
+    if (buffers->offered < LIMIT_BUFFERS_OFFERED)
+        offer(buffers, buffer->id);
+    else
+        buffers->spare[buffers->spare_count++] = buffer->id;
     buffers->lent--;
     buffer->data = NULL;
 }

@@ -28,7 +28,7 @@ struct resolver {
     struct list waiting;
     size_t waiting_count;
     bool stopping;
-    bool thread_done; /* whoever sees the other's flag frees */
+    bool thread_done; /* so resolver_destroy may free */
 };
 
 static void take_family(const struct addrinfo *results, int family, uint16_t port,

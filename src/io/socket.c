@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -114,11 +116,32 @@ int socket_bind_group(const struct addr *addr, const struct socket_options *opti
                             : bind_one(addr, options, true, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
-                (void)close(ret_fds[i]);
+                (void)close(take_fd(&ret_fds[i]));
             return result;
         }
     }
     return 0;
+}
+
+int socket_claim(const struct addr *addr)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    char text[ADDR_TEXT_SIZE];
+    /* An abstract name (the leading zero byte) ends with the process and is local to the namespace.
+     */
+    int len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "rathole-uring tcp %s",
+                       addr_format(addr, text, sizeof(text)));
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
+        if (bind(fd, (const struct sockaddr *)&name, size) == 0)
+            return take_fd(&fd);
+        if (errno != EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+            return -errno;
+        (void)usleep(BIND_RETRY_STEP_MS * 1000);
+    }
 }
 
 int socket_listen(int fd)

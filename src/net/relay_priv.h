@@ -59,6 +59,30 @@ void relay_fail(struct relay *relay, unsigned int end, int error);
 /* An op came back while the relay was not open. */
 void relay_join(struct relay *relay);
 
+/* relay_flow.c */
+void flow_release(struct relay_flow *flow); /* gives up what is pending */
+void flow_block(struct relay_flow *flow);   /* pending, and the sink is full */
+void flow_writable(struct loop_op *op, int res, uint32_t flags);
+void flow_end(struct relay_flow *flow); /* the input has ended and all of it is written */
+
+/* relay_end.c */
+void relay_close(struct relay *relay, bool aborting);
+/* A function that starts both flows holds the relay meanwhile: the first may already end it. */
+void relay_hold(struct relay *relay);
+void relay_unhold(struct relay *relay);
+
+/* relay_watch.c */
+void relay_watch(struct relay *relay, unsigned int end); /* for a reset */
+void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags);
+void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags);
+void relay_timer_start(struct relay *relay);
+void relay_timer_expired(struct timer *timer);
+
+/* relay.c */
+void relay_replay_keep(struct relay *relay, const unsigned char *data, size_t size);
+void relay_replay_end(struct relay *relay);
+bool relay_may_rebind(const struct relay *relay, int error);
+
 /* relay_copy.c */
 void flow_copy_read(struct relay_flow *flow);
 void flow_copy_buffers_available(struct buffers_waiter *waiter);

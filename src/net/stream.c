@@ -131,12 +131,10 @@ void stream_read_now(struct stream *stream, void *buffer, size_t size)
     ssize_t got = socket_recv_now(stream->fd, buffer, size);
     if (got > 0)
         stream->read_have = (uint32_t)got;
-    if (got == (ssize_t)size)
+    if (got == (ssize_t)size || (got < 0 && got != -EAGAIN && got != -EINTR))
         stream->ops->read_done(stream, (int)got);
     else if (got == 0)
         stream->ops->read_done(stream, ERR_EOF);
-    else if (got < 0 && got != -EAGAIN && got != -EINTR)
-        stream->ops->read_done(stream, (int)got);
     else
         read_more(stream);
 }

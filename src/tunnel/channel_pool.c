@@ -275,6 +275,18 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fd
     return count;
 }
 
+size_t channel_pool_shed(struct channel_pool *pool, int *ret_fds, size_t max)
+{
+    size_t count = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    uint32_t half = (pool->parked_count + 1) / 2;
+    while (count < half && count < max)
+        ret_fds[count++] = unpark_oldest(pool);
+    pool->demand.peak = pool->demand.last_peak = pool->parked_count;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
 uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&pool->lock);

@@ -1,5 +1,6 @@
 #include "tunnel/client.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,7 @@ void client_open_channels(struct client_worker *worker, struct client_session *s
                           size_t count)
 {
     struct tunnel_workers *all = worker->tunnel->all;
+    assert(all->count > 0);
     unsigned int least = UINT32_MAX;
     unsigned int busy[LIMIT_WORKERS];
     for (unsigned int i = 0; i < all->count; i++) {

@@ -107,11 +107,11 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
     session_table_init(&server->sessions);
     server->services = calloc(config->service_count + 1, sizeof(*server->services));
     server->control_fds = malloc(workers * sizeof(*server->control_fds));
+    for (unsigned int i = 0; server->control_fds != NULL && i < workers; i++)
+        server->control_fds[i] = -1;
     int result = -ENOMEM;
     if (server->services == NULL || server->control_fds == NULL)
         goto err;
-    for (unsigned int i = 0; i < workers; i++)
-        server->control_fds[i] = -1;
     server->service_count = (unsigned int)config->service_count;
     /* The control port first: a second server with the same file is refused there, at once. */
     result = bind_control_port(server);
@@ -183,6 +183,18 @@ static bool leaves_enough_fds(const struct server *server, int fd)
     return fd + (int)waiting < server->fd_visitors_max;
 }
 
+/* What a burst has parked must not keep the next visitors out. */
+static void shed_parked(struct server_worker *worker)
+{
+    int fds[LIMIT_POOL_PARKED];
+    for (unsigned int i = 0; i < worker->server->service_count; i++) {
+        size_t count = channel_pool_shed(&worker->server->services[i].pool, fds, ARRAY_SIZE(fds));
+        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, count);
+        for (size_t k = 0; k < count; k++)
+            loop_close_fd(worker->tunnel->loop, fds[k]);
+    }
+}
+
 static void resume_accepting(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, resume_timer);
@@ -197,6 +209,8 @@ static void resume_accepting(struct timer *timer)
     bool enough = probe >= 0 && leaves_enough_fds(server, probe);
     if (probe >= 0)
         (void)close(probe);
+    if (!enough)
+        shed_parked(worker);
     bool again = false;
     for (unsigned int i = 0; i < server->service_count; i++) {
         struct server_port *port = &worker->ports[i];

@@ -66,6 +66,7 @@ int service_init(struct service *service, const struct config_service *config, u
     memset(service, 0, sizeof(*service));
     service->config = config;
     service->index = index;
+    service->claim_fd = -1;
     keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);
     return channel_pool_init(&service->pool);
@@ -78,6 +79,8 @@ void service_finish(struct service *service)
     for (unsigned int i = 0; i < service->fd_count; i++)
         (void)close(service->fds[i]);
     free(service->fds);
+    if (service->claim_fd >= 0)
+        (void)close(service->claim_fd);
     channel_pool_finish(&service->pool);
     addr_table_finish(&service->per_ip);
     (void)pthread_mutex_destroy(&service->lock);
@@ -90,9 +93,15 @@ int service_bind(struct service *service, const struct addr *addr,
     service->fds = calloc(workers, sizeof(*service->fds));
     if (service->fds == NULL)
         return -ENOMEM;
+    service->claim_fd = socket_claim(addr);
+    if (service->claim_fd < 0)
+        return service->claim_fd;
     int result = socket_bind_group(addr, options, service->fds, workers);
-    if (result == 0)
-        service->fd_count = workers;
+    if (result < 0) {
+        (void)close(take_fd(&service->claim_fd));
+        return result;
+    }
+    service->fd_count = workers;
     return result;
 }
 

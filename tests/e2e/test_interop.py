@@ -159,7 +159,7 @@ def answers(port):
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_server_swapped_under_a_running_client(tunnel, service, pair):
-    """The upgrade path: the server becomes the other program on the same ports; the client stays."""
+    """The upgrade path: the server becomes the other program on its ports; the client stays."""
     t = tunnel({"echo": service(Echo).port}, server=pair["client"], client=pair["client"])
     ping(t.port())
     t.server.stop()

@@ -1,4 +1,7 @@
-"""Ends that die, come back, are replaced, or are told to stop."""
+"""Ends that die, come back, are replaced, or are told to stop.
+
+Covers src/tunnel/server.c, src/tunnel/client.c and src/app/worker.c: start, drain, stop.
+"""
 
 import re
 import signal

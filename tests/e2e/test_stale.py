@@ -1,6 +1,7 @@
 """Stale channels and the pool: our server against a client that is played here.
 
-A channel that died while parked, or right after it was chosen, must cost no visitor.
+A channel that died while parked, or right after it was chosen, must cost no visitor. Covers
+src/tunnel/visitor.c, src/tunnel/service.c and src/tunnel/server_control.c.
 """
 
 import collections

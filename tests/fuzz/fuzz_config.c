@@ -110,7 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct config *config = NULL;
     struct config_report report;
     /* No files and no environment of the machine that runs this. */
-    if (size > 0 &&
+    if (data != NULL && size > 0 &&
         (memmem(data, size, "file:", 5) != NULL || memmem(data, size, "env:", 4) != NULL))
         return 0;
     int result = config_parse("\x1b[31mname", (const char *)data, size, &config, &report);

@@ -1,6 +1,8 @@
 /* Relays on the fake loop: thousands of seeded transfers under every fault the kernel may show. The
  * promise that is tested: both ends get all bytes and a clean end, or a cut is visible as a reset;
- * and nothing is left behind. RELAY_SEED repeats one transfer. */
+ * and nothing is left behind. Covers src/net/relay.c, src/net/relay_copy.c,
+ * src/net/relay_end.c, src/net/relay_flow.c, src/net/relay_splice.c and src/net/relay_watch.c.
+ * RELAY_SEED repeats one transfer. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +42,7 @@ static void rig_new_end1(struct rig *rig)
     peer_drain(old);
     struct peer fresh;
     tcp_pair(fds, 0);
+    tcp_without_pacing(fds);
     peer_init(&fresh, fds[0], old->pattern, old->expected, old->total);
     fresh.skip = old->skip;
     if (rig->rebinds < rig->rebinds_max)
@@ -109,7 +112,9 @@ static void rig_init(struct rig *rig, uint64_t seed, int buffer_size)
     cr_assert_eq(relay_engine_init(&rig->engine, rig->loop, 2 << 20), 0);
     int fds[2][2];
     tcp_pair(fds[0], buffer_size);
+    tcp_without_pacing(fds[0]);
     tcp_pair(fds[1], buffer_size);
+    tcp_without_pacing(fds[1]);
     peer_init(&rig->peers[0], fds[0][0], 3, 100, 0);
     peer_init(&rig->peers[1], fds[1][0], 100, 3, 0);
     rig->options = (struct relay_options){.engine = &rig->engine,
@@ -599,7 +604,9 @@ Test(relay, stuck_sinks_leave_buffers_to_others)
     for (int i = 0; i < STUCK_COUNT; i++) {
         int fds[2][2];
         tcp_pair(fds[0], 4096);
+        tcp_without_pacing(fds[0]);
         tcp_pair(fds[1], 4096);
+        tcp_without_pacing(fds[1]);
         struct relay_options options = {.engine = &rig.engine,
                                         .ops = &many_ops,
                                         .fds = {fds[0][1], fds[1][1]}};

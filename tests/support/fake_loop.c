@@ -61,30 +61,19 @@ struct loop {
     unsigned int busy_permille, idle_step_ms, deadly_count;
 };
 
+/* Zeroed. By aligned_alloc, because tests may let the others fail for the code under test. */
+static void *allocate(size_t size)
+{
+    void *memory = aligned_alloc(16, (size + 15) / 16 * 16);
+    assert(memory != NULL);
+    return memset(memory, 0, size);
+}
+
 static struct loop *loops[LOOPS_MAX];
 static struct loop *current; /* whose turn it is */
 static uint64_t next_seed = 1;
 
 /* ---- randomness ---- */
-
-uint64_t random_next(struct random *random)
-{
-    /* splitmix64 */
-    uint64_t z = (random->state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-size_t random_below(struct random *random, size_t below)
-{
-    return (size_t)(random_next(random) % below);
-}
-
-bool random_permille(struct random *random, unsigned int permille)
-{
-    return permille > 0 && random_next(random) % 1000 < permille;
-}
 
 static bool draw(struct loop *loop, unsigned int permille)
 {
@@ -146,11 +135,10 @@ struct buffers {
 
 static void buffers_make(struct loop *loop, unsigned int count)
 {
-    struct buffers *buffers = calloc(1, sizeof(*buffers));
-    assert(buffers != NULL);
+    struct buffers *buffers = allocate(sizeof(*buffers));
     buffers->count = count;
-    buffers->memory = malloc((size_t)count * LIMIT_BUFFER_SIZE);
-    buffers->is_lent = calloc(count, sizeof(bool));
+    buffers->memory = allocate((size_t)count * LIMIT_BUFFER_SIZE);
+    buffers->is_lent = allocate(count * sizeof(bool));
     buffers->metrics = loop->metrics;
     list_init(&buffers->waiters);
     loop->buffers = buffers;
@@ -224,9 +212,7 @@ int loop_create(const struct loop_options *options, struct loop **ret)
     while (slot < LOOPS_MAX && loops[slot] != NULL)
         slot++;
     assert(slot < LOOPS_MAX && options->metrics != NULL);
-    struct loop *loop = calloc(1, sizeof(*loop));
-    if (loop == NULL)
-        return -ENOMEM;
+    struct loop *loop = allocate(sizeof(*loop));
     loop->metrics = options->metrics;
     loop->random.state = next_seed + slot * 77;
     loop->now_ns = 1000000000u;
@@ -276,8 +262,7 @@ static struct fake_op *op_start(struct loop *loop, struct loop_op *op, enum fake
 {
     assert(op->state == LOOP_OP_IDLE && op->done != NULL && fd >= 0);
     assert(loop->op_count < OPS_MAX);
-    struct fake_op *fake = calloc(1, sizeof(*fake));
-    assert(fake != NULL);
+    struct fake_op *fake = allocate(sizeof(*fake));
     *fake = (struct fake_op){.op = op, .kind = kind, .fd = fd};
     loop->ops[loop->op_count++] = fake;
     op->state = LOOP_OP_IN_FLIGHT;
@@ -460,7 +445,7 @@ static void execute_accept(struct loop *loop, struct fake_op *fake)
     int fd = accept4(fake->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && errno == EAGAIN)
         return;
-    if (fd < 0 || draw(loop, loop->faults.accept_ends))
+    if (fd < 0 || !fake->multishot || draw(loop, loop->faults.accept_ends))
         complete(fake, fd < 0 ? -errno : fd, 0);
     else
         fake->op->done(fake->op, fd, 0);
@@ -538,8 +523,7 @@ static void forget_dead(struct loop *loop)
 static bool run_ops(struct loop *loop)
 {
     size_t count = loop->op_count; /* those started by callbacks wait for the next turn */
-    struct fake_op **turn = malloc((count + 1) * sizeof(struct fake_op *));
-    assert(turn != NULL);
+    struct fake_op **turn = allocate((count + 1) * sizeof(struct fake_op *));
     memcpy(turn, loop->ops, count * sizeof(struct fake_op *));
     if (draw(loop, loop->faults.reorder))
         shuffle(loop, turn, count);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "io/loop.h"
+#include "testing.h"
 
 /* In a thousand, per executed op or call. */
 struct fake_faults {
@@ -30,14 +31,6 @@ struct fake_faults {
     /* Deadly for a connection: */
     unsigned int reset, epipe, enomem;
 };
-
-struct random {
-    uint64_t state;
-};
-uint64_t random_next(struct random *random);
-/* 0 to below - 1; below > 0. */
-size_t random_below(struct random *random, size_t below);
-bool random_permille(struct random *random, unsigned int permille);
 
 /* For every loop made from now on. */
 void fake_loop_set_seed(uint64_t seed);

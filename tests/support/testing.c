@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,25 @@ static void need(bool ok, const char *what)
         return;
     (void)fprintf(stderr, "%s: %s\n", what, strerror(errno));
     abort();
+}
+
+uint64_t random_next(struct random *random)
+{
+    /* splitmix64 */
+    uint64_t z = (random->state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+size_t random_below(struct random *random, size_t below)
+{
+    return (size_t)(random_next(random) % below);
+}
+
+bool random_permille(struct random *random, unsigned int permille)
+{
+    return permille > 0 && random_next(random) % 1000 < permille;
 }
 
 int tcp_listener(struct addr *ret)
@@ -62,6 +82,12 @@ void tcp_pair(int fds[2], int buffer_size)
     need(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0, "fcntl");
     set_buffers(fds[1], buffer_size);
     (void)close(listener);
+}
+
+void tcp_without_pacing(const int fds[2])
+{
+    for (unsigned int i = 0; i < 2; i++)
+        (void)setsockopt(fds[i], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
 uint16_t free_port(void)

@@ -1,0 +1,194 @@
+/* The end of a relay, in all its forms: clean, aborted, a lost end that is replaced, a move to
+ * another worker. Each is a state in which everything in flight is joined first. */
+#include <errno.h>
+
+#include "base/metrics.h"
+#include "relay_priv.h"
+
+static bool relay_is_joined(const struct relay *relay)
+{
+    if (relay->held > 0)
+        return false;
+    for (unsigned int i = 0; i < 2; i++) {
+        if (!loop_op_is_idle(&relay->flow[i].read_op) ||
+            !loop_op_is_idle(&relay->flow[i].write_op) || !loop_op_is_idle(&relay->hangup_op[i]))
+            return false;
+    }
+    return true;
+}
+
+/* A function that starts both flows holds the relay meanwhile: the first may already end it. */
+void relay_hold(struct relay *relay)
+{
+    relay->held++;
+}
+
+void relay_unhold(struct relay *relay)
+{
+    relay->held--;
+    if (relay->state != RELAY_OPEN)
+        relay_join(relay);
+}
+
+static void relay_cancel(struct relay *relay)
+{
+    struct loop *loop = relay->engine->loop;
+    for (unsigned int i = 0; i < 2; i++) {
+        loop_cancel(loop, &relay->flow[i].read_op);
+        loop_cancel(loop, &relay->flow[i].write_op);
+        loop_cancel(loop, &relay->hangup_op[i]);
+        buffers_wait_cancel(&relay->flow[i].buffers_waiter);
+    }
+}
+
+static void relay_finish(struct relay *relay, enum relay_state state)
+{
+    struct relay_engine *engine = relay->engine;
+    relay_replay_end(relay);
+    loop_timer_stop(engine->loop, &relay->timer);
+    for (unsigned int i = 0; i < 2; i++) {
+        flow_release(&relay->flow[i]);
+        if (relay->flow[i].bulk) {
+            unsigned int flows = atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
+            atomic_store_explicit(&engine->bulk_flows, flows - 1, memory_order_relaxed);
+        }
+    }
+    engine->relay_count--;
+    relay->state = (uint8_t)state;
+    relay->ops->closed(relay);
+}
+
+static void relay_close_fds(struct relay *relay)
+{
+    for (unsigned int i = 0; i < 2; i++) {
+        if (relay->fds[i] < 0)
+            continue;
+        if (relay->aborting)
+            socket_set_abort(relay->fds[i]);
+        loop_close_fd(relay->engine->loop, relay->fds[i]);
+        relay->fds[i] = -1;
+    }
+    metrics_add(loop_metrics(relay->engine->loop),
+                relay->aborting ? METRIC_RELAYS_ABORTED : METRIC_RELAYS_CLEAN, 1);
+}
+
+static void relay_ask_for_end1(struct relay *relay)
+{
+    if (!relay_may_rebind(relay, -ECONNRESET)) {
+        relay_close(relay, true); /* more came, from either end, before all was still */
+        return;
+    }
+    for (unsigned int i = 0; i < 2; i++)
+        flow_release(&relay->flow[i]); /* what was not written is in the replay */
+    socket_set_abort(relay->fds[1]);
+    loop_close_fd(relay->engine->loop, relay->fds[1]);
+    relay->fds[1] = -1;
+    relay->watched[1] = relay->half_closed[1] = false;
+    relay->state = RELAY_WAITING_END;
+    relay_hold(relay);
+    if (!relay->ops->end1_lost(relay))
+        relay_close(relay, true);
+    else if (relay->state == RELAY_WAITING_END && !relay->flow[0].eof)
+        relay_watch(relay, 0);
+    relay_unhold(relay);
+}
+
+/* Everything is still: hand the descriptors back, unless something came in the meantime. */
+static void relay_finish_detaching(struct relay *relay)
+{
+    bool still = true;
+    for (unsigned int i = 0; i < 2; i++) {
+        const struct relay_flow *flow = &relay->flow[i];
+        still = still && flow->pending == PENDING_NONE && flow->eof == flow->finished;
+    }
+    if (still) {
+        relay_finish(relay, RELAY_DETACHED);
+        return;
+    }
+    relay->state = RELAY_OPEN;
+    relay_hold(relay);
+    for (unsigned int i = 0; i < 2; i++) {
+        if (!relay->flow[i].finished && relay->state == RELAY_OPEN)
+            flow_push(&relay->flow[i]);
+    }
+    relay_unhold(relay);
+}
+
+void relay_join(struct relay *relay)
+{
+    if (!relay_is_joined(relay))
+        return;
+    switch ((enum relay_state)relay->state) {
+    case RELAY_CLOSING:
+        relay_close_fds(relay);
+        relay_finish(relay, RELAY_CLOSED);
+        break;
+    case RELAY_REBINDING:
+        relay_ask_for_end1(relay);
+        break;
+    case RELAY_DETACHING:
+        relay_finish_detaching(relay);
+        break;
+    case RELAY_OPEN:
+    case RELAY_WAITING_END:
+    case RELAY_DETACHED:
+    case RELAY_CLOSED:
+        break;
+    }
+}
+
+void relay_close(struct relay *relay, bool aborting)
+{
+    relay->aborting = relay->aborting || aborting;
+    if (relay->state == RELAY_CLOSING)
+        return;
+    relay->state = RELAY_CLOSING;
+    relay_cancel(relay);
+    relay_join(relay);
+}
+
+void relay_fail(struct relay *relay, unsigned int end, int error)
+{
+    if (relay->state == RELAY_CLOSING || (relay->state == RELAY_REBINDING && end == 1)) {
+        relay_join(relay);
+        return;
+    }
+    if (end == 1 && relay->state == RELAY_OPEN && relay_may_rebind(relay, error)) {
+        relay->state = RELAY_REBINDING;
+        relay_cancel(relay);
+        relay_join(relay);
+        return;
+    }
+    relay->error = error;
+    relay_close(relay, true);
+}
+
+void relay_terminate(struct relay *relay)
+{
+    relay_close(relay, true);
+}
+
+void relay_detach(struct relay *relay)
+{
+    if (relay->state != RELAY_OPEN)
+        return;
+    relay->state = RELAY_DETACHING;
+    relay_cancel(relay);
+    relay_join(relay);
+}
+
+bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2])
+{
+    if (relay->state != RELAY_DETACHED)
+        return false;
+    for (unsigned int i = 0; i < 2; i++) {
+        ret_fds[i] = relay->fds[i];
+        ret_ended[i] = relay->flow[i].finished;
+    }
+    return true;
+}
+
+uint64_t relay_bytes(const struct relay *relay, unsigned int from)
+{
+    return relay->flow[from].bytes;
+}

@@ -1,0 +1,189 @@
+/* A flow's cycle: read, push, read; and what it does when its sink is full or its input ends. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/pipe_pool.h"
+#include "relay_priv.h"
+
+void flow_release(struct relay_flow *flow)
+{
+    struct relay_engine *engine = flow_relay(flow)->engine;
+    switch ((enum relay_pending)flow->pending) {
+    case PENDING_NONE:
+        break;
+    case PENDING_BUFFER:
+        buffers_recycle(loop_buffers(engine->loop), &flow->buffer);
+        break;
+    case PENDING_STASH:
+        free(flow->data);
+        break;
+    case PENDING_BULK:
+        engine_bulk_put(engine, flow->data);
+        break;
+    case PENDING_PIPE:
+        pipe_pool_put(engine->pipes, flow->pipe);
+        flow->pipe = NULL;
+        break;
+    }
+    flow->pending = PENDING_NONE;
+    flow->data = NULL;
+}
+
+/* 0: all is written. -EAGAIN: the sink is full. A short write means the same, and saves the call
+ * that would only say so. */
+static int flow_flush(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    ssize_t sent;
+    if (flow->pending == PENDING_PIPE) {
+        sent = socket_splice_out(flow->pipe, flow_sink(flow));
+        if (sent > 0)
+            relay->active_at_ns = loop_now_ns(relay->engine->loop);
+        if (sent >= 0)
+            return flow->pipe->pending_bytes == 0 ? 0 : -EAGAIN;
+    } else {
+        if (flow->begin == flow->end)
+            return 0;
+        const unsigned char *data = flow->data + flow->begin;
+        size_t size = flow->end - flow->begin;
+        sent = flow->eof ? socket_send_last(flow_sink(flow), data, size)
+                         : socket_send_now(flow_sink(flow), data, size);
+        if (sent >= 0) {
+            relay->active_at_ns = loop_now_ns(relay->engine->loop);
+            flow->begin += (uint32_t)sent;
+            return flow->begin == flow->end ? 0 : -EAGAIN;
+        }
+    }
+    return sent == -EINTR ? -EAGAIN : (int)sent;
+}
+
+/* A flow that waits for its sink keeps no shared buffer: sinks that are stuck would keep them from
+ * all others. Without memory it does keep it. */
+static void flow_stash(struct relay_flow *flow)
+{
+    uint32_t left = flow->end - flow->begin;
+    unsigned char *stash = malloc(left);
+    if (stash == NULL)
+        return;
+    memcpy(stash, flow->data + flow->begin, left);
+    flow_release(flow);
+    flow->pending = PENDING_STASH;
+    flow->data = stash;
+    flow->begin = 0;
+    flow->end = left;
+}
+
+void flow_block(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    if (flow->pending == PENDING_BUFFER)
+        flow_stash(flow);
+    if (relay->half_closed[1 - flow->index])
+        loop_poll_exact(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
+    else
+        loop_poll(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
+    if (!flow->eof)
+        relay_watch(relay, flow->index);
+}
+
+void flow_writable(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, write_op);
+    struct relay *relay = flow_relay(flow);
+    /* The ring's polls always include this, and would fire again at once. */
+    if (res > 0 && (res & POLLRDHUP) != 0)
+        relay->half_closed[1 - flow->index] = true;
+    if (relay->state != RELAY_OPEN)
+        relay_join(relay);
+    else if (res < 0)
+        relay_fail(relay, 1 - flow->index, res);
+    else
+        flow_push(flow);
+}
+
+/* The input has ended and all of it is written. */
+void flow_end(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    flow->finished = true;
+    if (relay->flow[1 - flow->index].finished) {
+        relay_close(relay, false); /* whose close(2) sends the last end of stream */
+        return;
+    }
+    socket_shutdown_send(flow_sink(flow));
+    relay->watch_due = true;
+    relay_timer_start(relay);
+}
+
+void flow_input_ended(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    /* A lost end 1 reads as ended once its error has been taken by a write: no answer of the
+     * service. */
+    if (relay->state != RELAY_REBINDING || flow->index == 0)
+        flow->eof = relay->half_closed[flow->index] = true;
+    if (relay->state != RELAY_OPEN) {
+        relay_join(relay);
+        return;
+    }
+    flow_release(flow);
+    if (flow->index == 1)
+        relay_replay_end(relay); /* an end of stream is the service's answer */
+    flow_end(flow);
+}
+
+void flow_count(struct relay_flow *flow, const unsigned char *data, size_t size)
+{
+    struct relay *relay = flow_relay(flow);
+    relay->active_at_ns = loop_now_ns(relay->engine->loop);
+    flow->bytes += size;
+    if (!relay->may_replay)
+        return;
+    if (flow->index == 1)
+        relay_replay_end(relay);
+    else
+        relay_replay_keep(relay, data, size);
+}
+
+void flow_push(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    if (relay->state != RELAY_OPEN) {
+        relay_join(relay);
+        return;
+    }
+    int result = flow_flush(flow);
+    if (result == -EAGAIN) {
+        flow_block(flow);
+        return;
+    }
+    if (result < 0) {
+        relay_fail(relay, 1 - flow->index, result);
+        return;
+    }
+    flow_release(flow);
+    if (flow->eof)
+        flow_end(flow);
+    else
+        flow_next(flow);
+}
+
+void flow_next(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    if (relay->state != RELAY_OPEN) {
+        relay_join(relay);
+        return;
+    }
+    if (!flow->bulk) {
+        flow_copy_read(flow);
+        return;
+    }
+    bool offered = flow->offered;
+    flow->offered = true;
+    if (!offered && relay->ops->became_bulk != NULL && relay->ops->became_bulk(relay))
+        return; /* relay_detach will go on from here, or the relay is gone */
+    flow_bulk_wait(flow);
+}

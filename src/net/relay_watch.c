@@ -1,0 +1,95 @@
+/* What happens to a relay while nothing moves: the window for a replay ends, it has been idle for
+ * too long, or an end is reset that nobody reads from. */
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "relay_priv.h"
+
+enum { WATCH_ENDED_MS = 1000 };
+
+/* Watches an end that nothing is read from, for a reset. */
+void relay_watch(struct relay *relay, unsigned int end)
+{
+    if (!relay->watched[end] && loop_op_is_idle(&relay->hangup_op[end]))
+        loop_poll(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
+}
+
+/* The same for an end whose end of stream has been read. Only after a while, because most relays
+ * are over soon after the first of the two, and not while the other flow waits for this end: that
+ * one would see it, and an exact poll belongs to one op. */
+static void relay_watch_ended(struct relay *relay)
+{
+    for (unsigned int end = 0; end < 2; end++) {
+        const struct relay_flow *back = &relay->flow[1 - end];
+        if (!relay->flow[end].finished || relay->watched[end] ||
+            !loop_op_is_idle(&relay->hangup_op[end]) || !loop_op_is_idle(&back->write_op))
+            continue;
+        loop_poll_exact(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
+    }
+}
+
+static void hung_up(struct relay *relay, unsigned int end)
+{
+    if (relay->state != RELAY_OPEN && relay->state != RELAY_WAITING_END) {
+        relay_join(relay);
+        return;
+    }
+    int error = socket_take_error(relay->fds[end]);
+    if (error < 0)
+        relay_fail(relay, end, error);
+    else
+        relay->watched[end] = true; /* both directions are shut down: no news */
+}
+
+void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags)
+{
+    hung_up(container_of(op, struct relay, hangup_op[0]), 0);
+}
+
+void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags)
+{
+    hung_up(container_of(op, struct relay, hangup_op[1]), 1);
+}
+
+void relay_timer_start(struct relay *relay)
+{
+    uint32_t delay_ms = UINT32_MAX;
+    if (relay->idle_timeout_ms != 0) {
+        uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / 1000000;
+        delay_ms = relay->idle_timeout_ms - (uint32_t)MIN(idle_ms, relay->idle_timeout_ms);
+    }
+    if (relay->may_replay)
+        delay_ms = MIN(delay_ms, (uint32_t)LIMIT_REPLAY_MS);
+    if (relay->watch_due)
+        delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
+    if (delay_ms != UINT32_MAX)
+        loop_timer_start(relay->engine->loop, &relay->timer, delay_ms);
+}
+
+static bool relay_idle_expired(struct relay *relay)
+{
+    uint64_t idle_ns = loop_now_ns(relay->engine->loop) - relay->active_at_ns;
+    return relay->idle_timeout_ms != 0 && idle_ns >= relay->idle_timeout_ms * 1000000ull;
+}
+
+void relay_timer_expired(struct timer *timer)
+{
+    struct relay *relay = container_of(timer, struct relay, timer);
+    struct loop *loop = relay->engine->loop;
+    if (relay->state == RELAY_CLOSING)
+        return;
+    uint64_t age_ns = loop_now_ns(loop) - relay->started_at_ns;
+    if (relay->state == RELAY_OPEN && age_ns >= LIMIT_REPLAY_MS * 1000000ull)
+        relay_replay_end(relay);
+    if (relay_idle_expired(relay)) {
+        relay->idle_timed_out = true;
+        metrics_add(loop_metrics(loop), METRIC_RELAYS_IDLE_TIMEOUT, 1);
+        relay_close(relay, true);
+        return;
+    }
+    if (relay->state == RELAY_OPEN && relay->watch_due) {
+        relay->watch_due = false;
+        relay_watch_ended(relay);
+    }
+    relay_timer_start(relay);
+}

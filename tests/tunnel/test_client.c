@@ -1,0 +1,829 @@
+/* The client on the fake loop, against a server whose bytes are written by hand. */
+#include "tunnel/client.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "fake_loop.h"
+#include "proto/message.h"
+#include "testing.h"
+
+enum { WORKERS_MAX = 2, TURNS_MAX = 3000 };
+
+static const char secret[] = "a secret";
+
+struct rig {
+    struct config *config;
+    struct client *client;
+    struct tunnel_workers all;
+    struct tunnel_worker workers[WORKERS_MAX];
+    struct mailbox_group *mailboxes;
+    int listener, local; /* of the server, and of the local service */
+    struct addr server_addr, local_addr;
+    size_t fds_before;
+    uint8_t session_key[KEYS_DIGEST_SIZE];
+};
+
+/* ---- names are answered by the test ---- */
+
+static resolver_answered_fn *asked_answered;
+static void *asked_by;
+static unsigned int asked_count;
+
+struct resolver_query *__wrap_resolver_ask(struct resolver *resolver, const struct host_port *name,
+                                           bool prefer_ipv6, struct mailbox *answer_to,
+                                           resolver_answered_fn *answered, void *asker);
+void __wrap_resolver_abandon(struct resolver_query *query);
+
+struct resolver_query *__wrap_resolver_ask(struct resolver *resolver, const struct host_port *name,
+                                           bool prefer_ipv6, struct mailbox *answer_to,
+                                           resolver_answered_fn *answered, void *asker)
+{
+    asked_answered = answered;
+    asked_by = asker;
+    asked_count++;
+    return (struct resolver_query *)(void *)&asked_count;
+}
+
+void __wrap_resolver_abandon(struct resolver_query *query)
+{
+    if (query != NULL)
+        asked_answered = NULL;
+}
+
+static void answer(const struct resolver_answer *resolver_answer)
+{
+    resolver_answered_fn *answered = asked_answered;
+    cr_assert_not_null(answered);
+    asked_answered = NULL;
+    answered(asked_by, resolver_answer);
+}
+
+/* ---- the rig ---- */
+
+static void on_signals(void *owner, uint32_t bits)
+{
+    client_role.signalled(owner, bits);
+}
+
+struct rig_options {
+    unsigned int workers, services; /* 0: one */
+    const char *server_host;        /* NULL: 127.0.0.1 */
+    const char *local_host;
+    uint64_t seed;
+};
+
+static void rig_configure(struct rig *rig, const struct rig_options *options)
+{
+    static char text[16384];
+    struct config_report report;
+    int size =
+        snprintf(text, sizeof(text), "[client]\nremote_addr = \"%s:%u\"\ndefault_token = \"%s\"\n",
+                 options->server_host != NULL ? options->server_host : "127.0.0.1",
+                 addr_port(&rig->server_addr), secret);
+    for (unsigned int i = 0; i < MAX(options->services, 1u); i++)
+        size += snprintf(text + size, sizeof(text) - (size_t)size,
+                         "[client.services.echo%u]\nlocal_addr = \"%s:%u\"\n", i,
+                         options->local_host != NULL ? options->local_host : "127.0.0.1",
+                         addr_port(&rig->local_addr));
+    cr_assert_eq(config_parse("test", text, (size_t)size, &rig->config, &report), 0);
+    config_report_finish(&report);
+}
+
+static void rig_worker(struct rig *rig, unsigned int index)
+{
+    struct tunnel_worker *worker = &rig->workers[index];
+    worker->index = index;
+    worker->all = &rig->all;
+    worker->mailbox = mailbox_of(rig->mailboxes, index);
+    struct loop_options options = {.metrics = &worker->metrics};
+    cr_assert_eq(loop_create(&options, &worker->loop), 0);
+    fake_loop_set_idle_step_ms(worker->loop, 0);
+    cr_assert_eq(relay_engine_init(&worker->relays, worker->loop, 1 << 20), 0);
+    mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
+}
+
+static void settle(struct rig *rig, int turns)
+{
+    for (int turn = 0; turn < turns; turn++) {
+        for (unsigned int i = 0; i < rig->all.count; i++)
+            cr_assert_eq(loop_run_once(rig->workers[i].loop), 0);
+    }
+}
+
+static void rig_init(struct rig *rig, const struct rig_options *options)
+{
+    memset(rig, 0, sizeof(*rig));
+    asked_count = 0;
+    asked_answered = NULL;
+    log_configure(LOG_ERROR + (getenv("CLIENT_LOG") == NULL ? 0 : 3), LOG_TEXT);
+    cr_assert_eq(keys_init(), 0);
+    rig->fds_before = open_fd_count();
+    rig->listener = tcp_listener(&rig->server_addr);
+    rig->local = tcp_listener(&rig->local_addr);
+    rig_configure(rig, options);
+    fake_loop_set_seed(options->seed);
+    rig->all.count = MAX(options->workers, 1u);
+    rig->all.items = rig->workers;
+    cr_assert_eq(mailbox_group_create(rig->all.count, &rig->mailboxes), 0);
+    cr_assert_eq(client_create(&rig->config->client, rig->all.count, &rig->client), 0);
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        rig_worker(rig, i);
+    for (unsigned int i = 0; i < rig->all.count; i++) {
+        mailbox_self_test(rig->workers[i].mailbox);
+        cr_assert_eq(client_role.start(rig->client, &rig->workers[i]), 0);
+    }
+    settle(rig, 3);
+}
+
+static void advance(struct rig *rig, uint64_t ms)
+{
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        fake_loop_advance_ms(rig->workers[i].loop, ms);
+    settle(rig, 4);
+}
+
+static void signal_all(struct rig *rig, uint32_t bits)
+{
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        mailbox_signal(rig->workers[i].mailbox, NULL, bits);
+    settle(rig, 30);
+}
+
+static uint64_t metric(const struct rig *rig, enum metric metric)
+{
+    uint64_t sum = 0;
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        sum += metrics_get(&rig->workers[i].metrics, metric);
+    return sum;
+}
+
+static void close_listener(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+}
+
+static void rig_finish(struct rig *rig)
+{
+    static const struct fake_faults none;
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        fake_loop_set_faults(rig->workers[i].loop, &none);
+    signal_all(rig, TUNNEL_SIGNAL_STOP);
+    for (unsigned int i = 0; i < rig->all.count; i++) {
+        struct tunnel_worker *worker = &rig->workers[i];
+        cr_assert(client_role.is_done(worker));
+        cr_assert_eq(fake_loop_lent(worker->loop), 0);
+        cr_assert_eq(worker->relays.relay_count, 0);
+        mailbox_detach(worker->mailbox);
+        client_role.finish(worker);
+        relay_engine_finish(&worker->relays);
+        loop_destroy(worker->loop);
+    }
+    cr_assert_eq(atomic_load(&rig->client->logins_in_progress), 0);
+    mailbox_group_destroy(rig->mailboxes);
+    client_destroy(rig->client);
+    config_destroy(rig->config);
+    close_listener(&rig->listener);
+    close_listener(&rig->local);
+    cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors");
+}
+
+/* ---- the other side ---- */
+
+/* The next connection of the client, or -1. */
+static int accepted(struct rig *rig, int listener)
+{
+    int fd = -1;
+    for (int turn = 0; turn < 10 && fd < 0; turn++) {
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        settle(rig, 1);
+    }
+    if (fd >= 0)
+        socket_set_nodelay(fd, true); /* what is said has to be there in the next turn */
+    return fd;
+}
+
+static void say(int fd, const void *bytes, size_t size)
+{
+    (void)send(fd, bytes, size, MSG_NOSIGNAL);
+}
+
+/* size bytes, or fewer when the connection ends: ret_end 0 = it goes on, 1 = end of stream, -errno.
+ */
+static size_t read_until(struct rig *rig, int fd, void *out, size_t size, int *ret_end)
+{
+    size_t have = 0;
+    *ret_end = 0;
+    for (int turn = 0; turn < TURNS_MAX && have < size && *ret_end == 0; turn++) {
+        ssize_t got = recv(fd, (char *)out + have, size - have, MSG_DONTWAIT);
+        if (got > 0)
+            have += (size_t)got;
+        else if (got == 0)
+            *ret_end = 1;
+        else if (errno != EAGAIN)
+            *ret_end = -errno;
+        settle(rig, 1);
+    }
+    return have;
+}
+
+static bool expect(struct rig *rig, int fd, const void *bytes, size_t size)
+{
+    unsigned char got[4096];
+    int end;
+    return read_until(rig, fd, got, size, &end) == size && memcmp(got, bytes, size) == 0;
+}
+
+/* 0: it goes on; 1: end of stream, -errno: broken. */
+static int end_of(struct rig *rig, int fd)
+{
+    char bytes[256];
+    for (int turn = 0; turn < 30; turn++) {
+        ssize_t got = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        if (got == 0)
+            return 1;
+        if (got < 0 && errno != EAGAIN)
+            return -errno;
+        settle(rig, 1);
+    }
+    return 0;
+}
+
+/* Reads the client's Hello and answers it; then reads its Auth, which goes to the rig if it is
+ * right. */
+static bool hear_login(struct rig *rig, int fd, unsigned int service)
+{
+    uint8_t nonce[KEYS_NONCE_SIZE], digest[KEYS_DIGEST_SIZE], bytes[MESSAGE_HELLO_SIZE];
+    char name[16];
+    int size = snprintf(name, sizeof(name), "echo%u", service);
+    keys_service_digest(name, (size_t)size, digest);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, bytes);
+    if (!expect(rig, fd, bytes, sizeof(bytes)))
+        return false;
+    keys_random(nonce, sizeof(nonce));
+    message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, bytes);
+    say(fd, bytes, sizeof(bytes));
+    keys_auth_digest(secret, strlen(secret), nonce, rig->session_key);
+    return expect(rig, fd, rig->session_key, sizeof(rig->session_key));
+}
+
+static void say_ack(struct rig *rig, int fd, enum message_ack ack)
+{
+    uint8_t bytes[MESSAGE_ACK_SIZE];
+    message_ack_encode(ack, bytes);
+    say(fd, bytes, sizeof(bytes));
+    settle(rig, 3);
+}
+
+static int logged_in(struct rig *rig)
+{
+    int fd = accepted(rig, rig->listener);
+    cr_assert_geq(fd, 0);
+    cr_assert(hear_login(rig, fd, 0));
+    say_ack(rig, fd, MESSAGE_ACK_OK);
+    cr_assert_eq(metric(rig, METRIC_LOGINS), 1);
+    return fd;
+}
+
+static void ask_for(struct rig *rig, int control, unsigned int count)
+{
+    uint8_t command[MESSAGE_COMMAND_SIZE];
+    message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, command);
+    for (unsigned int i = 0; i < count; i++)
+        say(control, command, sizeof(command));
+    settle(rig, 4);
+}
+
+static bool hear_channel(struct rig *rig, int fd)
+{
+    uint8_t hello[MESSAGE_HELLO_SIZE];
+    message_hello_encode(MESSAGE_HELLO_DATA, rig->session_key, hello);
+    return expect(rig, fd, hello, sizeof(hello));
+}
+
+/* A parked channel, asked for over control. */
+static int parked(struct rig *rig, int control)
+{
+    ask_for(rig, control, 1);
+    int fd = accepted(rig, rig->listener);
+    cr_assert_geq(fd, 0);
+    cr_assert(hear_channel(rig, fd));
+    return fd;
+}
+
+static void say_start(int fd)
+{
+    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    say(fd, command, sizeof(command));
+}
+
+/* ---- logging in ---- */
+
+Test(client, login_channel_and_relay)
+{
+    for (unsigned int workers = 1; workers <= 2; workers++) {
+        struct rig rig;
+        rig_init(&rig, &(struct rig_options){.workers = workers, .seed = workers});
+        int control = logged_in(&rig);
+        int channel = parked(&rig, control);
+        say_start(channel);
+        say(channel, "ping", 4);
+        int local = accepted(&rig, rig.local);
+        cr_assert_geq(local, 0);
+        cr_assert(expect(&rig, local, "ping", 4));
+        say(local, "pong", 4);
+        cr_assert(expect(&rig, channel, "pong", 4));
+        (void)shutdown(channel, SHUT_WR);
+        cr_assert_eq(end_of(&rig, local), 1);
+        say(local, "last", 4);
+        cr_assert(expect(&rig, channel, "last", 4), "a half-closed relay goes on");
+        (void)close(local);
+        cr_assert_eq(end_of(&rig, channel), 1);
+        (void)close(channel);
+        (void)close(control);
+        rig_finish(&rig);
+    }
+}
+
+struct wrong {
+    const char *name;
+    uint8_t hello[MESSAGE_HELLO_SIZE + 8]; /* instead of a right one, if hello_len */
+    size_t hello_len;
+    uint8_t ack[8];
+    size_t ack_len;
+    bool ends, resets;
+};
+
+Test(client, wrong_answers_end_in_a_back_off)
+{
+    static const struct wrong rows[] = {
+        {.name = "tag", .hello = {1, 0, 0, 0, 1}, .hello_len = 37},
+        {.name = "unknown tag", .hello = {9, 0, 0, 0, 1}, .hello_len = 37},
+        {.name = "version", .hello = {0, 0, 0, 0, 7}, .hello_len = 37},
+        {.name = "short hello", .hello_len = 10, .ends = true},
+        {.name = "no hello", .hello_len = 1, .resets = true},
+        {.name = "no service", .ack = {1}, .ack_len = 4},
+        {.name = "wrong token", .ack = {2}, .ack_len = 4},
+        {.name = "unknown ack", .ack = {3}, .ack_len = 4},
+        {.name = "huge ack", .ack = {0, 0, 0, 1}, .ack_len = 4},
+        {.name = "short ack", .ack = {0}, .ack_len = 3, .ends = true},
+        {.name = "reset for an ack", .ack_len = 0, .resets = true},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct wrong *row = &rows[i];
+        struct rig rig;
+        rig_init(&rig, &(struct rig_options){.seed = i});
+        int fd = accepted(&rig, rig.listener);
+        if (row->hello_len > 0) {
+            say(fd, row->hello, row->hello_len);
+        } else {
+            cr_assert(hear_login(&rig, fd, 0), "%s", row->name);
+            say(fd, row->ack, row->ack_len);
+        }
+        settle(&rig, 3);
+        if (row->resets)
+            tcp_abort_on_close(fd);
+        if (row->ends || row->resets)
+            (void)close(fd);
+        else
+            cr_expect_neq(end_of(&rig, fd), 0, "%s", row->name);
+        settle(&rig, 5);
+        cr_expect_eq(metric(&rig, METRIC_LOGINS_FAILED), 1, "%s", row->name);
+        cr_expect_eq(metric(&rig, METRIC_LOGINS), 0);
+        advance(&rig, 390);
+        cr_expect_eq(accepted(&rig, rig.listener), -1, "%s: too early", row->name);
+        advance(&rig, 220);
+        int next = accepted(&rig, rig.listener);
+        cr_expect_geq(next, 0, "%s: not again", row->name);
+        if (!row->ends && !row->resets)
+            (void)close(fd);
+        (void)close(next);
+        rig_finish(&rig);
+    }
+}
+
+Test(client, a_silent_server_is_left)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int fd = accepted(&rig, rig.listener);
+    for (int i = 0; i < 14; i++) {
+        say(fd, "\0", 1);
+        advance(&rig, 1000);
+    }
+    cr_assert_eq(end_of(&rig, fd) == 0 || metric(&rig, METRIC_LOGINS_FAILED) == 1, true);
+    advance(&rig, 1100);
+    cr_assert_neq(end_of(&rig, fd), 0);
+    cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), 1);
+    (void)close(fd);
+    rig_finish(&rig);
+}
+
+Test(client, waits_grow_and_start_over)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    close_listener(&rig.listener);
+    static const uint64_t waits_ms[] = {500, 1000, 1000};
+    /* The first attempt went to the listener; it fails with it. */
+    settle(&rig, 5);
+    for (size_t i = 0; i < ARRAY_SIZE(waits_ms); i++) {
+        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 1);
+        advance(&rig, waits_ms[i] * 78 / 100);
+        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 1, "wait %zu: too short", i);
+        advance(&rig, waits_ms[i] * 44 / 100);
+        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 2, "wait %zu: too long", i);
+    }
+    rig_finish(&rig);
+}
+
+Test(client, heartbeats_keep_it_and_silence_ends_it)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    uint8_t heartbeat[MESSAGE_COMMAND_SIZE];
+    message_command_encode(MESSAGE_COMMAND_HEARTBEAT, heartbeat);
+    for (int i = 0; i < 5; i++) {
+        advance(&rig, 30000);
+        say(control, heartbeat, sizeof(heartbeat));
+        settle(&rig, 3);
+    }
+    advance(&rig, 30000);
+    say(control, heartbeat, 2); /* half a command is no sign of life */
+    advance(&rig, 9000);
+    cr_assert_eq(end_of(&rig, control), 0);
+    advance(&rig, 1500);
+    cr_assert_neq(end_of(&rig, control), 0);
+    cr_assert_eq(metric(&rig, METRIC_CONTROL_CHANNELS_LOST), 1);
+    (void)close(control);
+    advance(&rig, 700);
+    int next = accepted(&rig, rig.listener);
+    cr_assert_geq(next, 0);
+    (void)close(next);
+    rig_finish(&rig);
+}
+
+Test(client, unknown_commands_end_the_session)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    say(control, "\7\0\0\0", 4);
+    cr_assert_neq(end_of(&rig, control), 0);
+    cr_assert_eq(metric(&rig, METRIC_CONTROL_CHANNELS_LOST), 1);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+/* ---- several addresses ---- */
+
+static void answer_two(struct rig *rig, struct addr first, struct addr second)
+{
+    struct resolver_answer both = {.count = 2, .addrs = {first, second}};
+    answer(&both);
+    settle(rig, 8);
+}
+
+static struct addr nobody(void)
+{
+    struct addr addr = {.len = sizeof(addr.v4)};
+    addr.v4.sin_family = AF_INET;
+    addr.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    addr.v4.sin_port = htons(free_port());
+    return addr;
+}
+
+Test(client, the_next_address_when_one_refuses)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.server_host = "server.test", .seed = 1});
+    cr_assert_eq(asked_count, 1);
+    answer_two(&rig, nobody(), rig.server_addr);
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control);
+    /* Channels go where the control channel went, and its end is no reason for another address. */
+    (void)close(channel);
+    (void)close(control);
+    settle(&rig, 6);
+    cr_assert_eq(asked_count, 1);
+    advance(&rig, 700);
+    cr_assert_eq(asked_count, 2, "asks again");
+    answer_two(&rig, nobody(), nobody());
+    cr_assert_eq(asked_count, 2);
+    advance(&rig, 1300);
+    cr_assert_eq(asked_count, 3, "none of them: it backs off");
+    answer(&(struct resolver_answer){.error = ERR_RESOLVE});
+    advance(&rig, 1300);
+    cr_assert_eq(asked_count, 4);
+    /* No answer at all. */
+    advance(&rig, LIMIT_LOGIN_MS + 10);
+    cr_assert_null(asked_answered, "abandoned");
+    rig_finish(&rig);
+}
+
+Test(client, a_refused_login_is_not_tried_elsewhere)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.server_host = "server.test", .seed = 1});
+    answer_two(&rig, rig.server_addr, rig.server_addr);
+    int fd = accepted(&rig, rig.listener);
+    cr_assert(hear_login(&rig, fd, 0));
+    say_ack(&rig, fd, MESSAGE_ACK_AUTH_FAILED);
+    cr_assert_eq(accepted(&rig, rig.listener), -1);
+    (void)close(fd);
+    rig_finish(&rig);
+}
+
+/* ---- many services ---- */
+
+Test(client, logs_in_a_few_at_a_time)
+{
+    enum { SERVICES = 40 };
+    struct rig rig;
+    int fds[SERVICES];
+    unsigned int count = 0;
+    rig_init(&rig, &(struct rig_options){.services = SERVICES, .workers = 2, .seed = 1});
+    int fd;
+    while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
+        fds[count++] = fd;
+    cr_assert_eq(count, LIMIT_LOGINS_IN_PROGRESS);
+    /* Those that have failed make room. */
+    for (unsigned int i = 0; i < count; i++)
+        (void)close(fds[i]);
+    settle(&rig, 5);
+    advance(&rig, 60);
+    count = 0;
+    while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
+        fds[count++] = fd;
+    cr_assert_eq(count, LIMIT_LOGINS_IN_PROGRESS);
+    for (unsigned int i = 0; i < count; i++)
+        (void)close(fds[i]);
+    rig_finish(&rig);
+}
+
+/* ---- data channels ---- */
+
+Test(client, without_the_local_service_the_visitor_sees_an_end_of_stream)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    close_listener(&rig.local);
+    for (int i = 0; i < 3; i++) {
+        int channel = parked(&rig, control);
+        say_start(channel);
+        say(channel, "request", 7);
+        settle(&rig, 10); /* a reset behind the end would show */
+        cr_expect_eq(end_of(&rig, channel), 1, "an end, not a reset");
+        (void)close(channel);
+        settle(&rig, 3);
+    }
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+Test(client, bad_commands_reset_the_channel)
+{
+    static const uint8_t commands[][4] = {{1}, {2}, {0, 0, 0, 1}, {255, 255, 255, 255}};
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        int channel = parked(&rig, control);
+        say(channel, commands[i], 4);
+        cr_expect_eq(end_of(&rig, channel), -ECONNRESET);
+        cr_expect_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), i + 1);
+        (void)close(channel);
+    }
+    cr_assert_eq(accepted(&rig, rig.local), -1);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+Test(client, a_parked_channel_that_the_server_closes)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    size_t before = open_fd_count();
+    for (int i = 0; i < 3; i++) {
+        int channel = parked(&rig, control);
+        if (i == 1)
+            tcp_abort_on_close(channel);
+        if (i == 2)
+            say(channel, "\0", 2); /* half a command */
+        (void)close(channel);
+        settle(&rig, 6);
+        cr_assert_eq(open_fd_count(), before);
+    }
+    cr_assert_eq(end_of(&rig, control), 0);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+Test(client, the_end_of_the_session_resets_parked_channels_and_no_others)
+{
+    for (unsigned int workers = 1; workers <= 2; workers++) {
+        struct rig rig;
+        int channels[6];
+        rig_init(&rig, &(struct rig_options){.workers = workers, .seed = 1});
+        int control = logged_in(&rig);
+        for (size_t i = 0; i < ARRAY_SIZE(channels); i++)
+            channels[i] = parked(&rig, control);
+        say_start(channels[0]);
+        int local = accepted(&rig, rig.local);
+        (void)close(control);
+        for (size_t i = 1; i < ARRAY_SIZE(channels); i++)
+            cr_expect_eq(end_of(&rig, channels[i]), -ECONNRESET);
+        say(local, "still", 5);
+        cr_assert(expect(&rig, channels[0], "still", 5));
+        (void)close(local);
+        for (size_t i = 0; i < ARRAY_SIZE(channels); i++)
+            (void)close(channels[i]);
+        rig_finish(&rig);
+    }
+}
+
+Test(client, a_channel_is_dialled_for_ten_seconds)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    struct addr addr = rig.server_addr;
+    close_listener(&rig.listener);
+    (void)setsockopt(control, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    ask_for(&rig, control, 1);
+    for (int i = 0; i < 60; i++)
+        advance(&rig, 100);
+    cr_assert_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), 0);
+    rig.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    (void)setsockopt(rig.listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    cr_assert_eq(bind(rig.listener, &addr.any, addr.len), 0);
+    cr_assert_eq(listen(rig.listener, 10), 0);
+    advance(&rig, 200);
+    int channel = accepted(&rig, rig.listener);
+    cr_assert_geq(channel, 0);
+    cr_assert(hear_channel(&rig, channel));
+    close_listener(&rig.listener);
+    ask_for(&rig, control, 1);
+    for (int i = 0; i < 104; i++)
+        advance(&rig, 100);
+    cr_assert_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), 1, "then no more");
+    (void)close(channel);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+Test(client, a_flood_of_requests_is_bounded)
+{
+    for (unsigned int workers = 1; workers <= 2; workers++) {
+        struct rig rig;
+        rig_init(&rig, &(struct rig_options){.workers = workers, .seed = 1});
+        int control = logged_in(&rig);
+        close_listener(&rig.listener); /* each is refused, and waits for its next try */
+        size_t before = open_fd_count();
+        for (int i = 0; i < 60; i++)
+            ask_for(&rig, control, 50);
+        settle(&rig, 20);
+        cr_assert_leq(open_fd_count(), before + LIMIT_CLIENT_CHANNELS_PENDING);
+        size_t channels = 0;
+        for (unsigned int i = 0; i < workers; i++) {
+            struct client_worker *worker = rig.workers[i].role;
+            list_for_each (node, &worker->channels)
+                channels++;
+        }
+        cr_assert_eq(channels, LIMIT_CLIENT_CHANNELS_PENDING);
+        cr_assert_eq(end_of(&rig, control), 0);
+        (void)close(control);
+        rig_finish(&rig);
+    }
+}
+
+Test(client, names_of_local_services)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control);
+    say_start(channel);
+    settle(&rig, 4);
+    cr_assert_eq(asked_count, 1);
+    answer_two(&rig, nobody(), rig.local_addr);
+    int local = accepted(&rig, rig.local);
+    cr_assert_geq(local, 0);
+    int second = parked(&rig, control);
+    say_start(second);
+    int local_too = accepted(&rig, rig.local);
+    cr_assert_geq(local_too, 0);
+    cr_assert_eq(asked_count, 1, "remembered");
+    int third = parked(&rig, control);
+    advance(&rig, 11000);
+    say_start(third);
+    settle(&rig, 4);
+    cr_assert_eq(asked_count, 2, "but not for ever");
+    answer(&(struct resolver_answer){.error = ERR_RESOLVE});
+    cr_assert_eq(end_of(&rig, third), 1);
+    int fds[] = {control, channel, local, second, local_too, third};
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        (void)close(fds[i]);
+    rig_finish(&rig);
+}
+
+/* ---- the end ---- */
+
+Test(client, drain_lets_relays_finish)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.workers = 2, .seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control), idle = parked(&rig, control);
+    say_start(channel);
+    int local = accepted(&rig, rig.local);
+    signal_all(&rig, TUNNEL_SIGNAL_DRAIN);
+    cr_assert_eq(end_of(&rig, idle), -ECONNRESET);
+    cr_assert_neq(end_of(&rig, control), 0);
+    cr_assert_not(client_role.is_done(&rig.workers[0]) && client_role.is_done(&rig.workers[1]));
+    say(channel, "more", 4);
+    cr_assert(expect(&rig, local, "more", 4));
+    (void)close(local);
+    (void)close(channel);
+    settle(&rig, 30);
+    cr_assert(client_role.is_done(&rig.workers[0]) && client_role.is_done(&rig.workers[1]));
+    advance(&rig, 60000);
+    cr_assert_eq(accepted(&rig, rig.listener), -1, "it does not come back");
+    (void)close(control);
+    (void)close(idle);
+    rig_finish(&rig);
+}
+
+/* ---- anything goes ---- */
+
+static const struct fake_faults storm_faults = {.delay = 200,
+                                                .reorder = 500,
+                                                .short_count = 200,
+                                                .eintr = 20,
+                                                .eagain = 20,
+                                                .enobufs = 20,
+                                                .lost_cancel = 500,
+                                                .connect_error = 50,
+                                                .reset = 5,
+                                                .epipe = 5,
+                                                .enomem = 5};
+
+/* A server that logs in, asks, starts, answers and hangs up at random, under all faults. */
+static void run_storm(uint64_t seed)
+{
+    struct rig rig;
+    struct random random = {seed};
+    int fds[60];
+    size_t count = 0;
+    rig_init(&rig, &(struct rig_options){.workers = 1 + (unsigned int)(seed % 2), .seed = seed});
+    for (unsigned int i = 0; i < rig.all.count; i++)
+        fake_loop_set_faults(rig.workers[i].loop, &storm_faults);
+    for (int step = 0; step < 60; step++) {
+        int fd = accepted(&rig, random_permille(&random, 700) ? rig.listener : rig.local);
+        if (fd >= 0 && count < ARRAY_SIZE(fds)) {
+            fds[count++] = fd;
+            if (random_permille(&random, 500) && hear_login(&rig, fd, 0)) {
+                say_ack(&rig, fd, random_permille(&random, 900) ? MESSAGE_ACK_OK : 2);
+                ask_for(&rig, fd, (unsigned int)random_below(&random, 5));
+            } else {
+                say_start(fd);
+                say(fd, "visitor", 7);
+            }
+        } else if (fd >= 0) {
+            (void)close(fd);
+        }
+        if (count > 0 && random_permille(&random, 300)) {
+            size_t i = random_below(&random, count);
+            if (random_permille(&random, 500))
+                tcp_abort_on_close(fds[i]);
+            (void)close(fds[i]);
+            fds[i] = fds[--count];
+        }
+        if (random_permille(&random, 200))
+            advance(&rig, random_below(&random, 3000));
+    }
+    if (random_permille(&random, 500))
+        signal_all(&rig, TUNNEL_SIGNAL_DRAIN);
+    for (size_t i = 0; i < count; i++)
+        (void)close(fds[i]);
+    rig_finish(&rig);
+}
+
+Test(client, storm)
+{
+    uint64_t only = env_number("CLIENT_SEED", 0);
+    for (uint64_t seed = 1; seed <= 60; seed++)
+        run_storm(only != 0 ? only : seed);
+}

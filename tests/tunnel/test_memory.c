@@ -1,0 +1,281 @@
+/* Each allocation of a whole tunnel fails in turn (A28): a server and a client on fake loops, in
+ * one thread, start, log in, open channels, relay one connection and end. Nothing crashes, nothing
+ * is closed twice, and all memory and descriptors come back. The linker puts the functions below
+ * between the code and the C library. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fake_loop.h"
+#include "tunnel/client.h"
+#include "tunnel/server.h"
+
+/* ---- memory ---- */
+
+enum { BLOCKS_MAX = 1 << 14 };
+
+static unsigned int countdown; /* 0 = off; the allocation at which it reaches 0 fails */
+static bool has_failed, is_counting;
+static void *blocks[BLOCKS_MAX]; /* allocated while counting and not yet freed */
+static unsigned int bad_close_count;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+int __real_posix_memalign(void **ret, size_t alignment, size_t size);
+void __real_free(void *block);
+int __real_close(int fd);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size);
+void __wrap_free(void *block);
+int __wrap_close(int fd);
+
+static bool must_fail(void)
+{
+    if (countdown == 0 || --countdown > 0)
+        return false;
+    has_failed = true;
+    errno = ENOMEM;
+    return true;
+}
+
+static void *note(void *block)
+{
+    for (size_t i = 0; is_counting && block != NULL && i < BLOCKS_MAX; i++) {
+        if (blocks[i] == NULL) {
+            blocks[i] = block;
+            break;
+        }
+    }
+    return block;
+}
+
+static size_t block_count(void)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < BLOCKS_MAX; i++)
+        count += blocks[i] != NULL ? 1 : 0;
+    return count;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return must_fail() ? NULL : note(__real_malloc(size));
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return must_fail() ? NULL : note(__real_calloc(count, size));
+}
+
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
+{
+    if (must_fail())
+        return ENOMEM;
+    int result = __real_posix_memalign(ret, alignment, size);
+    (void)note(*ret);
+    return result;
+}
+
+void __wrap_free(void *block)
+{
+    for (size_t i = 0; is_counting && block != NULL && i < BLOCKS_MAX; i++) {
+        if (blocks[i] == block) {
+            blocks[i] = NULL;
+            break;
+        }
+    }
+    __real_free(block);
+}
+
+int __wrap_close(int fd)
+{
+    int result = __real_close(fd);
+    if (result < 0 && errno == EBADF)
+        bad_close_count++;
+    return result;
+}
+
+/* ---- the two sides ---- */
+
+enum { WORKERS = 2 };
+
+struct side {
+    const struct tunnel_role *role;
+    struct tunnel_workers all;
+    struct tunnel_worker workers[WORKERS];
+    bool attached[WORKERS], started[WORKERS];
+    struct mailbox_group *mailboxes;
+};
+
+static struct config *configs[2];
+static struct addr service_addr, local_addr;
+static struct side sides[2];
+static struct server *server;
+static struct client *client;
+
+static void on_signals(void *owner, uint32_t bits)
+{
+    struct tunnel_worker *worker = owner;
+    struct side *side = container_of(worker->all, struct side, all);
+    if (worker->role != NULL)
+        side->role->signalled(worker, bits);
+}
+
+static int side_start(struct side *side, const struct tunnel_role *role, void *shared)
+{
+    memset(side, 0, sizeof(*side));
+    side->role = role;
+    side->all = (struct tunnel_workers){.count = WORKERS, .items = side->workers};
+    int result = mailbox_group_create(WORKERS, &side->mailboxes);
+    for (unsigned int i = 0; result == 0 && i < WORKERS; i++) {
+        struct tunnel_worker *worker = &side->workers[i];
+        struct loop_options options = {.metrics = &worker->metrics};
+        worker->index = i;
+        worker->all = &side->all;
+        worker->mailbox = mailbox_of(side->mailboxes, i);
+        result = loop_create(&options, &worker->loop);
+        if (result == 0)
+            result = relay_engine_init(&worker->relays, worker->loop, 1 << 20);
+        if (result < 0)
+            break;
+        mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
+        side->attached[i] = true;
+    }
+    for (unsigned int i = 0; result == 0 && i < WORKERS; i++) {
+        result = role->start(shared, &side->workers[i]);
+        side->started[i] = result == 0;
+    }
+    return result;
+}
+
+static void turns(int count)
+{
+    for (int turn = 0; turn < count; turn++) {
+        for (unsigned int i = 0; i < 2 * WORKERS; i++) {
+            struct side *side = &sides[i / WORKERS];
+            if (side->attached[i % WORKERS])
+                cr_assert_eq(loop_run_once(side->workers[i % WORKERS].loop), 0);
+        }
+    }
+}
+
+static void side_end(struct side *side)
+{
+    for (unsigned int i = 0; i < WORKERS; i++) {
+        if (side->attached[i])
+            mailbox_signal(side->workers[i].mailbox, NULL, TUNNEL_SIGNAL_STOP);
+    }
+    turns(40);
+    for (unsigned int i = 0; i < WORKERS; i++) {
+        struct tunnel_worker *worker = &side->workers[i];
+        cr_assert(!side->started[i] || side->role->is_done(worker));
+        if (side->attached[i])
+            mailbox_detach(worker->mailbox);
+        side->role->finish(worker);
+        if (worker->relays.loop != NULL)
+            relay_engine_finish(&worker->relays);
+        loop_destroy(worker->loop);
+    }
+    mailbox_group_destroy(side->mailboxes);
+    memset(side, 0, sizeof(*side));
+}
+
+/* A visitor goes through, if memory allows. */
+static void visit(int local_listener)
+{
+    char bytes[8] = "";
+    turns(150);
+    int visitor = tcp_dial(&service_addr);
+    if (visitor < 0)
+        return;
+    (void)send(visitor, "hello", 5, MSG_NOSIGNAL);
+    turns(60);
+    int local = accept4(local_listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (local >= 0) {
+        if (recv(local, bytes, sizeof(bytes), 0) > 0)
+            cr_assert_str_eq(bytes, "hello");
+        (void)close(local);
+    }
+    turns(20);
+    (void)close(visitor);
+    turns(20);
+}
+
+static void live_and_die(int local_listener)
+{
+    if (server_create(&configs[0]->server, WORKERS, &server) < 0)
+        server = NULL;
+    if (server != NULL && client_create(&configs[1]->client, WORKERS, &client) < 0)
+        client = NULL;
+    if (server != NULL && client != NULL && side_start(&sides[0], &server_role, server) == 0 &&
+        side_start(&sides[1], &client_role, client) == 0)
+        visit(local_listener);
+    if (sides[1].role != NULL)
+        side_end(&sides[1]);
+    if (sides[0].role != NULL)
+        side_end(&sides[0]);
+    client_destroy(client);
+    server_destroy(server);
+    client = NULL;
+    server = NULL;
+}
+
+static struct config *parse(const char *text)
+{
+    struct config *config = NULL;
+    struct config_report report;
+    cr_assert_eq(config_parse("test", text, strlen(text), &config, &report), 0);
+    config_report_finish(&report);
+    return config;
+}
+
+Test(memory, each_allocation_fails_once, .timeout = 60)
+{
+    char text[400];
+    int listener = tcp_listener(&local_addr);
+    uint16_t port = free_port();
+    service_addr = local_addr;
+    service_addr.v4.sin_port = htons(free_port());
+    log_configure(LOG_ERROR, LOG_TEXT);
+    cr_assert_eq(keys_init(), 0);
+    (void)snprintf(text, sizeof(text),
+                   "[server]\nbind_addr = \"127.0.0.1:%u\"\ndefault_token = \"x\"\n"
+                   "[server.services.a]\nbind_addr = \"127.0.0.1:%u\"\n"
+                   "max_connections_per_ip = 5\n",
+                   port, addr_port(&service_addr));
+    configs[0] = parse(text);
+    (void)snprintf(text, sizeof(text),
+                   "[client]\nremote_addr = \"127.0.0.1:%u\"\ndefault_token = \"x\"\n"
+                   "[client.services.a]\nlocal_addr = \"127.0.0.1:%u\"\n",
+                   port, addr_port(&local_addr));
+    (void)snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                   "[client.services.b]\nlocal_addr = "
+                   "\"127.0.0.1:1\"\n[client.services.c]\nlocal_addr = \"127.0.0.1:1\"\n");
+    configs[1] = parse(text);
+    live_and_die(listener); /* what is made once and kept */
+    size_t fds_before = open_fd_count();
+    unsigned int n = 0;
+    do {
+        has_failed = false;
+        is_counting = true;
+        countdown = ++n;
+        live_and_die(listener);
+        countdown = 0;
+        is_counting = false;
+        cr_expect_eq(block_count(), 0, "%zu blocks are left when allocation %u fails",
+                     block_count(), n);
+        memset(blocks, 0, sizeof(blocks));
+        cr_expect_eq(open_fd_count(), fds_before, "descriptors when allocation %u fails", n);
+        fds_before = open_fd_count();
+        cr_expect_eq(bad_close_count, 0, "closed twice when allocation %u fails", n);
+        bad_close_count = 0;
+    } while (has_failed);
+    cr_assert_gt(n, 20, "not what it tests: %u", n);
+    config_destroy(configs[0]);
+    config_destroy(configs[1]);
+    (void)close(listener);
+}

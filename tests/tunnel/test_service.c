@@ -1,0 +1,180 @@
+#include "tunnel/service.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "testing.h"
+
+static struct service service;
+static struct config_service config;
+static struct session_table table;
+
+static void set_up(void)
+{
+    cr_assert_eq(keys_init(), 0);
+    memset(&config, 0, sizeof(config));
+    config.name = (char *)(uintptr_t) "echo";
+    cr_assert_eq(service_init(&service, &config, 3), 0);
+    session_table_init(&table);
+}
+
+static void tear_down(void)
+{
+    session_table_finish(&table);
+    service_finish(&service);
+}
+
+static struct session session_of(uint8_t key, unsigned int worker)
+{
+    struct session session = {.service = &service, .worker_index = worker};
+    memset(session.key, key, sizeof(session.key));
+    session.client.bytes[0] = key;
+    list_init(&session.node);
+    return session;
+}
+
+static bool opens(uint8_t key)
+{
+    uint8_t bytes[KEYS_DIGEST_SIZE];
+    struct service *found = NULL;
+    struct addr_key client;
+    memset(bytes, key, sizeof(bytes));
+    if (!session_table_find(&table, bytes, &found, &client))
+        return false;
+    cr_assert_eq(found, &service);
+    cr_assert_eq(client.bytes[0], key);
+    return true;
+}
+
+static void park(int fd)
+{
+    struct pool_offer offer = {.fd = fd, .may_park = true, .now_ns = 1};
+    struct pool_match match;
+    cr_assert_eq(channel_pool_offer(&service.pool, &offer, &match), POOL_PARKED);
+}
+
+Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
+{
+    struct session first = session_of(1, 0), second = session_of(2, 1);
+    struct service_leftovers leftovers;
+    cr_assert_not(opens(1));
+    service_begin_session(&service, &table, &first, 1, &leftovers);
+    cr_assert_not(leftovers.replaced);
+    cr_assert_eq(leftovers.fd_count, 0);
+    cr_assert(opens(1));
+    cr_assert(atomic_load(&service.up));
+    cr_assert_eq(atomic_load(&service.owner), 0);
+    int a = dup(0), b = dup(0);
+    park(a);
+    park(b);
+    service_asked(&service, 5);
+
+    service_begin_session(&service, &table, &second, 2, &leftovers);
+    cr_assert(leftovers.replaced);
+    cr_assert_eq(leftovers.asked, 5);
+    cr_assert_eq(leftovers.client.bytes[0], 1);
+    cr_assert_eq(leftovers.fd_count, 2);
+    cr_assert_eq(leftovers.fds[0] + leftovers.fds[1], a + b);
+    cr_assert(atomic_load(&first.replaced));
+    cr_assert_not(atomic_load(&second.replaced));
+    cr_assert(opens(2) && !opens(1));
+    cr_assert_eq(atomic_load(&service.owner), 1);
+
+    cr_assert_not(service_end_session(&service, &table, &first, &leftovers), "the newer goes on");
+    cr_assert_eq(leftovers.fd_count + leftovers.asked, 0);
+    cr_assert(atomic_load(&service.up) && opens(2));
+    park(a);
+    cr_assert(service_end_session(&service, &table, &second, &leftovers));
+    cr_assert_eq(leftovers.fd_count, 1);
+    cr_assert_eq(leftovers.fds[0], a);
+    cr_assert_eq(leftovers.client.bytes[0], 2);
+    cr_assert_not(atomic_load(&service.up));
+    cr_assert_not(opens(2));
+    (void)close(a);
+    (void)close(b);
+}
+
+Test(service, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_down)
+{
+    enum { COUNT = 250 };
+    static struct service services[COUNT];
+    static struct session sessions[COUNT];
+    struct service_leftovers leftovers;
+    for (unsigned int i = 0; i < COUNT; i++) {
+        cr_assert_eq(service_init(&services[i], &config, i), 0);
+        sessions[i] = session_of((uint8_t)i, 0);
+        sessions[i].service = &services[i];
+        service_begin_session(&services[i], &table, &sessions[i], 1, &leftovers);
+    }
+    for (unsigned int i = 0; i < COUNT; i++) {
+        struct service *found = NULL;
+        struct addr_key client;
+        cr_assert(session_table_find(&table, sessions[i].key, &found, &client));
+        cr_assert_eq(found, &services[i]);
+    }
+    for (unsigned int i = 0; i < COUNT; i++) {
+        (void)service_end_session(&services[i], &table, &sessions[i], &leftovers);
+        service_finish(&services[i]);
+    }
+    cr_assert_not(opens(7));
+}
+
+Test(service, channels_asked_for, .init = set_up, .fini = tear_down)
+{
+    service_asked(&service, 3);
+    cr_assert_eq(service_answered(&service, 1), 1);
+    cr_assert_eq(service_answered(&service, 5), 2, "no more than were asked for");
+    cr_assert_eq(service_answered(&service, 1), 0);
+}
+
+Test(service, limits, .init = set_up, .fini = tear_down)
+{
+    struct addr_key a = {{1}}, b = {{2}};
+    config.max_connections = 3;
+    config.max_connections_per_ip = 2;
+    cr_assert_eq(service_enter(&service, &a), 0);
+    cr_assert_eq(service_enter(&service, &a), 0);
+    cr_assert_eq(service_enter(&service, &a), ERR_LIMIT);
+    cr_assert_eq(service_enter(&service, &b), 0);
+    cr_assert_eq(service_enter(&service, &b), ERR_LIMIT, "in all");
+    service_leave(&service, &a);
+    cr_assert_eq(service_enter(&service, &b), 0);
+    cr_assert_eq(service_enter(&service, &a), ERR_LIMIT);
+    service_leave(&service, &a);
+    service_leave(&service, &b);
+    service_leave(&service, &b);
+    cr_assert_eq(atomic_load(&service.connections), 0);
+    cr_assert_null(addr_table_find(&service.per_ip, &a), "nothing is left");
+    config.max_connections = config.max_connections_per_ip = 0;
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(service_enter(&service, NULL), 0);
+    for (int i = 0; i < 100; i++)
+        service_leave(&service, NULL);
+    cr_assert_eq(atomic_load(&service.connections), 0);
+}
+
+Test(service, binding, .init = set_up, .fini = tear_down)
+{
+    static const struct socket_options none;
+    struct addr taken, addr = {.len = sizeof(addr.v4)};
+    int listener = tcp_listener(&taken);
+    size_t before = open_fd_count();
+    cr_assert_eq(service_bind(&service, &taken, &none, 3), -EADDRINUSE);
+    cr_assert_eq(open_fd_count(), before);
+    service_finish(&service);
+    cr_assert_eq(service_init(&service, &config, 0), 0);
+    addr = taken;
+    addr.v4.sin_port = htons(free_port());
+    cr_assert_eq(service_bind(&service, &addr, &none, 3), 0);
+    cr_assert_eq(open_fd_count(), before + 3 + 1, "three listeners and the claim");
+    service_finish(&service);
+    cr_assert_eq(open_fd_count(), before);
+    cr_assert_eq(service_init(&service, &config, 0), 0);
+    (void)close(listener);
+    struct service zeroed;
+    memset(&zeroed, 0, sizeof(zeroed));
+    service_finish(&zeroed);
+}

@@ -1,0 +1,79 @@
+#include "tunnel/tunnel_worker.h"
+
+#include <criterion/criterion.h>
+
+#include "fake_loop.h"
+
+enum { WORKERS = 4 };
+
+static struct tunnel_workers all;
+static struct tunnel_worker workers[WORKERS];
+
+static void set_up(unsigned int count)
+{
+    all = (struct tunnel_workers){.count = count, .items = workers};
+    for (unsigned int i = 0; i < count; i++) {
+        workers[i] = (struct tunnel_worker){.index = i, .all = &all};
+        struct loop_options options = {.metrics = &workers[i].metrics};
+        cr_assert_eq(loop_create(&options, &workers[i].loop), 0);
+    }
+}
+
+static void tear_down(void)
+{
+    for (unsigned int i = 0; i < all.count; i++)
+        loop_destroy(workers[i].loop);
+}
+
+Test(tunnel_worker, connection_ids_are_unique)
+{
+    uint64_t seen[WORKERS * 10];
+    size_t count = 0;
+    set_up(WORKERS);
+    for (unsigned int i = 0; i < WORKERS * 10; i++) {
+        uint64_t id = tunnel_next_conn_id(&workers[i % WORKERS]);
+        for (size_t j = 0; j < count; j++)
+            cr_assert_neq(seen[j], id);
+        seen[count++] = id;
+    }
+    tear_down();
+}
+
+Test(tunnel_worker, relays_go_where_it_is_worth_it)
+{
+    static const struct {
+        unsigned int busy[WORKERS], expected; /* seen from worker 0 */
+    } rows[] = {
+        {{0, 0, 0, 0}, 0},          {{250, 0, 0, 0}, 0},        {{251, 0, 0, 0}, 1},
+        {{251, 5, 1, 3}, 0},        {{1000, 750, 750, 750}, 0}, {{1000, 800, 749, 760}, 2},
+        {{1000, 900, 900, 100}, 3}, {{100, 0, 0, 0}, 0},        {{500, 900, 900, 900}, 0},
+    };
+    set_up(WORKERS);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (unsigned int j = 0; j < WORKERS; j++)
+            fake_loop_set_busy(workers[j].loop, rows[i].busy[j]);
+        cr_expect_eq(tunnel_place_relay(&workers[0])->index, rows[i].expected, "row %zu", i);
+    }
+    tear_down();
+    set_up(1);
+    fake_loop_set_busy(workers[0].loop, 1000);
+    cr_assert_eq(tunnel_place_relay(&workers[0]), &workers[0]);
+    tear_down();
+}
+
+Test(tunnel_worker, bulk_flows_are_spread)
+{
+    static const struct {
+        unsigned int flows[WORKERS], expected; /* seen from worker 0 */
+    } rows[] = {
+        {{1, 0, 0, 0}, 0}, {{2, 0, 0, 0}, 1}, {{2, 1, 1, 1}, 0},
+        {{5, 4, 3, 4}, 2}, {{0, 9, 9, 9}, 0}, {{3, 2, 2, 1}, 3},
+    };
+    set_up(WORKERS);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (unsigned int j = 0; j < WORKERS; j++)
+            atomic_store(&workers[j].relays.bulk_flows, rows[i].flows[j]);
+        cr_expect_eq(tunnel_place_bulk(&workers[0])->index, rows[i].expected, "row %zu", i);
+    }
+    tear_down();
+}
