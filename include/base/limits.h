@@ -50,7 +50,7 @@ enum limits_io {
     LIMIT_CQ_ENTRIES = 4096,
     LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
     LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
-    LIMIT_BUFFERS_OFFERED = 64,     /* of them, to the kernel at a time; the rest stays untouched */
+    LIMIT_BUFFERS_OFFERED = 32,     /* of them, to the kernel at a time; the rest stays untouched */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
     LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
