@@ -65,10 +65,9 @@ MUST_CHECK int channel_pool_init(struct channel_pool *pool);
 void channel_pool_finish(struct channel_pool *pool); /* closes what is parked */
 
 enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
-/* A visitor needs a channel: the newest parked one (its sockets are warm on both ends, and it is
- * the least likely to have gone stale), or a place in the queue. first: the visitor is new (it
- * counts as demand). ret_notify: the caller tells the control channel's owner that channels are
- * wanted. */
+/* A visitor needs a channel: the oldest parked one, as upstream, or a place in the queue. first:
+ * the visitor is new (it counts as demand). ret_notify: the caller tells the control channel's
+ * owner that channels are wanted. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
                                  uint64_t now_ns, int *ret_fd, bool *ret_notify);
 struct pool_match {

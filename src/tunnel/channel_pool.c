@@ -83,18 +83,12 @@ static void park(struct channel_pool *pool, int fd, uint64_t now_ns)
     pool->parked_count++;
 }
 
-static int unpark_oldest(struct channel_pool *pool)
+static int unpark(struct channel_pool *pool)
 {
     int fd = pool->parked[pool->parked_first].fd;
     pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;
     pool->parked_count--;
     return fd;
-}
-
-static int unpark_newest(struct channel_pool *pool)
-{
-    pool->parked_count--;
-    return pool->parked[(pool->parked_first + pool->parked_count) % LIMIT_POOL_PARKED].fd;
 }
 
 /* Brings `wanted` up to date. True: the owner has to be told. */
@@ -150,7 +144,7 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     if (!pool->open) {
         result = POOL_CLOSED;
     } else if (pool->parked_count > 0) {
-        *ret_fd = unpark_newest(pool);
+        *ret_fd = unpark(pool);
         result = POOL_TAKEN;
         *ret_notify = find_wanted(pool, now_ns);
     } else if (pool->waiting_count >= LIMIT_VISITORS_WAITING) {
@@ -242,7 +236,7 @@ size_t channel_pool_close(struct channel_pool *pool, int *ret_fds, bool reopenin
     pool->wanted = pool->outstanding = pool->outstanding_older = 0;
     pool->request_posted = false;
     while (pool->parked_count > 0)
-        ret_fds[count++] = unpark_oldest(pool);
+        ret_fds[count++] = unpark(pool);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
@@ -269,7 +263,7 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fd
      */
     uint32_t surplus = pool->parked_count > target ? pool->parked_count - target : 0;
     for (uint32_t i = 0; i < (surplus + 7) / 8 && count < max; i++)
-        ret_fds[count++] = unpark_oldest(pool);
+        ret_fds[count++] = unpark(pool);
     *ret_notify = find_wanted(pool, now_ns);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
@@ -281,7 +275,7 @@ size_t channel_pool_shed(struct channel_pool *pool, int *ret_fds, size_t max)
     (void)pthread_mutex_lock(&pool->lock);
     uint32_t half = (pool->parked_count + 1) / 2;
     while (count < half && count < max)
-        ret_fds[count++] = unpark_oldest(pool);
+        ret_fds[count++] = unpark(pool);
     pool->demand.peak = pool->demand.last_peak = pool->parked_count;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;

@@ -106,7 +106,7 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
     server->services = calloc(config->service_count + 1, sizeof(*server->services));
-    server->control_fds = malloc(workers * sizeof(*server->control_fds));
+    server->control_fds = calloc(workers, sizeof(*server->control_fds));
     for (unsigned int i = 0; server->control_fds != NULL && i < workers; i++)
         server->control_fds[i] = -1;
     int result = -ENOMEM;

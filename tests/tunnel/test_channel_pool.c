@@ -70,10 +70,10 @@ Test(channel_pool, closed_until_opened, .init = setup, .fini = teardown)
     cr_assert_eq(offer(1000, START), -1);
     cr_assert_eq(offer(1001, START), -1);
     cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
-    cr_assert_eq(fd, 1001, "the newest first");
+    cr_assert_eq(fd, 1000, "the oldest first");
     int fds[LIMIT_POOL_PARKED];
     cr_assert_eq(channel_pool_close(&pool, fds, false), 1);
-    cr_assert_eq(fds[0], 1000);
+    cr_assert_eq(fds[0], 1001);
     cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
 }
 
