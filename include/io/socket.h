@@ -53,8 +53,6 @@ MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
 
 MUST_CHECK int socket_peer(int fd, struct addr *ret);
-/* Both ends are on this machine and talk over the loopback device: segments are 64 KiB and warm. */
-bool socket_is_loopback(int fd);
 /* The pending error, taken out of the socket: 0 or -errno. */
 int socket_take_error(int fd);
 /* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,

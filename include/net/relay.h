@@ -4,9 +4,9 @@
  * read end 1 --flow[1]--> end 0        is armed while the sink has not taken the last bytes.
  *
  * A flow copies through one of the loop's shared buffers until several reads in a row were full;
- * then it is bulk: it waits for readiness and moves what is there inline, with splice(2), or, on
- * the loopback device while the worker never sleeps, by large copies through one warm buffer. It
- * falls back to small copies when its reads become small. An idle flow holds no buffer and no pipe.
+ * then it is bulk: it waits for readiness and moves what is there inline, with splice(2), or, when
+ * no pipe is to be had, by large copies. It falls back to small copies when its reads become small.
+ * An idle flow holds no buffer and no pipe.
  *
  * An end of stream goes on as shutdown(SHUT_WR) after the last byte; the other direction lives. A
  * reset, or any error, resets both ends, so that a cut transfer can't look complete. A blocked flow
@@ -55,7 +55,6 @@ struct relay_engine {
     unsigned int bulk_free_count, bulk_count;
     unsigned char *scratch;
     size_t replay_bytes;
-    bool prefers_copies;
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
 };
@@ -92,8 +91,7 @@ struct relay {
     uint32_t idle_timeout_ms;
     int error; /* why it was aborted; 0 = it was not, or on request */
     uint8_t prefix_len;
-    uint8_t state;    /* enum relay_state */
-    uint8_t loopback; /* 0 unknown, 1 no, 2 yes */
+    uint8_t state; /* enum relay_state */
     bool may_replay;
     bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
     bool watch_due;      /* the timer is to watch the ends that have */

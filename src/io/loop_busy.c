@@ -1,7 +1,7 @@
 /* How busy a worker is: the time its thread ran plus the time it waited for a core, over the time
  * that passed. CPU time alone would call a worker idle on a machine where four others fight for its
- * core, and the choice between splice and large copies (design: "while the worker is less than 85 %
- * busy") hangs on knowing that the worker never gets to sleep. */
+ * core, and relays would be placed on the one that is starved.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -162,20 +162,6 @@ int socket_peer(int fd, struct addr *ret)
     return result_of(getpeername(fd, &ret->any, &ret->len));
 }
 
-bool socket_is_loopback(int fd)
-{
-    struct addr peer;
-    struct addr own = {.len = sizeof(own.v6)};
-    if (socket_peer(fd, &peer) < 0 || getsockname(fd, &own.any, &own.len) < 0)
-        return false;
-    if (addr_is_loopback(&peer))
-        return true;
-    /* One of this machine's own addresses: the kernel routes that over lo too. */
-    struct addr peer_any_port = peer;
-    peer_any_port.v4.sin_port = own.v4.sin_port; /* the port is at the same place in v6 */
-    return addr_equal(&peer_any_port, &own);
-}
-
 int socket_take_error(int fd)
 {
     int error = 0;

@@ -213,7 +213,6 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->idle_timeout_ms = options->idle_timeout_ms;
     relay->error = 0;
     relay->state = RELAY_OPEN;
-    relay->loopback = 0;
     relay->may_replay = options->replay;
     relay->watch_due = options->ended[0] || options->ended[1];
     relay->aborting = relay->idle_timed_out = false;
