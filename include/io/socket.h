@@ -58,6 +58,8 @@ int socket_take_error(int fd);
 /* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,
  * ERR_EOF = the peer ended it, -errno = it broke. */
 int socket_peek(int fd);
+/* Bytes that wait in the send queue or for their acknowledgement. */
+uint32_t socket_unsent(int fd);
 /* Sends our end of stream. */
 void socket_shutdown_send(int fd);
 

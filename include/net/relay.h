@@ -69,6 +69,7 @@ struct relay_flow {
     uint32_t begin, end;
     struct pipe *pipe;
     uint64_t bytes;  /* moved or on their way */
+    uint32_t unsent; /* in the sink's send queue when an idle timeout last looked */
     uint8_t index;   /* reads from this end, writes to the other */
     uint8_t pending; /* enum relay_pending */
     uint8_t streak;  /* reads in a row that speak for the other mode */

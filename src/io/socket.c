@@ -3,8 +3,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -180,6 +182,12 @@ int socket_peek(int fd)
     if (got == 0)
         return ERR_EOF;
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+}
+
+uint32_t socket_unsent(int fd)
+{
+    int unsent = 0;
+    return ioctl(fd, SIOCOUTQ, &unsent) < 0 || unsent < 0 ? 0 : (uint32_t)unsent;
 }
 
 void socket_shutdown_send(int fd)

@@ -185,6 +185,7 @@ static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
     flow->pipe = NULL;
     flow->begin = flow->end = 0;
     flow->bytes = 0;
+    flow->unsent = UINT32_MAX;
     flow->index = (uint8_t)index;
     flow->pending = PENDING_NONE;
     flow->streak = 0;

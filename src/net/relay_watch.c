@@ -72,6 +72,22 @@ static bool relay_idle_expired(struct relay *relay)
     return relay->idle_timeout_ms != 0 && idle_ns >= relay->idle_timeout_ms * 1000000ull;
 }
 
+/* A full sink is reported writable only when a third of its queue is free; a slow reader of a large
+ * queue is at work long before that. */
+static bool relay_is_draining(struct relay *relay)
+{
+    bool draining = false;
+    for (unsigned int i = 0; i < 2; i++) {
+        struct relay_flow *flow = &relay->flow[i];
+        if (flow->pending == PENDING_NONE || relay->fds[1 - i] < 0)
+            continue;
+        uint32_t unsent = socket_unsent(relay->fds[1 - i]);
+        draining = draining || unsent != flow->unsent;
+        flow->unsent = unsent;
+    }
+    return draining;
+}
+
 void relay_timer_expired(struct timer *timer)
 {
     struct relay *relay = container_of(timer, struct relay, timer);
@@ -81,6 +97,8 @@ void relay_timer_expired(struct timer *timer)
     uint64_t age_ns = loop_now_ns(loop) - relay->started_at_ns;
     if (relay->state == RELAY_OPEN && age_ns >= LIMIT_REPLAY_MS * 1000000ull)
         relay_replay_end(relay);
+    if (relay_idle_expired(relay) && relay_is_draining(relay))
+        relay->active_at_ns = loop_now_ns(loop);
     if (relay_idle_expired(relay)) {
         relay->idle_timed_out = true;
         metrics_add(loop_metrics(loop), METRIC_RELAYS_IDLE_TIMEOUT, 1);
