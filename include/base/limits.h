@@ -1,10 +1,6 @@
 /* Every maximum and every default time, each with its reason. Sizes in bytes, times in ms. */
 #pragma once
 
-enum limits_wire {
-    LIMIT_UDP_PAYLOAD = 65507, /* 65,535 less the UDP and IPv4 headers */
-};
-
 enum limits_config {
     LIMIT_CONFIG_LINE = 4096,    /* longest line of a configuration file */
     LIMIT_CONFIG_FILE = 4 << 20, /* a file larger than this is a mistake or an attack */
