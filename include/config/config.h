@@ -13,6 +13,8 @@
 #include "base/addr.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "crypto/keys.h"
+#include "crypto/noise.h"
 
 enum config_service_type { CONFIG_SERVICE_TCP, CONFIG_SERVICE_UDP };
 enum config_transport_type {
@@ -24,8 +26,20 @@ enum config_transport_type {
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
+enum config_zerocopy { CONFIG_ZEROCOPY_AUTO, CONFIG_ZEROCOPY_ON, CONFIG_ZEROCOPY_OFF };
+
+/* Checked at load: the keys that the pattern needs of this role are there. */
+struct config_noise {
+    enum noise_pattern pattern;
+    bool has_local_private_key, has_remote_public_key;
+    uint8_t local_private_key[KEYS_X25519_SIZE];
+    uint8_t remote_public_key[KEYS_X25519_SIZE];
+    enum config_zerocopy zerocopy_send;
+};
+
 struct config_transport {
     enum config_transport_type type;
+    struct config_noise noise; /* with type = noise */
     bool tcp_nodelay;
     uint32_t tcp_keepalive_secs;     /* TCP_KEEPIDLE; 0 = keepalive off */
     uint32_t tcp_keepalive_interval; /* TCP_KEEPINTVL, seconds */

@@ -12,6 +12,8 @@
 enum keys_sizes {
     KEYS_DIGEST_SIZE = 32, /* SHA-256 */
     KEYS_NONCE_SIZE = 32,  /* what a server puts into its Hello */
+    KEYS_X25519_SIZE = 32, /* a private or a public key, raw */
+    KEYS_TEXT_SIZE = 45,   /* such a key in base64, with its final NUL */
 };
 
 /* Before anything else here, in main and in each test program; calling it again does no harm. -EIO:
@@ -35,3 +37,14 @@ void keys_wipe(void *secret, size_t size);
 /* For hash tables whose keys strangers choose: without the key, new in every process, they cannot
  * make collisions. Not a digest, never leaves the process. */
 uint64_t keys_hash(const void *data, size_t size);
+
+/* X25519 keys (RFC 7748), as Noise uses them and as files hold them: 32 bytes in standard base64
+ * with padding. The caller wipes private keys and their texts. */
+void keys_pair_generate(uint8_t ret_private[static KEYS_X25519_SIZE],
+                        uint8_t ret_public[static KEYS_X25519_SIZE]);
+void keys_pair_public(const uint8_t private_key[static KEYS_X25519_SIZE],
+                      uint8_t ret_public[static KEYS_X25519_SIZE]);
+/* -EINVAL: not base64 of exactly 32 bytes; ret is wiped then. */
+MUST_CHECK int keys_from_text(const char *text, size_t text_len,
+                              uint8_t ret[static KEYS_X25519_SIZE]);
+void keys_to_text(const uint8_t key[static KEYS_X25519_SIZE], char ret[static KEYS_TEXT_SIZE]);

@@ -6,6 +6,12 @@
 #include <string.h>
 
 static_assert(KEYS_DIGEST_SIZE == crypto_hash_sha256_BYTES, "digests are SHA-256");
+static_assert(KEYS_X25519_SIZE == crypto_scalarmult_BYTES &&
+                  KEYS_X25519_SIZE == crypto_scalarmult_SCALARBYTES,
+              "keys are X25519's");
+static_assert(KEYS_TEXT_SIZE ==
+                  sodium_base64_ENCODED_LEN(KEYS_X25519_SIZE, sodium_base64_VARIANT_ORIGINAL),
+              "standard base64 with padding");
 static_assert(sizeof(uint64_t) == crypto_shorthash_BYTES, "a short hash is a number");
 
 static uint8_t hash_key[crypto_shorthash_KEYBYTES];
@@ -69,4 +75,37 @@ uint64_t keys_hash(const void *data, size_t size)
     uint64_t hash;
     (void)crypto_shorthash((unsigned char *)&hash, data, size, hash_key);
     return hash;
+}
+
+void keys_pair_generate(uint8_t ret_private[static KEYS_X25519_SIZE],
+                        uint8_t ret_public[static KEYS_X25519_SIZE])
+{
+    randombytes_buf(ret_private, KEYS_X25519_SIZE);
+    keys_pair_public(ret_private, ret_public);
+}
+
+void keys_pair_public(const uint8_t private_key[static KEYS_X25519_SIZE],
+                      uint8_t ret_public[static KEYS_X25519_SIZE])
+{
+    int r = crypto_scalarmult_base(ret_public, private_key);
+    assert(r == 0); /* a multiple of the base point is never zero after clamping */
+    (void)r;
+}
+
+int keys_from_text(const char *text, size_t text_len, uint8_t ret[static KEYS_X25519_SIZE])
+{
+    size_t size = 0;
+    const char *end = NULL;
+    if (sodium_base642bin(ret, KEYS_X25519_SIZE, text, text_len, NULL, &size, &end,
+                          sodium_base64_VARIANT_ORIGINAL) == 0 &&
+        size == KEYS_X25519_SIZE && end == text + text_len)
+        return 0;
+    sodium_memzero(ret, KEYS_X25519_SIZE);
+    return -EINVAL;
+}
+
+void keys_to_text(const uint8_t key[static KEYS_X25519_SIZE], char ret[static KEYS_TEXT_SIZE])
+{
+    (void)sodium_bin2base64(ret, KEYS_TEXT_SIZE, key, KEYS_X25519_SIZE,
+                            sodium_base64_VARIANT_ORIGINAL);
 }
