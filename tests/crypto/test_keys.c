@@ -1,8 +1,11 @@
 #include "crypto/keys.h"
 
 #include <criterion/criterion.h>
-#include <stdio.h>
+#include <errno.h>
 #include <string.h>
+
+#include "base/macros.h"
+#include "hex.h"
 
 static void set_up(void)
 {
@@ -10,15 +13,6 @@ static void set_up(void)
 }
 
 TestSuite(keys, .init = set_up);
-
-static void expect_hex(const uint8_t *bytes, size_t len, const char *hex)
-{
-    for (size_t i = 0; i < len; i++) {
-        char digits[3];
-        (void)snprintf(digits, sizeof(digits), "%02x", bytes[i]);
-        cr_expect(strncmp(digits, hex + 2 * i, 2) == 0, "byte %zu of %s", i, hex);
-    }
-}
 
 /* The published vectors of SHA-256 (FIPS 180-2); those of the wire are in tests/proto. */
 Test(keys, service_digest_is_sha256)
@@ -90,4 +84,113 @@ Test(keys, hash_depends_on_data_alone_within_a_process)
     uint64_t before = keys_hash("abc", 3);
     cr_expect_eq(keys_init(), 0, "a second init is harmless");
     cr_expect_eq(keys_hash("abc", 3), before, "and changes no hash");
+}
+
+/* RFC 7748, section 6.1: the keys of Alice and Bob, with their base64 from Python. */
+static const struct {
+    const char *private_hex, *private_text, *public_hex, *public_text;
+} pairs[] = {
+    {"77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+     "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=",
+     "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
+     "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="},
+    {"5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+     "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=",
+     "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
+     "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08="},
+};
+
+Test(keys, public_key_of_a_private_key)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
+        uint8_t private_key[KEYS_X25519_SIZE], public_key[KEYS_X25519_SIZE];
+        from_hex(pairs[i].private_hex, private_key, sizeof(private_key));
+        keys_pair_public(private_key, public_key);
+        expect_hex(public_key, sizeof(public_key), pairs[i].public_hex);
+    }
+}
+
+Test(keys, generated_pairs_differ_and_belong_together)
+{
+    uint8_t private_keys[2][KEYS_X25519_SIZE], public_keys[2][KEYS_X25519_SIZE];
+    uint8_t again[KEYS_X25519_SIZE];
+    for (size_t i = 0; i < 2; i++) {
+        keys_pair_generate(private_keys[i], public_keys[i]);
+        keys_pair_public(private_keys[i], again);
+        cr_expect_arr_eq(again, public_keys[i], sizeof(again));
+    }
+    cr_expect_arr_neq(private_keys[0], private_keys[1], sizeof(private_keys[0]));
+    cr_expect_arr_neq(public_keys[0], public_keys[1], sizeof(public_keys[0]));
+}
+
+Test(keys, text_of_known_keys)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
+        uint8_t key[KEYS_X25519_SIZE];
+        char text[KEYS_TEXT_SIZE];
+        cr_expect_eq(keys_from_text(pairs[i].private_text, strlen(pairs[i].private_text), key), 0);
+        expect_hex(key, sizeof(key), pairs[i].private_hex);
+        keys_to_text(key, text);
+        cr_expect_str_eq(text, pairs[i].private_text);
+        cr_expect_eq(keys_from_text(pairs[i].public_text, strlen(pairs[i].public_text), key), 0);
+        expect_hex(key, sizeof(key), pairs[i].public_hex);
+    }
+}
+
+Test(keys, text_round_trip)
+{
+    for (int i = 0; i < 200; i++) {
+        uint8_t key[KEYS_X25519_SIZE], again[KEYS_X25519_SIZE];
+        char text[KEYS_TEXT_SIZE];
+        keys_random(key, sizeof(key));
+        keys_to_text(key, text);
+        cr_expect_eq(strlen(text), KEYS_TEXT_SIZE - 1);
+        cr_expect_eq(keys_from_text(text, strlen(text), again), 0, "%s", text);
+        cr_expect_arr_eq(again, key, sizeof(key));
+    }
+}
+
+Test(keys, text_ends_where_it_is_said_to_end)
+{
+    uint8_t key[KEYS_X25519_SIZE];
+    char text[KEYS_TEXT_SIZE + 1];
+    keys_random(key, sizeof(key));
+    keys_to_text(key, text);
+    text[KEYS_TEXT_SIZE - 1] = 'A'; /* no NUL behind it */
+    cr_expect_eq(keys_from_text(text, KEYS_TEXT_SIZE - 1, key), 0);
+    for (size_t len = 0; len < KEYS_TEXT_SIZE - 1; len++)
+        cr_expect_eq(keys_from_text(text, len, key), -EINVAL, "%zu characters", len);
+}
+
+Test(keys, wrong_text_is_refused_and_nothing_is_left)
+{
+    static const char *const wrong[] = {
+        "",
+        "=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",              /* no padding */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",            /* too much of it */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",           /* none, 34 bytes */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",             /* 31 bytes */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",             /* 33 bytes */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", /* 42 bytes */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=",             /* bits behind the last byte */
+        "AAAAAAAAAAAAAAAAAAAAA=AAAAAAAAAAAAAAAAAAAAA=",             /* padding inside */
+        " AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= ",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
+        "AAAAAAAAAAAAAAAAAAAAA AAAAAAAAAAAAAAAAAAAAAA=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA-=", /* of the alphabet for URLs */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\xc3=",
+    };
+    static const uint8_t zero[KEYS_X25519_SIZE];
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        uint8_t key[KEYS_X25519_SIZE];
+        memset(key, 0xa5, sizeof(key));
+        cr_expect_eq(keys_from_text(wrong[i], strlen(wrong[i]), key), -EINVAL, "%s", wrong[i]);
+        cr_expect_arr_eq(key, zero, sizeof(key), "%s", wrong[i]);
+    }
+    uint8_t key[KEYS_X25519_SIZE];
+    cr_expect_eq(keys_from_text("AAAAAAAAAAAAAAAAAAAAA\0AAAAAAAAAAAAAAAAAAAAA=", 44, key), -EINVAL,
+                 "a NUL inside");
 }
