@@ -3,8 +3,10 @@
  * whose code for wide vectors is about twice as fast on large frames. libcrypto is loaded with
  * dlopen and only by aead_setup, because it costs megabytes of resident memory.
  *
- * A `struct aead` is one thread's working state for any number of connections: it holds no key
- * between calls. A connection keeps its 32-byte keys and its counters and nothing else. */
+ * A `struct aead` is one thread's working state for any number of connections: each call brings its
+ * key. (libcrypto keeps a copy of the last one until the next call or aead_destroy: wiping it would
+ * cost as much as setting it.) A connection keeps its 32-byte keys and its counters and nothing
+ * else. */
 #pragma once
 
 #include <stddef.h>
@@ -21,9 +23,10 @@ enum aead_backend { AEAD_SODIUM, AEAD_LIBCRYPTO };
 
 struct aead;
 
-/* Once, in main, before any worker and only when a Noise transport is configured: loads libcrypto
- * if there is one, checks it against libsodium, measures both for some milliseconds, and keeps the
- * faster one for frames of at least the size from which it wins. Without it libsodium does all. */
+/* Once, in main, after keys_init, before any worker and only when a Noise transport is configured:
+ * loads libcrypto if there is one, checks it against libsodium, measures both for some
+ * milliseconds, and keeps the faster one for frames of at least the size from which it wins.
+ * Without it libsodium does all. */
 void aead_setup(void);
 /* What aead_setup chose, for the start's log line: "libsodium", or "libcrypto 3.0.17 from 1024
  * bytes". Static storage. */
