@@ -5,25 +5,24 @@
 
 #include "base/error.h"
 
-enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, REFUSE };
+enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, SET_GENKEY };
 
 struct argument {
     const char *flag, *short_flag; /* short_flag may be NULL */
     enum argument_effect effect;
-    int number;       /* of enum cli_command or enum cli_role */
-    const char *text; /* of REFUSE */
+    int number; /* of enum cli_command or enum cli_role */
     const char *help;
 };
 
 static const struct argument arguments[] = {
-    {"--server", "-s", SET_ROLE, CLI_ROLE_SERVER, NULL, "run the [server] half of FILE"},
-    {"--client", NULL, SET_ROLE, CLI_ROLE_CLIENT, NULL, "run the [client] half of FILE"},
-    {"--config", "-c", SET_CONFIG, 0, NULL, "takes FILE; one with both halves runs as client"},
-    {"--check", NULL, SET_COMMAND, CLI_CHECK, NULL, "check FILE, warn of what is unsafe, and exit"},
-    {"--genkey", NULL, REFUSE, 0, "noise: not built into this version",
-     "key pair for noise; not in this version"},
-    {"--version", "-V", SET_COMMAND, CLI_VERSION, NULL, "version, build and kernel features"},
-    {"--help", "-h", SET_COMMAND, CLI_HELP, NULL, "this text"},
+    {"--server", "-s", SET_ROLE, CLI_ROLE_SERVER, "run the [server] half of FILE"},
+    {"--client", NULL, SET_ROLE, CLI_ROLE_CLIENT, "run the [client] half of FILE"},
+    {"--config", "-c", SET_CONFIG, 0, "takes FILE; one with both halves runs as client"},
+    {"--check", NULL, SET_COMMAND, CLI_CHECK, "check FILE, warn of what is unsafe, and exit"},
+    {"--genkey", NULL, SET_GENKEY, CLI_GENKEY, "print a new key pair for noise (x25519)"},
+    {"--pubkey", NULL, SET_COMMAND, CLI_PUBKEY, "read a private key, print its public key"},
+    {"--version", "-V", SET_COMMAND, CLI_VERSION, "version, build and kernel features"},
+    {"--help", "-h", SET_COMMAND, CLI_HELP, "this text"},
 };
 
 /* "--config=FILE" is --config too; *ret_value is then FILE, else NULL. */
@@ -66,12 +65,25 @@ static int set_path(struct cli *cli, const char *path, bool is_from_flag,
     return 0;
 }
 
+/* rathole's --genkey takes the name of a curve; the word that follows is it. */
+static int set_genkey(struct cli *cli, const char *value, const char *next, bool *ret_used,
+                      char problem[static CLI_PROBLEM_SIZE])
+{
+    *ret_used = value == NULL && next != NULL && next[0] != '-';
+    const char *curve = value != NULL ? value : *ret_used ? next : "x25519";
+    if (strcmp(curve, "x25519") != 0)
+        return refuse(problem, "--genkey: expected x25519, the one curve there is, got \"", curve,
+                      "\"");
+    cli->command = CLI_GENKEY;
+    return 0;
+}
+
 /* next is the word that follows, or NULL; *ret_used says whether it was taken. */
 static int apply(const struct argument *argument, const char *value, const char *next,
                  struct cli *cli, bool *ret_used, char problem[static CLI_PROBLEM_SIZE])
 {
     *ret_used = false;
-    if (value != NULL && argument->effect != SET_CONFIG)
+    if (value != NULL && argument->effect != SET_CONFIG && argument->effect != SET_GENKEY)
         return refuse(problem, "", argument->flag, " takes no value");
     switch (argument->effect) {
     case SET_COMMAND:
@@ -87,8 +99,8 @@ static int apply(const struct argument *argument, const char *value, const char 
         if (value == NULL && next == NULL)
             return refuse(problem, "", argument->flag, " needs a FILE");
         return set_path(cli, value != NULL ? value : next, true, problem);
-    case REFUSE:
-        return refuse(problem, argument->text, "", "");
+    case SET_GENKEY:
+        return set_genkey(cli, value, next, ret_used, problem);
     }
     return -EINVAL;
 }
@@ -122,6 +134,9 @@ int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static
     }
     if (cli.config_path == NULL && (cli.command == CLI_RUN || cli.command == CLI_CHECK))
         return refuse(problem, "a configuration FILE is missing, see --help", "", "");
+    if (cli.config_path != NULL && (cli.command == CLI_GENKEY || cli.command == CLI_PUBKEY))
+        return refuse(problem, cli.command == CLI_GENKEY ? "--genkey" : "--pubkey",
+                      " takes no FILE", "");
     *ret = cli;
     return 0;
 }
@@ -151,7 +166,9 @@ void cli_print_usage(FILE *out)
 {
     (void)fputs("usage: rathole-uring [--server | --client] FILE\n"
                 "       rathole-uring [--server | --client] -c FILE\n"
-                "       rathole-uring --check FILE\n\n",
+                "       rathole-uring --check FILE\n"
+                "       rathole-uring --genkey\n"
+                "       rathole-uring --pubkey < PRIVATE_KEY\n\n",
                 out);
     for (size_t i = 0; i < ARRAY_SIZE(arguments); i++) {
         const struct argument *argument = &arguments[i];

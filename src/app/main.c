@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "app/cli.h"
+#include "app/key_commands.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -261,6 +262,25 @@ static int command_version(void)
     return EXIT_STOPPED;
 }
 
+static int command_genkey(void)
+{
+    int result = key_commands_generate(STDOUT_FILENO);
+    if (result < 0)
+        (void)fprintf(stderr, "rathole-uring: --genkey: cannot write: %s\n", error_text(result));
+    return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
+}
+
+static int command_pubkey(void)
+{
+    int result = key_commands_public(STDIN_FILENO, STDOUT_FILENO);
+    if (result == -EINVAL)
+        (void)fprintf(stderr, "rathole-uring: --pubkey: expected a private key on standard input, "
+                              "32 bytes in base64 as --genkey prints them\n");
+    else if (result < 0)
+        (void)fprintf(stderr, "rathole-uring: --pubkey: %s\n", error_text(result));
+    return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
+}
+
 static int command_run(const struct cli *cli)
 {
     struct config *config = NULL;
@@ -311,6 +331,10 @@ int main(int argc, char *argv[])
         return command_run(&cli);
     case CLI_CHECK:
         return command_check(&cli);
+    case CLI_GENKEY:
+        return command_genkey();
+    case CLI_PUBKEY:
+        return command_pubkey();
     case CLI_VERSION:
         return command_version();
     case CLI_HELP:

@@ -37,6 +37,7 @@ static int parse(const char *const words[WORDS_MAX], struct cli *ret,
 }
 
 #define FROM_FILE CLI_ROLE_FROM_FILE
+#define GENKEY    "--genkey: expected x25519, the one curve there is, got "
 #define NO_FILE   "a configuration FILE is missing, see --help"
 
 static const struct example examples[] = {
@@ -57,6 +58,12 @@ static const struct example examples[] = {
     {{"--check", "f"}, CLI_CHECK, FROM_FILE, "f", false, NULL},
     {{"f", "--check"}, CLI_CHECK, FROM_FILE, "f", false, NULL},
     {{"--check", "-c", "f"}, CLI_CHECK, FROM_FILE, "f", true, NULL},
+    {{"--genkey"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
+    {{"--genkey", "x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
+    {{"--genkey=x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
+    {{"--genkey", "--check", "f"}, CLI_CHECK, FROM_FILE, "f", false, NULL}, /* the last counts */
+    {{"--genkey", "--help"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
+    {{"--pubkey"}, CLI_PUBKEY, FROM_FILE, NULL, false, NULL},
     {{"--version"}, CLI_VERSION, FROM_FILE, NULL, false, NULL},
     {{"-V"}, CLI_VERSION, FROM_FILE, NULL, false, NULL},
     {{"--help"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
@@ -80,8 +87,15 @@ static const struct example examples[] = {
     {{"--servers", "f"}, .problem = "unknown argument \"--servers\", see --help"},
     {{"--", "-s", "f"}, .problem = "one FILE is enough, \"f\" is another"},
     {{"-x\x1b\n"}, .problem = "unknown argument \"-x??\", see --help"},
-    {{"--genkey"}, .problem = "noise: not built into this version"},
-    {{"--genkey", "25519"}, .problem = "noise: not built into this version"},
+    {{"--genkey", "x448"}, .problem = GENKEY "\"x448\""},
+    {{"--genkey=x448"}, .problem = GENKEY "\"x448\""},
+    {{"--genkey", "f"}, .problem = GENKEY "\"f\""}, /* to rathole the next word is the curve */
+    {{"--genkey="}, .problem = GENKEY "\"\""},
+    {{"--genkey", "X25519"}, .problem = GENKEY "\"X25519\""},
+    {{"--genkey", "x25519", "f"}, .problem = "--genkey takes no FILE"},
+    {{"f", "--genkey"}, .problem = "--genkey takes no FILE"},
+    {{"--pubkey", "f"}, .problem = "--pubkey takes no FILE"}, /* not even to repeat it */
+    {{"--pubkey=f"}, .problem = "--pubkey takes no value"},
 };
 
 Test(cli, forms)
@@ -146,8 +160,8 @@ Test(cli, role)
 
 Test(cli, usage_names_every_argument)
 {
-    static const char *const flags[] = {"--server", "-s,",      "--client",  "--config", "-c,",
-                                        "--check",  "--genkey", "--version", "--help"};
+    static const char *const flags[] = {"--server", "-s,",      "--client", "--config",  "-c,",
+                                        "--check",  "--genkey", "--pubkey", "--version", "--help"};
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
