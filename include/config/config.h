@@ -28,7 +28,8 @@ enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
 enum config_zerocopy { CONFIG_ZEROCOPY_AUTO, CONFIG_ZEROCOPY_ON, CONFIG_ZEROCOPY_OFF };
 
-/* Checked at load: the keys that the pattern needs of this role are there. */
+/* Checked at load: the keys that the pattern needs of this role are there. One that the pattern has
+ * no use for in this role is not kept. */
 struct config_noise {
     enum noise_pattern pattern;
     bool has_local_private_key, has_remote_public_key;
@@ -101,7 +102,7 @@ struct config_report {
 struct config {
     bool has_server, has_client;
     struct config_peer server, client;
-    bool has_inline_secrets;    /* a token stands in the file itself */
+    bool has_inline_secrets;    /* a token or a private key stands in the file itself */
     struct config_report notes; /* what config_check adds; collected by load, which has the lines */
 };
 

@@ -303,7 +303,13 @@ static int command_run(const struct cli *cli)
         configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        exit_code = run_role(role, config);
+        /* To be removed once server_create and client_create take this transport. */
+        if (peer->transport.type == CONFIG_TRANSPORT_NOISE) {
+            log_error("noise: not built into this version");
+            exit_code = EXIT_START_ERROR;
+        } else {
+            exit_code = run_role(role, config);
+        }
     }
     config_report_finish(&report);
     config_destroy(config);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "crypto/keys.h"
 #include "draft_priv.h"
 #include "report_priv.h"
 #include "secret_priv.h"
@@ -18,6 +19,7 @@ static void finish_peer(struct config_peer *peer)
     }
     free(peer->services);
     secret_free(peer->default_token);
+    keys_wipe(&peer->transport.noise, sizeof peer->transport.noise);
 }
 
 void config_destroy(struct config *config)

@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "config/ini_reader.h"
 #include "report_priv.h"
+#include "secret_priv.h"
 #include "text_priv.h"
 
 struct config_peer *draft_peer(struct draft *draft, enum config_role role)
@@ -23,6 +24,12 @@ struct draft_lines *draft_lines(struct draft *draft, const struct draft_place *p
     struct draft_role *role = &draft->roles[place->role];
     return place->section == SECTION_SERVICE ? &role->service_lines[place->service_index]
                                              : &role->lines;
+}
+
+unsigned int draft_line_of(struct draft *draft, const struct draft_place *place, const char *key)
+{
+    size_t row = option_row(place->section, place->role, key);
+    return draft_lines(draft, place)->of_row[row];
 }
 
 void *draft_field(struct draft *draft, const struct draft_place *place, const struct option *option)
@@ -209,19 +216,46 @@ static bool refuse_key(struct draft *draft, unsigned int line, const char *key)
                      option_suggest_key(draft->at.section, draft->at.role, key, hint, sizeof hint));
 }
 
-/* What config_check will want to know about a value that was taken. */
-static void note_value(struct draft *draft, unsigned int line, const struct option_value *value)
+void draft_pass_over(struct draft *draft, const struct draft_place *place, size_t row,
+                     const char *text)
 {
-    const struct option *option = value->option;
-    bool is_unused = (option->flags & OPTION_UNUSED) != 0;
-    if (value->is_inline_secret || (is_unused && (option->flags & OPTION_SECRET) != 0))
+    const struct option *option = &options[row];
+    if ((option->flags & OPTION_SECRET) != 0 && secret_is_inline(text))
         draft->config->has_inline_secrets = true;
-    if (is_unused)
-        (void)draft_say(draft, DRAFT_NOTE, line, &draft->at, option->key, "has no effect (%s)",
-                        option->help);
-    if (value->is_world_readable_secret)
-        (void)draft_say(draft, DRAFT_NOTE, line, &draft->at, option->key,
+    (void)draft_say(draft, DRAFT_NOTE, draft_lines(draft, place)->of_row[row], place, option->key,
+                    "has no effect (%s)",
+                    (option->flags & OPTION_NOISE) != 0 ? "for type = noise" : option->help);
+}
+
+bool draft_take(struct draft *draft, const struct draft_place *place, size_t row, const char *text)
+{
+    const struct option *option = &options[row];
+    unsigned int line = draft_lines(draft, place)->of_row[row];
+    char problem[512];
+    struct option_value value = {
+        .option = option, .text = text, .problem = problem, .problem_size = sizeof problem};
+    int result = option->parse(&value, draft_field(draft, place, option));
+    if (result == ERR_CONFIG)
+        return draft_say(draft, DRAFT_ERROR, line, place, option->key, "%s", problem);
+    if (result < 0) {
+        draft->is_out_of_memory = true;
+        return false;
+    }
+    /* What config_check will want to know. */
+    if (value.is_inline_secret)
+        draft->config->has_inline_secrets = true;
+    if (value.is_world_readable_secret)
+        (void)draft_say(draft, DRAFT_NOTE, line, place, option->key,
                         "every user can read the file with the secret; chmod 600 mends it");
+    return true;
+}
+
+static bool hold(struct draft *draft, size_t row, const char *text)
+{
+    char *copy = strdup(text);
+    draft->roles[draft->at.role].held[row] = copy;
+    draft->is_out_of_memory |= copy == NULL;
+    return copy != NULL;
 }
 
 static bool on_entry(void *owner, unsigned int line, const char *key, const char *text)
@@ -239,17 +273,11 @@ static bool on_entry(void *owner, unsigned int line, const char *key, const char
                          "stands twice, first in line %u", *first);
     *first = line;
 
-    char problem[512];
-    struct option_value value = {
-        .option = option, .text = text, .problem = problem, .problem_size = sizeof problem};
-    int result = option->parse(&value, draft_field(draft, &draft->at, option));
-    if (result == ERR_CONFIG)
-        return draft_say(draft, DRAFT_ERROR, line, &draft->at, key, "%s", problem);
-    if (result < 0) {
-        draft->is_out_of_memory = true;
-        return false;
-    }
-    note_value(draft, line, &value);
+    if ((option->flags & OPTION_NOISE) != 0)
+        return hold(draft, (size_t)row, text);
+    if ((option->flags & OPTION_UNUSED) == 0)
+        return draft_take(draft, &draft->at, (size_t)row, text);
+    draft_pass_over(draft, &draft->at, (size_t)row, text);
     return true;
 }
 
@@ -267,6 +295,9 @@ int draft_read(struct draft *draft, const char *text, size_t size)
 
 void draft_finish(struct draft *draft)
 {
-    free(draft->roles[CONFIG_SERVER].service_lines);
-    free(draft->roles[CONFIG_CLIENT].service_lines);
+    for (size_t i = 0; i < ARRAY_SIZE(draft->roles); i++) {
+        free(draft->roles[i].service_lines);
+        for (size_t row = 0; row < option_count; row++)
+            secret_free(draft->roles[i].held[row]);
+    }
 }

@@ -25,6 +25,8 @@ struct draft_role {
     struct draft_lines lines;
     struct draft_lines *service_lines; /* beside config_peer.services */
     size_t service_capacity;
+    /* Copies of OPTION_NOISE values by row of the table, until the transport's type is known. */
+    char *held[OPTION_COUNT_MAX];
 };
 
 /* Whose key a message is about. */
@@ -46,6 +48,8 @@ struct draft {
 
 struct config_peer *draft_peer(struct draft *draft, enum config_role role);
 struct draft_lines *draft_lines(struct draft *draft, const struct draft_place *place);
+/* 0 = not given. */
+unsigned int draft_line_of(struct draft *draft, const struct draft_place *place, const char *key);
 /* The field that a row describes. */
 void *draft_field(struct draft *draft, const struct draft_place *place,
                   const struct option *option);
@@ -59,8 +63,17 @@ bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
                const struct draft_place *place, const char *key, const char *format, ...)
     PRINTF_FORMAT(6, 7);
 
+/* Puts a value that was given into its field; what is refused is said. False when reading on is of
+ * no use. */
+bool draft_take(struct draft *draft, const struct draft_place *place, size_t row, const char *text);
+/* The same for one that nothing will look at. */
+void draft_pass_over(struct draft *draft, const struct draft_place *place, size_t row,
+                     const char *text);
+
 /* Reads the text into the draft. 0, or -ECANCELED when the rest was not looked at. */
 MUST_CHECK int draft_read(struct draft *draft, const char *text, size_t size);
 void draft_validate(struct draft *draft);
+/* validate_noise.c; after the defaults of the role. */
+void draft_validate_noise(struct draft *draft, enum config_role role);
 /* The config is the caller's. */
 void draft_finish(struct draft *draft);

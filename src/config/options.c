@@ -1,6 +1,7 @@
 #include "options_priv.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <string.h>
 
 #include "base/limits.h"
@@ -64,7 +65,7 @@ const struct option options[] = {
      RELOADABLE, "text or json"},
 
     {SECTION_TRANSPORT, FOR_BOTH, "type", value_transport_type, PEER(transport.type), 0, 0, "tcp",
-     "word", 0, "tcp; noise, tls and websocket are not in this version"},
+     "word", 0, "tcp or noise; tls and websocket are not in this version"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "nodelay", value_bool, PEER(transport.tcp_nodelay), 0, 0,
      "true", "bool", RELOADABLE, "TCP_NODELAY on channels, visitors and local connections"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_secs", value_number,
@@ -86,14 +87,19 @@ const struct option options[] = {
      UNUSED_KEY, "for type = tls"},
     {SECTION_TRANSPORT_TLS, FOR_BOTH, "pkcs12_password", value_unused, NOWHERE, 0, 0, NULL,
      "secret", OPTION_SECRET | UNUSED_KEY, "for type = tls"},
-    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "pattern", value_unused, NOWHERE, 0, 0, NULL, "word",
-     UNUSED_KEY, "for type = noise"},
-    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "local_private_key", value_unused, NOWHERE, 0, 0, NULL,
-     "secret", OPTION_SECRET | UNUSED_KEY, "for type = noise"},
-    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "remote_public_key", value_unused, NOWHERE, 0, 0, NULL,
-     "base64", OPTION_SECRET | UNUSED_KEY, "for type = noise"},
-    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_unused, NOWHERE, 0, 0, NULL, "word",
-     UNUSED_KEY, "for type = noise"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "pattern", value_noise_pattern,
+     PEER(transport.noise.pattern), 0, 0, "Noise_NK_25519_ChaChaPoly_BLAKE2s", "word",
+     OPTION_NOISE, "the same on both sides; NK proves the server, KK both, XX whoever "
+     "remote_public_key is given for"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "local_private_key", value_local_private_key,
+     PEER(transport.noise), 0, 0, NULL, "secret", OPTION_SECRET | OPTION_NOISE,
+     "from --genkey, base64; needed by the server with NK, by both with KK"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "remote_public_key", value_remote_public_key,
+     PEER(transport.noise), 0, 0, NULL, "base64", OPTION_NOISE,
+     "the other side's; needed by the client with NK, by both with KK"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_zerocopy,
+     PEER(transport.noise.zerocopy_send), 0, 0, "auto", "word", OPTION_NOISE,
+     "auto, on or off; auto = where the kernel really saves the copy"},
     {SECTION_TRANSPORT_WEBSOCKET, FOR_BOTH, "tls", value_unused, NOWHERE, 0, 0, NULL, "bool",
      UNUSED_KEY, "for type = websocket"},
 
@@ -173,7 +179,8 @@ size_t option_row(enum option_section section, enum config_role role, const char
     return (size_t)row;
 }
 
-/* Levenshtein's distance, for words short enough to be a slip of a known one; else SIZE_MAX. */
+/* Levenshtein's distance between letters of either case, for words short enough to be a slip of a
+ * known one; else SIZE_MAX. */
 static size_t distance(const char *a, const char *b)
 {
     enum { WORD_MAX = 63 };
@@ -186,7 +193,8 @@ static size_t distance(const char *a, const char *b)
         size_t diagonal = row[0];
         row[0] = i;
         for (size_t j = 1; j <= b_size; j++) {
-            size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+            size_t replaced =
+                diagonal + (tolower((unsigned char)a[i - 1]) != tolower((unsigned char)b[j - 1]));
             diagonal = row[j];
             row[j] = MIN(replaced, MIN(row[j], row[j - 1]) + 1);
         }
@@ -198,6 +206,19 @@ static size_t distance(const char *a, const char *b)
 static bool is_near(size_t edits, const char *word)
 {
     return edits <= MAX(strlen(word) / 3, 1);
+}
+
+const char *option_nearest_word(const char *text, const char *const *words, size_t count)
+{
+    const char *nearest = NULL;
+    size_t nearest_edits = SIZE_MAX;
+    for (size_t i = 0; i < count; i++) {
+        size_t edits = distance(text, words[i]);
+        if (edits <= nearest_edits)
+            nearest = edits < nearest_edits ? words[i] : NULL;
+        nearest_edits = MIN(edits, nearest_edits);
+    }
+    return nearest != NULL && is_near(nearest_edits, nearest) ? nearest : NULL;
 }
 
 static void list_keys(enum option_section section, enum config_role role, char *out,

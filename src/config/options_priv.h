@@ -34,6 +34,7 @@ enum option_flags {
     OPTION_SECRET = 1 << 1,     /* its value is repeated nowhere */
     OPTION_RELOADABLE = 1 << 2, /* a change takes effect without a restart */
     OPTION_UNUSED = 1 << 3,     /* belongs to what is not built; taken and not looked at */
+    OPTION_NOISE = 1 << 4,      /* the same unless transport.type = noise, which may stand below */
 };
 
 enum { OPTION_COUNT_MAX = 64 };
@@ -84,8 +85,13 @@ size_t option_row(enum option_section section, enum config_role role, const char
 const char *option_suggest_key(enum option_section section, enum config_role role, const char *key,
                                char *out, size_t out_size);
 const char *option_suggest_section(const char *name, char *out, size_t out_size);
+/* The word that text may be a slip of; NULL when there is none or more than one. */
+const char *option_nearest_word(const char *text, const char *const *words, size_t count);
 
 /* values.c */
 option_parser value_addr, value_secret, value_bool, value_tristate, value_seconds,
     value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
-    value_transport_type, value_log_level, value_log_format, value_no_proxy, value_unused;
+    value_transport_type, value_noise_pattern, value_zerocopy, value_log_level, value_log_format,
+    value_no_proxy, value_unused;
+/* These two set their has_ flag as well: their target is a whole struct config_noise. */
+option_parser value_local_private_key, value_remote_public_key;

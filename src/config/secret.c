@@ -152,11 +152,16 @@ static int copy_secret(const char *text, enum secret_origin origin, struct secre
     return ret->text != NULL ? 0 : -ENOMEM;
 }
 
+bool secret_is_inline(const char *value)
+{
+    return strncmp(value, "file:", 5) != 0 && strncmp(value, "env:", 4) != 0;
+}
+
 int secret_resolve(const char *value, struct secret *ret, char *problem, size_t problem_size)
 {
     if (strncmp(value, "file:", 5) == 0)
         return resolve_file(value + 5, ret, problem, problem_size);
-    if (strncmp(value, "env:", 4) != 0)
+    if (secret_is_inline(value))
         return copy_secret(value, SECRET_INLINE, ret, problem, problem_size);
 
     const char *text = getenv(value + 4);

@@ -31,6 +31,8 @@ struct secret {
 MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
 void secret_file_finish(struct secret_file *file);
 
+/* Whether a value is the secret itself: neither file:PATH nor env:NAME. */
+bool secret_is_inline(const char *value);
 /* Fetches what a token or key value stands for. ERR_CONFIG: problem says why; it repeats the path
  * or the name of the variable, never a secret. */
 MUST_CHECK int secret_resolve(const char *value, struct secret *ret, char *problem,

@@ -10,12 +10,6 @@
 #include "options_priv.h"
 #include "report_priv.h"
 
-static unsigned int line_of(struct draft *draft, const struct draft_place *place, const char *key)
-{
-    size_t row = option_row(place->section, place->role, key);
-    return draft_lines(draft, place)->of_row[row];
-}
-
 /* Defaults go through the parsers that the file's values go through. */
 static void fill_row(struct draft *draft, const struct draft_place *place, unsigned int place_line,
                      size_t row)
@@ -52,7 +46,7 @@ static void check_retry_interval(struct draft *draft, const struct draft_place *
     if (*interval_ms != 0)
         return;
     *interval_ms = 1000;
-    (void)draft_say(draft, DRAFT_WARNING, line_of(draft, place, "retry_interval"), place,
+    (void)draft_say(draft, DRAFT_WARNING, draft_line_of(draft, place, "retry_interval"), place,
                     "retry_interval", "0 is read as 1");
 }
 
@@ -61,9 +55,9 @@ static void fill_token(struct draft *draft, const struct draft_place *place,
 {
     const struct config_peer *peer = draft_peer(draft, place->role);
     const struct draft_place role_place = {place->role, SECTION_ROLE, 0};
-    if (line_of(draft, place, "token") != 0)
+    if (draft_line_of(draft, place, "token") != 0)
         return;
-    if (line_of(draft, &role_place, "default_token") == 0) {
+    if (draft_line_of(draft, &role_place, "default_token") == 0) {
         (void)draft_say(draft, DRAFT_ERROR, service->line, place, "token",
                         "missing, and there is no %s.default_token", option_role_name(place->role));
         return;
@@ -83,9 +77,9 @@ static void fill_service(struct draft *draft, const struct draft_place *place)
     fill_token(draft, place, service);
     if (place->role != CONFIG_CLIENT)
         return;
-    if (line_of(draft, place, "prefer_ipv6") == 0)
+    if (draft_line_of(draft, place, "prefer_ipv6") == 0)
         service->prefer_ipv6 = peer->prefer_ipv6;
-    if (line_of(draft, place, "retry_interval") == 0)
+    if (draft_line_of(draft, place, "retry_interval") == 0)
         service->retry_interval_ms = peer->retry_interval_ms;
     check_retry_interval(draft, place, &service->retry_interval_ms);
 }
@@ -142,7 +136,7 @@ static void add_listener(struct draft *draft, const struct draft_place *place,
                          const struct host_port *host_port, struct listener *ret)
 {
     struct addr addr;
-    *ret = (struct listener){.place = *place, .line = line_of(draft, place, "bind_addr")};
+    *ret = (struct listener){.place = *place, .line = draft_line_of(draft, place, "bind_addr")};
     if (addr_from_numeric(host_port, &addr)) {
         (void)addr_format(&addr, ret->text, sizeof ret->text);
         return;
@@ -186,7 +180,7 @@ static void check_server(struct draft *draft)
     const struct config_peer *peer = &draft->config->server;
     const struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
     struct addr addr;
-    unsigned int line = line_of(draft, &place, "heartbeat_interval");
+    unsigned int line = draft_line_of(draft, &place, "heartbeat_interval");
     if (peer->heartbeat_interval_ms == 0 && line != 0)
         (void)draft_say(draft, DRAFT_WARNING, line, &place, "heartbeat_interval",
                         "0 means no heartbeats: clients need heartbeat_timeout = 0 too");
@@ -195,7 +189,8 @@ static void check_server(struct draft *draft)
                         ? addr_is_loopback(&addr)
                         : strcasecmp(peer->addr.host, "localhost") == 0;
     if (peer->addr.port != 0 && peer->transport.type == CONFIG_TRANSPORT_TCP && !is_local)
-        (void)draft_say(draft, DRAFT_NOTE, line_of(draft, &place, "bind_addr"), &place, "bind_addr",
+        (void)draft_say(draft, DRAFT_NOTE, draft_line_of(draft, &place, "bind_addr"), &place,
+                        "bind_addr",
                         "others than this machine can reach it and transport.type = tcp does not "
                         "encrypt");
 }
@@ -205,7 +200,7 @@ static void check_client(struct draft *draft)
     struct config_peer *peer = &draft->config->client;
     const struct config_peer *server = &draft->config->server;
     const struct draft_place place = {CONFIG_CLIENT, SECTION_ROLE, 0};
-    unsigned int line = line_of(draft, &place, "heartbeat_timeout");
+    unsigned int line = draft_line_of(draft, &place, "heartbeat_timeout");
     if (draft->config->has_server && peer->heartbeat_timeout_ms != 0 &&
         peer->heartbeat_timeout_ms <= server->heartbeat_interval_ms)
         (void)draft_say(draft, DRAFT_WARNING, line != 0 ? line : draft->roles[CONFIG_CLIENT].line,
@@ -222,6 +217,7 @@ static void validate_role(struct draft *draft, enum config_role role)
         place.section = section;
         fill_section(draft, &place, line);
     }
+    draft_validate_noise(draft, role);
     place.section = SECTION_ROLE;
     /* Before the services inherit it. */
     if (role == CONFIG_CLIENT)

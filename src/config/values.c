@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "crypto/keys.h"
+#include "crypto/noise.h"
 #include "options_priv.h"
 #include "report_priv.h"
 #include "secret_priv.h"
@@ -38,6 +40,74 @@ int value_secret(struct option_value *value, void *target)
     value->is_world_readable_secret = secret.is_world_readable;
     *(char **)target = secret.text;
     return 0;
+}
+
+/* What else may be white space in a key's file is none of the key. */
+static const char *trim(const char *text, size_t *ret_size)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    size_t size = strlen(text);
+    while (size > 0 && isspace((unsigned char)text[size - 1]))
+        size--;
+    *ret_size = size;
+    return text;
+}
+
+/* A private key may stand where a public one belongs, so no key is ever repeated. */
+static int parse_key(struct option_value *value, struct secret *secret,
+                     uint8_t ret[static KEYS_X25519_SIZE])
+{
+    static const char expected[] = "expected 32 bytes in base64 as rathole-uring --genkey prints "
+                                   "them (44 characters), file:PATH or env:NAME";
+    static const uint8_t zeros[KEYS_X25519_SIZE];
+    int result = secret_resolve(value->text, secret, value->problem, value->problem_size);
+    if (result < 0)
+        return result;
+    size_t size;
+    const char *text = trim(secret->text, &size);
+    uint8_t key[KEYS_X25519_SIZE];
+    if (keys_from_text(text, size, key) < 0) {
+        result = ERR_CONFIG;
+        if (size == KEYS_TEXT_SIZE - 1)
+            (void)snprintf(value->problem, value->problem_size,
+                           "%s; got 44 characters that are something else", expected);
+        else
+            (void)snprintf(value->problem, value->problem_size, "%s; got %zu characters", expected,
+                           size);
+    } else if (keys_equal(key, zeros, sizeof zeros)) {
+        result = ERR_CONFIG;
+        (void)snprintf(value->problem, value->problem_size, "a key of zeros alone is no key");
+    } else {
+        memcpy(ret, key, sizeof key);
+    }
+    keys_wipe(key, sizeof key);
+    secret_free(secret->text);
+    secret->text = NULL;
+    return result;
+}
+
+int value_local_private_key(struct option_value *value, void *target)
+{
+    struct config_noise *noise = target;
+    struct secret secret;
+    int result = parse_key(value, &secret, noise->local_private_key);
+    if (result < 0)
+        return result;
+    noise->has_local_private_key = true;
+    value->is_inline_secret = secret.origin == SECRET_INLINE;
+    value->is_world_readable_secret = secret.is_world_readable;
+    return 0;
+}
+
+int value_remote_public_key(struct option_value *value, void *target)
+{
+    struct config_noise *noise = target;
+    struct secret secret;
+    int result = parse_key(value, &secret, noise->remote_public_key);
+    if (result == 0)
+        noise->has_remote_public_key = true;
+    return result;
 }
 
 static int parse_bool(struct option_value *value, bool *ret)
@@ -207,7 +277,7 @@ int value_transport_type(struct option_value *value, void *target)
 {
     static const struct word words[] = {
         {"tcp", CONFIG_TRANSPORT_TCP, NULL},
-        {"noise", CONFIG_TRANSPORT_NOISE, "not built into this version"},
+        {"noise", CONFIG_TRANSPORT_NOISE, NULL},
         {"tls", CONFIG_TRANSPORT_TLS, "not built in yet"},
         {"websocket", CONFIG_TRANSPORT_WEBSOCKET, "not built in yet"},
     };
@@ -215,6 +285,41 @@ int value_transport_type(struct option_value *value, void *target)
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
         *(enum config_transport_type *)target = (enum config_transport_type)number;
+    return result;
+}
+
+/* Snow, and so rathole, knows many more (x448, AESGCM, SHA256, IK ...): the list says which are
+ * meant. */
+int value_noise_pattern(struct option_value *value, void *target)
+{
+    static const enum noise_pattern patterns[] = {NOISE_NK, NOISE_XX, NOISE_KK};
+    const char *names[ARRAY_SIZE(patterns)];
+    enum noise_pattern pattern;
+    if (noise_pattern_from_name(value->text, &pattern) == 0) {
+        *(enum noise_pattern *)target = pattern;
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(patterns); i++)
+        names[i] = noise_pattern_name(patterns[i]);
+    const char *nearest = option_nearest_word(value->text, names, ARRAY_SIZE(names));
+    char expected[192];
+    (void)snprintf(expected, sizeof expected, "one of %s, %s, %s%s%s%s", names[0], names[1],
+                   names[2], nearest != NULL ? " (did you mean " : "",
+                   nearest != NULL ? nearest : "", nearest != NULL ? "?)" : "");
+    return refuse(value, expected);
+}
+
+int value_zerocopy(struct option_value *value, void *target)
+{
+    static const struct word words[] = {
+        {"auto", CONFIG_ZEROCOPY_AUTO, NULL},
+        {"on", CONFIG_ZEROCOPY_ON, NULL},
+        {"off", CONFIG_ZEROCOPY_OFF, NULL},
+    };
+    int number;
+    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    if (result == 0)
+        *(enum config_zerocopy *)target = (enum config_zerocopy)number;
     return result;
 }
 

@@ -116,8 +116,6 @@ Test(config_errors, addresses_that_collide)
 Test(config_errors, features_of_other_versions)
 {
     static const struct example examples[] = {
-        {SERVER SERVICE "[server.transport]\ntype=\"noise\"\n",
-         "f:7: server.transport.type: noise: not built into this version\n"},
         {CLIENT LOCAL "[client.transport]\ntype=tls\n",
          "f:7: client.transport.type: tls: not built in yet\n"},
         {CLIENT LOCAL "[client.transport]\ntype=websocket\n",
@@ -134,8 +132,7 @@ Test(config_errors, features_of_other_versions)
     static const struct {
         const char *path;
         size_t errors;
-    } files[] = {{CONFIG_TEST_DATA "/noise.toml", 2},
-                 {CONFIG_TEST_DATA "/tls.toml", 2},
+    } files[] = {{CONFIG_TEST_DATA "/tls.toml", 2},
                  {CONFIG_TEST_DATA "/websocket.toml", 2},
                  {CONFIG_TEST_DATA "/udp.toml", 1},
                  {CONFIG_TEST_DATA "/proxy.toml", 1}};
@@ -214,6 +211,8 @@ Test(config_errors, no_message_repeats_a_secret)
         SERVER SERVICE "token = a\ntoken = HUSH\n",
         SERVER SERVICE "tokn = HUSH\n",
         SERVER SERVICE "[server.transport.noise]\nlocal_private_key = HUSH\nx = HUSH\n",
+        SERVER SERVICE "[server.transport]\ntype = noise\n[server.transport.noise]\n"
+                       "local_private_key = HUSH\nremote_public_key = HUSH\n",
         SERVER SERVICE "[server.transport.tls]\npkcs12_password = HUSH\nx = HUSH\n",
         SERVER SERVICE "[server.transport.tcp]\nproxy = \"http://u:HUSH@h:1\"\nx = HUSH\n",
         CLIENT LOCAL "[client.transport.tcp]\nproxy = \"http://u:HUSH@h:1\"\n",

@@ -27,6 +27,7 @@ static bool must_fail(void)
 
 /* What is freed must not hold a secret any more. */
 static const char secret[] = "HUSH-HUSH";
+static const char secret_text[] = "SFVTSC1IVVNI"; /* the same in base64 */
 static bool is_watching;
 static unsigned int freed_count, leaked_count;
 
@@ -36,7 +37,9 @@ void __wrap_free(void *block)
 {
     if (is_watching && block != NULL) {
         freed_count++;
-        if (memmem(block, malloc_usable_size(block), secret, strlen(secret)) != NULL)
+        size_t size = malloc_usable_size(block);
+        if (memmem(block, size, secret, strlen(secret)) != NULL ||
+            memmem(block, size, secret_text, strlen(secret_text)) != NULL)
             leaked_count++;
     }
     __real_free(block);
@@ -132,14 +135,22 @@ static void fail_each(const char *path, const char *text, int expected)
     cr_expect_gt(allocations, 2);
 }
 
+/* Its 32 bytes begin with HUSH-HUSH. */
+#define KEY "local_private_key=SFVTSC1IVVNILXRoaXMga2V5IGlzIG5vdCBvbmUuLi4=\n"
+
 static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nheartbeat_interval=0\n"
                            "[server.services.a]\nbind_addr=1.2.3.4:2\nudp_timeout=1\n"
                            "[server.services.b]\nbind_addr=h:2\ntoken=env:PATH\n"
+                           "[server.transport.noise]\npattern=x\nlocal_private_key=x\n"
                            "[client]\nremote_addr=h:1\nretry_interval=0\n"
-                           "[client.services.a]\nlocal_addr=h:2\ntoken=x\n";
+                           "[client.services.a]\nlocal_addr=h:2\ntoken=x\n"
+                           "[client.transport]\ntype=noise\n[client.transport.noise]\n"
+                           "pattern=Noise_XX_25519_ChaChaPoly_BLAKE2s\n" KEY;
 static const char bad[] = "[server]\nbind_addr=22\nx=1\ny\ntoken=t\n[server.services.a]\n"
                           "[server.services.a]\nbind_addr=1.2.3.4:2\nbind_addr=5\n[x]\n"
-                          "[client]\ndefault_token=file:${CREDENTIALS_DIRECTORY}/x\n";
+                          "[client]\ndefault_token=file:${CREDENTIALS_DIRECTORY}/x\n"
+                          "[client.transport]\ntype=noise\n[client.transport.noise]\n" KEY
+                          "remote_public_key=file:${CREDENTIALS_DIRECTORY}/x\n";
 
 Test(memory, good_file)
 {
@@ -176,7 +187,8 @@ Test(memory, secrets_are_wiped)
     static const char text[] = "[server]\nbind_addr=h:1\ndefault_token=HUSH-HUSH\n"
                                "[server.services.a]\nbind_addr=h:2\n"
                                "[server.services.b]\nbind_addr=h:3\ntoken=\"\\u0048USH-HUSH\"\n"
-                               "[server.services.c]\nbind_addr=h:4\ntoken=env:RU_TEST_TOKEN\n";
+                               "[server.services.c]\nbind_addr=h:4\ntoken=env:RU_TEST_TOKEN\n"
+                               "[server.transport.noise]\n" KEY "[server.transport]\ntype=noise\n";
     char path[] = "/tmp/test_memory_XXXXXX", more[256];
     int fd = mkstemp(path);
     cr_assert_geq(fd, 0);
@@ -184,8 +196,11 @@ Test(memory, secrets_are_wiped)
     (void)setenv("RU_TEST_TOKEN", secret, 1);
     check_wiped(path, 0);
     /* A token that is read from a file, this one: it holds the secret as well. */
-    int length =
-        snprintf(more, sizeof more, "[server.services.d]\nbind_addr=h:5\ntoken=file:%s\n", path);
+    int length = snprintf(more, sizeof more,
+                          "[server.services.d]\nbind_addr=h:5\ntoken=file:%s\n"
+                          "[client]\nremote_addr=h:1\n"
+                          "[client.transport.noise]\n" KEY, /* for type = noise alone */
+                          path);
     cr_assert_eq(write(fd, more, (size_t)length), length);
     check_wiped(path, 0);
     /* Half-built objects go the same way. */

@@ -15,7 +15,7 @@ Test(options, rows_are_unique_and_whole)
         cr_expect_leq(a->min, a->max);
         cr_expect_leq(a->max, UINT32_MAX);
         cr_expect_eq(a->parse == value_unused, (a->flags & OPTION_UNUSED) != 0, "%s", a->key);
-        cr_expect_eq(a->parse == value_secret,
+        cr_expect_eq(a->parse == value_secret || a->parse == value_local_private_key,
                      strcmp(a->unit, "secret") == 0 && (a->flags & OPTION_UNUSED) == 0, "%s",
                      a->key);
         for (size_t j = 0; j < i; j++)
@@ -112,6 +112,18 @@ static const struct example examples[] = {
     {SECTION_ROLE, CONFIG_CLIENT, "log_format", "xml", "expected text or json, got \"xml\"", 0},
     {SECTION_TRANSPORT_TCP, CONFIG_CLIENT, "keepalive_secs", "32768",
      "expected a number from 0 to 32767, got \"32768\"", 0},
+    {SECTION_TRANSPORT, CONFIG_SERVER, "type", "noise", NULL, CONFIG_TRANSPORT_NOISE},
+    {SECTION_TRANSPORT_NOISE, CONFIG_SERVER, "pattern", "Noise_NK_25519_ChaChaPoly_BLAKE2s", NULL,
+     NOISE_NK},
+    {SECTION_TRANSPORT_NOISE, CONFIG_CLIENT, "pattern", "Noise_XX_25519_ChaChaPoly_BLAKE2s", NULL,
+     NOISE_XX},
+    {SECTION_TRANSPORT_NOISE, CONFIG_CLIENT, "pattern", "Noise_KK_25519_ChaChaPoly_BLAKE2s", NULL,
+     NOISE_KK},
+    {SECTION_TRANSPORT_NOISE, CONFIG_CLIENT, "zerocopy_send", "auto", NULL, CONFIG_ZEROCOPY_AUTO},
+    {SECTION_TRANSPORT_NOISE, CONFIG_CLIENT, "zerocopy_send", "on", NULL, CONFIG_ZEROCOPY_ON},
+    {SECTION_TRANSPORT_NOISE, CONFIG_SERVER, "zerocopy_send", "off", NULL, CONFIG_ZEROCOPY_OFF},
+    {SECTION_TRANSPORT_NOISE, CONFIG_SERVER, "zerocopy_send", "true",
+     "expected auto, on or off, got \"true\"", 0},
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "true", NULL, CONFIG_TRUE},
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "false", NULL, CONFIG_FALSE},
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "1", "expected true or false, got \"1\"", 0},
@@ -181,6 +193,17 @@ Test(options, addresses)
         cr_expect_eq(value_addr(&value, &target), ERR_CONFIG, "%s", bad[i]);
         cr_expect_str_eq(problem, expected);
     }
+}
+
+Test(options, nearest_word)
+{
+    static const char *const words[] = {"green", "greed", "blue"};
+    cr_expect_str_eq(option_nearest_word("GREN", words, ARRAY_SIZE(words)), "green");
+    cr_expect_null(option_nearest_word("gree", words, ARRAY_SIZE(words)), "which of the two?");
+    cr_expect_str_eq(option_nearest_word("greeds", words, ARRAY_SIZE(words)), "greed");
+    cr_expect_str_eq(option_nearest_word("blu", words, ARRAY_SIZE(words)), "blue");
+    cr_expect_null(option_nearest_word("yellow", words, ARRAY_SIZE(words)));
+    cr_expect_null(option_nearest_word("", words, 0));
 }
 
 Test(options, suggestions_fit_their_room)
