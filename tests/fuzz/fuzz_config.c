@@ -23,10 +23,36 @@ static void check_addr(const struct host_port *addr)
     FUZZ_CHECK(addr->port != 0 && strnlen(addr->host, sizeof(addr->host)) < sizeof(addr->host));
 }
 
-static void check_peer(const struct config_peer *peer)
+static bool is_zero(const uint8_t key[static KEYS_X25519_SIZE])
+{
+    static const uint8_t zeros[KEYS_X25519_SIZE];
+    return memcmp(key, zeros, sizeof(zeros)) == 0;
+}
+
+/* Present means not zero and absent means zero, with either transport; and with noise the pattern
+ * has what it needs. */
+static void check_transport(const struct config_transport *transport, enum config_role role)
+{
+    const struct config_noise *noise = &transport->noise;
+    FUZZ_CHECK(transport->type == CONFIG_TRANSPORT_TCP ||
+               transport->type == CONFIG_TRANSPORT_NOISE);
+    FUZZ_CHECK(noise->has_local_private_key == !is_zero(noise->local_private_key));
+    FUZZ_CHECK(noise->has_remote_public_key == !is_zero(noise->remote_public_key));
+    FUZZ_CHECK(noise->zerocopy_send <= CONFIG_ZEROCOPY_OFF);
+    bool is_noise = transport->type == CONFIG_TRANSPORT_NOISE;
+    FUZZ_CHECK(is_noise || (!noise->has_local_private_key && !noise->has_remote_public_key));
+    bool is_server = role == CONFIG_SERVER;
+    if (is_noise && noise->pattern == NOISE_NK)
+        FUZZ_CHECK(noise->has_local_private_key == is_server &&
+                   noise->has_remote_public_key != is_server);
+    if (is_noise && noise->pattern == NOISE_KK)
+        FUZZ_CHECK(noise->has_local_private_key && noise->has_remote_public_key);
+}
+
+static void check_peer(const struct config_peer *peer, enum config_role role)
 {
     check_addr(&peer->addr);
-    FUZZ_CHECK(peer->transport.type == CONFIG_TRANSPORT_TCP);
+    check_transport(&peer->transport, role);
     FUZZ_CHECK(peer->log_level < LOG_LEVEL_COUNT && peer->log_format < LOG_FORMAT_COUNT);
     for (size_t i = 0; i < peer->service_count; i++) {
         const struct config_service *service = &peer->services[i];
@@ -49,11 +75,27 @@ static void write_quoted(FILE *out, const char *text)
     (void)fputc('"', out);
 }
 
+static void write_noise(FILE *out, const char *role, const struct config_noise *noise)
+{
+    char text[KEYS_TEXT_SIZE];
+    (void)fprintf(out, "[%s.transport.noise]\npattern = '%s'\n", role,
+                  noise_pattern_name(noise->pattern));
+    keys_to_text(noise->local_private_key, text);
+    if (noise->has_local_private_key)
+        (void)fprintf(out, "local_private_key = \"%s\"\n", text);
+    keys_to_text(noise->remote_public_key, text);
+    if (noise->has_remote_public_key)
+        (void)fprintf(out, "remote_public_key = %s\n", text);
+    (void)fprintf(out, "[%s.transport]\ntype = noise\n", role);
+}
+
 static void write_peer(FILE *out, const char *role, const struct config_peer *peer)
 {
     char addr[ADDR_HOST_SIZE + 16];
     (void)fprintf(out, "[%s]\n%s_addr = %s\n", role, *role == 's' ? "bind" : "remote",
                   host_port_format(&peer->addr, addr, sizeof(addr)));
+    if (peer->transport.type == CONFIG_TRANSPORT_NOISE)
+        write_noise(out, role, &peer->transport.noise);
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fprintf(out, "  [%s.services.", role);
         write_quoted(out, peer->services[i].name);
@@ -67,6 +109,11 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
 static void check_same(const struct config_peer *a, const struct config_peer *b)
 {
     FUZZ_CHECK(strcmp(a->addr.host, b->addr.host) == 0 && a->addr.port == b->addr.port);
+    const struct config_noise *left = &a->transport.noise, *right = &b->transport.noise;
+    FUZZ_CHECK(a->transport.type == b->transport.type);
+    FUZZ_CHECK(a->transport.type == CONFIG_TRANSPORT_TCP || left->pattern == right->pattern);
+    FUZZ_CHECK(keys_equal(left->local_private_key, right->local_private_key, KEYS_X25519_SIZE) &&
+               keys_equal(left->remote_public_key, right->remote_public_key, KEYS_X25519_SIZE));
     FUZZ_CHECK(a->service_count == b->service_count);
     for (size_t i = 0; i < a->service_count; i++) {
         FUZZ_CHECK(strcmp(a->services[i].name, b->services[i].name) == 0);
@@ -120,9 +167,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (result == 0) {
         FUZZ_CHECK(config->has_server || config->has_client);
         if (config->has_server)
-            check_peer(&config->server);
+            check_peer(&config->server, CONFIG_SERVER);
         if (config->has_client)
-            check_peer(&config->client);
+            check_peer(&config->client, CONFIG_CLIENT);
         config_check("/", config, &report);
         check_report(&report, result);
         check_rewritten(config);
