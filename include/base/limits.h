@@ -47,6 +47,9 @@ enum limits_io {
     LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
     LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
     LIMIT_BUFFERS_OFFERED = 32,     /* of them, to the kernel at a time; the rest stays untouched */
+    LIMIT_PATIENCE_US = 1500,       /* bulk alone: how long completions are gathered ... */
+    LIMIT_PATIENCE_COUNT = 8,       /* ... unless there are that many */
+    LIMIT_PATIENCE_QUIET_MS = 20,   /* since the last completion that was not bulk */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
     LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */

@@ -95,6 +95,8 @@ void flow_writable(struct loop_op *op, int res, uint32_t flags)
     /* The ring's polls always include this, and would fire again at once. */
     if (res > 0 && (res & POLLRDHUP) != 0)
         relay->half_closed[1 - flow->index] = true;
+    if (flow->bulk)
+        loop_note_bulk(relay->engine->loop, false);
     if (relay->state != RELAY_OPEN)
         relay_join(relay);
     else if (res < 0)

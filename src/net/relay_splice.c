@@ -145,6 +145,9 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
             return;
         }
     }
+    bool full = flow->pending == PENDING_PIPE ? (size_t)got >= flow->pipe->size_bytes / 2
+                                              : got == LIMIT_BULK_BUFFER;
+    loop_note_bulk(relay->engine->loop, !full);
     flow_count(flow, NULL, (size_t)got);
     consider_demotion(flow, (size_t)got);
     flow_push(flow);

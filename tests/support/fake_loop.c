@@ -292,6 +292,12 @@ void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_f
     (void)op_start(loop, op, KIND_RECV_SELECT, fd);
 }
 
+void loop_note_bulk(struct loop *loop, bool drained)
+{
+    (void)loop;
+    (void)drained;
+}
+
 bool loop_flags_more_data(uint32_t flags)
 {
     return (flags & FLAG_MORE_DATA) != 0;
