@@ -286,11 +286,21 @@ class Process:
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def rollup_kib(self, *names):
+        """The sum of these rows of the process's memory map, for which the kernel counts pages.
+        /proc/PID/status may show per-core counters not yet added up, hundreds of KiB off."""
+        rows = {}
+        for line in pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]:
+            name, value = line.split(":")
+            rows[name] = int(value.split()[0])
+        return sum(rows[name] for name in names)
+
     def rss_kib(self):
-        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        raise AssertionError("no VmRSS: the process has ended")
+        return self.rollup_kib("Rss")
+
+    def private_kib(self):
+        """What only the program itself allocates: no code, no libraries."""
+        return self.rollup_kib("Anonymous", "Swap")
 
     def cpu_seconds(self):
         stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
@@ -312,6 +322,42 @@ class Process:
     def wait_fds(self, most, timeout=10):
         """Until no more than `most` descriptors are open."""
         wait_until(lambda: self.fds() <= most, timeout, lambda: f"{self.fds()} fds, not {most}")
+
+
+# --- what must not pile up --------------------------------------------------------------------
+
+LEAK_BYTES = 200  # a leak of this size per unit of work is always found
+
+
+def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
+    """Runs one_round() to warm up, then again until each process has once been left as it was.
+
+    Slabs, buffers and the channel pool settle after some rounds, later on a slow machine; a leak
+    grows in every round. Fails for a process that has grown in each of `rounds`: in descriptors by
+    more than fds_more, or in memory by more than a third of what LEAK_BYTES make of the `units` of
+    a round (connections, messages)."""
+    bound_kib = units * LEAK_BYTES / 3 / 1024
+    assert bound_kib >= 12, f"{units} units leak too few pages to be told from none"
+
+    def measure(process):
+        return process.settled_fds(), 0 if SANITIZED else process.private_kib()
+
+    one_round()
+    growth = {process: [] for process in processes}
+    growing = list(processes)
+    for _ in range(rounds):
+        before = {process: measure(process) for process in growing}
+        one_round()
+        for process, (fds, kib) in before.items():
+            fds_after, kib_after = measure(process)
+            growth[process].append((fds_after - fds, kib_after - kib))
+            if fds_after <= fds + fds_more and kib_after <= kib + bound_kib:
+                growing.remove(process)
+        if not growing:
+            return
+    raise AssertionError("; ".join(
+        f"{process.name} grows with each round of {units}: (descriptors, KiB) {growth[process]}"
+        for process in growing))
 
 
 # --- configuration ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import time
 import pytest
 
 from harness import (
-    SANITIZED, TOKEN, is_listening, scaled, wait_until, within,
+    LEAK_BYTES, SANITIZED, TOKEN, is_listening, nothing_piles_up, scaled, wait_until, within,
 )
 from protocol import (
     ACK_AUTH_FAILED, ACK_SERVICE_NOT_EXIST, CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer,
@@ -151,10 +151,10 @@ def test_random_bytes(target):
     """Seeded, of every size; the server is as small and as quick afterwards."""
     t = target()
     rng = random.Random(36)
-    count = scaled(1500, 150)
+    count = scaled(1500, 450)
 
-    def round_of(number):
-        for _ in range(number):
+    def one_round():
+        for _ in range(count):
             size = rng.choice([1, 4, 5, 36, 37, 38, 69, 4096, rng.randrange(0, 65536)])
             data = rng.randbytes(size)
             if rng.random() < 0.3:  # a beginning that is right
@@ -164,15 +164,9 @@ def test_random_bytes(target):
                 reset(sock)
             else:
                 sock.close()
+        unharmed(t)
 
-    round_of(count)
-    unharmed(t)
-    fds, rss = t.server.settled_fds(), t.server.rss_kib()
-    round_of(count)
-    unharmed(t)
-    t.server.wait_fds(fds + 4, within(HANDSHAKE + 1))
-    if not SANITIZED:
-        assert t.server.rss_kib() <= rss + max(256, rss // 20)
+    nothing_piles_up([t.server], one_round, count, fds_more=4)
     assert t.server.log_size() < 200_000, "a stranger can flood the log"
 
 
@@ -686,7 +680,7 @@ def test_flood_of_requests(victim):
     t, fake = victim()
     control, _ = fake.accept_login(TOKEN)
     time.sleep(0.3)
-    fds, rss = t.client.settled_fds(), t.client.rss_kib()
+    fds, memory = t.client.settled_fds(), t.client.private_kib()
     stop = threading.Event()
     thread = accept_all(fake, stop)
     control.settimeout(1)
@@ -701,7 +695,8 @@ def test_flood_of_requests(victim):
         assert t.client.alive()
         assert t.client.fds() <= fds + 1024 + 64, f"{t.client.fds()} descriptors"
         if not SANITIZED:
-            assert t.client.rss_kib() <= rss + 8192, f"{t.client.rss_kib()} KiB"
+            grown = t.client.private_kib() - memory
+            assert grown <= 8192, f"{grown} KiB more"
     finally:
         stop.set()
         thread.join()
@@ -717,13 +712,18 @@ def test_flood_of_requests(victim):
 def test_flood_of_heartbeats(victim):
     t, fake = victim()
     control, key = fake.accept_login(TOKEN)
-    rss = t.client.rss_kib()
-    for _ in range(scaled(200, 40)):
-        control.sendall(u32(CMD_HEARTBEAT) * 5000)
-    control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
-    fake.accept_data(key)
-    if not SANITIZED:
-        assert t.client.rss_kib() <= rss + 2048
+    beats = 5000
+    bursts = scaled(40, 8)
+
+    def one_round():
+        for _ in range(bursts):
+            control.sendall(u32(CMD_HEARTBEAT) * beats)
+        # The answer shows that it has read all of them.
+        control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
+        reset(fake.accept_data(key))
+
+    # One byte a heartbeat would be found.
+    nothing_piles_up([t.client], one_round, bursts * beats // LEAK_BYTES)
 
 
 def test_commands_one_byte_at_a_time(victim):
