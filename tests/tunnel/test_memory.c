@@ -148,6 +148,11 @@ static int side_start(struct side *side, const struct tunnel_role *role, void *s
     for (unsigned int i = 0; result == 0 && i < WORKERS; i++) {
         result = role->start(shared, &side->workers[i]);
         side->started[i] = result == 0;
+        if (result < 0) { /* its loop does not turn any more, as in app/worker.c */
+            mailbox_detach(side->workers[i].mailbox);
+            side->attached[i] = false;
+            role->finish(&side->workers[i]);
+        }
     }
     return result;
 }
