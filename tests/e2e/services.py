@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-from protocol import recv_exact, reset
+from protocol import connect, recv_exact, reset
 
 threading.stack_size(256 << 10)
 
@@ -404,3 +404,23 @@ def ping(port, payload=b"ping", host="127.0.0.1", timeout=5):
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b"", "bytes after the echo"
     return time.monotonic() - start
+
+
+def answers(port, timeout=1):
+    """Does a visitor of Echo get through?"""
+    try:
+        ping(port, timeout=timeout)
+        return True
+    except (OSError, EOFError, AssertionError):
+        return False
+
+
+def burst(port, count, timeout):
+    """count visitors of Echo at once, all answered, then all gone."""
+    visitors = [connect(port) for _ in range(count)]
+    for n, visitor in enumerate(visitors):
+        visitor.sendall(b"%4d" % n)
+    for n, visitor in enumerate(visitors):
+        visitor.settimeout(timeout)
+        assert recv_exact(visitor, 4) == b"%4d" % n
+        visitor.close()

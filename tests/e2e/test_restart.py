@@ -15,17 +15,9 @@ from harness import (
     OURS, TOKEN, is_listening, render, scaled, wait_until, within,
 )
 from protocol import FakeServer, Session, connect, how_closed, recv_exact
-from services import Digest, Echo, Named, NeverReads, ping, transfer
+from services import Digest, Echo, Named, NeverReads, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
-
-
-def answers(port):
-    try:
-        ping(port, timeout=1)
-        return True
-    except (OSError, EOFError, AssertionError):
-        return False
 
 
 def open_relays(port, count):
