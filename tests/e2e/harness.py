@@ -5,6 +5,7 @@ Environment:
   RATHOLE_BIN        rathole 0.5.0 (default: where scripts/setup --peers puts it)
   E2E_PAIR           SERVER/CLIENT where a test does not choose them (default ours/ours)
   E2E_SCALE          factor on the counts and sizes of the load (default 1)
+  E2E_FULL           1: the sizes of docs/robustness.md, and an hour a test (meson suite `robust`)
   E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
   E2E_THREADS        worker counts to run with (default 1,2,4)
 """
@@ -27,6 +28,7 @@ OURS, RATHOLE = "ours", "rathole"
 TOKEN = "e2e-token-6f1c0c"
 
 SCALE = float(os.environ.get("E2E_SCALE", "1"))
+FULL = os.environ.get("E2E_FULL") == "1"
 SLOW = float(os.environ.get("E2E_SLOW", "1"))
 THREADS = [int(n) for n in os.environ.get("E2E_THREADS", "1,2,4").split(",")]
 PAIR = tuple(os.environ.get("E2E_PAIR", "ours/ours").split("/"))
@@ -60,7 +62,10 @@ def _is_sanitized():
 SANITIZED = _is_sanitized()
 
 
-def scaled(count, least=1):
+def scaled(count, least=1, full=None):
+    """full: what docs/robustness.md asks for, where that is more than a test run can take."""
+    if FULL:
+        return full or count
     return max(least, int(count * SCALE))
 
 
@@ -72,6 +77,7 @@ def within(seconds):
 # This process holds both ends of every connection through the tunnel.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+NOFILE = _hard
 
 # --- ports ------------------------------------------------------------------------------------
 

@@ -208,6 +208,47 @@ class Echo(Service):
             sock.sendall(data)
 
 
+class EchoForMany(Echo):
+    """Echo for thousands of quiet connections, with one thread for all of them."""
+
+    def _accept(self):
+        poll = select.epoll()
+        poll.register(self.listener, select.EPOLLIN)
+        records = {}
+        while True:
+            for fd, _ in poll.poll():
+                if fd in records:
+                    self._echo(poll, records, fd)
+                    continue
+                try:
+                    sock, peer = self.listener.accept()
+                except OSError:
+                    return
+                record = Record(peer)
+                record.sock = sock
+                sock.settimeout(60)
+                records[sock.fileno()] = record
+                poll.register(sock, select.EPOLLIN)
+                with self.lock:
+                    self.records.append(record)
+
+    @staticmethod
+    def _echo(poll, records, fd):
+        record = records[fd]
+        try:
+            data = record.sock.recv(CHUNK)
+            record.received += len(data)
+            record.sock.sendall(data)
+            record.end = None if data else "fin"
+        except OSError as error:
+            record.end, record.error = "rst", error
+        if record.end:
+            poll.unregister(fd)
+            del records[fd]
+            record.sock.close()
+            record.done.set()
+
+
 HEADER = struct.Struct("<QQQ")  # seed, bytes up, bytes down
 
 
