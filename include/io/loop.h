@@ -107,6 +107,8 @@ void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t
  * already cancelling.
  */
 void loop_cancel(struct loop *loop, struct loop_op *op);
+/* Nothing: the callback comes with the next turn, with result 0. */
+void loop_nop(struct loop *loop, struct loop_op *op);
 /* Closes fd with the next submission. No callback: there is nothing to do about a failed close. */
 void loop_close_fd(struct loop *loop, int fd);
 

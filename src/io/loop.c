@@ -323,6 +323,13 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
     op->state = LOOP_OP_CANCELLING;
 }
 
+void loop_nop(struct loop *loop, struct loop_op *op)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_nop(sqe);
+    op_submit(sqe, op);
+}
+
 void loop_complete_later(struct loop *loop, struct loop_op *op)
 {
     struct io_uring_sqe *sqe = get_sqe(loop);

@@ -61,6 +61,14 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms)
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
 }
 
+void socket_widen_window(int fd, int bytes)
+{
+    /* SO_RCVBUF would end the kernel's tuning. This makes the buffer hold the mark and leaves it so
+     * (tcp_set_rcvlowat, Linux 4.18). */
+    set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
+    set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+}
+
 void socket_set_abort(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};

@@ -19,12 +19,16 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
         return -ENOMEM;
     client->config = config;
     client->worker_count = workers;
+    if (config->transport.type == CONFIG_TRANSPORT_NOISE)
+        tunnel_noise_keys(&client->noise_keys, &config->transport.noise);
     *ret = client;
     return 0;
 }
 
 void client_destroy(struct client *client)
 {
+    if (client != NULL)
+        noise_keys_wipe(&client->noise_keys);
     free(client);
 }
 
@@ -227,7 +231,11 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->relaying);
     client_channel_init_slab(&worker->channel_slab);
     tunnel->role = worker;
-    int result = start_controls(worker);
+    int result = 0;
+    if (client->config->transport.type == CONFIG_TRANSPORT_NOISE)
+        result = tunnel_use_noise(tunnel, &client->noise_keys);
+    if (result == 0)
+        result = start_controls(worker);
     if (result < 0)
         abandon_start(tunnel);
     return result;

@@ -315,6 +315,11 @@ void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
     op_start(loop, op, KIND_POLL, fd)->events = events;
 }
 
+void loop_nop(struct loop *loop, struct loop_op *op)
+{
+    op_start(loop, op, KIND_POLL, loop->id_fd)->events = POLLOUT; /* an eventfd: at once */
+}
+
 void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
     struct fake_op *fake = op_start(loop, op, KIND_POLL, fd);
