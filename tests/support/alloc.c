@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCKS_MAX = 1 << 12 };
+enum { BLOCKS_MAX = 1 << 10 };
 
 static struct {
     void *block;
