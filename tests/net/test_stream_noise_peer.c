@@ -211,6 +211,26 @@ Test(stream_noise_peer, a_write_larger_than_a_batch_and_the_socket)
     }
 }
 
+/* A read may begin when the handshake has failed already and the write has not been told yet. */
+Test(stream_noise_peer, a_read_between_a_failure_and_its_report)
+{
+    noise_rig_init(&rig, 1, NOISE_NK, 0);
+    end = &rig.ends[0];
+    cr_assert_eq(noise_rig_stream(&rig, 0), 0);
+    raw_init(&raw, &rig, 1);
+    stream_write(&end->stream, data, 10);
+    raw_handshake(&raw);
+    alloc_fail_nth(1); /* the link */
+    raw_send_frames(&raw, NULL, NULL, 0);
+    for (int turn = 0; turn < 20 && !alloc_has_failed(); turn++)
+        noise_rig_turns(&rig, 1);
+    cr_assert(alloc_has_failed() && end->writes == 0);
+    stream_read(&end->stream, got, 10);
+    expect_read(-ENOMEM);
+    cr_assert_eq(end->writes, 0, "the read has said it");
+    finish();
+}
+
 /* ---- handing on ---- */
 
 static void other_read(struct stream *stream, int result)
