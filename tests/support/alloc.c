@@ -10,7 +10,7 @@ static struct {
     void *block;
     size_t size;
 } blocks[BLOCKS_MAX];
-static bool is_counting, has_failed;
+static bool is_counting, has_failed, is_paused;
 static unsigned int countdown;
 
 void *__real_malloc(size_t size);
@@ -26,6 +26,11 @@ void alloc_fail_nth(unsigned int n)
 {
     countdown = n;
     has_failed = false;
+}
+
+void alloc_pause(bool paused)
+{
+    is_paused = paused;
 }
 
 bool alloc_has_failed(void)
@@ -57,7 +62,7 @@ size_t alloc_bytes(void)
 
 static bool must_fail(void)
 {
-    if (countdown == 0 || --countdown > 0)
+    if (is_paused || countdown == 0 || --countdown > 0)
         return false;
     has_failed = true;
     errno = ENOMEM;

@@ -8,6 +8,8 @@
 
 /* The n-th allocation from now on fails, once; 0: none. */
 void alloc_fail_nth(unsigned int n);
+/* While paused, nothing fails and nothing counts towards n: for the test's own allocations. */
+void alloc_pause(bool paused);
 /* Whether that has happened. */
 bool alloc_has_failed(void);
 /* Blocks and bytes allocated since the count began and not freed; beginning forgets all. */
