@@ -210,6 +210,42 @@ Test(relay_noise, a_changed_frame_becomes_a_reset)
     run_seeds(run_bad, 1, 400);
 }
 
+/* The end of stream within a frame is read while the relay is on its way to another worker, for
+ * which the other direction has asked by becoming bulk. */
+static void run_cut_while_moving(uint64_t seed)
+{
+    struct rig rig;
+    begin(&rig, seed, 1, 0);
+    struct fake_faults faults = {.lost_cancel = 1000, .reorder = 1000, .delay = 300};
+    rig.moves = true;
+    rig.peers[0].total = rig.peers[1].total = 10 * LIMIT_BUFFER_SIZE;
+    rig.peers[0].chunk_max = LIMIT_BUFFER_SIZE;
+    rig_set_faults(&rig, &faults);
+    relay_start(&rig.relay, &rig.options);
+    peer_seal(&rig.peers[1], 100);
+    cr_assert_eq(send(rig.peers[1].fd, rig.peers[1].wire, 20, 0), 20);
+    rig_turns(&rig, 10);
+    for (int i = 0; i < 60 && !rig.closed; i++) {
+        if (i == (int)(seed % 12))
+            (void)shutdown(rig.peers[1].fd, SHUT_WR);
+        if (rig.peers[0].sent < rig.peers[0].total)
+            peer_step(&rig.peers[0], UINT64_MAX - UINT64_MAX % LIMIT_BUFFER_SIZE - 1);
+        rig_turns(&rig, 1);
+    }
+    rig_turns(&rig, 2);
+    peer_drain(&rig.peers[0]);
+    cr_assert_not(rig.peers[0].got_fin, "seed %llu: a truncated answer looks complete",
+                  (unsigned long long)seed);
+    cr_assert(rig.peers[0].got_reset && rig.closed, "seed %llu", (unsigned long long)seed);
+    cr_assert_eq(rig.relay.error, ERR_TRUNCATED, "seed %llu", (unsigned long long)seed);
+    end_run(&rig, seed);
+}
+
+Test(relay_noise, a_truncation_during_a_move)
+{
+    run_seeds(run_cut_while_moving, 1, 400);
+}
+
 /* ---- single properties ---- */
 
 /* Ends one direction at a time, the encrypted end first or last. */
@@ -383,3 +419,4 @@ Test(relay_noise, rebind_replays_the_first_bytes)
 {
     run_seeds(run_rebind, 200001, 500);
 }
+
