@@ -420,3 +420,26 @@ Test(relay_noise, rebind_replays_the_first_bytes)
     run_seeds(run_rebind, 200001, 500);
 }
 
+/* A service that has begun to answer must not get the same request again, though nothing of the
+ * answer can be opened yet. */
+Test(relay_noise, the_beginning_of_a_frame_is_an_answer)
+{
+    for (size_t size = 1; size < 100 + NOISE_FRAME_OVERHEAD; size += 39) {
+        struct rig rig;
+        begin(&rig, 7, 1, 0);
+        rig_use_prefix(&rig);
+        relay_start(&rig.relay, &rig.options);
+        cr_assert_eq(send(rig.peers[0].fd, "request", 7, 0), 7);
+        rig_turns(&rig, 5);
+        rig.peers[1].total = 100;
+        peer_seal(&rig.peers[1], 100);
+        cr_assert_eq(send(rig.peers[1].fd, rig.peers[1].wire, size, 0), (ssize_t)size);
+        rig_turns(&rig, 5);
+        tcp_abort_on_close(rig.peers[1].fd);
+        peer_close(&rig.peers[1]);
+        rig_turns(&rig, 20);
+        cr_assert_eq(rig.rebinds, 0, "the request was sent twice");
+        cr_assert(rig.closed);
+        end_run(&rig, 7);
+    }
+}
