@@ -179,15 +179,16 @@ void relay_rebind(struct relay *relay, struct transport end1)
     relay->flow[0].finished = false; /* what was passed on went to the old end */
     relay->started_at_ns = loop_now_ns(relay->engine->loop);
     relay_timer_start(relay);
-    relay_hold(relay);
-    flow_begin(&relay->flow[1]);
     size_t size = relay->prefix_len;
     memcpy(relay->engine->scratch, relay->prefix, size);
     if (relay->replay != NULL) {
         memcpy(relay->engine->scratch + size, relay->replay->bytes, relay->replay->size);
         size += relay->replay->size;
     }
-    relay_send_scratch(relay, size);
+    relay_hold(relay);
+    flow_begin(&relay->flow[1]); /* drops the replay if bytes have come early */
+    if (relay->state == RELAY_OPEN)
+        relay_send_scratch(relay, size);
     relay_unhold(relay);
 }
 

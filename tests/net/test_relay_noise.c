@@ -402,6 +402,7 @@ static void run_rebind(uint64_t seed)
     rig.peers[1].reset_at = 0;
     rig.rebinds_max = 1 + (unsigned int)(seed % 2);
     rig.later = seed % 3 == 0;
+    rig.early = seed % 4 == 0 ? random_below(&rig.random, 3000) : 0;
     while (!rig.peers[0].fin_sent)
         peer_step(&rig.peers[0], UINT64_MAX);
     rig.peers[1].stalled_turns = UINT32_MAX;
