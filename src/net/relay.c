@@ -214,6 +214,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
 {
     assert(options->prefix_len <= RELAY_PREFIX_SIZE);
     assert(!options->ended[0] || !options->ended[1]);
+    assert(options->prefix_len == 0 || options->noise[0] == NULL); /* relay_greet reads plaintext */
     relay->engine = options->engine;
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
@@ -248,7 +249,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
         if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
             flow_begin(&relay->flow[i]);
     }
-    if (!options->ended[0] && options->prefix_len > 0)
+    /* Early bytes may have met a sink that is gone, and ended the relay. */
+    if (!options->ended[0] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
         relay_greet(relay);
     relay_unhold(relay);
 }

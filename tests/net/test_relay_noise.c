@@ -444,3 +444,26 @@ Test(relay_noise, the_beginning_of_a_frame_is_an_answer)
         end_run(&rig, 7);
     }
 }
+
+/* What has come early from end 1 goes to an end 0 that is gone, before the greeting: the relay is
+ * over then, and must not wait for a sink that does not read. */
+Test(relay_noise, an_end_before_the_greeting)
+{
+    for (int early = 0; early < 2; early++) {
+        struct rig rig;
+        begin(&rig, 8, 1, 4096);
+        rig_use_prefix(&rig);
+        rig.peers[1].total = 100;
+        if (early)
+            rig_come_early(&rig, 1, 100, 0);
+        static const char block[65536];
+        while (send(rig.options.fds[1], block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+            ;
+        tcp_abort_on_close(rig.peers[0].fd);
+        peer_close(&rig.peers[0]);
+        relay_start(&rig.relay, &rig.options);
+        rig_turns(&rig, 20);
+        cr_assert(rig.closed, "it waits");
+        end_run(&rig, 8);
+    }
+}
