@@ -179,15 +179,16 @@ void relay_rebind(struct relay *relay, struct transport end1)
     relay->flow[0].finished = false; /* what was passed on went to the old end */
     relay->started_at_ns = loop_now_ns(relay->engine->loop);
     relay_timer_start(relay);
-    relay_hold(relay);
-    flow_begin(&relay->flow[1]);
     size_t size = relay->prefix_len;
     memcpy(relay->engine->scratch, relay->prefix, size);
     if (relay->replay != NULL) {
         memcpy(relay->engine->scratch + size, relay->replay->bytes, relay->replay->size);
         size += relay->replay->size;
     }
-    relay_send_scratch(relay, size);
+    relay_hold(relay);
+    flow_begin(&relay->flow[1]); /* drops the replay if bytes have come early */
+    if (relay->state == RELAY_OPEN)
+        relay_send_scratch(relay, size);
     relay_unhold(relay);
 }
 
@@ -213,6 +214,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
 {
     assert(options->prefix_len <= RELAY_PREFIX_SIZE);
     assert(!options->ended[0] || !options->ended[1]);
+    assert(options->prefix_len == 0 || options->noise[0] == NULL); /* relay_greet reads plaintext */
     relay->engine = options->engine;
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
@@ -247,7 +249,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
         if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
             flow_begin(&relay->flow[i]);
     }
-    if (!options->ended[0] && options->prefix_len > 0)
+    /* Early bytes may have met a sink that is gone, and ended the relay. */
+    if (!options->ended[0] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
         relay_greet(relay);
     relay_unhold(relay);
 }

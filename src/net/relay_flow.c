@@ -130,17 +130,18 @@ void flow_end(struct relay_flow *flow)
 void flow_input_ended(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
+    struct noise_link *link = relay->noise[flow->index];
+    /* First of all: a relay that goes on (relay_detach) would take a truncated input for ended. */
+    if (link != NULL && noise_link_is_inside_frame(link)) {
+        relay_fail(relay, flow->index, ERR_TRUNCATED); /* must not look complete */
+        return;
+    }
     /* A lost end 1 reads as ended once its error has been taken by a write: no answer of the
      * service. */
     if (relay->state != RELAY_REBINDING || flow->index == 0)
         flow->eof = relay->half_closed[flow->index] = true;
     if (relay->state != RELAY_OPEN) {
         relay_join(relay);
-        return;
-    }
-    struct noise_link *link = relay->noise[flow->index];
-    if (link != NULL && noise_link_is_inside_frame(link)) {
-        relay_fail(relay, flow->index, ERR_TRUNCATED); /* must not look complete */
         return;
     }
     flow_release(flow);

@@ -126,11 +126,11 @@ static void handshake_done(struct stream *stream)
 {
     struct stream_noise *noise = &stream->noise;
     noise->link = noise_link_create(&noise->handshake->state);
-    handshake_free(stream);
-    if (noise->link == NULL) {
+    if (noise->link == NULL) { /* a read that begins before this is told finds a handshake */
         handshake_fail(stream, -ENOMEM);
         return;
     }
+    handshake_free(stream);
     /* The write may end the stream from inside, so the read, which does not, begins first. */
     if (noise->read_waits) {
         noise->read_waits = false;

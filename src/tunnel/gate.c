@@ -147,7 +147,11 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
 static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
 {
     uint64_t step_ns = 1000000000u / per_s;
-    if (budget->spent == 0 || now_ns < budget->since_ns) {
+    /* Each worker brings the time of its own turn: one may be a little behind another, and going
+     * back would let the same time grow handshakes twice. */
+    if (now_ns < budget->since_ns)
+        return;
+    if (budget->spent == 0) {
         budget->since_ns = now_ns;
         return;
     }

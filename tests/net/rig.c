@@ -1,6 +1,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@ void peer_init(struct peer *peer, int fd, uint8_t pattern, uint8_t expected, siz
         .expected = expected,
         .total = total,
         .reset_at = SIZE_MAX,
+        .bad_at = SIZE_MAX,
         .chunk_max = STEP_MAX,
     };
 }
@@ -43,43 +45,115 @@ static void peer_check(struct peer *peer, const unsigned char *bytes, size_t siz
     peer->got += size;
 }
 
+/* None may come that is not opened, and none that ends within a frame. */
+static void peer_open(struct peer *peer, const unsigned char *bytes, size_t size)
+{
+    ssize_t opened = noise_link_open(peer->noise, peer->engine, bytes, size);
+    if (opened < 0)
+        peer->corrupt = true;
+    else
+        peer_check(peer, peer->engine->plain, (size_t)opened);
+}
+
 static void peer_read(struct peer *peer, size_t max)
 {
     unsigned char bytes[STEP_MAX];
     if (peer->got_fin || peer->got_reset)
         return;
     ssize_t got = recv(peer->fd, bytes, max, MSG_DONTWAIT);
-    if (got > 0)
+    if (got > 0 && peer->noise != NULL)
+        peer_open(peer, bytes, (size_t)got);
+    else if (got > 0)
         peer_check(peer, bytes, (size_t)got);
     else if (got == 0)
         peer->got_fin = true;
     else
         note_error(peer, errno);
+    if (peer->got_fin && peer->noise != NULL && noise_link_is_inside_frame(peer->noise))
+        peer->corrupt = true;
+}
+
+void peer_encrypt(struct peer *peer, struct noise_link *link, struct noise_engine *engine)
+{
+    peer->noise = link;
+    peer->engine = engine;
+    peer->wire = malloc(NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
+    if (peer->wire == NULL)
+        abort();
+}
+
+void peer_take(struct peer *peer, unsigned char *out, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        out[i] = pattern_byte(peer->pattern, peer->sent + i);
+    peer->sent += size;
+}
+
+void peer_seal(struct peer *peer, size_t size)
+{
+    unsigned char plain[NOISE_PAYLOAD_MAX];
+    size_t before = peer->sent, length = size + NOISE_TAG_SIZE;
+    peer_take(peer, plain, size);
+    peer->wire[0] = (unsigned char)length;
+    peer->wire[1] = (unsigned char)(length >> 8);
+    if (noise_encrypt(&peer->noise->send, peer->engine->aead, plain, size,
+                      peer->wire + NOISE_FRAME_HEADER) < 0)
+        abort();
+    peer->wire_size = NOISE_FRAME_HEADER + length;
+    peer->wire_sent = 0;
+    if (peer->bad_at >= before && peer->bad_at < peer->sent) {
+        peer->sent_before_bad = before;
+        peer->wire[peer->wire_size - 1 - peer->bad_at % length] ^= 1;
+    }
+    if (peer->sent == peer->total)
+        peer->wire_size -= peer->cut < peer->wire_size ? peer->cut : peer->wire_size - 1;
+}
+
+static size_t send_some(struct peer *peer, const unsigned char *bytes, size_t size)
+{
+    ssize_t sent = send(peer->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        note_error(peer, errno);
+    return sent < 0 ? 0 : (size_t)sent;
+}
+
+static void write_sealed(struct peer *peer, size_t size)
+{
+    if (peer->wire_sent == peer->wire_size && size > 0)
+        peer_seal(peer, size < NOISE_PAYLOAD_MAX ? size : NOISE_PAYLOAD_MAX);
+    if (peer->wire_sent < peer->wire_size)
+        peer->wire_sent +=
+            send_some(peer, peer->wire + peer->wire_sent, peer->wire_size - peer->wire_sent);
+}
+
+static void write_plain(struct peer *peer, size_t size)
+{
+    unsigned char bytes[STEP_MAX];
+    size_t before = peer->sent;
+    if (size == 0)
+        return;
+    peer_take(peer, bytes, size);
+    peer->sent = before + send_some(peer, bytes, size);
 }
 
 static void peer_write(struct peer *peer, size_t max)
 {
-    unsigned char bytes[STEP_MAX];
     if (peer->fin_sent || peer->got_reset)
         return;
     size_t until = peer->reset_at < peer->total ? peer->reset_at : peer->total;
     size_t size = until - peer->sent < max ? until - peer->sent : max;
-    if (size > 0) {
-        for (size_t i = 0; i < size; i++)
-            bytes[i] = pattern_byte(peer->pattern, peer->sent + i);
-        ssize_t sent = send(peer->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent < 0)
-            note_error(peer, errno);
-        else
-            peer->sent += (size_t)sent;
-    }
+    if (peer->noise != NULL)
+        write_sealed(peer, size);
+    else
+        write_plain(peer, size);
     if (peer->sent >= peer->reset_at) {
         tcp_abort_on_close(peer->fd);
         peer_close(peer);
         peer->has_reset = true;
         return;
     }
-    if (peer->sent == peer->total && peer->reset_at == SIZE_MAX) {
+    bool is_out = peer->wire_sent == peer->wire_size;
+    if (peer->sent == peer->total && is_out && peer->reset_at == SIZE_MAX) {
         (void)shutdown(peer->fd, SHUT_WR);
         peer->fin_sent = true;
     }
@@ -113,4 +187,9 @@ void peer_close(struct peer *peer)
     if (peer->fd >= 0)
         (void)close(peer->fd);
     peer->fd = -1;
+    noise_link_free(peer->noise);
+    peer->noise = NULL;
+    free(peer->wire);
+    peer->wire = NULL;
+    peer->wire_size = peer->wire_sent = 0;
 }

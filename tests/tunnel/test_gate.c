@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "crypto/keys.h"
 #include "tunnel/tunnel_worker.h"
 
@@ -102,4 +103,102 @@ Test(gate, what_was_asked_for_raises_the_caps, .init = setup, .fini = teardown)
     gate_expect(&gate, &key, -1000);
     cr_assert_eq(gate.expected_count, 0, "never below none");
     leave_all(PER_IP + 31);
+}
+
+/* ---- handshakes ---- */
+
+enum { MS = 1000000 };
+
+static const uint64_t start_ns = 5000000000u;
+
+static bool take(uint8_t from, uint64_t now_ns)
+{
+    struct addr_key key = key_of(from);
+    return gate_take_handshake(&gate, &key, now_ns);
+}
+
+static unsigned int take_all(uint8_t from, uint64_t now_ns)
+{
+    unsigned int count = 0;
+    while (count < 100000 && take(from, now_ns))
+        count++;
+    return count;
+}
+
+/* Addresses share slots by a hash: one that shares none with `other`. */
+static uint8_t stranger_to(uint8_t other)
+{
+    struct addr_key key = key_of(other);
+    uint64_t slot = keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS;
+    for (uint8_t from = 1; from < 255; from++) {
+        key = key_of(from);
+        if (keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS != slot)
+            return from;
+    }
+    return 0;
+}
+
+Test(gate, handshakes_come_in_bursts_and_grow_back, .init = setup, .fini = teardown)
+{
+    cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+    cr_assert_not(take(7, start_ns + 1000 * MS / LIMIT_HANDSHAKES_PER_S - 1));
+    uint64_t later_ns = start_ns + 1000 * (uint64_t)MS / LIMIT_HANDSHAKES_PER_S;
+    cr_assert(take(7, later_ns));
+    cr_assert_not(take(7, later_ns));
+    /* Steps shorter than one handshake add up. */
+    unsigned int count = 0;
+    for (uint64_t ms = 1; ms <= 1000; ms++)
+        count += take(7, later_ns + ms * MS) ? 1 : 0;
+    cr_assert_eq(count, LIMIT_HANDSHAKES_PER_S);
+    /* And no rest saves up more than a burst. */
+    cr_assert_eq(take_all(7, start_ns + 3600 * 1000 * (uint64_t)MS), LIMIT_HANDSHAKES_BURST);
+}
+
+Test(gate, another_address_has_its_own, .init = setup, .fini = teardown)
+{
+    uint8_t other = stranger_to(7);
+    cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+    cr_assert_eq(take_all(other, start_ns), LIMIT_HANDSHAKES_BURST);
+}
+
+Test(gate, all_addresses_share_one_cap, .init = setup, .fini = teardown)
+{
+    unsigned int count = 0;
+    for (uint8_t from = 1; from < 255; from++)
+        count += take_all(from, start_ns);
+    cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_BURST);
+    cr_assert_not(take(255, start_ns));
+    /* What was refused has cost the address nothing. */
+    uint64_t later_ns = start_ns + 100 * (uint64_t)MS;
+    count = 0;
+    for (uint8_t from = 1; from < 255; from++)
+        count += take_all(from, later_ns);
+    cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_PER_S / 10);
+}
+
+Test(gate, clients_get_theirs_back, .init = setup, .fini = teardown)
+{
+    struct addr_key key = key_of(7);
+    for (int i = 0; i < 3 * LIMIT_HANDSHAKES_ALL_BURST; i++) {
+        cr_assert(take(7, start_ns));
+        gate_return_handshake(&gate, &key);
+    }
+    cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+    gate_return_handshake(&gate, &key);
+    cr_assert(take(7, start_ns));
+    cr_assert_not(take(7, start_ns));
+    /* More than was taken is nothing to have. */
+    for (int i = 0; i < 2 * LIMIT_HANDSHAKES_BURST; i++)
+        gate_return_handshake(&gate, &key);
+    cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+}
+
+/* Each worker brings the time of its own turn. Two that differ by the length of one must not make
+ * handshakes grow out of nothing. */
+Test(gate, clocks_that_differ_add_nothing, .init = setup, .fini = teardown)
+{
+    unsigned int count = 0;
+    for (int i = 0; i < 100000; i++)
+        count += take(7, start_ns + (uint64_t)(i % 2) * 100 * MS) ? 1 : 0;
+    cr_assert_leq(count, LIMIT_HANDSHAKES_BURST + LIMIT_HANDSHAKES_PER_S / 10);
 }
