@@ -15,7 +15,9 @@ enum error_code {
     ERR_RESOLVE = -9993,      /* a host name has no usable address */
     ERR_REPLACED = -9992,     /* a newer control channel took over */
     ERR_LIMIT = -9991,        /* a limit of ours is reached */
-    ERR_LAST = ERR_LIMIT,
+    ERR_HANDSHAKE = -9990,    /* the Noise handshake failed: keys or patterns differ */
+    ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
+    ERR_LAST = ERR_TRUNCATED,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"). Never NULL; valid

@@ -30,6 +30,14 @@ enum limits_pool {
     LIMIT_REPLAY_TOTAL = 4 << 20, /* kept by one worker in all; beyond that nothing is kept */
 };
 
+/* Noise handshakes of strangers: one costs 0.1 ms, an authenticated one does not count. */
+enum limits_handshakes {
+    LIMIT_HANDSHAKES_PER_S = 32, /* of one address: 0.3 % of a core */
+    LIMIT_HANDSHAKES_BURST = 512,
+    LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
+    LIMIT_HANDSHAKES_ALL_BURST = 4000,
+};
+
 enum limits_client {
     LIMIT_CONNECT_MS = 10000,      /* connect_timeout: to the server, to the local service */
     LIMIT_LOGIN_MS = 15000,        /* an old server stalls 5 s for each silent stranger */
@@ -47,6 +55,10 @@ enum limits_io {
     LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
     LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
     LIMIT_BUFFERS_OFFERED = 32,     /* of them, to the kernel at a time; the rest stays untouched */
+    LIMIT_PATIENCE_US = 1500,       /* bulk alone: how long completions are gathered ... */
+    LIMIT_PATIENCE_COUNT = 8,       /* ... unless there are that many */
+    LIMIT_PATIENCE_QUIET_MS = 20,   /* since the last completion that was not bulk */
+    LIMIT_BULK_WINDOW = 1 << 20,    /* what a patient loop lets come while it sleeps */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
     LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */

@@ -107,8 +107,18 @@ void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t
  * already cancelling.
  */
 void loop_cancel(struct loop *loop, struct loop_op *op);
+/* Nothing: the callback comes with the next turn, with result 0. */
+void loop_nop(struct loop *loop, struct loop_op *op);
 /* Closes fd with the next submission. No callback: there is nothing to do about a failed close. */
 void loop_close_fd(struct loop *loop, int fd);
+
+/* In the callback of a completion that belongs to a bulk transfer; drained: the next one is worth
+ * waiting for, because nothing is left to be moved now. While a loop sees no other completions it
+ * is patient: it sleeps until several have come or 1.5 ms are over, which saves wake-ups and costs
+ * a bulk transfer nothing. Eight streams, server + client: saturated 0.41 s/GB without and 0.13
+ * with it, at 3.2 Gbit/s 0.30 and 0.26. The first other completion after 20 ms of bulk alone may
+ * come late by that much. */
+void loop_note_bulk(struct loop *loop, bool drained);
 
 /* Submits what the last turn has queued, when there will be no other. */
 void loop_flush(struct loop *loop);

@@ -20,7 +20,7 @@ struct loop;
 struct mailbox;
 struct mailbox_group;
 
-enum { MAILBOX_PAYLOAD_SIZE = 48 };
+enum { MAILBOX_PAYLOAD_SIZE = 64 };
 
 /* Runs in the owner's thread. payload is valid during the call, aligned for any type. */
 typedef void mailbox_deliver_fn(void *owner, const void *payload);

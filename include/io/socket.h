@@ -26,6 +26,9 @@ struct socket_options {
 void socket_set_options(int fd, const struct socket_options *options);
 void socket_set_nodelay(int fd, bool nodelay);
 void socket_set_user_timeout(int fd, uint32_t timeout_ms);
+/* Makes room for a receive window of that size, at once instead of when the kernel finds out; its
+ * own tuning goes on from there. */
+void socket_widen_window(int fd, int bytes);
 /* The next close sends a reset instead of an end of stream. */
 void socket_set_abort(int fd);
 

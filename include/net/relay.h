@@ -8,6 +8,9 @@
  * no pipe is to be had, by large copies. It falls back to small copies when its reads become small.
  * An idle flow holds no buffer and no pipe.
  *
+ * An end may be encrypted: what is read from it is opened, what is written to it sealed, in the
+ * worker's hot buffers (noise_link.h). Such flows are never spliced; bulk means larger batches.
+ *
  * An end of stream goes on as shutdown(SHUT_WR) after the last byte; the other direction lives. A
  * reset, or any error, resets both ends, so that a cut transfer can't look complete. A blocked flow
  * watches its source for that with a poll for no events.
@@ -28,6 +31,7 @@
 #include "io/buffers.h"
 #include "io/loop.h"
 #include "io/timer.h"
+#include "net/transport.h"
 
 struct pipe;
 struct pipe_pool;
@@ -51,6 +55,7 @@ struct relay_ops {
 struct relay_engine {
     struct loop *loop;
     struct pipe_pool *pipes;
+    struct noise_engine *noise;  /* borrowed; NULL without encrypted ends */
     unsigned char *bulk_free[2]; /* warm large buffers */
     unsigned int bulk_free_count, bulk_count;
     unsigned char *scratch;
@@ -84,6 +89,7 @@ struct relay {
     struct relay_flow flow[2];
     struct loop_op hangup_op[2];
     int fds[2];
+    struct noise_link *noise[2]; /* of encrypted ends; at most one is */
     struct relay_engine *engine;
     const struct relay_ops *ops;
     struct timer timer;
@@ -106,7 +112,8 @@ struct relay {
 struct relay_options {
     struct relay_engine *engine;
     const struct relay_ops *ops;
-    int fds[2];         /* taken over */
+    int fds[2]; /* taken over, and so is the Noise state of encrypted ends */
+    struct noise_link *noise[2];
     const void *prefix; /* sent to end 1 before anything else; at most RELAY_PREFIX_SIZE */
     size_t prefix_len;
     uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
@@ -127,12 +134,14 @@ void relay_start(struct relay *relay, const struct relay_options *options);
 /* Resets both ends. ops->closed may come from inside. Idempotent. */
 void relay_terminate(struct relay *relay);
 /* Gives a relay in need of one (end1_lost) its new end 1: prefix and kept bytes are sent again. */
-void relay_rebind(struct relay *relay, int fd);
+void relay_rebind(struct relay *relay, struct transport end1);
 /* Stops without closing: when nothing is in flight, ops->closed comes and the descriptors are the
  * owner's again (relay_detached), to go on with on another worker. A relay with bytes on their way,
  * or one that ends meanwhile, is not detached but goes on, or is closed as usual. */
 void relay_detach(struct relay *relay);
 /* In ops->closed: whether the descriptors are still open and the owner's. */
 bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]);
+/* Then also: the Noise state of an end, the owner's again. NULL: a plain one. */
+struct noise_link *relay_take_noise(struct relay *relay, unsigned int end);
 /* Bytes moved from end `from`. */
 uint64_t relay_bytes(const struct relay *relay, unsigned int from);

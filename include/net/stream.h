@@ -4,6 +4,10 @@
  *     open --stream_terminate--> cancel what is in flight --> join --> close --> ops->closed
  *          \-stream_release (nothing in flight)--> the descriptor, for a relay or another worker
  *
+ * Plain, or encrypted with Noise (stream_secure, stream_adopt): reads and writes are then of
+ * plaintext, and the first of them runs the handshake, whose failure is the result of the read, or
+ * of the write if there is no read.
+ *
  * One read and one write at a time. Buffers are the owner's and stay valid until the callback.
  * Embedded in its owner, which may be freed in `closed`, not before; after stream_terminate no
  * other callback comes. Belongs to one worker. */
@@ -15,12 +19,14 @@
 
 #include "base/addr.h"
 #include "io/loop.h"
+#include "net/transport.h"
 
 struct stream;
+struct stream_handshake;
 
 struct stream_ops {
     /* result: bytes read (the whole size for stream_read), ERR_EOF at the end of the stream, or
-     * -errno. */
+     * -errno. With Noise also ERR_HANDSHAKE, ERR_TRUNCATED and -EBADMSG. */
     void (*read_done)(struct stream *stream, int result);
     /* result: 0 or -errno. */
     void (*write_done)(struct stream *stream, int result);
@@ -31,6 +37,16 @@ struct stream_ops {
 enum stream_close {
     STREAM_CLEAN, /* our end of stream follows what was written */
     STREAM_ABORT, /* a reset */
+};
+
+struct stream_noise {
+    struct noise_engine *engine;        /* NULL: the stream is plain */
+    struct noise_link *link;            /* NULL: the handshake is not done */
+    struct stream_handshake *handshake; /* while it runs */
+    unsigned char *sealed;              /* frames that the socket had no room for */
+    uint32_t sealed_size, sealed_sent;
+    bool read_waits, write_waits; /* for the handshake */
+    int failed;                   /* how it ended, if badly */
 };
 
 struct stream {
@@ -44,6 +60,7 @@ struct stream {
     uint32_t write_size, write_sent;
     bool read_exactly;
     bool terminating, aborting;
+    struct stream_noise noise;
 };
 
 /* Takes fd over. */
@@ -64,4 +81,12 @@ bool stream_is_reading(const struct stream *stream);
  * from inside this call. */
 void stream_terminate(struct stream *stream, enum stream_close how);
 /* Only with nothing in flight. The stream is over, without `closed`. */
-MUST_CHECK int stream_release(struct stream *stream);
+MUST_CHECK struct transport stream_release(struct stream *stream);
+
+/* Before the first read or write: encrypts, beginning with a handshake. keys and engine outlive the
+ * stream. -ENOMEM. */
+MUST_CHECK int stream_secure(struct stream *stream, struct noise_engine *engine,
+                             const struct noise_keys *keys, bool initiator);
+/* Goes on with a connection that another stream has released: takes its Noise state over. A NULL
+ * link changes nothing. */
+void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link);

@@ -21,6 +21,7 @@
 #include "base/limits.h"
 #include "base/list.h"
 #include "base/macros.h"
+#include "net/transport.h"
 
 struct tunnel_worker;
 
@@ -33,7 +34,7 @@ struct pool_waiter {
 };
 
 struct pool_channel {
-    int fd;
+    struct transport transport;
     uint64_t parked_at_ns;
 };
 
@@ -69,7 +70,7 @@ enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
  * the visitor is new (it counts as demand). ret_notify: the caller tells the control channel's
  * owner that channels are wanted. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
-                                 uint64_t now_ns, int *ret_fd, bool *ret_notify);
+                                 uint64_t now_ns, struct transport *ret, bool *ret_notify);
 struct pool_match {
     struct tunnel_worker *worker;
     struct pool_waiter *waiter;
@@ -78,7 +79,7 @@ struct pool_match {
 
 /* How a channel comes to the pool. */
 struct pool_offer {
-    int fd;
+    struct transport transport;
     bool requested; /* by us, from the client; otherwise a visitor of ours had no use for it */
     bool may_park;  /* false: descriptors are scarce, so only for a visitor that waits */
     uint64_t now_ns;
@@ -91,25 +92,25 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
                                      struct pool_match *ret_match);
 /* The match could not be delivered: the waiter is first in the queue again, the channel is parked
  * (false: not, it is the caller's). */
-MUST_CHECK bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match, int fd,
-                                  uint64_t now_ns);
+MUST_CHECK bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match,
+                                  struct transport transport, uint64_t now_ns);
 /* The visitor does not wait any more. False: a channel is on its way to it. */
 bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter);
 
 /* A control channel came up: the first requests. */
 void channel_pool_open(struct channel_pool *pool, uint64_t now_ns);
 /* It went down, or another takes its place: hands out what was parked (at most LIMIT_POOL_PARKED
- * descriptors, to be closed by the caller) and forgets all requests. Visitors stay in the queue. */
-size_t channel_pool_close(struct channel_pool *pool, int *ret_fds, bool reopening);
+ * channels, to be closed by the caller) and forgets all requests. Visitors stay in the queue. */
+size_t channel_pool_close(struct channel_pool *pool, struct transport *ret, bool reopening);
 /* What to request now, at most max; the caller does. */
 uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max);
 /* Once a second or so: forgets stale requests, finds out what is wanted, and hands out channels
  * beyond what the demand of late justifies (to be closed). ret_lost: requests given up, ret_notify
  * as above. */
-size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fds, size_t max,
-                         uint32_t *ret_lost, bool *ret_notify);
+size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct transport *ret,
+                         size_t max, uint32_t *ret_lost, bool *ret_notify);
 /* Descriptors have run out: hands out half of what is parked, the oldest, and forgets the demand
  * that led to it. */
-size_t channel_pool_shed(struct channel_pool *pool, int *ret_fds, size_t max);
+size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
 /* For logs and tests. */
 uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns);

@@ -37,6 +37,7 @@ struct client_session {
 
 struct client {
     const struct config_peer *config;
+    struct noise_keys noise_keys; /* with transport.type = noise */
     unsigned int worker_count;
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */

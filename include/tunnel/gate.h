@@ -5,6 +5,9 @@
  * most, one that has not said anything useful before one that has. Connections that the server has
  * asked for are no strangers: they raise both caps for the address that will bring them.
  *
+ * With Noise each connection also needs a handshake from its address's budget, and gets it back
+ * when it proves to be a client: what is left over is what strangers may make us compute.
+ *
  * One gate per server, used by all workers under its own short lock. A ticket is embedded in the
  * connection it stands for and owned by that connection's worker; the gate may take the place away
  * at any time, and then signals that worker, which looks for tickets that are out. */
@@ -28,12 +31,22 @@ struct gate_ticket {
     bool inside;
 };
 
+/* Handshakes that may be tried now; grows with time up to a burst. Made full by being all zero. */
+struct gate_budget {
+    uint32_t spent;
+    uint64_t since_ns;
+};
+
+/* By a keyed hash of the address: a table of fixed size that strangers can't steer. */
+enum { GATE_BUDGETS = 1024 };
+
 struct gate {
     pthread_mutex_t lock; /* over everything below and over all tickets */
     struct list pending;
     uint32_t pending_count, expected_count;
     uint32_t pending_max, pending_max_per_ip;
     struct addr_table addrs;
+    struct gate_budget handshakes, handshakes_by_addr[GATE_BUDGETS];
 };
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
@@ -50,3 +63,7 @@ void gate_leave(struct gate *gate, struct gate_ticket *ticket);
 bool gate_is_evicted(struct gate *gate, struct gate_ticket *ticket);
 /* `count` more (or, negative, fewer) connections are asked for and will come from key. */
 void gate_expect(struct gate *gate, const struct addr_key *key, int count);
+/* Takes a handshake out of the address's budget and that of all. False: neither may try now. */
+MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);
+/* It was a client's: gives it back. */
+void gate_return_handshake(struct gate *gate, const struct addr_key *key);

@@ -23,6 +23,7 @@ struct server_worker;
 
 struct server {
     const struct config_peer *config;
+    struct noise_keys noise_keys; /* with transport.type = noise */
     struct gate gate;
     struct session_table sessions;
     struct service *services;
@@ -70,5 +71,5 @@ void server_notify_owner(struct server_worker *worker, struct service *service);
 void server_signal_services(struct server_worker *worker);
 /* Offers a data channel to the service's visitors; it is taken over in every case. requested: it
  * came from the client; otherwise a visitor of ours has no use for it. */
-void server_offer_channel(struct server_worker *worker, struct service *service, int fd,
-                          bool requested, const struct addr_key *client);
+void server_offer_channel(struct server_worker *worker, struct service *service,
+                          struct transport channel, bool requested, const struct addr_key *client);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "net/transport.h"
 
 struct server_control;
 struct server_fsm;
@@ -19,7 +20,7 @@ struct server_control_options {
     const uint8_t *session_key;
     uint64_t conn_id;
     struct addr_key client;
-    int fd; /* taken over */
+    struct transport transport; /* taken over */
 };
 
 /* Registers the session, replacing the one before, and answers the client. */

@@ -74,8 +74,8 @@ MUST_CHECK int service_bind(struct service *service, const struct addr *addr,
 
 /* What a session leaves behind when it ends or is replaced. */
 struct service_leftovers {
-    int fds[LIMIT_POOL_PARKED]; /* parked channels, to be closed by the caller */
-    size_t fd_count;
+    struct transport channels[LIMIT_POOL_PARKED]; /* parked; to be closed by the caller */
+    size_t channel_count;
     uint32_t asked; /* channels asked for, to be taken back at the gate */
     struct addr_key client;
     bool replaced; /* there was an older session; its owner closes it */

@@ -10,11 +10,13 @@
 #include <stdint.h>
 
 #include "base/metrics.h"
+#include "config/config.h"
 #include "io/loop.h"
 #include "io/mailbox.h"
 #include "net/relay.h"
 
 struct resolver;
+struct stream;
 struct tunnel_worker;
 
 /* All workers of the process; filled before the first message is sent. */
@@ -30,6 +32,8 @@ struct tunnel_worker {
     struct loop *loop;
     struct mailbox *mailbox;
     struct relay_engine relays;
+    struct noise_engine *noise; /* NULL: transport.type = tcp */
+    const struct noise_keys *noise_keys;
     struct metrics metrics;
     uint64_t conn_count; /* source of connection ids */
     void *role;          /* struct server_worker or struct client_worker */
@@ -56,6 +60,14 @@ struct tunnel_role {
     /* Frees worker->role. */
     void (*finish)(struct tunnel_worker *worker);
 };
+
+/* The keys of the configuration, as the handshakes use them; noise_keys_wipe afterwards. */
+void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config);
+/* Encrypts the connections to the other end from now on. keys (shared, read-only) outlive the
+ * worker. -ENOMEM. */
+MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys);
+/* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
+MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 
 /* An id for a connection, unique in the process, small enough to read. */
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker);

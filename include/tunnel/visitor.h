@@ -10,6 +10,8 @@
  * becomes bulk, which makes a new visitor there. */
 #pragma once
 
+#include "net/transport.h"
+
 struct server_worker;
 struct slab;
 struct service;
@@ -20,7 +22,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
  */
 struct pool_match;
 void visitor_deliver(struct server_worker *worker, struct service *service,
-                     const struct pool_match *match, int fd);
+                     const struct pool_match *match, struct transport channel);
 /* Visitors that wait for services that are down are closed; all others look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);
 void visitor_close_waiting(struct server_worker *worker);

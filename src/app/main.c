@@ -185,6 +185,11 @@ static int run_role(enum config_role role, const struct config *config)
         log_error("cannot receive signals: %s", error_text(run.signal_fd));
         return EXIT_START_ERROR;
     }
+    if (peer->transport.type == CONFIG_TRANSPORT_NOISE) {
+        aead_setup();
+        log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
+                 aead_description());
+    }
     int made = role == CONFIG_SERVER ? server_create(peer, count, &server)
                                      : client_create(peer, count, &client);
     if (made < 0)
@@ -255,7 +260,7 @@ static int command_version(void)
 {
     char kernel[KERNEL_TEXT_SIZE];
     (void)printf("rathole-uring " PROJECT_VERSION "\n"
-                 "protocol: rathole v0.5 (version 1); transports: tcp; services: tcp\n"
+                 "protocol: rathole v0.5 (version 1); transports: tcp, noise; services: tcp\n"
                  "built with: liburing " LIBURING_BUILD_VERSION ", libsodium " SODIUM_BUILD_VERSION
                  "\n%s\n",
                  kernel_describe(kernel, sizeof(kernel)));
@@ -303,13 +308,7 @@ static int command_run(const struct cli *cli)
         configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        /* To be removed once server_create and client_create take this transport. */
-        if (peer->transport.type == CONFIG_TRANSPORT_NOISE) {
-            log_error("noise: not built into this version");
-            exit_code = EXIT_START_ERROR;
-        } else {
-            exit_code = run_role(role, config);
-        }
+        exit_code = run_role(role, config);
     }
     config_report_finish(&report);
     config_destroy(config);

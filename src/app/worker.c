@@ -155,6 +155,7 @@ static void *worker_thread(void *arg)
     mailbox_detach(worker->mailbox);
     workers->role->finish(worker);
     relay_engine_finish(&worker->relays);
+    noise_engine_destroy(worker->noise);
     (void)atomic_fetch_add(&workers->ended_count, 1);
     uint64_t one = 1;
     ssize_t written = write(workers->ended_fd, &one, sizeof(one));

@@ -17,6 +17,8 @@ static const char *const own_texts[] = {
     [ERR_RESOLVE - ERR_FIRST] = "the host name has no usable address",
     [ERR_REPLACED - ERR_FIRST] = "replaced by a newer control channel",
     [ERR_LIMIT - ERR_FIRST] = "limit reached",
+    [ERR_HANDSHAKE - ERR_FIRST] = "the Noise handshake failed",
+    [ERR_TRUNCATED - ERR_FIRST] = "connection cut inside an encrypted message",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");
@@ -27,6 +29,7 @@ static const char *const errno_texts[] = {
     [EADDRINUSE] = "address in use",
     [EADDRNOTAVAIL] = "address not available",
     [EAGAIN] = "temporarily unavailable",
+    [EBADMSG] = "an encrypted message is damaged or forged",
     [EBUSY] = "busy",
     [ECANCELED] = "cancelled",
     [ECONNABORTED] = "connection aborted",

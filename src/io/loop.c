@@ -323,6 +323,13 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
     op->state = LOOP_OP_CANCELLING;
 }
 
+void loop_nop(struct loop *loop, struct loop_op *op)
+{
+    struct io_uring_sqe *sqe = op_start(loop, op);
+    io_uring_prep_nop(sqe);
+    op_submit(sqe, op);
+}
+
 void loop_complete_later(struct loop *loop, struct loop_op *op)
 {
     struct io_uring_sqe *sqe = get_sqe(loop);
@@ -369,6 +376,7 @@ static void dispatch(struct loop *loop, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data == 0)
         return; /* a cancel or a close that found nothing to do */
+    loop->patience.completions++;
     uint16_t generation;
     struct loop_op *op = loop_op_from_user_data(cqe->user_data, &generation);
     if (generation == 0 && op->state == LOOP_OP_IDLE && op->generation == 0) {
@@ -430,23 +438,47 @@ static void count_overflow(struct loop *loop)
     loop->overflow_seen = overflow;
 }
 
+void loop_note_bulk(struct loop *loop, bool drained)
+{
+    loop->patience.bulk++;
+    if (drained)
+        loop->patience.drained++;
+}
+
+/* Whether the last turn saw drained bulk transfers and nothing else, and so did those before it for
+ * a while. Forgets the turn. */
+static bool take_patience(struct loop *loop)
+{
+    struct loop_patience *patience = &loop->patience;
+    bool hurry = patience->completions > patience->bulk;
+    bool drained = patience->drained > 0 && patience->drained == patience->bulk;
+    patience->completions = patience->bulk = patience->drained = 0;
+    if (hurry)
+        patience->hurried_at_ns = loop->now_ns;
+    return drained && !hurry &&
+           loop->now_ns - patience->hurried_at_ns > LIMIT_PATIENCE_QUIET_MS * 1000000ull;
+}
+
 static int submit_and_wait(struct loop *loop)
 {
-    struct __kernel_timespec ts;
-    struct __kernel_timespec *timeout = NULL;
+    uint64_t delay_ns = UINT64_MAX;
+    unsigned int count = 1;
     uint64_t next_ns = timers_next_ns(&loop->timers);
-    if (loop->spill.count > 0) {
-        ts = (struct __kernel_timespec){0, 0};
-        timeout = &ts;
-    } else if (next_ns != UINT64_MAX) {
+    if (next_ns != UINT64_MAX) {
         uint64_t now_ns = monotonic_ns();
-        uint64_t delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
-        ts = (struct __kernel_timespec){.tv_sec = (int64_t)(delay_ns / 1000000000u),
-                                        .tv_nsec = (long long)(delay_ns % 1000000000u)};
-        timeout = &ts;
+        delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
     }
+    if (take_patience(loop)) {
+        count = LIMIT_PATIENCE_COUNT;
+        delay_ns = MIN(delay_ns, LIMIT_PATIENCE_US * 1000ull);
+    }
+    if (loop->spill.count > 0)
+        delay_ns = 0;
+    struct __kernel_timespec ts = {.tv_sec = (int64_t)(delay_ns / 1000000000u),
+                                   .tv_nsec = (long long)(delay_ns % 1000000000u)};
     struct io_uring_cqe *cqe;
-    return io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, timeout, NULL);
+    return io_uring_submit_and_wait_timeout(&loop->ring, &cqe, count,
+                                            delay_ns == UINT64_MAX ? NULL : &ts, NULL);
 }
 
 int loop_run_once(struct loop *loop)

@@ -27,6 +27,12 @@ struct loop_exact {
     struct loop_op ready_op;
 };
 
+/* What the last turn was about (loop_note_bulk). */
+struct loop_patience {
+    unsigned int completions, bulk, drained;
+    uint64_t hurried_at_ns; /* the last turn with anything but bulk */
+};
+
 struct loop {
     struct io_uring ring;
     struct timers timers;
@@ -36,6 +42,7 @@ struct loop {
     struct loop_spill spill;
     struct loop_busy busy;
     struct loop_exact exact;
+    struct loop_patience patience;
     bool overflow_seen;
 };
 

@@ -95,12 +95,28 @@ bool relay_may_rebind(const struct relay *relay, int error)
 
 /* ---- the start ---- */
 
+static void flow_begin(struct relay_flow *flow)
+{
+    if (flow_noise_take_early(flow))
+        flow_push(flow);
+    else
+        flow_next(flow);
+}
+
 /* Sends the first `size` bytes of the scratch buffer to end 1 in one segment; what it does not take
  * becomes the flow's pending bytes. */
 static void relay_send_scratch(struct relay *relay, size_t size)
 {
     struct relay_flow *flow = &relay->flow[0];
     unsigned char *scratch = relay->engine->scratch;
+    if (relay->noise[1] != NULL && size > 0) {
+        ssize_t sealed = relay_noise_seal(relay, scratch, size, &scratch);
+        if (sealed < 0) {
+            relay_fail(relay, 1, (int)sealed);
+            return;
+        }
+        size = (size_t)sealed;
+    }
     ssize_t sent = size > 0 ? socket_send_now(relay->fds[1], scratch, size) : 0;
     if (sent == -EAGAIN || sent == -EINTR)
         sent = 0;
@@ -151,20 +167,20 @@ static void relay_greet(struct relay *relay)
     relay_send_scratch(relay, size);
 }
 
-void relay_rebind(struct relay *relay, int fd)
+void relay_rebind(struct relay *relay, struct transport end1)
 {
     if (relay->state != RELAY_WAITING_END) { /* it ended while the new end was on its way */
-        socket_set_abort(fd);
-        loop_close_fd(relay->engine->loop, fd);
+        transport_abort(&end1, relay->engine->loop);
         return;
     }
-    relay->fds[1] = fd;
+    relay->fds[1] = end1.fd;
+    relay->noise[1] = end1.noise;
     relay->state = RELAY_OPEN;
     relay->flow[0].finished = false; /* what was passed on went to the old end */
     relay->started_at_ns = loop_now_ns(relay->engine->loop);
     relay_timer_start(relay);
     relay_hold(relay);
-    flow_next(&relay->flow[1]);
+    flow_begin(&relay->flow[1]);
     size_t size = relay->prefix_len;
     memcpy(relay->engine->scratch, relay->prefix, size);
     if (relay->replay != NULL) {
@@ -203,6 +219,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
         flow_init(&relay->flow[i], i, options->ended[i]);
         relay->flow[i].poll_first = options->quiet[i];
         relay->fds[i] = options->fds[i];
+        relay->noise[i] = options->noise[i];
         relay->watched[i] = false;
         relay->half_closed[i] = options->ended[i];
     }
@@ -228,7 +245,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay_hold(relay);
     for (unsigned int i = 0; i < 2; i++) {
         if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
-            flow_next(&relay->flow[i]);
+            flow_begin(&relay->flow[i]);
     }
     if (!options->ended[0] && options->prefix_len > 0)
         relay_greet(relay);

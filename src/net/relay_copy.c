@@ -52,10 +52,28 @@ static void copy_read_failed(struct relay_flow *flow, int error)
  * them, both go on in one segment, and the receive that would only find the end is saved. */
 static void look_for_end(struct relay_flow *flow)
 {
-    bool is_first = flow->index == 1 && flow->bytes == 0;
+    bool is_first =
+        flow->index == 1 && flow->bytes == 0 && flow_relay(flow)->noise[flow->index] == NULL;
     if (is_first && flow->poll_first && flow_relay(flow)->state == RELAY_OPEN &&
         socket_peek(flow_source(flow)) == ERR_EOF)
         flow->eof = flow_relay(flow)->half_closed[1] = true;
+}
+
+/* The shared buffer goes back before the result is sent. */
+static void copy_transform(struct relay_flow *flow, size_t size)
+{
+    struct relay *relay = flow_relay(flow);
+    struct buffer buffer = flow->buffer;
+    flow->buffer.data = NULL;
+    int result = flow_noise_transform(flow, buffer.data, size);
+    buffers_recycle(loop_buffers(relay->engine->loop), &buffer);
+    if (result < 0) {
+        flow->pending = PENDING_NONE;
+        relay_fail(relay, flow->index, result);
+        return;
+    }
+    consider_promotion(flow, size);
+    flow_push(flow);
 }
 
 static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
@@ -78,6 +96,10 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
     flow->poll_first = !loop_flags_more_data(flags);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)res);
     look_for_end(flow);
+    if (flow_is_noise(flow)) {
+        copy_transform(flow, (size_t)res);
+        return;
+    }
     flow_count(flow, flow->data, (size_t)res);
     consider_promotion(flow, (size_t)res);
     flow_push(flow);

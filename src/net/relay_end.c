@@ -67,6 +67,7 @@ static void relay_close_fds(struct relay *relay)
             socket_set_abort(relay->fds[i]);
         loop_close_fd(relay->engine->loop, relay->fds[i]);
         relay->fds[i] = -1;
+        noise_link_free(relay_take_noise(relay, i));
     }
     metrics_add(loop_metrics(relay->engine->loop),
                 relay->aborting ? METRIC_RELAYS_ABORTED : METRIC_RELAYS_CLEAN, 1);
@@ -83,6 +84,7 @@ static void relay_ask_for_end1(struct relay *relay)
     socket_set_abort(relay->fds[1]);
     loop_close_fd(relay->engine->loop, relay->fds[1]);
     relay->fds[1] = -1;
+    noise_link_free(relay_take_noise(relay, 1));
     relay->watched[1] = relay->half_closed[1] = false;
     relay->state = RELAY_WAITING_END;
     relay_hold(relay);
@@ -186,6 +188,13 @@ bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]
         ret_ended[i] = relay->flow[i].finished;
     }
     return true;
+}
+
+struct noise_link *relay_take_noise(struct relay *relay, unsigned int end)
+{
+    struct noise_link *link = relay->noise[end];
+    relay->noise[end] = NULL;
+    return link;
 }
 
 uint64_t relay_bytes(const struct relay *relay, unsigned int from)

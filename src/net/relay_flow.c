@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
@@ -12,6 +13,7 @@ void flow_release(struct relay_flow *flow)
     struct relay_engine *engine = flow_relay(flow)->engine;
     switch ((enum relay_pending)flow->pending) {
     case PENDING_NONE:
+    case PENDING_HOT:
         break;
     case PENDING_BUFFER:
         buffers_recycle(loop_buffers(engine->loop), &flow->buffer);
@@ -44,7 +46,7 @@ static int flow_flush(struct relay_flow *flow)
         if (sent >= 0)
             return flow->pipe->pending_bytes == 0 ? 0 : -EAGAIN;
     } else {
-        if (flow->begin == flow->end)
+        if (flow->pending == PENDING_NONE || flow->begin == flow->end)
             return 0;
         const unsigned char *data = flow->data + flow->begin;
         size_t size = flow->end - flow->begin;
@@ -60,26 +62,32 @@ static int flow_flush(struct relay_flow *flow)
 }
 
 /* A flow that waits for its sink keeps no shared buffer: sinks that are stuck would keep them from
- * all others. Without memory it does keep it. */
-static void flow_stash(struct relay_flow *flow)
+ * all others. Without memory it keeps one that is its own, and a hot one is lost. */
+static int flow_stash(struct relay_flow *flow)
 {
     uint32_t left = flow->end - flow->begin;
     unsigned char *stash = malloc(left);
     if (stash == NULL)
-        return;
+        return flow->pending == PENDING_HOT ? -ENOMEM : 0;
     memcpy(stash, flow->data + flow->begin, left);
     flow_release(flow);
     flow->pending = PENDING_STASH;
     flow->data = stash;
     flow->begin = 0;
     flow->end = left;
+    return 0;
 }
 
 void flow_block(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
-    if (flow->pending == PENDING_BUFFER)
-        flow_stash(flow);
+    int result = 0;
+    if (flow->pending == PENDING_BUFFER || flow->pending == PENDING_HOT)
+        result = flow_stash(flow);
+    if (result < 0) {
+        relay_fail(relay, flow->index, result);
+        return;
+    }
     if (relay->half_closed[1 - flow->index])
         loop_poll_exact(relay->engine->loop, &flow->write_op, flow_sink(flow), POLLOUT);
     else
@@ -95,6 +103,8 @@ void flow_writable(struct loop_op *op, int res, uint32_t flags)
     /* The ring's polls always include this, and would fire again at once. */
     if (res > 0 && (res & POLLRDHUP) != 0)
         relay->half_closed[1 - flow->index] = true;
+    if (flow->bulk)
+        loop_note_bulk(relay->engine->loop, false);
     if (relay->state != RELAY_OPEN)
         relay_join(relay);
     else if (res < 0)
@@ -128,6 +138,11 @@ void flow_input_ended(struct relay_flow *flow)
         relay_join(relay);
         return;
     }
+    struct noise_link *link = relay->noise[flow->index];
+    if (link != NULL && noise_link_is_inside_frame(link)) {
+        relay_fail(relay, flow->index, ERR_TRUNCATED); /* must not look complete */
+        return;
+    }
     flow_release(flow);
     if (flow->index == 1)
         relay_replay_end(relay); /* an end of stream is the service's answer */
@@ -151,7 +166,12 @@ void flow_push(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     if (relay->state != RELAY_OPEN) {
-        relay_join(relay);
+        /* It may go on after all (relay_detach), by when the hot buffer has served others. */
+        bool may_go_on = relay->state == RELAY_DETACHING;
+        if (may_go_on && flow->pending == PENDING_HOT && flow_stash(flow) < 0)
+            relay_close(relay, true);
+        else
+            relay_join(relay);
         return;
     }
     int result = flow_flush(flow);

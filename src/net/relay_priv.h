@@ -22,6 +22,7 @@ enum relay_pending {
     PENDING_STASH,  /* malloc'ed */
     PENDING_BULK,   /* a large buffer of the engine */
     PENDING_PIPE,
+    PENDING_HOT, /* in a buffer of the Noise engine, until the callback returns */
 };
 
 struct relay_replay {
@@ -42,6 +43,13 @@ static inline int flow_source(struct relay_flow *flow)
 static inline int flow_sink(struct relay_flow *flow)
 {
     return flow_relay(flow)->fds[1 - flow->index];
+}
+
+/* Whether the flow opens or seals what it moves. */
+static inline bool flow_is_noise(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    return relay->noise[0] != NULL || relay->noise[1] != NULL;
 }
 
 /* relay.c, for the data paths. All of these may end the relay, so a callback calls them last. */
@@ -82,6 +90,21 @@ void relay_timer_expired(struct timer *timer);
 void relay_replay_keep(struct relay *relay, const unsigned char *data, size_t size);
 void relay_replay_end(struct relay *relay);
 bool relay_may_rebind(const struct relay *relay, int error);
+
+/* relay_noise.c */
+
+/* Bytes from the source of a noise flow, in `data` (which is not flow->data): opens or seals them,
+ * and makes the result what is pending. `data` may be overwritten by the flow's next read. 0 or an
+ * error; the flow may have nothing pending then, when only a part of a frame has come. */
+MUST_CHECK int flow_noise_transform(struct relay_flow *flow, const unsigned char *data,
+                                    size_t size);
+/* Reads a batch from a readable source and transforms it. Bytes read, 0 at the end, -errno. */
+ssize_t flow_noise_in(struct relay_flow *flow);
+/* What was received with the handshake's last messages comes first. False: there is none. */
+bool flow_noise_take_early(struct relay_flow *flow);
+/* Seals `size` bytes for end 1 into the hot buffer at *ret. The size there or an error. */
+ssize_t relay_noise_seal(struct relay *relay, const unsigned char *data, size_t size,
+                         unsigned char **ret);
 
 /* relay_copy.c */
 void flow_copy_read(struct relay_flow *flow);

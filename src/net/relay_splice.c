@@ -28,6 +28,8 @@ void flow_set_bulk(struct relay_flow *flow, bool bulk)
     if (flow->bulk == bulk)
         return;
     flow->bulk = bulk;
+    if (bulk)
+        socket_widen_window(flow_source(flow), LIMIT_BULK_WINDOW);
     unsigned int flows = atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
     atomic_store_explicit(&engine->bulk_flows, bulk ? flows + 1 : flows - 1, memory_order_relaxed);
     metrics_add(loop_metrics(engine->loop), bulk ? METRIC_PROMOTIONS : METRIC_DEMOTIONS, 1);
@@ -105,6 +107,8 @@ static ssize_t splice_in(struct relay_flow *flow)
 /* Without a pipe a large copy is the next best. */
 static ssize_t bulk_in(struct relay_flow *flow)
 {
+    if (flow_is_noise(flow))
+        return flow_noise_in(flow);
     ssize_t got = splice_in(flow);
     return got == -ENOBUFS ? copy_in(flow) : got;
 }
@@ -115,6 +119,14 @@ static void consider_demotion(struct relay_flow *flow, size_t size)
         flow->streak = 0;
     else if (++flow->streak >= SMALL_READS_TO_COPY)
         flow_set_bulk(flow, false);
+}
+
+/* Whether as much came as there was room for, so that more is probably there. */
+static bool bulk_is_full(struct relay_flow *flow, size_t got)
+{
+    if (flow->pending == PENDING_PIPE)
+        return got >= flow->pipe->size_bytes / 2;
+    return got >= (flow_is_noise(flow) ? (size_t)NOISE_BATCH_PLAIN : (size_t)LIMIT_BULK_BUFFER);
 }
 
 static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
@@ -145,7 +157,9 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
             return;
         }
     }
-    flow_count(flow, NULL, (size_t)got);
+    loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));
+    if (!flow_is_noise(flow))
+        flow_count(flow, NULL, (size_t)got);
     consider_demotion(flow, (size_t)got);
     flow_push(flow);
 }

@@ -6,11 +6,12 @@
 
 #include "base/error.h"
 #include "io/socket.h"
+#include "stream_priv.h"
 
 /* Termination ends in a callback even when nothing was in flight, so that an owner is never freed
  * under the function that asked for the end: a poll with no events on a socket that is being torn
  * down completes with the cancel. */
-static void stream_join(struct stream *stream)
+void stream_join(struct stream *stream)
 {
     if (!loop_op_is_idle(&stream->read_op) || !loop_op_is_idle(&stream->write_op))
         return;
@@ -18,11 +19,16 @@ static void stream_join(struct stream *stream)
         socket_set_abort(stream->fd);
     loop_close_fd(stream->loop, stream->fd);
     stream->fd = -1;
+    stream_noise_finish(stream);
     stream->ops->closed(stream);
 }
 
 static void read_more(struct stream *stream)
 {
+    if (stream->noise.engine != NULL) {
+        stream_noise_read(stream);
+        return;
+    }
     loop_recv(stream->loop, &stream->read_op, stream->fd, stream->read_buffer + stream->read_have,
               stream->read_size - stream->read_have);
 }
@@ -94,6 +100,7 @@ void stream_init(struct stream *stream, struct loop *loop, int fd, const struct 
     stream->ops = ops;
     stream->fd = fd;
     stream->terminating = stream->aborting = false;
+    stream->noise = (struct stream_noise){.engine = NULL};
     loop_op_init(&stream->read_op, stream_read_done);
     loop_op_init(&stream->write_op, stream_write_done);
 }
@@ -128,6 +135,10 @@ void stream_read(struct stream *stream, void *buffer, size_t size)
 void stream_read_now(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, true);
+    if (stream->noise.engine != NULL) {
+        stream_noise_read_now(stream);
+        return;
+    }
     ssize_t got = socket_recv_now(stream->fd, buffer, size);
     if (got > 0)
         stream->read_have = (uint32_t)got;
@@ -151,6 +162,10 @@ void stream_write(struct stream *stream, const void *data, size_t size)
     stream->write_data = data;
     stream->write_size = (uint32_t)size;
     stream->write_sent = 0;
+    if (stream->noise.engine != NULL) {
+        stream_noise_write(stream);
+        return;
+    }
     ssize_t sent = socket_send_now(stream->fd, data, size);
     if (sent == -EAGAIN || sent == -EINTR)
         sent = 0;
@@ -164,12 +179,12 @@ void stream_write(struct stream *stream, const void *data, size_t size)
 
 bool stream_is_writing(const struct stream *stream)
 {
-    return !loop_op_is_idle(&stream->write_op);
+    return !loop_op_is_idle(&stream->write_op) || stream->noise.write_waits;
 }
 
 bool stream_is_reading(const struct stream *stream)
 {
-    return !loop_op_is_idle(&stream->read_op);
+    return !loop_op_is_idle(&stream->read_op) || stream->noise.read_waits;
 }
 
 void stream_terminate(struct stream *stream, enum stream_close how)
@@ -185,9 +200,12 @@ void stream_terminate(struct stream *stream, enum stream_close how)
     loop_cancel(stream->loop, &stream->write_op);
 }
 
-int stream_release(struct stream *stream)
+struct transport stream_release(struct stream *stream)
 {
     assert(!stream->terminating);
-    assert(loop_op_is_idle(&stream->read_op) && loop_op_is_idle(&stream->write_op));
-    return take_fd(&stream->fd);
+    assert(!stream_is_reading(stream) && !stream_is_writing(stream));
+    struct transport transport = {.fd = take_fd(&stream->fd), .noise = stream->noise.link};
+    stream->noise.link = NULL;
+    stream_noise_finish(stream);
+    return transport;
 }

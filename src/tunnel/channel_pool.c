@@ -24,7 +24,8 @@ void channel_pool_finish(struct channel_pool *pool)
     if (pool->parked == NULL)
         return;
     while (pool->parked_count > 0) {
-        (void)close(pool->parked[pool->parked_first].fd);
+        (void)close(pool->parked[pool->parked_first].transport.fd);
+        noise_link_free(pool->parked[pool->parked_first].transport.noise);
         pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;
         pool->parked_count--;
     }
@@ -76,19 +77,19 @@ static uint32_t demand_target(struct pool_demand *demand, uint64_t now_ns)
 
 /* ---- under the lock ---- */
 
-static void park(struct channel_pool *pool, int fd, uint64_t now_ns)
+static void park(struct channel_pool *pool, struct transport transport, uint64_t now_ns)
 {
     uint32_t last = (pool->parked_first + pool->parked_count) % LIMIT_POOL_PARKED;
-    pool->parked[last] = (struct pool_channel){fd, now_ns};
+    pool->parked[last] = (struct pool_channel){transport, now_ns};
     pool->parked_count++;
 }
 
-static int unpark(struct channel_pool *pool)
+static struct transport unpark(struct channel_pool *pool)
 {
-    int fd = pool->parked[pool->parked_first].fd;
+    struct transport transport = pool->parked[pool->parked_first].transport;
     pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;
     pool->parked_count--;
-    return fd;
+    return transport;
 }
 
 /* Brings `wanted` up to date. True: the owner has to be told. */
@@ -134,7 +135,7 @@ static void note_arrival(struct channel_pool *pool)
 /* ---- visitors and channels ---- */
 
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
-                                 uint64_t now_ns, int *ret_fd, bool *ret_notify)
+                                 uint64_t now_ns, struct transport *ret, bool *ret_notify)
 {
     enum pool_take result;
     *ret_notify = false;
@@ -144,7 +145,7 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     if (!pool->open) {
         result = POOL_CLOSED;
     } else if (pool->parked_count > 0) {
-        *ret_fd = unpark(pool);
+        *ret = unpark(pool);
         result = POOL_TAKEN;
         *ret_notify = find_wanted(pool, now_ns);
     } else if (pool->waiting_count >= LIMIT_VISITORS_WAITING) {
@@ -181,15 +182,15 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     } else if (!pool->open || pool->parked_count == LIMIT_POOL_PARKED) {
         result = POOL_SURPLUS;
     } else {
-        park(pool, offer->fd, offer->now_ns);
+        park(pool, offer->transport, offer->now_ns);
         result = POOL_PARKED;
     }
     (void)pthread_mutex_unlock(&pool->lock);
     return result;
 }
 
-bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match, int fd,
-                       uint64_t now_ns)
+bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match,
+                       struct transport transport, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&pool->lock);
     list_push_front(&pool->waiting, &match->waiter->node);
@@ -197,7 +198,7 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
     pool->waiting_count++;
     bool parked = pool->open && pool->parked_count < LIMIT_POOL_PARKED;
     if (parked)
-        park(pool, fd, now_ns);
+        park(pool, transport, now_ns);
     (void)pthread_mutex_unlock(&pool->lock);
     return parked;
 }
@@ -228,7 +229,7 @@ void channel_pool_open(struct channel_pool *pool, uint64_t now_ns)
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
-size_t channel_pool_close(struct channel_pool *pool, int *ret_fds, bool reopening)
+size_t channel_pool_close(struct channel_pool *pool, struct transport *ret, bool reopening)
 {
     size_t count = 0;
     (void)pthread_mutex_lock(&pool->lock);
@@ -236,7 +237,7 @@ size_t channel_pool_close(struct channel_pool *pool, int *ret_fds, bool reopenin
     pool->wanted = pool->outstanding = pool->outstanding_older = 0;
     pool->request_posted = false;
     while (pool->parked_count > 0)
-        ret_fds[count++] = unpark(pool);
+        ret[count++] = unpark(pool);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
@@ -252,8 +253,8 @@ uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max)
     return count;
 }
 
-size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fds, size_t max,
-                         uint32_t *ret_lost, bool *ret_notify)
+size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct transport *ret,
+                         size_t max, uint32_t *ret_lost, bool *ret_notify)
 {
     size_t count = 0;
     (void)pthread_mutex_lock(&pool->lock);
@@ -263,19 +264,19 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, int *ret_fd
      */
     uint32_t surplus = pool->parked_count > target ? pool->parked_count - target : 0;
     for (uint32_t i = 0; i < (surplus + 7) / 8 && count < max; i++)
-        ret_fds[count++] = unpark(pool);
+        ret[count++] = unpark(pool);
     *ret_notify = find_wanted(pool, now_ns);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
 
-size_t channel_pool_shed(struct channel_pool *pool, int *ret_fds, size_t max)
+size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max)
 {
     size_t count = 0;
     (void)pthread_mutex_lock(&pool->lock);
     uint32_t half = (pool->parked_count + 1) / 2;
     while (count < half && count < max)
-        ret_fds[count++] = unpark(pool);
+        ret[count++] = unpark(pool);
     pool->demand.peak = pool->demand.last_peak = pool->parked_count;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;

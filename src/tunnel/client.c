@@ -19,12 +19,16 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
         return -ENOMEM;
     client->config = config;
     client->worker_count = workers;
+    if (config->transport.type == CONFIG_TRANSPORT_NOISE)
+        tunnel_noise_keys(&client->noise_keys, &config->transport.noise);
     *ret = client;
     return 0;
 }
 
 void client_destroy(struct client *client)
 {
+    if (client != NULL)
+        noise_keys_wipe(&client->noise_keys);
     free(client);
 }
 
@@ -149,35 +153,6 @@ static struct socket_options channel_options(const struct config_peer *config)
     };
 }
 
-static int client_start(void *shared, struct tunnel_worker *tunnel)
-{
-    struct client *client = shared;
-    struct client_worker *worker = calloc(1, sizeof(*worker));
-    if (worker == NULL)
-        return -ENOMEM;
-    worker->locals = calloc(client->config->service_count + 1, sizeof(*worker->locals));
-    if (worker->locals == NULL) {
-        free(worker);
-        return -ENOMEM;
-    }
-    worker->client = client;
-    worker->tunnel = tunnel;
-    worker->channel_options = channel_options(client->config);
-    list_init(&worker->controls);
-    list_init(&worker->channels);
-    list_init(&worker->relaying);
-    client_channel_init_slab(&worker->channel_slab);
-    tunnel->role = worker;
-    for (unsigned int i = 0; i < client->config->service_count; i++) {
-        if (i % client->worker_count != tunnel->index)
-            continue;
-        int result = client_control_start(worker, &client->config->services[i], i);
-        if (result < 0)
-            return result;
-    }
-    return 0;
-}
-
 static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 {
     struct client_worker *worker = tunnel->role;
@@ -210,6 +185,60 @@ static void client_finish(struct tunnel_worker *tunnel)
     free(worker->locals);
     free(worker);
     tunnel->role = NULL;
+}
+
+/* Some controls have begun, and nobody will run the loop for them: what they have in flight ends
+ * here, so that none is left behind. */
+static void abandon_start(struct tunnel_worker *tunnel)
+{
+    client_signalled(tunnel, TUNNEL_SIGNAL_STOP);
+    int result = 0;
+    while (result == 0 && !client_is_done(tunnel))
+        result = loop_run_once(tunnel->loop);
+    if (result == 0)
+        client_finish(tunnel);
+}
+
+static int start_controls(struct client_worker *worker)
+{
+    const struct client *client = worker->client;
+    for (unsigned int i = 0; i < client->config->service_count; i++) {
+        if (i % client->worker_count != worker->tunnel->index)
+            continue;
+        int result = client_control_start(worker, &client->config->services[i], i);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int client_start(void *shared, struct tunnel_worker *tunnel)
+{
+    struct client *client = shared;
+    struct client_worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL)
+        return -ENOMEM;
+    worker->locals = calloc(client->config->service_count + 1, sizeof(*worker->locals));
+    if (worker->locals == NULL) {
+        free(worker);
+        return -ENOMEM;
+    }
+    worker->client = client;
+    worker->tunnel = tunnel;
+    worker->channel_options = channel_options(client->config);
+    list_init(&worker->controls);
+    list_init(&worker->channels);
+    list_init(&worker->relaying);
+    client_channel_init_slab(&worker->channel_slab);
+    tunnel->role = worker;
+    int result = 0;
+    if (client->config->transport.type == CONFIG_TRANSPORT_NOISE)
+        result = tunnel_use_noise(tunnel, &client->noise_keys);
+    if (result == 0)
+        result = start_controls(worker);
+    if (result < 0)
+        abandon_start(tunnel);
+    return result;
 }
 
 const struct tunnel_role client_role = {

@@ -55,7 +55,8 @@ struct client_channel {
 static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle relay");
 
 struct channel_move {
-    int fds[2];
+    struct transport server;
+    int local_fd;
     unsigned int service_index;
     bool ended[2];
     uint64_t id;
@@ -154,8 +155,8 @@ static void channel_stream_closed(struct stream *stream)
 
 /* ---- the relay ---- */
 
-static void channel_start_relay(struct client_channel *channel, const int fds[2],
-                                const bool ended[2]);
+static void channel_start_relay(struct client_channel *channel, struct transport server,
+                                int local_fd, const bool ended[2]);
 
 static void deliver_move(void *owner, const void *payload)
 {
@@ -166,10 +167,9 @@ static void deliver_move(void *owner, const void *payload)
     struct client_channel *channel = slab_get(&worker->channel_slab);
     if (channel == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-        for (unsigned int i = 0; i < 2; i++) {
-            socket_set_abort(move.fds[i]);
-            loop_close_fd(tunnel->loop, move.fds[i]);
-        }
+        transport_abort(&move.server, tunnel->loop);
+        socket_set_abort(move.local_fd);
+        loop_close_fd(tunnel->loop, move.local_fd);
         return;
     }
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
@@ -179,7 +179,7 @@ static void deliver_move(void *owner, const void *payload)
     channel->service = &worker->client->config->services[move.service_index];
     channel->id = move.id;
     list_init(&channel->node);
-    channel_start_relay(channel, move.fds, move.ended);
+    channel_start_relay(channel, move.server, move.local_fd, move.ended);
     if (worker->stopping)
         client_channel_close_all(worker);
 }
@@ -199,10 +199,13 @@ static void channel_relay_closed(struct relay *relay)
     struct client_channel *channel = container_of(relay, struct client_channel, relay);
     struct tunnel_worker *own = channel->worker->tunnel;
     struct channel_move move = {.service_index = channel->service_index, .id = channel->id};
-    if (relay_detached(relay, move.fds, move.ended)) {
+    int fds[2];
+    if (relay_detached(relay, fds, move.ended)) {
+        move.server = (struct transport){.fd = fds[0], .noise = relay_take_noise(relay, 0)};
+        move.local_fd = fds[1];
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, deliver_move, &move,
                          sizeof(move)) < 0) {
-            channel_start_relay(channel, move.fds, move.ended);
+            channel_start_relay(channel, move.server, move.local_fd, move.ended);
             return;
         }
         metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
@@ -222,14 +225,15 @@ static const struct relay_ops channel_relay_ops = {
     .closed = channel_relay_closed,
 };
 
-static void channel_start_relay(struct client_channel *channel, const int fds[2],
-                                const bool ended[2])
+static void channel_start_relay(struct client_channel *channel, struct transport server,
+                                int local_fd, const bool ended[2])
 {
     struct client_worker *worker = channel->worker;
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &channel_relay_ops,
-        .fds = {fds[0], fds[1]},
+        .fds = {server.fd, local_fd},
+        .noise = {server.noise, NULL},
         .idle_timeout_ms = channel->service->idle_timeout_ms,
         .ended = {ended[0], ended[1]},
         .quiet = {false, true}, /* a service mostly waits for the request */
@@ -280,8 +284,8 @@ static void local_connected(struct stream *stream, int result)
     }
     loop_timer_stop(channel_loop(channel), &channel->timer);
     drop_session(channel);
-    int fds[2] = {stream_release(&channel->stream), stream_release(&channel->local)};
-    channel_start_relay(channel, fds, none_ended);
+    struct transport server = stream_release(&channel->stream);
+    channel_start_relay(channel, server, stream_release(&channel->local).fd, none_ended);
 }
 
 static void local_closed(struct stream *stream)
@@ -417,6 +421,12 @@ static void channel_connected(struct stream *stream, int result)
     }
     if (channel->service->nodelay != CONFIG_UNSET)
         socket_set_nodelay(stream->fd, channel->service->nodelay == CONFIG_TRUE);
+    if (tunnel_secure(channel->worker->tunnel, stream, true) < 0) {
+        channel_failed(channel, -ENOMEM);
+        return;
+    }
+    if (channel->worker->tunnel->noise != NULL) /* an old server stalls 5 s for a silent stranger */
+        loop_timer_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
     channel->state = CHANNEL_PARKED;
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
     stream_read(&channel->stream, channel->command, sizeof(channel->command));

@@ -104,10 +104,11 @@ static void control_log_failed(const struct client_control *control, int error)
         [CONTROL_CONNECTING] = "connect to",
         [CONTROL_LOGIN] = "log in to",
     };
-    const char *remedy = error == ERR_AUTH ? " (the token differs from the server's)"
-                         : error == ERR_NO_SERVICE
-                             ? " (the server's configuration has no service of this name)"
-                             : "";
+    const char *remedy =
+        error == ERR_AUTH         ? " (the token differs from the server's)"
+        : error == ERR_NO_SERVICE ? " (the server's configuration has no service of this name)"
+        : error == ERR_HANDSHAKE  ? " (keys or patterns differ, or the server does not use Noise)"
+                                  : "";
     log_service(LOG_ERROR, control->service->name, "cannot %s %s: %s%s",
                 steps[control->state] != NULL ? steps[control->state] : "reach", server,
                 error_text(error), remedy);
@@ -266,7 +267,7 @@ static void control_read_done(struct stream *stream, int result)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
     if (result < 0) {
-        if (control->state == CONTROL_LOGIN)
+        if (control->state == CONTROL_LOGIN && result != ERR_HANDSHAKE)
             result = client_fsm_ended(&control->fsm, result);
         control_fail(control, result);
     } else if (control->state == CONTROL_UP) {
@@ -297,6 +298,11 @@ static void control_connected(struct stream *stream, int result)
     control->last_error = 0;
     control->state = CONTROL_LOGIN;
     step_timer(control, LIMIT_LOGIN_MS);
+    result = tunnel_secure(control->worker->tunnel, stream, true);
+    if (result < 0) {
+        control_fail(control, result);
+        return;
+    }
     client_fsm_init(&control->fsm);
     client_fsm_start(&control->fsm, control->service->name, strlen(control->service->name),
                      control->service->token, strlen(control->service->token), &control->action);

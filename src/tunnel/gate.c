@@ -2,7 +2,9 @@
 
 #include <errno.h>
 
+#include "base/limits.h"
 #include "base/metrics.h"
+#include "crypto/keys.h"
 #include "tunnel/tunnel_worker.h"
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
@@ -137,5 +139,51 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
         gate->expected_count += (uint32_t)count;
         addr_table_trim(&gate->addrs, key);
     }
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
+/* ---- handshakes ---- */
+
+static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
+{
+    uint64_t step_ns = 1000000000u / per_s;
+    if (budget->spent == 0 || now_ns < budget->since_ns) {
+        budget->since_ns = now_ns;
+        return;
+    }
+    uint64_t grown = (now_ns - budget->since_ns) / step_ns;
+    budget->since_ns += grown * step_ns;
+    budget->spent -= (uint32_t)MIN(grown, (uint64_t)budget->spent);
+}
+
+static struct gate_budget *budget_of(struct gate *gate, const struct addr_key *key)
+{
+    return &gate->handshakes_by_addr[keys_hash(key->bytes, sizeof(key->bytes)) % GATE_BUDGETS];
+}
+
+bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
+{
+    struct gate_budget *own = budget_of(gate, key);
+    (void)pthread_mutex_lock(&gate->lock);
+    budget_refill(own, LIMIT_HANDSHAKES_PER_S, now_ns);
+    budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
+    bool allowed =
+        own->spent < LIMIT_HANDSHAKES_BURST && gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
+    if (allowed) {
+        own->spent++;
+        gate->handshakes.spent++;
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+    return allowed;
+}
+
+void gate_return_handshake(struct gate *gate, const struct addr_key *key)
+{
+    struct gate_budget *own = budget_of(gate, key);
+    (void)pthread_mutex_lock(&gate->lock);
+    if (own->spent > 0)
+        own->spent--;
+    if (gate->handshakes.spent > 0)
+        gate->handshakes.spent--;
     (void)pthread_mutex_unlock(&gate->lock);
 }

@@ -103,6 +103,8 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
     server->config = config;
     server->worker_count = workers;
     server->fd_visitors_max = fd_limit_for_visitors();
+    if (config->transport.type == CONFIG_TRANSPORT_NOISE)
+        tunnel_noise_keys(&server->noise_keys, &config->transport.noise);
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
     server->services = calloc(config->service_count + 1, sizeof(*server->services));
@@ -141,6 +143,7 @@ void server_destroy(struct server *server)
     free(server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);
+    noise_keys_wipe(&server->noise_keys);
     free(server);
 }
 
@@ -186,12 +189,12 @@ static bool leaves_enough_fds(const struct server *server, int fd)
 /* What a burst has parked must not keep the next visitors out. */
 static void shed_parked(struct server_worker *worker)
 {
-    int fds[LIMIT_POOL_PARKED];
+    struct transport shed[LIMIT_POOL_PARKED];
     for (unsigned int i = 0; i < worker->server->service_count; i++) {
-        size_t count = channel_pool_shed(&worker->server->services[i].pool, fds, ARRAY_SIZE(fds));
+        size_t count = channel_pool_shed(&worker->server->services[i].pool, shed, ARRAY_SIZE(shed));
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, count);
         for (size_t k = 0; k < count; k++)
-            loop_close_fd(worker->tunnel->loop, fds[k]);
+            transport_close(&shed[k], worker->tunnel->loop);
     }
 }
 
@@ -341,26 +344,26 @@ void server_notify_owner(struct server_worker *worker, struct service *service)
         mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
 }
 
-void server_offer_channel(struct server_worker *worker, struct service *service, int fd,
-                          bool requested, const struct addr_key *client)
+void server_offer_channel(struct server_worker *worker, struct service *service,
+                          struct transport channel, bool requested, const struct addr_key *client)
 {
     struct loop *loop = worker->tunnel->loop;
     if (requested)
         gate_expect(&worker->server->gate, client, -(int)service_answered(service, 1));
     struct pool_offer offer = {
-        .fd = fd,
+        .transport = channel,
         .requested = requested,
-        .may_park = fd < worker->server->fd_visitors_max,
+        .may_park = channel.fd < worker->server->fd_visitors_max,
         .now_ns = loop_now_ns(loop),
     };
     struct pool_match match;
     switch (channel_pool_offer(&service->pool, &offer, &match)) {
     case POOL_MATCHED:
-        visitor_deliver(worker, service, &match, fd);
+        visitor_deliver(worker, service, &match, channel);
         break;
     case POOL_SURPLUS:
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
-        loop_close_fd(loop, fd);
+        transport_close(&channel, loop);
         break;
     case POOL_PARKED:
         break;
@@ -413,6 +416,11 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
         port_init(&worker->ports[i], worker, &server->services[i],
                   server->services[i].fds[tunnel->index]);
     port_init(&worker->control_port, worker, NULL, server->control_fds[tunnel->index]);
+    if (server->config->transport.type == CONFIG_TRANSPORT_NOISE) {
+        int result = tunnel_use_noise(tunnel, &server->noise_keys);
+        if (result < 0)
+            return result;
+    }
     port_arm(&worker->control_port);
     return 0;
 }

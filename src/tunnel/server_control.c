@@ -33,15 +33,15 @@ static const char *control_name(const struct server_control *control)
     return control->service->config->name;
 }
 
-static void close_fds(struct server_worker *worker, const int *fds, size_t count)
+static void close_channels(struct server_worker *worker, struct transport *channels, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        loop_close_fd(worker->tunnel->loop, fds[i]);
+        transport_close(&channels[i], worker->tunnel->loop);
 }
 
-static void clear_leftovers(struct server_worker *worker, const struct service_leftovers *leftovers)
+static void clear_leftovers(struct server_worker *worker, struct service_leftovers *leftovers)
 {
-    close_fds(worker, leftovers->fds, leftovers->fd_count);
+    close_channels(worker, leftovers->channels, leftovers->channel_count);
     gate_expect(&worker->server->gate, &leftovers->client, -(int)leftovers->asked);
 }
 
@@ -193,7 +193,8 @@ void server_control_begin(const struct server_control_options *options)
     struct server_control *control = calloc(1, sizeof(*control));
     if (control == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-        loop_close_fd(tunnel->loop, options->fd);
+        struct transport transport = options->transport;
+        transport_close(&transport, tunnel->loop);
         return;
     }
     control->worker = worker;
@@ -207,9 +208,10 @@ void server_control_begin(const struct server_control_options *options)
     memcpy(control->session.key, options->session_key, KEYS_DIGEST_SIZE);
     timer_init(&control->heartbeat, control_heartbeat_due);
     timer_init(&control->flush, control_flush_due);
-    stream_init(&control->stream, tunnel->loop, options->fd, &control_stream_ops);
+    stream_init(&control->stream, tunnel->loop, options->transport.fd, &control_stream_ops);
+    stream_adopt(&control->stream, tunnel->noise, options->transport.noise);
     list_push_back(&worker->control_list, &control->node);
-    socket_set_nodelay(options->fd, true);
+    socket_set_nodelay(options->transport.fd, true);
 
     /* Registered before the Ack leaves: data channels may follow it at once. */
     control_register(control);
@@ -244,12 +246,12 @@ void server_control_close_all(struct server_worker *worker)
 static void tend_pool(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
-    int fds[LIMIT_POOL_MAX];
+    struct transport channels[LIMIT_POOL_MAX];
     uint32_t lost;
     bool notify;
     size_t surplus = channel_pool_tend(&control->service->pool, loop_now_ns(worker->tunnel->loop),
-                                       fds, ARRAY_SIZE(fds), &lost, &notify);
-    close_fds(worker, fds, surplus);
+                                       channels, ARRAY_SIZE(channels), &lost, &notify);
+    close_channels(worker, channels, surplus);
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, surplus);
     if (lost > 0) {
         static struct log_limit limit;

@@ -116,6 +116,13 @@ static void login_find_service(struct server_login *login)
     login_act(login);
 }
 
+/* It has proved to be a client of ours. */
+static void login_is_trusted(struct server_login *login)
+{
+    if (login->worker->tunnel->noise != NULL)
+        gate_return_handshake(&login->worker->server->gate, &login->ticket.key);
+}
+
 static void login_become_control(struct server_login *login)
 {
     struct server_worker *worker = login->worker;
@@ -127,8 +134,9 @@ static void login_become_control(struct server_login *login)
         .session_key = login->action.digest,
         .conn_id = login->conn_id,
         .client = login->ticket.key,
-        .fd = stream_release(&login->stream),
+        .transport = stream_release(&login->stream),
     };
+    login_is_trusted(login);
     gate_leave(&worker->server->gate, &login->ticket);
     server_control_begin(&options);
     login_free(login);
@@ -144,14 +152,15 @@ static void login_become_data_channel(struct server_login *login)
         login_terminate(login, STREAM_CLEAN);
         return;
     }
-    int fd = stream_release(&login->stream);
+    login_is_trusted(login);
+    struct transport channel = stream_release(&login->stream);
     uint64_t conn_id = login->conn_id;
     login_free(login);
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
     log_conn(LOG_DEBUG, service->config->name, conn_id, "data channel");
     if (service->config->nodelay != CONFIG_UNSET)
-        socket_set_nodelay(fd, service->config->nodelay == CONFIG_TRUE);
-    server_offer_channel(worker, service, fd, true, &client);
+        socket_set_nodelay(channel.fd, service->config->nodelay == CONFIG_TRUE);
+    server_offer_channel(worker, service, channel, true, &client);
 }
 
 static void login_act(struct server_login *login)
@@ -217,6 +226,23 @@ static const struct stream_ops login_stream_ops = {
     .closed = login_closed,
 };
 
+/* A stranger may make us compute handshakes only so fast. */
+static bool login_may_shake_hands(struct server_worker *worker, const struct addr_key *key)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct tunnel_worker *tunnel = worker->tunnel;
+    if (tunnel->noise == NULL ||
+        gate_take_handshake(&worker->server->gate, key, loop_now_ns(tunnel->loop)))
+        return true;
+    metrics_add(&tunnel->metrics, METRIC_NOISE_HANDSHAKES_LIMITED, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_warn("too many failed Noise handshakes: a connection was closed (%u similar lines "
+                 "suppressed)",
+                 suppressed);
+    return false;
+}
+
 void server_login_begin(struct server_worker *worker, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
@@ -227,6 +253,11 @@ void server_login_begin(struct server_worker *worker, int fd)
         return;
     }
     struct addr_key key = addr_key(&peer);
+    if (!login_may_shake_hands(worker, &key)) {
+        socket_set_abort(fd);
+        loop_close_fd(tunnel->loop, fd);
+        return;
+    }
     struct server_login *login = slab_get(&worker->login_slab);
     if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, tunnel) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
@@ -244,6 +275,11 @@ void server_login_begin(struct server_worker *worker, int fd)
     stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
     timer_init(&login->deadline, login_deadline_expired);
     loop_timer_start(tunnel->loop, &login->deadline, worker->server->config->handshake_timeout_ms);
+    if (tunnel_secure(tunnel, &login->stream, false) < 0) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        login_terminate(login, STREAM_ABORT);
+        return;
+    }
     /* A client speaks first, and mostly before its connection is accepted. */
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }

@@ -117,7 +117,7 @@ void service_begin_session(struct service *service, struct session_table *table,
         atomic_store(&old->replaced, true); /* the last touch: its owner may free it from here on */
     }
     ret->asked = atomic_exchange(&service->asked, 0);
-    ret->fd_count = channel_pool_close(&service->pool, ret->fds, true);
+    ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
     table_add(table, session);
@@ -132,14 +132,14 @@ bool service_end_session(struct service *service, struct session_table *table,
     (void)pthread_mutex_lock(&service->lock);
     bool was_newest = service->session == session;
     ret->replaced = false;
-    ret->fd_count = 0;
+    ret->channel_count = 0;
     ret->asked = 0;
     if (was_newest) {
         service->session = NULL;
         table_remove(table, session);
         ret->client = session->client;
         ret->asked = atomic_exchange(&service->asked, 0);
-        ret->fd_count = channel_pool_close(&service->pool, ret->fds, false);
+        ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
         atomic_store(&service->up, false);
     }
     (void)pthread_mutex_unlock(&service->lock);

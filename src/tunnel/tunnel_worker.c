@@ -1,5 +1,7 @@
 #include "tunnel/tunnel_worker.h"
 
+#include "net/stream.h"
+
 enum { WORTH_MOVING_PERMILLE = 250 };
 
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
@@ -39,4 +41,28 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker)
         }
     }
     return own - best_flows >= 2 ? best : worker;
+}
+
+int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys)
+{
+    int result = noise_engine_create(&worker->noise);
+    if (result < 0)
+        return result;
+    worker->noise_keys = keys;
+    worker->relays.noise = worker->noise;
+    return 0;
+}
+
+int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator)
+{
+    if (worker->noise == NULL)
+        return 0;
+    return stream_secure(stream, worker->noise, worker->noise_keys, initiator);
+}
+
+void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config)
+{
+    noise_keys_init(keys, config->pattern,
+                    config->has_local_private_key ? config->local_private_key : NULL,
+                    config->has_remote_public_key ? config->remote_public_key : NULL);
 }

@@ -35,7 +35,8 @@ static_assert(sizeof(struct visitor) <= 1024, "the budget of an idle relay");
 
 /* A visitor on its way to another worker. */
 struct visitor_move {
-    int visitor_fd, channel_fd;
+    struct transport channel;
+    int visitor_fd;
     uint32_t service_index;
     bool ended[2];
     bool started; /* the command has been sent and bytes may have moved */
@@ -47,7 +48,7 @@ static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "travels by v
 /* A channel on its way to a visitor of another worker. */
 struct visitor_delivery {
     struct pool_match match;
-    int fd;
+    struct transport channel;
 };
 static_assert(sizeof(struct visitor_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
 
@@ -134,7 +135,7 @@ static void visitor_wait_expired(struct timer *timer)
 /* ---- the relay ---- */
 
 static bool visitor_seek(struct visitor *visitor, bool first);
-static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool started,
+static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2]);
 
 static void deliver_move(void *owner, const void *payload)
@@ -147,9 +148,8 @@ static void deliver_move(void *owner, const void *payload)
     struct visitor *visitor = visitor_new(worker, service);
     if (visitor == NULL) {
         socket_set_abort(move.visitor_fd);
-        socket_set_abort(move.channel_fd);
         loop_close_fd(tunnel->loop, move.visitor_fd);
-        loop_close_fd(tunnel->loop, move.channel_fd);
+        transport_abort(&move.channel, tunnel->loop);
         service_leave(service, &move.key);
         return;
     }
@@ -157,7 +157,7 @@ static void deliver_move(void *owner, const void *payload)
     visitor->id = move.id;
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
-    visitor_start_relay(visitor, move.channel_fd, move.started, move.ended);
+    visitor_start_relay(visitor, move.channel, move.started, move.ended);
     if (worker->stopping)
         visitor_close_all(worker);
 }
@@ -218,9 +218,9 @@ static void visitor_relay_closed(struct relay *relay)
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
         move.visitor_fd = visitor->fd = fds[0];
-        move.channel_fd = fds[1];
+        move.channel = (struct transport){.fd = fds[1], .noise = relay_take_noise(relay, 1)};
         if (!visitor_move(visitor, visitor->move_to, &move))
-            visitor_start_relay(visitor, fds[1], true, move.ended);
+            visitor_start_relay(visitor, move.channel, true, move.ended);
         return;
     }
     log_relay_closed(visitor);
@@ -243,7 +243,7 @@ static const struct relay_ops visitor_relay_ops = {
     .closed = visitor_relay_closed,
 };
 
-static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool started,
+static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2])
 {
     struct server_worker *worker = visitor->worker;
@@ -252,7 +252,8 @@ static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool st
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
-        .fds = {take_fd(&visitor->fd), channel_fd},
+        .fds = {take_fd(&visitor->fd), channel.fd},
+        .noise = {NULL, channel.noise},
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = visitor->service->config->idle_timeout_ms,
@@ -263,7 +264,7 @@ static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool st
     /* It watched over the parked channel; on a relay it would also fire on a live peer that has
      * closed its window. */
     if (!started)
-        socket_set_user_timeout(channel_fd, 0);
+        socket_set_user_timeout(channel.fd, 0);
     visitor->state = VISITOR_RELAYING;
     list_remove(&visitor->node);
     list_push_back(&worker->relaying_visitors, &visitor->node);
@@ -273,7 +274,7 @@ static void visitor_start_relay(struct visitor *visitor, int channel_fd, bool st
 
 /* ---- finding a channel ---- */
 
-static void visitor_bind(struct visitor *visitor, int channel_fd)
+static void visitor_bind(struct visitor *visitor, struct transport channel)
 {
     static const bool none_ended[2] = {false, false};
     struct server_worker *worker = visitor->worker;
@@ -282,20 +283,20 @@ static void visitor_bind(struct visitor *visitor, int channel_fd)
         visitor->state = VISITOR_RELAYING;
         list_remove(&visitor->node);
         list_push_back(&worker->relaying_visitors, &visitor->node);
-        socket_set_user_timeout(channel_fd, 0);
-        relay_rebind(&visitor->relay, channel_fd);
+        socket_set_user_timeout(channel.fd, 0);
+        relay_rebind(&visitor->relay, channel);
         return;
     }
     struct tunnel_worker *target = tunnel_place_relay(worker->tunnel);
     struct visitor_move move = {
         .visitor_fd = visitor->fd,
-        .channel_fd = channel_fd,
+        .channel = channel,
         .service_index = visitor->service->index,
         .id = visitor->id,
         .key = visitor->key,
     };
     if (target == worker->tunnel || !visitor_move(visitor, target, &move))
-        visitor_start_relay(visitor, channel_fd, false, none_ended);
+        visitor_start_relay(visitor, channel, false, none_ended);
 }
 
 static void log_refused(const struct visitor *visitor, const char *why)
@@ -308,22 +309,22 @@ static void log_refused(const struct visitor *visitor, const char *why)
                  "visitor refused: %s (%u similar lines suppressed)", why, suppressed);
 }
 
-/* The oldest parked channel that is still alive, or -1; the take's result in *ret. */
-static int take_live_channel(struct visitor *visitor, bool first, enum pool_take *ret)
+/* The oldest parked channel that is still alive, if there is one; the take's result in *ret. */
+static struct transport take_live_channel(struct visitor *visitor, bool first, enum pool_take *ret)
 {
     struct server_worker *worker = visitor->worker;
     struct loop *loop = visitor_loop(visitor);
     for (;;) {
-        int fd = -1;
+        struct transport channel = {.fd = -1};
         bool notify;
         *ret = channel_pool_take(&visitor->service->pool, &visitor->waiter, first,
-                                 loop_now_ns(loop), &fd, &notify);
+                                 loop_now_ns(loop), &channel, &notify);
         if (notify)
             server_notify_owner(worker, visitor->service);
-        if (*ret != POOL_TAKEN || socket_peek(fd) >= 0)
-            return fd;
+        if (*ret != POOL_TAKEN || socket_peek(channel.fd) >= 0)
+            return channel;
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
-        loop_close_fd(loop, fd);
+        transport_close(&channel, loop);
         first = false;
     }
 }
@@ -336,10 +337,10 @@ static bool visitor_seek(struct visitor *visitor, bool first)
     visitor->waiter.worker = worker->tunnel;
     visitor->waiter.visitor_id = visitor->id;
     enum pool_take result;
-    int channel_fd = take_live_channel(visitor, first, &result);
+    struct transport channel = take_live_channel(visitor, first, &result);
     switch (result) {
     case POOL_TAKEN:
-        visitor_bind(visitor, channel_fd);
+        visitor_bind(visitor, channel);
         return true;
     case POOL_WAITING:
         visitor->state = VISITOR_WAITING;
@@ -360,13 +361,13 @@ static bool visitor_seek(struct visitor *visitor, bool first)
 }
 
 /* A channel has come for a visitor of this worker. */
-static void visitor_matched(struct visitor *visitor, int channel_fd)
+static void visitor_matched(struct visitor *visitor, struct transport channel)
 {
     struct server_worker *worker = visitor->worker;
     struct service *service = visitor->service;
     if (visitor->state == VISITOR_GONE) {
         visitor_free(visitor);
-        server_offer_channel(worker, service, channel_fd, false, NULL);
+        server_offer_channel(worker, service, channel, false, NULL);
         return;
     }
     assert(visitor->state == VISITOR_WAITING);
@@ -376,38 +377,38 @@ static void visitor_matched(struct visitor *visitor, int channel_fd)
         /* It has reset its connection while it waited: the channel is too good for it. */
         loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
         visitor_finish(visitor);
-        server_offer_channel(worker, service, channel_fd, false, NULL);
+        server_offer_channel(worker, service, channel, false, NULL);
         return;
     }
-    visitor_bind(visitor, channel_fd);
+    visitor_bind(visitor, channel);
 }
 
 static void deliver_channel(void *owner, const void *payload)
 {
     struct visitor_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
-    visitor_matched(container_of(delivery.match.waiter, struct visitor, waiter), delivery.fd);
+    visitor_matched(container_of(delivery.match.waiter, struct visitor, waiter), delivery.channel);
 }
 
 void visitor_deliver(struct server_worker *worker, struct service *service,
-                     const struct pool_match *match, int fd)
+                     const struct pool_match *match, struct transport channel)
 {
     struct tunnel_worker *own = worker->tunnel;
     if (match->worker == own) {
-        visitor_matched(container_of(match->waiter, struct visitor, waiter), fd);
+        visitor_matched(container_of(match->waiter, struct visitor, waiter), channel);
         return;
     }
-    struct visitor_delivery delivery = {.match = *match, .fd = fd};
+    struct visitor_delivery delivery = {.match = *match, .channel = channel};
     int result = mailbox_post(match->worker->mailbox, own->mailbox, deliver_channel, &delivery,
                               sizeof(delivery));
     if (result == 0)
         return;
     if (result == -EPIPE) { /* that worker has ended, and its visitors with it */
-        loop_close_fd(own->loop, fd);
+        transport_close(&channel, own->loop);
         return;
     }
-    if (!channel_pool_undo(&service->pool, match, fd, loop_now_ns(own->loop)))
-        loop_close_fd(own->loop, fd);
+    if (!channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
+        transport_close(&channel, own->loop);
     mailbox_signal(match->worker->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
 }
 

@@ -11,6 +11,7 @@ import harness
 from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
 
 TIME_LIMIT = 60  # seconds a test; @pytest.mark.time_limit(n) for another
+TIME_LIMIT_FULL = 3600  # for each at full size
 
 
 def pytest_configure(config):
@@ -29,6 +30,8 @@ def pytest_runtest_protocol(item):
     children with it."""
     marker = item.get_closest_marker("time_limit")
     seconds = within(marker.args[0] if marker else TIME_LIMIT)
+    if harness.FULL:
+        seconds = within(TIME_LIMIT_FULL)
 
     def expired(_number, _frame):
         raise TimeLimit(f"over its time limit of {seconds:g} s")
@@ -171,7 +174,8 @@ def threads(request):
 
 def pytest_report_header():
     lines = [f"{name}: {path}" for name, path in harness.BINARIES.items()]
-    return lines + [f"pair {'/'.join(PAIR)}, scale {harness.SCALE:g}, slow {harness.SLOW:g}"]
+    scale = "full" if harness.FULL else f"{harness.SCALE:g}"
+    return lines + [f"pair {'/'.join(PAIR)}, scale {scale}, slow {harness.SLOW:g}"]
 
 
 def pytest_terminal_summary(terminalreporter):

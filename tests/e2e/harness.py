@@ -5,6 +5,7 @@ Environment:
   RATHOLE_BIN        rathole 0.5.0 (default: where scripts/setup --peers puts it)
   E2E_PAIR           SERVER/CLIENT where a test does not choose them (default ours/ours)
   E2E_SCALE          factor on the counts and sizes of the load (default 1)
+  E2E_FULL           1: the sizes of docs/robustness.md, and an hour a test (meson suite `robust`)
   E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
   E2E_THREADS        worker counts to run with (default 1,2,4)
 """
@@ -29,6 +30,7 @@ OURS, RATHOLE = "ours", "rathole"
 TOKEN = "e2e-token-6f1c0c"
 
 SCALE = float(os.environ.get("E2E_SCALE", "1"))
+FULL = os.environ.get("E2E_FULL") == "1"
 SLOW = float(os.environ.get("E2E_SLOW", "1"))
 THREADS = [int(n) for n in os.environ.get("E2E_THREADS", "1,2,4").split(",")]
 PAIR = tuple(os.environ.get("E2E_PAIR", "ours/ours").split("/"))
@@ -62,7 +64,10 @@ def _is_sanitized():
 SANITIZED = _is_sanitized()
 
 
-def scaled(count, least=1):
+def scaled(count, least=1, full=None):
+    """full: what docs/robustness.md asks for, where that is more than a test run can take."""
+    if FULL:
+        return full or count
     return max(least, int(count * SCALE))
 
 
@@ -74,6 +79,7 @@ def within(seconds):
 # This process holds both ends of every connection through the tunnel.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+NOFILE = _hard
 
 # --- ports ------------------------------------------------------------------------------------
 
@@ -288,11 +294,21 @@ class Process:
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def rollup_kib(self, *names):
+        """The sum of these rows of the process's memory map, for which the kernel counts pages.
+        /proc/PID/status may show per-core counters not yet added up, hundreds of KiB off."""
+        rows = {}
+        for line in pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]:
+            name, value = line.split(":")
+            rows[name] = int(value.split()[0])
+        return sum(rows[name] for name in names)
+
     def rss_kib(self):
-        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        raise AssertionError("no VmRSS: the process has ended")
+        return self.rollup_kib("Rss")
+
+    def private_kib(self):
+        """What only the program itself allocates: no code, no libraries."""
+        return self.rollup_kib("Anonymous", "Swap")
 
     def cpu_seconds(self):
         stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
@@ -314,6 +330,42 @@ class Process:
     def wait_fds(self, most, timeout=10):
         """Until no more than `most` descriptors are open."""
         wait_until(lambda: self.fds() <= most, timeout, lambda: f"{self.fds()} fds, not {most}")
+
+
+# --- what must not pile up --------------------------------------------------------------------
+
+LEAK_BYTES = 200  # a leak of this size per unit of work is always found
+
+
+def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
+    """Runs one_round() to warm up, then again until each process has once been left as it was.
+
+    Slabs, buffers and the channel pool settle after some rounds, later on a slow machine; a leak
+    grows in every round. Fails for a process that has grown in each of `rounds`: in descriptors by
+    more than fds_more, or in memory by more than a third of what LEAK_BYTES make of the `units` of
+    a round (connections, messages)."""
+    bound_kib = units * LEAK_BYTES / 3 / 1024
+    assert bound_kib >= 12, f"{units} units leak too few pages to be told from none"
+
+    def measure(process):
+        return process.settled_fds(), 0 if SANITIZED else process.private_kib()
+
+    one_round()
+    growth = {process: [] for process in processes}
+    growing = list(processes)
+    for _ in range(rounds):
+        before = {process: measure(process) for process in growing}
+        one_round()
+        for process, (fds, kib) in before.items():
+            fds_after, kib_after = measure(process)
+            growth[process].append((fds_after - fds, kib_after - kib))
+            if fds_after <= fds + fds_more and kib_after <= kib + bound_kib:
+                growing.remove(process)
+        if not growing:
+            return
+    raise AssertionError("; ".join(
+        f"{process.name} grows with each round of {units}: (descriptors, KiB) {growth[process]}"
+        for process in growing))
 
 
 # --- configuration ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-from protocol import recv_exact, reset
+from protocol import connect, recv_exact, reset
 
 threading.stack_size(256 << 10)
 
@@ -206,6 +206,47 @@ class Echo(Service):
                 return
             record.received += len(data)
             sock.sendall(data)
+
+
+class EchoForMany(Echo):
+    """Echo for thousands of quiet connections, with one thread for all of them."""
+
+    def _accept(self):
+        poll = select.epoll()
+        poll.register(self.listener, select.EPOLLIN)
+        records = {}
+        while True:
+            for fd, _ in poll.poll():
+                if fd in records:
+                    self._echo(poll, records, fd)
+                    continue
+                try:
+                    sock, peer = self.listener.accept()
+                except OSError:
+                    return
+                record = Record(peer)
+                record.sock = sock
+                sock.settimeout(60)
+                records[sock.fileno()] = record
+                poll.register(sock, select.EPOLLIN)
+                with self.lock:
+                    self.records.append(record)
+
+    @staticmethod
+    def _echo(poll, records, fd):
+        record = records[fd]
+        try:
+            data = record.sock.recv(CHUNK)
+            record.received += len(data)
+            record.sock.sendall(data)
+            record.end = None if data else "fin"
+        except OSError as error:
+            record.end, record.error = "rst", error
+        if record.end:
+            poll.unregister(fd)
+            del records[fd]
+            record.sock.close()
+            record.done.set()
 
 
 HEADER = struct.Struct("<QQQ")  # seed, bytes up, bytes down
@@ -404,3 +445,23 @@ def ping(port, payload=b"ping", host="127.0.0.1", timeout=5):
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b"", "bytes after the echo"
     return time.monotonic() - start
+
+
+def answers(port, timeout=1):
+    """Does a visitor of Echo get through?"""
+    try:
+        ping(port, timeout=timeout)
+        return True
+    except (OSError, EOFError, AssertionError):
+        return False
+
+
+def burst(port, count, timeout):
+    """count visitors of Echo at once, all answered, then all gone."""
+    visitors = [connect(port) for _ in range(count)]
+    for n, visitor in enumerate(visitors):
+        visitor.sendall(b"%4d" % n)
+    for n, visitor in enumerate(visitors):
+        visitor.settimeout(timeout)
+        assert recv_exact(visitor, 4) == b"%4d" % n
+        visitor.close()

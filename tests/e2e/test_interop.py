@@ -16,8 +16,8 @@ from harness import (
 )
 from protocol import connect, how_closed, recv_exact, reset
 from services import (
-    AfterEof, Banner, Digest, Echo, EofFirst, Http, Named, Sink, digest_of, http_get, pattern,
-    ping, transfer,
+    AfterEof, Banner, Digest, Echo, EofFirst, Http, Named, Sink, answers, burst, digest_of,
+    http_get, pattern, ping, transfer,
 )
 
 MIB = 1 << 20
@@ -98,13 +98,7 @@ def test_burst_of_visitors(tunnel, service, pair):
     """More at once than the pool holds."""
     t = tunnel({"echo": service(Echo).port}, **pair)
     for _ in range(3):
-        visitors = [connect(t.port()) for _ in range(60)]
-        for n, visitor in enumerate(visitors):
-            visitor.sendall(b"%4d" % n)
-        for n, visitor in enumerate(visitors):
-            visitor.settimeout(within(10))
-            assert recv_exact(visitor, 4) == b"%4d" % n
-            visitor.close()
+        burst(t.port(), 60, within(10))
 
 
 def test_churn_with_resets(tunnel, service, pair):
@@ -136,7 +130,7 @@ def test_client_killed_and_restarted(tunnel, service, pair):
         t.client.kill9()
         assert how_closed(visitor, within(5))[0] in ("fin", "rst")
     t.start_client()
-    wait_until(lambda: answers(t.port()), within(10), "the service to work again")
+    wait_until(lambda: answers(t.port(), 2), within(10), "the service to work again")
     ping(t.port())
 
 
@@ -145,16 +139,8 @@ def test_server_killed_and_restarted(tunnel, service, pair):
     ping(t.port())
     t.server.kill9()
     t.start_server()
-    wait_until(lambda: answers(t.port()), within(10), "the service to work again")
+    wait_until(lambda: answers(t.port(), 2), within(10), "the service to work again")
     ping(t.port())
-
-
-def answers(port):
-    try:
-        ping(port, timeout=2)
-        return True
-    except (OSError, EOFError, AssertionError):
-        return False
 
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
@@ -165,7 +151,7 @@ def test_server_swapped_under_a_running_client(tunnel, service, pair):
     t.server.stop()
     t.impl["server"] = pair["server"]
     t.start_server()
-    wait_until(lambda: answers(t.port()), within(10), "the client to log in at the new server")
+    wait_until(lambda: answers(t.port(), 2), within(10), "the client to log in at the new server")
     for _ in range(20):
         ping(t.port())
 
@@ -204,7 +190,7 @@ def test_wrong_token_is_refused(tunnel, service, pair):
     t.client.stop()
     t.token = TOKEN
     t.start_client()
-    wait_until(lambda: answers(t.port()), within(10), "the right token to be accepted")
+    wait_until(lambda: answers(t.port(), 2), within(10), "the right token to be accepted")
 
 
 def test_upload_digest_through_sink(tunnel, service, pair):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -149,3 +150,13 @@ def test_count_tests_without_a_run(tmp_path):
     result = subprocess.run([sys.executable, SCRIPTS / "count_tests", tmp_path / "none.json"],
                             capture_output=True, text=True)
     assert result.stdout.split() == ["0", "1", "0"]
+
+
+def test_robustness_table_names_tests_that_exist():
+    root = SCRIPTS.parent
+    named = re.findall(r"`(?:tests/(?:\w+/)*)?(\w+\.(?:py|c))(?:::(\w+))?`",
+                       (root / "docs" / "robustness.md").read_text())
+    assert len(named) > 50
+    for file, test in named:
+        texts = [path.read_text() for path in (root / "tests").rglob(file)]
+        assert any(re.search(rf"\b{test}\(|, {test}\b", text) for text in texts), (file, test)

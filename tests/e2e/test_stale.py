@@ -18,6 +18,7 @@ from protocol import (
     CMD_CREATE_DATA_CHANNEL, DATA_CMD_FORWARD_TCP, Session, connect, how_closed, recv_exact, reset,
     u32,
 )
+from services import burst
 
 pytestmark = pytest.mark.ours
 
@@ -44,6 +45,15 @@ def login(t, service="s"):
     with Session(t.control_port, service, TOKEN) as session:
         wait_until(lambda: is_listening(t.port(service)), within(3), "the service port")
         yield session
+
+
+def open_in_order(session, count):
+    """Far enough apart that the server parks them in this order."""
+    channels = []
+    for _ in range(count):
+        channels.append(session.open_channel())
+        time.sleep(0.1)
+    return channels
 
 
 def started(channel, want=b"", timeout=5):
@@ -96,10 +106,7 @@ def test_bytes_before_the_command_are_the_first_for_the_visitor(server):
 def test_channels_are_used_in_the_order_they_came(server):
     t = server()
     with login(t) as session:
-        channels = []
-        for _ in range(4):
-            channels.append(session.open_channel())
-            time.sleep(0.1)
+        channels = open_in_order(session, 4)
         for channel in channels:
             with connect(t.port("s")) as visitor:
                 visitor.sendall(b"next")
@@ -149,10 +156,7 @@ def test_reset_after_the_command_rebinds_the_visitor(server, question):
     t = server()
     with login(t) as session:
         session.count_requests()
-        channels = []
-        for _ in range(3):
-            channels.append(session.open_channel())
-            time.sleep(0.1)
+        channels = open_in_order(session, 3)
         with connect(t.port("s")) as visitor:
             if question:
                 visitor.sendall(question)
@@ -168,10 +172,7 @@ def test_third_reset_is_the_visitors_end(server):
     t = server()
     with login(t) as session:
         session.count_requests()
-        channels = []
-        for _ in range(4):
-            channels.append(session.open_channel())
-            time.sleep(0.1)
+        channels = open_in_order(session, 4)
         with connect(t.port("s")) as visitor:
             visitor.sendall(b"question")
             for channel in channels[:3]:
@@ -380,19 +381,6 @@ class Player:
             sock.close()
 
 
-def burst(t, count):
-    """count visitors at once, all answered, then all gone."""
-    visitors = []
-    for _ in range(count):
-        visitors.append(connect(t.port("s")))
-    for n, visitor in enumerate(visitors):
-        visitor.sendall(b"%4d" % n)
-    for n, visitor in enumerate(visitors):
-        visitor.settimeout(within(10))
-        assert recv_exact(visitor, 4) == b"%4d" % n
-        visitor.close()
-
-
 @pytest.mark.parametrize("visitors", [100])
 def test_pool_grows_with_a_burst(server, visitors):
     """After a burst the same burst finds channels ready, and the pool keeps its bound."""
@@ -402,14 +390,14 @@ def test_pool_grows_with_a_burst(server, visitors):
         wait_until(lambda: player.parked == POOL_AT_LOGIN, within(3), "the pool at login")
         time.sleep(0.5)
         assert player.requests.requests == POOL_AT_LOGIN, "more was asked for than upstream does"
-        burst(t, visitors)
+        burst(t.port("s"), visitors, within(10))
         wait_until(lambda: player.parked >= visitors, within(5),
                    lambda: f"{player.parked} channels parked after a burst of {visitors}")
         time.sleep(1)
         assert player.parked <= POOL_MAX
         # The same again, while the client opens nothing: what is parked serves them all.
         player.requests.pause()
-        burst(t, visitors)
+        burst(t.port("s"), visitors, within(10))
 
 
 @pytest.mark.time_limit(90)
@@ -419,10 +407,10 @@ def test_pool_is_bounded(server):
     with login(t) as session:
         player = Player(session)
         for _ in range(2):
-            burst(t, 400)
+            burst(t.port("s"), 400, within(10))
         time.sleep(2)
         assert player.parked <= POOL_MAX, f"{player.parked} channels are parked"
-        burst(t, 50)
+        burst(t.port("s"), 50, within(10))
 
 
 def test_surplus_channels_are_closed(server):

@@ -17,15 +17,6 @@
 
 static const struct socket_options no_options;
 
-static struct addr loopback(uint16_t port)
-{
-    struct addr addr = {.len = sizeof(addr.v4)};
-    addr.v4.sin_family = AF_INET;
-    addr.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    addr.v4.sin_port = htons(port);
-    return addr;
-}
-
 static int option_of(int fd, int level, int name)
 {
     int value = -1;
@@ -53,7 +44,7 @@ Test(socket, options)
 {
     struct socket_options options = {
         .nodelay = true, .keepalive_secs = 33, .keepalive_interval = 7, .user_timeout_ms = 4321};
-    struct addr addr = loopback(1);
+    struct addr addr = tcp_loopback(1);
     int fd = socket_for_dialing(&addr, &options);
     cr_assert_geq(fd, 0);
     cr_assert((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
@@ -90,7 +81,7 @@ Test(socket, connect_now)
     cr_assert_eq(socket_take_error(fd), 0);
     (void)close(fd);
     (void)close(listener);
-    struct addr nobody = loopback(free_port());
+    struct addr nobody = tcp_loopback(free_port());
     fd = socket_for_dialing(&nobody, &no_options);
     cr_assert_eq(socket_connect_now(fd, &nobody), -ECONNREFUSED);
     cr_assert_eq(socket_peer(fd, &peer), -ENOTCONN);
@@ -99,7 +90,7 @@ Test(socket, connect_now)
 
 Test(socket, connect_in_progress)
 {
-    struct addr addr = loopback(0);
+    struct addr addr = tcp_loopback(0);
     int fds[8];
     size_t count = 0;
     int result = 0;
@@ -154,7 +145,7 @@ enum { MEMBERS = 4 };
 Test(socket, members_share_a_port_and_others_do_not)
 {
     struct socket_options options = {.nodelay = true, .user_timeout_ms = 5000};
-    struct addr addr = loopback(free_port());
+    struct addr addr = tcp_loopback(free_port());
     int fds[MEMBERS], more[MEMBERS];
     size_t before = open_fd_count();
     cr_assert_eq(socket_bind_group(&addr, &options, fds, MEMBERS), 0);
@@ -196,7 +187,7 @@ Test(socket, members_share_a_port_and_others_do_not)
 
 Test(socket, unlisten_refuses_and_keeps_the_port)
 {
-    struct addr addr = loopback(free_port());
+    struct addr addr = tcp_loopback(free_port());
     int fds[2];
     cr_assert_eq(socket_bind_group(&addr, &no_options, fds, 2), 0);
     for (int round = 0; round < 3; round++) {
@@ -213,7 +204,7 @@ Test(socket, unlisten_refuses_and_keeps_the_port)
 
 Test(socket, a_group_that_fails_leaves_nothing_open)
 {
-    struct addr addr = loopback(free_port());
+    struct addr addr = tcp_loopback(free_port());
     int fds[MEMBERS];
     struct rlimit old;
     size_t before = open_fd_count();
@@ -226,7 +217,7 @@ Test(socket, a_group_that_fails_leaves_nothing_open)
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
     cr_assert_eq(result, -EMFILE);
     cr_assert_eq(open_fd_count(), before);
-    struct addr foreign = loopback(free_port());
+    struct addr foreign = tcp_loopback(free_port());
     foreign.v4.sin_addr.s_addr = htonl(0x08080808);
     cr_assert_eq(socket_bind_group(&foreign, &no_options, fds, MEMBERS), -EADDRNOTAVAIL);
     cr_assert_eq(open_fd_count(), before);
@@ -235,7 +226,7 @@ Test(socket, a_group_that_fails_leaves_nothing_open)
 Test(socket, any_v6_takes_v4_too)
 {
     uint16_t port = free_port();
-    struct addr any = {.len = sizeof(any.v6)}, v4 = loopback(port), peer;
+    struct addr any = {.len = sizeof(any.v6)}, v4 = tcp_loopback(port), peer;
     int fd;
     any.v6.sin6_family = AF_INET6;
     any.v6.sin6_port = htons(port);

@@ -62,7 +62,7 @@ static bool rig_end1_lost(struct relay *relay)
     if (rig->later)
         rig->pending_rebind = (int)random_below(&rig->random, 20);
     else
-        relay_rebind(relay, rig->options.fds[1]);
+        relay_rebind(relay, (struct transport){.fd = rig->options.fds[1]});
     return true;
 }
 
@@ -133,7 +133,7 @@ static void rig_turn(struct rig *rig)
 {
     cr_assert_eq(loop_run_once(rig->loop), 0);
     if (rig->pending_rebind >= 0 && rig->pending_rebind-- == 0 && !rig->closed)
-        relay_rebind(&rig->relay, rig->options.fds[1]);
+        relay_rebind(&rig->relay, (struct transport){.fd = rig->options.fds[1]});
 }
 
 /* Until the relay and its peers are over. */
@@ -358,7 +358,7 @@ Test(relay, rebind_window_ends)
     fake_loop_advance_ms(rig.loop, LIMIT_REPLAY_MS + 1000);
     cr_assert_eq(loop_run_once(rig.loop), 0);
     rig.pending_rebind = -1;
-    relay_rebind(&rig.relay, rig.options.fds[1]);
+    relay_rebind(&rig.relay, (struct transport){.fd = rig.options.fds[1]});
     for (int i = 0; i < 5; i++)
         cr_assert_eq(loop_run_once(rig.loop), 0);
     fake_loop_advance_ms(rig.loop, LIMIT_REPLAY_MS + 1000);

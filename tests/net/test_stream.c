@@ -189,7 +189,7 @@ Test(stream, ends_and_errors)
     for (int i = 0; i < 5; i++)
         cr_assert_eq(loop_run_once(rig.loop), 0);
     cr_assert(rig.reads == 2 && rig.read_result == -ECONNRESET);
-    int fd = stream_release(&rig.stream);
+    int fd = stream_release(&rig.stream).fd;
     cr_assert(fd >= 0 && rig.stream.fd == -1);
     (void)close(fd);
     rig_finish(&rig);
@@ -204,7 +204,7 @@ Test(stream, connect)
     struct addr addr;
     for (int refused = 0; refused < 2; refused++) {
         rig_init(&rig, 1, &none);
-        (void)close(stream_release(&rig.stream));
+        (void)close(stream_release(&rig.stream).fd);
         int listener = tcp_listener(&addr);
         if (refused)
             (void)close(listener);

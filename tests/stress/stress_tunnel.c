@@ -257,15 +257,6 @@ static int run(const struct config *server_config, const struct config *client_c
     return up && atomic_load(&failures) == 0 && atomic_load(&transfers) > 0 ? 0 : 1;
 }
 
-/* Descriptors are opened by accepts and closed by the ring, which ThreadSanitizer does not see: it
- * takes the number's earlier life in another thread for a race. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-    return "race_top:^recv$\nrace_top:^send$\nrace_top:^close$\nrace_top:^shutdown$\n"
-           "race_top:^socket$\nrace_top:^connect$\nrace_top:^accept4$\n";
-}
-
 int main(void)
 {
     char text[400];

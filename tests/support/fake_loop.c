@@ -292,6 +292,12 @@ void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_f
     (void)op_start(loop, op, KIND_RECV_SELECT, fd);
 }
 
+void loop_note_bulk(struct loop *loop, bool drained)
+{
+    (void)loop;
+    (void)drained;
+}
+
 bool loop_flags_more_data(uint32_t flags)
 {
     return (flags & FLAG_MORE_DATA) != 0;
@@ -307,6 +313,11 @@ void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, 
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
     op_start(loop, op, KIND_POLL, fd)->events = events;
+}
+
+void loop_nop(struct loop *loop, struct loop_op *op)
+{
+    op_start(loop, op, KIND_POLL, loop->id_fd)->events = POLLOUT; /* an eventfd: at once */
 }
 
 void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events)

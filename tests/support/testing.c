@@ -36,14 +36,20 @@ bool random_permille(struct random *random, unsigned int permille)
     return permille > 0 && random_next(random) % 1000 < permille;
 }
 
+struct addr tcp_loopback(uint16_t port)
+{
+    struct addr addr = {.len = sizeof(addr.v4)};
+    addr.v4.sin_family = AF_INET;
+    addr.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    addr.v4.sin_port = htons(port);
+    return addr;
+}
+
 int tcp_listener(struct addr *ret)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     need(fd >= 0, "socket");
-    memset(ret, 0, sizeof(*ret));
-    ret->v4.sin_family = AF_INET;
-    ret->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ret->len = sizeof(ret->v4);
+    *ret = tcp_loopback(0);
     need(bind(fd, &ret->any, ret->len) == 0 && listen(fd, 128) == 0, "listen");
     need(getsockname(fd, &ret->any, &ret->len) == 0, "getsockname");
     return fd;

@@ -29,6 +29,7 @@ void tcp_without_pacing(const int fds[2]);
 int tcp_listener(struct addr *ret);
 /* Connects, non-blocking; the connection need not be there yet. -1: refused. */
 int tcp_dial(const struct addr *addr);
+struct addr tcp_loopback(uint16_t port);
 /* A port that was free a moment ago. */
 uint16_t free_port(void);
 /* The next close of fd resets the connection. */

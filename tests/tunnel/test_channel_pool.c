@@ -27,7 +27,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    int fds[LIMIT_POOL_PARKED];
+    struct transport fds[LIMIT_POOL_PARKED];
     (void)channel_pool_close(&pool, fds, false);
     channel_pool_finish(&pool);
 }
@@ -35,14 +35,20 @@ static void teardown(void)
 static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
 {
     bool notify;
-    return channel_pool_take(&pool, &waiters[who], true, now_ns, ret_fd, &notify);
+    struct transport channel = {.fd = -1};
+    enum pool_take result =
+        channel_pool_take(&pool, &waiters[who], true, now_ns, &channel, &notify);
+    if (result == POOL_TAKEN)
+        *ret_fd = channel.fd;
+    return result;
 }
 
 /* The visitor's id that got it, -1: parked, -2: surplus. */
 static int offer(int fd, uint64_t now_ns)
 {
     struct pool_match match;
-    struct pool_offer given = {.fd = fd, .requested = true, .may_park = true, .now_ns = now_ns};
+    struct pool_offer given = {
+        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = now_ns};
     switch (channel_pool_offer(&pool, &given, &match)) {
     case POOL_MATCHED:
         return (int)match.visitor_id;
@@ -71,9 +77,9 @@ Test(channel_pool, closed_until_opened, .init = setup, .fini = teardown)
     cr_assert_eq(offer(1001, START), -1);
     cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
     cr_assert_eq(fd, 1000, "the oldest first");
-    int fds[LIMIT_POOL_PARKED];
+    struct transport fds[LIMIT_POOL_PARKED];
     cr_assert_eq(channel_pool_close(&pool, fds, false), 1);
-    cr_assert_eq(fds[0], 1001);
+    cr_assert_eq(fds[0].fd, 1001);
     cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
 }
 
@@ -114,27 +120,30 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
     channel_pool_open(&pool, START);
     for (size_t i = 0; i < 3; i++)
         cr_assert_eq(take(i, START, &fd), POOL_WAITING);
-    cr_assert_eq(
-        channel_pool_offer(
-            &pool,
-            &(struct pool_offer){.fd = 70, .requested = true, .may_park = true, .now_ns = START},
-            &match),
-        POOL_MATCHED);
+    cr_assert_eq(channel_pool_offer(&pool,
+                                    &(struct pool_offer){.transport = {.fd = 70},
+                                                         .requested = true,
+                                                         .may_park = true,
+                                                         .now_ns = START},
+                                    &match),
+                 POOL_MATCHED);
     cr_assert_eq(match.visitor_id, 0);
-    cr_assert(channel_pool_undo(&pool, &match, 70, START));
+    cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 70}, START));
     cr_assert_eq(offer(71, START), 0, "first in the queue again");
     cr_assert(channel_pool_leave(&pool, &waiters[1]));
     cr_assert_eq(take(1, START, &fd), POOL_TAKEN);
     cr_assert_eq(fd, 70);
-    cr_assert_eq(
-        channel_pool_offer(
-            &pool,
-            &(struct pool_offer){.fd = 72, .requested = true, .may_park = true, .now_ns = START},
-            &match),
-        POOL_MATCHED);
-    int fds[LIMIT_POOL_PARKED];
+    cr_assert_eq(channel_pool_offer(&pool,
+                                    &(struct pool_offer){.transport = {.fd = 72},
+                                                         .requested = true,
+                                                         .may_park = true,
+                                                         .now_ns = START},
+                                    &match),
+                 POOL_MATCHED);
+    struct transport fds[LIMIT_POOL_PARKED];
     (void)channel_pool_close(&pool, fds, false);
-    cr_assert_not(channel_pool_undo(&pool, &match, 72, START), "closed: the caller's");
+    cr_assert_not(channel_pool_undo(&pool, &match, (struct transport){.fd = 72}, START),
+                  "closed: the caller's");
     cr_assert(channel_pool_leave(&pool, &waiters[2]));
 }
 
@@ -156,7 +165,7 @@ Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
         cr_assert_eq(offer(5000, START + MS(200)), (int)i);
     for (int i = 0; i < LIMIT_POOL_MAX; i++)
         cr_assert_eq(offer(6000 + i, START + MS(200)), -1);
-    int fds[LIMIT_POOL_MAX];
+    struct transport fds[LIMIT_POOL_MAX];
     uint32_t lost;
     bool notify;
     uint64_t now = START + MS(LIMIT_POOL_HOLD_MS) - MS(100);
@@ -165,7 +174,7 @@ Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
     now = START + MS(LIMIT_POOL_HOLD_MS) * 2;
     size_t closed = channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(closed, (LIMIT_POOL_MAX - LIMIT_POOL_MIN + 7) / 8);
-    cr_assert_eq(fds[0], 6000, "the oldest go");
+    cr_assert_eq(fds[0].fd, 6000, "the oldest go");
     for (int i = 0; i < 100; i++)
         closed += channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(closed, LIMIT_POOL_MAX - LIMIT_POOL_MIN);
@@ -187,7 +196,7 @@ Test(channel_pool, a_worker_behind_does_not_erase_the_demand, .init = setup, .fi
 
 Test(channel_pool, requests_age, .init = setup, .fini = teardown)
 {
-    int fds[LIMIT_POOL_MAX];
+    struct transport fds[LIMIT_POOL_MAX];
     uint32_t lost;
     bool notify;
     uint64_t period = MS(LIMIT_CHANNEL_REQUEST_MS);
@@ -210,16 +219,16 @@ Test(channel_pool, requests_age, .init = setup, .fini = teardown)
 /* Told once, and again only after a claim. */
 Test(channel_pool, the_owner_is_told_once, .init = setup, .fini = teardown)
 {
-    int fd;
+    struct transport channel;
     bool notify;
     channel_pool_open(&pool, START);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
-    (void)channel_pool_take(&pool, &waiters[0], true, START, &fd, &notify);
+    (void)channel_pool_take(&pool, &waiters[0], true, START, &channel, &notify);
     cr_assert(notify);
-    (void)channel_pool_take(&pool, &waiters[1], true, START, &fd, &notify);
+    (void)channel_pool_take(&pool, &waiters[1], true, START, &channel, &notify);
     cr_assert_not(notify);
     cr_assert_eq(channel_pool_claim_requests(&pool, 1), 1);
-    (void)channel_pool_take(&pool, &waiters[2], true, START, &fd, &notify);
+    (void)channel_pool_take(&pool, &waiters[2], true, START, &channel, &notify);
     cr_assert(notify);
     cr_assert_eq(claim_all(), 2);
 }
@@ -248,7 +257,8 @@ Test(channel_pool, nothing_is_parked_without_descriptors, .init = setup, .fini =
         (void)take(i, START, &fd);
     cr_assert_geq(channel_pool_target(&pool, START), 20);
     struct pool_match match;
-    struct pool_offer scarce = {.fd = 90, .requested = true, .may_park = false, .now_ns = START};
+    struct pool_offer scarce = {
+        .transport = {.fd = 90}, .requested = true, .may_park = false, .now_ns = START};
     for (size_t i = 0; i < 20; i++)
         cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_MATCHED);
     cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_SURPLUS);

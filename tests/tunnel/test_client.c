@@ -10,20 +10,15 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "fake_loop.h"
 #include "proto/message.h"
-#include "testing.h"
-
-enum { WORKERS_MAX = 2, TURNS_MAX = 3000 };
+#include "side.h"
 
 static const char secret[] = "a secret";
 
 struct rig {
     struct config *config;
     struct client *client;
-    struct tunnel_workers all;
-    struct tunnel_worker workers[WORKERS_MAX];
-    struct mailbox_group *mailboxes;
+    struct side side;
     int listener, local; /* of the server, and of the local service */
     struct addr server_addr, local_addr;
     size_t fds_before;
@@ -67,11 +62,6 @@ static void answer(const struct resolver_answer *resolver_answer)
 
 /* ---- the rig ---- */
 
-static void on_signals(void *owner, uint32_t bits)
-{
-    client_role.signalled(owner, bits);
-}
-
 struct rig_options {
     unsigned int workers, services; /* 0: one */
     const char *server_host;        /* NULL: 127.0.0.1 */
@@ -96,27 +86,6 @@ static void rig_configure(struct rig *rig, const struct rig_options *options)
     config_report_finish(&report);
 }
 
-static void rig_worker(struct rig *rig, unsigned int index)
-{
-    struct tunnel_worker *worker = &rig->workers[index];
-    worker->index = index;
-    worker->all = &rig->all;
-    worker->mailbox = mailbox_of(rig->mailboxes, index);
-    struct loop_options options = {.metrics = &worker->metrics};
-    cr_assert_eq(loop_create(&options, &worker->loop), 0);
-    fake_loop_set_idle_step_ms(worker->loop, 0);
-    cr_assert_eq(relay_engine_init(&worker->relays, worker->loop, 1 << 20), 0);
-    mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
-}
-
-static void settle(struct rig *rig, int turns)
-{
-    for (int turn = 0; turn < turns; turn++) {
-        for (unsigned int i = 0; i < rig->all.count; i++)
-            cr_assert_eq(loop_run_once(rig->workers[i].loop), 0);
-    }
-}
-
 static void rig_init(struct rig *rig, const struct rig_options *options)
 {
     memset(rig, 0, sizeof(*rig));
@@ -129,39 +98,12 @@ static void rig_init(struct rig *rig, const struct rig_options *options)
     rig->local = tcp_listener(&rig->local_addr);
     rig_configure(rig, options);
     fake_loop_set_seed(options->seed);
-    rig->all.count = MAX(options->workers, 1u);
-    rig->all.items = rig->workers;
-    cr_assert_eq(mailbox_group_create(rig->all.count, &rig->mailboxes), 0);
-    cr_assert_eq(client_create(&rig->config->client, rig->all.count, &rig->client), 0);
-    for (unsigned int i = 0; i < rig->all.count; i++)
-        rig_worker(rig, i);
-    for (unsigned int i = 0; i < rig->all.count; i++) {
-        mailbox_self_test(rig->workers[i].mailbox);
-        cr_assert_eq(client_role.start(rig->client, &rig->workers[i]), 0);
-    }
-    settle(rig, 3);
-}
-
-static void advance(struct rig *rig, uint64_t ms)
-{
-    for (unsigned int i = 0; i < rig->all.count; i++)
-        fake_loop_advance_ms(rig->workers[i].loop, ms);
-    settle(rig, 4);
-}
-
-static void signal_all(struct rig *rig, uint32_t bits)
-{
-    for (unsigned int i = 0; i < rig->all.count; i++)
-        mailbox_signal(rig->workers[i].mailbox, NULL, bits);
-    settle(rig, 30);
-}
-
-static uint64_t metric(const struct rig *rig, enum metric metric)
-{
-    uint64_t sum = 0;
-    for (unsigned int i = 0; i < rig->all.count; i++)
-        sum += metrics_get(&rig->workers[i].metrics, metric);
-    return sum;
+    unsigned int workers = MAX(options->workers, 1u);
+    cr_assert_eq(side_init(&rig->side, workers), 0);
+    side_set_idle_step_ms(&rig->side, 0);
+    cr_assert_eq(client_create(&rig->config->client, workers, &rig->client), 0);
+    cr_assert_eq(side_start(&rig->side, &client_role, rig->client), 0);
+    side_settle(&rig->side, 3);
 }
 
 static void close_listener(int *fd)
@@ -173,22 +115,8 @@ static void close_listener(int *fd)
 
 static void rig_finish(struct rig *rig)
 {
-    static const struct fake_faults none;
-    for (unsigned int i = 0; i < rig->all.count; i++)
-        fake_loop_set_faults(rig->workers[i].loop, &none);
-    signal_all(rig, TUNNEL_SIGNAL_STOP);
-    for (unsigned int i = 0; i < rig->all.count; i++) {
-        struct tunnel_worker *worker = &rig->workers[i];
-        cr_assert(client_role.is_done(worker));
-        cr_assert_eq(fake_loop_lent(worker->loop), 0);
-        cr_assert_eq(worker->relays.relay_count, 0);
-        mailbox_detach(worker->mailbox);
-        client_role.finish(worker);
-        relay_engine_finish(&worker->relays);
-        loop_destroy(worker->loop);
-    }
+    side_finish(&rig->side);
     cr_assert_eq(atomic_load(&rig->client->logins_in_progress), 0);
-    mailbox_group_destroy(rig->mailboxes);
     client_destroy(rig->client);
     config_destroy(rig->config);
     close_listener(&rig->listener);
@@ -204,57 +132,11 @@ static int accepted(struct rig *rig, int listener)
     int fd = -1;
     for (int turn = 0; turn < 10 && fd < 0; turn++) {
         fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        settle(rig, 1);
+        side_settle(&rig->side, 1);
     }
     if (fd >= 0)
         socket_set_nodelay(fd, true); /* what is said has to be there in the next turn */
     return fd;
-}
-
-static void say(int fd, const void *bytes, size_t size)
-{
-    (void)send(fd, bytes, size, MSG_NOSIGNAL);
-}
-
-/* size bytes, or fewer when the connection ends: ret_end 0 = it goes on, 1 = end of stream, -errno.
- */
-static size_t read_until(struct rig *rig, int fd, void *out, size_t size, int *ret_end)
-{
-    size_t have = 0;
-    *ret_end = 0;
-    for (int turn = 0; turn < TURNS_MAX && have < size && *ret_end == 0; turn++) {
-        ssize_t got = recv(fd, (char *)out + have, size - have, MSG_DONTWAIT);
-        if (got > 0)
-            have += (size_t)got;
-        else if (got == 0)
-            *ret_end = 1;
-        else if (errno != EAGAIN)
-            *ret_end = -errno;
-        settle(rig, 1);
-    }
-    return have;
-}
-
-static bool expect(struct rig *rig, int fd, const void *bytes, size_t size)
-{
-    unsigned char got[4096];
-    int end;
-    return read_until(rig, fd, got, size, &end) == size && memcmp(got, bytes, size) == 0;
-}
-
-/* 0: it goes on; 1: end of stream, -errno: broken. */
-static int end_of(struct rig *rig, int fd)
-{
-    char bytes[256];
-    for (int turn = 0; turn < 30; turn++) {
-        ssize_t got = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
-        if (got == 0)
-            return 1;
-        if (got < 0 && errno != EAGAIN)
-            return -errno;
-        settle(rig, 1);
-    }
-    return 0;
 }
 
 /* Reads the client's Hello and answers it; then reads its Auth, which goes to the rig if it is
@@ -266,13 +148,13 @@ static bool hear_login(struct rig *rig, int fd, unsigned int service)
     int size = snprintf(name, sizeof(name), "echo%u", service);
     keys_service_digest(name, (size_t)size, digest);
     message_hello_encode(MESSAGE_HELLO_CONTROL, digest, bytes);
-    if (!expect(rig, fd, bytes, sizeof(bytes)))
+    if (!side_expect(&rig->side, fd, bytes, sizeof(bytes)))
         return false;
     keys_random(nonce, sizeof(nonce));
     message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, bytes);
     say(fd, bytes, sizeof(bytes));
     keys_auth_digest(secret, strlen(secret), nonce, rig->session_key);
-    return expect(rig, fd, rig->session_key, sizeof(rig->session_key));
+    return side_expect(&rig->side, fd, rig->session_key, sizeof(rig->session_key));
 }
 
 static void say_ack(struct rig *rig, int fd, enum message_ack ack)
@@ -280,7 +162,7 @@ static void say_ack(struct rig *rig, int fd, enum message_ack ack)
     uint8_t bytes[MESSAGE_ACK_SIZE];
     message_ack_encode(ack, bytes);
     say(fd, bytes, sizeof(bytes));
-    settle(rig, 3);
+    side_settle(&rig->side, 3);
 }
 
 static int logged_in(struct rig *rig)
@@ -289,7 +171,7 @@ static int logged_in(struct rig *rig)
     cr_assert_geq(fd, 0);
     cr_assert(hear_login(rig, fd, 0));
     say_ack(rig, fd, MESSAGE_ACK_OK);
-    cr_assert_eq(metric(rig, METRIC_LOGINS), 1);
+    cr_assert_eq(side_metric(&rig->side, METRIC_LOGINS), 1);
     return fd;
 }
 
@@ -299,14 +181,14 @@ static void ask_for(struct rig *rig, int control, unsigned int count)
     message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, command);
     for (unsigned int i = 0; i < count; i++)
         say(control, command, sizeof(command));
-    settle(rig, 4);
+    side_settle(&rig->side, 4);
 }
 
 static bool hear_channel(struct rig *rig, int fd)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE];
     message_hello_encode(MESSAGE_HELLO_DATA, rig->session_key, hello);
-    return expect(rig, fd, hello, sizeof(hello));
+    return side_expect(&rig->side, fd, hello, sizeof(hello));
 }
 
 /* A parked channel, asked for over control. */
@@ -339,15 +221,15 @@ Test(client, login_channel_and_relay)
         say(channel, "ping", 4);
         int local = accepted(&rig, rig.local);
         cr_assert_geq(local, 0);
-        cr_assert(expect(&rig, local, "ping", 4));
+        cr_assert(side_expect(&rig.side, local, "ping", 4));
         say(local, "pong", 4);
-        cr_assert(expect(&rig, channel, "pong", 4));
+        cr_assert(side_expect(&rig.side, channel, "pong", 4));
         (void)shutdown(channel, SHUT_WR);
-        cr_assert_eq(end_of(&rig, local), 1);
+        cr_assert_eq(side_end_of(&rig.side, local), 1);
         say(local, "last", 4);
-        cr_assert(expect(&rig, channel, "last", 4), "a half-closed relay goes on");
+        cr_assert(side_expect(&rig.side, channel, "last", 4), "a half-closed relay goes on");
         (void)close(local);
-        cr_assert_eq(end_of(&rig, channel), 1);
+        cr_assert_eq(side_end_of(&rig.side, channel), 1);
         (void)close(channel);
         (void)close(control);
         rig_finish(&rig);
@@ -389,19 +271,19 @@ Test(client, wrong_answers_end_in_a_back_off)
             cr_assert(hear_login(&rig, fd, 0), "%s", row->name);
             say(fd, row->ack, row->ack_len);
         }
-        settle(&rig, 3);
+        side_settle(&rig.side, 3);
         if (row->resets)
             tcp_abort_on_close(fd);
         if (row->ends || row->resets)
             (void)close(fd);
         else
-            cr_expect_neq(end_of(&rig, fd), 0, "%s", row->name);
-        settle(&rig, 5);
-        cr_expect_eq(metric(&rig, METRIC_LOGINS_FAILED), 1, "%s", row->name);
-        cr_expect_eq(metric(&rig, METRIC_LOGINS), 0);
-        advance(&rig, 390);
+            cr_expect_neq(side_end_of(&rig.side, fd), 0, "%s", row->name);
+        side_settle(&rig.side, 5);
+        cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1, "%s", row->name);
+        cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS), 0);
+        side_advance(&rig.side, 390);
         cr_expect_eq(accepted(&rig, rig.listener), -1, "%s: too early", row->name);
-        advance(&rig, 220);
+        side_advance(&rig.side, 220);
         int next = accepted(&rig, rig.listener);
         cr_expect_geq(next, 0, "%s: not again", row->name);
         if (!row->ends && !row->resets)
@@ -418,12 +300,13 @@ Test(client, a_silent_server_is_left)
     int fd = accepted(&rig, rig.listener);
     for (int i = 0; i < 14; i++) {
         say(fd, "\0", 1);
-        advance(&rig, 1000);
+        side_advance(&rig.side, 1000);
     }
-    cr_assert_eq(end_of(&rig, fd) == 0 || metric(&rig, METRIC_LOGINS_FAILED) == 1, true);
-    advance(&rig, 1100);
-    cr_assert_neq(end_of(&rig, fd), 0);
-    cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), 1);
+    cr_assert_eq(
+        side_end_of(&rig.side, fd) == 0 || side_metric(&rig.side, METRIC_LOGINS_FAILED) == 1, true);
+    side_advance(&rig.side, 1100);
+    cr_assert_neq(side_end_of(&rig.side, fd), 0);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1);
     (void)close(fd);
     rig_finish(&rig);
 }
@@ -435,13 +318,13 @@ Test(client, waits_grow_and_start_over)
     close_listener(&rig.listener);
     static const uint64_t waits_ms[] = {500, 1000, 1000};
     /* The first attempt went to the listener; it fails with it. */
-    settle(&rig, 5);
+    side_settle(&rig.side, 5);
     for (size_t i = 0; i < ARRAY_SIZE(waits_ms); i++) {
-        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 1);
-        advance(&rig, waits_ms[i] * 78 / 100);
-        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 1, "wait %zu: too short", i);
-        advance(&rig, waits_ms[i] * 44 / 100);
-        cr_assert_eq(metric(&rig, METRIC_LOGINS_FAILED), i + 2, "wait %zu: too long", i);
+        cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), i + 1);
+        side_advance(&rig.side, waits_ms[i] * 78 / 100);
+        cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), i + 1, "wait %zu: too short", i);
+        side_advance(&rig.side, waits_ms[i] * 44 / 100);
+        cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), i + 2, "wait %zu: too long", i);
     }
     rig_finish(&rig);
 }
@@ -454,19 +337,19 @@ Test(client, heartbeats_keep_it_and_silence_ends_it)
     uint8_t heartbeat[MESSAGE_COMMAND_SIZE];
     message_command_encode(MESSAGE_COMMAND_HEARTBEAT, heartbeat);
     for (int i = 0; i < 5; i++) {
-        advance(&rig, 30000);
+        side_advance(&rig.side, 30000);
         say(control, heartbeat, sizeof(heartbeat));
-        settle(&rig, 3);
+        side_settle(&rig.side, 3);
     }
-    advance(&rig, 30000);
+    side_advance(&rig.side, 30000);
     say(control, heartbeat, 2); /* half a command is no sign of life */
-    advance(&rig, 9000);
-    cr_assert_eq(end_of(&rig, control), 0);
-    advance(&rig, 1500);
-    cr_assert_neq(end_of(&rig, control), 0);
-    cr_assert_eq(metric(&rig, METRIC_CONTROL_CHANNELS_LOST), 1);
+    side_advance(&rig.side, 9000);
+    cr_assert_eq(side_end_of(&rig.side, control), 0);
+    side_advance(&rig.side, 1500);
+    cr_assert_neq(side_end_of(&rig.side, control), 0);
+    cr_assert_eq(side_metric(&rig.side, METRIC_CONTROL_CHANNELS_LOST), 1);
     (void)close(control);
-    advance(&rig, 700);
+    side_advance(&rig.side, 700);
     int next = accepted(&rig, rig.listener);
     cr_assert_geq(next, 0);
     (void)close(next);
@@ -479,8 +362,8 @@ Test(client, unknown_commands_end_the_session)
     rig_init(&rig, &(struct rig_options){.seed = 1});
     int control = logged_in(&rig);
     say(control, "\7\0\0\0", 4);
-    cr_assert_neq(end_of(&rig, control), 0);
-    cr_assert_eq(metric(&rig, METRIC_CONTROL_CHANNELS_LOST), 1);
+    cr_assert_neq(side_end_of(&rig.side, control), 0);
+    cr_assert_eq(side_metric(&rig.side, METRIC_CONTROL_CHANNELS_LOST), 1);
     (void)close(control);
     rig_finish(&rig);
 }
@@ -491,16 +374,12 @@ static void answer_two(struct rig *rig, struct addr first, struct addr second)
 {
     struct resolver_answer both = {.count = 2, .addrs = {first, second}};
     answer(&both);
-    settle(rig, 8);
+    side_settle(&rig->side, 8);
 }
 
 static struct addr nobody(void)
 {
-    struct addr addr = {.len = sizeof(addr.v4)};
-    addr.v4.sin_family = AF_INET;
-    addr.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    addr.v4.sin_port = htons(free_port());
-    return addr;
+    return tcp_loopback(free_port());
 }
 
 Test(client, the_next_address_when_one_refuses)
@@ -514,19 +393,19 @@ Test(client, the_next_address_when_one_refuses)
     /* Channels go where the control channel went, and its end is no reason for another address. */
     (void)close(channel);
     (void)close(control);
-    settle(&rig, 6);
+    side_settle(&rig.side, 6);
     cr_assert_eq(asked_count, 1);
-    advance(&rig, 700);
+    side_advance(&rig.side, 700);
     cr_assert_eq(asked_count, 2, "asks again");
     answer_two(&rig, nobody(), nobody());
     cr_assert_eq(asked_count, 2);
-    advance(&rig, 1300);
+    side_advance(&rig.side, 1300);
     cr_assert_eq(asked_count, 3, "none of them: it backs off");
     answer(&(struct resolver_answer){.error = ERR_RESOLVE});
-    advance(&rig, 1300);
+    side_advance(&rig.side, 1300);
     cr_assert_eq(asked_count, 4);
     /* No answer at all. */
-    advance(&rig, LIMIT_LOGIN_MS + 10);
+    side_advance(&rig.side, LIMIT_LOGIN_MS + 10);
     cr_assert_null(asked_answered, "abandoned");
     rig_finish(&rig);
 }
@@ -560,8 +439,8 @@ Test(client, logs_in_a_few_at_a_time)
     /* Those that have failed make room. */
     for (unsigned int i = 0; i < count; i++)
         (void)close(fds[i]);
-    settle(&rig, 5);
-    advance(&rig, 60);
+    side_settle(&rig.side, 5);
+    side_advance(&rig.side, 60);
     count = 0;
     while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
         fds[count++] = fd;
@@ -583,10 +462,10 @@ Test(client, without_the_local_service_the_visitor_sees_an_end_of_stream)
         int channel = parked(&rig, control);
         say_start(channel);
         say(channel, "request", 7);
-        settle(&rig, 10); /* a reset behind the end would show */
-        cr_expect_eq(end_of(&rig, channel), 1, "an end, not a reset");
+        side_settle(&rig.side, 10); /* a reset behind the end would show */
+        cr_expect_eq(side_end_of(&rig.side, channel), 1, "an end, not a reset");
         (void)close(channel);
-        settle(&rig, 3);
+        side_settle(&rig.side, 3);
     }
     (void)close(control);
     rig_finish(&rig);
@@ -601,8 +480,8 @@ Test(client, bad_commands_reset_the_channel)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
         int channel = parked(&rig, control);
         say(channel, commands[i], 4);
-        cr_expect_eq(end_of(&rig, channel), -ECONNRESET);
-        cr_expect_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), i + 1);
+        cr_expect_eq(side_end_of(&rig.side, channel), -ECONNRESET);
+        cr_expect_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), i + 1);
         (void)close(channel);
     }
     cr_assert_eq(accepted(&rig, rig.local), -1);
@@ -623,10 +502,10 @@ Test(client, a_parked_channel_that_the_server_closes)
         if (i == 2)
             say(channel, "\0", 2); /* half a command */
         (void)close(channel);
-        settle(&rig, 6);
+        side_settle(&rig.side, 6);
         cr_assert_eq(open_fd_count(), before);
     }
-    cr_assert_eq(end_of(&rig, control), 0);
+    cr_assert_eq(side_end_of(&rig.side, control), 0);
     (void)close(control);
     rig_finish(&rig);
 }
@@ -644,9 +523,9 @@ Test(client, the_end_of_the_session_resets_parked_channels_and_no_others)
         int local = accepted(&rig, rig.local);
         (void)close(control);
         for (size_t i = 1; i < ARRAY_SIZE(channels); i++)
-            cr_expect_eq(end_of(&rig, channels[i]), -ECONNRESET);
+            cr_expect_eq(side_end_of(&rig.side, channels[i]), -ECONNRESET);
         say(local, "still", 5);
-        cr_assert(expect(&rig, channels[0], "still", 5));
+        cr_assert(side_expect(&rig.side, channels[0], "still", 5));
         (void)close(local);
         for (size_t i = 0; i < ARRAY_SIZE(channels); i++)
             (void)close(channels[i]);
@@ -664,21 +543,21 @@ Test(client, a_channel_is_dialled_for_ten_seconds)
     (void)setsockopt(control, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     ask_for(&rig, control, 1);
     for (int i = 0; i < 60; i++)
-        advance(&rig, 100);
-    cr_assert_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), 0);
+        side_advance(&rig.side, 100);
+    cr_assert_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 0);
     rig.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     (void)setsockopt(rig.listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     cr_assert_eq(bind(rig.listener, &addr.any, addr.len), 0);
     cr_assert_eq(listen(rig.listener, 10), 0);
-    advance(&rig, 200);
+    side_advance(&rig.side, 200);
     int channel = accepted(&rig, rig.listener);
     cr_assert_geq(channel, 0);
     cr_assert(hear_channel(&rig, channel));
     close_listener(&rig.listener);
     ask_for(&rig, control, 1);
     for (int i = 0; i < 104; i++)
-        advance(&rig, 100);
-    cr_assert_eq(metric(&rig, METRIC_DATA_CHANNELS_FAILED), 1, "then no more");
+        side_advance(&rig.side, 100);
+    cr_assert_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 1, "then no more");
     (void)close(channel);
     (void)close(control);
     rig_finish(&rig);
@@ -694,16 +573,16 @@ Test(client, a_flood_of_requests_is_bounded)
         size_t before = open_fd_count();
         for (int i = 0; i < 60; i++)
             ask_for(&rig, control, 50);
-        settle(&rig, 20);
+        side_settle(&rig.side, 20);
         cr_assert_leq(open_fd_count(), before + LIMIT_CLIENT_CHANNELS_PENDING);
         size_t channels = 0;
         for (unsigned int i = 0; i < workers; i++) {
-            struct client_worker *worker = rig.workers[i].role;
+            struct client_worker *worker = rig.side.workers[i].role;
             list_for_each (node, &worker->channels)
                 channels++;
         }
         cr_assert_eq(channels, LIMIT_CLIENT_CHANNELS_PENDING);
-        cr_assert_eq(end_of(&rig, control), 0);
+        cr_assert_eq(side_end_of(&rig.side, control), 0);
         (void)close(control);
         rig_finish(&rig);
     }
@@ -716,7 +595,7 @@ Test(client, names_of_local_services)
     int control = logged_in(&rig);
     int channel = parked(&rig, control);
     say_start(channel);
-    settle(&rig, 4);
+    side_settle(&rig.side, 4);
     cr_assert_eq(asked_count, 1);
     answer_two(&rig, nobody(), rig.local_addr);
     int local = accepted(&rig, rig.local);
@@ -727,12 +606,12 @@ Test(client, names_of_local_services)
     cr_assert_geq(local_too, 0);
     cr_assert_eq(asked_count, 1, "remembered");
     int third = parked(&rig, control);
-    advance(&rig, 11000);
+    side_advance(&rig.side, 11000);
     say_start(third);
-    settle(&rig, 4);
+    side_settle(&rig.side, 4);
     cr_assert_eq(asked_count, 2, "but not for ever");
     answer(&(struct resolver_answer){.error = ERR_RESOLVE});
-    cr_assert_eq(end_of(&rig, third), 1);
+    cr_assert_eq(side_end_of(&rig.side, third), 1);
     int fds[] = {control, channel, local, second, local_too, third};
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         (void)close(fds[i]);
@@ -749,17 +628,19 @@ Test(client, drain_lets_relays_finish)
     int channel = parked(&rig, control), idle = parked(&rig, control);
     say_start(channel);
     int local = accepted(&rig, rig.local);
-    signal_all(&rig, TUNNEL_SIGNAL_DRAIN);
-    cr_assert_eq(end_of(&rig, idle), -ECONNRESET);
-    cr_assert_neq(end_of(&rig, control), 0);
-    cr_assert_not(client_role.is_done(&rig.workers[0]) && client_role.is_done(&rig.workers[1]));
+    side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    cr_assert_eq(side_end_of(&rig.side, idle), -ECONNRESET);
+    cr_assert_neq(side_end_of(&rig.side, control), 0);
+    cr_assert_not(client_role.is_done(&rig.side.workers[0]) &&
+                  client_role.is_done(&rig.side.workers[1]));
     say(channel, "more", 4);
-    cr_assert(expect(&rig, local, "more", 4));
+    cr_assert(side_expect(&rig.side, local, "more", 4));
     (void)close(local);
     (void)close(channel);
-    settle(&rig, 30);
-    cr_assert(client_role.is_done(&rig.workers[0]) && client_role.is_done(&rig.workers[1]));
-    advance(&rig, 60000);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]) &&
+              client_role.is_done(&rig.side.workers[1]));
+    side_advance(&rig.side, 60000);
     cr_assert_eq(accepted(&rig, rig.listener), -1, "it does not come back");
     (void)close(control);
     (void)close(idle);
@@ -788,8 +669,8 @@ static void run_storm(uint64_t seed)
     int fds[60];
     size_t count = 0;
     rig_init(&rig, &(struct rig_options){.workers = 1 + (unsigned int)(seed % 2), .seed = seed});
-    for (unsigned int i = 0; i < rig.all.count; i++)
-        fake_loop_set_faults(rig.workers[i].loop, &storm_faults);
+    for (unsigned int i = 0; i < rig.side.all.count; i++)
+        fake_loop_set_faults(rig.side.workers[i].loop, &storm_faults);
     for (int step = 0; step < 60; step++) {
         int fd = accepted(&rig, random_permille(&random, 700) ? rig.listener : rig.local);
         if (fd >= 0 && count < ARRAY_SIZE(fds)) {
@@ -812,10 +693,10 @@ static void run_storm(uint64_t seed)
             fds[i] = fds[--count];
         }
         if (random_permille(&random, 200))
-            advance(&rig, random_below(&random, 3000));
+            side_advance(&rig.side, random_below(&random, 3000));
     }
     if (random_permille(&random, 500))
-        signal_all(&rig, TUNNEL_SIGNAL_DRAIN);
+        side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
     for (size_t i = 0; i < count; i++)
         (void)close(fds[i]);
     rig_finish(&rig);

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fake_loop.h"
+#include "side.h"
 #include "tunnel/client.h"
 #include "tunnel/server.h"
 
@@ -101,87 +101,24 @@ int __wrap_close(int fd)
 
 /* ---- the two sides ---- */
 
-enum { WORKERS = 2 };
-
-struct side {
-    const struct tunnel_role *role;
-    struct tunnel_workers all;
-    struct tunnel_worker workers[WORKERS];
-    bool attached[WORKERS], started[WORKERS];
-    struct mailbox_group *mailboxes;
-};
-
 static struct config *configs[2];
 static struct addr service_addr, local_addr;
 static struct side sides[2];
 static struct server *server;
 static struct client *client;
 
-static void on_signals(void *owner, uint32_t bits)
+static int side_begin(struct side *side, const struct tunnel_role *role, void *shared)
 {
-    struct tunnel_worker *worker = owner;
-    struct side *side = container_of(worker->all, struct side, all);
-    if (worker->role != NULL)
-        side->role->signalled(worker, bits);
-}
-
-static int side_start(struct side *side, const struct tunnel_role *role, void *shared)
-{
-    memset(side, 0, sizeof(*side));
-    side->role = role;
-    side->all = (struct tunnel_workers){.count = WORKERS, .items = side->workers};
-    int result = mailbox_group_create(WORKERS, &side->mailboxes);
-    for (unsigned int i = 0; result == 0 && i < WORKERS; i++) {
-        struct tunnel_worker *worker = &side->workers[i];
-        struct loop_options options = {.metrics = &worker->metrics};
-        worker->index = i;
-        worker->all = &side->all;
-        worker->mailbox = mailbox_of(side->mailboxes, i);
-        result = loop_create(&options, &worker->loop);
-        if (result == 0)
-            result = relay_engine_init(&worker->relays, worker->loop, 1 << 20);
-        if (result < 0)
-            break;
-        mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
-        side->attached[i] = true;
-    }
-    for (unsigned int i = 0; result == 0 && i < WORKERS; i++) {
-        result = role->start(shared, &side->workers[i]);
-        side->started[i] = result == 0;
-    }
-    return result;
+    int result = side_init(side, SIDE_WORKERS_MAX);
+    return result < 0 ? result : side_start(side, role, shared);
 }
 
 static void turns(int count)
 {
     for (int turn = 0; turn < count; turn++) {
-        for (unsigned int i = 0; i < 2 * WORKERS; i++) {
-            struct side *side = &sides[i / WORKERS];
-            if (side->attached[i % WORKERS])
-                cr_assert_eq(loop_run_once(side->workers[i % WORKERS].loop), 0);
-        }
+        side_settle(&sides[0], 1);
+        side_settle(&sides[1], 1);
     }
-}
-
-static void side_end(struct side *side)
-{
-    for (unsigned int i = 0; i < WORKERS; i++) {
-        if (side->attached[i])
-            mailbox_signal(side->workers[i].mailbox, NULL, TUNNEL_SIGNAL_STOP);
-    }
-    turns(40);
-    for (unsigned int i = 0; i < WORKERS; i++) {
-        struct tunnel_worker *worker = &side->workers[i];
-        cr_assert(!side->started[i] || side->role->is_done(worker));
-        if (side->attached[i])
-            mailbox_detach(worker->mailbox);
-        side->role->finish(worker);
-        if (worker->relays.loop != NULL)
-            relay_engine_finish(&worker->relays);
-        loop_destroy(worker->loop);
-    }
-    mailbox_group_destroy(side->mailboxes);
-    memset(side, 0, sizeof(*side));
 }
 
 /* A visitor goes through, if memory allows. */
@@ -192,7 +129,7 @@ static void visit(int local_listener)
     int visitor = tcp_dial(&service_addr);
     if (visitor < 0)
         return;
-    (void)send(visitor, "hello", 5, MSG_NOSIGNAL);
+    say(visitor, "hello", 5);
     turns(60);
     int local = accept4(local_listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (local >= 0) {
@@ -207,17 +144,15 @@ static void visit(int local_listener)
 
 static void live_and_die(int local_listener)
 {
-    if (server_create(&configs[0]->server, WORKERS, &server) < 0)
+    if (server_create(&configs[0]->server, SIDE_WORKERS_MAX, &server) < 0)
         server = NULL;
-    if (server != NULL && client_create(&configs[1]->client, WORKERS, &client) < 0)
+    if (server != NULL && client_create(&configs[1]->client, SIDE_WORKERS_MAX, &client) < 0)
         client = NULL;
-    if (server != NULL && client != NULL && side_start(&sides[0], &server_role, server) == 0 &&
-        side_start(&sides[1], &client_role, client) == 0)
+    if (server != NULL && client != NULL && side_begin(&sides[0], &server_role, server) == 0 &&
+        side_begin(&sides[1], &client_role, client) == 0)
         visit(local_listener);
-    if (sides[1].role != NULL)
-        side_end(&sides[1]);
-    if (sides[0].role != NULL)
-        side_end(&sides[0]);
+    side_finish(&sides[1]);
+    side_finish(&sides[0]);
     client_destroy(client);
     server_destroy(server);
     client = NULL;

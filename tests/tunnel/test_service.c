@@ -51,7 +51,7 @@ static bool opens(uint8_t key)
 
 static void park(int fd)
 {
-    struct pool_offer offer = {.fd = fd, .may_park = true, .now_ns = 1};
+    struct pool_offer offer = {.transport = {.fd = fd}, .may_park = true, .now_ns = 1};
     struct pool_match match;
     cr_assert_eq(channel_pool_offer(&service.pool, &offer, &match), POOL_PARKED);
 }
@@ -63,7 +63,7 @@ Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
     cr_assert_not(opens(1));
     service_begin_session(&service, &table, &first, 1, &leftovers);
     cr_assert_not(leftovers.replaced);
-    cr_assert_eq(leftovers.fd_count, 0);
+    cr_assert_eq(leftovers.channel_count, 0);
     cr_assert(opens(1));
     cr_assert(atomic_load(&service.up));
     cr_assert_eq(atomic_load(&service.owner), 0);
@@ -76,20 +76,20 @@ Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
     cr_assert(leftovers.replaced);
     cr_assert_eq(leftovers.asked, 5);
     cr_assert_eq(leftovers.client.bytes[0], 1);
-    cr_assert_eq(leftovers.fd_count, 2);
-    cr_assert_eq(leftovers.fds[0] + leftovers.fds[1], a + b);
+    cr_assert_eq(leftovers.channel_count, 2);
+    cr_assert_eq(leftovers.channels[0].fd + leftovers.channels[1].fd, a + b);
     cr_assert(atomic_load(&first.replaced));
     cr_assert_not(atomic_load(&second.replaced));
     cr_assert(opens(2) && !opens(1));
     cr_assert_eq(atomic_load(&service.owner), 1);
 
     cr_assert_not(service_end_session(&service, &table, &first, &leftovers), "the newer goes on");
-    cr_assert_eq(leftovers.fd_count + leftovers.asked, 0);
+    cr_assert_eq(leftovers.channel_count + leftovers.asked, 0);
     cr_assert(atomic_load(&service.up) && opens(2));
     park(a);
     cr_assert(service_end_session(&service, &table, &second, &leftovers));
-    cr_assert_eq(leftovers.fd_count, 1);
-    cr_assert_eq(leftovers.fds[0], a);
+    cr_assert_eq(leftovers.channel_count, 1);
+    cr_assert_eq(leftovers.channels[0].fd, a);
     cr_assert_eq(leftovers.client.bytes[0], 2);
     cr_assert_not(atomic_load(&service.up));
     cr_assert_not(opens(2));
