@@ -1,5 +1,5 @@
-"""Noise (NK, XX, KK with 25519, ChaChaPoly, BLAKE2s) by hand, after the specification (revision 34),
-and sockets that speak it the way rathole does: u16 LE length, Noise message.
+"""Noise (NK, XX, KK with 25519, ChaChaPoly, BLAKE2s) by hand, after revision 34 of the
+specification, and sockets that speak it the way rathole does: u16 LE length, Noise message.
 
 A NoiseSocket is used like a plain socket, and gives access to the frames below it, so that a test
 can send wrong ones. Nothing here is shared with the C program.

@@ -252,13 +252,16 @@ class FakeServer:
         self.sock.listen(backlog)
         self.accepted = []
 
-    def accept(self, timeout=10):
+    def accept_plain(self, timeout=10):
         self.sock.settimeout(timeout)
         sock, _ = self.sock.accept()
         sock.settimeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted.append(sock)
-        return self.secure(sock)
+        return sock
+
+    def accept(self, timeout=10):
+        return self.secure(self.accept_plain(timeout))
 
     def accept_login(self, token=None, timeout=10, ack=ACK_OK, send_ack=True):
         """Accepts until a control hello comes, then answers it. Returns (socket, session key).
@@ -266,8 +269,9 @@ class FakeServer:
         Late data channels of an earlier session are closed on the way."""
         deadline = time.monotonic() + timeout
         while True:
-            sock = self.accept(max(0.1, deadline - time.monotonic()))
+            sock = self.accept_plain(max(0.1, deadline - time.monotonic()))
             try:
+                sock = self.secure(sock)
                 first = recv_exact(sock, HELLO_SIZE)
             except (EOFError, OSError):
                 continue

@@ -1,5 +1,5 @@
-"""Noise as its owner meets it: keys and patterns that fit or do not, what the logs say of it, what an
-idle connection costs.
+"""Noise as its owner meets it: keys and patterns that fit or do not, what the logs say of it, what
+an idle connection costs.
 
 Covers src/net/stream_noise.c. The relay is in test_noise_relay.py, rathole in
 test_noise_interop.py, wrong frames and handshakes in test_noise_{server,client}_faults.py and
@@ -23,7 +23,7 @@ from test_interop import answers
 
 ours = pytest.mark.ours
 
-PAIRS = {"ours/ours": (OURS, OURS), "ours/rathole": (OURS, RATHOLE), "rathole/ours": (RATHOLE, OURS)}
+PAIRS = {"/".join(pair): pair for pair in ((OURS, OURS), (OURS, RATHOLE), (RATHOLE, OURS))}
 
 
 @pytest.fixture(params=PAIRS)
