@@ -19,9 +19,10 @@
 enum noise_link_sizes {
     NOISE_FRAME_HEADER = 2,
     NOISE_FRAME_OVERHEAD = NOISE_FRAME_HEADER + NOISE_TAG_SIZE,
-    /* Plaintext in one of our frames. Larger ones are legal and slower: they leave the cache. */
-    NOISE_FRAME_PAYLOAD = 16384,
-    /* What is sealed, sent and received at a time. */
+    /* Plaintext in one of our frames, and frames that are sealed, sent and received at a time.
+     * Measured (Gbit/s, 8 saturated streams, libcrypto): 4 frames of 16 KiB 7.7, 8 of them 8.7, 4
+     * of 32 KiB 9.2, 1 of 65,519 8.7. */
+    NOISE_FRAME_PAYLOAD = 32768,
     NOISE_BATCH_FRAMES = 4,
     NOISE_BATCH_PLAIN = NOISE_BATCH_FRAMES * NOISE_FRAME_PAYLOAD,
     NOISE_BATCH_SEALED = NOISE_BATCH_FRAMES * (NOISE_FRAME_PAYLOAD + NOISE_FRAME_OVERHEAD),
