@@ -1,6 +1,6 @@
 """The table of peers: what each needs on PATH, its version, and how to start its two ends.
 
-To add a peer (or a variant such as a Noise transport) add a row to PEERS: one Peer with a function
+To add a peer (or a variant of one) add a row to PEERS: one Peer with a function
 that turns a Plan into the configuration files and command lines of the two ends.
 """
 
@@ -17,13 +17,20 @@ TOKEN = "bench-token"
 POOL = 8
 BORE_CONTROL_PORT = 7835  # fixed in bore's source
 OURS = "ours"
+OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
 DIRECT = "none"
+TCP, NOISE = "tcp", "noise"
+# Known to everybody (RFC 7748, section 6.1), as fits a benchmark.
+NOISE_PRIVATE_KEY = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
+NOISE_PUBLIC_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 QUIET = {"RUST_LOG": "error"}
 
 
 @dataclass
 class Plan:
-    """Addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it."""
+    """Addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it.
+
+    logins: further services that the server has and no client yet, by name."""
 
     directory: str
     control: tuple
@@ -31,6 +38,8 @@ class Plan:
     visitor: tuple
     service: tuple
     threads: Optional[int] = None
+    transport: str = TCP
+    logins: dict = field(default_factory=dict)
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -48,11 +57,13 @@ class Peer:
     version: tuple = ("--version",)
     control_port: Optional[int] = None  # when the program knows only one
     chain: bool = False  # two forward proxies: the near end dials, the far end listens
+    transports: tuple = (TCP,)
     paths: dict = field(default_factory=dict)
 
-    def available(self, binary):
+    def available(self, binaries):
+        """binaries: {program: path, or None} of those that are not looked up on PATH."""
         for program in self.programs:
-            path = binary if program == OURS else shutil.which(program)
+            path = binaries[program] if program in binaries else shutil.which(program)
             if not path or not os.access(path, os.X_OK):
                 return False
             self.paths[program] = path
@@ -77,55 +88,43 @@ def join(address):
     return f"{address[0]}:{address[1]}"
 
 
-def ours(peer, plan):
-    threads = f"threads = {plan.threads}\n" if plan.threads else ""
-    server = plan.write(
-        "ours-server.ini",
-        f"""[server]
-bind_addr = {join(plan.control)}
-default_token = {TOKEN}
-log_level = error
-{threads}
-[server.services.bench]
-bind_addr = {join(plan.visitor)}
-""",
-    )
-    client = plan.write(
-        "ours-client.ini",
-        f"""[client]
-remote_addr = {join(plan.dial)}
-default_token = {TOKEN}
-log_level = error
-{threads}
-[client.services.bench]
-local_addr = {join(plan.service)}
-""",
-    )
-    program = peer.paths[OURS]
+def rathole_file(plan, name, role, services, options=()):
+    """A file as rathole has it, which ours reads alike. services: {name: address}"""
+    server = role == "server"
+    lines = [f"[{role}]", f'default_token = "{TOKEN}"']
+    lines += [f'bind_addr = "{join(plan.control)}"' if server
+              else f'remote_addr = "{join(plan.dial)}"', *options]
+    if plan.transport == NOISE:
+        lines += [f"[{role}.transport]", 'type = "noise"', f"[{role}.transport.noise]"]
+        lines += [f'local_private_key = "{NOISE_PRIVATE_KEY}"' if server
+                  else f'remote_public_key = "{NOISE_PUBLIC_KEY}"']
+    for service, address in services.items():
+        key = "bind_addr" if server else "local_addr"
+        lines += [f"[{role}.services.{service}]", f'{key} = "{join(address)}"']
+    return plan.write(f"{name}.toml", "\n".join(lines) + "\n")
+
+
+def rathole_ends(peer, plan, options=()):
+    program = peer.paths[peer.programs[0]]
+    visited = {"bench": plan.visitor, **plan.logins}
+    server = rathole_file(plan, f"{peer.name}-server", "server", visited, options)
+    client = rathole_file(plan, f"{peer.name}-client", "client", {"bench": plan.service}, options)
     return [program, "--server", server], [program, "--client", client]
+
+
+def ours(peer, plan):
+    options = ['log_level = "error"'] + ([f"threads = {plan.threads}"] if plan.threads else [])
+    return rathole_ends(peer, plan, options)
 
 
 def rathole(peer, plan):
-    server = plan.write(
-        "rathole-server.toml",
-        f"""[server]
-bind_addr = "{join(plan.control)}"
-default_token = "{TOKEN}"
-[server.services.bench]
-bind_addr = "{join(plan.visitor)}"
-""",
-    )
-    client = plan.write(
-        "rathole-client.toml",
-        f"""[client]
-remote_addr = "{join(plan.dial)}"
-default_token = "{TOKEN}"
-[client.services.bench]
-local_addr = "{join(plan.service)}"
-""",
-    )
-    program = peer.paths["rathole"]
-    return [program, "--server", server], [program, "--client", client]
+    return rathole_ends(peer, plan)
+
+
+def login(peer, plan, service):
+    """The command line of one more client, for one of plan.logins; nothing listens behind it."""
+    path = rathole_file(plan, f"{peer.name}-{service}", "client", {service: ("127.0.0.1", 1)})
+    return [peer.paths[peer.programs[0]], "--client", path]
 
 
 def frp(tls, mux):
@@ -219,8 +218,15 @@ def chisel(peer, plan):
 
 
 PEERS = (
-    Peer(OURS, "rathole-uring", (OURS,), ours),
-    Peer("rathole", "rathole", ("rathole",), rathole),
+    Peer(OURS, "rathole-uring", (OURS,), ours, transports=(TCP, NOISE)),
+    Peer(
+        OURS_SODIUM,
+        "rathole-uring, without libcrypto",
+        (OURS_SODIUM,),
+        ours,
+        transports=(NOISE,),
+    ),
+    Peer("rathole", "rathole", ("rathole",), rathole, transports=(TCP, NOISE)),
     Peer("frp-plain", "frp, no TLS, no mux", ("frps", "frpc"), frp(tls=False, mux=False)),
     Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True)),
     Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False)),
@@ -252,8 +258,18 @@ class Tunnel:
     """Both ends of one peer, up and ready. Without a tunnel the visitor goes to the service itself
     (or to the relay in front of it)."""
 
-    def __init__(self, supervisor, peer, place, service_port, relay=None, threads=None):
-        self.supervisor, self.peer = supervisor, peer
+    def __init__(
+        self,
+        supervisor,
+        peer,
+        place,
+        service_port,
+        relay=None,
+        threads=None,
+        transport=TCP,
+        logins=0,
+    ):
+        self.supervisor, self.peer, self.place = supervisor, peer, place
         self.server = self.client = None
         self.relay_process = None
         control_port = peer.control_port or procs.free_port()
@@ -269,7 +285,17 @@ class Tunnel:
                 self.relay_process = relay(dial, service)
             return
         self.visitor = (place.visitor_host, procs.free_port())
-        plan = Plan(supervisor.directory, control, dial, self.visitor, service, threads)
+        further = {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(logins)}
+        self.plan = plan = Plan(
+            supervisor.directory,
+            control,
+            dial,
+            self.visitor,
+            service,
+            threads,
+            transport,
+            further,
+        )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
             self.relay_process = relay(dial, control)
@@ -284,6 +310,13 @@ class Tunnel:
         if peer.chain:
             procs.wait_listening(self.client, control_port, watch=(self.server,))
         procs.wait_listening(self.server, self.visitor[1], limit_s=15.0, watch=(self.client,))
+
+    def log_in(self, service):
+        """One more client, for a service of plan.logins."""
+        argv = login(self.peer, self.plan, service)
+        return self.supervisor.spawn(
+            f"{self.peer.name}-{service}", argv, self.place.client_space, QUIET
+        )
 
     def ends(self):
         return [end for end in (self.server, self.client) if end]

@@ -48,26 +48,34 @@ def _summarise_row(row, samples):
         for name in values:
             if name != row.subject and values[name]:
                 entry["ratios"][name] = values[row.subject] / values[name]
-                entry["ratios_by_round"][name] = _by_round(row, mine, name)
-    for target in row.targets:
-        value = values.get(row.subject) if target.peer is None else entry["ratios"].get(target.peer)
-        entry["targets"].append(
-            {
-                "target": target.text(row.unit),
-                "peer": target.peer,
-                "value": value,
-                "reached": None if value is None else target.reached(value),
-            }
-        )
+                entry["ratios_by_round"][name] = _by_round(row, mine, row.subject, name)
+    entry["targets"] = [_target(row, target, values, mine) for target in row.targets]
     return entry
 
 
-def _by_round(row, samples, peer):
+def _target(row, target, values, samples):
+    subject = target.subject or row.subject
+    value, rounds = values.get(subject), []
+    if target.peer is not None:
+        other = values.get(target.peer)
+        value = value / other if value is not None and other else None
+        rounds = _by_round(row, samples, subject, target.peer)
+    return {
+        "target": target.text(row.unit),
+        "peer": target.peer,
+        "subject": subject,
+        "value": value,
+        "by_round": rounds,
+        "reached": None if value is None else target.reached(value),
+    }
+
+
+def _by_round(row, samples, subject, peer):
     rounds = {}
     for sample in samples:
-        if sample["peer"] in (row.subject, peer) and row.metric in sample["figures"]:
+        if sample["peer"] in (subject, peer) and row.metric in sample["figures"]:
             rounds.setdefault(sample["round"], {})[sample["peer"]] = sample["figures"][row.metric]
-    return [r[row.subject] / r[peer] for r in rounds.values() if row.subject in r and r.get(peer)]
+    return [r[subject] / r[peer] for r in rounds.values() if subject in r and r.get(peer)]
 
 
 def write(directory, machine, versions, settings, samples):
@@ -191,7 +199,7 @@ def _targets(rows):
                 if target["value"] is None
                 else _number(target["value"], 2 if target["value"] >= 0.2 else 3)
             )
-            rounds = row["ratios_by_round"].get(target["peer"], [])
+            rounds = target["by_round"]
             spread = f"{min(rounds):.2f} to {max(rounds):.2f}" if len(rounds) > 1 else ""
             mark = {True: "yes", False: "**no**", None: ""}[target["reached"]]
             lines.append(

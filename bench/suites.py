@@ -7,9 +7,10 @@ of, ratios, targets, JSON and Markdown all follow from here.
 from dataclasses import dataclass
 from typing import Callable, Optional
 
+import flood
 import loads
 import netns
-from peers import DIRECT, OURS
+from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,26 @@ class Suite:
     threads: Optional[int] = None    # workers of our ends; None = their default
     rounds_max: Optional[int] = None
     skip_peers: tuple = ()
+    transport: str = TCP             # of the tunnel; peers without it are left out
+    logins: int = 0                  # services that wait for a client of the load's
 
 
 @dataclass(frozen=True)
 class Target:
-    """Our figure, as a ratio to a peer's or (peer None) by itself, must be `op` `bound`."""
+    """Our figure, as a ratio to a peer's or (peer None) by itself, must be `op` `bound`.
+
+    subject: whose figure, if not the row's."""
     op: str
     bound: float
     peer: Optional[str] = None
+    subject: Optional[str] = None
 
     def reached(self, value):
         return value >= self.bound if self.op == ">=" else value <= self.bound
 
     def text(self, unit):
-        return f"{self.op} {self.bound:.4g} " + (f"x {self.peer}" if self.peer else unit)
+        text = f"{self.op} {self.bound:.4g} " + (f"x {self.peer}" if self.peer else unit)
+        return text + (f" ({self.subject})" if self.subject else "")
 
 
 @dataclass(frozen=True)
@@ -61,18 +68,19 @@ class Row:
         return pick(usable, key=lambda s: s["figures"][self.metric], default=None)
 
 
-def at_least(bound, peer=None):
-    return Target(">=", bound, peer)
+def at_least(bound, peer=None, subject=None):
+    return Target(">=", bound, peer, subject)
 
 
-def at_most(bound, peer=None):
-    return Target("<=", bound, peer)
+def at_most(bound, peer=None, subject=None):
+    return Target("<=", bound, peer, subject)
 
 
 IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
 HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
 NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
 FIXED_GBPS = 3.2
+NOISE_FIXED_GBPS = 2.0
 
 SUITES = (
     Suite("tcp-bulk", "TCP bulk, saturated, loopback",
@@ -93,6 +101,18 @@ SUITES = (
           skip_peers=(DIRECT,), **NGINX),
     Suite("burst", "Visitors arriving at once, link with a round trip",
           (("burst", loads.burst),), relay=True, **NGINX),
+    Suite("noise-bulk", "TCP bulk over Noise NK, saturated, loopback", (("8", loads.bulk(8)),),
+          transport=NOISE, **IPERF),
+    Suite("noise-fixed", f"TCP bulk over Noise NK at {NOISE_FIXED_GBPS:.0f} Gbit/s, loopback",
+          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), transport=NOISE, **IPERF),
+    Suite("noise-keepalive", "HTTP over Noise NK, 64 connections kept alive",
+          (("64", loads.http(64)),), transport=NOISE, **HTTP),
+    Suite("noise-close", "HTTP over Noise NK, 64 connections, one request each",
+          (("64", loads.http(64, keep_alive=False)),), transport=NOISE, **HTTP),
+    Suite("noise-idle", "Memory of idle connections, Noise NK", (("idle", loads.idle),), threads=2,
+          rounds_max=1, transport=NOISE, **NGINX),
+    Suite("noise-flood", f"{flood.RATE} garbage handshakes a second beside bulk, Noise NK",
+          (("flood", flood.beside_bulk),), transport=NOISE, logins=flood.LOGINS, **IPERF),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -139,6 +159,31 @@ ROWS = (
     Row("burst", "burst", "second_max_rtt", "second burst, last visitor", "RTT", "less",
         (at_most(1.2),)),
     Row("burst", "burst", "second_median_rtt", "second burst, median", "RTT", "less"),
+    Row("noise-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
+        (at_least(2.0, "rathole"), at_least(1.4, "rathole", OURS_SODIUM))),
+    Row("noise-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
+    Row("noise-fixed", "8", "cpu_s_per_gb", "8 streams at 250 Mbit/s, CPU", "s/GB", "less",
+        (at_most(0.45, "rathole"), at_most(0.65, "rathole", OURS_SODIUM)), digits=3, ends=True),
+    Row("noise-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
+    Row("noise-keepalive", "64", "rps", "requests", "1/s", "more", digits=0),
+    Row("noise-keepalive", "64", "p50_ms", "p50", "ms", "less"),
+    Row("noise-keepalive", "64", "p99_ms", "p99", "ms", "less"),
+    Row("noise-keepalive", "64", "cpu_us_per_request", "CPU", "us/request", "less",
+        digits=1, ends=True),
+    Row("noise-close", "64", "rps", "new connections", "1/s", "more", (at_least(1.8, "rathole"),),
+        digits=0),
+    Row("noise-close", "64", "p99_ms", "p99", "ms", "less"),
+    Row("noise-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1,
+        ends=True),
+    Row("noise-idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
+        (at_most(2.0), at_most(1 / 60, "rathole")), ends=True),
+    Row("noise-idle", "idle", "base_kb", "idle process, 2 workers, the larger end", "KiB", "less",
+        (at_most(8192), at_most(4096, None, OURS_SODIUM)), digits=0, ends=True),
+    Row("noise-flood", "flood", "kept", "bulk rate kept", "of the quiet one", "more",
+        (at_least(0.8),)),
+    Row("noise-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
+        "less", (at_most(1.0),), digits=3),
+    Row("noise-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
     Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
     Row("syscalls", "bulk", "other_share",
         "share that is neither splice nor io_uring_enter", "", "less",
@@ -154,5 +199,9 @@ SUITES_BY_NAME = {suite.name: suite for suite in SUITES}
 
 
 def peers_for(suite, names):
-    return [name for name in names if name not in suite.skip_peers]
+    return [
+        name
+        for name in names
+        if name not in suite.skip_peers and suite.transport in PEERS_BY_NAME[name].transports
+    ]
 

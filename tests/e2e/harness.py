@@ -23,6 +23,8 @@ import subprocess
 import tempfile
 import time
 
+import protocol
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OURS, RATHOLE = "ours", "rathole"
 TOKEN = "e2e-token-6f1c0c"
@@ -369,8 +371,10 @@ def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
 # --- configuration ----------------------------------------------------------------------------
 
 
-def render(implementation, section, options, services):
-    """A configuration in the implementation's own manner: ours bare INI, rathole TOML."""
+def render(implementation, section, options, services, tables=None):
+    """A configuration in the implementation's own manner: ours bare INI, rathole TOML.
+
+    tables: {name: rows} of further sections of the role, such as "transport"."""
 
     def value(item):
         if isinstance(item, bool):
@@ -383,8 +387,9 @@ def render(implementation, section, options, services):
         return [f"{key} = {value(item)}" for key, item in table.items() if item is not None]
 
     lines = [f"[{section}]"] + rows(options)
-    for name, table in services.items():
-        lines += ["", f"[{section}.services.{name}]"] + rows(table)
+    named = dict(tables or {}, **{f"services.{name}": table for name, table in services.items()})
+    for name, table in named.items():
+        lines += ["", f"[{section}.{name}]"] + rows(table)
     return "\n".join(lines) + "\n"
 
 
@@ -392,11 +397,12 @@ class Tunnel:
     """A server and a client, and the services between them.
 
     services: {name: local port}; None: the server has the service, the client does not. Visitor
-    ports are chosen here: tunnel.port(name)."""
+    ports are chosen here: tunnel.port(name). transport: None for plain TCP, or a noise_peer.Noise,
+    or {role: one of these}."""
 
     def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
                  server_options=None, client_options=None, service_options=None,
-                 remote_host="127.0.0.1", control_port=None):
+                 remote_host="127.0.0.1", control_port=None, transport=None):
         self.workdir = pathlib.Path(workdir)
         self.impl = {"server": server or PAIR[0], "client": client or PAIR[1]}
         self.services = dict(services)
@@ -404,6 +410,8 @@ class Tunnel:
         self.server_options = dict(server_options or {})
         self.client_options = dict(client_options or {})
         self.service_options = dict(service_options or {})
+        self.transport = (transport if isinstance(transport, dict)
+                          else {"server": transport, "client": transport})
         self.remote_host = remote_host
         self.control_port = control_port or free_port()
         self.ports = {name: free_port() for name in self.services}
@@ -415,6 +423,16 @@ class Tunnel:
 
     def port(self, name="echo"):
         return self.ports[name]
+
+    def played(self, role):
+        """What makes a plain socket of a test that plays this role one of this tunnel's."""
+        transport = self.transport[role]
+        return getattr(transport, role) if transport else protocol.plain
+
+    def login(self, service, **kwargs):
+        """A session with our server, played by the test."""
+        return protocol.Session(self.control_port, service, self.token,
+                                secure=self.played("client"), **kwargs)
 
     def config(self, role):
         implementation = self.impl[role]
@@ -435,7 +453,9 @@ class Tunnel:
         if ours:
             options["threads"] = self.threads
         options.update(extra)
-        return render(implementation, role, options, tables)
+        transport = self.transport[role]
+        return render(implementation, role, options, tables,
+                      transport.tables(role) if transport else None)
 
     def spawn(self, role, text=None, name=None, **kwargs):
         """Starts one end (its configuration is written anew) and returns its Process."""

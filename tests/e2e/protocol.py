@@ -1,4 +1,5 @@
-"""The wire of rathole v0.5 on plain TCP, by hand: enough to play a client or a server.
+"""The wire of rathole v0.5, by hand: enough to play a client or a server. On plain TCP, or, where
+`secure` makes one connected socket of another, inside that (noise_peer.Noise.client, .server).
 
 Nothing here is shared with the C program, so a mistake in one is not repeated in the other.
 """
@@ -86,6 +87,10 @@ def connect(port, host="127.0.0.1", source=None, timeout=10):
     return sock
 
 
+def plain(sock):
+    return sock
+
+
 def how_closed(sock, timeout):
     """Reads until the peer ends it: ("fin" | "rst" | "open", the bytes that came before)."""
     data = b""
@@ -117,10 +122,12 @@ class LoginRefused(Exception):
 class Session:
     """A logged-in control channel, from the client's side."""
 
-    def __init__(self, port, service, token, host="127.0.0.1", source=None, timeout=10):
-        self.port, self.host, self.source = port, host, source
+    def __init__(self, port, service, token, host="127.0.0.1", source=None, timeout=10,
+                 secure=plain):
+        self.port, self.host, self.source, self.secure = port, host, source, secure
         self.control = connect(port, host, source, timeout)
         try:
+            self.control = secure(self.control)
             self.control.sendall(control_hello(service))
             answer = recv_exact(self.control, HELLO_SIZE)
             tag, version = struct.unpack("<IB", answer[:5])
@@ -162,7 +169,7 @@ class Session:
         return count
 
     def open_channel(self, early=b""):
-        sock = connect(self.port, self.host, self.source)
+        sock = self.secure(connect(self.port, self.host, self.source))
         sock.sendall(data_hello(self.key) + early)
         return sock
 
@@ -237,14 +244,15 @@ class _RequestServer:
 class FakeServer:
     """A listening socket that plays the server as far as a test wants it."""
 
-    def __init__(self, port, host="127.0.0.1", backlog=512):
+    def __init__(self, port, host="127.0.0.1", backlog=512, secure=plain):
+        self.secure = secure
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind((host, port))
         self.sock.listen(backlog)
         self.accepted = []
 
-    def accept(self, timeout=10):
+    def accept_plain(self, timeout=10):
         self.sock.settimeout(timeout)
         sock, _ = self.sock.accept()
         sock.settimeout(timeout)
@@ -252,14 +260,18 @@ class FakeServer:
         self.accepted.append(sock)
         return sock
 
+    def accept(self, timeout=10):
+        return self.secure(self.accept_plain(timeout))
+
     def accept_login(self, token=None, timeout=10, ack=ACK_OK, send_ack=True):
         """Accepts until a control hello comes, then answers it. Returns (socket, session key).
 
         Late data channels of an earlier session are closed on the way."""
         deadline = time.monotonic() + timeout
         while True:
-            sock = self.accept(max(0.1, deadline - time.monotonic()))
+            sock = self.accept_plain(max(0.1, deadline - time.monotonic()))
             try:
+                sock = self.secure(sock)
                 first = recv_exact(sock, HELLO_SIZE)
             except (EOFError, OSError):
                 continue

@@ -59,7 +59,7 @@ def unharmed(t, bound=1.0):
     """The old client serves, and a new one logs in (for another service) without delay."""
     start = time.monotonic()
     ping(t.port())
-    with Session(t.control_port, "s", TOKEN):
+    with t.login("s"):
         pass
     took = time.monotonic() - start
     assert took < within(bound), f"a visitor and a login took {took:.2f} s"
@@ -259,7 +259,7 @@ def test_silent_crowd_does_not_delay_a_login(target):
     try:
         for _ in range(10):
             start = time.monotonic()
-            with Session(t.control_port, "s", TOKEN) as session:
+            with t.login("s") as session:
                 assert session.command(within(1)) == CMD_CREATE_DATA_CHANNEL
             took = time.monotonic() - start
             assert took < within(1), f"login took {took:.2f} s"
@@ -307,7 +307,7 @@ def test_cap_per_address(target):
         assert still_open([other])
         other.close()
         # Nor is the same address, once it does what it should: the oldest silent one makes room.
-        with Session(t.control_port, "s", TOKEN, source="127.0.2.1"):
+        with t.login("s", source="127.0.2.1"):
             pass
         unharmed(t)
     finally:
@@ -323,7 +323,7 @@ def test_cap_in_all(target):
         kept = settle(socks, 256, "in all")
         assert kept >= 192, f"only {kept} of 256 were let wait"
         unharmed(t)
-        with Session(t.control_port, "s", TOKEN, source="127.0.4.1"):
+        with t.login("s", source="127.0.4.1"):
             pass
         assert t.server.metric("strangers_evicted") >= 600 - 256
     finally:
@@ -535,7 +535,7 @@ def victim(tunnel, service):
 
     def make(**options):
         t = tunnel({"s": service(Echo).port}, start=False, client_options=options)
-        fake = FakeServer(t.control_port)
+        fake = FakeServer(t.control_port, secure=t.played("server"))
         fakes.append(fake)
         t.start_client()
         return t, fake
@@ -659,7 +659,7 @@ def accept_all(fake, stop):
         while not stop.is_set():
             try:
                 fake.accept(0.2)
-            except (socket.timeout, OSError):
+            except (OSError, EOFError):
                 pass
 
     thread = threading.Thread(target=loop, daemon=True)

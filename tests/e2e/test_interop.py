@@ -29,7 +29,7 @@ MIXED = [pair for pair in PAIRS if pair[0] != pair[1]]
 
 @pytest.fixture(params=PAIRS, ids="/".join)
 def pair(request):
-    """(server, client)"""
+    """What tunnel() is told of both ends."""
     if RATHOLE in request.param and not have(RATHOLE):
         pytest.skip("rathole 0.5.0 not found: scripts/setup --peers installs it")
     return dict(zip(("server", "client"), request.param))
@@ -146,7 +146,7 @@ def test_server_killed_and_restarted(tunnel, service, pair):
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_server_swapped_under_a_running_client(tunnel, service, pair):
     """The upgrade path: the server becomes the other program on its ports; the client stays."""
-    t = tunnel({"echo": service(Echo).port}, server=pair["client"], client=pair["client"])
+    t = tunnel({"echo": service(Echo).port}, **{**pair, "server": pair["client"]})
     ping(t.port())
     t.server.stop()
     t.impl["server"] = pair["server"]
@@ -159,7 +159,7 @@ def test_server_swapped_under_a_running_client(tunnel, service, pair):
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_client_swapped_for_the_other(tunnel, service, pair):
     """The other program's client logs in for the same service and takes over."""
-    t = tunnel({"who": service(Named, "old").port}, server=pair["server"], client=pair["server"])
+    t = tunnel({"who": service(Named, "old").port}, **{**pair, "client": pair["server"]})
     with connect(t.port("who")) as visitor:
         assert how_closed(visitor, within(5)) == ("fin", b"old")
     t.client.stop()

@@ -1,0 +1,136 @@
+"""Garbage handshakes from one address while bulk runs: what that costs the bulk, and a login.
+
+Run as a program ("flood.py HOST PORT RATE") it is the flood: connections from SOURCE, each with a
+message as long as the first one of Noise NK, whose tag nobody can find right before X25519 is done.
+It ends with a line that says how many a second there were.
+"""
+
+import os
+import random
+import signal
+import socket
+import statistics
+import struct
+import sys
+import threading
+import time
+
+import loads
+import procs
+from procs import BenchError
+
+SOURCE = "127.0.0.2"
+RATE = 2000
+LOGINS = 5
+LOGIN_LIMIT_S = 15.0
+LOGIN_POLL_S = 0.005
+HELD = 64
+CONNECT_LIMIT_S = 0.2
+
+
+def beside_bulk(run):
+    """8 streams by themselves, then with the flood; meanwhile, one login after the other."""
+    quiet = loads.bulk(8)(run)["gbps"]
+    host, port = run.tunnel.plan.control
+    argv = [sys.executable, os.path.abspath(__file__), host, str(port), str(RATE)]
+    flood = run.supervisor.spawn("flood", argv, run.place.client_space)
+    begun, cpu = time.monotonic(), [procs.cpu_seconds(end) for end in run.tunnel.ends()]
+    flooded, failures = [], []
+
+    def bulk():
+        try:
+            flooded.append(loads.bulk(8)(run))
+        except BenchError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=bulk)
+    thread.start()
+    try:
+        times = [_login(run, flood, service) for service in run.tunnel.plan.logins]
+    finally:
+        thread.join()
+    lasted = time.monotonic() - begun
+    spent = [b - a for a, b in zip(cpu, [procs.cpu_seconds(end) for end in run.tunnel.ends()])]
+    flood_cpu = procs.cpu_seconds(flood)
+    offered = _end(run, flood)
+    if failures:
+        raise failures[0]
+    if offered < 0.9 * RATE:
+        run.notes.append(f"only {offered:.0f} of {RATE} handshakes a second")
+    return {
+        "kept": flooded[0]["gbps"] / quiet,
+        "gbps_quiet": quiet,
+        "gbps_flooded": flooded[0]["gbps"],
+        "login_max_s": max(times),
+        "login_median_s": statistics.median(times),
+        "flood_per_s": offered,
+        "flood_cores": flood_cpu / lasted,
+        "server_cores": spent[0] / lasted,
+    }
+
+
+def _login(run, flood, service):
+    """From the start of a client until its visitors are let in."""
+    time.sleep(run.seconds / (LOGINS + 1))
+    procs.require_alive(flood)
+    start = time.monotonic()
+    client = run.tunnel.log_in(service)
+    try:
+        while time.monotonic() - start < LOGIN_LIMIT_S:
+            procs.require_alive(client)
+            with socket.socket() as visitor:
+                if visitor.connect_ex(run.tunnel.plan.logins[service]) == 0:
+                    return time.monotonic() - start
+            time.sleep(LOGIN_POLL_S)
+    finally:
+        run.supervisor.stop(client)
+    run.notes.append(f"no login within {LOGIN_LIMIT_S:.0f} s")
+    return LOGIN_LIMIT_S
+
+
+def _end(run, flood):
+    flood.terminate()
+    flood.wait(10)
+    try:
+        return float(procs.log_tail(flood).split()[-1])
+    except (IndexError, ValueError) as error:
+        raise BenchError(f"the flood has not counted: {procs.log_tail(flood)}") from error
+
+
+# The flood itself
+
+
+def pour(address, rate):
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    held, count, begun = [], 0, time.monotonic()
+    while not stopped:
+        behind = (time.monotonic() - begun) * rate - count
+        if behind < 1:
+            time.sleep((1 - behind) / rate)
+            continue
+        count += 1
+        held.append(_stranger(address))
+        # Closed at once, it might be gone before its message is looked at.
+        if len(held) > HELD:
+            held.pop(0).close()
+    print(count / (time.monotonic() - begun))
+
+
+def _stranger(address):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.settimeout(CONNECT_LIMIT_S)
+    try:
+        sock.bind((SOURCE, 0))
+        sock.connect(address)
+        sock.sendall(b"\x30\x00" + random.randbytes(48))
+    except OSError:
+        pass  # turned away: that is the server's right
+    return sock
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: flood.py HOST PORT RATE")
+    pour((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))

@@ -1,0 +1,313 @@
+"""Noise as its owner meets it: keys and patterns that fit or do not, what the logs say of it, what
+an idle connection costs.
+
+Covers src/net/stream_noise.c. The relay is in test_noise_relay.py, rathole in
+test_noise_interop.py, wrong frames and handshakes in test_noise_{server,client}_faults.py and
+test_noise_hostile.py.
+"""
+
+import re
+import select
+import socket
+import time
+
+import pytest
+
+from harness import (
+    OURS, RATHOLE, SANITIZED, TOKEN, have, is_listening, scaled, wait_until, within,
+)
+from noise_peer import KeyPair, Noise
+from protocol import Session, connect, recv_exact, u32
+from services import Echo, Service, ping
+from test_interop import answers
+
+ours = pytest.mark.ours
+
+PAIRS = {"/".join(pair): pair for pair in ((OURS, OURS), (OURS, RATHOLE), (RATHOLE, OURS))}
+
+
+@pytest.fixture(params=PAIRS)
+def pair(request):
+    """{role: implementation}"""
+    chosen = PAIRS[request.param]
+    if RATHOLE in chosen and not have(RATHOLE):
+        pytest.skip("rathole 0.5.0 not found: scripts/setup --peers installs it")
+    return dict(zip(("server", "client"), chosen))
+
+
+# --- ends that do not fit -----------------------------------------------------------------------
+
+
+def with_key(noise, role, key):
+    """The same with another key in a role's file."""
+    value = KeyPair()
+    noise.keys[role] = {**noise.keys[role],
+                        key: value.private_text if "private" in key else value.public_text}
+    return noise
+
+
+def both(noise):
+    return {"server": noise, "client": noise}
+
+
+def patterns(server, client):
+    """The right keys in both files, and another pattern."""
+    ends = {"server": Noise(server), "client": Noise(client)}
+    ends["client"].pair = ends["server"].pair
+    for noise in ends.values():
+        pair = noise.pair
+        for role, other in (("server", "client"), ("client", "server")):
+            known = {"local_private_key": pair[role].private_text,
+                     "remote_public_key": pair[other].public_text}
+            noise.keys[role] = {key: known[key] for key in noise.keys[role]}
+    return ends
+
+
+# What does not fit: the transports of both ends.
+MISFITS = {
+    "NK, another server's key": lambda: both(with_key(Noise("NK"), "client", "remote_public_key")),
+    "KK, another server's key": lambda: both(with_key(Noise("KK"), "client", "remote_public_key")),
+    "KK, another client's key": lambda: both(with_key(Noise("KK"), "server", "remote_public_key")),
+    "KK, another private key": lambda: both(with_key(Noise("KK"), "client", "local_private_key")),
+    "NK to KK": lambda: patterns("KK", "NK"),
+    "KK to NK": lambda: patterns("NK", "KK"),
+    "XX to NK": lambda: patterns("NK", "XX"),
+    "NK to XX": lambda: patterns("XX", "NK"),
+    "plain to NK": lambda: {"server": Noise("NK"), "client": None},
+    "plain to XX": lambda: {"server": Noise("XX"), "client": None},
+    "NK to plain": lambda: {"server": None, "client": Noise("NK")},
+    "XX to plain": lambda: {"server": None, "client": Noise("XX")},
+}
+ABOUT_NOISE = re.compile(r"noise|handshake|encrypt|pattern|public key", re.I)
+
+
+def secret_in(log, transports):
+    return any(secret in log for noise in transports.values() if noise
+               for secret in noise.secrets()) or TOKEN in log
+
+
+def check_misfit(t, pair, name):
+    transports = t.transport
+    assert not is_listening(t.port()), f"{name}: a login got through"
+    for role in ("server", "client"):
+        process = getattr(t, role)
+        what = f"{name}: {process.name}"
+        assert process.alive(), f"{what} has ended: {process.log()}"
+        assert process.cpu_seconds() < within(0.3), f"{what} spins"
+        if pair[role] != OURS:
+            continue
+        log = process.log()
+        assert not secret_in(log, transports), what
+        assert len(log.splitlines()) < 30, f"{what}: a flood of log lines"
+        if transports[role] and name != "XX to plain":  # which waits until somebody gives up
+            assert ABOUT_NOISE.search(log), f"{what}: no word of what is wrong:\n{log}"
+            assert re.search(r"warn|error", log, re.I), f"{what}: no complaint:\n{log}"
+
+
+def test_ends_that_do_not_fit(tunnel, service, pair):
+    """No service, no spin, no flood of lines; what the log says is clear and holds no secret."""
+    local = service(Echo)
+    tunnels = {}
+    for name, transports in MISFITS.items():
+        t = tunnels[name] = tunnel({"echo": local.port}, transport=transports(), start=False,
+                                   threads=1, **pair)
+        t.start_server()
+        t.start_client()
+    time.sleep(2)
+    for name, t in tunnels.items():
+        check_misfit(t, pair, name)
+
+
+@ours
+def test_right_key_after_a_wrong_one(tunnel, service):
+    """The wrong one is the client's matter alone: others, and itself later, are served."""
+    noise = Noise("NK")
+    t = tunnel({"echo": service(Echo).port, "s": None}, transport=noise, start=False)
+    t.start_server()
+    right = dict(noise.keys["client"])
+    with_key(noise, "client", "remote_public_key")
+    t.start_client()
+    time.sleep(0.7)
+    with t.login("s"):
+        pass
+    t.client.stop()
+    noise.keys["client"] = right
+    t.start_client()
+    wait_until(lambda: answers(t.port()), within(5), "the service")
+
+
+# --- XX -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pinned", ["server", "client", "both", "none"])
+def test_xx_pinned(tunnel, service, pair, pinned):
+    """remote_public_key is given by our sides that `pinned` names, and is the right one."""
+    noise = Noise("XX")
+    for role in ("server", "client"):
+        if pinned not in (role, "both"):
+            del noise.keys[role]["remote_public_key"]
+    t = tunnel({"echo": service(Echo).port}, transport=noise, **pair)
+    for _ in range(5):
+        ping(t.port())
+
+
+def not_the_pinned_key(role):
+    """Transports of which `role` alone checks the other's key, and cannot find it right."""
+    other = {"server": "client", "client": "server"}[role]
+    for case in ("another is pinned", "another is used", "a random one is used"):
+        noise = Noise("XX")
+        del noise.keys[other]["remote_public_key"]
+        if case == "another is pinned":
+            with_key(noise, role, "remote_public_key")
+        elif case == "another is used":
+            with_key(noise, other, "local_private_key")
+        else:
+            del noise.keys[other]["local_private_key"]
+        yield case, noise
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_xx_refuses_another_key_than_the_pinned_one(tunnel, service, pair, role):
+    """rathole lets it pass on its own side; ours refuses, whoever the other is."""
+    local = service(Echo)
+    tunnels = {}
+    for case, noise in not_the_pinned_key(role):
+        t = tunnels[case] = tunnel({"echo": local.port}, transport=noise, start=False, **pair)
+        t.start_server()
+        t.start_client()
+    if pair[role] == RATHOLE:
+        for case, t in tunnels.items():
+            wait_until(lambda: answers(t.port()), within(5), f"{case}: rathole to look away")
+        return
+    time.sleep(1.5)
+    for case, t in tunnels.items():
+        assert not is_listening(t.port()), f"{case}: a login got through"
+        log = getattr(t, role).log()
+        assert re.search(r"public.key|pinned|noise|handshake", log, re.I), f"{case}:\n{log}"
+        assert not secret_in(log, t.transport)
+
+
+@ours
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_xx_without_a_pinned_key_is_warned_of(tunnel, service, role):
+    t = tunnel({"echo": service(Echo).port}, transport=Noise("XX", pinned=False))
+    ping(t.port())
+    assert re.search(r"remote_public_key", getattr(t, role).log())
+
+
+@ours
+def test_xx_pinned_data_channel(tunnel):
+    """Data channels are checked as control channels are: a ticket alone is not enough."""
+    noise = Noise("XX")
+    t = tunnel({"s": None}, transport=noise, start=False)
+    t.start_server()
+    with t.login("s") as session:
+        t.wait_ready(names=["s"])
+        right = session.secure
+        session.secure = lambda sock: noise.client(sock, static=KeyPair())
+        with pytest.raises((EOFError, ConnectionError)):
+            channel = session.open_channel()
+            # XX: the client cannot know before it reads.
+            recv_exact(channel, 4)
+        session.secure = right
+        channel = session.open_channel()
+        with connect(t.port("s")):
+            assert recv_exact(channel, 4) == u32(0)
+
+
+# --- what the logs say --------------------------------------------------------------------------
+
+
+@ours
+@pytest.mark.parametrize("pattern", ["NK", "XX", "KK"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_in_any_log(tunnel, service, pattern, log_format):
+    """At the finest level, of logins that succeed and fail."""
+    noise = Noise(pattern)
+    level = {"log_level": "trace", "log_format": log_format}
+    t = tunnel({"echo": service(Echo).port, "s": None}, transport=noise, server_options=level,
+               client_options=level)
+    ping(t.port())
+    with t.login("s") as session:
+        key = session.key.hex()
+    with pytest.raises(Exception):
+        Session(t.control_port, "s", TOKEN, secure=Noise(pattern).client)
+    connect(t.control_port).close()
+    time.sleep(0.2)
+    for process in (t.server, t.client):
+        log = process.log()
+        assert len(log) > 100, "nothing was logged at level trace"
+        assert not secret_in(log, both(noise))
+        assert key not in log.lower()
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+class Crowd(Service):
+    """Echo for thousands of connections in one thread."""
+
+    def _accept(self):
+        poll, socks = select.epoll(), {}
+        poll.register(self.listener, select.EPOLLIN)
+        while not self.stopping:
+            for fd, _ in poll.poll(0.2):
+                if fd != self.listener.fileno():
+                    data = socks[fd].recv(4096)
+                    if data:
+                        socks[fd].sendall(data)
+                    else:
+                        poll.unregister(fd)
+                        socks.pop(fd).close()
+                    continue
+                sock, _ = self.listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                socks[sock.fileno()] = sock
+                poll.register(sock, select.EPOLLIN)
+        for sock in socks.values():
+            sock.close()
+
+
+@ours
+@pytest.mark.skipif(SANITIZED, reason="memory of a sanitizer build says nothing")
+def test_memory_of_idle_connections(tunnel, service, threads):
+    """At most 2 KiB of a relay on either side, once the first thousand has warmed all up."""
+    t = tunnel({"echo": service(Crowd).port}, transport=Noise("NK"), threads=threads)
+    visitors = []
+
+    def more(count):
+        for at in range(0, count, 32):
+            batch = [connect(t.port()) for _ in range(min(32, count - at))]
+            for visitor in batch:
+                visitor.sendall(b"x" * 1000)
+            for visitor in batch:
+                visitor.settimeout(within(10))
+                assert recv_exact(visitor, 1000) == b"x" * 1000
+            visitors.extend(batch)
+        time.sleep(0.5)
+        return {"server": t.server.rss_kib(), "client": t.client.rss_kib()}
+
+    try:
+        warm, count = more(scaled(1000, 400)), scaled(1500, 500)
+        full = more(count)
+        for role in full:
+            grown = full[role] - warm[role]
+            # VmRSS lags by up to 64 pages a core; the rest is the bound.
+            assert grown <= 2 * count + 512, (
+                f"{role}: {grown / count:.2f} KiB for each of {count} idle connections")
+        for n in (0, len(visitors) // 2, -1):
+            visitors[n].sendall(b"still there")
+            assert recv_exact(visitors[n], 11) == b"still there"
+    finally:
+        for visitor in visitors:
+            visitor.close()
+
+
+@ours
+def test_idle_process_is_small(tunnel, service):
+    """libcrypto, where it is loaded, costs 3 to 5 MiB; without Noise it is not loaded."""
+    if SANITIZED:
+        pytest.skip("memory of a sanitizer build says nothing")
+    t = tunnel({"echo": service(Echo).port}, transport=Noise("NK"), threads=2)
+    for process in (t.server, t.client):
+        assert process.rss_kib() < 8 * 1024, f"{process.name}: {process.rss_kib()} KiB"

@@ -1,0 +1,542 @@
+"""Handshakes that are cut, slow, forged or too many, towards our server and our client.
+
+One deadline covers all from accept to authenticated; a handshake costs X25519, so strangers must
+not be able to buy the server's time with them. Covers src/net/stream_noise.c and src/tunnel/gate.c.
+"""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import SANITIZED, TOKEN, scaled, wait_until, within
+from noise_faults import gone
+from noise_peer import (
+    LOW_ORDER, PATTERNS, KeyPair, LowOrderKey, Noise, flipped, frame, one_by_one,
+)
+from protocol import (
+    CMD_CREATE_DATA_CHANNEL, FakeServer, auth, connect, control_hello, how_closed, recv_exact,
+    reset, server_hello, u32,
+)
+from services import Echo, Source, ping
+from test_hostile import close_all, drip, still_open, stranger, unharmed
+
+ours = pytest.mark.ours  # the others hold for rathole too, and pass with E2E_PAIR=rathole/rathole
+DEADLINE = 2  # handshake_timeout where a test waits for it
+
+
+@pytest.fixture(params=PATTERNS)
+def noise(request):
+    return Noise(request.param)
+
+
+@pytest.fixture
+def target(tunnel, service):
+    """make(noise, options) -> a Tunnel that works, with the service `echo`."""
+
+    def make(noise, **options):
+        return tunnel({"echo": service(Echo).port, "s": None}, transport=noise,
+                      server_options=options)
+
+    return make
+
+
+def step(sock, handshake, count=None):
+    """Goes on with a handshake by hand until `count` messages have passed in all."""
+    while not handshake.done() and (count is None or handshake.turn < count):
+        if handshake.is_my_turn():
+            sock.sendall(frame(handshake.write()))
+        else:
+            size = int.from_bytes(recv_exact(sock, 2), "little")
+            handshake.read(recv_exact(sock, size))
+
+
+def last_message(t, noise, source=None):
+    """(socket, our last handshake message, not yet sent)."""
+    handshake = noise.handshake("client")
+    sock = connect(t.control_port, source=source)
+    step(sock, handshake, 2 if noise.pattern == "XX" else 0)
+    return sock, frame(handshake.write())
+
+
+# --- wrong handshakes towards our server --------------------------------------------------------
+
+
+@ours
+@pytest.mark.parametrize("end", ["fin", "rst"])
+def test_truncated_then_ended(target, noise, end):
+    """At each length, of XX's third message as well: gone as soon as the server can know."""
+    t = target(noise)
+    before = t.server.settled_fds()
+    messages = [noise.first_message()]
+    if noise.pattern == "XX":
+        messages.append(b"")  # the third, which is another each time
+    for message in messages:
+        for size in range(len(message or bytes(66))):
+            if message:
+                sock, data = connect(t.control_port), message
+            else:
+                sock, data = last_message(t, noise)
+            if size:
+                sock.sendall(data[:size])
+            if end == "rst":
+                reset(sock)
+                continue
+            sock.shutdown(socket.SHUT_WR)
+            gone(sock, f"cut at {size} of {len(data)}")
+    t.server.wait_fds(before, within(2))
+    unharmed(t)
+
+
+def wrong_first_messages(noise):
+    """What can be seen to be wrong without waiting for more."""
+    other = {pattern: Noise(pattern) for pattern in PATTERNS}
+    # Any 32 bytes are a right first message of XX.
+    for size in (0, 1, 15, 16, 31) + ((33, 47) if noise.pattern != "XX" else ()):
+        yield f"{size} bytes", frame(os.urandom(size))
+    if noise.pattern == "XX":
+        return
+    yield "garbage", noise.garbage()
+    right = noise.first_message()
+    for offset in (2, 20, 33, 34, 49):
+        # The top bit of the point is ignored in X25519, and mixed into the hash all the same.
+        yield f"byte {offset} flipped", flipped(right, offset, 7)
+    yield "prologue", noise.first_message(prologue=b"rathole")
+    yield "other keys", other[noise.pattern].first_message()
+    yield "key alone", frame(KeyPair().public)
+    for pattern in PATTERNS:
+        if pattern != noise.pattern:
+            other[pattern].pair = noise.pair
+            yield f"pattern {pattern}", other[pattern].first_message()
+
+
+def test_wrong_first_message(target, noise):
+    """Not a byte comes back, at once."""
+    t = target(noise)
+    for what, data in wrong_first_messages(noise):
+        sock = stranger(t, data)
+        gone(sock, what)
+    unharmed(t)
+
+
+def test_wrong_third_message(target):
+    """XX: each part of it, and what is too short or too long."""
+    noise = Noise("XX")
+    t = target(noise)
+    cases = {f"byte {n} flipped": lambda data, n=n: flipped(data, n, 7)
+             for n in (2, 33, 34, 49, 50, 65)}
+    cases.update({"empty": lambda _: frame(b""), "15 bytes": lambda _: frame(bytes(15)),
+                  "garbage": lambda _: frame(os.urandom(64)),
+                  "cut": lambda data: frame(data[2:-1])})
+    for what, change in cases.items():
+        sock, data = last_message(t, noise)
+        sock.sendall(change(data))
+        gone(sock, what)
+    unharmed(t)
+
+
+def test_transport_message_in_place_of_a_handshake(target, noise):
+    """What another connection said after its handshake, and that handshake itself once more."""
+    t = target(noise)
+    recorded = []
+
+    def record(sock, data):
+        recorded.append(data)
+        sock.sendall(data)
+
+    with noise.client(connect(t.control_port), write=record) as sock:
+        hello = sock.seal(control_hello("s"))
+        sock.send_raw(hello)
+        recv_exact(sock, 37)
+    if noise.pattern != "XX":  # which takes any first message of 32 bytes and more
+        gone(stranger(t, hello), "a transport message")
+    # The keys are others this time, as the server's ephemeral is.
+    replay = stranger(t, recorded[0])
+    size = int.from_bytes(recv_exact(replay, 2), "little")
+    recv_exact(replay, size)
+    for data in recorded[1:]:
+        replay.sendall(data)
+    replay.sendall(hello)
+    gone(replay, "a replayed login")
+    unharmed(t)
+
+
+@ours
+@pytest.mark.time_limit(90)
+def test_one_deadline_for_all(target, noise):
+    """Handshake, hello and auth together, silent or slow at any place: closed at the deadline."""
+    t = target(noise, handshake_timeout=DEADLINE)
+    first, stop, cases = noise.first_message(), threading.Event(), []
+    address = iter(range(1, 250))
+
+    def begin(what, data, slow=b"", passed=0):
+        """A stranger that did `passed` steps (handshake, hello) and then sent `data`."""
+        number = next(address)
+        source = f"127.0.1.{1 + number // 30}"
+        start = time.monotonic()
+        if passed:
+            secure = noise.client(connect(t.control_port, source=source))
+            sock = secure.sock
+            if passed > 1:
+                secure.sendall(control_hello("s"))
+                recv_exact(secure, 37)
+            data = secure.seal(data)[:-1] if data else b""
+            slow = secure.seal(slow) if slow else b""
+            if data:
+                sock.sendall(data)
+        elif what.startswith("third"):
+            sock, third = last_message(t, noise, source)
+            sock.sendall(third[: len(data)])
+        else:
+            sock = stranger(t, data, source=source)
+        if slow:
+            threading.Thread(target=drip, args=(sock, slow, 0.1, stop), daemon=True).start()
+        cases.append((what, start, sock))
+
+    try:
+        for size in range(0, len(first), 1 if noise.pattern == "NK" else 5):
+            begin(f"cut at {size}", first[:size])
+        begin("10 bytes a second", b"", slow=first)
+        begin("announces 65535 bytes", b"\xff\xff" + bytes(10))
+        begin("only 65535 bytes", b"", slow=b"\xff\xff" + bytes(100))
+        begin("handshake", b"", passed=1)
+        begin("part of a hello", control_hello("s"), passed=1)
+        begin("slow hello", b"", slow=control_hello("s"), passed=1)
+        begin("hello", b"", passed=2)
+        begin("part of an auth", bytes(32), passed=2)
+        begin("slow auth", b"", slow=bytes(32), passed=2)
+        if noise.pattern == "XX":
+            begin("third missing", b"")
+            begin("third cut", bytes(40))
+        assert time.monotonic() - cases[0][1] < 1, "this machine is too slow for the bounds"
+        unharmed(t)
+        for what, start, sock in cases:
+            how, data = how_closed(sock, max(0.1, start + within(DEADLINE + 0.5)
+                                             - time.monotonic()))
+            took = time.monotonic() - start
+            assert how != "open", f"{what}: open after {took:.1f} s"
+            assert data == b"" or what.startswith("slow hello"), f"{what}: answered {data!r}"
+            # What can be seen to be too long for any login may go at once.
+            assert took > DEADLINE - 0.3 or "65535" in what, f"{what}: closed after {took:.1f} s"
+    finally:
+        stop.set()
+        close_all([sock for _, _, sock in cases])
+    unharmed(t)
+
+
+def points(noise, role):
+    """Keys that make a shared secret zero, wherever the other role multiplies them."""
+    for name, point in LOW_ORDER.items():
+        yield f"ephemeral {name}", {"ephemeral": LowOrderKey(point)}
+        if noise.pattern == "XX":
+            yield f"static {name}", {"static": LowOrderKey(point)}
+
+
+@ours
+def test_low_order_points_towards_the_server(target, noise):
+    """Messages that are right but for the zero secret (test_noise_peer.py shows that they are)."""
+    t = target(noise)
+    for what, changes in points(noise, "client"):
+        sock = connect(t.control_port)
+        with pytest.raises((EOFError, ConnectionError)):
+            secure = noise.client(sock, tail=control_hello("s"), **changes)
+            if noise.pattern != "XX":
+                raise AssertionError(f"{what}: the server went on")
+            recv_exact(secure, 37)
+            raise AssertionError(f"{what}: the server went on")
+        sock.close()
+    unharmed(t)
+
+
+# --- right ones, cut otherwise ------------------------------------------------------------------
+
+
+def test_handshake_in_other_segments(target, noise):
+    """One byte a segment; XX's third message and the hello in one."""
+    t = target(noise)
+    with noise.client(connect(t.control_port), write=one_by_one) as sock:
+        one_by_one(sock.sock, sock.seal(control_hello("s")))
+        nonce = recv_exact(sock, 37)[5:]
+        one_by_one(sock.sock, sock.seal(auth(TOKEN, nonce)))
+        assert recv_exact(sock, 4) == u32(0)
+    with noise.client(connect(t.control_port), tail=control_hello("s")) as sock:
+        nonce = recv_exact(sock, 37)[5:]
+        sock.sendall(auth(TOKEN, nonce))
+        assert recv_exact(sock, 4) == u32(0)
+    unharmed(t)
+
+
+def test_ephemeral_keys_are_new_each_time(target, noise):
+    t = target(noise)
+    seen = set()
+    for _ in range(scaled(200, 30)):
+        with noise.client(connect(t.control_port)) as sock:
+            seen.add(sock.handshake.re)
+    assert len(seen) == scaled(200, 30)
+
+
+# --- crowds -------------------------------------------------------------------------------------
+
+
+class Flood:
+    """Garbage handshakes from one address, some thousand a second if the machine can."""
+
+    def __init__(self, t, noise, source="127.0.0.2"):
+        self.t, self.noise, self.source = t, noise, source
+        self.count = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        held = []
+        while not self._stop.wait(0.0005):
+            sock = socket.socket()
+            try:
+                sock.settimeout(1)
+                sock.bind((self.source, 0))
+                sock.connect(("127.0.0.1", self.t.control_port))
+                sock.sendall(self.noise.garbage())
+                self.count += 1
+            except OSError:
+                pass
+            held.append(sock)
+            if len(held) > 40:  # who closes at once leaves nothing to compute for
+                reset(held.pop(0))
+        close_all(held)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join(within(10))
+
+
+@ours
+@pytest.mark.parametrize("pattern", ["NK", "KK"])
+def test_flood_of_garbage_handshakes(tunnel, service, pattern):
+    """From one address: a login from another takes less than a second, and a stream flows on."""
+    noise = Noise(pattern)
+    rate = 1 << 20
+    t = tunnel({"echo": service(Echo).port, "source": service(Source, rate).port, "s": None},
+               transport=noise)
+    got = 0
+    with connect(t.port("source")) as visitor:
+        visitor.settimeout(within(5))
+
+        def read_for(seconds):
+            nonlocal got
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                part = visitor.recv(1 << 20)
+                assert part, "the stream ended"
+                got += len(part)
+
+        read_for(0.3)
+        with Flood(t, noise) as flood:
+            read_for(0.5)  # the first of the flood have arrived
+            cpu, start, got = t.server.cpu_seconds(), time.monotonic(), 0
+            for _ in range(5):
+                unharmed(t)
+                read_for(0.4)
+            took = time.monotonic() - start
+            used = (t.server.cpu_seconds() - cpu) / took
+            assert got / took > 0.8 * rate or SANITIZED, f"{got / took / rate:.0%} of the rate"
+            assert used < 1 or SANITIZED, f"the flood costs {used:.0%} of a core"
+        assert flood.count > 100
+    unharmed(t)
+    assert t.server.log_size() < 100_000, "a stranger can flood the log"
+
+
+@ours
+def test_garbage_leaves_nothing_behind(target, noise):
+    t = target(noise)
+
+    def crowd():
+        for n in range(scaled(400, 60)):
+            sock = stranger(t, noise.first_message() if n % 2 else noise.garbage(),
+                            source=f"127.0.2.{1 + n % 20}")
+            (reset if n % 3 else socket.socket.close)(sock)
+
+    crowd()
+    unharmed(t)
+    fds, rss = t.server.settled_fds(), t.server.rss_kib()
+    crowd()
+    unharmed(t)
+    t.server.wait_fds(fds + 4, within(7))
+    assert SANITIZED or t.server.rss_kib() <= rss + max(256, rss // 20)
+
+
+@ours
+def test_half_done_handshakes_are_capped(target, noise):
+    """Those that wait for a message count as silent ones do: 64 of an address."""
+    t = target(noise, handshake_timeout=60)
+    socks = []
+    try:
+        for n in range(150):
+            sock = stranger(t, source="127.0.3.1")
+            try:
+                sock.sendall(noise.first_message()[: 20 if noise.pattern != "XX" else None])
+            except OSError:
+                pass
+            sock.setblocking(False)
+            socks.append(sock)
+
+        def count_open():
+            """XX has answered: that is to be read before an end can be seen."""
+            for sock in socks:
+                try:
+                    sock.recv(4096)
+                except OSError:
+                    pass
+            return len(still_open(socks))
+
+        wait_until(lambda: count_open() <= 64, within(3), lambda: f"{count_open()} are open")
+        unharmed(t)
+        with t.login("s", source="127.0.3.1"):
+            pass
+    finally:
+        close_all(socks)
+
+
+# --- towards our client -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tunnel, service):
+    """make(noise) -> (Tunnel with a client alone, the plain FakeServer)"""
+    fakes = []
+
+    def make(noise):
+        t = tunnel({"s": service(Echo).port}, transport=noise, start=False)
+        fakes.append(FakeServer(t.control_port))
+        t.start_client()
+        return t, fakes[-1]
+
+    yield make
+    for fake in fakes:
+        fake.close()
+
+
+def serves(noise, fake):
+    """The client logs in, and its service answers."""
+    fake.secure = noise.server
+    control, key = fake.accept_login(TOKEN, timeout=within(6))
+    control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
+    channel = fake.accept_data(key)
+    channel.sendall(u32(0) + b"hello")
+    assert recv_exact(channel, 5) == b"hello"
+
+
+def answer_with(fake, noise, change):
+    """Reads the client's first message and answers change(right answer)."""
+    sock = fake.accept(within(6))
+    handshake = noise.handshake("server")
+    step(sock, handshake, 1)
+    data = change(frame(handshake.write()))
+    if data:
+        sock.sendall(data)
+    return sock
+
+
+ANSWERS = {
+    "ephemeral flipped": lambda data: flipped(data, 2, 0),
+    "tag flipped": lambda data: flipped(data, -1, 7),
+    "garbage": lambda data: frame(os.urandom(len(data) - 2)),
+    "length 0": lambda _: frame(b""),
+    "length 15": lambda _: frame(bytes(15)),
+    "cut": lambda data: frame(data[2:-1]),
+    "http": lambda _: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + bytes(70000),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_wrong_answer_to_a_handshake(victim, what):
+    for noise in (Noise("NK"), Noise("XX")) if what.endswith("flipped") else (Noise("NK"),):
+        t, fake = victim(noise)
+        sock = answer_with(fake, noise, ANSWERS[what])
+        gone(sock, what)
+        serves(noise, fake)
+
+
+@ours
+def test_answer_cut_then_ended(victim, noise):
+    t, fake = victim(noise)
+    for end in ("fin", "rst"):
+        sock = answer_with(fake, noise, lambda data: data[:-1])
+        if end == "rst":
+            reset(sock)
+        else:
+            sock.shutdown(socket.SHUT_WR)
+            gone(sock, "FIN in the answer")
+    serves(noise, fake)
+
+
+@ours
+def test_low_order_points_towards_the_client(victim, noise):
+    """An answer that is right but for the zero secret."""
+    t, fake = victim(noise)
+    t.client.kill9()
+    # One attempt each, and no waiting for the next: the back-off is not what is tested.
+    for what, changes in list(points(noise, "server"))[:: 1 if scaled(10) == 10 else 3]:
+        t.start_client()
+        sock = fake.accept(within(6))
+        with pytest.raises((EOFError, ConnectionError)):
+            secure = noise.server(sock, **changes)
+            recv_exact(secure, 37)
+            raise AssertionError(f"{what}: the client went on")
+        t.client.kill9()
+    t.start_client()
+    serves(noise, fake)
+
+
+@ours
+@pytest.mark.slow
+def test_server_that_is_silent_or_slow_in_the_handshake(victim):
+    """The client bears an old server that is busy, and gives up at its deadline: 15 s. Behind one
+    silent stranger an old server answers after 5 s: that is a login."""
+    noise = Noise("NK")
+    late = victim(noise)[1].accept(within(6))
+    answers = {"silent": lambda data: b"", "cut": lambda data: data[:30], "slow": lambda data: b""}
+    plays, stop = [], threading.Event()
+    for what, change in answers.items():
+        t, fake = victim(noise)
+        start = time.monotonic()
+        sock = answer_with(fake, noise, change)
+        if what == "slow":
+            threading.Thread(target=drip, args=(sock, b"\x30\0" + bytes(48), 1, stop),
+                             daemon=True).start()
+        plays.append((what, t, fake, sock, start))
+    time.sleep(6)
+    assert recv_exact(noise.server(late), 37) == control_hello("s")
+    for what, t, fake, sock, start in plays:
+        how, _ = how_closed(sock, within(18) - (time.monotonic() - start))
+        took = time.monotonic() - start
+        assert how != "open" and took > 14, f"{what}: {how} after {took:.1f} s"
+        assert t.client.cpu_seconds() < within(0.4)
+        serves(noise, fake)
+    stop.set()
+
+
+def test_answer_in_other_segments(victim, noise):
+    """One byte a segment; the last handshake message and the server's hello in one."""
+    t, fake = victim(noise)
+    nonce = os.urandom(32)
+    for options in ({"write": one_by_one}, {"tail": server_hello(nonce)}):
+        sock = noise.server(fake.accept(within(6)), **options)
+        assert recv_exact(sock, 37) == control_hello("s")
+        if "tail" not in options:
+            one_by_one(sock.sock, sock.seal(server_hello(nonce)))
+        assert recv_exact(sock, 32) == auth(TOKEN, nonce)
+        one_by_one(sock.sock, sock.seal(u32(0)))
+        sock.close()
+
+
+def test_ping_inside(target, noise):
+    """The baseline of this file."""
+    t = target(noise)
+    ping(t.port())
+    unharmed(t)
