@@ -29,6 +29,8 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms);
 /* Makes room for a receive window of that size, at once instead of when the kernel finds out; its
  * own tuning goes on from there. */
 void socket_widen_window(int fd, int bytes);
+/* The kernel takes at most about this much more than it can send (TCP_NOTSENT_LOWAT). */
+void socket_set_unsent_limit(int fd, size_t bytes);
 /* The next close sends a reset instead of an end of stream. */
 void socket_set_abort(int fd);
 

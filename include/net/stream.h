@@ -90,3 +90,6 @@ MUST_CHECK int stream_secure(struct stream *stream, struct noise_engine *engine,
 /* Goes on with a connection that another stream has released: takes its Noise state over. A NULL
  * link changes nothing. */
 void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link);
+/* Only with nothing in flight: the connection goes on in *to, with other callbacks; *from is over,
+ * without `closed`. */
+void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops);

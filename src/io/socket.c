@@ -69,6 +69,11 @@ void socket_widen_window(int fd, int bytes)
     set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 }
 
+void socket_set_unsent_limit(int fd, size_t bytes)
+{
+    set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
+}
+
 void socket_set_abort(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};

@@ -209,3 +209,12 @@ struct transport stream_release(struct stream *stream)
     stream_noise_finish(stream);
     return transport;
 }
+
+void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops)
+{
+    struct loop *loop = from->loop;
+    struct noise_engine *engine = from->noise.engine;
+    struct transport transport = stream_release(from);
+    stream_init(to, loop, transport.fd, ops);
+    stream_adopt(to, engine, transport.noise);
+}

@@ -1,5 +1,8 @@
 #include "tunnel/tunnel_worker.h"
 
+#include <sys/resource.h>
+
+#include "base/limits.h"
 #include "net/stream.h"
 
 enum { WORTH_MOVING_PERMILLE = 250 };
@@ -65,4 +68,12 @@ void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *confi
     noise_keys_init(keys, config->pattern,
                     config->has_local_private_key ? config->local_private_key : NULL,
                     config->has_remote_public_key ? config->remote_public_key : NULL);
+}
+
+int tunnel_fds_for_visitors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX)
+        return INT32_MAX;
+    return (int)limit.rlim_cur - LIMIT_FDS_RESERVED;
 }
