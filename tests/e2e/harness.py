@@ -39,6 +39,9 @@ BINARIES = {
     RATHOLE: pathlib.Path(os.environ.get("RATHOLE_BIN") or _cache / "peers" / "bin" / "rathole"),
 }
 
+# What tests that do not choose a transport run over: {name: for Tunnel(transport=...)}.
+TRANSPORTS = {"tcp": None}
+
 SANITIZER_REPORT = re.compile(
     r"(ERROR|WARNING): \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed"
 )
@@ -125,6 +128,19 @@ def is_listening(port, host="127.0.0.1"):
             fields = line.split()
             if fields[3] == "0A" and (fields[1] + " ").endswith(wanted):
                 return True
+    return False
+
+
+def is_bound(port):
+    """A UDP socket is bound to the port."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        try:
+            lines = pathlib.Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        if any(line.split()[1].endswith(wanted) for line in lines):
+            return True
     return False
 
 
@@ -317,8 +333,10 @@ class Process:
 # --- configuration ----------------------------------------------------------------------------
 
 
-def render(implementation, section, options, services):
-    """A configuration in the implementation's own manner: ours bare INI, rathole TOML."""
+def render(implementation, section, options, services, transport=None):
+    """A configuration in the implementation's own manner: ours bare INI, rathole TOML.
+
+    transport: the keys of [SECTION.transport]; a dict in it is a section of its own below it."""
 
     def value(item):
         if isinstance(item, bool):
@@ -331,6 +349,12 @@ def render(implementation, section, options, services):
         return [f"{key} = {value(item)}" for key, item in table.items() if item is not None]
 
     lines = [f"[{section}]"] + rows(options)
+    if transport:
+        flat = {key: item for key, item in transport.items() if not isinstance(item, dict)}
+        lines += ["", f"[{section}.transport]"] + rows(flat)
+        for name, table in transport.items():
+            if isinstance(table, dict):
+                lines += ["", f"[{section}.transport.{name}]"] + rows(table)
     for name, table in services.items():
         lines += ["", f"[{section}.services.{name}]"] + rows(table)
     return "\n".join(lines) + "\n"
@@ -340,11 +364,14 @@ class Tunnel:
     """A server and a client, and the services between them.
 
     services: {name: local port}; None: the server has the service, the client does not. Visitor
-    ports are chosen here: tunnel.port(name)."""
+    ports are chosen here: tunnel.port(name). udp: the names of those that are UDP services, or True
+    for all. service_options and client_service_options: {name: {key: value}} for either end.
+    transport: {"server": {key: value}, "client": {...}}, see render()."""
 
     def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
                  server_options=None, client_options=None, service_options=None,
-                 remote_host="127.0.0.1", control_port=None):
+                 client_service_options=None, remote_host="127.0.0.1", control_port=None, udp=(),
+                 visitor_host="127.0.0.1", local_host="127.0.0.1", transport=None):
         self.workdir = pathlib.Path(workdir)
         self.impl = {"server": server or PAIR[0], "client": client or PAIR[1]}
         self.services = dict(services)
@@ -352,9 +379,16 @@ class Tunnel:
         self.server_options = dict(server_options or {})
         self.client_options = dict(client_options or {})
         self.service_options = dict(service_options or {})
+        self.client_service_options = dict(client_service_options or {})
         self.remote_host = remote_host
+        self.visitor_host, self.local_host = visitor_host, local_host
+        self.transport = dict(transport or {})
         self.control_port = control_port or free_port()
-        self.ports = {name: free_port() for name in self.services}
+        self.udp = set(self.services if udp is True else udp)
+        self.ports = {
+            name: free_port(socket.SOCK_DGRAM if name in self.udp else socket.SOCK_STREAM)
+            for name in self.services
+        }
         self.started = []
         self.server = self.client = None
         for implementation in set(self.impl.values()):
@@ -369,21 +403,23 @@ class Tunnel:
         ours = implementation == OURS
         if role == "server":
             options = {"bind_addr": f"127.0.0.1:{self.control_port}", "default_token": self.token}
-            tables = {
-                name: dict({"bind_addr": f"127.0.0.1:{port}"}, **self.service_options.get(name, {}))
-                for name, port in self.ports.items()
-            }
-            extra = self.server_options
+            tables = {name: {"bind_addr": f"{self.visitor_host}:{port}"}
+                      for name, port in self.ports.items()}
+            of_services, extra = self.service_options, self.server_options
         else:
             options = {"remote_addr": f"{self.remote_host}:{self.control_port}",
                        "default_token": self.token, "retry_interval": 1}
-            tables = {name: {"local_addr": f"127.0.0.1:{port}"}
+            tables = {name: {"local_addr": f"{self.local_host}:{port}"}
                       for name, port in self.services.items() if port is not None}
-            extra = self.client_options
+            of_services, extra = self.client_service_options, self.client_options
+        for name, table in tables.items():
+            if name in self.udp:
+                table["type"] = "udp"
+            table.update(of_services.get(name, {}))
         if ours:
             options["threads"] = self.threads
         options.update(extra)
-        return render(implementation, role, options, tables)
+        return render(implementation, role, options, tables, self.transport.get(role))
 
     def spawn(self, role, text=None, name=None, **kwargs):
         """Starts one end (its configuration is written anew) and returns its Process."""
@@ -422,7 +458,8 @@ class Tunnel:
     def wait_ready(self, timeout=10, names=None):
         served = [name for name, port in self.services.items() if port is not None]
         for name in names or served:
-            wait_until(lambda: is_listening(self.ports[name]), within(timeout),
+            ready = is_bound if name in self.udp else is_listening
+            wait_until(lambda: ready(self.ports[name]), within(timeout),
                        f"visitor port of service {name}")
 
     def stop(self):

@@ -1,0 +1,433 @@
+"""UDP through the tunnel: whole datagrams, each to its own visitor, in order.
+
+Covers src/net/datagram.c, src/io/udp_batch.c and the UDP lanes of src/tunnel. Played peers are in
+test_udp_faults.py, failures and restarts in test_udp_restart.py.
+"""
+
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from datagrams import Flows, UdpEcho, UdpReport, UdpVisitor, UdpWorld, knock, parse, payload
+from harness import SANITIZED, free_port, scaled, wait_until, within
+from services import Echo, ping
+
+SIZES = [0, 1, 2, 63, 64, 511, 1200, 1471, 1472, 1473, 2047, 2048, 2049, 4096, 8192, 9000, 16384,
+         32767, 32768, 40000, 65506, 65507]
+
+
+def test_one_datagram(udp):
+    t, local = udp(ready=0)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.insist(b"ping", within(10)) == b"ping"
+        assert all(rest == b"ping" for rest in visitor.drain())
+    assert len(local.peers) == 1
+
+
+@pytest.mark.ours
+def test_sizes_both_ways(udp):
+    """Each size whole, up and down, and nothing else with it."""
+    t, _ = udp()
+    with UdpVisitor(t.port()) as visitor:
+        for size in SIZES + SIZES[::-1]:
+            data = payload(1, size, size)
+            assert visitor.ask(data, within(5)) == data, f"{size} bytes"
+        assert visitor.drain() == []
+
+
+@pytest.mark.ours
+def test_sizes_one_way(udp):
+    """Large up with a small answer, and a small question with a large answer."""
+    t, _ = udp(UdpReport)
+    with UdpVisitor(t.port()) as visitor:
+        for size in SIZES:
+            assert visitor.ask(payload(1, size, size), within(5)) == b"got %d" % size
+            assert visitor.ask(b"give %d" % size, within(5)) == payload(0, size, size)
+        assert visitor.drain() == []
+
+
+def test_empty_datagrams_are_datagrams(udp):
+    t, local = udp()
+    before = local.received
+    with UdpVisitor(t.port()) as visitor:
+        for _ in range(20):
+            assert visitor.ask(b"", within(5)) == b""
+    assert local.received == before + 20
+
+
+@pytest.mark.ours
+def test_random_sizes(udp, threads):
+    t, _ = udp(threads=threads)
+    rng = random.Random(threads)
+    sizes = [int(12 * 5459 ** rng.random()) for _ in range(997)]
+    with Flows(t.port(), 6) as flows:
+        flows.run(scaled(300, 40), size=lambda n, number: min(65507, sizes[(n + number) % 997]),
+                  total=2)
+
+
+def test_thousands_of_visitors(udp, threads):
+    """Each has its own socket at the local service, and keeps it."""
+    t, local = udp(threads=threads)
+    count = scaled(2500, 250)
+    before = len(local.peers)
+    with Flows(t.port(), count) as flows:
+        flows.run(2)
+        flows.run(1, size=500)
+    assert len(local.peers) - before == count
+    assert sum(local.peers[peer] == 3 for peer in list(local.peers)[before:]) == count
+
+
+def test_each_visitor_in_order(udp, threads):
+    """Several datagrams of each visitor under way at once: none is lost, none overtakes another."""
+    t, _ = udp(threads=threads)
+    with Flows(t.port(), 8) as flows:
+        flows.run(scaled(1500, 200), window=8)
+        flows.run(scaled(300, 50), window=8, size=1200)
+
+
+def test_order_when_too_much_comes(udp, threads):
+    """More than any buffer takes: there is loss, but no change of order, no double, no mix-up."""
+    t, _ = udp(threads=threads)
+    with Flows(t.port(), 16) as flows:
+        flows.run(scaled(1500, 400), window=400, total=6400, size=1000, lossy=True, patience=0.5)
+        assert flows.received > 400
+        time.sleep(0.2)
+        flows.run(20)
+
+
+# --- patterns -------------------------------------------------------------------------------------
+
+
+def test_like_dns(udp):
+    """One socket per question, one datagram each way."""
+    t, local = udp()
+    before = local.received
+    total = scaled(2000, 200)
+    for _ in range(total // 40):
+        with Flows(t.port(), 40) as flows:
+            flows.run(1, size=45, total=40)
+    assert local.received - before == total // 40 * 40
+
+
+def test_like_quic(udp, threads):
+    """Datagrams of 1200 bytes in windows, as a few bulk connections send them."""
+    t, _ = udp(threads=threads)
+    count = scaled(800, 100)
+    with Flows(t.port(), 4) as flows:
+        flows.run(count, window=12, size=1200, total=48)
+        assert flows.received == 4 * count
+
+
+def test_like_a_game(udp):
+    """Players send small datagrams at 50 Hz, and all get the state of the world at 50 Hz."""
+    t, world = udp(UdpWorld)
+    players = [UdpVisitor(t.port()) for _ in range(10)]
+    seconds = 1.5
+    try:
+        start = time.monotonic()
+        ticks = int(seconds * 50)
+        states = [[] for _ in players]
+        for tick in range(ticks):
+            for n, player in enumerate(players):
+                player.send(payload(n, tick, 60))
+            while time.monotonic() < start + (tick + 1) * 0.02:
+                time.sleep(0.004)
+                for n, player in enumerate(players):
+                    while (state := player.receive(0)) is not None:
+                        states[n].append((time.monotonic(), parse(state)[1]))
+        for state in states:
+            numbers = [number for _, number in state]
+            assert numbers == sorted(set(numbers)), "states out of order"
+            # All of them but those before the first input, where the machine keeps the pace.
+            assert len(numbers) >= (world.number > ticks * 0.8) * ticks * 0.7
+            assert numbers[-1] - numbers[0] == len(numbers) - 1, "a state was lost"
+    finally:
+        for player in players:
+            player.close()
+
+
+def test_service_pushes_without_being_asked_again(udp):
+    """One question, many answers, over some time."""
+    t, local = udp()
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"subscribe", within(5)) == b"subscribe"
+        peer = next(reversed(local.peers))
+        for n in range(200):
+            local.send(payload(3, n, 900), peer)
+            assert parse(visitor.receive(within(5))) == (3, n)
+
+
+def test_latency_beside_a_flood(udp, service):
+    """A visitor that sends as fast as it can does not make the others wait, nor lose."""
+    t, _ = udp()
+    stop = threading.Event()
+
+    def flood():
+        with UdpVisitor(t.port()) as visitor:
+            data = payload(1, 1, 1200)
+            while not stop.is_set():
+                for _ in range(20):
+                    visitor.send(data)
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        time.sleep(0.3)
+        times, lost = [], 0
+        visitors = [UdpVisitor(t.port()) for _ in range(8)]
+        for n in range(160):
+            start = time.monotonic()
+            if visitors[n % 8].ask(b"%8d" % n, within(0.5)) != b"%8d" % n:
+                visitors[n % 8].drain(0.01)
+                lost += 1
+            times.append(time.monotonic() - start)
+        for visitor in visitors:
+            visitor.close()
+    finally:
+        stop.set()
+        thread.join()
+    times.sort()
+    assert times[80] < within(0.1), f"median round trip {times[80]:.3f} s beside a flood"
+    assert lost <= 40, f"{lost} of 160 lost beside a flood"
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.ours
+def test_replies_leave_from_the_address_that_was_used(udp):
+    """Bound to all addresses; a connected socket takes answers from the one it asked alone."""
+    t, _ = udp(visitor_host="0.0.0.0")
+    for host in ("127.0.0.2", "127.0.0.1", "127.77.3.9"):
+        knock(t.port(), host, 4)
+        with UdpVisitor(t.port(), host) as visitor:
+            for size in (0, 1, 1200, 30000, 65507):
+                data = payload(1, size, size)
+                assert visitor.ask(data, within(5)) == data
+
+
+@pytest.mark.ours
+def test_one_visitor_that_uses_two_addresses(udp):
+    t, _ = udp(visitor_host="0.0.0.0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as visitor:
+        visitor.settimeout(within(5))
+        for n in range(20):
+            host = f"127.0.0.{2 + n % 3}"
+            visitor.sendto(b"%d" % n, (host, t.port()))
+            assert visitor.recvfrom(100) == (b"%d" % n, (host, t.port()))
+
+
+def test_ipv6_visitors(udp):
+    t, _ = udp(visitor_host="[::1]", knock_at="::1")
+    with Flows(t.port(), 20, "::1") as flows:
+        flows.run(10, window=2, size=700)
+
+
+@pytest.mark.ours
+def test_dual_stack(udp):
+    """[::] serves both families; a v4 visitor is v4-mapped on the wire, and never notices."""
+    t, _ = udp(visitor_host="[::]")
+    for host in ("127.0.0.1", "::1", "127.0.0.2"):
+        knock(t.port(), host, 8)
+        with UdpVisitor(t.port(), host) as visitor:
+            for size in (0, 1, 1200, 9000, 65507):
+                data = payload(1, size, size)
+                assert visitor.ask(data, within(5)) == data, f"{size} bytes by way of {host}"
+    with Flows(t.port(), 20, "127.0.0.2") as old, Flows(t.port(), 20, "::1") as new:
+        for _ in range(5):
+            old.run(2)
+            new.run(2)
+
+
+@pytest.mark.ours
+def test_datagrams_that_ipv4_cannot_carry(udp):
+    """An IPv6 visitor may send 65527 bytes, an IPv4 service takes 65507: dropped, not cut."""
+    t, local = udp(visitor_host="[::1]", knock_at="::1")
+    with UdpVisitor(t.port(), "::1") as visitor:
+        assert visitor.ask(b"x" * 65507, within(5)) == b"x" * 65507
+        before = local.received
+        for size in (65508, 65520, 65527):
+            visitor.send(b"x" * size)
+        assert visitor.ask(b"after", within(5)) == b"after"
+        assert visitor.drain() == []
+        assert local.received == before + 1
+
+
+def test_ipv6_local_service(tunnel, service, transport):
+    local = service(UdpEcho, "::1")
+    t = tunnel({"echo": local.port}, udp=True, local_host="[::1]", transport=transport)
+    knock(t.port())
+    with Flows(t.port(), 10) as flows:
+        flows.run(10, window=2, size=1200)
+
+
+def test_local_service_by_name(udp):
+    """Resolved off the loop; that takes a moment, and costs no visitor more than that."""
+    t, _ = udp(local_host="localhost", ready=0)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.insist(b"hello", within(10)) == b"hello"
+    knock(t.port())
+    with Flows(t.port(), 100) as flows:
+        flows.run(2)
+
+
+def test_several_services(tunnel, service, transport):
+    """UDP services beside each other and beside TCP, one of them on the same port number."""
+    class Named(UdpEcho):
+        def handle(self, data, peer):
+            self.send(b"%d %s" % (self.port, data), peer)
+
+    udp_names = [f"udp{n}" for n in range(5)]
+    services = {name: service(Named).port for name in udp_names}
+    services["tcp0"] = service(Echo).port
+    t = tunnel(services, udp=udp_names, transport=transport, start=False)
+    port = free_port()
+    t.ports["tcp0"] = t.ports["udp0"] = port
+    t.start()
+    for name in udp_names:
+        knock(t.port(name))
+    for n in range(10):
+        ping(port)
+        for name in udp_names:
+            with UdpVisitor(t.port(name)) as visitor:
+                assert visitor.ask(b"q", within(5)) == b"%d q" % services[name]
+
+
+# --- expiry and limits ----------------------------------------------------------------------------
+
+
+def expiring(udp, server=1, client=1, **kwargs):
+    return udp(service_options={"echo": {"udp_timeout": server}},
+               client_service_options={"echo": {"udp_timeout": client}}, **kwargs)
+
+
+@pytest.mark.ours
+def test_expired_visitor_comes_back(udp):
+    """Idle for longer than udp_timeout: its socket is closed, the next datagram opens another."""
+    t, local = expiring(udp)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"1", within(5)) == b"1"
+        first = next(reversed(local.peers))
+        assert visitor.ask(b"2", within(5)) == b"2"
+        assert next(reversed(local.peers)) == first and local.peers[first] == 2
+        time.sleep(3)
+        assert visitor.ask(b"3", within(5)) == b"3"
+        assert next(reversed(local.peers)) != first
+
+
+@pytest.mark.ours
+def test_expiry_gives_everything_back(udp):
+    t, _ = expiring(udp, ready=0)
+    knock(t.port(), visitors=1)
+    time.sleep(3.5)
+    base = t.client.settled_fds()
+    count = scaled(1000, 100)
+    rss = []
+    for _ in range(2):
+        with Flows(t.port(), count) as flows:
+            flows.run(1)
+            assert t.client.fds() >= base + count
+        t.client.wait_fds(base, within(6))
+        rss.append((t.server.rss_kib(), t.client.rss_kib()))
+    if not SANITIZED:
+        for first, second in zip(*rss):
+            assert second - first <= max(256, first // 20), f"memory grows: {rss}"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_traffic_in_one_direction_keeps_a_visitor(udp, way):
+    """Longer than udp_timeout, and each datagram of either direction begins it anew."""
+    t, local = expiring(udp, 2, 2)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"hello", within(5)) == b"hello"
+        peer = next(reversed(local.peers))
+        if way == "up":
+            local.handle = lambda data, peer: None
+        for n in range(12):
+            time.sleep(0.4)
+            if way == "up":
+                visitor.send(b"more")
+            else:
+                local.send(b"%d" % n, peer)
+                assert visitor.receive(within(2)) == b"%d" % n
+        del local.__dict__["handle"]
+        assert visitor.ask(b"bye", within(5)) == b"bye"
+        assert next(reversed(local.peers)) == peer, "the visitor has got another local socket"
+
+
+@pytest.mark.ours
+def test_answer_to_an_expired_visitor_is_dropped(udp):
+    """The server forgot it, the client did not: a late answer goes nowhere, the next one works."""
+    t, local = expiring(udp, 1, 60)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"1", within(5)) == b"1"
+        peer = next(reversed(local.peers))
+        time.sleep(3)
+        local.send(b"late", peer)
+        assert visitor.receive(0.5) is None
+        assert visitor.ask(b"2", within(5)) == b"2"
+        assert next(reversed(local.peers)) == peer
+
+
+@pytest.mark.ours
+def test_at_the_limit_the_quietest_visitor_makes_room(udp):
+    """At max_udp_visitors the one that was quiet longest makes room."""
+    t, local = udp(threads=1, ready=0, service_options={
+        "echo": {"max_udp_visitors": 50, "udp_data_channels": 1}})
+    knock(t.port(), visitors=1)
+    visitors = [UdpVisitor(t.port()) for _ in range(60)]
+    try:
+        known = []
+        for n, visitor in enumerate(visitors):
+            assert visitor.ask(b"%d" % n, within(5)) == b"%d" % n
+            known.append(next(reversed(local.peers)))
+            if n >= 10:
+                # Talks again and again, so it is never the oldest.
+                assert visitors[3].ask(b"3", within(5)) == b"3"
+        for peer in known:
+            local.send(b"push", peer)
+        time.sleep(within(0.3))
+        got = [n for n, visitor in enumerate(visitors) if visitor.receive(0.01) == b"push"]
+        assert got == [3] + list(range(11, 60))
+        for n in (0, 5, 10):
+            assert visitors[n].ask(b"again", within(5)) == b"again"
+    finally:
+        for visitor in visitors:
+            visitor.close()
+
+
+@pytest.mark.ours
+def test_visitors_beyond_the_limit_are_served(udp, threads):
+    """Many more than max_udp_visitors, one after the other: each is answered."""
+    t, _ = udp(threads=threads, service_options={"echo": {"max_udp_visitors": 64}})
+    with Flows(t.port(), scaled(600, 200)) as flows:
+        flows.run(1, total=8)
+        flows.run(1, total=8)
+
+
+@pytest.mark.ours
+def test_few_descriptors_for_many_visitors(tunnel, service, transport):
+    """The client runs out of descriptors: those that have a socket go on, nothing else breaks."""
+    local = service(UdpEcho)
+    t = tunnel({"echo": local.port}, udp=True, transport=transport, threads=1, start=False,
+               client_service_options={"echo": {"udp_timeout": 2}})
+    t.start_server()
+    t.start_client(nofile=100)
+    t.wait_ready()
+    knock(t.port(), visitors=4)
+    with UdpVisitor(t.port()) as old:
+        assert old.ask(b"old", within(5)) == b"old"
+        with Flows(t.port(), 200) as flows:
+            flows.run(1, lossy=True, patience=0.3)
+            assert flows.received >= 20
+        assert old.insist(b"still", within(5)) == b"still"
+    cpu = t.client.cpu_seconds()
+    time.sleep(1)
+    assert t.client.cpu_seconds() - cpu < 0.3, "spins without descriptors"
+    time.sleep(3)
+    wait_until(lambda: knock(t.port(), visitors=8) is not None, within(10), "sockets again")
