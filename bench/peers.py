@@ -31,6 +31,7 @@ class Plan:
     visitor: tuple
     service: tuple
     threads: Optional[int] = None
+    kind: str = "tcp"  # or "udp"
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -47,6 +48,7 @@ class Peer:
     commands: Optional[Callable] = None  # (Peer, Plan) -> (server argv, client argv)
     version: tuple = ("--version",)
     control_port: Optional[int] = None  # when the program knows only one
+    udp: bool = False  # has UDP services too
     chain: bool = False  # two forward proxies: the near end dials, the far end listens
     paths: dict = field(default_factory=dict)
 
@@ -87,6 +89,7 @@ default_token = {TOKEN}
 log_level = error
 {threads}
 [server.services.bench]
+type = {plan.kind}
 bind_addr = {join(plan.visitor)}
 """,
     )
@@ -98,6 +101,7 @@ default_token = {TOKEN}
 log_level = error
 {threads}
 [client.services.bench]
+type = {plan.kind}
 local_addr = {join(plan.service)}
 """,
     )
@@ -112,6 +116,7 @@ def rathole(peer, plan):
 bind_addr = "{join(plan.control)}"
 default_token = "{TOKEN}"
 [server.services.bench]
+type = "{plan.kind}"
 bind_addr = "{join(plan.visitor)}"
 """,
     )
@@ -121,6 +126,7 @@ bind_addr = "{join(plan.visitor)}"
 remote_addr = "{join(plan.dial)}"
 default_token = "{TOKEN}"
 [client.services.bench]
+type = "{plan.kind}"
 local_addr = "{join(plan.service)}"
 """,
     )
@@ -150,7 +156,7 @@ transport.tls.enable = {str(tls).lower()}
 {common}
 [[proxies]]
 name = "bench"
-type = "tcp"
+type = "{plan.kind}"
 localIP = "{plan.service[0]}"
 localPort = {plan.service[1]}
 remotePort = {plan.visitor[1]}
@@ -212,17 +218,24 @@ def bore(peer, plan):
 def chisel(peer, plan):
     program = peer.paths["chisel"]
     host, port = plan.control
+    remote = f"R:{join(plan.visitor)}:{join(plan.service)}" + ("/udp" if plan.kind == "udp" else "")
     return (
         [program, "server", "--host", host, "--port", str(port), "--reverse"],
-        [program, "client", join(plan.dial), f"R:{join(plan.visitor)}:{join(plan.service)}"],
+        [program, "client", join(plan.dial), remote],
     )
 
 
 PEERS = (
-    Peer(OURS, "rathole-uring", (OURS,), ours),
-    Peer("rathole", "rathole", ("rathole",), rathole),
-    Peer("frp-plain", "frp, no TLS, no mux", ("frps", "frpc"), frp(tls=False, mux=False)),
-    Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True)),
+    Peer(OURS, "rathole-uring", (OURS,), ours, udp=True),
+    Peer("rathole", "rathole", ("rathole",), rathole, udp=True),
+    Peer(
+        "frp-plain",
+        "frp, no TLS, no mux",
+        ("frps", "frpc"),
+        frp(tls=False, mux=False),
+        udp=True,
+    ),
+    Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True), udp=True),
     Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False)),
     Peer(
         "haproxy",
@@ -241,8 +254,8 @@ PEERS = (
         chain=True,
     ),
     Peer("bore", "bore", ("bore",), bore, control_port=BORE_CONTROL_PORT),
-    Peer("chisel", "chisel", ("chisel",), chisel),
-    Peer(DIRECT, "no tunnel", ()),
+    Peer("chisel", "chisel", ("chisel",), chisel, udp=True),
+    Peer(DIRECT, "no tunnel", (), udp=True),
 )
 
 PEERS_BY_NAME = {peer.name: peer for peer in PEERS}
@@ -252,7 +265,9 @@ class Tunnel:
     """Both ends of one peer, up and ready. Without a tunnel the visitor goes to the service itself
     (or to the relay in front of it)."""
 
-    def __init__(self, supervisor, peer, place, service_port, relay=None, threads=None):
+    def __init__(
+        self, supervisor, peer, place, service_port, relay=None, threads=None, kind="tcp"
+    ):
         self.supervisor, self.peer = supervisor, peer
         self.server = self.client = None
         self.relay_process = None
@@ -262,14 +277,14 @@ class Tunnel:
         if relay:
             # bore dials a fixed port: its relay gets the same port on another loopback address.
             dial = ("127.0.0.2", control_port if peer.control_port else procs.free_port())
-        service = (place.service_host(peer), service_port)
+        service = self.service = (place.service_host(peer), service_port)
         if peer.name == DIRECT:
             self.visitor = dial if relay else service
             if relay:
                 self.relay_process = relay(dial, service)
             return
         self.visitor = (place.visitor_host, procs.free_port())
-        plan = Plan(supervisor.directory, control, dial, self.visitor, service, threads)
+        plan = Plan(supervisor.directory, control, dial, self.visitor, service, threads, kind)
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
             self.relay_process = relay(dial, control)
@@ -283,7 +298,9 @@ class Tunnel:
         )
         if peer.chain:
             procs.wait_listening(self.client, control_port, watch=(self.server,))
-        procs.wait_listening(self.server, self.visitor[1], limit_s=15.0, watch=(self.client,))
+        procs.wait_listening(
+            self.server, self.visitor[1], limit_s=15.0, watch=(self.client,), udp=kind == "udp"
+        )
 
     def ends(self):
         return [end for end in (self.server, self.client) if end]

@@ -9,7 +9,16 @@ from typing import Callable, Optional
 
 import loads
 import netns
-from peers import DIRECT, OURS
+from peers import DIRECT, OURS, PEERS_BY_NAME
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one peer reaches before the first round; the loads of all get it as run.reference."""
+    peer: str
+    load: Callable
+    metric: str
+    fallback: float                  # without that peer
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Suite:
     threads: Optional[int] = None    # workers of our ends; None = their default
     rounds_max: Optional[int] = None
     skip_peers: tuple = ()
+    udp: bool = False                # a UDP service, and bench/udp_load.c
+    reference: Optional[Reference] = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,9 @@ def at_most(bound, peer=None):
 IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
 HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
 NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
+UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True}
+UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
+UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
 
 SUITES = (
@@ -93,6 +107,17 @@ SUITES = (
           skip_peers=(DIRECT,), **NGINX),
     Suite("burst", "Visitors arriving at once, link with a round trip",
           (("burst", loads.burst),), relay=True, **NGINX),
+    Suite("udp-rtt-64", "UDP round trips, 64 bytes",
+          (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), **UDP),
+    Suite("udp-rtt-1200", "UDP round trips, 1200 bytes",
+          (("1", loads.udp_closed(1200, 1)), ("256", loads.udp_closed(1200, 256))), **UDP),
+    Suite("udp-oneway-1200", "UDP in one direction, 1200 bytes",
+          (("max", loads.udp_oneway_max(1200)), ("fixed", loads.udp_oneway_fixed(1200))),
+          reference=UDP_ONEWAY_REFERENCE, **{**UDP, "service": loads.start_nothing}),
+    Suite("udp-latency-1200", "UDP round trips, 1200 bytes, at half of rathole's highest rate",
+          (("half", loads.udp_open(1200, 0.5)),), reference=UDP_LOAD_REFERENCE, **UDP),
+    Suite("udp-visitors", "10 000 UDP visitors, 20 000 datagrams of 200 bytes a second",
+          (("visitors", loads.udp_visitors),), **UDP),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -100,6 +125,21 @@ SUITES = (
           (("http", loads.syscalls("http")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_nginx, programs=("wrk", "nginx", "strace")),
 )
+
+def udp_rtt_rows(suite):
+    return (
+        Row(suite, "256", "rps", "256 in flight", "1/s", "more", (at_least(5, "rathole"),),
+            digits=0),
+        Row(suite, "256", "p50_us", "256 in flight, p50", "us", "less", digits=0),
+        Row(suite, "256", "p99_us", "256 in flight, p99", "us", "less", digits=0),
+        Row(suite, "256", "cpu_us_per_round_trip", "256 in flight, CPU", "us/round trip", "less",
+            digits=1, ends=True),
+        Row(suite, "1", "rps", "1 in flight", "1/s", "more", digits=0),
+        Row(suite, "1", "p50_us", "1 in flight, median", "us", "less", (at_most(1.1, "rathole"),),
+            digits=1),
+        Row(suite, "1", "p99_us", "1 in flight, p99", "us", "less", digits=1),
+    )
+
 
 ROWS = (
     Row("tcp-bulk", "1", "gbps", "1 stream", "Gbit/s", "more"),
@@ -139,6 +179,27 @@ ROWS = (
     Row("burst", "burst", "second_max_rtt", "second burst, last visitor", "RTT", "less",
         (at_most(1.2),)),
     Row("burst", "burst", "second_median_rtt", "second burst, median", "RTT", "less"),
+    *udp_rtt_rows("udp-rtt-64"),
+    *udp_rtt_rows("udp-rtt-1200"),
+    Row("udp-oneway-1200", "max", "rate", "highest rate without loss", "1/s", "more", digits=0),
+    Row("udp-oneway-1200", "fixed", "rate", "fixed rate (the highest of rathole)", "1/s", "more",
+        digits=0),
+    Row("udp-oneway-1200", "fixed", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less",
+        (at_most(0.25, "rathole"),), ends=True),
+    Row("udp-oneway-1200", "fixed", "lost", "lost at it", "share", "less", digits=4),
+    Row("udp-latency-1200", "half", "rate", "rate", "1/s", "more", digits=0),
+    Row("udp-latency-1200", "half", "p50_us", "p50", "us", "less", digits=0),
+    Row("udp-latency-1200", "half", "p99_us", "p99", "us", "less", digits=0),
+    Row("udp-latency-1200", "half", "lost", "lost", "share", "less", digits=4),
+    Row("udp-visitors", "visitors", "lost_datagrams", "lost", "datagrams", "less", (at_most(0),),
+        digits=0),
+    Row("udp-visitors", "visitors", "kb_per_visitor_server", "memory of a visitor, server", "KiB",
+        "less", (at_most(0.5),)),
+    Row("udp-visitors", "visitors", "kb_per_visitor_client", "memory of a visitor, client", "KiB",
+        "less"),
+    Row("udp-visitors", "visitors", "fds_per_visitor_client", "sockets of a visitor, client", "",
+        "less", (at_most(1.0),)),
+    Row("udp-visitors", "visitors", "p99_us", "p99", "us", "less", digits=0),
     Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
     Row("syscalls", "bulk", "other_share",
         "share that is neither splice nor io_uring_enter", "", "less",
@@ -154,5 +215,6 @@ SUITES_BY_NAME = {suite.name: suite for suite in SUITES}
 
 
 def peers_for(suite, names):
-    return [name for name in names if name not in suite.skip_peers]
+    return [name for name in names
+            if name not in suite.skip_peers and (PEERS_BY_NAME[name].udp or not suite.udp)]
 
