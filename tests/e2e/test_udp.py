@@ -6,6 +6,7 @@ test_udp_faults.py, failures and restarts in test_udp_restart.py.
 
 import random
 import socket
+import struct
 import threading
 import time
 
@@ -15,6 +16,7 @@ from datagrams import Flows, UdpEcho, UdpReport, UdpVisitor, UdpWorld, knock, pa
 from harness import SANITIZED, free_port, scaled, wait_until, within
 from services import Echo, ping
 
+SOL_UDP, UDP_SEGMENT = 17, 103
 SIZES = [0, 1, 2, 63, 64, 511, 1200, 1471, 1472, 1473, 2047, 2048, 2049, 4096, 8192, 9000, 16384,
          32767, 32768, 40000, 65506, 65507]
 
@@ -96,6 +98,49 @@ def test_order_when_too_much_comes(udp, threads):
         assert flows.received > 400
         time.sleep(0.2)
         flows.run(20)
+
+
+def bursts(rng, count):
+    """Lists of sizes as batches meet them: runs of one size, shorter ends, empty ones between."""
+    for _ in range(count):
+        sizes = []
+        while len(sizes) < 48:
+            size = rng.choice([0, 0, 1, 20, 500, 1200, 1200, 1472, 1473, 4000])
+            sizes += [size] * rng.choice([1, 1, 2, 5, 17])
+            if size and rng.random() < 0.5:
+                sizes.append(rng.randrange(size))
+        yield sizes[:48]
+
+
+@pytest.mark.ours
+def test_bursts_of_equal_and_other_sizes(udp):
+    """Wherever datagrams are joined on the way, they come out as they went in."""
+    t, local = udp()
+    rng = random.Random(5)
+    with UdpVisitor(t.port()) as visitor:
+        for sizes in bursts(rng, scaled(120, 30)):
+            data = [payload(1, n, size) for n, size in enumerate(sizes)]
+            for each in data:
+                visitor.send(each)
+            assert [visitor.receive(within(5)) for _ in data] == data
+            peer = next(reversed(local.peers))
+            for each in reversed(data):
+                local.send(each, peer)
+            assert [visitor.receive(within(5)) for _ in data] == data[::-1]
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("size", [1, 100, 1200, 1448])
+def test_visitor_that_has_the_kernel_cut(udp, size):
+    """UDP_SEGMENT: one call of the visitor, many datagrams; they may reach the server joined."""
+    t, _ = udp()
+    with UdpVisitor(t.port()) as visitor:
+        for count, rest in ((1, 0), (2, 0), (7, size // 2), (32, 1 % size), (40, 0)):
+            pieces = [payload(1, n, size) for n in range(count)]
+            pieces += [payload(1, count, rest)] if rest else []
+            visitor.sock.sendmsg([b"".join(pieces)],
+                                 [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))])
+            assert [visitor.receive(within(5)) for _ in pieces] == pieces
 
 
 # --- patterns -------------------------------------------------------------------------------------
