@@ -121,6 +121,25 @@ class UdpEcho:
         self.sock.close()
 
 
+class UdpSeen(UdpEcho):
+    """An echo for Flows that knows from which sockets each visitor's datagrams came."""
+
+    def __init__(self, port, **kwargs):
+        self.sockets_of = collections.defaultdict(set)
+        super().__init__(port, **kwargs)
+
+    def handle(self, data, peer):
+        if len(data) >= HEADER.size:
+            self.sockets_of[HEADER.unpack(data[: HEADER.size])[0]].add(peer)
+        self.send(data, peer)
+
+    def check_sockets(self, visitors):
+        """Each of them had one socket all the time, and none shares it."""
+        assert len(self.sockets_of) == visitors
+        assert all(len(sockets) == 1 for sockets in self.sockets_of.values())
+        assert len(set.union(*self.sockets_of.values())) == visitors
+
+
 class UdpReport(UdpEcho):
     """Answers with the size of what came; a request "give N" gets payload(0, N, N) instead."""
 

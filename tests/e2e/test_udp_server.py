@@ -151,64 +151,92 @@ def test_visitor_of_another_lane_is_no_strangers_business(server):
         assert client.requests == 2
 
 
-def test_every_header_size(server):
-    """Too short: the channel may end, and another is asked for. Longer than needed: the rest is
-    ignored."""
-    t = server(1)
-    with playing(t, 1) as client, fresh(t) as visitor:
-        for size in list(range(0, 256)):
-            channel = client.live()[-1]
-            data = b"size %d" % size
-            channel.write(bytes([size]) + header_of(size, visitor.address, len(data)) + data)
-            if size >= 12:
-                assert visitor.receive(within(5)) == data, f"header of {size} bytes"
-                assert not channel.ended.is_set()
-            else:
-                assert channel.ended.wait(within(5)), f"header of {size} bytes was taken"
-                assert visitor.insist(b"next", within(5)) == b"next"
-                visitor.drain(0.02)
+def visitor_of_each(t, client, host="127.0.0.1"):
+    """[(channel, a visitor of its lane)]; close them."""
+    found = {}
+    for _ in range(400):
+        if len(found) == len(client.live()):
+            return list(found.items())
+        visitor = UdpVisitor(t.port("s"), host)
+        assert visitor.insist(b"hello", within(5)) == b"hello"
+        visitor.drain(0.005)
+        channel = channel_of(client, visitor)
+        if found.setdefault(channel, visitor) is not visitor:
+            visitor.close()
+    raise AssertionError(f"{len(found)} of {len(client.live())} lanes have got a visitor")
 
 
-def test_every_header_size_ipv6(server):
-    t = server(1, visitor_host="[::1]")
-    with playing(t, 1) as client, UdpVisitor(t.port("s"), "::1") as visitor:
+def end_lanes(t, client, cases, host="127.0.0.1"):
+    """Each case ends the channel of a lane of its own: case(channel, visitor). All are asked for
+    again, all visitors are served again, and nothing of the bad frames came out."""
+    lanes = visitor_of_each(t, client, host)
+    assert len(lanes) >= len(cases)
+    requests = client.requests
+    for (channel, visitor), case in zip(lanes, cases):
+        case(channel, visitor)
+    for (channel, visitor), case in zip(lanes, cases):
+        assert channel.ended.wait(within(5)), f"the channel of {case} goes on"
+    for channel, visitor in lanes:
+        assert visitor.insist(b"next", within(5)) == b"next"
+        assert set(visitor.drain(0.02)) <= {b"next"}, "a bad frame was delivered"
+        visitor.close()
+    assert client.requests == requests + len(cases)
+
+
+def header_case(size, data=b"bad", **kwargs):
+    def case(channel, visitor):
+        channel.write(bytes([size]) + header_of(size, visitor.address, len(data)) + data)
+
+    return case
+
+
+def test_header_that_is_too_short_costs_the_channel(server):
+    t = server(12)
+    with playing(t, 12) as client:
+        end_lanes(t, client, [header_case(size) for size in range(12)])
+
+
+def test_header_that_is_too_short_costs_the_channel_ipv6(server):
+    t = server(6, visitor_host="[::1]")
+    with playing(t, 6) as client:
+        end_lanes(t, client, [header_case(size) for size in (4, 11, 12, 20, 22, 23)], "::1")
+
+
+def test_unknown_address_family_costs_the_channel(server):
+    tags = [2, 3, 255, 256, 0x01000000, 0x7FFFFFFF, 0xFFFFFFFF]
+    t = server(len(tags))
+    with playing(t, len(tags)) as client:
+        end_lanes(t, client, [
+            lambda channel, visitor, tag=tag: channel.send(visitor.address, b"bad", tag=tag)
+            for tag in tags])
+
+
+def test_channels_that_end_inside_a_frame(server):
+    def case(cut, end):
+        def run(channel, visitor):
+            channel.write(udp_frame(visitor.address, b"p" * 1000)[:cut])
+            time.sleep(0.02)
+            getattr(channel, end)()
+
+        return run
+
+    t = server(6)
+    with playing(t, 6) as client:
+        end_lanes(t, client, [case(cut, end) for cut in (1, 7, 500) for end in ("close", "reset")])
+
+
+@pytest.mark.parametrize("host,least", [("127.0.0.1", 12), ("::1", 24)], ids=["ipv4", "ipv6"])
+def test_header_that_is_longer_than_needed(server, host, least):
+    """The rest of it is ignored."""
+    t = server(1, visitor_host=f"[{host}]" if ":" in host else host)
+    with playing(t, 1) as client, UdpVisitor(t.port("s"), host) as visitor:
         assert visitor.insist(b"hello", within(5)) == b"hello"
         visitor.drain(0.02)
-        for size in [4, 11, 12, 20, 22, 23, 24, 25, 36, 100, 254, 255]:
-            channel = client.live()[-1]
+        for size in range(least, 256):
             data = b"size %d" % size
-            channel.write(bytes([size]) + header_of(size, visitor.address, len(data)) + data)
-            if size >= 24:
-                assert visitor.receive(within(5)) == data, f"header of {size} bytes"
-            else:
-                assert channel.ended.wait(within(5)), f"header of {size} bytes was taken"
-                assert visitor.insist(b"next", within(5)) == b"next"
-                visitor.drain(0.02)
-
-
-@pytest.mark.parametrize("tag", [2, 3, 255, 256, 0x01000000, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_unknown_address_family(server, tag):
-    t = server(1)
-    with playing(t, 1) as client, fresh(t) as visitor:
-        channel = channel_of(client, visitor)
-        channel.send(visitor.address, b"bad", tag=tag)
-        assert channel.ended.wait(within(5)), f"tag {tag} was taken"
-        assert visitor.insist(b"next", within(5)) == b"next"
-        assert b"bad" not in visitor.drain()
-
-
-@pytest.mark.parametrize("cut", ["size", "header", "payload"])
-@pytest.mark.parametrize("end", ["fin", "rst"])
-def test_channel_that_ends_inside_a_frame(server, cut, end):
-    t = server(1)
-    with playing(t, 1) as client, fresh(t) as visitor:
-        channel = channel_of(client, visitor)
-        frame = udp_frame(visitor.address, b"p" * 1000)
-        channel.write(frame[: {"size": 1, "header": 7, "payload": 500}[cut]])
-        time.sleep(0.05)
-        channel.reset() if end == "rst" else channel.close()
-        assert visitor.insist(b"next", within(5)) == b"next"
-        assert all(data == b"next" for data in visitor.drain()), "part of a frame was delivered"
+            header_case(size, data)(client.channels[0], visitor)
+            assert visitor.receive(within(5)) == data, f"header of {size} bytes"
+        assert client.requests == 1
 
 
 def test_frame_that_never_completes_harms_nobody_else(server):
@@ -263,21 +291,23 @@ def test_frame_with_the_hello(server):
             assert visitor.ask(b"me", within(5)) == b"me"
 
 
-@pytest.mark.parametrize("end", ["fin", "rst"])
-def test_lane_whose_channel_died_asks_for_another_at_once(server, end):
+def test_lane_whose_channel_died_asks_for_another_at_once(server):
+    """At once when the channel had worked for a while, and soon when it had not."""
     t = server(2)
     with playing(t, 2) as client:
-        knock(t.port("s"))
-        for n in range(6):
-            visitor = fresh(t)
-            requests = client.requests
-            channel = channel_of(client, visitor)
-            start = time.monotonic()
-            channel.reset() if end == "rst" else channel.close()
-            wait_until(lambda: client.requests > requests, within(2), "a request for a channel")
-            assert visitor.insist(b"back", within(5), 0.02) == b"back"
-            assert time.monotonic() - start < within(1.5)
-            assert client.requests == requests + 1
+        lanes = visitor_of_each(t, client)
+        time.sleep(1.2)
+        for bound in (0.5, 1.6):
+            for visitor, end in zip([visitor for _, visitor in lanes], ("close", "reset")):
+                requests = client.requests
+                start = time.monotonic()
+                getattr(channel_of(client, visitor), end)()
+                wait_until(lambda: client.requests > requests, within(3), "a request")
+                assert visitor.insist(b"back", within(5), 0.02) == b"back"
+                assert time.monotonic() - start < within(bound)
+                assert client.requests == requests + 1
+                visitor.drain(0.02)
+        for _, visitor in lanes:
             visitor.close()
 
 
@@ -285,12 +315,12 @@ def test_all_channels_die_at_once(server):
     t = server(4)
     with playing(t, 4) as client:
         knock(t.port("s"), visitors=24)
-        for _ in range(5):
+        for _ in range(2):
             for channel in client.live():
                 channel.reset()
             time.sleep(0.05)
             knock(t.port("s"), visitors=24, timeout=within(5))
-        assert client.requests <= 4 + 5 * 4 + 4
+        assert client.requests == 4 + 2 * 4
 
 
 def test_client_whose_channels_always_die(server):
@@ -324,7 +354,7 @@ def test_client_that_offers_one_channel_only(server):
             wait_until(lambda: any(v.ask(b"hello", 0.05) for v in visitors), within(5), "an answer")
             for visitor in visitors:
                 visitor.drain(0.01)
-            served = [v for v in visitors if v.ask(b"one", within(0.2)) == b"one"]
+            served = [v for v in visitors if v.ask(b"one", within(0.05)) == b"one"]
             assert 0 < len(served) < 24
             others = [v for v in visitors if v not in served]
             before = drops(t.server)
@@ -377,7 +407,7 @@ def test_session_ends_and_comes_back(server):
     t = server(2)
     with fresh_session(t) as visitor:
         fds = None
-        for n in range(5):
+        for n in range(3):
             visitor.send(b"nobody there")
             with playing(t):
                 assert visitor.insist(b"%d" % n, within(5)) == b"%d" % n
@@ -409,7 +439,7 @@ def test_client_that_stops_reading(server):
         assert beside, "all visitors on one lane"
         stuck.may_read.clear()
         rss, dropped = t.server.rss_kib(), drops(t.server)
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2
         data = payload(1, 0, 1200)
         stuck_visitors = [v for v in visitors if v not in beside]
         sent = 0
@@ -427,7 +457,7 @@ def test_client_that_stops_reading(server):
         grown = t.server.rss_kib() - rss
         assert SANITIZED or grown < 8 * 1024, f"{grown} KiB more for a channel that does not read"
         assert drops(t.server) - dropped > sent // 10
-        # It reads again: what was queued comes in order, and soon the lane works as before.
+        # It reads again, and soon the lane works as before.
         stuck.may_read.set()
         assert stuck_visitors[0].insist(b"again", within(10)) in (b"again", data)
         for visitor in visitors:
@@ -441,13 +471,12 @@ def test_queue_is_bounded_in_time(server):
     with playing(t, 1, echo=False) as client:
         channel = client.live()[0]
         channel.may_read.clear()
-        channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with UdpVisitor(t.port("s")) as visitor:
             for n in range(20000):
                 visitor.send(payload(1, n, 1200))
                 if n % 50 == 0:
                     time.sleep(0.001)
-            time.sleep(3)
+            time.sleep(1)
             channel.may_read.set()
             visitor.send(payload(1, 30000, 1200))
             deadline = time.monotonic() + within(10)
