@@ -106,34 +106,37 @@ def channel_of(client, visitor):
     raise AssertionError("no lane has seen the visitor")
 
 
-@pytest.mark.parametrize("frame", {
+UNDELIVERABLE = {
     "stranger": lambda v: udp_frame(STRANGER, b"bad"),
-    "stranger-large": lambda v: udp_frame(STRANGER, b"b" * 65507),
-    "port-0": lambda v: udp_frame((v[0], 0), b"bad"),
+    "stranger, large": lambda v: udp_frame(STRANGER, b"b" * 65507),
+    "port 0": lambda v: udp_frame((v[0], 0), b"bad"),
     "broadcast": lambda v: udp_frame(("255.255.255.255", v[1]), b"bad"),
-    "directed-broadcast": lambda v: udp_frame(("127.255.255.255", v[1]), b"bad"),
+    "directed broadcast": lambda v: udp_frame(("127.255.255.255", v[1]), b"bad"),
     "multicast": lambda v: udp_frame(("224.0.0.1", v[1]), b"bad"),
-    "any-address": lambda v: udp_frame(("0.0.0.0", v[1]), b"bad"),
-    "other-port": lambda v: udp_frame((v[0], v[1] ^ 1), b"bad"),
-    "v6-on-v4": lambda v: udp_frame(("::1", v[1]), b"bad"),
-    "mapped-on-v4": lambda v: udp_frame(("::ffff:10.1.2.3", v[1]), b"bad"),
-    "too-long": lambda v: udp_frame(v, b"b" * 65508),
+    "any address": lambda v: udp_frame(("0.0.0.0", v[1]), b"bad"),
+    "other port": lambda v: udp_frame((v[0], v[1] ^ 1), b"bad"),
+    "IPv6 on an IPv4 socket": lambda v: udp_frame(("::1", v[1]), b"bad"),
+    "mapped on an IPv4 socket": lambda v: udp_frame(("::ffff:10.1.2.3", v[1]), b"bad"),
+    "too long": lambda v: udp_frame(v, b"b" * 65508),
     "longest": lambda v: udp_frame(v, b"b" * 65535),
-    "longest-stranger": lambda v: udp_frame(STRANGER, b"b" * 65535),
-}.items(), ids=lambda item: item[0])
-def test_frame_that_cannot_be_delivered(server, frame):
-    """Dropped and counted; the frames behind it on the same channel are delivered."""
+    "longest, stranger": lambda v: udp_frame(STRANGER, b"b" * 65535),
+}
+
+
+def test_frames_that_cannot_be_delivered(server):
+    """Dropped and counted; the frames behind them on the same channel are delivered."""
     t = server(1)
     with playing(t, 1) as client, fresh(t) as visitor:
-        channel = channel_of(client, visitor)
+        channel = client.channels[0]
         before = drops(t.server)
-        bad = frame[1](visitor.address)
-        for n in range(5):
-            channel.write(bad + udp_frame(visitor.address, b"good %d" % n))
-            assert visitor.receive(within(5)) == b"good %d" % n
-        assert not channel.ended.is_set() and client.requests == 1
-        assert drops(t.server) - before == 5
+        for name, bad in UNDELIVERABLE.items():
+            for n in range(3):
+                channel.write(bad(visitor.address) + udp_frame(visitor.address, b"good %d" % n))
+                assert visitor.receive(within(5)) == b"good %d" % n, f"after {name}"
+            assert not channel.ended.is_set(), f"{name} cost the channel"
+        assert drops(t.server) - before == 3 * len(UNDELIVERABLE), t.server.metrics()
         assert visitor.ask(b"still", within(5)) == b"still"
+        assert client.requests == 1
 
 
 def test_visitor_of_another_lane_is_no_strangers_business(server):
@@ -354,7 +357,10 @@ def test_client_that_offers_one_channel_only(server):
             wait_until(lambda: any(v.ask(b"hello", 0.05) for v in visitors), within(5), "an answer")
             for visitor in visitors:
                 visitor.drain(0.01)
-            served = [v for v in visitors if v.ask(b"one", within(0.05)) == b"one"]
+            for visitor in visitors:
+                visitor.send(b"one")
+            time.sleep(within(0.5))
+            served = [v for v in visitors if b"one" in v.drain(0.001)]
             assert 0 < len(served) < 24
             others = [v for v in visitors if v not in served]
             before = drops(t.server)
