@@ -41,6 +41,23 @@ enum limits_client {
     LIMIT_ADDRESSES = 8,            /* of one name, tried in turn */
 };
 
+enum limits_udp {
+    LIMIT_UDP_LANES = 256,        /* of a service: more sockets than there are cores help nobody */
+    LIMIT_UDP_VISITORS = 65536,   /* max_udp_visitors; and of one channel on the client */
+    LIMIT_UDP_TIMEOUT_MS = 60000, /* udp_timeout, as upstream's */
+    LIMIT_UDP_SOCKET_BUFFER = 4 << 20, /* for bursts while a worker has no core */
+    LIMIT_UDP_SEGMENT = 1472,          /* what UDP_SEGMENT may cut to: larger ones do not fit a
+                                        * packet and can't be cut by a device */
+    LIMIT_UDP_READ = 256 << 10,        /* one read of a data channel */
+    LIMIT_UDP_QUEUE = 1 << 20,         /* waiting for a data channel, of a lane */
+    LIMIT_UDP_QUEUE_MIN = 64 << 10,    /* at least this much, however slow the channel is */
+    LIMIT_UDP_QUEUE_MS = 200,          /* what waits for longer makes the newest be dropped */
+    LIMIT_UDP_FLUSH = 128 << 10,       /* packed bytes that do not wait for the end of the turn */
+    LIMIT_UDP_UNSENT = 128 << 10,      /* in the kernel, of a data channel (TCP_NOTSENT_LOWAT) */
+    LIMIT_UDP_TRIM_MS = 5000,          /* memory of a burst is given back */
+    LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
+};
+
 enum limits_io {
     LIMIT_SQ_ENTRIES = 256,
     LIMIT_CQ_ENTRIES = 4096,

@@ -35,6 +35,23 @@
     X(BYTES_SPLICED, "bytes_spliced")                     \
     X(PROMOTIONS, "promotions")                           \
     X(DEMOTIONS, "demotions")                             \
+    X(UDP_TO_PEER, "udp_to_peer")                         \
+    X(UDP_FROM_PEER, "udp_from_peer")                     \
+    X(UDP_VISITORS, "udp_visitors")                       \
+    X(UDP_VISITORS_EXPIRED, "udp_visitors_expired")       \
+    X(UDP_VISITORS_EVICTED, "udp_visitors_evicted")       \
+    X(UDP_DROPPED_NO_CHANNEL, "udp_dropped_no_channel")   \
+    X(UDP_DROPPED_QUEUE_FULL, "udp_dropped_queue_full")   \
+    X(UDP_DROPPED_KERNEL, "udp_dropped_kernel")           \
+    X(UDP_DROPPED_PORT_ZERO, "udp_dropped_port_zero")     \
+    X(UDP_DROPPED_STRANGER, "udp_dropped_stranger")       \
+    X(UDP_DROPPED_NO_LOCAL, "udp_dropped_no_local")       \
+    X(UDP_DROPPED_TOO_LARGE, "udp_dropped_too_large")     \
+    X(UDP_DROPPED_NO_BUFFERS, "udp_dropped_no_buffers")   \
+    X(UDP_DROPPED_DENIED, "udp_dropped_denied")           \
+    X(UDP_DROPPED_REFUSED, "udp_dropped_refused")         \
+    X(UDP_DROPPED_UNREACHABLE, "udp_dropped_unreachable") \
+    X(UDP_DROPPED_OTHER, "udp_dropped_other")             \
     X(PIPES_EXHAUSTED, "pipes_exhausted")                 \
     X(BUFFERS_EXHAUSTED, "buffers_exhausted")             \
     X(ACCEPT_PAUSED, "accept_paused")                     \

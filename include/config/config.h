@@ -57,7 +57,10 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip;
-    unsigned int line; /* of its section */
+    uint32_t udp_timeout_ms;    /* UDP services only, from here */
+    uint32_t max_udp_visitors;  /* server */
+    uint32_t udp_data_channels; /* server; 0 = auto */
+    unsigned int line;          /* of its section */
 };
 
 /* One role's half of the file. Fields that the other role alone has are left zero. */

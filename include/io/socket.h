@@ -26,6 +26,8 @@ struct socket_options {
 void socket_set_options(int fd, const struct socket_options *options);
 void socket_set_nodelay(int fd, bool nodelay);
 void socket_set_user_timeout(int fd, uint32_t timeout_ms);
+/* The kernel takes at most about this much more than it can send (TCP_NOTSENT_LOWAT). */
+void socket_set_unsent_limit(int fd, size_t bytes);
 /* The next close sends a reset instead of an end of stream. */
 void socket_set_abort(int fd);
 

@@ -65,3 +65,6 @@ bool stream_is_reading(const struct stream *stream);
 void stream_terminate(struct stream *stream, enum stream_close how);
 /* Only with nothing in flight. The stream is over, without `closed`. */
 MUST_CHECK int stream_release(struct stream *stream);
+/* Only with nothing in flight: the connection goes on in *to, with other callbacks; *from is over,
+ * without `closed`. */
+void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops);

@@ -59,7 +59,12 @@ struct channel_pool {
     uint64_t outstanding_period;
     bool request_posted; /* the owner has been told and has not looked yet */
     bool open;           /* a control channel is up */
+    bool for_lanes;      /* of a UDP service, set once after init; see below */
 };
+
+/* The pool of a UDP service serves lanes (udp_lane.h) instead of visitors: there are few, each
+ * needs one channel for as long as it lives, and has its place in the queue whether a control
+ * channel is up or not. Nothing is kept beyond what they wait for. */
 
 MUST_CHECK int channel_pool_init(struct channel_pool *pool);
 void channel_pool_finish(struct channel_pool *pool); /* closes what is parked */
@@ -70,8 +75,11 @@ enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
  * owner that channels are wanted. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
                                  uint64_t now_ns, int *ret_fd, bool *ret_notify);
+/* For lanes: joins the queue, unless it is there already. A new session does this for all, so that
+ * its first requests are for them. */
+void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);
 struct pool_match {
-    struct tunnel_worker *worker;
+    struct tunnel_worker *worker; /* NULL for lanes, which know theirs */
     struct pool_waiter *waiter;
     uint64_t visitor_id;
 };

@@ -3,7 +3,8 @@
  *
  *     client_control --CreateDataChannel--> client_channel (least busy worker)
  *          dials, logs in, stays               dials, says hello, parks, gets the command,
- *                                              connects to the local service, relays
+ *                                              connects to the local service, relays;
+ *                                              or becomes a udp_forward
  *
  * struct client is shared: made before the workers, ended after them. Control channels are spread
  * over the workers; a data channel stays on the worker that opened it until its relay becomes bulk.
@@ -38,6 +39,7 @@ struct client_session {
 struct client {
     const struct config_peer *config;
     unsigned int worker_count;
+    int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
 };
@@ -45,7 +47,7 @@ struct client {
 /* The addresses of one local service, per worker. */
 struct client_local {
     struct resolver_answer answer;
-    uint64_t valid_until_ns; /* 0 = none */
+    uint64_t valid_until_ns; /* 0 = none, or to be asked for again */
 };
 
 struct client_worker {
@@ -53,7 +55,8 @@ struct client_worker {
     struct tunnel_worker *tunnel;
     struct socket_options channel_options; /* of connections to the server */
     struct list controls, channels, relaying;
-    struct slab channel_slab;
+    struct list forwards; /* UDP data channels in use */
+    struct slab channel_slab, udp_visitor_slab;
     struct client_local *locals; /* by service index */
     bool draining, stopping;
 };

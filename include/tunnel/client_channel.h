@@ -5,6 +5,8 @@
  *        | fails    ended by either     no local service: closed, which is the visitor's answer
  *        +-(up to 10 s, as upstream)
  *
+ * That of a UDP service becomes a udp_forward with its command.
+ *
  * Owned by the worker that opened it; as a bulk relay it may move to another. */
 #pragma once
 

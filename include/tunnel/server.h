@@ -4,6 +4,7 @@
  *     control port --accept--> server_login --+--> server_control (one per service: its session)
  *                                             +--> channel_pool (a data channel)
  *     service port --accept--> visitor --channel_pool--> relay --> closed
+ *     UDP service port --datagrams--> udp_lane --channel_pool--> data channel
  *
  * struct server is shared: made before the workers, ended after them. Each worker has a struct
  * server_worker with its own listeners, logins, control channels and visitors. */
@@ -51,7 +52,8 @@ struct server_worker {
     struct server_port *ports;        /* by service index */
     struct server_control **controls; /* by service index: the newest of this worker's, or NULL */
     struct list logins, control_list, waiting_visitors, relaying_visitors;
-    struct slab login_slab, visitor_slab;
+    struct list lanes; /* of UDP services */
+    struct slab login_slab, visitor_slab, udp_visitor_slab;
     struct timer resume_timer; /* accepting again, after descriptors ran out */
     struct timer tend_timer;   /* pools of the control channels here */
     bool draining, stopping;

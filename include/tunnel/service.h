@@ -1,6 +1,6 @@
-/* A service on the server: its configuration, its listeners, the session of the client that serves
- * it, its pool of data channels, and how many visitors it has. Shared by all workers; made at start
- * and there until the end.
+/* A service on the server: its configuration, its listeners (or the sockets of its UDP lanes), the
+ * session of the client that serves it, its pool of data channels, and how many visitors it has.
+ * Shared by all workers; made at start and there until the end.
  *
  * A session begins with a login and ends with its control channel or with a newer login. Its key is
  * the ticket for data channels; session_table finds the service by it. */
@@ -45,14 +45,20 @@ void session_table_finish(struct session_table *table);
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
                         struct service **ret_service, struct addr_key *ret_client);
 
+/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). */
+struct service_lane {
+    struct pool_waiter waiter;
+};
+
 struct service {
     const struct config_service *config;
     unsigned int index;
     uint8_t digest[KEYS_DIGEST_SIZE];
     struct addr addr;
-    int *fds; /* one bound socket per worker, owned */
+    int *fds; /* one bound socket per worker, or per lane; owned */
     unsigned int fd_count;
-    int claim_fd; /* socket_claim of addr; -1 = none */
+    struct service_lane *lanes; /* UDP: fd_count of them; lane i is worker i modulo workers */
+    int claim_fd;               /* socket_claim of addr; -1 = none */
     struct channel_pool pool;
 
     pthread_mutex_t lock;    /* over session and per_ip */
@@ -71,6 +77,13 @@ void service_finish(struct service *service); /* accepts a zeroed service */
 /* Binds the listeners, one per worker. */
 MUST_CHECK int service_bind(struct service *service, const struct addr *addr,
                             const struct socket_options *options, unsigned int workers);
+/* The same for a UDP service: the sockets of its lanes. */
+MUST_CHECK int service_bind_udp(struct service *service, const struct addr *addr,
+                                unsigned int workers);
+static inline bool service_is_udp(const struct service *service)
+{
+    return service->config->type == CONFIG_SERVICE_UDP;
+}
 
 /* What a session leaves behind when it ends or is replaced. */
 struct service_leftovers {

@@ -12,6 +12,7 @@
 #include "base/metrics.h"
 #include "io/loop.h"
 #include "io/mailbox.h"
+#include "net/datagram.h"
 #include "net/relay.h"
 
 struct resolver;
@@ -30,6 +31,7 @@ struct tunnel_worker {
     struct loop *loop;
     struct mailbox *mailbox;
     struct relay_engine relays;
+    struct datagram_engine datagrams;
     struct metrics metrics;
     uint64_t conn_count; /* source of connection ids */
     void *role;          /* struct server_worker or struct client_worker */
@@ -45,6 +47,9 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of yours */
     TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
 };
+
+/* Descriptors from this number on are kept for control channels. */
+int tunnel_fds_for_visitors(void);
 
 /* What app/worker.c needs of a role. All run in the worker's thread. */
 struct tunnel_role {

@@ -105,6 +105,7 @@ static int worker_make_loop(struct workers *workers, struct tunnel_worker *worke
         log_error("cannot start a worker: %s", error_text(result));
         return result;
     }
+    datagram_engine_init(&worker->datagrams, worker->loop);
     mailbox_attach(worker->mailbox, worker->loop, worker, worker_signals);
     return 0;
 }
@@ -155,6 +156,7 @@ static void *worker_thread(void *arg)
     mailbox_detach(worker->mailbox);
     workers->role->finish(worker);
     relay_engine_finish(&worker->relays);
+    datagram_engine_finish(&worker->datagrams);
     (void)atomic_fetch_add(&workers->ended_count, 1);
     uint64_t one = 1;
     ssize_t written = write(workers->ended_fd, &one, sizeof(one));

@@ -104,7 +104,7 @@ const struct option options[] = {
      UNUSED_KEY, "for type = websocket"},
 
     {SECTION_SERVICE, FOR_BOTH, "type", value_service_type, SERVICE(type), 0, 0, "tcp", "word",
-     RELOADABLE, "tcp; udp is not in this version"},
+     RELOADABLE, "tcp or udp"},
     {SECTION_SERVICE, FOR_SERVER, "bind_addr", value_addr, SERVICE(addr), 0, 0, NULL, "host:port",
      REQUIRED | RELOADABLE, "where visitors arrive"},
     {SECTION_SERVICE, FOR_CLIENT, "local_addr", value_addr, SERVICE(addr), 0, 0, NULL, "host:port",
@@ -124,12 +124,14 @@ const struct option options[] = {
     {SECTION_SERVICE, FOR_SERVER, "max_connections_per_ip", value_number,
      SERVICE(max_connections_per_ip), 0, COUNT_MAX, "0", "visitors", RELOADABLE,
      "at a time, of one address; 0 = no limit"},
-    {SECTION_SERVICE, FOR_SERVER, "udp_data_channels", value_unused, NOWHERE, 0, 0, NULL,
-     "channels", UNUSED_KEY, "for type = udp"},
-    {SECTION_SERVICE, FOR_BOTH, "udp_timeout", value_unused, NOWHERE, 0, 0, NULL, "s", UNUSED_KEY,
-     "for type = udp"},
-    {SECTION_SERVICE, FOR_SERVER, "max_udp_visitors", value_unused, NOWHERE, 0, 0, NULL, "visitors",
-     UNUSED_KEY, "for type = udp"},
+    {SECTION_SERVICE, FOR_SERVER, "udp_data_channels", value_number_or_auto,
+     SERVICE(udp_data_channels), 1, LIMIT_UDP_LANES, "auto", "channels", 0,
+     "over which visitors of a UDP service are spread; auto = one for each worker, at least 2"},
+    {SECTION_SERVICE, FOR_BOTH, "udp_timeout", value_seconds_fraction, SERVICE(udp_timeout_ms),
+     MOMENT_MS, WEEK_MS, "60", "s", RELOADABLE, "a UDP visitor silent for that long is forgotten"},
+    {SECTION_SERVICE, FOR_SERVER, "max_udp_visitors", value_number, SERVICE(max_udp_visitors),
+     1, COUNT_MAX, "65536", "visitors", RELOADABLE,
+     "UDP: at a time; one more takes the place of the one silent for longest"},
 };
 /* clang-format on */
 const size_t option_count = ARRAY_SIZE(options);

@@ -122,21 +122,24 @@ static void check_service_names(struct draft *draft, enum config_role role)
 struct listener {
     struct draft_place place;
     unsigned int line;
+    bool is_udp; /* whose ports are others than those of TCP */
     char text[ADDR_HOST_SIZE + 16];
 };
 
 static int compare_listeners(const void *a, const void *b)
 {
     const struct listener *left = a, *right = b;
-    int order = strcmp(left->text, right->text);
+    int order = left->is_udp != right->is_udp ? left->is_udp - right->is_udp
+                                              : strcmp(left->text, right->text);
     return order != 0 ? order : (left->line > right->line) - (left->line < right->line);
 }
 
 static void add_listener(struct draft *draft, const struct draft_place *place,
-                         const struct host_port *host_port, struct listener *ret)
+                         const struct host_port *host_port, bool is_udp, struct listener *ret)
 {
     struct addr addr;
     *ret = (struct listener){.place = *place, .line = draft_line_of(draft, place, "bind_addr")};
+    ret->is_udp = is_udp;
     if (addr_from_numeric(host_port, &addr)) {
         (void)addr_format(&addr, ret->text, sizeof ret->text);
         return;
@@ -157,18 +160,19 @@ static void check_listeners(struct draft *draft)
     size_t count = 0;
     struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
     if (peer->addr.port != 0) /* 0: missing or refused */
-        add_listener(draft, &place, &peer->addr, &listeners[count++]);
+        add_listener(draft, &place, &peer->addr, false, &listeners[count++]);
     place.section = SECTION_SERVICE;
-    for (; place.service_index < peer->service_count; place.service_index++)
-        if (peer->services[place.service_index].addr.port != 0 &&
-            !draft_lines(draft, &place)->is_repeated)
-            add_listener(draft, &place, &peer->services[place.service_index].addr,
+    for (; place.service_index < peer->service_count; place.service_index++) {
+        const struct config_service *service = &peer->services[place.service_index];
+        if (service->addr.port != 0 && !draft_lines(draft, &place)->is_repeated)
+            add_listener(draft, &place, &service->addr, service->type == CONFIG_SERVICE_UDP,
                          &listeners[count++]);
+    }
     qsort(listeners, count, sizeof *listeners, compare_listeners);
     for (size_t i = 1; i < count; i++) {
         const struct listener *first = &listeners[i - 1], *second = &listeners[i];
         char path[DRAFT_PATH_SIZE];
-        if (strcmp(first->text, second->text) == 0)
+        if (first->is_udp == second->is_udp && strcmp(first->text, second->text) == 0)
             (void)draft_say(draft, DRAFT_ERROR, second->line, &second->place, "bind_addr",
                             "%.80s is taken by %s in line %u", second->text,
                             draft_path(draft, &first->place, "bind_addr", path), first->line);

@@ -264,7 +264,7 @@ int value_service_type(struct option_value *value, void *target)
 {
     static const struct word words[] = {
         {"tcp", CONFIG_SERVICE_TCP, NULL},
-        {"udp", CONFIG_SERVICE_UDP, "not built into this version"},
+        {"udp", CONFIG_SERVICE_UDP, NULL},
     };
     int number;
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);

@@ -50,6 +50,11 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms)
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
 }
 
+void socket_set_unsent_limit(int fd, size_t bytes)
+{
+    set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
+}
+
 void socket_set_abort(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};

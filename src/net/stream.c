@@ -191,3 +191,9 @@ int stream_release(struct stream *stream)
     assert(loop_op_is_idle(&stream->read_op) && loop_op_is_idle(&stream->write_op));
     return take_fd(&stream->fd);
 }
+
+void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops)
+{
+    struct loop *loop = from->loop;
+    stream_init(to, loop, stream_release(from), ops);
+}

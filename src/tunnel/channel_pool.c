@@ -96,7 +96,8 @@ static bool find_wanted(struct channel_pool *pool, uint64_t now_ns)
 {
     if (!pool->open)
         return false;
-    uint32_t needed = demand_target(&pool->demand, now_ns) + pool->waiting_count;
+    uint32_t target = pool->for_lanes ? 0 : demand_target(&pool->demand, now_ns);
+    uint32_t needed = target + pool->waiting_count;
     uint32_t coming =
         pool->parked_count + pool->outstanding + pool->outstanding_older + pool->wanted;
     if (needed > coming)
@@ -133,6 +134,13 @@ static void note_arrival(struct channel_pool *pool)
 
 /* ---- visitors and channels ---- */
 
+static void join_queue(struct channel_pool *pool, struct pool_waiter *waiter)
+{
+    list_push_back(&pool->waiting, &waiter->node);
+    waiter->waiting = true;
+    pool->waiting_count++;
+}
+
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
                                  uint64_t now_ns, int *ret_fd, bool *ret_notify)
 {
@@ -141,7 +149,9 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     (void)pthread_mutex_lock(&pool->lock);
     if (first)
         demand_note(&pool->demand, now_ns);
-    if (!pool->open) {
+    if (waiter->waiting) {
+        result = POOL_WAITING; /* a lane that a new session has queued meanwhile */
+    } else if (!pool->open && !pool->for_lanes) {
         result = POOL_CLOSED;
     } else if (pool->parked_count > 0) {
         *ret_fd = unpark(pool);
@@ -150,14 +160,20 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     } else if (pool->waiting_count >= LIMIT_VISITORS_WAITING) {
         result = POOL_FULL;
     } else {
-        list_push_back(&pool->waiting, &waiter->node);
-        waiter->waiting = true;
-        pool->waiting_count++;
+        join_queue(pool, waiter);
         result = POOL_WAITING;
         *ret_notify = find_wanted(pool, now_ns);
     }
     (void)pthread_mutex_unlock(&pool->lock);
     return result;
+}
+
+void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    if (!waiter->waiting)
+        join_queue(pool, waiter);
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "tunnel/client_channel.h"
 #include "tunnel/client_control.h"
+#include "tunnel/udp_forward.h"
 
 enum { ABOUT_AS_BUSY_PERMILLE = 250 };
 
@@ -19,6 +20,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
         return -ENOMEM;
     client->config = config;
     client->worker_count = workers;
+    client->fd_visitors_max = tunnel_fds_for_visitors();
     *ret = client;
     return 0;
 }
@@ -166,7 +168,9 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->controls);
     list_init(&worker->channels);
     list_init(&worker->relaying);
+    list_init(&worker->forwards);
     client_channel_init_slab(&worker->channel_slab);
+    udp_forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
     for (unsigned int i = 0; i < client->config->service_count; i++) {
         if (i % client->worker_count != tunnel->index)
@@ -184,6 +188,7 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0 && !worker->draining) {
         worker->draining = true;
         client_channel_close_unstarted(worker);
+        udp_forward_close_all(worker); /* datagrams have no end that could be waited for */
         client_control_close_all(worker);
     }
     if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
@@ -198,7 +203,8 @@ static bool client_is_done(const struct tunnel_worker *tunnel)
 {
     const struct client_worker *worker = tunnel->role;
     return worker->draining && list_is_empty(&worker->controls) &&
-           list_is_empty(&worker->channels) && list_is_empty(&worker->relaying);
+           list_is_empty(&worker->channels) && list_is_empty(&worker->relaying) &&
+           list_is_empty(&worker->forwards);
 }
 
 static void client_finish(struct tunnel_worker *tunnel)
@@ -207,6 +213,7 @@ static void client_finish(struct tunnel_worker *tunnel)
     if (worker == NULL)
         return;
     slab_finish(&worker->channel_slab);
+    slab_finish(&worker->udp_visitor_slab);
     free(worker->locals);
     free(worker);
     tunnel->role = NULL;

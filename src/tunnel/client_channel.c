@@ -8,6 +8,7 @@
 #include "net/stream.h"
 #include "proto/message.h"
 #include "tunnel/client.h"
+#include "tunnel/udp_forward.h"
 
 enum {
     RETRY_FIRST_MS = 500, /* upstream's: then every 100 ms, each 50 % more or less */
@@ -371,6 +372,18 @@ static void local_begin(struct client_channel *channel)
         local_unavailable(channel, -ENOMEM);
 }
 
+/* ---- UDP: the channel serves all visitors that the server sends over it ---- */
+
+static void channel_become_forward(struct client_channel *channel)
+{
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    int result = udp_forward_begin(channel->worker, channel->service_index, &channel->stream);
+    if (result < 0)
+        channel_failed(channel, result);
+    else
+        channel_free(channel);
+}
+
 /* ---- the server's side: dial, hello, park, command ---- */
 
 static void channel_stream_read_done(struct stream *stream, int result)
@@ -388,13 +401,15 @@ static void channel_stream_read_done(struct stream *stream, int result)
         return;
     }
     result = message_data_command_decode(channel->command, (size_t)result, &command);
-    if (result == 0 && command != MESSAGE_DATA_START_TCP)
+    bool is_udp = channel->service->type == CONFIG_SERVICE_UDP;
+    if (result == 0 && command != (is_udp ? MESSAGE_DATA_START_UDP : MESSAGE_DATA_START_TCP))
         result = ERR_PROTOCOL;
-    if (result < 0) {
+    if (result < 0)
         channel_failed(channel, result);
-        return;
-    }
-    local_begin(channel);
+    else if (is_udp)
+        channel_become_forward(channel);
+    else
+        local_begin(channel);
 }
 
 static void channel_stream_write_done(struct stream *stream, int result)

@@ -4,14 +4,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "io/resolver.h"
+#include "io/udp_socket.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_login.h"
+#include "tunnel/udp_lane.h"
 #include "tunnel/visitor.h"
 
 enum { TEND_MS = 1000, CAUTIOUS_MS = 2000 };
@@ -50,6 +51,16 @@ static int log_bind_failed(const char *service, const struct host_port *name, in
     return error;
 }
 
+static void hint_receive_room(const struct service *service)
+{
+    size_t room = udp_socket_receive_room(service->fds[0]);
+    if (room < LIMIT_UDP_SOCKET_BUFFER)
+        log_service(LOG_INFO, service->config->name,
+                    "the system allows %zu KiB of receive buffer: bursts beyond that are lost; "
+                    "sysctl net.core.rmem_max=%d would allow what is asked for",
+                    room >> 10, LIMIT_UDP_SOCKET_BUFFER);
+}
+
 static int bind_services(struct server *server)
 {
     const struct config_peer *config = server->config;
@@ -64,10 +75,14 @@ static int bind_services(struct server *server)
             own.nodelay = service->config->nodelay == CONFIG_TRUE;
         struct addr addr;
         result = resolve_bind_addr(&service->config->addr, &addr);
-        if (result == 0)
+        if (result == 0 && service_is_udp(service))
+            result = service_bind_udp(service, &addr, server->worker_count);
+        else if (result == 0)
             result = service_bind(service, &addr, &own, server->worker_count);
         if (result < 0)
             return log_bind_failed(service->config->name, &service->config->addr, result);
+        if (service_is_udp(service))
+            hint_receive_room(service);
     }
     return 0;
 }
@@ -87,14 +102,6 @@ static int bind_control_port(struct server *server)
     return result < 0 ? log_bind_failed(NULL, &server->config->addr, result) : 0;
 }
 
-static int fd_limit_for_visitors(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX)
-        return INT32_MAX;
-    return (int)limit.rlim_cur - LIMIT_FDS_RESERVED;
-}
-
 int server_create(const struct config_peer *config, unsigned int workers, struct server **ret)
 {
     struct server *server = calloc(1, sizeof(*server));
@@ -102,7 +109,7 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
         return -ENOMEM;
     server->config = config;
     server->worker_count = workers;
-    server->fd_visitors_max = fd_limit_for_visitors();
+    server->fd_visitors_max = tunnel_fds_for_visitors();
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
     server->services = calloc(config->service_count + 1, sizeof(*server->services));
@@ -272,8 +279,8 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 static void port_sync(struct server_port *port)
 {
     bool up = atomic_load(&port->service->up) && !port->worker->draining;
-    if (up == port->listening)
-        return;
+    if (up == port->listening || service_is_udp(port->service))
+        return; /* a lane's socket is always open */
     if (!up) {
         port->listening = false;
         socket_unlisten(port->fd); /* which also ends the accept */
@@ -289,12 +296,18 @@ static void port_sync(struct server_port *port)
         port_arm(port);
 }
 
+static void review_waiting(struct server_worker *worker)
+{
+    visitor_review_waiting(worker);
+    udp_lane_review_waiting(worker);
+}
+
 static void worker_sync_services(struct server_worker *worker)
 {
     for (unsigned int i = 0; i < worker->server->service_count; i++)
         port_sync(&worker->ports[i]);
     server_control_close_replaced(worker);
-    visitor_review_waiting(worker);
+    review_waiting(worker);
 }
 
 void server_signal_services(struct server_worker *worker)
@@ -356,7 +369,10 @@ void server_offer_channel(struct server_worker *worker, struct service *service,
     struct pool_match match;
     switch (channel_pool_offer(&service->pool, &offer, &match)) {
     case POOL_MATCHED:
-        visitor_deliver(worker, service, &match, fd);
+        if (service_is_udp(service))
+            udp_lane_deliver(worker, service, &match, fd);
+        else
+            visitor_deliver(worker, service, &match, fd);
         break;
     case POOL_SURPLUS:
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
@@ -404,17 +420,24 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->control_list);
     list_init(&worker->waiting_visitors);
     list_init(&worker->relaying_visitors);
+    list_init(&worker->lanes);
+    udp_lane_init_slab(&worker->udp_visitor_slab);
     server_login_init_slab(&worker->login_slab);
     visitor_init_slab(&worker->visitor_slab);
     timer_init(&worker->resume_timer, resume_accepting);
     timer_init(&worker->tend_timer, tend_due);
     loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
-    for (unsigned int i = 0; i < server->service_count; i++)
-        port_init(&worker->ports[i], worker, &server->services[i],
-                  server->services[i].fds[tunnel->index]);
+    int result = 0;
+    for (unsigned int i = 0; i < server->service_count && result == 0; i++) {
+        struct service *service = &server->services[i];
+        bool is_udp = service_is_udp(service);
+        port_init(&worker->ports[i], worker, service, is_udp ? -1 : service->fds[tunnel->index]);
+        if (is_udp)
+            result = udp_lane_start_all(worker, service);
+    }
     port_init(&worker->control_port, worker, NULL, server->control_fds[tunnel->index]);
     port_arm(&worker->control_port);
-    return 0;
+    return result;
 }
 
 static void worker_drain(struct server_worker *worker)
@@ -426,6 +449,7 @@ static void worker_drain(struct server_worker *worker)
     server_login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
+    udp_lane_close_all(worker); /* datagrams have no end that could be waited for */
 }
 
 static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
@@ -442,7 +466,7 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
         worker_sync_services(worker);
     else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
-        visitor_review_waiting(worker);
+        review_waiting(worker);
     if ((bits & TUNNEL_SIGNAL_REQUESTS) != 0) {
         for (unsigned int i = 0; i < worker->server->service_count; i++)
             send_requests(worker, i);
@@ -453,7 +477,8 @@ static bool server_is_done(const struct tunnel_worker *tunnel)
 {
     const struct server_worker *worker = tunnel->role;
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
-           list_is_empty(&worker->control_list) && list_is_empty(&worker->logins);
+           list_is_empty(&worker->control_list) && list_is_empty(&worker->logins) &&
+           list_is_empty(&worker->lanes);
 }
 
 static void server_finish(struct tunnel_worker *tunnel)
@@ -463,6 +488,7 @@ static void server_finish(struct tunnel_worker *tunnel)
         return;
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
+    slab_finish(&worker->udp_visitor_slab);
     free(worker->ports);
     free(worker->controls);
     free(worker);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "io/udp_socket.h"
 
 /* ---- the table of session keys ---- */
 
@@ -69,16 +70,21 @@ int service_init(struct service *service, const struct config_service *config, u
     service->claim_fd = -1;
     keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);
-    return channel_pool_init(&service->pool);
+    int result = channel_pool_init(&service->pool);
+    service->pool.for_lanes = service_is_udp(service);
+    return result;
 }
 
 void service_finish(struct service *service)
 {
     if (service->config == NULL)
         return;
-    for (unsigned int i = 0; i < service->fd_count; i++)
-        (void)close(service->fds[i]);
+    for (unsigned int i = 0; i < service->fd_count; i++) {
+        if (service->fds[i] >= 0)
+            (void)close(service->fds[i]);
+    }
     free(service->fds);
+    free(service->lanes);
     if (service->claim_fd >= 0)
         (void)close(service->claim_fd);
     channel_pool_finish(&service->pool);
@@ -105,6 +111,24 @@ int service_bind(struct service *service, const struct addr *addr,
     return result;
 }
 
+int service_bind_udp(struct service *service, const struct addr *addr, unsigned int workers)
+{
+    unsigned int count = service->config->udp_data_channels;
+    if (count == 0)
+        count = MAX(workers, 2u); /* one client core is not enough for what a server core carries */
+    service->addr = *addr;
+    service->fds = calloc(count, sizeof(*service->fds));
+    service->lanes = calloc(count, sizeof(*service->lanes));
+    if (service->fds == NULL || service->lanes == NULL)
+        return -ENOMEM;
+    for (unsigned int i = 0; i < count; i++)
+        list_init(&service->lanes[i].waiter.node);
+    int result = udp_socket_bind_group(addr, service->fds, count);
+    if (result == 0)
+        service->fd_count = count;
+    return result;
+}
+
 void service_begin_session(struct service *service, struct session_table *table,
                            struct session *session, uint64_t now_ns, struct service_leftovers *ret)
 {
@@ -118,6 +142,9 @@ void service_begin_session(struct service *service, struct session_table *table,
     }
     ret->asked = atomic_exchange(&service->asked, 0);
     ret->fd_count = channel_pool_close(&service->pool, ret->fds, true);
+    /* Each lane changes to a channel of the new client, and keeps the old one until then. */
+    for (unsigned int i = 0; service->lanes != NULL && i < service->fd_count; i++)
+        channel_pool_queue(&service->pool, &service->lanes[i].waiter);
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
     table_add(table, session);

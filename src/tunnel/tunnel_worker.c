@@ -1,5 +1,9 @@
 #include "tunnel/tunnel_worker.h"
 
+#include <sys/resource.h>
+
+#include "base/limits.h"
+
 enum { WORTH_MOVING_PERMILLE = 250 };
 
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
@@ -39,4 +43,12 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker)
         }
     }
     return own - best_flows >= 2 ? best : worker;
+}
+
+int tunnel_fds_for_visitors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX)
+        return INT32_MAX;
+    return (int)limit.rlim_cur - LIMIT_FDS_RESERVED;
 }

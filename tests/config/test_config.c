@@ -108,6 +108,9 @@ Test(config, every_key_of_ours)
     cr_expect_eq(server->transport.tcp_keepalive_interval, 1);
     cr_expect_eq(server->services[0].idle_timeout_ms, 1);
     cr_expect_eq(server->services[0].max_connections, 5);
+    cr_expect_eq(server->services[0].udp_data_channels, 4);
+    cr_expect_eq(server->services[0].udp_timeout_ms, 60000);
+    cr_expect_eq(server->services[0].max_udp_visitors, 10);
     cr_expect_eq(server->services[0].max_connections_per_ip, 2);
     cr_expect_eq(server->services[0].nodelay, CONFIG_FALSE);
     config_destroy(config);

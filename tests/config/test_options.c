@@ -130,7 +130,13 @@ static const struct example examples[] = {
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "True", "expected true or false, got \"True\"", 0},
     {SECTION_SERVICE, CONFIG_SERVER, "type", "tcp", NULL, CONFIG_SERVICE_TCP},
     {SECTION_SERVICE, CONFIG_SERVER, "type", "sctp", "expected tcp or udp, got \"sctp\"", 0},
-    {SECTION_SERVICE, CONFIG_SERVER, "udp_timeout", "whatever", NULL, 0xa5a5a5a5},
+    {SECTION_SERVICE, CONFIG_SERVER, "type", "udp", NULL, CONFIG_SERVICE_UDP},
+    {SECTION_SERVICE, CONFIG_SERVER, "udp_timeout", "whatever",
+     "expected seconds from 0.1 to 604800, got \"whatever\"", 0},
+    {SECTION_SERVICE, CONFIG_CLIENT, "udp_timeout", "2.5", NULL, 2500},
+    {SECTION_SERVICE, CONFIG_SERVER, "udp_data_channels", "auto", NULL, 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "udp_data_channels", "3", NULL, 3},
+    {SECTION_SERVICE, CONFIG_SERVER, "max_udp_visitors", "10000", NULL, 10000},
 };
 
 Test(options, values)

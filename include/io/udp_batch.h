@@ -1,0 +1,58 @@
+/* Datagrams in batches: up to UDP_BATCH_SIZE with one system call, in and out.
+ *
+ *     udp_batch_receive() -> arrivals [0..n)       valid until the next receive
+ *     udp_batch_send()... -> udp_batch_flush()     payloads and routes stay valid until then
+ *
+ * One object per worker serves all of its sockets, with room for UDP_BATCH_SIZE whole datagrams in
+ * memory that is touched only where datagrams have been and that udp_batch_trim gives back.
+ *
+ * Runs of payloads of one size to one route leave as one message that the kernel cuts
+ * (UDP_SEGMENT); what a device can't cut is sent piece by piece, and smaller or never from then on.
+ * An error of a datagram costs that datagram: it is counted by its reason, the rest goes on.
+ *
+ * Used by its worker's thread alone. Never blocks. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/addr.h"
+#include "base/macros.h"
+#include "io/udp_socket.h"
+
+struct metrics;
+struct udp_batch;
+
+enum { UDP_BATCH_SIZE = 64 };
+
+/* A received datagram, or several of one sender, each segment_size long but the last. */
+struct udp_arrival {
+    const uint8_t *data; /* NULL: it did not fit, and is counted */
+    uint32_t size;
+    uint32_t segment_size;   /* = size for a single one */
+    const struct addr *from; /* len 0 on a connected socket */
+    struct udp_local to;
+};
+
+/* Where datagrams go on a socket that is not connected. local: what they leave from; unknown = the
+ * kernel chooses. */
+struct udp_route {
+    struct addr to;
+    struct udp_local local;
+};
+
+MUST_CHECK int udp_batch_create(struct metrics *metrics, struct udp_batch **ret);
+void udp_batch_destroy(struct udp_batch *batch); /* accepts NULL */
+/* Gives the memory of large bursts back to the system. */
+void udp_batch_trim(struct udp_batch *batch);
+
+/* How many have arrived, at most UDP_BATCH_SIZE; fewer: there was no more. Or -errno: -EAGAIN, or
+ * an error that waited on the socket (-ECONNREFUSED), which is counted and gone then. */
+MUST_CHECK int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp);
+const struct udp_arrival *udp_batch_arrival(const struct udp_batch *batch, unsigned int index);
+
+/* Queues a datagram; another socket, or a full batch, flushes first. route NULL: connected. */
+void udp_batch_send(struct udp_batch *batch, struct udp_socket *udp, const struct udp_route *route,
+                    const void *data, size_t size);
+void udp_batch_flush(struct udp_batch *batch);

@@ -1,0 +1,27 @@
+/* A UDP data channel on the client, from its command on: each visitor that the server sends frames
+ * of gets a socket of its own, connected to the local service, and what comes back on it goes out
+ * as frames of that visitor.
+ *
+ *     server --> data channel --> frames by visitor --> sockets --> local service
+ *     server <-- data channel <-- one send per turn  <-- sockets <-- local service
+ *
+ * The server may open any number of these; each stands alone, on the worker that opened it, and
+ * ends with its data channel. A visitor's address is a mere key and is echoed as it came. Its
+ * socket lives until nothing has moved for udp_timeout, or until descriptors or memory are needed
+ * for another and it has been silent for longest. A local service that refuses is tried again with
+ * each datagram, at its next address if it has several. */
+#pragma once
+
+#include "base/macros.h"
+
+struct client_worker;
+struct slab;
+struct stream;
+
+/* Takes the stream over, unless it fails (-ENOMEM). */
+MUST_CHECK int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
+                                 struct stream *stream);
+/* Closes all of this worker; worker->forwards is empty when that is done. */
+void udp_forward_close_all(struct client_worker *worker);
+/* Prepares the worker's slab of visitors. */
+void udp_forward_init_slab(struct slab *slab);

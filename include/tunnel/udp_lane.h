@@ -1,0 +1,35 @@
+/* A lane of a UDP service on the server: one socket of the service's reuseport group, one table of
+ * visitors and one data channel, all owned by one worker, so that no datagram crosses threads. The
+ * kernel keeps a visitor on its lane.
+ *
+ *     visitor --> socket --> table --> frames --> data channel --> client
+ *     visitor <-- socket <-- table <-- frames <--      "
+ *
+ * A lane lives as long as the process. Without a channel it waits for one in the service's pool,
+ * and drops and counts meanwhile. A channel that has ended is asked for again at once; one that did
+ * not live for LIMIT_UDP_RETRY_MS, after that time. A new session brings each lane a new channel,
+ * which takes the place of the old one.
+ *
+ * Visitors are remembered for udp_timeout and only they get answers, from the address that they
+ * have sent to. When max_udp_visitors / lanes are there, a new one takes the place of the one that
+ * has been silent for longest. */
+#pragma once
+
+#include "base/macros.h"
+
+struct pool_match;
+struct server_worker;
+struct service;
+struct slab;
+
+/* Starts this worker's lanes of a service. */
+MUST_CHECK int udp_lane_start_all(struct server_worker *worker, struct service *service);
+/* Hands a channel to the lane that waits for it (a match of channel_pool_offer), wherever it is. */
+void udp_lane_deliver(struct server_worker *worker, struct service *service,
+                      const struct pool_match *match, int fd);
+/* Lanes that wait look for parked channels again. */
+void udp_lane_review_waiting(struct server_worker *worker);
+/* Closes this worker's lanes and their sockets; worker->lanes is empty when all of it is done. */
+void udp_lane_close_all(struct server_worker *worker);
+/* Prepares the worker's slab of visitors. */
+void udp_lane_init_slab(struct slab *slab);

@@ -1,0 +1,124 @@
+#include "io/udp_socket.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+
+/* Older headers lack some of these; the kernel decides. */
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+enum { BIND_RETRY_STEP_MS = 20 };
+
+static void set_int(int fd, int level, int option, int value)
+{
+    (void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+static bool has_segment(int fd)
+{
+    int value = 0;
+    socklen_t len = sizeof(value);
+    return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &len) == 0;
+}
+
+/* Room for bursts: the memory is taken only by datagrams that really wait. */
+static void set_common(int fd)
+{
+    set_int(fd, SOL_SOCKET, SO_RCVBUF, LIMIT_UDP_SOCKET_BUFFER);
+    set_int(fd, SOL_SOCKET, SO_SNDBUF, LIMIT_UDP_SOCKET_BUFFER);
+    set_int(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
+    set_int(fd, IPPROTO_UDP, UDP_GRO, 1);
+}
+
+static bool is_any(const struct addr *addr)
+{
+    if (addr->any.sa_family == AF_INET)
+        return addr->v4.sin_addr.s_addr == htonl(INADDR_ANY);
+    return IN6_IS_ADDR_UNSPECIFIED(&addr->v6.sin6_addr);
+}
+
+static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
+{
+    CLEANUP_FD int fd = socket(addr->any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    set_common(fd);
+    /* Where there are several own addresses, answers leave from the one that was asked. */
+    if (addr->any.sa_family == AF_INET6) {
+        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        if (is_any(addr))
+            set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    } else if (is_any(addr)) {
+        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    }
+    if (join_group)
+        set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (bind(fd, &addr->any, addr->len) < 0)
+        return -errno;
+    set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+static int bind_first(const struct addr *addr, int *ret_fd)
+{
+    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
+        int result = bind_one(addr, false, ret_fd);
+        if (result != -EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+            return result;
+        (void)usleep(BIND_RETRY_STEP_MS * 1000);
+    }
+}
+
+int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int result = i == 0 ? bind_first(addr, &ret_fds[0]) : bind_one(addr, true, &ret_fds[i]);
+        if (result < 0) {
+            while (i-- > 0)
+                (void)close(take_fd(&ret_fds[i]));
+            return result;
+        }
+    }
+    return 0;
+}
+
+void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound)
+{
+    *udp = (struct udp_socket){
+        .fd = fd,
+        .segment_max = has_segment(fd) ? LIMIT_UDP_SEGMENT : 0,
+        .is_v6 = bound->any.sa_family == AF_INET6,
+    };
+}
+
+int udp_socket_connect(const struct addr *to, struct udp_socket *ret)
+{
+    CLEANUP_FD int fd = socket(to->any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    set_common(fd);
+    if (connect(fd, &to->any, to->len) < 0)
+        return -errno;
+    udp_socket_init(ret, fd, to);
+    ret->is_connected = true;
+    fd = -1;
+    return 0;
+}
+
+size_t udp_socket_receive_room(int fd)
+{
+    int size = 0;
+    socklen_t len = sizeof(size);
+    if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &len) < 0 || size < 0)
+        return 0;
+    return (size_t)size / 2; /* the kernel doubles what it is asked for, for its own use */
+}

@@ -1,0 +1,113 @@
+#include "net/udp_table.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "crypto/keys.h"
+
+enum { BUCKETS_FIRST = 16, BUCKETS_MAX = 1 << 20 };
+
+static uint32_t hash_of(const struct udp_frame_addr *key)
+{
+    return (uint32_t)keys_hash(key, sizeof(*key));
+}
+
+static struct udp_table_entry **bucket_of(const struct udp_table *table, uint32_t hash)
+{
+    return &table->buckets[hash & (table->bucket_count - 1)];
+}
+
+void udp_table_init(struct udp_table *table)
+{
+    *table = (struct udp_table){.buckets = NULL};
+    list_init(&table->used);
+}
+
+void udp_table_finish(struct udp_table *table)
+{
+    free(table->buckets);
+    udp_table_init(table);
+}
+
+struct udp_table_entry *udp_table_find(const struct udp_table *table,
+                                       const struct udp_frame_addr *key)
+{
+    if (table->count == 0)
+        return NULL;
+    uint32_t hash = hash_of(key);
+    struct udp_table_entry *entry = *bucket_of(table, hash);
+    while (entry != NULL && (entry->hash != hash || !udp_frame_addr_equal(&entry->key, key)))
+        entry = entry->next;
+    return entry;
+}
+
+static void link_entry(const struct udp_table *table, struct udp_table_entry *entry)
+{
+    struct udp_table_entry **bucket = bucket_of(table, entry->hash);
+    entry->next = *bucket;
+    *bucket = entry;
+}
+
+static int grow(struct udp_table *table)
+{
+    uint32_t count = table->bucket_count == 0 ? BUCKETS_FIRST : table->bucket_count * 2;
+    struct udp_table_entry **buckets = calloc(count, sizeof(struct udp_table_entry *));
+    if (buckets == NULL)
+        return -ENOMEM;
+    free(table->buckets);
+    table->buckets = buckets;
+    table->bucket_count = count;
+    list_for_each (node, &table->used) {
+        link_entry(table, container_of(node, struct udp_table_entry, node));
+    }
+    return 0;
+}
+
+int udp_table_add(struct udp_table *table, struct udp_table_entry *entry, uint64_t now_ns)
+{
+    if (table->count >= table->bucket_count && table->bucket_count < BUCKETS_MAX &&
+        grow(table) < 0 && table->bucket_count == 0)
+        return -ENOMEM;
+    entry->hash = hash_of(&entry->key);
+    entry->active_at_ns = now_ns;
+    link_entry(table, entry);
+    list_push_back(&table->used, &entry->node);
+    table->count++;
+    return 0;
+}
+
+void udp_table_remove(struct udp_table *table, struct udp_table_entry *entry)
+{
+    struct udp_table_entry **at = bucket_of(table, entry->hash);
+    while (*at != entry) {
+        assert(*at != NULL);
+        at = &(*at)->next;
+    }
+    *at = entry->next;
+    list_remove(&entry->node);
+    table->count--;
+}
+
+void udp_table_touch(struct udp_table *table, struct udp_table_entry *entry, uint64_t now_ns)
+{
+    if (entry->active_at_ns == now_ns)
+        return; /* moved in this turn already */
+    entry->active_at_ns = now_ns;
+    list_remove(&entry->node);
+    list_push_back(&table->used, &entry->node);
+}
+
+struct udp_table_entry *udp_table_oldest(const struct udp_table *table)
+{
+    if (table->count == 0)
+        return NULL;
+    return container_of(table->used.next, struct udp_table_entry, node);
+}
+
+struct udp_table_entry *udp_table_expired(const struct udp_table *table, uint64_t now_ns,
+                                          uint64_t idle_ns)
+{
+    struct udp_table_entry *entry = udp_table_oldest(table);
+    return entry != NULL && now_ns >= entry->active_at_ns + idle_ns ? entry : NULL;
+}

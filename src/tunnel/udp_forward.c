@@ -1,0 +1,451 @@
+#include "tunnel/udp_forward.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/datagram.h"
+#include "net/udp_table.h"
+#include "tunnel/client.h"
+
+enum {
+    BATCHES_PER_TURN = 4,  /* of one visitor; then it is the turn of others */
+    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    LOCAL_VALID_MS = 10000,
+    LOCAL_RETRY_MS = 1000, /* a name that could not be resolved */
+    NS_PER_MS = 1000000,
+};
+
+struct udp_forward {
+    struct datagram_channel channel;
+    struct list node; /* in worker->forwards */
+    struct client_worker *worker;
+    const struct config_service *service;
+    unsigned int service_index;
+    unsigned int socket_count; /* of visitors, in use or still being closed */
+    struct udp_table table;
+    struct list stalled; /* visitors not read from, for want of room in the channel */
+    struct timer expiry_timer;
+    struct resolver_query *query;
+    size_t addr_index;   /* of the local service's addresses */
+    uint32_t generation; /* counts changes of the address in use */
+    bool started, closing, channel_closed;
+};
+
+struct forward_visitor {
+    struct udp_table_entry entry;
+    struct datagram_target target;
+    struct udp_socket udp;
+    struct loop_op poll_op;
+    struct list stalled_node;
+    struct udp_forward *forward;
+    uint32_t generation;
+    bool closing;
+};
+
+static struct loop *forward_loop(const struct udp_forward *forward)
+{
+    return forward->worker->tunnel->loop;
+}
+
+static void forward_count(const struct udp_forward *forward, enum metric metric, uint64_t amount)
+{
+    metrics_add(&forward->worker->tunnel->metrics, metric, amount);
+}
+
+static struct client_local *forward_local(const struct udp_forward *forward)
+{
+    return &forward->worker->locals[forward->service_index];
+}
+
+static void forward_join(struct udp_forward *forward)
+{
+    if (!forward->channel_closed || forward->socket_count > 0)
+        return;
+    loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
+    udp_table_finish(&forward->table);
+    list_remove(&forward->node);
+    free(forward);
+}
+
+/* ---- visitors ---- */
+
+static void visitor_join(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    if (!loop_op_is_idle(&visitor->poll_op))
+        return;
+    loop_close_fd(forward_loop(forward), visitor->udp.fd);
+    slab_put(&forward->worker->udp_visitor_slab, visitor);
+    forward->socket_count--;
+    if (forward->closing)
+        forward_join(forward);
+}
+
+static void visitor_close(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    visitor->closing = true;
+    udp_table_remove(&forward->table, &visitor->entry);
+    datagram_forget(&visitor->target);
+    list_remove(&visitor->stalled_node);
+    loop_cancel(forward_loop(forward), &visitor->poll_op);
+    visitor_join(visitor);
+}
+
+static struct forward_visitor *visitor_of(struct udp_table_entry *entry)
+{
+    return container_of(entry, struct forward_visitor, entry);
+}
+
+static void forward_expire(struct timer *timer)
+{
+    struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
+    uint64_t idle_ns = (uint64_t)forward->service->udp_timeout_ms * NS_PER_MS;
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
+        visitor_close(visitor_of(entry));
+        forward_count(forward, METRIC_UDP_VISITORS_EXPIRED, 1);
+    }
+    entry = udp_table_oldest(&forward->table);
+    if (entry == NULL)
+        return;
+    uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
+    loop_timer_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
+}
+
+static bool forward_evict(struct udp_forward *forward)
+{
+    struct udp_table_entry *entry = udp_table_oldest(&forward->table);
+    if (entry == NULL)
+        return false;
+    visitor_close(visitor_of(entry));
+    forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
+    return true;
+}
+
+/* ---- the local service's address ---- */
+
+static void forward_start(struct udp_forward *forward)
+{
+    if (forward->started || forward->closing)
+        return;
+    forward->started = true;
+    datagram_channel_start(&forward->channel, NULL, 0);
+}
+
+static void forward_resolved(void *asker, const struct resolver_answer *answer)
+{
+    struct udp_forward *forward = asker;
+    struct client_local *local = forward_local(forward);
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
+    forward->query = NULL;
+    if (answer->error < 0) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        local->valid_until_ns = now_ns + (uint64_t)LOCAL_RETRY_MS * NS_PER_MS;
+        if (log_allowed(&limit, &suppressed))
+            log_service(LOG_WARN, forward->service->name,
+                        "cannot resolve the local service %s: %s (%u similar lines suppressed)",
+                        forward->service->addr.host, error_text(answer->error), suppressed);
+    } else {
+        bool same = local->answer.count > forward->addr_index &&
+                    addr_equal(&local->answer.addrs[forward->addr_index], &answer->addrs[0]);
+        if (!same)
+            forward->generation++;
+        local->answer = *answer;
+        local->valid_until_ns = now_ns + (uint64_t)LOCAL_VALID_MS * NS_PER_MS;
+        forward->addr_index = 0;
+    }
+    forward_start(forward);
+}
+
+/* Brings the address up to date, now or later; meanwhile the last one is used. */
+static void forward_resolve(struct udp_forward *forward)
+{
+    struct client_worker *worker = forward->worker;
+    struct client_local *local = forward_local(forward);
+    if (forward->query != NULL || local->valid_until_ns > loop_now_ns(forward_loop(forward)))
+        return;
+    if (addr_from_numeric(&forward->service->addr, &local->answer.addrs[0])) {
+        local->answer.count = 1;
+        local->valid_until_ns = UINT64_MAX;
+        return;
+    }
+    bool prefer_ipv6 = worker->client->config->prefer_ipv6 || forward->service->prefer_ipv6;
+    forward->query = resolver_ask(worker->tunnel->all->resolver, &forward->service->addr,
+                                  prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
+}
+
+/* A visitor's datagram was refused. Its socket goes on being used, since the service may be back
+ * any moment, unless there is another address to try. */
+static void forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor)
+{
+    const struct client_local *local = forward_local(forward);
+    if (visitor->generation == forward->generation && local->answer.count > 1) {
+        forward->addr_index = (forward->addr_index + 1) % local->answer.count;
+        forward->generation++;
+    }
+    forward_resolve(forward);
+}
+
+/* ---- from the local service to the channel ---- */
+
+static void visitor_arm(struct forward_visitor *visitor)
+{
+    if (loop_op_is_idle(&visitor->poll_op))
+        loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
+}
+
+static void visitor_receive(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    struct udp_batch *batch = forward->channel.engine->batch;
+    for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
+        enum datagram_room room = datagram_room(&forward->channel);
+        if (room == DATAGRAM_FULL) {
+            list_push_back(&forward->stalled, &visitor->stalled_node);
+            return; /* channel_room goes on */
+        }
+        int count = udp_batch_receive(batch, &visitor->udp);
+        if (count < 0 && count != -EAGAIN && count != -EINTR) {
+            visitor->udp.error = count; /* of a datagram that was sent; there may be others */
+            continue;
+        }
+        if (count <= 0)
+            break;
+        udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
+        if (room == DATAGRAM_STALE)
+            forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL, (uint64_t)count);
+        for (unsigned int i = 0; room == DATAGRAM_ROOM && i < (unsigned int)count; i++) {
+            const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+            if (arrival->data != NULL)
+                datagram_put(&forward->channel, &visitor->entry.key, arrival);
+        }
+        if (count < UDP_BATCH_SIZE)
+            break;
+    }
+    visitor_arm(visitor);
+    datagram_flush_soon(&forward->channel);
+}
+
+static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
+{
+    struct forward_visitor *visitor = container_of(op, struct forward_visitor, poll_op);
+    if (visitor->closing)
+        visitor_join(visitor);
+    else
+        visitor_receive(visitor);
+}
+
+static void channel_room(struct datagram_channel *channel)
+{
+    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    struct list *node;
+    while ((node = list_pop_front(&forward->stalled)) != NULL)
+        visitor_arm(container_of(node, struct forward_visitor, stalled_node));
+}
+
+/* ---- from the channel to the local service ---- */
+
+static void log_no_socket(const struct udp_forward *forward, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char text[ADDR_HOST_SIZE + 8];
+    if (log_allowed(&limit, &suppressed))
+        log_service(LOG_WARN, forward->service->name,
+                    "no socket to the local service %s: %s (%u similar lines suppressed)",
+                    host_port_format(&forward->service->addr, text, sizeof(text)),
+                    error_text(error), suppressed);
+}
+
+static int visitor_connect(struct udp_forward *forward, struct udp_socket *ret)
+{
+    const struct client_local *local = forward_local(forward);
+    if (local->answer.count == 0)
+        return ERR_RESOLVE;
+    const struct addr *addr = &local->answer.addrs[forward->addr_index % local->answer.count];
+    int result = udp_socket_connect(addr, ret);
+    if ((result == -EMFILE || result == -ENFILE) && forward_evict(forward)) {
+        loop_flush(forward_loop(forward)); /* the close is queued in the ring */
+        result = udp_socket_connect(addr, ret);
+    }
+    /* The last descriptors are for control channels. */
+    if (result == 0 && ret->fd >= forward->worker->client->fd_visitors_max &&
+        !forward_evict(forward)) {
+        loop_close_fd(forward_loop(forward), ret->fd);
+        return -EMFILE;
+    }
+    return result;
+}
+
+static struct forward_visitor *visitor_add(struct udp_forward *forward,
+                                           const struct udp_frame_addr *key)
+{
+    struct loop *loop = forward_loop(forward);
+    struct udp_socket udp;
+    forward_resolve(forward);
+    if (forward->table.count >= LIMIT_UDP_VISITORS)
+        (void)forward_evict(forward);
+    int result = visitor_connect(forward, &udp);
+    if (result < 0) {
+        log_no_socket(forward, result);
+        return NULL;
+    }
+    struct forward_visitor *visitor = slab_get(&forward->worker->udp_visitor_slab);
+    if (visitor == NULL) {
+        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
+        loop_close_fd(loop, udp.fd);
+        return NULL;
+    }
+    visitor->entry.key = *key;
+    if (udp_table_add(&forward->table, &visitor->entry, loop_now_ns(loop)) < 0) {
+        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
+        loop_close_fd(loop, udp.fd);
+        slab_put(&forward->worker->udp_visitor_slab, visitor);
+        return NULL;
+    }
+    visitor->forward = forward;
+    visitor->udp = udp;
+    visitor->generation = forward->generation;
+    visitor->closing = false;
+    datagram_target_init(&visitor->target);
+    list_init(&visitor->stalled_node);
+    loop_op_init(&visitor->poll_op, visitor_readable);
+    forward->socket_count++;
+    forward_count(forward, METRIC_UDP_VISITORS, 1);
+    if (!forward->expiry_timer.armed)
+        loop_timer_start(loop, &forward->expiry_timer,
+                         MAX(forward->service->udp_timeout_ms, (uint32_t)EXPIRY_STEP_MS));
+    visitor_arm(visitor);
+    return visitor;
+}
+
+static struct forward_visitor *visitor_find(struct udp_forward *forward,
+                                            const struct udp_frame_addr *key)
+{
+    struct udp_table_entry *entry = udp_table_find(&forward->table, key);
+    if (entry == NULL)
+        return visitor_add(forward, key);
+    struct forward_visitor *visitor = visitor_of(entry);
+    if (visitor->udp.error == -ECONNREFUSED) {
+        visitor->udp.error = 0;
+        forward_refused(forward, visitor);
+        if (visitor->generation != forward->generation) {
+            visitor_close(visitor);
+            return visitor_add(forward, key);
+        }
+    }
+    udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
+    return visitor;
+}
+
+static struct udp_socket *visitor_destination(struct datagram_target *target,
+                                              const struct udp_route **ret_route)
+{
+    *ret_route = NULL; /* connected */
+    return &container_of(target, struct forward_visitor, target)->udp;
+}
+
+static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
+{
+    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    struct forward_visitor *visitor = visitor_find(forward, &frame->from);
+    if (visitor == NULL) {
+        forward_count(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
+        return;
+    }
+    if (datagram_aim(channel->engine, &visitor->target, frame))
+        return;
+    datagram_fire(channel->engine, visitor_destination);
+    bool aimed = datagram_aim(channel->engine, &visitor->target, frame);
+    assert(aimed);
+    (void)aimed;
+}
+
+static void channel_batch_end(struct datagram_channel *channel)
+{
+    datagram_fire(channel->engine, visitor_destination);
+}
+
+/* ---- the channel's life ---- */
+
+static void forward_close(struct udp_forward *forward, enum stream_close how)
+{
+    if (forward->closing)
+        return;
+    forward->closing = true;
+    resolver_abandon(forward->query);
+    forward->query = NULL;
+    datagram_channel_terminate(&forward->channel, how);
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_close(visitor_of(entry));
+}
+
+static void channel_ended(struct datagram_channel *channel, int error)
+{
+    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    log_service(LOG_DEBUG, forward->service->name, "UDP data channel ended: %s", error_text(error));
+    forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);
+}
+
+static void channel_closed(struct datagram_channel *channel)
+{
+    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    forward->channel_closed = true;
+    forward_join(forward);
+}
+
+static const struct datagram_ops forward_ops = {
+    .received = channel_received,
+    .batch_end = channel_batch_end,
+    .room = channel_room,
+    .ended = channel_ended,
+    .closed = channel_closed,
+};
+
+int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
+                      struct stream *stream)
+{
+    struct udp_forward *forward = calloc(1, sizeof(*forward));
+    if (forward == NULL)
+        return -ENOMEM;
+    int result = datagram_channel_init(&forward->channel, &worker->tunnel->datagrams, &forward_ops);
+    if (result < 0) {
+        free(forward);
+        return result;
+    }
+    forward->worker = worker;
+    forward->service_index = service_index;
+    forward->service = &worker->client->config->services[service_index];
+    udp_table_init(&forward->table);
+    list_init(&forward->stalled);
+    timer_init(&forward->expiry_timer, forward_expire);
+    list_push_back(&worker->forwards, &forward->node);
+    stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
+    log_service(LOG_DEBUG, forward->service->name, "UDP data channel");
+    /* Nothing is read before there is somewhere to send it. */
+    forward_resolve(forward);
+    if (forward->query == NULL)
+        forward_start(forward);
+    return 0;
+}
+
+void udp_forward_close_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->forwards) {
+        forward_close(container_of(node, struct udp_forward, node), STREAM_CLEAN);
+    }
+}
+
+void udp_forward_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct forward_visitor));
+}
