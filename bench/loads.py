@@ -32,6 +32,7 @@ UDP_VISITORS = 10000
 UDP_VISITORS_RATE = 20000
 UDP_VISITORS_SIZE = 200
 UDP_VISITORS_SETTLE_S = 1.0
+UDP_TICK_US = 50
 UDP_FIRST_RATE = 10000
 UDP_HALVINGS = 3
 UDP_STEPS_S = 4  # steps of the search for a rate, in a run's length
@@ -401,11 +402,11 @@ def udp_oneway_max(size):
     return load
 
 
-def udp_oneway_fixed(size):
-    """CPU at the reference's highest rate."""
+def udp_oneway_fixed(size, tick_us=UDP_TICK_US):
+    """CPU at the reference's highest rate; what is due is sent every tick."""
 
     def load(run):
-        result, cpu = _udp_one_way(run, size, run.reference, run.seconds)
+        result, cpu = _udp_one_way(run, size, run.reference, run.seconds, tick_us)
         if result["lost"] > UDP_LOSS_MAX:
             run.notes.append(f"{result['lost']:.1%} lost at {run.reference:.0f}/s")
         if not result["received"]:
@@ -417,9 +418,10 @@ def udp_oneway_fixed(size):
     return load
 
 
-def _udp_one_way(run, size, rate, seconds):
+def _udp_one_way(run, size, rate, seconds, tick_us=UDP_TICK_US):
     sink = [run.tunnel.service[0], str(run.tunnel.service[1])]
-    result, cpu = _udp_load(run, "oneway", size, UDP_SOCKETS, seconds, sink, rate=rate)
+    settings = {"rate": rate, "tick": tick_us}
+    result, cpu = _udp_load(run, "oneway", size, UDP_SOCKETS, seconds, sink, **settings)
     result["rate"] = result["sent"] / result["seconds"]
     result["lost"] = 1 - result["received"] / max(1, result["sent"])
     return result, cpu

@@ -9,7 +9,7 @@
  *                                              --rate datagrams per second, counted at the sink
  *
  * Options: --size BYTES (64), --sockets N (16), --window N of all sockets together (256), --rate N
- * (10000), --seconds S (4).
+ * (10000), --tick US (50: how often what is due by the rate is sent), --seconds S (4).
  *
  * Every socket is a visitor. At first up to WARM_SOCKETS of them each send until they are answered,
  * so that the tunnel stands; what is lost then does not count. The result is one JSON object.
@@ -44,7 +44,7 @@ enum {
     WARM_SOCKETS = 16,
     WARM_TRIES = 250,
     WARM_WAIT_MS = 20,
-    TICK_NS = 50000, /* an open loop sends what is due this often: no burst fills a buffer */
+    TICK_US = 50, /* no burst of the generator's own fills a buffer */
 };
 #define SECOND_NS   1000000000ull
 #define SILENCE_NS  (SECOND_NS / 5)
@@ -73,8 +73,15 @@ static struct {
     struct sockaddr_in target, sink;
     size_t size;
     unsigned int sockets, window;
-    double rate, seconds;
-} options = {.size = 64, .sockets = WARM_SOCKETS, .window = 256, .rate = 10000, .seconds = 4};
+    double rate, tick_us, seconds;
+} options = {
+    .size = 64,
+    .sockets = WARM_SOCKETS,
+    .window = 256,
+    .rate = 10000,
+    .tick_us = TICK_US,
+    .seconds = 4,
+};
 
 static struct visitor *visitors;
 static int epoll_fd;
@@ -294,7 +301,7 @@ static double run_open(bool answers)
             send_some(&visitors[turn], 1, now_ns);
         if (answers)
             wait_for_answers(0);
-        struct timespec pause = {.tv_nsec = TICK_NS};
+        struct timespec pause = {.tv_nsec = (long)(options.tick_us * 1e3)};
         nanosleep(&pause, NULL);
     }
     return (double)(clock_ns() - start_ns) / 1e9;
@@ -392,6 +399,8 @@ static void parse_options(char **argv)
             options.window = (unsigned int)value;
         else if (!strcmp(argv[0], "--rate") && value > 0)
             options.rate = value;
+        else if (!strcmp(argv[0], "--tick") && value >= 1 && value < 1e6)
+            options.tick_us = value;
         else if (!strcmp(argv[0], "--seconds") && value > 0)
             options.seconds = value;
         else {
