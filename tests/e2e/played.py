@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 
+from datagrams import UdpVisitor
 from harness import within
 from protocol import (
     CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, DATA_CMD_FORWARD_UDP, FakeServer, FrameReader, Session,
@@ -236,3 +237,27 @@ class PlayedServer:
 
     def close(self):
         self.fake.close()
+
+
+def channel_of(client, visitor):
+    """The channel that the visitor's lane uses."""
+    mapped = (f"::ffff:{visitor.address[0]}", visitor.address[1])
+    for channel in reversed(client.live()):
+        if any(address in (visitor.address, mapped) for address, _ in channel.frames):
+            return channel
+    raise AssertionError("no lane has seen the visitor")
+
+
+def visitor_of_each(port, client, host="127.0.0.1"):
+    """[(channel, a visitor of its lane)]; close them."""
+    found = {}
+    for _ in range(400):
+        if len(found) == len(client.live()):
+            return list(found.items())
+        visitor = UdpVisitor(port, host)
+        assert visitor.insist(b"hello", within(5)) == b"hello"
+        visitor.drain(0.005)
+        channel = channel_of(client, visitor)
+        if found.setdefault(channel, visitor) is not visitor:
+            visitor.close()
+    raise AssertionError(f"{len(found)} of {len(client.live())} lanes have got a visitor")

@@ -1,12 +1,12 @@
 """UDP through the tunnel: whole datagrams, each to its own visitor, in order.
 
 Covers src/net/datagram.c, src/io/udp_batch.c and the UDP lanes of src/tunnel. Played peers are in
-test_udp_faults.py, failures and restarts in test_udp_restart.py.
+test_udp_server.py and test_udp_client.py, expiry and limits in test_udp_visitors.py, failures and
+restarts in test_udp_restart.py.
 """
 
 import random
 import socket
-import struct
 import threading
 import time
 
@@ -15,10 +15,9 @@ import pytest
 from datagrams import (
     Flows, UdpEcho, UdpReport, UdpSeen, UdpVisitor, UdpWorld, knock, parse, payload,
 )
-from harness import SANITIZED, free_port, scaled, within
+from harness import free_port, scaled, within
 from services import Echo, ping
 
-SOL_UDP, UDP_SEGMENT = 17, 103
 SIZES = [0, 1, 2, 63, 64, 511, 1200, 1471, 1472, 1473, 2047, 2048, 2049, 4096, 8192, 9000, 16384,
          32767, 32768, 40000, 65506, 65507]
 
@@ -138,9 +137,28 @@ def test_visitor_that_has_the_kernel_cut(udp, size):
         for count, rest in ((1, 0), (2, 0), (7, size // 2), (32, 1 % size), (40, 0)):
             pieces = [payload(1, n, size) for n in range(count)]
             pieces += [payload(1, count, rest)] if rest else []
-            visitor.sock.sendmsg([b"".join(pieces)],
-                                 [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))])
+            visitor.send_joined(pieces)
             assert [visitor.receive(within(5)) for _ in pieces] == pieces
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("size", [1, 1448])
+def test_flood_of_joined_datagrams(udp, size):
+    """As much as one call can carry, again and again: what comes back is in order and unharmed."""
+    t, _ = udp()
+    per_call = min(64, 65000 // size)
+    with UdpVisitor(t.port()) as visitor:
+        rounds = scaled(600, 100)
+        pieces = [payload(1, n, size) for n in range(per_call)]
+        got = []
+        for _ in range(rounds):
+            visitor.send_joined(pieces)
+            while (data := visitor.receive(0)) is not None:
+                got.append(data)
+        got += visitor.drain(within(0.3))
+        assert len(got) > per_call
+        assert set(got) <= set(pieces)
+        assert visitor.ask(b"still", within(5)) == b"still"
 
 
 # --- patterns -------------------------------------------------------------------------------------
@@ -340,139 +358,3 @@ def test_several_services(tunnel, service, transport):
         for name in udp_names:
             with UdpVisitor(t.port(name)) as visitor:
                 assert visitor.ask(b"q", within(5)) == b"%d q" % services[name]
-
-
-# --- expiry and limits ----------------------------------------------------------------------------
-
-
-def expiring(udp, server=1, client=1, **kwargs):
-    return udp(service_options={"echo": {"udp_timeout": server}},
-               client_service_options={"echo": {"udp_timeout": client}}, **kwargs)
-
-
-@pytest.mark.ours
-def test_expired_visitor_comes_back(udp):
-    """Idle for longer than udp_timeout: its socket is closed, the next datagram opens another."""
-    t, local = expiring(udp)
-    with UdpVisitor(t.port()) as visitor:
-        assert visitor.ask(b"1", within(5)) == b"1"
-        first = next(reversed(local.peers))
-        assert visitor.ask(b"2", within(5)) == b"2"
-        assert next(reversed(local.peers)) == first and local.peers[first] == 2
-        time.sleep(3)
-        assert visitor.ask(b"3", within(5)) == b"3"
-        assert next(reversed(local.peers)) != first
-
-
-@pytest.mark.ours
-def test_expiry_gives_everything_back(udp):
-    t, _ = expiring(udp, ready=0)
-    time.sleep(within(0.5))
-    base = t.client.settled_fds()  # with its data channels, and without visitors
-    count = scaled(1000, 100)
-    rss = []
-    for _ in range(2):
-        with Flows(t.port(), count) as flows:
-            flows.run(1)
-            assert t.client.fds() >= base + count
-        t.client.wait_fds(base, within(6))
-        rss.append((t.server.rss_kib(), t.client.rss_kib()))
-    if not SANITIZED:
-        for first, second in zip(*rss):
-            assert second - first <= max(256, first // 20), f"memory grows: {rss}"
-
-
-@pytest.mark.ours
-@pytest.mark.parametrize("way", ["up", "down"])
-def test_traffic_in_one_direction_keeps_a_visitor(udp, way):
-    """Longer than udp_timeout, and each datagram of either direction begins it anew."""
-    t, local = expiring(udp, 2, 2)
-    with UdpVisitor(t.port()) as visitor:
-        assert visitor.ask(b"hello", within(5)) == b"hello"
-        peer = next(reversed(local.peers))
-        if way == "up":
-            local.handle = lambda data, peer: None
-        for n in range(6):
-            time.sleep(0.5)
-            if way == "up":
-                visitor.send(b"more")
-            else:
-                local.send(b"%d" % n, peer)
-                assert visitor.receive(within(2)) == b"%d" % n
-        time.sleep(within(0.1))
-        local.__dict__.pop("handle", None)
-        assert visitor.ask(b"bye", within(5)) == b"bye"
-        assert next(reversed(local.peers)) == peer, "the visitor has got another local socket"
-
-
-@pytest.mark.ours
-def test_answer_to_an_expired_visitor_is_dropped(udp):
-    """The server forgot it, the client did not: a late answer goes nowhere, the next one works."""
-    t, local = expiring(udp, 1, 60)
-    with UdpVisitor(t.port()) as visitor:
-        assert visitor.ask(b"1", within(5)) == b"1"
-        peer = next(reversed(local.peers))
-        time.sleep(3)
-        local.send(b"late", peer)
-        assert visitor.receive(0.5) is None
-        assert visitor.ask(b"2", within(5)) == b"2"
-        assert next(reversed(local.peers)) == peer
-
-
-@pytest.mark.ours
-def test_at_the_limit_the_quietest_visitor_makes_room(udp):
-    """At max_udp_visitors the one that was quiet longest makes room."""
-    t, local = udp(threads=1, ready=0, service_options={
-        "echo": {"max_udp_visitors": 50, "udp_data_channels": 1}})
-    knock(t.port(), visitors=1)
-    visitors = [UdpVisitor(t.port()) for _ in range(60)]
-    try:
-        known = []
-        for n, visitor in enumerate(visitors):
-            assert visitor.ask(b"%d" % n, within(5)) == b"%d" % n
-            known.append(next(reversed(local.peers)))
-            if n >= 10:
-                # Talks again and again, so it is never the oldest.
-                assert visitors[3].ask(b"3", within(5)) == b"3"
-        for peer in known:
-            local.send(b"push", peer)
-        time.sleep(within(0.3))
-        got = [n for n, visitor in enumerate(visitors) if visitor.receive(0.01) == b"push"]
-        assert got == [3] + list(range(11, 60))
-        for n in (0, 5, 10):
-            assert visitors[n].ask(b"again", within(5)) == b"again"
-    finally:
-        for visitor in visitors:
-            visitor.close()
-
-
-@pytest.mark.ours
-def test_visitors_beyond_the_limit_are_served(udp, threads):
-    """Many more than max_udp_visitors, one after the other: each is answered."""
-    t, _ = udp(threads=threads, service_options={"echo": {"max_udp_visitors": 64}})
-    with Flows(t.port(), scaled(600, 200)) as flows:
-        flows.run(1, total=8)
-        flows.run(1, total=8)
-
-
-@pytest.mark.ours
-def test_few_descriptors_for_many_visitors(tunnel, service, transport):
-    """The client runs out of descriptors: those that have a socket go on, nothing else breaks."""
-    local = service(UdpEcho)
-    t = tunnel({"echo": local.port}, udp=True, transport=transport, threads=1, start=False,
-               client_service_options={"echo": {"udp_timeout": 1}})
-    t.start_server()
-    t.start_client(nofile=100)
-    t.wait_ready()
-    knock(t.port(), visitors=4)
-    with UdpVisitor(t.port()) as old:
-        assert old.ask(b"old", within(5)) == b"old"
-        with Flows(t.port(), 200) as flows:
-            flows.run(1, lossy=True, patience=0.3)
-            assert flows.received >= 20
-        assert old.insist(b"still", within(5)) == b"still"
-    cpu = t.client.cpu_seconds()
-    time.sleep(1)
-    assert t.client.cpu_seconds() - cpu < 0.3, "spins without descriptors"
-    time.sleep(1)
-    knock(t.port(), visitors=8, timeout=within(10))

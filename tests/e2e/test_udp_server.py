@@ -6,7 +6,6 @@ one; the service goes on and nothing grows. Covers src/net/datagram.c and the la
 """
 
 import contextlib
-import socket
 import threading
 import time
 
@@ -14,7 +13,7 @@ import pytest
 
 from datagrams import Flows, UdpVisitor, knock, parse, payload
 from harness import SANITIZED, TOKEN, wait_until, within
-from played import PlayedClient, drops, header_of
+from played import PlayedClient, channel_of, drops, header_of, visitor_of_each
 from protocol import udp_frame
 
 pytestmark = pytest.mark.ours
@@ -94,16 +93,11 @@ def test_dual_stack_addresses_are_as_upstream_writes_them(server):
                 assert visitor.ask(b"me", within(5)) == b"me"
                 addresses = [address for address, data in client.frames() if data == b"me"]
                 assert addresses[-1][1] == visitor.address[1]
-                assert socket.inet_pton(socket.AF_INET6, addresses[-1][0]) == \
-                    socket.inet_pton(socket.AF_INET6, wire)
-
-
-def channel_of(client, visitor):
-    """The channel that the visitor's lane uses."""
-    for channel in reversed(client.live()):
-        if any(address == visitor.address for address, _ in channel.frames):
-            return channel
-    raise AssertionError("no lane has seen the visitor")
+                assert addresses[-1][0] == wire
+                if host == "127.0.0.1":
+                    # The plain form means the same visitor, as it does to upstream's server.
+                    channel_of(client, visitor).send(visitor.address, b"plain")
+                    assert visitor.receive(within(5)) == b"plain"
 
 
 UNDELIVERABLE = {
@@ -154,25 +148,10 @@ def test_visitor_of_another_lane_is_no_strangers_business(server):
         assert client.requests == 2
 
 
-def visitor_of_each(t, client, host="127.0.0.1"):
-    """[(channel, a visitor of its lane)]; close them."""
-    found = {}
-    for _ in range(400):
-        if len(found) == len(client.live()):
-            return list(found.items())
-        visitor = UdpVisitor(t.port("s"), host)
-        assert visitor.insist(b"hello", within(5)) == b"hello"
-        visitor.drain(0.005)
-        channel = channel_of(client, visitor)
-        if found.setdefault(channel, visitor) is not visitor:
-            visitor.close()
-    raise AssertionError(f"{len(found)} of {len(client.live())} lanes have got a visitor")
-
-
 def end_lanes(t, client, cases, host="127.0.0.1"):
     """Each case ends the channel of a lane of its own: case(channel, visitor). All are asked for
     again, all visitors are served again, and nothing of the bad frames came out."""
-    lanes = visitor_of_each(t, client, host)
+    lanes = visitor_of_each(t.port("s"), client, host)
     assert len(lanes) >= len(cases)
     requests = client.requests
     for (channel, visitor), case in zip(lanes, cases):
@@ -298,7 +277,7 @@ def test_lane_whose_channel_died_asks_for_another_at_once(server):
     """At once when the channel had worked for a while, and soon when it had not."""
     t = server(2)
     with playing(t, 2) as client:
-        lanes = visitor_of_each(t, client)
+        lanes = visitor_of_each(t.port("s"), client)
         time.sleep(1.2)
         for bound in (0.5, 1.6):
             for visitor, end in zip([visitor for _, visitor in lanes], ("close", "reset")):
@@ -382,6 +361,17 @@ def test_client_that_offers_one_channel_only(server):
         finally:
             for visitor in visitors:
                 visitor.close()
+
+
+def test_datagrams_that_come_joined_are_counted_one_by_one(server):
+    """With nobody logged in; UDP_GRO may hand them to the server as one."""
+    t = server(1)
+    with UdpVisitor(t.port("s")) as visitor:
+        visitor.send_joined([b"x" * 100] * 20)
+        visitor.send_joined([b"x" * 100] * 7 + [b"short"])
+        wait_until(lambda: drops(t.server) >= 2, within(3), "drops")
+        time.sleep(0.2)
+        assert drops(t.server) == 28
 
 
 def test_more_channels_than_lanes(server):
