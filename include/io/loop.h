@@ -76,6 +76,8 @@ uint64_t loop_now_ns(const struct loop *loop);
 struct metrics *loop_metrics(const struct loop *loop);
 struct buffers *loop_buffers(const struct loop *loop);
 void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms);
+/* The same in nanoseconds, for waits below a millisecond. */
+void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns);
 void loop_timer_stop(struct loop *loop, struct timer *timer);
 
 /* Ops. Buffers stay valid until the callback. */

@@ -50,6 +50,9 @@ void udp_batch_trim(struct udp_batch *batch);
 /* How many have arrived, at most UDP_BATCH_SIZE; fewer: there was no more. Or -errno: -EAGAIN, or
  * an error that waited on the socket (-ECONNREFUSED), which is counted and gone then. */
 MUST_CHECK int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp);
+/* Counts what the kernel has dropped on this socket; udp_batch_receive does it under load, owners
+ * when they are done with the socket. */
+void udp_batch_count_overflows(struct udp_batch *batch, struct udp_socket *udp);
 const struct udp_arrival *udp_batch_arrival(const struct udp_batch *batch, unsigned int index);
 
 /* Queues a datagram; another socket, or a full batch, flushes first. route NULL: connected. */

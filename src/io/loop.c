@@ -498,6 +498,11 @@ void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
     timers_start(&loop->timers, timer, loop->now_ns + delay_ms * 1000000u);
 }
 
+void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns)
+{
+    timers_start(&loop->timers, timer, loop->now_ns + delay_ns);
+}
+
 void loop_timer_stop(struct loop *loop, struct timer *timer)
 {
     timers_stop(&loop->timers, timer);

@@ -17,9 +17,6 @@
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
-#ifndef SO_RXQ_OVFL
-#define SO_RXQ_OVFL 40
-#endif
 
 enum {
     ROOM = 65536,
@@ -29,7 +26,7 @@ enum {
     VECTORS = 1024,
     SEGMENTS_MAX = 64,     /* the kernel's limit of 6.1 for one message */
     SEGMENTED_MAX = 65000, /* bytes of one message, below what an IP packet can say */
-    RECEIVE_CONTROL = 128, /* in6_pktinfo, and two ints */
+    RECEIVE_CONTROL = 64,  /* in6_pktinfo, and an int */
     CONTROL_LOCAL = CMSG_SPACE(sizeof(struct in6_pktinfo)),
     CONTROL_SEGMENT = CMSG_SPACE(sizeof(uint16_t)),
 };
@@ -38,8 +35,7 @@ union receive_control {
     struct cmsghdr align;
     unsigned char bytes[RECEIVE_CONTROL];
 };
-static_assert(RECEIVE_CONTROL >=
-                  CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)),
+static_assert(RECEIVE_CONTROL >= CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)),
               "all that a socket is asked to say");
 
 union send_control {
@@ -163,8 +159,7 @@ static void take_local(const struct cmsghdr *header, struct udp_local *ret)
     memcpy(&ret->addr.s6_addr[12], &info.ipi_spec_dst, sizeof(info.ipi_spec_dst));
 }
 
-static void take_control(struct udp_batch *batch, struct udp_socket *udp, struct msghdr *message,
-                         struct udp_arrival *arrival)
+static void take_control(struct msghdr *message, struct udp_arrival *arrival)
 {
     for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
          header = CMSG_NXTHDR(message, header)) {
@@ -176,16 +171,11 @@ static void take_control(struct udp_batch *batch, struct udp_socket *udp, struct
             memcpy(&size, CMSG_DATA(header), sizeof(size));
             if (size > 0 && (uint32_t)size < arrival->size)
                 arrival->segment_size = (uint32_t)size;
-        } else if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SO_RXQ_OVFL) {
-            uint32_t overflows;
-            memcpy(&overflows, CMSG_DATA(header), sizeof(overflows));
-            metrics_add(batch->metrics, METRIC_UDP_DROPPED_KERNEL, overflows - udp->overflows);
-            udp->overflows = overflows;
         }
     }
 }
 
-static void take_arrival(struct udp_batch *batch, struct udp_socket *udp, unsigned int index)
+static void take_arrival(struct udp_batch *batch, unsigned int index)
 {
     struct receiving *in = &batch->in;
     struct mmsghdr *message = &in->messages[index];
@@ -196,11 +186,16 @@ static void take_arrival(struct udp_batch *batch, struct udp_socket *udp, unsign
     arrival->from = &in->from[index];
     in->from[index].len = message->msg_hdr.msg_namelen;
     if (message->msg_hdr.msg_controllen > 0)
-        take_control(batch, udp, &message->msg_hdr, arrival);
+        take_control(&message->msg_hdr, arrival);
     if ((message->msg_hdr.msg_flags & MSG_TRUNC) != 0) {
         metrics_add(batch->metrics, METRIC_UDP_DROPPED_TOO_LARGE, 1);
         arrival->data = NULL;
     }
+}
+
+void udp_batch_count_overflows(struct udp_batch *batch, struct udp_socket *udp)
+{
+    metrics_add(batch->metrics, METRIC_UDP_DROPPED_KERNEL, udp_socket_take_overflows(udp));
 }
 
 int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp)
@@ -221,7 +216,9 @@ int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp)
         return error;
     }
     for (unsigned int i = 0; i < (unsigned int)count; i++)
-        take_arrival(batch, udp, i);
+        take_arrival(batch, i);
+    if (count == UDP_BATCH_SIZE)
+        udp_batch_count_overflows(batch, udp); /* a long queue may have been too long */
     return count;
 }
 

@@ -15,6 +15,13 @@
 #define UDP_GRO 104
 #endif
 
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
+#endif
+
+/* Of linux/sock_diag.h, which has all of it since this option exists. */
+enum { MEMINFO_DROPS = 8, MEMINFO_VALUES = 9 };
+
 enum { BIND_RETRY_STEP_MS = 20 };
 
 static void set_int(int fd, int level, int option, int value)
@@ -34,7 +41,6 @@ static void set_common(int fd)
 {
     set_int(fd, SOL_SOCKET, SO_RCVBUF, LIMIT_UDP_SOCKET_BUFFER);
     set_int(fd, SOL_SOCKET, SO_SNDBUF, LIMIT_UDP_SOCKET_BUFFER);
-    set_int(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
     set_int(fd, IPPROTO_UDP, UDP_GRO, 1);
 }
 
@@ -112,6 +118,17 @@ int udp_socket_connect(const struct addr *to, struct udp_socket *ret)
     ret->is_connected = true;
     fd = -1;
     return 0;
+}
+
+uint32_t udp_socket_take_overflows(struct udp_socket *udp)
+{
+    uint32_t info[MEMINFO_VALUES] = {0};
+    socklen_t len = sizeof(info);
+    if (getsockopt(udp->fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0 || len != sizeof(info))
+        return 0;
+    uint32_t new = info[MEMINFO_DROPS] - udp->overflows;
+    udp->overflows = info[MEMINFO_DROPS];
+    return new;
 }
 
 size_t udp_socket_receive_room(int fd)

@@ -28,8 +28,8 @@ struct udp_forward {
     unsigned int service_index;
     unsigned int socket_count; /* of visitors, in use or still being closed */
     struct udp_table table;
-    struct list stalled; /* visitors not read from, for want of room in the channel */
-    struct timer expiry_timer;
+    struct list resting; /* visitors not read from: the channel has no room, or pauses */
+    struct timer expiry_timer, pause_timer;
     struct resolver_query *query;
     size_t addr_index;   /* of the local service's addresses */
     uint32_t generation; /* counts changes of the address in use */
@@ -41,7 +41,7 @@ struct forward_visitor {
     struct datagram_target target;
     struct udp_socket udp;
     struct loop_op poll_op;
-    struct list stalled_node;
+    struct list resting_node;
     struct udp_forward *forward;
     uint32_t generation;
     bool closing;
@@ -67,6 +67,7 @@ static void forward_join(struct udp_forward *forward)
     if (!forward->channel_closed || forward->socket_count > 0)
         return;
     loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
+    loop_timer_stop(forward_loop(forward), &forward->pause_timer);
     udp_table_finish(&forward->table);
     list_remove(&forward->node);
     free(forward);
@@ -90,9 +91,10 @@ static void visitor_close(struct forward_visitor *visitor)
 {
     struct udp_forward *forward = visitor->forward;
     visitor->closing = true;
+    udp_batch_count_overflows(forward->channel.engine->batch, &visitor->udp);
     udp_table_remove(&forward->table, &visitor->entry);
     datagram_forget(&visitor->target);
-    list_remove(&visitor->stalled_node);
+    list_remove(&visitor->resting_node);
     loop_cancel(forward_loop(forward), &visitor->poll_op);
     visitor_join(visitor);
 }
@@ -206,10 +208,11 @@ static void visitor_receive(struct forward_visitor *visitor)
 {
     struct udp_forward *forward = visitor->forward;
     struct udp_batch *batch = forward->channel.engine->batch;
+    uint64_t pause_ns = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room = datagram_room(&forward->channel);
         if (room == DATAGRAM_FULL) {
-            list_push_back(&forward->stalled, &visitor->stalled_node);
+            list_push_back(&forward->resting, &visitor->resting_node);
             return; /* channel_room goes on */
         }
         int count = udp_batch_receive(batch, &visitor->udp);
@@ -227,10 +230,18 @@ static void visitor_receive(struct forward_visitor *visitor)
             if (arrival->data != NULL)
                 datagram_put(&forward->channel, &visitor->entry.key, arrival);
         }
-        if (count < UDP_BATCH_SIZE)
+        if (count < UDP_BATCH_SIZE) {
+            pause_ns = datagram_pause_ns(&forward->channel, (unsigned int)count);
             break;
+        }
     }
-    visitor_arm(visitor);
+    if (pause_ns != 0) {
+        list_push_back(&forward->resting, &visitor->resting_node);
+        if (!forward->pause_timer.armed)
+            loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
+    } else {
+        visitor_arm(visitor);
+    }
     datagram_flush_soon(&forward->channel);
 }
 
@@ -243,12 +254,25 @@ static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
         visitor_receive(visitor);
 }
 
+static void forward_wake(struct udp_forward *forward)
+{
+    struct list awake; /* some may go to rest again */
+    struct list *node;
+    list_init(&awake);
+    while ((node = list_pop_front(&forward->resting)) != NULL)
+        list_push_back(&awake, node);
+    while ((node = list_pop_front(&awake)) != NULL)
+        visitor_receive(container_of(node, struct forward_visitor, resting_node));
+}
+
+static void forward_resume(struct timer *timer)
+{
+    forward_wake(container_of(timer, struct udp_forward, pause_timer));
+}
+
 static void channel_room(struct datagram_channel *channel)
 {
-    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
-    struct list *node;
-    while ((node = list_pop_front(&forward->stalled)) != NULL)
-        visitor_arm(container_of(node, struct forward_visitor, stalled_node));
+    forward_wake(container_of(channel, struct udp_forward, channel));
 }
 
 /* ---- from the channel to the local service ---- */
@@ -316,7 +340,7 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     visitor->generation = forward->generation;
     visitor->closing = false;
     datagram_target_init(&visitor->target);
-    list_init(&visitor->stalled_node);
+    list_init(&visitor->resting_node);
     loop_op_init(&visitor->poll_op, visitor_readable);
     forward->socket_count++;
     forward_count(forward, METRIC_UDP_VISITORS, 1);
@@ -426,8 +450,9 @@ int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
     forward->service_index = service_index;
     forward->service = &worker->client->config->services[service_index];
     udp_table_init(&forward->table);
-    list_init(&forward->stalled);
+    list_init(&forward->resting);
     timer_init(&forward->expiry_timer, forward_expire);
+    timer_init(&forward->pause_timer, forward_resume);
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
     log_service(LOG_DEBUG, forward->service->name, "UDP data channel");

@@ -34,7 +34,7 @@ struct udp_lane {
     struct loop_op poll_op;
     struct lane_channel *channel; /* NULL: waits for one */
     uint64_t channel_since_ns;
-    struct timer retry_timer, expiry_timer;
+    struct timer retry_timer, expiry_timer, pause_timer;
     struct udp_table table;
     uint32_t visitors_max;
     struct lane_visitor *last; /* of the last datagram: the next is often its too */
@@ -101,6 +101,7 @@ static void lane_expire(struct timer *timer)
         visitor_remove(visitor_of(entry));
         lane_count(lane, METRIC_UDP_VISITORS_EXPIRED, 1);
     }
+    udp_batch_count_overflows(lane_engine(lane)->batch, &lane->udp);
     entry = udp_table_oldest(&lane->table);
     if (entry == NULL)
         return;
@@ -196,6 +197,7 @@ static void lane_arm(struct udp_lane *lane);
 static void lane_receive(struct udp_lane *lane)
 {
     struct udp_batch *batch = lane_engine(lane)->batch;
+    uint64_t pause_ns = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room =
             lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
@@ -211,17 +213,28 @@ static void lane_receive(struct udp_lane *lane)
                 lane_take(lane, udp_batch_arrival(batch, i));
             datagram_flush(&lane->channel->base);
         }
-        if (count < UDP_BATCH_SIZE)
+        if (count < UDP_BATCH_SIZE) {
+            if (lane->channel != NULL)
+                pause_ns = datagram_pause_ns(&lane->channel->base, (unsigned int)count);
             break;
+        }
     }
     if (lane->channel != NULL)
         datagram_flush(&lane->channel->base);
-    lane_arm(lane);
+    if (pause_ns != 0)
+        loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+    else
+        lane_arm(lane);
+}
+
+static void lane_resume(struct timer *timer)
+{
+    lane_receive(container_of(timer, struct udp_lane, pause_timer));
 }
 
 static void lane_arm(struct udp_lane *lane)
 {
-    if (!lane->closing && loop_op_is_idle(&lane->poll_op))
+    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
         loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
 }
 
@@ -469,6 +482,7 @@ static void lane_close(struct udp_lane *lane)
     lane->closing = true;
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
+    loop_timer_stop(lane_loop(lane), &lane->pause_timer);
     (void)channel_pool_leave(&lane->service->pool, &lane->service->lanes[lane->index].waiter);
     lane_leave_channel(lane);
     struct udp_table_entry *entry;
@@ -509,6 +523,7 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     loop_op_init(&lane->poll_op, lane_readable);
     timer_init(&lane->retry_timer, lane_retry);
     timer_init(&lane->expiry_timer, lane_expire);
+    timer_init(&lane->pause_timer, lane_resume);
     list_push_back(&worker->lanes, &lane->node);
     lane_take_channel(lane);
     lane_arm(lane);
