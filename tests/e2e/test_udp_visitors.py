@@ -64,17 +64,20 @@ def test_traffic_down_keeps_a_visitor(udp):
 
 def test_traffic_up_keeps_a_visitor(udp):
     """The same for what the visitor sends, which a late answer shows."""
-    t, local = expiring(udp, 2, 2)
+    t, local = expiring(udp, 3, 3)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"hello", within(5)) == b"hello"
         peer = next(reversed(local.peers))
         local.handle = lambda data, peer: None
         for _ in range(2):
-            time.sleep(0.8)
+            time.sleep(1)
             visitor.send(b"more")
-        time.sleep(1.2)
+        last = time.monotonic()
+        time.sleep(2.4)
         assert local.peers[peer] == 3, "the visitor has got another local socket"
         local.send(b"answer", peer)
+        if time.monotonic() - last > 2.9:
+            pytest.skip("the machine was too slow for this: the visitor may have expired")
         assert visitor.receive(within(2)) == b"answer"
 
 
@@ -107,7 +110,7 @@ def test_at_the_limit_the_quietest_visitor_makes_room(udp):
         for n, visitor in enumerate(visitors):
             assert visitor.ask(b"%d" % n, within(5)) == b"%d" % n
             known.append(next(reversed(local.peers)))
-            if n >= 10:
+            if 10 <= n < 50:
                 # Talks again and again without an answer, so it is never the quietest.
                 before = local.received
                 visitors[3].send(b"hush")
