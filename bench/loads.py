@@ -35,6 +35,7 @@ UDP_VISITORS_SETTLE_S = 1.0
 UDP_TICK_US = 50
 UDP_FIRST_RATE = 10000
 UDP_HALVINGS = 3
+UDP_STEP_DOWN = 0.9
 UDP_STEPS_S = 4  # steps of the search for a rate, in a run's length
 UDP_LOSS_MAX = 0.001  # counts as no loss: the scheduler alone costs that much at times
 UDP_RATE_SHORT = 0.97  # the generator's own limit is reached
@@ -374,7 +375,8 @@ def _udp_figures(run, result, cpu, name, value):
 
 
 def udp_oneway_max(size):
-    """The highest rate without loss: doubled until there is loss, then halved in between."""
+    """The highest rate without loss: doubled until there is loss, halved in between, and lowered
+    until it holds for the whole length of a run."""
 
     def load(run):
         seconds = run.seconds / UDP_STEPS_S
@@ -397,6 +399,11 @@ def udp_oneway_max(size):
         for _ in range(UDP_HALVINGS):
             middle = (good * bad) ** 0.5 if good else bad / 4
             good, bad = (middle, bad) if carries(middle) else (good, middle)
+        good = good or bad
+        while _udp_one_way(run, size, good, run.seconds)[0]["lost"] > UDP_LOSS_MAX:
+            good *= UDP_STEP_DOWN
+            if good < UDP_FIRST_RATE / 10:
+                raise BenchError("udp_load: loses datagrams at any rate")
         return {"rate": good}
 
     return load
