@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
+from typing import Optional
 
 import procs
 from procs import BenchError
@@ -25,6 +26,19 @@ IDLE_SETTLE_S = 1.5
 BURST_LIMIT_S = 20.0
 POOL_FILL_S = 2.0
 STRACE_ATTACH_S = 1.0
+UDP_MARGIN_S = 20
+UDP_SOCKETS = 16
+UDP_VISITORS = 10000
+UDP_VISITORS_RATE = 20000
+UDP_VISITORS_SIZE = 200
+UDP_VISITORS_SETTLE_S = 1.0
+UDP_TICK_US = 50
+UDP_FIRST_RATE = 10000
+UDP_HALVINGS = 3
+UDP_STEP_DOWN = 0.9
+UDP_STEPS_S = 4  # steps of the search for a rate, in a run's length
+UDP_LOSS_MAX = 0.001  # counts as no loss: the scheduler alone costs that much at times
+UDP_RATE_SHORT = 0.97  # the generator's own limit is reached
 EXPECTED_BULK_CALLS = {"splice", "io_uring_enter"}
 
 REQUEST_KEEP = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
@@ -80,6 +94,8 @@ class Run:
     visitors: int = 64
     burst_gap_s: float = 3.0
     connections: int = 4000
+    udp_program: Optional[str] = None
+    reference: Optional[float] = None  # what the suite's reference peer reached
     notes: list = field(default_factory=list)
 
 
@@ -308,6 +324,150 @@ def _one_burst(run):
         for visitor, _ in started.values():
             visitor.close()
     return times
+
+
+# UDP
+
+
+def start_udp_echo(supervisor, place, host, port, program):
+    child = supervisor.spawn(
+        "udp-echo", [program, "echo", host, str(port)], place.service_space
+    )
+    procs.wait_listening(child, port, udp=True)
+    return child
+
+
+def start_nothing(supervisor, place, host, port, program):
+    """The load of one direction is its own service."""
+
+
+def udp_closed(size, window):
+    """Round trips with a fixed number of datagrams in flight."""
+
+    def load(run):
+        sockets = min(window, UDP_SOCKETS)
+        result, cpu = _udp_load(run, "closed", size, sockets, window=window)
+        return _udp_figures(run, result, cpu, "rps", result["in_time"] / result["seconds"])
+
+    return load
+
+
+def udp_open(size, share):
+    """Round trips at a share of the reference's rate."""
+
+    def load(run):
+        rate = run.reference * share
+        result, cpu = _udp_load(run, "open", size, UDP_SOCKETS, rate=rate)
+        return _udp_figures(run, result, cpu, "rate", rate)
+
+    return load
+
+
+def _udp_figures(run, result, cpu, name, value):
+    if not result["received"]:
+        raise BenchError("udp_load: no datagram came back")
+    lost = result["lost"] / result["sent"]
+    if lost > UDP_LOSS_MAX:
+        run.notes.append(f"{lost:.1%} of {result['sent']} datagrams lost")
+    figures = {name: value, "lost": lost, "p50_us": result["p50_us"], "p99_us": result["p99_us"]}
+    figures.update(_per_unit(cpu, result["received"] / 1e6, "cpu_us_per_round_trip"))
+    return figures
+
+
+def udp_oneway_max(size):
+    """The highest rate without loss: doubled until there is loss, halved in between, and lowered
+    until it holds for the whole length of a run."""
+
+    def load(run):
+        seconds = run.seconds / UDP_STEPS_S
+
+        def carries(rate):
+            # Tried twice at most: a hiccup of the machine is no limit of the tunnel.
+            for _ in range(2):
+                result, _ = _udp_one_way(run, size, rate, seconds)
+                if result["lost"] <= UDP_LOSS_MAX:
+                    return result
+            return None
+
+        good, rate = 0, UDP_FIRST_RATE
+        while (result := carries(rate)) is not None:
+            good, rate = rate, rate * 2
+            if result["rate"] < UDP_RATE_SHORT * good:
+                run.notes.append(f"no more than the generator sends, {result['rate']:.0f}/s")
+                return {"rate": result["rate"]}
+        bad = rate
+        for _ in range(UDP_HALVINGS):
+            middle = (good * bad) ** 0.5 if good else bad / 4
+            good, bad = (middle, bad) if carries(middle) else (good, middle)
+        good = good or bad
+        while _udp_one_way(run, size, good, run.seconds)[0]["lost"] > UDP_LOSS_MAX:
+            good *= UDP_STEP_DOWN
+            if good < UDP_FIRST_RATE / 10:
+                raise BenchError("udp_load: loses datagrams at any rate")
+        return {"rate": good}
+
+    return load
+
+
+def udp_oneway_fixed(size, tick_us=UDP_TICK_US):
+    """CPU at the reference's highest rate; what is due is sent every tick."""
+
+    def load(run):
+        result, cpu = _udp_one_way(run, size, run.reference, run.seconds, tick_us)
+        if result["lost"] > UDP_LOSS_MAX:
+            run.notes.append(f"{result['lost']:.1%} lost at {run.reference:.0f}/s")
+        if not result["received"]:
+            raise BenchError("udp_load: nothing arrived")
+        figures = {"rate": result["rate"], "lost": result["lost"]}
+        figures.update(_per_unit(cpu, result["received"] / 1e6, "cpu_us_per_datagram"))
+        return figures
+
+    return load
+
+
+def _udp_one_way(run, size, rate, seconds, tick_us=UDP_TICK_US):
+    sink = [run.tunnel.service[0], str(run.tunnel.service[1])]
+    settings = {"rate": rate, "tick": tick_us}
+    result, cpu = _udp_load(run, "oneway", size, UDP_SOCKETS, seconds, sink, **settings)
+    result["rate"] = result["sent"] / result["seconds"]
+    result["lost"] = 1 - result["received"] / max(1, result["sent"])
+    return result, cpu
+
+
+def udp_visitors(run):
+    """Ten thousand sockets, each a visitor: loss, and the memory that a visitor costs."""
+    # Once with few, so that the buffers for this rate are there before.
+    _udp_load(run, "open", UDP_VISITORS_SIZE, UDP_SOCKETS, 1, rate=UDP_VISITORS_RATE)
+    time.sleep(UDP_VISITORS_SETTLE_S)
+    ends = run.tunnel.ends()
+    base = [(procs.resident_kb(end)[0], procs.open_files(end)) for end in ends]
+    result, cpu = _udp_load(
+        run, "open", UDP_VISITORS_SIZE, UDP_VISITORS, rate=UDP_VISITORS_RATE
+    )
+    full = [(procs.resident_kb(end)[0], procs.open_files(end)) for end in ends]
+    figures = _udp_figures(run, result, cpu, "rate", UDP_VISITORS_RATE)
+    figures["lost_datagrams"] = result["lost"]
+    for name, before, after in zip(("server", "client"), base, full):
+        figures[f"kb_per_visitor_{name}"] = (after[0] - before[0]) / UDP_VISITORS
+        figures[f"fds_per_visitor_{name}"] = (after[1] - before[1]) / UDP_VISITORS
+    return figures
+
+
+def _udp_load(run, mode, size, sockets, seconds=None, sink=(), **settings):
+    """(the generator's result, CPU seconds of both ends)"""
+    seconds = seconds or run.seconds
+    host, port = run.tunnel.visitor
+    argv = [run.udp_program, mode, host, str(port), *sink, "--size", str(size)]
+    argv += ["--sockets", str(sockets), "--seconds", str(seconds)]
+    for name, value in settings.items():
+        argv += [f"--{name}", str(value)]
+    before = run.tunnel.cpu()
+    output = procs.run(argv, seconds + UDP_MARGIN_S, run.place.visitor_space)
+    after = run.tunnel.cpu()
+    try:
+        return json.loads(output), [b - a for a, b in zip(before, after)]
+    except ValueError as error:
+        raise BenchError(f"udp_load: no result: {output[-300:]}") from error
 
 
 # System calls

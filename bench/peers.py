@@ -40,6 +40,7 @@ class Plan:
     threads: Optional[int] = None
     transport: str = TCP
     logins: dict = field(default_factory=dict)
+    kind: str = "tcp"  # or "udp"
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -56,6 +57,7 @@ class Peer:
     commands: Optional[Callable] = None  # (Peer, Plan) -> (server argv, client argv)
     version: tuple = ("--version",)
     control_port: Optional[int] = None  # when the program knows only one
+    udp: bool = False  # has UDP services too
     chain: bool = False  # two forward proxies: the near end dials, the far end listens
     transports: tuple = (TCP,)
     paths: dict = field(default_factory=dict)
@@ -100,7 +102,8 @@ def rathole_file(plan, name, role, services, options=()):
                   else f'remote_public_key = "{NOISE_PUBLIC_KEY}"']
     for service, address in services.items():
         key = "bind_addr" if server else "local_addr"
-        lines += [f"[{role}.services.{service}]", f'{key} = "{join(address)}"']
+        lines += [f"[{role}.services.{service}]", f'type = "{plan.kind}"',
+                  f'{key} = "{join(address)}"']
     return plan.write(f"{name}.toml", "\n".join(lines) + "\n")
 
 
@@ -149,7 +152,7 @@ transport.tls.enable = {str(tls).lower()}
 {common}
 [[proxies]]
 name = "bench"
-type = "tcp"
+type = "{plan.kind}"
 localIP = "{plan.service[0]}"
 localPort = {plan.service[1]}
 remotePort = {plan.visitor[1]}
@@ -211,14 +214,15 @@ def bore(peer, plan):
 def chisel(peer, plan):
     program = peer.paths["chisel"]
     host, port = plan.control
+    remote = f"R:{join(plan.visitor)}:{join(plan.service)}" + ("/udp" if plan.kind == "udp" else "")
     return (
         [program, "server", "--host", host, "--port", str(port), "--reverse"],
-        [program, "client", join(plan.dial), f"R:{join(plan.visitor)}:{join(plan.service)}"],
+        [program, "client", join(plan.dial), remote],
     )
 
 
 PEERS = (
-    Peer(OURS, "rathole-uring", (OURS,), ours, transports=(TCP, NOISE)),
+    Peer(OURS, "rathole-uring", (OURS,), ours, udp=True, transports=(TCP, NOISE)),
     Peer(
         OURS_SODIUM,
         "rathole-uring, without libcrypto",
@@ -226,9 +230,15 @@ PEERS = (
         ours,
         transports=(NOISE,),
     ),
-    Peer("rathole", "rathole", ("rathole",), rathole, transports=(TCP, NOISE)),
-    Peer("frp-plain", "frp, no TLS, no mux", ("frps", "frpc"), frp(tls=False, mux=False)),
-    Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True)),
+    Peer("rathole", "rathole", ("rathole",), rathole, udp=True, transports=(TCP, NOISE)),
+    Peer(
+        "frp-plain",
+        "frp, no TLS, no mux",
+        ("frps", "frpc"),
+        frp(tls=False, mux=False),
+        udp=True,
+    ),
+    Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True), udp=True),
     Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False)),
     Peer(
         "haproxy",
@@ -247,8 +257,8 @@ PEERS = (
         chain=True,
     ),
     Peer("bore", "bore", ("bore",), bore, control_port=BORE_CONTROL_PORT),
-    Peer("chisel", "chisel", ("chisel",), chisel),
-    Peer(DIRECT, "no tunnel", ()),
+    Peer("chisel", "chisel", ("chisel",), chisel, udp=True),
+    Peer(DIRECT, "no tunnel", (), udp=True),
 )
 
 PEERS_BY_NAME = {peer.name: peer for peer in PEERS}
@@ -266,6 +276,7 @@ class Tunnel:
         service_port,
         relay=None,
         threads=None,
+        kind="tcp",
         transport=TCP,
         logins=0,
     ):
@@ -278,7 +289,7 @@ class Tunnel:
         if relay:
             # bore dials a fixed port: its relay gets the same port on another loopback address.
             dial = ("127.0.0.2", control_port if peer.control_port else procs.free_port())
-        service = (place.service_host(peer), service_port)
+        service = self.service = (place.service_host(peer), service_port)
         if peer.name == DIRECT:
             self.visitor = dial if relay else service
             if relay:
@@ -295,6 +306,7 @@ class Tunnel:
             threads,
             transport,
             further,
+            kind,
         )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
@@ -309,7 +321,9 @@ class Tunnel:
         )
         if peer.chain:
             procs.wait_listening(self.client, control_port, watch=(self.server,))
-        procs.wait_listening(self.server, self.visitor[1], limit_s=15.0, watch=(self.client,))
+        procs.wait_listening(
+            self.server, self.visitor[1], limit_s=15.0, watch=(self.client,), udp=kind == "udp"
+        )
 
     def log_in(self, service):
         """One more client, for a service of plan.logins."""

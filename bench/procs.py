@@ -115,16 +115,17 @@ def require_alive(child):
         raise BenchError(f"{child.name} ended with {child.returncode}: {log_tail(child)}")
 
 
-def wait_listening(child, port, limit_s=10.0, watch=()):
-    """Wait until a socket listens on `port` in the network namespace of `child`.
+def wait_listening(child, port, limit_s=10.0, watch=(), udp=False):
+    """Wait until a socket listens on `port` (udp: is bound to it) where `child` is.
 
     Reads /proc instead of connecting: a probe would cost the tunnel a channel.
     """
+    ports = bound_udp_ports if udp else listening_ports
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         for process in (child, *watch):
             require_alive(process)
-        if port in listening_ports(child.pid):
+        if port in ports(child.pid):
             return
         time.sleep(0.02)
     logs = "; ".join(f"{p.name}: {log_tail(p)}" for p in (child, *watch))
@@ -132,14 +133,22 @@ def wait_listening(child, port, limit_s=10.0, watch=()):
 
 
 def listening_ports(pid):
+    return _local_ports(pid, ("tcp", "tcp6"), TCP_LISTEN)
+
+
+def bound_udp_ports(pid):
+    return _local_ports(pid, ("udp", "udp6"), None)
+
+
+def _local_ports(pid, tables, state):
     ports = set()
-    for table in ("tcp", "tcp6"):
+    for table in tables:
         try:
             with open(f"/proc/{pid}/net/{table}") as lines:
                 next(lines)
                 for line in lines:
                     fields = line.split(None, 4)
-                    if fields[3] == TCP_LISTEN:
+                    if state in (None, fields[3]):
                         ports.add(int(fields[1].rsplit(":", 1)[1], 16))
         except (OSError, StopIteration):
             pass
@@ -147,12 +156,13 @@ def listening_ports(pid):
 
 
 def free_port():
-    """A free port below the ephemeral range: no outgoing connection of the run can take it."""
+    """Free for TCP and UDP, below the ephemeral range: no socket of the run can take it."""
     for _ in range(200):
         port = random.randrange(10000, 30000)
-        with socket.socket() as probe:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
-                probe.bind(("0.0.0.0", port))
+                tcp.bind(("0.0.0.0", port))
+                udp.bind(("0.0.0.0", port))
             except OSError:
                 continue
         return port
@@ -177,6 +187,13 @@ def resident_kb(child):
     except OSError as error:
         raise BenchError(f"{child.name}: cannot read its memory: {error}") from error
     return int(fields["Rss"]), int(fields["Anonymous"])
+
+
+def open_files(child):
+    try:
+        return len(os.listdir(f"/proc/{child.pid}/fd"))
+    except OSError as error:
+        raise BenchError(f"{child.name} has gone: {log_tail(child)}") from error
 
 
 def uring_workers(child):

@@ -14,6 +14,15 @@ from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What one peer reaches before the first round; the loads of all get it as run.reference."""
+    peer: str
+    load: Callable
+    metric: str
+    fallback: float                  # without that peer
+
+
+@dataclass(frozen=True)
 class Suite:
     name: str
     title: str
@@ -29,6 +38,8 @@ class Suite:
     skip_peers: tuple = ()
     transport: str = TCP             # of the tunnel; peers without it are left out
     logins: int = 0                  # services that wait for a client of the load's
+    udp: bool = False                # a UDP service, and bench/udp_load.c
+    reference: Optional[Reference] = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,9 @@ def at_most(bound, peer=None, subject=None):
 IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
 HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
 NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
+UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True}
+UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
+UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
 NOISE_FIXED_GBPS = 2.0
 
@@ -113,6 +127,18 @@ SUITES = (
           rounds_max=1, transport=NOISE, **NGINX),
     Suite("noise-flood", f"{flood.RATE} garbage handshakes a second beside bulk, Noise NK",
           (("flood", flood.beside_bulk),), transport=NOISE, logins=flood.LOGINS, **IPERF),
+    Suite("udp-rtt-64", "UDP round trips, 64 bytes",
+          (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), **UDP),
+    Suite("udp-rtt-1200", "UDP round trips, 1200 bytes",
+          (("1", loads.udp_closed(1200, 1)), ("256", loads.udp_closed(1200, 256))), **UDP),
+    Suite("udp-oneway-1200", "UDP in one direction, 1200 bytes",
+          (("max", loads.udp_oneway_max(1200)), ("fixed", loads.udp_oneway_fixed(1200)),
+           ("1 ms", loads.udp_oneway_fixed(1200, tick_us=1000))),
+          reference=UDP_ONEWAY_REFERENCE, **{**UDP, "service": loads.start_nothing}),
+    Suite("udp-latency-1200", "UDP round trips, 1200 bytes, at half of rathole's highest rate",
+          (("half", loads.udp_open(1200, 0.5)),), reference=UDP_LOAD_REFERENCE, **UDP),
+    Suite("udp-visitors", "10 000 UDP visitors, 20 000 datagrams of 200 bytes a second",
+          (("visitors", loads.udp_visitors),), **UDP),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -120,6 +146,21 @@ SUITES = (
           (("http", loads.syscalls("http")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_nginx, programs=("wrk", "nginx", "strace")),
 )
+
+def udp_rtt_rows(suite):
+    return (
+        Row(suite, "256", "rps", "256 in flight", "1/s", "more", (at_least(5, "rathole"),),
+            digits=0),
+        Row(suite, "256", "p50_us", "256 in flight, p50", "us", "less", digits=0),
+        Row(suite, "256", "p99_us", "256 in flight, p99", "us", "less", digits=0),
+        Row(suite, "256", "cpu_us_per_round_trip", "256 in flight, CPU", "us/round trip", "less",
+            digits=1, ends=True),
+        Row(suite, "1", "rps", "1 in flight", "1/s", "more", digits=0),
+        Row(suite, "1", "p50_us", "1 in flight, median", "us", "less", (at_most(1.1, "rathole"),),
+            digits=1),
+        Row(suite, "1", "p99_us", "1 in flight, p99", "us", "less", digits=1),
+    )
+
 
 ROWS = (
     Row("tcp-bulk", "1", "gbps", "1 stream", "Gbit/s", "more"),
@@ -184,6 +225,30 @@ ROWS = (
     Row("noise-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
         "less", (at_most(1.0),), digits=3),
     Row("noise-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
+    *udp_rtt_rows("udp-rtt-64"),
+    *udp_rtt_rows("udp-rtt-1200"),
+    Row("udp-oneway-1200", "max", "rate", "highest rate without loss", "1/s", "more", digits=0),
+    Row("udp-oneway-1200", "fixed", "rate", "fixed rate (the highest of rathole)", "1/s", "more",
+        digits=0),
+    Row("udp-oneway-1200", "fixed", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less",
+        (at_most(0.25, "rathole"),), ends=True),
+    Row("udp-oneway-1200", "fixed", "lost", "lost at it", "share", "less", digits=4),
+    Row("udp-oneway-1200", "1 ms", "cpu_us_per_datagram", "CPU, sent once per ms", "us/datagram",
+        "less", (at_most(0.25, "rathole"),), ends=True),
+    Row("udp-oneway-1200", "1 ms", "lost", "lost, sent once per ms", "share", "less", digits=4),
+    Row("udp-latency-1200", "half", "rate", "rate", "1/s", "more", digits=0),
+    Row("udp-latency-1200", "half", "p50_us", "p50", "us", "less", digits=0),
+    Row("udp-latency-1200", "half", "p99_us", "p99", "us", "less", digits=0),
+    Row("udp-latency-1200", "half", "lost", "lost", "share", "less", digits=4),
+    Row("udp-visitors", "visitors", "lost_datagrams", "lost", "datagrams", "less", (at_most(0),),
+        digits=0),
+    Row("udp-visitors", "visitors", "kb_per_visitor_server", "memory of a visitor, server", "KiB",
+        "less", (at_most(0.5),)),
+    Row("udp-visitors", "visitors", "kb_per_visitor_client", "memory of a visitor, client", "KiB",
+        "less"),
+    Row("udp-visitors", "visitors", "fds_per_visitor_client", "sockets of a visitor, client", "",
+        "less", (at_most(1.0),)),
+    Row("udp-visitors", "visitors", "p99_us", "p99", "us", "less", digits=0),
     Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
     Row("syscalls", "bulk", "other_share",
         "share that is neither splice nor io_uring_enter", "", "less",
@@ -202,6 +267,8 @@ def peers_for(suite, names):
     return [
         name
         for name in names
-        if name not in suite.skip_peers and suite.transport in PEERS_BY_NAME[name].transports
+        if name not in suite.skip_peers
+        and suite.transport in PEERS_BY_NAME[name].transports
+        and (PEERS_BY_NAME[name].udp or not suite.udp)
     ]
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 import harness
+import noise_peer
+from datagrams import UdpEcho, knock
 from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
 
 TIME_LIMIT = 60  # seconds a test; @pytest.mark.time_limit(n) for another
@@ -170,6 +172,28 @@ def ours(tmp_path, processes):
 @pytest.fixture(params=harness.THREADS, ids=lambda n: f"threads{n}")
 def threads(request):
     return request.param
+
+
+@pytest.fixture(params=harness.TRANSPORTS)
+def transport(request):
+    """For Tunnel(transport=...)."""
+    return noise_peer.Noise("NK") if request.param == "noise" else None
+
+
+@pytest.fixture
+def udp(tunnel, service, transport):
+    """make(kind of service, ...) -> (a Tunnel with the UDP service `echo`, what stands behind it).
+
+    ready: the number of visitors that have been answered before, see knock()."""
+
+    def make(kind=UdpEcho, ready=16, knock_at="127.0.0.1", local=None, **kwargs):
+        local = local or service(kind)
+        t = tunnel({"echo": local.port}, udp=True, transport=transport, **kwargs)
+        if ready:
+            knock(t.port(), knock_at, ready, within(15))
+        return t, local
+
+    return make
 
 
 def pytest_report_header():

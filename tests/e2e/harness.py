@@ -43,6 +43,9 @@ BINARIES = {
     RATHOLE: pathlib.Path(os.environ.get("RATHOLE_BIN") or _cache / "peers" / "bin" / "rathole"),
 }
 
+# What tests that do not choose a transport run over.
+TRANSPORTS = os.environ.get("E2E_TRANSPORTS", "tcp noise").split()
+
 SANITIZER_REPORT = re.compile(
     r"(ERROR|WARNING): \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed"
 )
@@ -133,6 +136,19 @@ def is_listening(port, host="127.0.0.1"):
             fields = line.split()
             if fields[3] == "0A" and (fields[1] + " ").endswith(wanted):
                 return True
+    return False
+
+
+def is_bound(port):
+    """A UDP socket is bound to the port."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        try:
+            lines = pathlib.Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        if any(line.split()[1].endswith(wanted) for line in lines):
+            return True
     return False
 
 
@@ -397,12 +413,14 @@ class Tunnel:
     """A server and a client, and the services between them.
 
     services: {name: local port}; None: the server has the service, the client does not. Visitor
-    ports are chosen here: tunnel.port(name). transport: None for plain TCP, or a noise_peer.Noise,
-    or {role: one of these}."""
+    ports are chosen here: tunnel.port(name). udp: the names of those that are UDP services, or True
+    for all. service_options and client_service_options: {name: {key: value}} for either end.
+    transport: None for plain TCP, or a noise_peer.Noise, or {role: one of these}."""
 
     def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
                  server_options=None, client_options=None, service_options=None,
-                 remote_host="127.0.0.1", control_port=None, transport=None):
+                 client_service_options=None, remote_host="127.0.0.1", control_port=None, udp=(),
+                 visitor_host="127.0.0.1", local_host="127.0.0.1", transport=None):
         self.workdir = pathlib.Path(workdir)
         self.impl = {"server": server or PAIR[0], "client": client or PAIR[1]}
         self.services = dict(services)
@@ -412,9 +430,15 @@ class Tunnel:
         self.service_options = dict(service_options or {})
         self.transport = (transport if isinstance(transport, dict)
                           else {"server": transport, "client": transport})
+        self.client_service_options = dict(client_service_options or {})
         self.remote_host = remote_host
+        self.visitor_host, self.local_host = visitor_host, local_host
         self.control_port = control_port or free_port()
-        self.ports = {name: free_port() for name in self.services}
+        self.udp = set(self.services if udp is True else udp)
+        self.ports = {
+            name: free_port(socket.SOCK_DGRAM if name in self.udp else socket.SOCK_STREAM)
+            for name in self.services
+        }
         self.started = []
         self.server = self.client = None
         for implementation in set(self.impl.values()):
@@ -439,17 +463,19 @@ class Tunnel:
         ours = implementation == OURS
         if role == "server":
             options = {"bind_addr": f"127.0.0.1:{self.control_port}", "default_token": self.token}
-            tables = {
-                name: dict({"bind_addr": f"127.0.0.1:{port}"}, **self.service_options.get(name, {}))
-                for name, port in self.ports.items()
-            }
-            extra = self.server_options
+            tables = {name: {"bind_addr": f"{self.visitor_host}:{port}"}
+                      for name, port in self.ports.items()}
+            of_services, extra = self.service_options, self.server_options
         else:
             options = {"remote_addr": f"{self.remote_host}:{self.control_port}",
                        "default_token": self.token, "retry_interval": 1}
-            tables = {name: {"local_addr": f"127.0.0.1:{port}"}
+            tables = {name: {"local_addr": f"{self.local_host}:{port}"}
                       for name, port in self.services.items() if port is not None}
-            extra = self.client_options
+            of_services, extra = self.client_service_options, self.client_options
+        for name, table in tables.items():
+            if name in self.udp:
+                table["type"] = "udp"
+            table.update(of_services.get(name, {}))
         if ours:
             options["threads"] = self.threads
         options.update(extra)
@@ -494,7 +520,8 @@ class Tunnel:
     def wait_ready(self, timeout=10, names=None):
         served = [name for name, port in self.services.items() if port is not None]
         for name in names or served:
-            wait_until(lambda: is_listening(self.ports[name]), within(timeout),
+            ready = is_bound if name in self.udp else is_listening
+            wait_until(lambda: ready(self.ports[name]), within(timeout),
                        f"visitor port of service {name}")
 
     def stop(self):

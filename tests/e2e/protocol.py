@@ -5,6 +5,7 @@ Nothing here is shared with the C program, so a mistake in one is not repeated i
 """
 
 import hashlib
+import ipaddress
 import os
 import queue
 import socket
@@ -29,6 +30,9 @@ DATA_CMD_FORWARD_UDP = 1
 
 HELLO_SIZE = 37
 AUTH_SIZE = 32
+
+UDP_V4, UDP_V6 = 0, 1  # tags of the address in a frame
+UDP_PAYLOAD_MAX = 65507
 
 
 def digest(data):
@@ -57,6 +61,49 @@ def auth(token, nonce):
 
 def u32(value):
     return struct.pack("<I", value)
+
+
+def udp_header(visitor, size, tag=None):
+    """visitor: (address, port). Another tag than the address's own, or a wrong size, on purpose."""
+    address = ipaddress.ip_address(visitor[0])
+    if tag is None:
+        tag = UDP_V4 if address.version == 4 else UDP_V6
+    return u32(tag) + address.packed + struct.pack("<HH", visitor[1], size)
+
+
+def udp_frame(visitor, payload, trailing=b"", **header):
+    header = udp_header(visitor, header.pop("size", len(payload)), **header) + trailing
+    return bytes([len(header)]) + header + payload
+
+
+class FrameReader:
+    """Takes the bytes of a UDP data channel, in any pieces, and gives frames."""
+
+    def __init__(self):
+        self.pending = bytearray()
+
+    def feed(self, data):
+        """[((address, port), payload)] of all frames that are complete."""
+        self.pending += data
+        frames, at, pending = [], 0, bytes(self.pending)
+        while at < len(pending):
+            head = pending[at]
+            if len(pending) < at + 1 + head:
+                break
+            header = pending[at + 1 : at + 1 + head]
+            tag = int.from_bytes(header[:4], "little")
+            if (tag, head) not in ((UDP_V4, 12), (UDP_V6, 24)):
+                raise ValueError(f"UDP header of {head} bytes with tag {tag}: {header.hex()}")
+            port, size = struct.unpack("<HH", header[-4:])
+            end = at + 1 + head + size
+            if len(pending) < end:
+                break
+            family = socket.AF_INET if tag == UDP_V4 else socket.AF_INET6
+            address = socket.inet_ntop(family, header[4:-4])
+            frames.append(((address, port), pending[end - size : end]))
+            at = end
+        del self.pending[:at]
+        return frames
 
 
 def recv_exact(sock, size):

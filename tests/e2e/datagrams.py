@@ -1,0 +1,383 @@
+"""UDP services behind the tunnel, and the visitors in front of it.
+
+A payload says whose it is and which in the row, so that any mix-up, cut or change of order is seen
+by whoever gets it: payload() and parse().
+"""
+
+import collections
+import os
+import select
+import socket
+import struct
+import threading
+import time
+
+from harness import within
+from services import POOL
+
+BUFFER_BYTES = 4 << 20
+DATAGRAM_MAX = 65535
+SOL_UDP, UDP_SEGMENT = 17, 103
+HEADER = struct.Struct("<IIH")  # visitor, number, size
+IN_FLIGHT = 64  # what a socket buffer of the usual size (208 KiB) holds of any size up to 1500
+
+
+def payload(visitor, number, size):
+    """size bytes that tell their own story; too short ones begin it only."""
+    offset = (visitor * 65537 + number * 7919) % (len(POOL) - DATAGRAM_MAX)
+    head = HEADER.pack(visitor, number, size)
+    return head[:size] + POOL[offset : offset + max(0, size - HEADER.size)]
+
+
+def parse(data):
+    """(visitor, number) of an unharmed payload."""
+    assert len(data) >= HEADER.size, f"cut to {len(data)} bytes"
+    visitor, number, size = HEADER.unpack(data[: HEADER.size])
+    assert size == len(data), f"{len(data)} of {size} bytes (visitor {visitor}, number {number})"
+    assert data == payload(visitor, number, size), f"changed (visitor {visitor}, number {number})"
+    return visitor, number
+
+
+def udp_socket(family=socket.AF_INET):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    for option in (33, socket.SO_RCVBUF):  # SO_RCVBUFFORCE where the right is there
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+            break
+        except PermissionError:
+            continue
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return sock
+
+
+# --- services -----------------------------------------------------------------------------------
+
+
+class UdpEcho:
+    """Sends back what comes. Subclasses say in handle() what they do instead.
+
+    peers: {address of a local socket of the client: datagrams that came from it}."""
+
+    tick_seconds = None
+
+    def __init__(self, port, host="127.0.0.1"):
+        self.port, self.host = port, host
+        self.peers = collections.OrderedDict()
+        self.received = 0
+        self.sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.sock.bind((host, port))
+        self.sock.setblocking(False)
+        self.wake_read, self.wake_write = os.pipe()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def handle(self, data, peer):
+        self.send(data, peer)
+
+    def tick(self):
+        """Every tick_seconds, when that is set."""
+
+    def send(self, data, peer):
+        try:
+            self.sock.sendto(data, peer)
+        except OSError:  # the local socket has gone; or ours is full, and it is a datagram
+            pass
+
+    def _run(self):
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        poller.register(self.wake_read, select.POLLIN)
+        due = time.monotonic()
+        while True:
+            wait = None
+            if self.tick_seconds:
+                wait = max(0, due - time.monotonic()) * 1000
+            events = dict(poller.poll(wait))
+            if self.wake_read in events:
+                return
+            if self.tick_seconds and time.monotonic() >= due:
+                self.tick()
+                due += self.tick_seconds
+            for _ in range(64):
+                try:
+                    data, peer = self.sock.recvfrom(DATAGRAM_MAX)
+                except BlockingIOError:
+                    break
+                except OSError:  # an ICMP error of what was sent before
+                    continue
+                self.peers[peer] = self.peers.get(peer, 0) + 1
+                self.received += 1
+                self.handle(data, peer)
+
+    def stop(self):
+        if self.thread.is_alive():
+            os.write(self.wake_write, b"x")
+            self.thread.join(10)
+        for fd in (self.wake_read, self.wake_write):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        self.wake_read = self.wake_write = -1
+        self.sock.close()
+
+
+class UdpSeen(UdpEcho):
+    """An echo for Flows that knows from which sockets each visitor's datagrams came."""
+
+    def __init__(self, port, **kwargs):
+        self.sockets_of = collections.defaultdict(set)
+        super().__init__(port, **kwargs)
+
+    def handle(self, data, peer):
+        if len(data) >= HEADER.size:
+            self.sockets_of[HEADER.unpack(data[: HEADER.size])[0]].add(peer)
+        self.send(data, peer)
+
+    def check_sockets(self, visitors):
+        """Each of them had one socket all the time, and none shares it."""
+        assert len(self.sockets_of) == visitors
+        assert all(len(sockets) == 1 for sockets in self.sockets_of.values())
+        assert len(set.union(*self.sockets_of.values())) == visitors
+
+
+class UdpReport(UdpEcho):
+    """Answers with the size of what came; a request "give N" gets payload(0, N, N) instead."""
+
+    def handle(self, data, peer):
+        if data.startswith(b"give "):
+            size = int(data[5:])
+            self.send(payload(0, size, size), peer)
+        else:
+            self.send(b"got %d" % len(data), peer)
+
+
+class UdpWorld(UdpEcho):
+    """A game: every 20 ms all players get the same state; what they send is counted."""
+
+    PLAYER_SECONDS = 1.0
+    tick_seconds = 0.02
+
+    def __init__(self, port, **kwargs):
+        self.last = {}
+        self.number = 0
+        super().__init__(port, **kwargs)
+
+    def handle(self, data, peer):
+        self.last[peer] = time.monotonic()
+
+    def tick(self):
+        now = time.monotonic()
+        self.number += 1
+        for peer, last in self.last.items():
+            if now - last < self.PLAYER_SECONDS:
+                self.send(payload(7, self.number, 200), peer)
+
+
+# --- visitors -----------------------------------------------------------------------------------
+
+
+class UdpVisitor:
+    """One connected socket: the kernel passes on only what comes from the address it talks to."""
+
+    def __init__(self, port, host="127.0.0.1", source=None):
+        self.sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if source:
+            self.sock.bind((source, 0))
+        self.sock.connect((host, port))
+        self.address = self.sock.getsockname()[:2]
+
+    def send(self, data):
+        """True unless an ICMP error of an earlier one was reported."""
+        try:
+            self.sock.send(data)
+            return True
+        except ConnectionRefusedError:
+            return False
+
+    def send_joined(self, pieces):
+        """All at once, cut by the kernel (UDP_SEGMENT): of one size, the last may be shorter."""
+        size = struct.pack("=H", len(pieces[0]))
+        self.sock.sendmsg([b"".join(pieces)], [(SOL_UDP, UDP_SEGMENT, size)])
+
+    def receive(self, timeout):
+        """The next datagram, or None after that long (or after an ICMP error)."""
+        self.sock.settimeout(max(timeout, 0.001))
+        try:
+            return self.sock.recv(DATAGRAM_MAX)
+        except (socket.timeout, ConnectionRefusedError):
+            return None
+
+    def ask(self, data, timeout=5):
+        """The first datagram that comes back, or None."""
+        self.send(data)
+        return self.receive(timeout)
+
+    def insist(self, data, timeout=10, every=0.1):
+        """Like ask(), but asks again and again. Answers that are still on their way may follow."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            started = time.monotonic()
+            answer = self.ask(data, every)
+            if answer is not None:
+                return answer
+            time.sleep(max(0, every - (time.monotonic() - started)))
+        raise AssertionError(f"no answer to {data[:20]!r} within {timeout:g} s")
+
+    def drain(self, quiet=0.1):
+        """What comes until nothing has come for that long."""
+        got = []
+        while (data := self.receive(quiet)) is not None:
+            got.append(data)
+        return got
+
+    def close(self):
+        self.sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def knock(port, host="127.0.0.1", visitors=16, timeout=15, word=b"knock"):
+    """Until as many visitors have been answered: every lane that the kernel's hash leads to works.
+
+    Returns the seconds that it took."""
+    start = time.monotonic()
+    for _ in range(visitors):
+        with UdpVisitor(port, host) as visitor:
+            visitor.insist(word, start + timeout - time.monotonic())
+    return time.monotonic() - start
+
+
+class Flows:
+    """Many visitors of an echo at once, in one thread.
+
+    Each visitor sends numbered payloads, and checks that what comes back is its own, unharmed, in
+    order and not twice."""
+
+    def __init__(self, port, count, host="127.0.0.1"):
+        self.sockets = []
+        self.poller = select.epoll()
+        self.by_fd = {}
+        self.next = [0] * count      # the next number to send
+        self.settled = [0] * count   # those below have come or are given up for lost
+        self.highest = [-1] * count  # the last that came
+        self.flying = 0              # sent and not settled, of all
+        self.lost = self.received = self.refused = 0
+        self.times = []
+        self.started = {}
+        for n in range(count):
+            sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            sock.connect((host, port))
+            sock.setblocking(False)
+            self.poller.register(sock, select.EPOLLIN)
+            self.by_fd[sock.fileno()] = n
+            self.sockets.append(sock)
+
+    def run(self, each=1, size=64, window=1, total=IN_FLIGHT, patience=None, lossy=False, only=None,
+            until=None):
+        """`each` round trips for each visitor, or as many as fit in before `until` is set.
+
+        size: a number, or a function of (visitor, number). At most `window` in flight for a visitor
+        and `total` in all. Nothing for `patience` seconds is a failure, or loss where it may be."""
+        chosen = range(len(self.sockets)) if only is None else only
+        size_of = size if callable(size) else lambda visitor, number: size
+        patience = patience or within(5)
+        left = dict.fromkeys(chosen, each)
+        ready = collections.deque(chosen)
+        last = time.monotonic()
+        while True:
+            over = until is not None and until.is_set()
+            for _ in range(0 if over else len(ready)):
+                if self.flying >= total:
+                    break
+                n = ready.popleft()
+                while left[n] > 0 and self.next[n] - self.settled[n] < window:
+                    if self.flying >= total or not self._send(n, size_of, lossy):
+                        ready.append(n)
+                        break
+                    left[n] -= until is None
+            if not self.flying:
+                if over or not ready:
+                    return self
+                time.sleep(0.001)  # all that tried were refused
+                continue
+            events = self.poller.poll(0.02, 256)
+            now = time.monotonic()
+            for fd, _ in events:
+                n = self.by_fd[fd]
+                if self._receive(n, now, lossy) and left.get(n, 0) > 0:
+                    ready.append(n)
+                last = now
+            if now - last > patience:
+                assert lossy, f"{self.flying} datagrams lost after {self.received} that came"
+                self._give_up()
+                ready = collections.deque(n for n in chosen if left[n] > 0)
+                last = now
+
+    def _give_up(self):
+        self.lost += self.flying
+        self.flying = 0
+        self.settled = list(self.next)
+        self.started.clear()
+
+    def _send(self, n, size_of, lossy):
+        number = self.next[n]
+        size = max(HEADER.size, size_of(n, number))
+        try:
+            self.sockets[n].send(payload(n, number, size))
+        except ConnectionRefusedError:
+            assert lossy, f"visitor {n}: connection refused"
+            self.refused += 1
+            return False
+        except BlockingIOError:
+            return False
+        self.started[n, number] = time.monotonic()
+        self.next[n] += 1
+        self.flying += 1
+        return True
+
+    def _receive(self, n, now, lossy):
+        """How many datagrams of the visitor came."""
+        count = 0
+        while True:
+            try:
+                data = self.sockets[n].recv(DATAGRAM_MAX)
+            except BlockingIOError:
+                return count
+            except ConnectionRefusedError:
+                assert lossy, f"visitor {n}: connection refused"
+                self.refused += 1
+                continue
+            count += 1
+            visitor, number = parse(data)
+            assert visitor == n, f"visitor {n} got what visitor {visitor} sent"
+            assert number < self.next[n], f"visitor {n} got {number}, which it never sent"
+            assert number > self.highest[n], \
+                f"visitor {n} got {number} after {self.highest[n]}: twice or out of order"
+            self.highest[n] = number
+            self.received += 1
+            if (n, number) in self.started:
+                self.times.append(now - self.started.pop((n, number)))
+            if number < self.settled[n]:
+                self.lost -= 1  # late, and not lost
+                continue
+            skipped = number - self.settled[n]
+            assert lossy or not skipped, f"visitor {n}: {number} came, {self.settled[n]} was next"
+            self.lost += skipped
+            self.flying -= skipped + 1
+            self.settled[n] = number + 1
+
+    def close(self):
+        self.poller.close()
+        for sock in self.sockets:
+            sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

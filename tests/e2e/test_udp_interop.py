@@ -1,0 +1,123 @@
+"""UDP in the four pairings of our program and rathole 0.5.0.
+
+rathole cuts what it reads from a UDP socket at 2048 bytes, so whole datagrams are asked of the
+direction that ours reads: its server's from visitors, its client's from the local service. Its
+server uses one data channel and parks the second; its client serves all it is asked for.
+"""
+
+import time
+
+import pytest
+
+from datagrams import Flows, UdpEcho, UdpReport, UdpSeen, UdpVisitor, knock, payload
+from harness import OURS, RATHOLE, SANITIZED, have, scaled, within
+
+PAIRS = [(server, client) for server in (OURS, RATHOLE) for client in (OURS, RATHOLE)]
+if SANITIZED:
+    PAIRS.remove((RATHOLE, RATHOLE))  # nothing of ours to watch
+MIXED = [pair for pair in PAIRS if pair[0] != pair[1]]
+RATHOLE_CUT = 2048
+
+
+@pytest.fixture(params=PAIRS, ids="/".join)
+def pair(request):
+    if RATHOLE in request.param and not have(RATHOLE):
+        pytest.skip("rathole 0.5.0 not found: scripts/setup --peers installs it")
+    return dict(zip(("server", "client"), request.param))
+
+
+def test_round_trips(udp, pair):
+    t, local = udp(UdpSeen, **pair)
+    with Flows(t.port(), 30) as flows:
+        flows.run(scaled(60, 10), window=2)
+        flows.run(scaled(60, 10), window=2, size=1472)
+    local.check_sockets(30)
+
+
+def test_sizes(udp, pair):
+    """Whole where ours reads the socket, cut at 2048 where rathole does."""
+    t, _ = udp(UdpReport, **pair)
+    with UdpVisitor(t.port()) as visitor:
+        for size in [0, 1, 2, 100, 1200, 1472, 2047, 2048, 2049, 9000, 65507]:
+            up = min(size, RATHOLE_CUT) if pair["server"] == RATHOLE else size
+            down = min(size, RATHOLE_CUT) if pair["client"] == RATHOLE else size
+            assert visitor.ask(payload(1, size, size), within(5)) == b"got %d" % up
+            assert visitor.ask(b"give %d" % size, within(5)) == payload(0, size, size)[:down]
+
+
+def test_ipv6_and_mapped_visitors(udp, pair):
+    """A v4 visitor of a dual-stack socket: the client must echo the mapped form."""
+    t, _ = udp(visitor_host="[::]", **pair)
+    for host in ("127.0.0.1", "::1"):
+        knock(t.port(), host)
+        with Flows(t.port(), 10, host) as flows:
+            flows.run(10, window=2, size=600)
+
+
+def test_many_visitors(udp, pair):
+    t, local = udp(UdpSeen, **pair)
+    count = scaled(800, 150)
+    with Flows(t.port(), count) as flows:
+        flows.run(2)
+    local.check_sockets(count)
+
+
+def test_order_when_too_much_comes(udp, pair):
+    t, _ = udp(**pair)
+    with Flows(t.port(), 8) as flows:
+        flows.run(scaled(800, 200), window=300, total=2400, size=1000, lossy=True, patience=0.5)
+        assert flows.received > 100
+        time.sleep(0.2)
+        flows.run(20)
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_an_end_is_killed_and_restarted(udp, pair, end):
+    t, _ = udp(**pair)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"before", within(5)) == b"before"
+        getattr(t, end).kill9()
+        getattr(t, f"start_{end}")()
+        assert visitor.insist(b"after", within(15)) == b"after"
+    knock(t.port(), timeout=within(15))
+    with Flows(t.port(), 20) as flows:
+        flows.run(10)
+
+
+@pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
+def test_local_service_restarts(udp, pair, service):
+    """Our server must bear what rathole's client does then, and our client must hide it."""
+    t, local = udp(**pair)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"before", within(5)) == b"before"
+        local.stop()
+        for _ in range(20):
+            visitor.send(b"nobody")
+            time.sleep(0.01)
+        service(UdpEcho, port=local.port)
+        if pair["client"] == OURS:
+            assert visitor.insist(b"after", within(10)) == b"after"
+    knock(t.port(), timeout=within(15))
+
+
+@pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
+def test_visitor_that_leaves_at_once(udp, pair):
+    """The answer finds no socket: ICMP to the server, which neither end may take for its end."""
+    t, _ = udp(**pair)
+    for n in range(scaled(200, 50)):
+        with UdpVisitor(t.port()) as visitor:
+            visitor.send(b"gone")
+    knock(t.port())
+    with Flows(t.port(), 10) as flows:
+        flows.run(10)
+
+
+@pytest.mark.parametrize("pair", [(RATHOLE, OURS)], ids="/".join, indirect=True)
+def test_large_answers_do_not_end_ratholes_service(udp, pair):
+    """Its server dies of any failed sendto: our client must never cause one."""
+    t, local = udp(UdpReport, **pair)
+    login = t.server.log().count("listening")
+    with UdpVisitor(t.port()) as visitor:
+        for _ in range(50):
+            assert visitor.ask(b"give 65507", within(5)) == payload(0, 65507, 65507)
+    assert t.server.log().count("listening") == login

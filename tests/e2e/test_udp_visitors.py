@@ -1,0 +1,157 @@
+"""UDP visitors come and go: expiry, the limit of visitors, and a client without descriptors.
+
+Covers src/net/udp_table.c and its users in src/tunnel.
+"""
+
+import time
+
+import pytest
+
+from datagrams import Flows, UdpEcho, UdpVisitor, knock
+from harness import SANITIZED, scaled, wait_until, within
+
+pytestmark = pytest.mark.ours
+
+
+def expiring(udp, server=1, client=1, **kwargs):
+    return udp(service_options={"echo": {"udp_timeout": server}},
+               client_service_options={"echo": {"udp_timeout": client}}, **kwargs)
+
+
+def test_expired_visitor_comes_back(udp):
+    """Idle for longer than udp_timeout: its socket is closed, the next datagram opens another."""
+    t, local = expiring(udp)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"1", within(5)) == b"1"
+        first = next(reversed(local.peers))
+        assert visitor.ask(b"2", within(5)) == b"2"
+        assert next(reversed(local.peers)) == first and local.peers[first] == 2
+        time.sleep(3)
+        assert visitor.ask(b"3", within(5)) == b"3"
+        assert next(reversed(local.peers)) != first
+
+
+def test_expiry_gives_everything_back(udp):
+    t, _ = expiring(udp, ready=0)
+    time.sleep(within(0.5))
+    base = t.client.settled_fds()  # with its data channels, and without visitors
+    count = scaled(1000, 100)
+    rss = []
+    for _ in range(2):
+        with Flows(t.port(), count) as flows:
+            flows.run(1)
+            assert t.client.fds() >= base + count
+        t.client.wait_fds(base, within(6))
+        rss.append((t.server.rss_kib(), t.client.rss_kib()))
+    if not SANITIZED:
+        for first, second in zip(*rss):
+            assert second - first <= max(256, first // 20), f"memory grows: {rss}"
+
+
+def test_traffic_down_keeps_a_visitor(udp):
+    """Longer than udp_timeout; each datagram of the service begins it anew."""
+    t, local = expiring(udp, 2, 2)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"hello", within(5)) == b"hello"
+        peer = next(reversed(local.peers))
+        for n in range(4):
+            time.sleep(0.8)
+            local.send(b"%d" % n, peer)
+            assert visitor.receive(within(2)) == b"%d" % n
+        assert visitor.ask(b"bye", within(5)) == b"bye"
+        assert next(reversed(local.peers)) == peer, "the visitor has got another local socket"
+
+
+def test_traffic_up_keeps_a_visitor(udp):
+    """The same for what the visitor sends, which a late answer shows."""
+    t, local = expiring(udp, 3, 3)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"hello", within(5)) == b"hello"
+        peer = next(reversed(local.peers))
+        local.handle = lambda data, peer: None
+        for _ in range(2):
+            time.sleep(1)
+            visitor.send(b"more")
+        last = time.monotonic()
+        time.sleep(2.4)
+        assert local.peers[peer] == 3, "the visitor has got another local socket"
+        local.send(b"answer", peer)
+        if time.monotonic() - last > 2.9:
+            pytest.skip("the machine was too slow for this: the visitor may have expired")
+        assert visitor.receive(within(2)) == b"answer"
+
+
+def test_answer_to_an_expired_visitor_is_dropped(udp):
+    """The server forgot it, the client did not: a late answer goes nowhere, the next one works."""
+    t, local = expiring(udp, 1, 60)
+    with UdpVisitor(t.port()) as visitor:
+        assert visitor.ask(b"1", within(5)) == b"1"
+        peer = next(reversed(local.peers))
+        time.sleep(3)
+        local.send(b"late", peer)
+        assert visitor.receive(0.5) is None
+        assert visitor.ask(b"2", within(5)) == b"2"
+        assert next(reversed(local.peers)) == peer
+
+
+def test_at_the_limit_the_quietest_visitor_makes_room(udp):
+    """The one that has been silent for longest goes, and comes back when it talks."""
+    class Discreet(UdpEcho):
+        def handle(self, data, peer):
+            if data != b"hush":
+                self.send(data, peer)
+
+    t, local = udp(Discreet, threads=1, ready=0, service_options={
+        "echo": {"max_udp_visitors": 50, "udp_data_channels": 1}})
+    knock(t.port(), visitors=1)
+    visitors = [UdpVisitor(t.port()) for _ in range(60)]
+    try:
+        known = []
+        for n, visitor in enumerate(visitors):
+            assert visitor.ask(b"%d" % n, within(5)) == b"%d" % n
+            known.append(next(reversed(local.peers)))
+            if 10 <= n < 50:
+                # Talks again and again without an answer, so it is never the quietest.
+                before = local.received
+                visitors[3].send(b"hush")
+                wait_until(lambda: local.received > before, within(5), "the datagram")
+        for peer in known:
+            local.send(b"push", peer)
+        time.sleep(within(0.3))
+        got = [n for n, visitor in enumerate(visitors) if visitor.receive(0.01) == b"push"]
+        assert got == [3] + list(range(11, 60))
+        for n in (0, 5, 10):
+            assert visitors[n].ask(b"again", within(5)) == b"again"
+    finally:
+        for visitor in visitors:
+            visitor.close()
+
+
+def test_visitors_beyond_the_limit_are_served(udp, threads):
+    """Many more than max_udp_visitors, one after the other: each is answered."""
+    t, _ = udp(threads=threads, service_options={"echo": {"max_udp_visitors": 64}})
+    with Flows(t.port(), scaled(600, 200)) as flows:
+        flows.run(1, total=8)
+        flows.run(1, total=8)
+
+
+def test_few_descriptors_for_many_visitors(tunnel, service, transport):
+    """The client runs out of descriptors: those that have a socket go on, nothing else breaks."""
+    local = service(UdpEcho)
+    t = tunnel({"echo": local.port}, udp=True, transport=transport, threads=1, start=False,
+               client_service_options={"echo": {"udp_timeout": 1}})
+    t.start_server()
+    t.start_client(nofile=100)
+    t.wait_ready()
+    knock(t.port(), visitors=4)
+    with UdpVisitor(t.port()) as old:
+        assert old.ask(b"old", within(5)) == b"old"
+        with Flows(t.port(), 200) as flows:
+            flows.run(1, lossy=True, patience=0.3)
+            assert flows.received >= 20
+        assert old.insist(b"still", within(5)) == b"still"
+    cpu = t.client.cpu_seconds()
+    time.sleep(1)
+    assert t.client.cpu_seconds() - cpu < 0.3, "spins without descriptors"
+    time.sleep(1)
+    knock(t.port(), visitors=8, timeout=within(10))
