@@ -84,7 +84,7 @@ static void failure_due(struct loop_op *op, int res, uint32_t flags)
 /* The owner hears of it from a callback, never from inside the call that found out. */
 static void handshake_fail(struct stream *stream, int error)
 {
-    bool is_ours = error == -ENOMEM || error == -ECANCELED;
+    bool is_ours = error == -ENOMEM || error == -ECANCELED || error == ERR_LIMIT;
     stream->noise.failed = is_ours ? error : ERR_HANDSHAKE;
     stream->read_op.done = failure_due;
     loop_nop(stream->loop, &stream->read_op);
@@ -186,6 +186,8 @@ static int handshake_read(struct stream *stream)
         (handshake->in_have > 1 && handshake->in[1] != (uint8_t)(length >> 8)))
         return -EPROTO;
     if (handshake->in_have == size) {
+        if (stream->ops->may_handshake != NULL && !stream->ops->may_handshake(stream))
+            return ERR_LIMIT;
         uint8_t payload[NOISE_HANDSHAKE_MESSAGE_MAX];
         int result = noise_handshake_read(&handshake->state, stream->noise.engine->aead,
                                           handshake->in + NOISE_FRAME_HEADER, length, payload);

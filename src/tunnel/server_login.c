@@ -20,6 +20,7 @@ struct server_login {
     struct service *service; /* between the two messages of a control channel */
     uint64_t conn_id;
     bool close_after_write;
+    bool has_handshake; /* taken from the gate's budget */
     uint8_t in[MESSAGE_HELLO_SIZE];
     struct server_action action;
 };
@@ -119,7 +120,7 @@ static void login_find_service(struct server_login *login)
 /* It has proved to be a client of ours. */
 static void login_is_trusted(struct server_login *login)
 {
-    if (login->worker->tunnel->noise != NULL)
+    if (login->has_handshake)
         gate_return_handshake(&login->worker->server->gate, &login->ticket.key);
 }
 
@@ -220,28 +221,26 @@ static void login_write_done(struct stream *stream, int result)
         login_terminate(login, STREAM_CLEAN);
 }
 
+/* A stranger may make us compute handshakes only so fast. */
+static bool login_may_handshake(struct stream *stream)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    struct tunnel_worker *tunnel = login->worker->tunnel;
+    if (login->has_handshake) /* XX has two messages of the client */
+        return true;
+    login->has_handshake = gate_take_handshake(&login->worker->server->gate, &login->ticket.key,
+                                               loop_now_ns(tunnel->loop));
+    if (!login->has_handshake)
+        metrics_add(&tunnel->metrics, METRIC_NOISE_HANDSHAKES_LIMITED, 1);
+    return login->has_handshake;
+}
+
 static const struct stream_ops login_stream_ops = {
+    .may_handshake = login_may_handshake,
     .read_done = login_read_done,
     .write_done = login_write_done,
     .closed = login_closed,
 };
-
-/* A stranger may make us compute handshakes only so fast. */
-static bool login_may_shake_hands(struct server_worker *worker, const struct addr_key *key)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    struct tunnel_worker *tunnel = worker->tunnel;
-    if (tunnel->noise == NULL ||
-        gate_take_handshake(&worker->server->gate, key, loop_now_ns(tunnel->loop)))
-        return true;
-    metrics_add(&tunnel->metrics, METRIC_NOISE_HANDSHAKES_LIMITED, 1);
-    if (log_allowed(&limit, &suppressed))
-        log_warn("too many failed Noise handshakes: a connection was closed (%u similar lines "
-                 "suppressed)",
-                 suppressed);
-    return false;
-}
 
 void server_login_begin(struct server_worker *worker, int fd)
 {
@@ -253,11 +252,6 @@ void server_login_begin(struct server_worker *worker, int fd)
         return;
     }
     struct addr_key key = addr_key(&peer);
-    if (!login_may_shake_hands(worker, &key)) {
-        socket_set_abort(fd);
-        loop_close_fd(tunnel->loop, fd);
-        return;
-    }
     struct server_login *login = slab_get(&worker->login_slab);
     if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, tunnel) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
@@ -268,7 +262,7 @@ void server_login_begin(struct server_worker *worker, int fd)
     }
     login->worker = worker;
     login->service = NULL;
-    login->close_after_write = false;
+    login->close_after_write = login->has_handshake = false;
     login->conn_id = tunnel_next_conn_id(tunnel);
     list_push_back(&worker->logins, &login->node);
     server_fsm_init(&login->fsm);

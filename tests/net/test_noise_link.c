@@ -101,7 +101,8 @@ static void round_trip(size_t size)
 
 Test(noise_link, what_is_sealed_is_opened)
 {
-    static const size_t sizes[] = {1, 16383, 16384, 16385, NOISE_BATCH_PLAIN};
+    static const size_t sizes[] = {1, NOISE_FRAME_PAYLOAD - 1, NOISE_FRAME_PAYLOAD,
+                                   NOISE_FRAME_PAYLOAD + 1, NOISE_BATCH_PLAIN};
     struct random random = {1};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
         round_trip(sizes[i]);
@@ -217,7 +218,7 @@ Test(noise_link, the_largest_call)
     size_t next = MIN(left, (size_t)NOISE_PAYLOAD_MAX);
     add_frame(plain, next);
     if (left - next > NOISE_FRAME_OVERHEAD)
-        add_frame(plain, left - next - NOISE_FRAME_OVERHEAD);
+        add_frame(plain, MIN(left - next - NOISE_FRAME_OVERHEAD, (size_t)NOISE_PAYLOAD_MAX));
     cr_assert_eq(feed(wire, first), 0);
     cr_assert_eq(opened_size, 0);
     cr_assert_eq(feed(wire + first, MIN(wire_size - first, (size_t)NOISE_BATCH_SEALED)), 0);
@@ -320,7 +321,8 @@ Test(noise_link, counters_end)
     cr_assert_eq(noise_link_seal(links[0], engines[0], plain, 1, wire), -EOVERFLOW);
     /* In the middle of a batch, too. */
     links[0]->send.nonce = UINT64_MAX - 1;
-    cr_assert_eq(noise_link_seal(links[0], engines[0], plain, 16385, wire), -EOVERFLOW);
+    cr_assert_eq(noise_link_seal(links[0], engines[0], plain, NOISE_FRAME_PAYLOAD + 1, wire),
+                 -EOVERFLOW);
     /* And what is received then. */
     forget();
     links[0]->send.nonce = 0;
