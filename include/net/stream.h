@@ -31,10 +31,10 @@ struct stream_ops {
     /* result: 0 or -errno. */
     void (*write_done)(struct stream *stream, int result);
     void (*connected)(struct stream *stream, int result); /* may be NULL if never dialled */
+    void (*closed)(struct stream *stream);
     /* The first message of a peer's handshake is whole, and what it will cost to answer is not paid
      * yet. False: the handshake fails. May be NULL. */
     bool (*may_handshake)(struct stream *stream);
-    void (*closed)(struct stream *stream);
 };
 
 enum stream_close {
