@@ -33,8 +33,11 @@ static void plan(struct rig *rig, uint64_t seed, unsigned int end)
 {
     struct random *random = &rig->random;
     rig_plan(rig);
-    for (unsigned int i = 0; i < 2 && seed % 5 == 0; i++) /* small sockets take long */
-        rig->peers[i].total %= 150000;
+    for (unsigned int i = 0; i < 2; i++) { /* neither small sockets nor small steps take for ever */
+        if (seed % 5 == 0)
+            rig->peers[i].total %= 150000;
+        rig->peers[i].chunk_max = MAX(rig->peers[i].chunk_max, (size_t)200);
+    }
     if (random_permille(random, 500))
         rig_use_second_worker(rig);
     if (end == 1 && seed % 3 != 0)

@@ -106,6 +106,7 @@ static struct addr service_addr, local_addr;
 static struct side sides[2];
 static struct server *server;
 static struct client *client;
+static unsigned int visits; /* that came through */
 
 static int side_begin(struct side *side, const struct tunnel_role *role, void *shared)
 {
@@ -133,8 +134,10 @@ static void visit(int local_listener)
     turns(60);
     int local = accept4(local_listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (local >= 0) {
-        if (recv(local, bytes, sizeof(bytes), 0) > 0)
+        if (recv(local, bytes, sizeof(bytes), 0) > 0) {
             cr_assert_str_eq(bytes, "hello");
+            visits++;
+        }
         (void)close(local);
     }
     turns(20);
@@ -168,30 +171,45 @@ static struct config *parse(const char *text)
     return config;
 }
 
-Test(memory, each_allocation_fails_once, .timeout = 60)
+/* A pair of keys for the tests alone. */
+#define PRIVATE_KEY "uXXAOPKrzLglwiRV5butkoeJLLsZNdQ3dJfQO15SNxM="
+#define PUBLIC_KEY  "Jjy1hTT0H+XG8rYLySmZfR6hg9fPGOZ3r38+yki4Rl4="
+
+static void configure(bool with_noise)
 {
-    char text[400];
-    int listener = tcp_listener(&local_addr);
+    char text[1000];
     uint16_t port = free_port();
     service_addr = local_addr;
     service_addr.v4.sin_port = htons(free_port());
-    log_configure(LOG_ERROR, LOG_TEXT);
-    cr_assert_eq(keys_init(), 0);
     (void)snprintf(text, sizeof(text),
                    "[server]\nbind_addr = \"127.0.0.1:%u\"\ndefault_token = \"x\"\n"
                    "[server.services.a]\nbind_addr = \"127.0.0.1:%u\"\n"
-                   "max_connections_per_ip = 5\n",
-                   port, addr_port(&service_addr));
+                   "max_connections_per_ip = 5\n%s",
+                   port, addr_port(&service_addr),
+                   with_noise ? "[server.transport]\ntype = \"noise\"\n[server.transport.noise]\n"
+                                "local_private_key = \"" PRIVATE_KEY "\"\n"
+                              : "");
     configs[0] = parse(text);
     (void)snprintf(text, sizeof(text),
                    "[client]\nremote_addr = \"127.0.0.1:%u\"\ndefault_token = \"x\"\n"
-                   "[client.services.a]\nlocal_addr = \"127.0.0.1:%u\"\n",
-                   port, addr_port(&local_addr));
-    (void)snprintf(text + strlen(text), sizeof(text) - strlen(text),
-                   "[client.services.b]\nlocal_addr = "
-                   "\"127.0.0.1:1\"\n[client.services.c]\nlocal_addr = \"127.0.0.1:1\"\n");
+                   "[client.services.a]\nlocal_addr = \"127.0.0.1:%u\"\n"
+                   "[client.services.b]\nlocal_addr = \"127.0.0.1:1\"\n"
+                   "[client.services.c]\nlocal_addr = \"127.0.0.1:1\"\n%s",
+                   port, addr_port(&local_addr),
+                   with_noise ? "[client.transport]\ntype = \"noise\"\n[client.transport.noise]\n"
+                                "remote_public_key = \"" PUBLIC_KEY "\"\n"
+                              : "");
     configs[1] = parse(text);
+}
+
+static void fail_each_allocation(bool with_noise)
+{
+    int listener = tcp_listener(&local_addr);
+    log_configure(LOG_ERROR, LOG_TEXT);
+    cr_assert_eq(keys_init(), 0);
+    configure(with_noise);
     live_and_die(listener); /* what is made once and kept */
+    cr_assert_eq(visits, 1, "a visitor goes through when nothing fails");
     size_t fds_before = open_fd_count();
     unsigned int n = 0;
     do {
@@ -213,4 +231,14 @@ Test(memory, each_allocation_fails_once, .timeout = 60)
     config_destroy(configs[0]);
     config_destroy(configs[1]);
     (void)close(listener);
+}
+
+Test(memory, each_allocation_fails_once, .timeout = 60)
+{
+    fail_each_allocation(false);
+}
+
+Test(memory, each_allocation_fails_once_with_noise, .timeout = 60)
+{
+    fail_each_allocation(true);
 }
