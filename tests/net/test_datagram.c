@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "fake_loop.h"
+#include "io/socket.h"
 #include "testing.h"
 
 enum { RECEIVED_MAX = 100000 };
@@ -79,6 +80,7 @@ static void rig_init(struct rig *rig, uint64_t seed, int buffer_size, const char
     cr_assert_eq(loop_create(&options, &rig->loop), 0);
     tcp_pair(fds, buffer_size);
     rig->peer = fds[0];
+    socket_set_nodelay(rig->peer, true); /* no real time passes here, which Nagle waits for */
     datagram_engine_init(&rig->engine, rig->loop);
     cr_assert_eq(datagram_channel_init(&rig->channel, &rig->engine, &ops), 0);
     stream_init(&rig->channel.stream, rig->loop, fds[1], &datagram_stream_ops);
