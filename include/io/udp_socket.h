@@ -38,9 +38,9 @@ MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound);
 /* A socket connected to a local service. */
 MUST_CHECK int udp_socket_connect(const struct addr *to, struct udp_socket *ret);
-/* Datagrams that the kernel has dropped for want of room since the last call. Asked for now and
- * then: SO_RXQ_OVFL, which tells it with each datagram, costs 4 % of all that a busy worker does.
- */
+/* Datagrams that the kernel has dropped for want of room since the last call. To be asked
+ * under load and at the end: SO_RXQ_OVFL, which tells it with each datagram, costs 4 % of all that
+ * a busy worker does. */
 uint32_t udp_socket_take_overflows(struct udp_socket *udp);
 /* What the kernel granted of LIMIT_UDP_SOCKET_BUFFER for receiving. */
 size_t udp_socket_receive_room(int fd);

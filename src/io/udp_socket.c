@@ -114,9 +114,8 @@ int udp_socket_connect(const struct addr *to, struct udp_socket *ret)
     set_common(fd);
     if (connect(fd, &to->any, to->len) < 0)
         return -errno;
-    udp_socket_init(ret, fd, to);
+    udp_socket_init(ret, take_fd(&fd), to);
     ret->is_connected = true;
-    fd = -1;
     return 0;
 }
 

@@ -7,21 +7,17 @@ Every vector is either put into a table or listed below as deferred, with the re
 message or a reject that is neither stops the build: no vector is ever skipped silently.
 """
 
+import ipaddress
 import json
 import sys
 
 # Not checked yet: what these describe is not written yet.
 DEFERRED_SECTIONS = {
-    'udp_frames': 'the UDP header comes with UDP services',
     'noise_control_sessions': 'the Noise transport comes later',
 }
-DEFERRED_REJECT_PLACES = {
-    'UDP data channel': 'the UDP header comes with UDP services',
-}
-# Of the recorded UDP data channel only the Hello and the command are messages of message.h.
-DEFERRED_STEP_PREFIX = 'frame: '
 
-SECTIONS = {'about', 'service_digests', 'session_keys', 'messages', 'rejects', 'recorded'}
+SECTIONS = {'about', 'service_digests', 'session_keys', 'messages', 'udp_frames', 'rejects',
+            'recorded'}
 RECORDED = {'about', 'tcp_control', 'tcp_data_channel', 'udp_control', 'udp_data_channel'}
 
 MESSAGE_KINDS = {
@@ -38,6 +34,7 @@ REJECT_PLACES = {
     'client reads ack': 'VECTOR_CLIENT_ACK',
     'client control loop': 'VECTOR_CLIENT_COMMANDS',
     'client on data channel': 'VECTOR_CLIENT_DATA',
+    'UDP data channel': 'VECTOR_UDP_CHANNEL',
 }
 
 PROLOGUE = '''/* Generated from wire_vectors.json by generate_vectors.py. */
@@ -53,6 +50,7 @@ enum vector_place {
     VECTOR_CLIENT_ACK,
     VECTOR_CLIENT_COMMANDS,
     VECTOR_CLIENT_DATA,
+    VECTOR_UDP_CHANNEL,
 };
 
 struct vector_bytes {
@@ -76,6 +74,15 @@ struct vector_reject {
     const char *name;
     enum vector_place place;
     struct vector_bytes wire;
+};
+struct vector_udp_frame {
+    const char *name;
+    struct vector_bytes octets; /* of the address */
+    unsigned int port;
+    struct vector_bytes head; /* all in front of the payload */
+    struct vector_bytes payload;
+    unsigned int payload_len; /* of this byte, again and again, if payload is one byte */
+    int may_send;
 };
 struct vector_step {
     const char *name;
@@ -138,8 +145,25 @@ def messages(vectors):
     return table('vector_message', 'vector_messages', rows)
 
 
+def udp_frames(vectors):
+    rows = []
+    for v in vectors['udp_frames']:
+        payload = v['payload']
+        if payload.startswith('repeat '):
+            _, payload, count = payload.split()
+            assert int(count) == v['payload_length']
+        else:
+            assert len(payload) == 2 * v['payload_length'] != 2
+            assert v['frame'] == v['frame_head'] + payload
+        octets = ipaddress.ip_address(v['address']).packed.hex()
+        rows.append((c_string(v['name']), c_bytes(octets), str(v['port']),
+                     c_bytes(v['frame_head']), c_bytes(payload), str(v['payload_length']),
+                     str(int(v['may_send']))))
+    return table('vector_udp_frame', 'vector_udp_frames', rows)
+
+
 def rejects(vectors):
-    known((v['at'] for v in vectors['rejects']), REJECT_PLACES, DEFERRED_REJECT_PLACES, 'reject')
+    known((v['at'] for v in vectors['rejects']), REJECT_PLACES, [], 'reject')
     return table('vector_reject', 'vector_rejects', [
         (c_string(v['name']), REJECT_PLACES[v['at']], c_bytes(v['bytes']))
         for v in vectors['rejects'] if v['at'] in REJECT_PLACES])
@@ -147,7 +171,7 @@ def rejects(vectors):
 
 def session(recorded, name):
     v = recorded[name]
-    steps = [s for s in v['steps'] if not s['name'].startswith(DEFERRED_STEP_PREFIX)]
+    steps = v['steps']
     text = table('vector_step', 'vector_%s_steps' % name, [
         (c_string(s['name']), str(int(s['sender'] == 'client')), c_bytes(s['bytes']))
         for s in steps])
@@ -169,6 +193,7 @@ def main():
         f.write(PROLOGUE)
         f.write(digests(vectors))
         f.write(messages(vectors))
+        f.write(udp_frames(vectors))
         f.write(rejects(vectors))
         f.write(''.join(text for text, _ in sessions))
         f.write(table('vector_session', 'vector_sessions', [row for _, row in sessions]))

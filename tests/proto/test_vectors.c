@@ -8,6 +8,7 @@
 #include "proto/client_fsm.h"
 #include "proto/message.h"
 #include "proto/server_fsm.h"
+#include "proto/udp_frame.h"
 #include "wire_vectors.h"
 
 static void set_up(void)
@@ -141,6 +142,7 @@ static void reject_at_client(const struct vector_reject *vector)
 Test(vectors, rejects)
 {
     enum message_data_command command;
+    struct udp_frame frame;
     for (size_t i = 0; i < ARRAY_SIZE(vector_rejects); i++) {
         const struct vector_reject *vector = &vector_rejects[i];
         switch (vector->place) {
@@ -157,8 +159,44 @@ Test(vectors, rejects)
                                                      &command),
                          ERR_PROTOCOL, "%s", vector->name);
             break;
+        case VECTOR_UDP_CHANNEL:
+            cr_expect_eq(udp_frame_decode(vector->wire.bytes, vector->wire.len, &frame),
+                         ERR_PROTOCOL, "%s", vector->name);
+            break;
         }
     }
+}
+
+static void check_udp_frame(const struct vector_udp_frame *vector)
+{
+    static uint8_t wire[UDP_FRAME_MAX];
+    uint8_t head[UDP_FRAME_HEAD_MAX];
+    struct udp_frame frame;
+    size_t len = vector->head.len;
+    memcpy(wire, vector->head.bytes, len);
+    if (vector->payload.len == 1)
+        memset(wire + len, vector->payload.bytes[0], vector->payload_len);
+    else
+        memcpy(wire + len, vector->payload.bytes, vector->payload_len);
+    len += vector->payload_len;
+    cr_assert_eq(udp_frame_decode(wire, len, &frame), len, "%s", vector->name);
+    cr_expect_eq(frame.from.is_v6, vector->octets.len == 16, "%s", vector->name);
+    cr_expect_eq(frame.from.port, vector->port, "%s", vector->name);
+    cr_expect(memcmp(frame.from.octets, vector->octets.bytes, vector->octets.len) == 0, "%s",
+              vector->name);
+    cr_expect_eq(frame.payload, wire + vector->head.len, "%s", vector->name);
+    cr_expect_eq(frame.payload_len, vector->payload_len, "%s", vector->name);
+    size_t head_len = udp_frame_encode_head(&frame.from, (uint16_t)frame.payload_len, head);
+    if (vector->may_send)
+        expect_bytes(head, head_len, vector->head, vector->name);
+    else
+        cr_expect_neq(head_len, vector->head.len, "%s", vector->name);
+}
+
+Test(vectors, udp_frames)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(vector_udp_frames); i++)
+        check_udp_frame(&vector_udp_frames[i]);
 }
 
 static const struct vector_step *next_step(const struct vector_session *session, size_t *at,
@@ -226,6 +264,22 @@ static void replay_control(const struct vector_session *session)
     client_fsm_finish(&client);
 }
 
+/* The frames of a UDP channel, each encoded again to the same bytes. */
+static void replay_frames(const struct vector_session *session, size_t at)
+{
+    for (; at < session->step_count; at++) {
+        const struct vector_bytes *wire = &session->steps[at].wire;
+        struct udp_frame frame;
+        uint8_t again[128];
+        cr_assert_eq(udp_frame_decode(wire->bytes, wire->len, &frame), wire->len, "%s",
+                     session->steps[at].name);
+        size_t len = udp_frame_encode_head(&frame.from, (uint16_t)frame.payload_len, again);
+        cr_assert_leq(len + frame.payload_len, sizeof(again));
+        memcpy(again + len, frame.payload, frame.payload_len);
+        expect_bytes(again, len + frame.payload_len, *wire, session->steps[at].name);
+    }
+}
+
 static void replay_data(const struct vector_session *session, enum message_data_command expected)
 {
     struct server_fsm server;
@@ -247,6 +301,8 @@ static void replay_data(const struct vector_session *session, enum message_data_
     expect_bytes(out, MESSAGE_DATA_COMMAND_SIZE, step->wire, step->name);
     cr_expect_eq(message_data_command_decode(step->wire.bytes, step->wire.len, &command), 0);
     cr_expect_eq(command, expected);
+    if (expected == MESSAGE_DATA_START_UDP)
+        replay_frames(session, at);
 }
 
 Test(vectors, recorded_sessions)
