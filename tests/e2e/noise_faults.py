@@ -10,8 +10,8 @@ import struct
 import pytest
 
 from harness import SCALE, within
-from noise_peer import flipped, frame
-from protocol import how_closed
+from noise_peer import LOW_ORDER, LowOrderKey, flipped, frame
+from protocol import how_closed, recv_exact
 
 
 def with_length(data, length):
@@ -81,3 +81,21 @@ def gone(sock, what, timeout=1):
     sock.close()
     assert how != "open", f"{what}: still open after {within(timeout):g} s"
     assert data == b"", f"{what}: answered {data!r}"
+
+
+def step(sock, handshake, count=None):
+    """Goes on with a handshake by hand until `count` messages have passed in all."""
+    while not handshake.done() and (count is None or handshake.turn < count):
+        if handshake.is_my_turn():
+            sock.sendall(frame(handshake.write()))
+        else:
+            size = int.from_bytes(recv_exact(sock, 2), "little")
+            handshake.read(recv_exact(sock, size))
+
+
+def points(noise, role):
+    """Keys that make a shared secret zero, wherever the other role multiplies them."""
+    for name, point in LOW_ORDER.items():
+        yield f"ephemeral {name}", {"ephemeral": LowOrderKey(point)}
+        if noise.pattern == "XX":
+            yield f"static {name}", {"static": LowOrderKey(point)}

@@ -1,4 +1,4 @@
-"""Frames that are forged, cut, reordered or replayed, towards our client.
+"""Frames and handshakes that are forged, cut, reordered, replayed or late, towards our client.
 
 What must hold everywhere: the connection ends at the first bad frame, nothing of it is delivered,
 and who is behind the tunnel sees a reset, never an end of stream that looks like success. Covers
@@ -7,17 +7,20 @@ src/net/stream_noise.c.
 
 import os
 import socket
+import threading
 import time
 
 import pytest
 
-from harness import TOKEN, wait_until, within
-from noise_faults import CUTS, FAULTS, SOME_FAULTS, gone, with_patterns
-from noise_peer import PAYLOAD_MAX, Noise, one_by_one
+from harness import SCALE, TOKEN, wait_until, within
+from noise_faults import CUTS, FAULTS, SOME_FAULTS, gone, points, step, with_patterns
+from noise_peer import PATTERNS, PAYLOAD_MAX, Noise, flipped, frame, one_by_one
 from protocol import (
-    CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer, control_hello, recv_exact, reset, u32,
+    CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer, auth, control_hello, how_closed,
+    recv_exact, reset, server_hello, u32,
 )
-from services import Service
+from services import Echo, Service
+from test_hostile import drip
 
 ours = pytest.mark.ours  # the others hold for rathole too, and pass with E2E_PAIR=rathole/rathole
 
@@ -221,3 +224,139 @@ def test_command_and_payload_split_and_joined(nk_client):
         channel.shutdown(socket.SHUT_WR)
         record = local.wait_record(n, within(5))
         assert (record.end, record.data) == ("fin", b"payload")
+
+
+# --- handshakes ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tunnel, service):
+    """make(noise) -> (Tunnel with a client alone, the plain FakeServer)"""
+    fakes = []
+
+    def make(noise):
+        t = tunnel({"s": service(Echo).port}, transport=noise, start=False)
+        fakes.append(FakeServer(t.control_port))
+        t.start_client()
+        return t, fakes[-1]
+
+    yield make
+    for fake in fakes:
+        fake.close()
+
+
+def serves(noise, fake):
+    """The client logs in, and its service answers."""
+    fake.secure = noise.server
+    control, key = fake.accept_login(TOKEN, timeout=within(6))
+    control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
+    channel = fake.accept_data(key)
+    channel.sendall(u32(0) + b"hello")
+    assert recv_exact(channel, 5) == b"hello"
+
+
+def answer_with(fake, noise, change):
+    """Reads the client's first message and answers change(right answer)."""
+    sock = fake.accept(within(6))
+    handshake = noise.handshake("server")
+    step(sock, handshake, 1)
+    data = change(frame(handshake.write()))
+    if data:
+        sock.sendall(data)
+    return sock
+
+
+ANSWERS = {
+    "ephemeral flipped": lambda data: flipped(data, 2, 0),
+    "tag flipped": lambda data: flipped(data, -1, 7),
+    "garbage": lambda data: frame(os.urandom(len(data) - 2)),
+    "length 0": lambda _: frame(b""),
+    "length 15": lambda _: frame(bytes(15)),
+    "cut": lambda data: frame(data[2:-1]),
+    "http": lambda _: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + bytes(70000),
+}
+
+
+@pytest.mark.parametrize("what", list(ANSWERS)[:: 1 if SCALE >= 0.5 else 2])
+def test_wrong_answer_to_a_handshake(victim, what):
+    for noise in (Noise("NK"), Noise("XX")) if what.endswith("flipped") else (Noise("NK"),):
+        t, fake = victim(noise)
+        sock = answer_with(fake, noise, ANSWERS[what])
+        gone(sock, what)
+        serves(noise, fake)
+
+
+@ours
+def test_answer_cut_then_ended(victim):
+    noise = Noise("NK")
+    t, fake = victim(noise)
+    for end in ("fin", "rst"):
+        sock = answer_with(fake, noise, lambda data: data[:-1])
+        if end == "rst":
+            reset(sock)
+        else:
+            sock.shutdown(socket.SHUT_WR)
+            gone(sock, "FIN in the answer")
+    serves(noise, fake)
+
+
+@ours
+@pytest.mark.parametrize("noise", PATTERNS, indirect=True)
+def test_low_order_points(victim, noise):
+    """An answer that is right but for the zero secret."""
+    t, fake = victim(noise)
+    t.client.kill9()
+    # One attempt each, and no waiting for the next: the back-off is not what is tested.
+    for what, changes in list(points(noise, "server"))[:: 1 if SCALE >= 0.5 else 3]:
+        t.start_client()
+        sock = fake.accept(within(6))
+        with pytest.raises((EOFError, ConnectionError)):
+            secure = noise.server(sock, **changes)
+            recv_exact(secure, 37)
+            raise AssertionError(f"{what}: the client went on")
+        t.client.kill9()
+    t.start_client()
+    serves(noise, fake)
+
+
+@ours
+@pytest.mark.slow
+def test_server_that_is_silent_or_slow_in_the_handshake(victim):
+    """The client bears an old server that is busy, and gives up at its deadline: 15 s. Behind one
+    silent stranger an old server answers after 5 s: that is a login."""
+    noise = Noise("NK")
+    late = victim(noise)[1].accept(within(6))
+    answers = {"silent": lambda data: b"", "cut": lambda data: data[:30], "slow": lambda data: b""}
+    plays, stop = [], threading.Event()
+    for what, change in answers.items():
+        t, fake = victim(noise)
+        start = time.monotonic()
+        sock = answer_with(fake, noise, change)
+        if what == "slow":
+            threading.Thread(target=drip, args=(sock, b"\x30\0" + bytes(48), 1, stop),
+                             daemon=True).start()
+        plays.append((what, t, fake, sock, start))
+    time.sleep(6)
+    assert recv_exact(noise.server(late), 37) == control_hello("s")
+    for what, t, fake, sock, start in plays:
+        how, _ = how_closed(sock, within(18) - (time.monotonic() - start))
+        took = time.monotonic() - start
+        assert how != "open" and took > 14, f"{what}: {how} after {took:.1f} s"
+        assert t.client.cpu_seconds() < within(0.4)
+        serves(noise, fake)
+    stop.set()
+
+
+@pytest.mark.parametrize("noise", PATTERNS, indirect=True)
+def test_answer_in_other_segments(victim, noise):
+    """One byte a segment; the last handshake message and the server's hello in one."""
+    t, fake = victim(noise)
+    nonce = os.urandom(32)
+    for options in ({"write": one_by_one}, {"tail": server_hello(nonce)}):
+        sock = noise.server(fake.accept(within(6)), **options)
+        assert recv_exact(sock, 37) == control_hello("s")
+        if "tail" not in options:
+            one_by_one(sock.sock, sock.seal(server_hello(nonce)))
+        assert recv_exact(sock, 32) == auth(TOKEN, nonce)
+        one_by_one(sock.sock, sock.seal(u32(0)))
+        sock.close()

@@ -1,4 +1,4 @@
-"""Handshakes that are cut, slow, forged or too many, towards our server and our client.
+"""Handshakes that are cut, slow, forged or too many, towards our server.
 
 One deadline covers all from accept to authenticated; a handshake costs X25519, so strangers must
 not be able to buy the server's time with them. Covers src/net/stream_noise.c and src/tunnel/gate.c.
@@ -11,15 +11,10 @@ import time
 
 import pytest
 
-from harness import SANITIZED, TOKEN, scaled, wait_until, within
-from noise_faults import gone
-from noise_peer import (
-    LOW_ORDER, PATTERNS, KeyPair, LowOrderKey, Noise, flipped, frame, one_by_one,
-)
-from protocol import (
-    CMD_CREATE_DATA_CHANNEL, FakeServer, auth, connect, control_hello, how_closed, recv_exact,
-    reset, server_hello, u32,
-)
+from harness import SANITIZED, SCALE, TOKEN, nothing_piles_up, scaled, wait_until, within
+from noise_faults import gone, points, step
+from noise_peer import PATTERNS, KeyPair, Noise, flipped, frame, one_by_one
+from protocol import auth, connect, control_hello, how_closed, recv_exact, reset, u32
 from services import Echo, Source, ping
 from test_hostile import close_all, drip, still_open, stranger, unharmed
 
@@ -41,16 +36,6 @@ def target(tunnel, service):
                       server_options=options)
 
     return make
-
-
-def step(sock, handshake, count=None):
-    """Goes on with a handshake by hand until `count` messages have passed in all."""
-    while not handshake.done() and (count is None or handshake.turn < count):
-        if handshake.is_my_turn():
-            sock.sendall(frame(handshake.write()))
-        else:
-            size = int.from_bytes(recv_exact(sock, 2), "little")
-            handshake.read(recv_exact(sock, size))
 
 
 def last_message(t, noise, source=None):
@@ -226,14 +211,6 @@ def test_one_deadline_for_all(target, noise):
     unharmed(t)
 
 
-def points(noise, role):
-    """Keys that make a shared secret zero, wherever the other role multiplies them."""
-    for name, point in LOW_ORDER.items():
-        yield f"ephemeral {name}", {"ephemeral": LowOrderKey(point)}
-        if noise.pattern == "XX":
-            yield f"static {name}", {"static": LowOrderKey(point)}
-
-
 @ours
 def test_low_order_points_towards_the_server(target, noise):
     """Messages that are right but for the zero secret (test_noise_peer.py shows that they are)."""
@@ -316,7 +293,7 @@ class Flood:
 
 
 @ours
-@pytest.mark.parametrize("pattern", ["NK", "KK"])
+@pytest.mark.parametrize("pattern", ["NK", "KK"] if SCALE >= 0.5 else ["NK"])
 def test_flood_of_garbage_handshakes(tunnel, service, pattern):
     """From one address: a login from another takes less than a second, and a stream flows on."""
     noise = Noise(pattern)
@@ -354,20 +331,16 @@ def test_flood_of_garbage_handshakes(tunnel, service, pattern):
 @ours
 def test_garbage_leaves_nothing_behind(target, noise):
     t = target(noise)
+    count = scaled(400, 200)
 
-    def crowd():
-        for n in range(scaled(400, 60)):
+    def one_round():
+        for n in range(count):
             sock = stranger(t, noise.first_message() if n % 2 else noise.garbage(),
                             source=f"127.0.2.{1 + n % 20}")
             (reset if n % 3 else socket.socket.close)(sock)
+        unharmed(t)
 
-    crowd()
-    unharmed(t)
-    fds, rss = t.server.settled_fds(), t.server.rss_kib()
-    crowd()
-    unharmed(t)
-    t.server.wait_fds(fds + 4, within(7))
-    assert SANITIZED or t.server.rss_kib() <= rss + max(256, rss // 20)
+    nothing_piles_up([t.server], one_round, count, fds_more=4)
 
 
 @ours
@@ -400,139 +373,6 @@ def test_half_done_handshakes_are_capped(target, noise):
             pass
     finally:
         close_all(socks)
-
-
-# --- towards our client -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def victim(tunnel, service):
-    """make(noise) -> (Tunnel with a client alone, the plain FakeServer)"""
-    fakes = []
-
-    def make(noise):
-        t = tunnel({"s": service(Echo).port}, transport=noise, start=False)
-        fakes.append(FakeServer(t.control_port))
-        t.start_client()
-        return t, fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.close()
-
-
-def serves(noise, fake):
-    """The client logs in, and its service answers."""
-    fake.secure = noise.server
-    control, key = fake.accept_login(TOKEN, timeout=within(6))
-    control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
-    channel = fake.accept_data(key)
-    channel.sendall(u32(0) + b"hello")
-    assert recv_exact(channel, 5) == b"hello"
-
-
-def answer_with(fake, noise, change):
-    """Reads the client's first message and answers change(right answer)."""
-    sock = fake.accept(within(6))
-    handshake = noise.handshake("server")
-    step(sock, handshake, 1)
-    data = change(frame(handshake.write()))
-    if data:
-        sock.sendall(data)
-    return sock
-
-
-ANSWERS = {
-    "ephemeral flipped": lambda data: flipped(data, 2, 0),
-    "tag flipped": lambda data: flipped(data, -1, 7),
-    "garbage": lambda data: frame(os.urandom(len(data) - 2)),
-    "length 0": lambda _: frame(b""),
-    "length 15": lambda _: frame(bytes(15)),
-    "cut": lambda data: frame(data[2:-1]),
-    "http": lambda _: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + bytes(70000),
-}
-
-
-@pytest.mark.parametrize("what", ANSWERS)
-def test_wrong_answer_to_a_handshake(victim, what):
-    for noise in (Noise("NK"), Noise("XX")) if what.endswith("flipped") else (Noise("NK"),):
-        t, fake = victim(noise)
-        sock = answer_with(fake, noise, ANSWERS[what])
-        gone(sock, what)
-        serves(noise, fake)
-
-
-@ours
-def test_answer_cut_then_ended(victim, noise):
-    t, fake = victim(noise)
-    for end in ("fin", "rst"):
-        sock = answer_with(fake, noise, lambda data: data[:-1])
-        if end == "rst":
-            reset(sock)
-        else:
-            sock.shutdown(socket.SHUT_WR)
-            gone(sock, "FIN in the answer")
-    serves(noise, fake)
-
-
-@ours
-def test_low_order_points_towards_the_client(victim, noise):
-    """An answer that is right but for the zero secret."""
-    t, fake = victim(noise)
-    t.client.kill9()
-    # One attempt each, and no waiting for the next: the back-off is not what is tested.
-    for what, changes in list(points(noise, "server"))[:: 1 if scaled(10) == 10 else 3]:
-        t.start_client()
-        sock = fake.accept(within(6))
-        with pytest.raises((EOFError, ConnectionError)):
-            secure = noise.server(sock, **changes)
-            recv_exact(secure, 37)
-            raise AssertionError(f"{what}: the client went on")
-        t.client.kill9()
-    t.start_client()
-    serves(noise, fake)
-
-
-@ours
-@pytest.mark.slow
-def test_server_that_is_silent_or_slow_in_the_handshake(victim):
-    """The client bears an old server that is busy, and gives up at its deadline: 15 s. Behind one
-    silent stranger an old server answers after 5 s: that is a login."""
-    noise = Noise("NK")
-    late = victim(noise)[1].accept(within(6))
-    answers = {"silent": lambda data: b"", "cut": lambda data: data[:30], "slow": lambda data: b""}
-    plays, stop = [], threading.Event()
-    for what, change in answers.items():
-        t, fake = victim(noise)
-        start = time.monotonic()
-        sock = answer_with(fake, noise, change)
-        if what == "slow":
-            threading.Thread(target=drip, args=(sock, b"\x30\0" + bytes(48), 1, stop),
-                             daemon=True).start()
-        plays.append((what, t, fake, sock, start))
-    time.sleep(6)
-    assert recv_exact(noise.server(late), 37) == control_hello("s")
-    for what, t, fake, sock, start in plays:
-        how, _ = how_closed(sock, within(18) - (time.monotonic() - start))
-        took = time.monotonic() - start
-        assert how != "open" and took > 14, f"{what}: {how} after {took:.1f} s"
-        assert t.client.cpu_seconds() < within(0.4)
-        serves(noise, fake)
-    stop.set()
-
-
-def test_answer_in_other_segments(victim, noise):
-    """One byte a segment; the last handshake message and the server's hello in one."""
-    t, fake = victim(noise)
-    nonce = os.urandom(32)
-    for options in ({"write": one_by_one}, {"tail": server_hello(nonce)}):
-        sock = noise.server(fake.accept(within(6)), **options)
-        assert recv_exact(sock, 37) == control_hello("s")
-        if "tail" not in options:
-            one_by_one(sock.sock, sock.seal(server_hello(nonce)))
-        assert recv_exact(sock, 32) == auth(TOKEN, nonce)
-        one_by_one(sock.sock, sock.seal(u32(0)))
-        sock.close()
 
 
 def test_ping_inside(target, noise):
