@@ -9,6 +9,7 @@
  * Only the beginning of a frame whose end has not come yet is kept, in the link. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>

@@ -49,7 +49,8 @@ struct stream_noise {
     unsigned char *sealed;              /* frames that the socket had no room for */
     uint32_t sealed_size, sealed_sent;
     bool read_waits, write_waits; /* for the handshake */
-    int failed;                   /* how it ended, if badly */
+    bool is_stranger;
+    int failed; /* how it ended, if badly */
 };
 
 struct stream {
@@ -90,6 +91,9 @@ MUST_CHECK struct transport stream_release(struct stream *stream);
  * stream. -ENOMEM. */
 MUST_CHECK int stream_secure(struct stream *stream, struct noise_engine *engine,
                              const struct noise_keys *keys, bool initiator);
+/* After stream_secure: until it is released the stream takes small frames only, so that who has not
+ * logged in can't make us keep much. */
+void stream_distrust(struct stream *stream);
 /* Goes on with a connection that another stream has released: takes its Noise state over. A NULL
  * link changes nothing. */
 void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link);

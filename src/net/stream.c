@@ -205,6 +205,7 @@ struct transport stream_release(struct stream *stream)
     assert(!stream->terminating);
     assert(!stream_is_reading(stream) && !stream_is_writing(stream));
     struct transport transport = {.fd = take_fd(&stream->fd), .noise = stream->noise.link};
+
     stream->noise.link = NULL;
     stream_noise_finish(stream);
     return transport;

@@ -13,7 +13,12 @@
 #include "io/socket.h"
 #include "stream_priv.h"
 
-enum { HANDSHAKE_BUFFER = NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX };
+enum {
+    HANDSHAKE_BUFFER = NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX,
+    /* What is read at a time, and thus kept, of somebody who has not logged in; and the largest
+     * frame that is waited for then. */
+    STRANGER_READ = 4096,
+};
 
 struct stream_handshake {
     struct noise_handshake state;
@@ -37,6 +42,11 @@ int stream_secure(struct stream *stream, struct noise_engine *engine, const stru
     noise_handshake_init(&handshake->state, keys, initiator, NULL, 0);
     stream->noise = (struct stream_noise){.engine = engine, .handshake = handshake};
     return 0;
+}
+
+void stream_distrust(struct stream *stream)
+{
+    stream->noise.is_stranger = true;
 }
 
 void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link)
@@ -254,7 +264,9 @@ static int read_step(struct stream *stream)
                                         stream->read_size - stream->read_have);
     if (read_is_satisfied(stream))
         return 1;
-    ssize_t got = socket_recv_now(stream->fd, noise->engine->sealed, NOISE_BATCH_SEALED);
+    /* What was not asked for is kept, so a stranger gets no large reads. */
+    size_t room = noise->is_stranger ? STRANGER_READ : NOISE_BATCH_SEALED;
+    ssize_t got = socket_recv_now(stream->fd, noise->engine->sealed, room);
     if (got == -EAGAIN || got == -EINTR)
         return 0;
     if (got == 0)
@@ -268,7 +280,9 @@ static int read_step(struct stream *stream)
     read_take(stream, noise->engine->plain, (size_t)opened);
     if (noise->failed < 0)
         return noise->failed;
-    return read_is_satisfied(stream) ? 1 : 0;
+    if (read_is_satisfied(stream))
+        return 1;
+    return noise->is_stranger && noise->link->partial_size > STRANGER_READ ? -EBADMSG : 0;
 }
 
 static void read_result(struct stream *stream, int result)

@@ -274,6 +274,7 @@ void server_login_begin(struct server_worker *worker, int fd)
         login_terminate(login, STREAM_ABORT);
         return;
     }
+    stream_distrust(&login->stream);
     /* A client speaks first, and mostly before its connection is accepted. */
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
