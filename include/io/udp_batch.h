@@ -35,6 +35,14 @@ struct udp_arrival {
     struct udp_local to;
 };
 
+/* How many datagrams it is. */
+static inline uint32_t udp_arrival_count(const struct udp_arrival *arrival)
+{
+    if (arrival->size == arrival->segment_size)
+        return 1; /* an empty one too */
+    return (arrival->size + arrival->segment_size - 1) / arrival->segment_size;
+}
+
 /* Where datagrams go on a socket that is not connected. local: what they leave from; unknown = the
  * kernel chooses. */
 struct udp_route {
@@ -53,6 +61,8 @@ MUST_CHECK int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp
 /* Counts what the kernel has dropped on this socket; udp_batch_receive does it under load, owners
  * when they are done with the socket. */
 void udp_batch_count_overflows(struct udp_batch *batch, struct udp_socket *udp);
+/* The datagrams of the first `count` arrivals that fitted. */
+uint64_t udp_batch_datagrams(const struct udp_batch *batch, unsigned int count);
 const struct udp_arrival *udp_batch_arrival(const struct udp_batch *batch, unsigned int index);
 
 /* Queues a datagram; another socket, or a full batch, flushes first. route NULL: connected. */

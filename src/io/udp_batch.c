@@ -228,6 +228,17 @@ const struct udp_arrival *udp_batch_arrival(const struct udp_batch *batch, unsig
     return &batch->in.arrivals[index];
 }
 
+uint64_t udp_batch_datagrams(const struct udp_batch *batch, unsigned int count)
+{
+    uint64_t sum = 0;
+    for (unsigned int i = 0; i < count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        if (arrival->data != NULL) /* else counted already */
+            sum += udp_arrival_count(arrival);
+    }
+    return sum;
+}
+
 /* ---- building messages ---- */
 
 static void *add_control(struct msghdr *message, int level, int type, size_t size)

@@ -224,7 +224,8 @@ static void visitor_receive(struct forward_visitor *visitor)
             break;
         udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
         if (room == DATAGRAM_STALE)
-            forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL, (uint64_t)count);
+            forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL,
+                          udp_batch_datagrams(batch, (unsigned int)count));
         for (unsigned int i = 0; room == DATAGRAM_ROOM && i < (unsigned int)count; i++) {
             const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
             if (arrival->data != NULL)

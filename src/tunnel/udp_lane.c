@@ -170,13 +170,13 @@ static struct lane_visitor *visitor_heard(struct udp_lane *lane, const struct ud
     return visitor;
 }
 
-/* datagrams that arrived and have no channel to leave by */
-static void lane_drop(struct udp_lane *lane, unsigned int count)
+/* Datagrams that arrived and have no channel to leave by */
+static void lane_drop(const struct udp_lane *lane, unsigned int arrivals)
 {
     lane_count(lane,
                lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
                                      : METRIC_UDP_DROPPED_QUEUE_FULL,
-               count);
+               udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
 }
 
 static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
@@ -184,7 +184,8 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
     if (arrival->data == NULL)
         return;
     if (addr_port(arrival->from) == 0) {
-        lane_count(lane, METRIC_UDP_DROPPED_PORT_ZERO, 1); /* nobody could answer it */
+        lane_count(lane, METRIC_UDP_DROPPED_PORT_ZERO,
+                   udp_arrival_count(arrival)); /* nobody could answer it */
         return;
     }
     struct lane_visitor *visitor = visitor_heard(lane, arrival);

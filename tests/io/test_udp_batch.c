@@ -173,8 +173,9 @@ Test(udp_batch, runs_of_one_size_come_together_or_one_by_one)
         const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
         cr_expect(memcmp(arrival->data, large + total, arrival->size) == 0);
         total += arrival->size;
-        datagrams += (arrival->size + arrival->segment_size - 1) / arrival->segment_size;
+        datagrams += udp_arrival_count(arrival);
     }
+    cr_expect_eq(udp_batch_datagrams(batch, (unsigned int)count), 10);
     cr_expect_eq(total, 940);
     cr_expect_eq(datagrams, 10);
 }

@@ -2,6 +2,7 @@
 #include "tunnel/udp_lane.h"
 
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -111,6 +112,19 @@ Test(udp_lane, without_a_channel_datagrams_are_dropped_and_counted)
     cr_assert_eq(send(visitor, "later", 5, 0), 5);
     expect_frame(channel, visitor, "later");
     END(channel, visitor);
+}
+
+/* UDP_GRO may hand a run over as one: it is counted as many. */
+Test(udp_lane, joined_datagrams_are_dropped_one_by_one)
+{
+    int size = 100;
+    udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 1\n");
+    int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
+    cr_assert_eq(setsockopt(visitor, IPPROTO_UDP, 103 /* UDP_SEGMENT */, &size, sizeof(size)), 0);
+    cr_assert_eq(send(visitor, large, 1950, 0), 1950);
+    udp_rig_settle(&rig, 5);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_NO_CHANNEL), 20);
+    END(visitor);
 }
 
 /* The lane goes on with the old channel until the new one is there. */
