@@ -189,6 +189,8 @@ static int run_role(enum config_role role, const struct config *config)
         aead_setup();
         log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
                  aead_description());
+        if (peer->transport.noise.zerocopy_send == CONFIG_ZEROCOPY_ON)
+            log_warn("transport.noise.zerocopy_send = on: not built into this version");
     }
     int made = role == CONFIG_SERVER ? server_create(peer, count, &server)
                                      : client_create(peer, count, &client);
