@@ -8,9 +8,10 @@ from harness import OURS, RATHOLE, have
 from noise_peer import Noise, PATTERNS
 
 PAIRS = [(OURS, OURS), (OURS, RATHOLE), (RATHOLE, OURS)]
-# About the control channel, which knows nothing of the pattern.
+# What knows nothing of the pattern.
 ONE_PATTERN = {"test_heartbeats_keep_an_idle_tunnel", "test_wrong_token_is_refused",
-               "test_service_down_then_up", "test_banner_http_and_several_services"}
+               "test_service_down_then_up", "test_banner_http_and_several_services",
+               "test_upload_digest_through_sink", "test_churn_with_resets"}
 
 globals().update({name: test for name, test in vars(test_interop).items()
                   if name.startswith("test_")})
