@@ -1,7 +1,7 @@
 """Tests of test_tcp.py, test_restart.py and test_hostile.py inside Noise: what they say of a relay,
 of an end that dies and of a played peer holds there too.
 
-Covers src/net/relay_noise.c and src/net/transport.c, with all counts of workers.
+Covers src/net/relay_noise.c and src/net/transport.c.
 """
 
 import functools
@@ -11,6 +11,7 @@ import pytest
 import test_hostile
 import test_restart
 import test_tcp
+from harness import THREADS
 from noise_peer import Noise
 from test_hostile import target, victim  # noqa: F401: fixtures
 
@@ -38,6 +39,12 @@ TESTS = {
 }
 for module, names in TESTS.items():
     globals().update({f"test_{name}": getattr(module, f"test_{name}") for name in names.split()})
+
+
+@pytest.fixture(params=THREADS[::2], ids=lambda n: f"threads{n}")
+def threads(request):
+    """One worker and the most: channels change theirs, or do not."""
+    return request.param
 
 
 @pytest.fixture
