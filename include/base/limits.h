@@ -34,6 +34,10 @@ enum limits_pool {
 enum limits_handshakes {
     LIMIT_HANDSHAKES_PER_S = 32, /* of one address: 0.3 % of a core */
     LIMIT_HANDSHAKES_BURST = 512,
+    /* Of an address that data channels are expected from: a stranger behind the same NAT must not
+     * keep the client out. A tenth of a core. */
+    LIMIT_HANDSHAKES_EXPECTED_PER_S = 1000,
+    LIMIT_HANDSHAKES_EXPECTED_BURST = 2000,
     LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
 };

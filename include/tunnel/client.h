@@ -40,6 +40,7 @@ struct client {
     const struct config_peer *config;
     struct noise_keys noise_keys; /* with transport.type = noise */
     unsigned int worker_count;
+    _Atomic unsigned int half_open; /* data channels with a connection to the server alone */
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */

@@ -63,7 +63,9 @@ void gate_leave(struct gate *gate, struct gate_ticket *ticket);
 bool gate_is_evicted(struct gate *gate, struct gate_ticket *ticket);
 /* `count` more (or, negative, fewer) connections are asked for and will come from key. */
 void gate_expect(struct gate *gate, const struct addr_key *key, int count);
-/* Takes a handshake out of the address's budget and that of all. False: neither may try now. */
+/* Takes a handshake out of the address's budget and that of all. False: it may not try now. An
+ * address that connections are expected from has a larger budget of its own, and no part in that of
+ * all. */
 MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);
 /* It was a client's: gives it back. */
 void gate_return_handshake(struct gate *gate, const struct addr_key *key);

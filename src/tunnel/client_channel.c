@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -51,6 +52,7 @@ struct client_channel {
     uint8_t streams_open; /* while CLOSING: how many `closed` are still to come */
     bool has_local;
     bool retries;
+    bool half_open;
 };
 
 static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle relay");
@@ -78,8 +80,19 @@ static void channel_dial(struct client_channel *channel);
 
 /* ---- the end ---- */
 
+/* A channel that will need a second descriptor, for the local service. */
+static void set_half_open(struct client_channel *channel, bool half_open)
+{
+    _Atomic unsigned int *count = &channel->worker->client->half_open;
+    if (channel->half_open == half_open)
+        return;
+    channel->half_open = half_open;
+    (void)atomic_fetch_add(count, half_open ? 1u : UINT32_MAX);
+}
+
 static void drop_session(struct client_channel *channel)
 {
+    set_half_open(channel, false);
     if (channel->session == NULL)
         return;
     (void)atomic_fetch_sub(&channel->session->unstarted, 1);
@@ -151,6 +164,7 @@ static void channel_stream_closed(struct stream *stream)
             channel_free(channel);
         return;
     }
+    set_half_open(channel, false);
     channel_retry(channel);
 }
 
@@ -176,6 +190,7 @@ static void deliver_move(void *owner, const void *payload)
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
     channel->worker = worker;
     channel->session = NULL;
+    channel->half_open = false;
     channel->service_index = move.service_index;
     channel->service = &worker->client->config->services[move.service_index];
     channel->id = move.id;
@@ -456,6 +471,16 @@ static const struct stream_ops channel_stream_ops = {
     .closed = channel_stream_closed,
 };
 
+/* Descriptors are handed out lowest first, so a high number says that nearly all are in use. Each
+ * channel without a visitor will need one more, for the local service; without it the visitor
+ * would be turned away, while one that finds no channel waits. */
+static bool leaves_enough_fds(const struct client_channel *channel, int fd)
+{
+    unsigned int others =
+        atomic_load_explicit(&channel->worker->client->half_open, memory_order_relaxed);
+    return fd + (int)others < channel->worker->client->fd_visitors_max;
+}
+
 static void channel_dial(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
@@ -465,10 +490,13 @@ static void channel_dial(struct client_channel *channel)
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
     int fd = socket_for_dialing(server, &options);
+    if (fd >= 0 && !leaves_enough_fds(channel, fd))
+        (void)close(take_fd(&fd));
     if (fd < 0) {
         channel_retry(channel);
         return;
     }
+    set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,
                      worker->client->config->connect_timeout_ms);
@@ -517,7 +545,7 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
     channel->id = tunnel_next_conn_id(tunnel);
     channel->begun_at_ns = loop_now_ns(tunnel->loop);
     channel->state = CHANNEL_DIALING;
-    channel->has_local = channel->retries = false;
+    channel->has_local = channel->retries = channel->half_open = false;
     channel->query = NULL;
     channel->stream.fd = -1;
     timer_init(&channel->timer, channel_timer_expired);

@@ -169,10 +169,14 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t
 {
     struct gate_budget *own = budget_of(gate, key);
     (void)pthread_mutex_lock(&gate->lock);
-    budget_refill(own, LIMIT_HANDSHAKES_PER_S, now_ns);
+    const struct addr_entry *entry = addr_table_find(&gate->addrs, key);
+    bool is_expected = entry != NULL && entry->expected > 0;
+    budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
+                  now_ns);
     budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
-    bool allowed =
-        own->spent < LIMIT_HANDSHAKES_BURST && gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
+    bool allowed = is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
+                               : own->spent < LIMIT_HANDSHAKES_BURST &&
+                                     gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
     if (allowed) {
         own->spent++;
         gate->handshakes.spent++;
