@@ -92,9 +92,9 @@ def test_dual_stack_addresses_are_as_upstream_writes_them(server):
             knock(t.port("s"), host)
             with UdpVisitor(t.port("s"), host) as visitor:
                 assert visitor.ask(b"me", within(5)) == b"me"
+                # Both may be on lanes of their own, whose frames come in no order.
                 addresses = [address for address, data in client.frames() if data == b"me"]
-                assert addresses[-1][1] == visitor.address[1]
-                assert addresses[-1][0] == wire
+                assert (wire, visitor.address[1]) in [address[:2] for address in addresses]
                 if host == "127.0.0.1":
                     # The plain form means the same visitor, as it does to upstream's server.
                     channel_of(client, visitor).send(visitor.address, b"plain")

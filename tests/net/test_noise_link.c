@@ -19,7 +19,8 @@ enum {
 
 static struct noise_engine *engines[2]; /* of the two ends */
 static struct noise_link *links[2];
-static unsigned char plain[2 * NOISE_MESSAGE_MAX], wire[WIRE_MAX], opened[WIRE_MAX];
+static unsigned char plain[2 * NOISE_MESSAGE_MAX + NOISE_BATCH_PLAIN], wire[WIRE_MAX],
+    opened[WIRE_MAX];
 static size_t wire_size, opened_size;
 
 static void set_up(void)
