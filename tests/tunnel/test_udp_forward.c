@@ -31,15 +31,8 @@ static int begin(const char *more)
     return udp_rig_channel(&rig);
 }
 
-static void end(const int *fds, size_t count)
-{
-    while (count-- > 0)
-        (void)close(fds[count]);
-    udp_rig_settle(&rig, 10);
-    udp_rig_finish(&rig);
-}
-
-#define END(...) end((const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
+#define END(...) \
+    udp_rig_end(&rig, (const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
 
 /* What the service gets, and from which port of the client. */
 static ssize_t serve(int local, void *out, size_t size, struct addr *ret_from)

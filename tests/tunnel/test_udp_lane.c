@@ -46,15 +46,8 @@ static int begin(const char *bind_host, const char *more)
     return udp_rig_channel(&rig);
 }
 
-static void end(const int *fds, size_t count)
-{
-    while (count-- > 0)
-        (void)close(fds[count]);
-    udp_rig_settle(&rig, 10);
-    udp_rig_finish(&rig);
-}
-
-#define END(...) end((const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
+#define END(...) \
+    udp_rig_end(&rig, (const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
 
 Test(udp_lane, datagrams_pass_whole_both_ways)
 {

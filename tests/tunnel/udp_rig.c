@@ -315,3 +315,11 @@ ssize_t udp_rig_receive(struct udp_rig *rig, int fd, void *out, size_t size)
     }
     return -1;
 }
+
+void udp_rig_end(struct udp_rig *rig, const int *fds, size_t count)
+{
+    while (count-- > 0)
+        (void)close(fds[count]);
+    udp_rig_settle(rig, 10);
+    udp_rig_finish(rig);
+}

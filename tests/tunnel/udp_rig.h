@@ -31,6 +31,8 @@ struct udp_rig {
 void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more);
 void udp_rig_init_client(struct udp_rig *rig, const char *more);
 void udp_rig_finish(struct udp_rig *rig);
+/* The same after the test's own sockets have been closed and their ends been seen. */
+void udp_rig_end(struct udp_rig *rig, const int *fds, size_t count);
 void udp_rig_settle(struct udp_rig *rig, int turns);
 void udp_rig_advance(struct udp_rig *rig, uint64_t ms);
 uint64_t udp_rig_count(const struct udp_rig *rig, enum metric metric);
