@@ -149,5 +149,8 @@ void datagram_forget(struct datagram_target *target);
 /* Where a target's payloads go. */
 typedef struct udp_socket *datagram_fire_fn(struct datagram_target *target,
                                             const struct udp_route **ret_route);
+/* As datagram_aim, and when there is no place what was aimed before is fired first. */
+void datagram_aim_or_fire(struct datagram_engine *engine, struct datagram_target *target,
+                          const struct udp_frame *frame, datagram_fire_fn *destination);
 /* Sends everything that was aimed. */
 void datagram_fire(struct datagram_engine *engine, datagram_fire_fn *destination);

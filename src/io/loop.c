@@ -527,7 +527,7 @@ struct buffers *loop_buffers(const struct loop *loop)
 
 void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
 {
-    timers_start(&loop->timers, timer, loop->now_ns + delay_ms * 1000000u);
+    loop_timer_start_ns(loop, timer, delay_ms * 1000000u);
 }
 
 void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns)

@@ -429,6 +429,17 @@ bool datagram_aim(struct datagram_engine *engine, struct datagram_target *target
     return true;
 }
 
+void datagram_aim_or_fire(struct datagram_engine *engine, struct datagram_target *target,
+                          const struct udp_frame *frame, datagram_fire_fn *destination)
+{
+    if (datagram_aim(engine, target, frame))
+        return;
+    datagram_fire(engine, destination);
+    bool aimed = datagram_aim(engine, target, frame);
+    assert(aimed);
+    (void)aimed;
+}
+
 void datagram_forget(struct datagram_target *target)
 {
     list_remove(&target->node);

@@ -1,10 +1,7 @@
 /* Flows with an encrypted end. Everything that is opened or sealed passes through the engine's hot
  * buffers within one callback: either the sink takes it at once, or what is left is stashed. */
-#include <assert.h>
 #include <errno.h>
-#include <string.h>
 
-#include "base/error.h"
 #include "base/metrics.h"
 #include "relay_priv.h"
 

@@ -1,6 +1,5 @@
 #include "tunnel/udp_forward.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -386,12 +385,7 @@ static void channel_received(struct datagram_channel *channel, const struct udp_
         forward_count(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
         return;
     }
-    if (datagram_aim(channel->engine, &visitor->target, frame))
-        return;
-    datagram_fire(channel->engine, visitor_destination);
-    bool aimed = datagram_aim(channel->engine, &visitor->target, frame);
-    assert(aimed);
-    (void)aimed;
+    datagram_aim_or_fire(channel->engine, &visitor->target, frame, visitor_destination);
 }
 
 static void channel_batch_end(struct datagram_channel *channel)

@@ -277,12 +277,7 @@ static void channel_received(struct datagram_channel *channel, const struct udp_
         visitor = lane->last = visitor_of(entry);
     }
     udp_table_touch(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane)));
-    if (datagram_aim(channel->engine, &visitor->target, frame))
-        return;
-    datagram_fire(channel->engine, visitor_destination);
-    bool aimed = datagram_aim(channel->engine, &visitor->target, frame);
-    assert(aimed);
-    (void)aimed;
+    datagram_aim_or_fire(channel->engine, &visitor->target, frame, visitor_destination);
 }
 
 static void channel_batch_end(struct datagram_channel *channel)
