@@ -1,6 +1,6 @@
 """The process as its operator sees it: exit codes, messages, log, limits, counters.
 
-Covers src/app/main.c and its neighbours, which no unit test starts.
+Covers src/app/main.c, which no unit test starts, and the start of src/app/run.c.
 """
 
 import fcntl

@@ -1,0 +1,11 @@
+/* The life of the process as a server or a client: starts the workers, answers signals, ends them,
+ * in symmetric order. Belongs to the main thread, which does nothing else until the end. */
+#pragma once
+
+#include "base/macros.h"
+#include "config/config.h"
+
+enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
+
+/* Serves until asked to stop, or until a worker fails; the cause is logged. */
+MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config);
