@@ -1,6 +1,7 @@
 """The checks of the tree can fail: each is shown a small tree with a violation in it."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -144,6 +145,45 @@ def test_count_tests(tmp_path):
                             capture_output=True, text=True)
     assert result.stdout.split() == ["9", "7", "2"]
     assert "FAILED bad" in result.stderr and "SKIPPED py: 1 cases: why" in result.stderr
+
+
+PLAYED = """
+import os
+def test_unsteady():
+    assert os.environ["WHEN"] == "again"
+def test_bad():
+    assert False
+def test_reported():
+    assert os.environ["WHEN"] == "again", "sanitizer or assertion report: SUMMARY"
+def test_good():
+    pass
+"""
+
+
+@pytest.mark.parametrize("cases, counts", [
+    ("unsteady good", ["2", "0", "0"]),
+    ("unsteady bad good", ["2", "1", "0"]),
+    ("reported good", ["1", "1", "0"]),
+])
+def test_run_again(tmp_path, cases, counts):
+    """A case that fails, and passes alone, is passed and named; a report is final."""
+    file = tmp_path / "test_played.py"
+    file.write_text(PLAYED)
+    junit, log = tmp_path / "junit", tmp_path / "log.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+               f"--junitxml={junit}/test_played.xml"]
+    first = subprocess.run([*command, *[f"{file}::test_{case}" for case in cases.split()]],
+                           env={**os.environ, "WHEN": "first"}, capture_output=True)
+    log.write_text(json.dumps({"name": "e2e / test_played", "result": "FAIL",
+                               "returncode": first.returncode, "env": {"WHEN": "again"},
+                               "command": [*command, str(file)]}))
+    subprocess.run([sys.executable, SCRIPTS / "run_again", log, junit, tmp_path / "again"],
+                   check=True, capture_output=True)
+    result = subprocess.run(
+        [sys.executable, SCRIPTS / "count_tests", log, junit, tmp_path / "again"],
+        capture_output=True, text=True)
+    assert result.stdout.split() == counts
+    assert ("UNSTEADY test_played: test_unsteady" in result.stderr) == ("unsteady" in cases)
 
 
 def test_count_tests_without_a_run(tmp_path):
