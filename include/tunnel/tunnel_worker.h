@@ -70,7 +70,8 @@ struct tunnel_role {
 void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config);
 /* Encrypts the connections to the other end from now on. keys (shared, read-only) outlive the
  * worker. -ENOMEM. */
-MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys);
+MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
+                                enum config_zerocopy zerocopy);
 /* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
 MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 

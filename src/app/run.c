@@ -189,8 +189,6 @@ enum exit_code run_role(enum config_role role, const struct config *config)
         log_info("noise: %s, AEAD by %s, X25519 by %s",
                  noise_pattern_name(peer->transport.noise.pattern), aead_description(),
                  x25519_description());
-        if (peer->transport.noise.zerocopy_send == CONFIG_ZEROCOPY_ON)
-            log_warn("transport.noise.zerocopy_send = on: not built into this version");
     }
     int made = privileges_change(peer->user, peer->group);
     if (made < 0)

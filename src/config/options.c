@@ -103,7 +103,7 @@ const struct option options[] = {
      "the other side's; needed by the client with NK, by both with KK"},
     {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_zerocopy,
      PEER(transport.noise.zerocopy_send), 0, 0, "auto", "word", OPTION_NOISE,
-     "auto, on or off; no effect yet: frames are copied in this version"},
+     "large sends without a copy; auto: to other hosts, as long as the kernel does not copy"},
     {SECTION_TRANSPORT_WEBSOCKET, FOR_BOTH, "tls", value_unused, NOWHERE, 0, 0, NULL, "bool",
      UNUSED_KEY, "for type = websocket"},
 

@@ -240,7 +240,8 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     tunnel->role = worker;
     int result = 0;
     if (client->config->transport.type == CONFIG_TRANSPORT_NOISE)
-        result = tunnel_use_noise(tunnel, &client->noise_keys);
+        result = tunnel_use_noise(tunnel, &client->noise_keys,
+                                  client->config->transport.noise.zerocopy_send);
     if (result == 0)
         result = start_controls(worker);
     if (result < 0)

@@ -440,7 +440,8 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     }
     port_init(&worker->control_port, worker, NULL, server->control_fds[tunnel->index]);
     if (result == 0 && server->config->transport.type == CONFIG_TRANSPORT_NOISE)
-        result = tunnel_use_noise(tunnel, &server->noise_keys);
+        result = tunnel_use_noise(tunnel, &server->noise_keys,
+                                  server->config->transport.noise.zerocopy_send);
     if (result == 0)
         port_arm(&worker->control_port);
     return result;

@@ -46,13 +46,20 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker)
     return own - best_flows >= 2 ? best : worker;
 }
 
-int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys)
+int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
+                     enum config_zerocopy zerocopy)
 {
+    static const enum zerocopy_mode modes[] = {
+        [CONFIG_ZEROCOPY_AUTO] = ZEROCOPY_AUTO,
+        [CONFIG_ZEROCOPY_ON] = ZEROCOPY_ON,
+        [CONFIG_ZEROCOPY_OFF] = ZEROCOPY_OFF,
+    };
     int result = noise_engine_create(&worker->noise);
     if (result < 0)
         return result;
     worker->noise_keys = keys;
     worker->relays.noise = worker->noise;
+    worker->relays.zerocopy_mode = modes[zerocopy];
     return 0;
 }
 
