@@ -56,7 +56,7 @@ def rendered(page):
 
 def test_manual_names_every_argument():
     text = rendered(PAGES["rathole-uring"])
-    for row in re.findall(r"^  .*", output(PROGRAM, "--help"), re.M):
+    for row in re.findall(r"^  (?:-|    -).*", output(PROGRAM, "--help"), re.M):
         assert " ".join(row.split()) in text
 
 
