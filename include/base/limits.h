@@ -40,6 +40,8 @@ enum limits_handshakes {
     LIMIT_HANDSHAKES_EXPECTED_BURST = 2000,
     LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
+    LIMIT_CLIENT_KNOWN_S =
+        86400, /* an address that a client came from has no part in that of all */
 };
 
 enum limits_client {

@@ -59,7 +59,8 @@ struct client_worker {
     struct list controls, channels, relaying;
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
-    struct client_local *locals; /* by service index */
+    struct client_local *locals;  /* by service index */
+    uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
     bool draining, stopping;
 };
 

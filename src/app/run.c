@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "crypto/aead.h"
+#include "crypto/x25519.h"
 #include "io/kernel.h"
 #include "tunnel/client.h"
 #include "tunnel/server.h"
@@ -168,8 +169,10 @@ enum exit_code run_role(enum config_role role, const struct config *config)
     }
     if (peer->transport.type == CONFIG_TRANSPORT_NOISE) {
         aead_setup();
-        log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
-                 aead_description());
+        x25519_setup();
+        log_info("noise: %s, AEAD by %s, X25519 by %s",
+                 noise_pattern_name(peer->transport.noise.pattern), aead_description(),
+                 x25519_description());
         if (peer->transport.noise.zerocopy_send == CONFIG_ZEROCOPY_ON)
             log_warn("transport.noise.zerocopy_send = on: not built into this version");
     }

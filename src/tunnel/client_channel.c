@@ -14,6 +14,7 @@
 enum {
     RETRY_FIRST_MS = 500, /* upstream's: then every 100 ms, each 50 % more or less */
     RETRY_MS = 100,
+    DIAL_PAUSE_MS = 20, /* between looks for free descriptors, of all channels that wait for one */
     LOCAL_VALID_MS = 10000,
     DISCARD_BYTES = 4096,
     DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
@@ -489,9 +490,15 @@ static void channel_dial(struct client_channel *channel)
      * with it, in the same time, and a relay must not have it. */
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
-    int fd = socket_for_dialing(server, &options);
-    if (fd >= 0 && !leaves_enough_fds(channel, fd))
-        (void)close(take_fd(&fd));
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    int fd = -1;
+    if (now_ns >= worker->dial_pause_until_ns) {
+        fd = socket_for_dialing(server, &options);
+        if (fd >= 0 && !leaves_enough_fds(channel, fd))
+            (void)close(take_fd(&fd));
+        if (fd < 0) /* one of those that wait finds out for all */
+            worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    }
     if (fd < 0) {
         channel_retry(channel);
         return;

@@ -121,7 +121,8 @@ static void login_find_service(struct server_login *login)
 static void login_is_trusted(struct server_login *login)
 {
     if (login->has_handshake)
-        gate_return_handshake(&login->worker->server->gate, &login->ticket.key);
+        gate_return_handshake(&login->worker->server->gate, &login->ticket.key,
+                              loop_now_ns(login->worker->tunnel->loop));
 }
 
 static void login_become_control(struct server_login *login)
