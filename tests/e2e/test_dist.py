@@ -194,6 +194,16 @@ def test_install(tmp_path):
     assert mode & 0o777 == 0o755
 
 
+def test_container_file_names_what_there_is():
+    text = (ROOT / "dist" / "container" / "Containerfile").read_text()
+    scripts = re.findall(r"scripts/[\w-]+", text)
+    assert scripts
+    for name in scripts:
+        assert os.access(ROOT / name, os.X_OK), name
+        built = re.search(r"COPY --from=build /source/(\S+)", text).group(1)
+        assert built in (ROOT / name).read_text(), built
+
+
 def links(path):
     """What a document refers to in this tree."""
     return [link for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
