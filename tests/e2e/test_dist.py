@@ -194,6 +194,11 @@ def test_install(tmp_path):
     assert mode & 0o777 == 0o755
 
 
+def test_package_has_the_version_of_the_program():
+    version = output(PROGRAM, "--version").split()[1]
+    assert re.match(r"rathole-uring \((.+)\) ", (ROOT / "debian" / "changelog").read_text())[1] == version
+
+
 def test_container_file_names_what_there_is():
     text = (ROOT / "dist" / "container" / "Containerfile").read_text()
     scripts = re.findall(r"scripts/[\w-]+", text)
