@@ -8,7 +8,12 @@ enum limits_config {
     LIMIT_SERVICES = 4096,       /* per role */
     LIMIT_SECRET = 4000,         /* a token; must fit a line */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
+    LIMIT_ACCOUNT_NAME = 64,     /* of a user or a group; Linux' own tools stop at 32 */
 };
+
+/* RLIMIT_MEMLOCK that root asks for before it is given away. 8 MiB are enough for 8 workers, where
+ * rings count at all. */
+enum limits_memlock { LIMIT_MEMLOCK_MIN = 64 << 20, LIMIT_MEMLOCK_WORKER = 1 << 20 };
 
 enum limits_gate {
     LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "app/privileges.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -29,6 +30,20 @@ static void raise_nofile_limit(void)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_debug("cannot raise the limit of open files: %s", error_text(-errno));
+}
+
+/* Rings count against it once root is given away. Root may ask for more than it has. */
+static void raise_memlock_limit(unsigned int workers)
+{
+    struct rlimit limit, wanted;
+    wanted.rlim_cur = wanted.rlim_max = LIMIT_MEMLOCK_MIN + (rlim_t)workers * LIMIT_MEMLOCK_WORKER;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        return;
+    if (limit.rlim_max < wanted.rlim_max && setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        log_debug("cannot raise the limit of locked memory: %s", error_text(-errno));
 }
 
 /* Signals are read from a descriptor; blocked before the first thread, they stay blocked in all. */
@@ -162,6 +177,7 @@ enum exit_code run_role(enum config_role role, const struct config *config)
     enum exit_code result = EXIT_START_ERROR;
 
     raise_nofile_limit();
+    raise_memlock_limit(count);
     run.signal_fd = signals_open();
     if (run.signal_fd < 0) {
         log_error("cannot receive signals: %s", error_text(run.signal_fd));
@@ -176,8 +192,13 @@ enum exit_code run_role(enum config_role role, const struct config *config)
         if (peer->transport.noise.zerocopy_send == CONFIG_ZEROCOPY_ON)
             log_warn("transport.noise.zerocopy_send = on: not built into this version");
     }
-    int made = role == CONFIG_SERVER ? server_create(peer, count, &server)
-                                     : client_create(peer, count, &client);
+    int made = privileges_change(peer->user, peer->group);
+    if (made < 0)
+        goto out;
+    made = role == CONFIG_SERVER ? server_create(peer, count, &server)
+                                 : client_create(peer, count, &client);
+    if (made == 0)
+        made = privileges_drop(peer->user); /* before the first thread and its ring */
     if (made < 0)
         goto out;
     log_start(role, peer, count);

@@ -63,6 +63,10 @@ const struct option options[] = {
      RELOADABLE, "error, warn, info, debug or trace"},
     {SECTION_ROLE, FOR_BOTH, "log_format", value_log_format, PEER(log_format), 0, 0, "text", "word",
      RELOADABLE, "text or json"},
+    {SECTION_ROLE, FOR_BOTH, "user", value_account, PEER(user), 1, LIMIT_ACCOUNT_NAME, NULL,
+     "name", 0, "started by root: whom to become once the ports are bound; a number will do"},
+    {SECTION_ROLE, FOR_BOTH, "group", value_account, PEER(group), 1, LIMIT_ACCOUNT_NAME, NULL,
+     "name", 0, "and with which group; without it the user's own one"},
 
     {SECTION_TRANSPORT, FOR_BOTH, "type", value_transport_type, PEER(transport.type), 0, 0, "tcp",
      "word", 0, "tcp or noise; tls and websocket are not in this version"},

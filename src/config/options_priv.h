@@ -92,6 +92,6 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 option_parser value_addr, value_secret, value_bool, value_tristate, value_seconds,
     value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
     value_transport_type, value_noise_pattern, value_zerocopy, value_log_level, value_log_format,
-    value_no_proxy, value_unused;
+    value_account, value_no_proxy, value_unused;
 /* These two set their has_ flag as well: their target is a whole struct config_noise. */
 option_parser value_local_private_key, value_remote_public_key;

@@ -123,6 +123,9 @@ int loop_create(const struct loop_options *options, struct loop **ret)
         goto err_buffers;
     result =
         io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    /* A profile may allow the other two calls and not the one that everything waits with. */
+    if (result >= 0)
+        result = io_uring_get_events(&loop->ring);
     if (result < 0)
         goto err_buffers;
     loop_busy_init(&loop->busy);
@@ -156,7 +159,8 @@ const char *loop_error_hint(int error)
 {
     switch (-error) {
     case EPERM:
-        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, or allow "
+        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0 (where it "
+               "is 1, kernel.io_uring_group to a group of this process will do), or allow "
                "io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile";
     case ENOSYS:
         return "io_uring is not available: the kernel lacks it or a seccomp profile (as Docker's "
