@@ -37,7 +37,8 @@ static void look(struct udp_pace *pace, uint64_t now_ns)
 
 uint64_t udp_pace_ready(struct udp_pace *pace, uint64_t now_ns)
 {
-    look(pace, now_ns);
+    if (now_ns - pace->idle_since_ns > QUIET_NS)
+        pace->pause_ns = 0; /* what was dense is over */
     pace->steady = now_ns - pace->idle_since_ns < pace->pause_ns / 2;
     return pace->behind ? 0 : pace->pause_ns;
 }

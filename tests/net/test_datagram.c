@@ -313,7 +313,9 @@ static void stream_of(struct rig *rig, unsigned int per_ms, unsigned int answers
 /* As the owner asks it. */
 static uint64_t pause_ns(struct rig *rig)
 {
-    return udp_pace_ready(&rig->channel.pace, loop_now_ns(rig->loop));
+    uint64_t now_ns = loop_now_ns(rig->loop);
+    (void)udp_pace_received(&rig->channel.pace, 0, now_ns);
+    return udp_pace_ready(&rig->channel.pace, now_ns);
 }
 
 Test(datagram, both_directions_count_for_the_pace)

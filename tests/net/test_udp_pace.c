@@ -130,6 +130,7 @@ Test(udp_pace, there_is_no_time_to_pause_when_behind)
     struct stream dense = {.period_ns = 50 * US, .size = 1};
     udp_pace_init(&pace, 0);
     uint64_t now_ns = run(&pace, &dense, 0, 100 * MS).end_ns;
+    cr_assert_eq(udp_pace_received(&pace, 0, now_ns), 0);
     cr_assert_gt(udp_pace_ready(&pace, now_ns), 0);
     udp_pace_count(&pace, 256, 0);
     cr_expect_eq(udp_pace_received(&pace, 256, now_ns), 0);
