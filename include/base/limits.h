@@ -74,7 +74,8 @@ enum limits_udp {
     LIMIT_UDP_FLUSH = 128 << 10,       /* packed bytes that do not wait for the end of the turn */
     LIMIT_UDP_UNSENT = 128 << 10,      /* in the kernel, of a data channel (TCP_NOTSENT_LOWAT) */
     LIMIT_UDP_TRIM_MS = 5000,          /* memory of a burst is given back */
-    LIMIT_UDP_PAUSE_US = 400,          /* datagrams of a dense stream gather for as long */
+    LIMIT_UDP_PAUSE_US = 1000,         /* datagrams of a dense one-way stream gather for as long */
+    LIMIT_UDP_PAUSE_QUIET_MS = 20,     /* since answers came back at a like rate */
     LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
 };
 

@@ -203,66 +203,121 @@ static void visitor_arm(struct forward_visitor *visitor)
         loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
 }
 
-static void visitor_receive(struct forward_visitor *visitor)
+static struct forward_visitor *visitor_of_resting(struct list *node)
+{
+    return container_of(node, struct forward_visitor, resting_node);
+}
+
+static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room room,
+                             unsigned int count)
 {
     struct udp_forward *forward = visitor->forward;
     struct udp_batch *batch = forward->channel.engine->batch;
-    uint64_t pause_ns = 0;
+    uint32_t datagrams = 0;
+    udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
+    if (room == DATAGRAM_STALE) {
+        forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL, udp_batch_datagrams(batch, count));
+        return 0;
+    }
+    for (unsigned int i = 0; i < count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        datagrams += udp_arrival_count(arrival);
+        if (arrival->data != NULL)
+            datagram_put(&forward->channel, &visitor->entry.key, arrival);
+    }
+    return datagrams;
+}
+
+/* How many datagrams there were. */
+static uint32_t visitor_receive(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room = datagram_room(&forward->channel);
         if (room == DATAGRAM_FULL) {
             list_push_back(&forward->resting, &visitor->resting_node);
-            return; /* channel_room goes on */
+            break;
         }
-        int count = udp_batch_receive(batch, &visitor->udp);
+        int count = udp_batch_receive(forward->channel.engine->batch, &visitor->udp);
         if (count < 0 && count != -EAGAIN && count != -EINTR) {
             visitor->udp.error = count; /* of a datagram that was sent; there may be others */
             continue;
         }
-        if (count <= 0)
+        if (count > 0)
+            datagrams += visitor_take(visitor, room, (unsigned int)count);
+        if (count < UDP_BATCH_SIZE)
             break;
-        udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
-        if (room == DATAGRAM_STALE)
-            forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL,
-                          udp_batch_datagrams(batch, (unsigned int)count));
-        for (unsigned int i = 0; room == DATAGRAM_ROOM && i < (unsigned int)count; i++) {
-            const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
-            if (arrival->data != NULL)
-                datagram_put(&forward->channel, &visitor->entry.key, arrival);
-        }
-        if (count < UDP_BATCH_SIZE) {
-            pause_ns = datagram_pause_ns(&forward->channel, (unsigned int)count);
-            break;
-        }
-    }
-    if (pause_ns != 0) {
-        list_push_back(&forward->resting, &visitor->resting_node);
-        if (!forward->pause_timer.armed)
-            loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
-    } else {
-        visitor_arm(visitor);
     }
     datagram_flush_soon(&forward->channel);
+    return datagrams;
+}
+
+static void forward_pause(struct udp_forward *forward, uint64_t pause_ns)
+{
+    loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
+}
+
+/* Receives from these visitors, and leaves none of them in the list. */
+static void forward_receive(struct udp_forward *forward, struct list *ready)
+{
+    struct list active;
+    struct list *node;
+    uint32_t datagrams = 0;
+    list_init(&active);
+    while ((node = list_pop_front(ready)) != NULL) {
+        struct forward_visitor *visitor = visitor_of_resting(node);
+        uint32_t received = visitor_receive(visitor);
+        if (forward->closing)
+            return; /* and so are the visitors */
+        datagrams += received;
+        if (received > 0 && list_is_empty(node))
+            list_push_back(&active, node);
+        else if (list_is_empty(node))
+            visitor_arm(visitor);
+    }
+    uint64_t pause_ns =
+        udp_pace_received(&forward->channel.pace, datagrams, loop_now_ns(forward_loop(forward)));
+    if (pause_ns != 0)
+        forward_pause(forward, pause_ns);
+    while ((node = list_pop_front(&active)) != NULL) {
+        if (pause_ns != 0)
+            list_push_back(&forward->resting, node);
+        else
+            visitor_arm(visitor_of_resting(node));
+    }
 }
 
 static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
 {
     struct forward_visitor *visitor = container_of(op, struct forward_visitor, poll_op);
-    if (visitor->closing)
+    struct udp_forward *forward = visitor->forward;
+    if (visitor->closing) {
         visitor_join(visitor);
-    else
-        visitor_receive(visitor);
+        return;
+    }
+    uint64_t pause_ns = 0;
+    if (!forward->pause_timer.armed) {
+        pause_ns = udp_pace_ready(&forward->channel.pace, loop_now_ns(forward_loop(forward)));
+        if (pause_ns != 0)
+            forward_pause(forward, pause_ns);
+    }
+    if (forward->pause_timer.armed) {
+        list_push_back(&forward->resting, &visitor->resting_node);
+        return;
+    }
+    struct list alone;
+    list_init(&alone);
+    list_push_back(&alone, &visitor->resting_node);
+    forward_receive(forward, &alone);
 }
 
 static void forward_wake(struct udp_forward *forward)
 {
     struct list awake; /* some may go to rest again */
-    struct list *node;
     list_init(&awake);
-    while ((node = list_pop_front(&forward->resting)) != NULL)
-        list_push_back(&awake, node);
-    while ((node = list_pop_front(&awake)) != NULL)
-        visitor_receive(container_of(node, struct forward_visitor, resting_node));
+    list_move_all(&awake, &forward->resting);
+    forward_receive(forward, &awake);
 }
 
 static void forward_resume(struct timer *timer)

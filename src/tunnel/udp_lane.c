@@ -73,6 +73,7 @@ static void lane_count(const struct udp_lane *lane, enum metric metric, uint64_t
 }
 
 static void lane_seek_channel(struct udp_lane *lane);
+static void lane_join(struct udp_lane *lane);
 
 /* ---- visitors ---- */
 
@@ -193,37 +194,57 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
         datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
 }
 
-static void lane_arm(struct udp_lane *lane);
+static void lane_arm(struct udp_lane *lane)
+{
+    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
+        loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
+}
+
+static void lane_pause(struct udp_lane *lane, uint64_t pause_ns)
+{
+    loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+}
+
+/* One batch. How many entries it had; 0: nothing, or no room for it. */
+static unsigned int lane_receive_batch(struct udp_lane *lane, enum datagram_room room,
+                                       uint32_t *datagrams)
+{
+    struct udp_batch *batch = lane_engine(lane)->batch;
+    int count = udp_batch_receive(batch, &lane->udp);
+    if (count <= 0)
+        return 0;
+    if (room == DATAGRAM_STALE) {
+        lane_drop(lane, (unsigned int)count);
+        return (unsigned int)count;
+    }
+    for (unsigned int i = 0; i < (unsigned int)count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        *datagrams += udp_arrival_count(arrival);
+        lane_take(lane, arrival);
+    }
+    datagram_flush(&lane->channel->base);
+    return (unsigned int)count;
+}
 
 static void lane_receive(struct udp_lane *lane)
 {
-    struct udp_batch *batch = lane_engine(lane)->batch;
+    uint64_t now_ns = loop_now_ns(lane_loop(lane));
     uint64_t pause_ns = 0;
+    uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room =
             lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
         if (room == DATAGRAM_FULL)
-            return; /* lane_room goes on */
-        int count = udp_batch_receive(batch, &lane->udp);
-        if (count <= 0)
+            return; /* channel_room goes on */
+        if (lane_receive_batch(lane, room, &datagrams) < UDP_BATCH_SIZE)
             break;
-        if (room == DATAGRAM_STALE) {
-            lane_drop(lane, (unsigned int)count);
-        } else {
-            for (unsigned int i = 0; i < (unsigned int)count; i++)
-                lane_take(lane, udp_batch_arrival(batch, i));
-            datagram_flush(&lane->channel->base);
-        }
-        if (count < UDP_BATCH_SIZE) {
-            if (lane->channel != NULL)
-                pause_ns = datagram_pause_ns(&lane->channel->base, (unsigned int)count);
-            break;
-        }
     }
-    if (lane->channel != NULL)
+    if (lane->channel != NULL) {
         datagram_flush(&lane->channel->base);
+        pause_ns = udp_pace_received(&lane->channel->base.pace, datagrams, now_ns);
+    }
     if (pause_ns != 0)
-        loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+        lane_pause(lane, pause_ns);
     else
         lane_arm(lane);
 }
@@ -233,10 +254,20 @@ static void lane_resume(struct timer *timer)
     lane_receive(container_of(timer, struct udp_lane, pause_timer));
 }
 
-static void lane_arm(struct udp_lane *lane)
+static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 {
-    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
-        loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
+    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
+    uint64_t pause_ns = 0;
+    if (lane->closing) {
+        lane_join(lane);
+        return;
+    }
+    if (lane->channel != NULL)
+        pause_ns = udp_pace_ready(&lane->channel->base.pace, loop_now_ns(lane_loop(lane)));
+    if (pause_ns != 0)
+        lane_pause(lane, pause_ns);
+    else
+        lane_receive(lane);
 }
 
 /* ---- from the channel to visitors ---- */
@@ -496,15 +527,6 @@ void udp_lane_close_all(struct server_worker *worker)
     list_for_each_safe (node, &worker->lanes) {
         lane_close(container_of(node, struct udp_lane, node));
     }
-}
-
-static void lane_readable(struct loop_op *op, int res, uint32_t flags)
-{
-    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
-    if (lane->closing)
-        lane_join(lane);
-    else
-        lane_receive(lane);
 }
 
 static int lane_start(struct server_worker *worker, struct service *service, unsigned int index)
