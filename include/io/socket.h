@@ -24,6 +24,8 @@ struct socket_options {
 
 /* Options are hints: what the kernel refuses is left at its default. */
 void socket_set_options(int fd, const struct socket_options *options);
+/* The same for a socket that has other options: also puts back what is off now. */
+void socket_change_options(int fd, const struct socket_options *options);
 void socket_set_nodelay(int fd, bool nodelay);
 void socket_set_user_timeout(int fd, uint32_t timeout_ms);
 /* Makes room for a receive window of that size, at once instead of when the kernel finds out; its

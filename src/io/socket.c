@@ -40,6 +40,15 @@ void socket_set_options(int fd, const struct socket_options *options)
         socket_set_user_timeout(fd, options->user_timeout_ms);
 }
 
+void socket_change_options(int fd, const struct socket_options *options)
+{
+    if (!options->nodelay)
+        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+    if (options->keepalive_secs == 0)
+        set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    socket_set_options(fd, options);
+}
+
 /* On loopback there is no congestion to control. Where the system's default paces (BBR), a timer
  * for every few segments would be all that it adds: eight saturated streams through both ends
  * carried 12.1 Gbit/s with BBR and 17.4 with this. Before the connection exists: pacing, once begun

@@ -38,7 +38,6 @@ struct udp_lane {
     uint64_t channel_since_ns;
     struct timer retry_timer, expiry_timer, pause_timer;
     struct udp_table table;
-    uint32_t visitors_max;
     struct lane_visitor *last; /* of the last datagram: the next is often its too */
     bool closing;
 };
@@ -118,9 +117,15 @@ static void lane_expire(struct timer *timer)
     loop_timer_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
+static uint32_t visitors_max(const struct udp_lane *lane)
+{
+    return MAX(service_config(lane->service)->max_udp_visitors / lane->binding->count, 1u);
+}
+
 static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_frame_addr *key)
 {
-    if (lane->table.count >= lane->visitors_max) {
+    /* Two, as the limit may have become smaller. */
+    for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
         visitor_remove(visitor_of(udp_table_oldest(&lane->table)));
         lane_count(lane, METRIC_UDP_VISITORS_EVICTED, 1);
     }
@@ -308,6 +313,7 @@ static void lane_join(struct udp_lane *lane)
     if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
         return;
     /* At once, so that whoever waits for the lanes may bind the address again. */
+    lane->worker->closing_lanes--;
     lane->binding->fds[lane->index] = -1;
     (void)close(lane->udp.fd);
     list_remove(&lane->node);
@@ -492,6 +498,7 @@ static void lane_close(struct udp_lane *lane)
     if (lane->closing)
         return;
     lane->closing = true;
+    lane->worker->closing_lanes++;
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
     loop_timer_stop(lane_loop(lane), &lane->pause_timer);
@@ -512,6 +519,25 @@ void udp_lane_close_all(struct server_worker *worker)
     }
 }
 
+void udp_lane_close_others(struct server_worker *worker, const struct service *service,
+                           const struct binding *binding)
+{
+    list_for_each_safe (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service && lane->binding != binding)
+            lane_close(lane);
+    }
+}
+
+void udp_lane_review_timeout(struct server_worker *worker, const struct service *service)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service && lane->expiry_timer.armed)
+            loop_timer_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
+    }
+}
+
 static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 {
     struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
@@ -521,7 +547,8 @@ static void lane_readable(struct loop_op *op, int res, uint32_t flags)
         lane_receive(lane);
 }
 
-static int lane_start(struct server_worker *worker, struct service *service, unsigned int index)
+static int lane_start(struct server_worker *worker, struct service *service,
+                      struct binding *binding, unsigned int index)
 {
     struct udp_lane *lane = calloc(1, sizeof(*lane));
     if (lane == NULL)
@@ -529,11 +556,9 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     lane->worker = worker;
     lane->service = service;
     service_use(service);
-    lane->binding = service->binding;
+    lane->binding = binding;
     lane->index = index;
-    lane->visitors_max =
-        MAX(service_config(service)->max_udp_visitors / service->binding->count, 1u);
-    udp_socket_init(&lane->udp, service->binding->fds[index], &service->binding->addr);
+    udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);
     loop_op_init(&lane->poll_op, lane_readable);
     timer_init(&lane->retry_timer, lane_retry);
@@ -545,13 +570,13 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     return 0;
 }
 
-int udp_lane_start_all(struct server_worker *worker, struct service *service)
+int udp_lane_start_all(struct server_worker *worker, struct service *service,
+                       struct binding *binding)
 {
     const struct tunnel_worker *tunnel = worker->tunnel;
     int result = datagram_engine_prepare(&worker->tunnel->datagrams);
-    for (unsigned int i = tunnel->index; i < service->binding->count && result == 0;
-         i += tunnel->all->count)
-        result = lane_start(worker, service, i);
+    for (unsigned int i = tunnel->index; i < binding->count && result == 0; i += tunnel->all->count)
+        result = lane_start(worker, service, binding, i);
     return result;
 }
 
