@@ -41,8 +41,9 @@ static int check_account(const char *path, const char *role, const struct config
     if (*peer->user == '\0') {
         if (geteuid() == 0)
             (void)fprintf(stderr,
-                          "warning: %s: %s.user: not given: started by root, it stays root\n", path,
-                          role);
+                          "warning: %s: %s.user: not given: started by root it stays root, unless "
+                          "a unit's User= says otherwise\n",
+                          path, role);
         return 0;
     }
     int result = privileges_find(peer->user, peer->group, &account, problem);
