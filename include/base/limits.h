@@ -98,7 +98,8 @@ enum limits_io {
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
-    LIMIT_ACCEPT_PAUSE_MS = 100,    /* without descriptors, between two looks */
+    LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
+    LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
 };
 

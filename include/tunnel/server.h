@@ -45,6 +45,7 @@ struct server_worker {
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;
     struct timer resume_timer; /* accepting again, after descriptors ran out */
+    uint32_t pause_ms;         /* until resume_timer looks */
     struct timer tend_timer;   /* pools of the control channels here */
     size_t plan_at;            /* the next step of a reload's plan */
     struct timer plan_timer;   /* goes on with it in the next turn */

@@ -140,12 +140,15 @@ static void resume_accepting(struct timer *timer)
     bool all = server_port_resume_all(&worker->control_ports, true);
     int fd = next_fd();
     bool enough = fd >= 0 && server_port_leaves_enough_fds(worker, fd);
+    /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
+    worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
+                              : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
     if (!enough)
         shed_parked(worker);
     list_for_each (node, &worker->parts)
         all &= server_port_resume_all(&part_of(node)->ports, enough);
     if (!all)
-        loop_timer_start(worker->tunnel->loop, timer, LIMIT_ACCEPT_PAUSE_MS);
+        loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
 }
 
 /* ---- what the services' state means here ---- */
@@ -304,6 +307,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     server_login_init_slab(&worker->login_slab);
     visitor_init_slab(&worker->visitor_slab);
     timer_init(&worker->resume_timer, resume_accepting);
+    worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
     timer_init(&worker->plan_timer, plan_go_on);
     loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
