@@ -7,5 +7,7 @@
 
 enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 
-/* Serves until asked to stop, or until a worker fails; the cause is logged. */
-MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config);
+/* Serves until asked to stop, or until a worker fails; the cause is logged. path: the
+ * file that config came from, watched from here on. */
+MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config,
+                                   const char *path);

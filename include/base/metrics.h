@@ -62,6 +62,8 @@
     X(PIPES_EXHAUSTED, "pipes_exhausted")                   \
     X(BUFFERS_EXHAUSTED, "buffers_exhausted")               \
     X(ACCEPT_PAUSED, "accept_paused")                       \
+    X(RELOADS_APPLIED, "reloads_applied")                   \
+    X(RELOADS_REFUSED, "reloads_refused")                   \
     X(MAILBOX_FULL, "mailbox_full")                         \
     X(WAKEUPS_SENT, "wakeups_sent")                         \
     X(LATE_COMPLETIONS, "late_completions")                 \

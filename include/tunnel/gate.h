@@ -52,6 +52,8 @@ struct gate {
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
 void gate_finish(struct gate *gate);
+/* For those who come from now on. */
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
 
 /* A connection from key has arrived at worker. -ENOMEM: close it. May evict another one. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,

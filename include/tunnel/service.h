@@ -1,6 +1,9 @@
-/* A service on the server: its configuration, its listeners (or the sockets of its UDP lanes), the
- * session of the client that serves it, its pool of data channels, and how many visitors it has.
- * Shared by all workers; made at start and there until the end.
+/* A service on the server: its configuration, the sockets of its address, the session of the client
+ * that serves it, its pool of data channels, and how many visitors it has. Shared by all workers;
+ * each has a part of it that is its alone.
+ *
+ * Its users (service_entry.h) are the server while it is configured, visitors, lanes, control
+ * channels, logins, and messages that name it.
  *
  * A session begins with a login and ends with its control channel or with a newer login. Its key is
  * the ticket for data channels; session_table finds the service by it. */
@@ -17,8 +20,11 @@
 #include "crypto/keys.h"
 #include "io/socket.h"
 #include "tunnel/addr_table.h"
+#include "tunnel/binding.h"
 #include "tunnel/channel_pool.h"
+#include "tunnel/service_entry.h"
 
+struct server_control;
 struct service;
 
 /* Made and freed by the control channel it belongs to. In the table and in its service only between
@@ -29,6 +35,7 @@ struct session {
     struct service *service;
     struct addr_key client;
     unsigned int worker_index;
+    uint32_t epoch;        /* the service's, when the login began */
     _Atomic bool replaced; /* a newer login took over: its owner closes it */
 };
 
@@ -41,49 +48,82 @@ struct session_table {
 void session_table_init(struct session_table *table);
 void session_table_finish(struct session_table *table);
 /* The service that a session key opens, and the address its client logged in from. False: no such
- * session. Takes the same time for all keys of one bucket. */
+ * session. Takes the same time for all keys of one bucket. The caller becomes a user of the
+ * service. */
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
                         struct service **ret_service, struct addr_key *ret_client);
 
-/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). */
-struct service_lane {
-    struct pool_waiter waiter;
+/* What one worker has of a service. */
+struct service_part {
+    struct list node; /* in worker->parts */
+    struct service *service;
+    struct list ports;              /* server_port.h */
+    struct server_control *control; /* the newest of this worker's, or NULL */
 };
 
 struct service {
-    const struct config_service *config;
-    unsigned int index;
+    struct service_entry entry;
+    struct service_part *parts; /* by worker */
+    unsigned int worker_count;
     uint8_t digest[KEYS_DIGEST_SIZE];
-    struct addr addr;
-    int *fds; /* one bound socket per worker, or per lane; owned */
-    unsigned int fd_count;
-    struct service_lane *lanes; /* UDP: fd_count of them; lane i is worker i modulo workers */
-    int claim_fd;               /* socket_claim of addr; -1 = none */
+    bool is_udp;
     struct channel_pool pool;
 
-    pthread_mutex_t lock;    /* over session and per_ip */
+    pthread_mutex_t lock;    /* over session, binding, per_ip and changes of the epoch */
     struct session *session; /* of the newest login; NULL = down */
+    struct binding *binding; /* owned; NULL until service_bind */
     struct addr_table per_ip;
 
+    _Atomic uint32_t epoch;     /* sessions that began their login in an older one are over */
     _Atomic bool up;            /* listeners should listen */
     _Atomic unsigned int owner; /* worker of the control channel, while up */
     _Atomic uint32_t connections;
     _Atomic uint32_t asked; /* channels that the gate expects */
 };
 
-MUST_CHECK int service_init(struct service *service, const struct config_service *config,
-                            unsigned int index);
-void service_finish(struct service *service); /* accepts a zeroed service */
-/* Binds the listeners, one per worker. */
-MUST_CHECK int service_bind(struct service *service, const struct addr *addr,
-                            const struct socket_options *options, unsigned int workers);
-/* The same for a UDP service: the sockets of its lanes. */
-MUST_CHECK int service_bind_udp(struct service *service, const struct addr *addr,
-                                unsigned int workers);
-static inline bool service_is_udp(const struct service *service)
+/* The configuration is copied. The caller is the first user. -ENOMEM. */
+MUST_CHECK int service_create(struct service_registry *registry,
+                              const struct config_service *config, unsigned int workers,
+                              struct service **ret);
+static inline void service_use(struct service *service)
 {
-    return service->config->type == CONFIG_SERVICE_UDP;
+    service_entry_use(&service->entry);
 }
+static inline void service_drop(struct service *service) /* accepts NULL; may free it */
+{
+    if (service != NULL)
+        service_entry_drop(&service->entry);
+}
+/* Read where it is needed, and never kept: see service_entry_config. */
+static inline const struct config_service *service_config(const struct service *service)
+{
+    return service_entry_config(&service->entry);
+}
+/* The name stays the same. */
+static inline const char *service_name(const struct service *service)
+{
+    return service_config(service)->name;
+}
+static inline struct service *service_of(struct service_entry *entry)
+{
+    return container_of(entry, struct service, entry);
+}
+/* For service_registry_init. */
+void service_free(struct service_entry *entry);
+
+/* Binds an address as that configuration of the service says. Blocks for up to wait_ms while the
+ * address is in use; the cause of a failure is not logged. */
+MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,
+                            const struct socket_options *options, unsigned int wait_ms,
+                            struct binding **ret);
+/* Puts it in the place of the one before, which is returned: its sockets are in use until every
+ * worker has changed to the new one. */
+struct binding *service_set_binding(struct service *service, struct binding *binding);
+/* Frees a binding that no worker uses any more. Accepts NULL. */
+void service_release_binding(struct service *service, struct binding *binding);
+/* Sessions that are up, and those that are being logged in to, are over: each worker ends its own
+ * (server_control.h). */
+void service_expire_sessions(struct service *service);
 
 /* What a session leaves behind when it ends or is replaced. */
 struct service_leftovers {
@@ -95,9 +135,10 @@ struct service_leftovers {
 };
 
 /* A login succeeded: from here on the key opens data channels. The session that was there before is
- * out of the table and marked replaced. */
-void service_begin_session(struct service *service, struct session_table *table,
-                           struct session *session, uint64_t now_ns, struct service_leftovers *ret);
+ * out of the table and marked replaced. ERR_RECONFIGURED: the login began in an older epoch. */
+MUST_CHECK int service_begin_session(struct service *service, struct session_table *table,
+                                     struct session *session, uint64_t now_ns,
+                                     struct service_leftovers *ret);
 /* The control channel has ended. True: the service is down now; false: a newer session goes on, and
  * nothing is left behind. */
 bool service_end_session(struct service *service, struct session_table *table,
@@ -108,6 +149,7 @@ bool service_end_session(struct service *service, struct session_table *table,
 void service_asked(struct service *service, uint32_t count);
 uint32_t service_answered(struct service *service, uint32_t count);
 
-/* A visitor from key comes in (key may be NULL without a limit per address). ERR_LIMIT, -ENOMEM. */
-MUST_CHECK int service_enter(struct service *service, const struct addr_key *key);
+/* A visitor from key comes in. ERR_LIMIT, -ENOMEM. Without a limit per address the key becomes all
+ * zero; service_leave gets it as it is then. */
+MUST_CHECK int service_enter(struct service *service, struct addr_key *key);
 void service_leave(struct service *service, const struct addr_key *key);

@@ -7,6 +7,7 @@
 #include "app/cli.h"
 #include "app/key_commands.h"
 #include "app/privileges.h"
+#include "app/reload.h"
 #include "app/run.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -29,17 +30,6 @@ static void log_warnings(const struct config_report *report)
         if (!report->messages[i].is_error)
             log_warn("%s", report->messages[i].text);
     }
-}
-
-/* The environment overrides the file, as upstream's RUST_LOG does. */
-static void configure_log(const struct config_peer *peer)
-{
-    enum log_level level = peer->log_level;
-    const char *name = getenv("RATHOLE_URING_LOG");
-    bool known = name == NULL || log_level_from_name(name, &level);
-    log_configure(level, peer->log_format);
-    if (!known)
-        log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
 }
 
 /* What depends on this machine's accounts. As root, since whoever starts it otherwise has given
@@ -135,10 +125,10 @@ static int command_run(const struct cli *cli)
         exit_code = result == -EINVAL ? EXIT_USAGE : EXIT_START_ERROR;
     } else {
         const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
-        configure_log(peer);
+        reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        exit_code = run_role(role, config);
+        exit_code = run_role(role, config, cli->config_path);
     }
     config_report_finish(&report);
     config_destroy(config);

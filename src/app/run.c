@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "app/privileges.h"
+#include "app/reload.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -18,7 +19,9 @@
 #include "crypto/x25519.h"
 #include "io/kernel.h"
 #include "tunnel/client.h"
+#include "tunnel/client_reload.h"
 #include "tunnel/server.h"
+#include "tunnel/server_reload.h"
 
 /* ---- what the process sets up for itself ---- */
 
@@ -67,8 +70,8 @@ static int signals_open(void)
 
 struct run {
     struct workers *workers;
+    struct reload *reload;
     int signal_fd;
-    uint32_t drain_timeout_ms;
     bool is_draining, is_stopping;
     uint64_t stop_at_ms; /* while draining */
     bool failed;
@@ -96,10 +99,11 @@ static void run_asked_to_stop(struct run *run)
         run_stop(run);
         return;
     }
+    uint32_t drain_timeout_ms = reload_drain_timeout_ms(run->reload);
     log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
-             run->drain_timeout_ms / 1000);
+             drain_timeout_ms / 1000);
     run->is_draining = true;
-    run->stop_at_ms = now_ms() + run->drain_timeout_ms;
+    run->stop_at_ms = now_ms() + drain_timeout_ms;
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
 
@@ -114,9 +118,10 @@ static void run_handle_signal(struct run *run)
             break;
         case SIGUSR1:
             workers_log_metrics(run->workers);
+            reload_log_metrics(run->reload);
             break;
         case SIGHUP:
-            log_warn("reload: not built into this version; restart to apply a changed file");
+            reload_ask(run->reload);
             break;
         default:
             break;
@@ -126,27 +131,34 @@ static void run_handle_signal(struct run *run)
 
 static int run_poll_timeout_ms(const struct run *run)
 {
-    if (!run->is_draining || run->is_stopping)
-        return -1;
     uint64_t now = now_ms();
+    if (!run->is_draining)
+        return reload_timeout_ms(run->reload, now);
+    if (run->is_stopping)
+        return -1;
     return run->stop_at_ms > now ? (int)(run->stop_at_ms - now) : 0;
 }
 
 static void run_until_ended(struct run *run)
 {
     bool failed = false;
-    struct pollfd fds[] = {
+    struct pollfd fds[2 + RELOAD_FDS] = {
         {.fd = run->signal_fd, .events = POLLIN},
         {.fd = workers_ended_fd(run->workers), .events = POLLIN},
     };
+    reload_pollfds(run->reload, &fds[2]);
     for (;;) {
-        int count = poll(fds, ARRAY_SIZE(fds), run_poll_timeout_ms(run));
-        if (count == 0) {
+        /* Nothing is reloaded on the way out. */
+        nfds_t watched = run->is_draining ? 2 : ARRAY_SIZE(fds);
+        int count = poll(fds, watched, run_poll_timeout_ms(run));
+        if (count == 0 && run->is_draining) {
             log_info("drain_timeout is over: stopping now");
             run_stop(run);
             continue;
         }
         run_handle_signal(run);
+        if (!run->is_draining)
+            reload_run(run->reload, now_ms());
         if (workers_have_ended(run->workers, &failed))
             break;
         if (failed && !run->failed) {
@@ -167,11 +179,28 @@ static void log_start(enum config_role role, const struct config_peer *peer, uns
              kernel_describe(kernel, sizeof(kernel)));
 }
 
-enum exit_code run_role(enum config_role role, const struct config *config)
+static int start_reloads(struct run *run, enum config_role role, const struct config_peer *peer,
+                         const char *path, void *shared)
+{
+    struct reload_options options = {
+        .path = path,
+        .role = role,
+        .ops = role == CONFIG_SERVER ? &server_reload_ops : &client_reload_ops,
+        .shared = shared,
+        .workers = run->workers,
+        .started = peer,
+    };
+    int result = reload_create(&options, &run->reload);
+    if (result < 0)
+        log_error("cannot watch %s: %s", path, error_text(result));
+    return result;
+}
+
+enum exit_code run_role(enum config_role role, const struct config *config, const char *path)
 {
     const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
     unsigned int count = peer->threads != 0 ? peer->threads : workers_usable_cores();
-    struct run run = {.signal_fd = -1, .drain_timeout_ms = peer->drain_timeout_ms};
+    struct run run = {.signal_fd = -1};
     struct server *server = NULL;
     struct client *client = NULL;
     enum exit_code result = EXIT_START_ERROR;
@@ -204,6 +233,9 @@ enum exit_code run_role(enum config_role role, const struct config *config)
         made = workers_start(&server_role, server, count, &run.workers);
     else
         made = workers_start(&client_role, client, count, &run.workers);
+    if (made == 0)
+        made =
+            start_reloads(&run, role, peer, path, role == CONFIG_SERVER ? (void *)server : client);
     if (made < 0)
         goto out;
     run_until_ended(&run);
@@ -211,7 +243,10 @@ enum exit_code run_role(enum config_role role, const struct config *config)
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
 
 out:
+    if (made < 0 && run.workers != NULL)
+        workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);
+    reload_destroy(run.reload);
     client_destroy(client);
     server_destroy(server);
     (void)close(run.signal_fd);

@@ -14,6 +14,14 @@ void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per
     list_init(&gate->pending);
 }
 
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    gate->pending_max = pending_max;
+    gate->pending_max_per_ip = pending_max_per_ip;
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
 void gate_finish(struct gate *gate)
 {
     addr_table_finish(&gate->addrs);

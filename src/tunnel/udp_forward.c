@@ -23,9 +23,8 @@ struct udp_forward {
     struct datagram_channel channel;
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
-    const struct config_service *service;
-    unsigned int service_index;
-    unsigned int socket_count; /* of visitors, in use or still being closed */
+    struct client_service *service; /* used */
+    unsigned int socket_count;      /* of visitors, in use or still being closed */
     struct udp_table table;
     struct list resting; /* visitors not read from: the channel has no room, or pauses */
     struct timer expiry_timer, pause_timer;
@@ -58,7 +57,7 @@ static void forward_count(const struct udp_forward *forward, enum metric metric,
 
 static struct client_local *forward_local(const struct udp_forward *forward)
 {
-    return &forward->worker->locals[forward->service_index];
+    return &forward->service->locals[forward->worker->tunnel->index];
 }
 
 static void forward_join(struct udp_forward *forward)
@@ -69,6 +68,7 @@ static void forward_join(struct udp_forward *forward)
     loop_timer_stop(forward_loop(forward), &forward->pause_timer);
     udp_table_finish(&forward->table);
     list_remove(&forward->node);
+    client_service_drop(forward->service);
     free(forward);
 }
 
@@ -107,7 +107,8 @@ static void forward_expire(struct timer *timer)
 {
     struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
-    uint64_t idle_ns = (uint64_t)forward->service->udp_timeout_ms * NS_PER_MS;
+    uint64_t idle_ns =
+        (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
         visitor_close(visitor_of(entry));
@@ -151,9 +152,10 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
         uint32_t suppressed;
         local->valid_until_ns = now_ns + (uint64_t)LOCAL_RETRY_MS * NS_PER_MS;
         if (log_allowed(&limit, &suppressed))
-            log_service(LOG_WARN, forward->service->name,
+            log_service(LOG_WARN, client_service_name(forward->service),
                         "cannot resolve the local service %s: %s (%u similar lines suppressed)",
-                        forward->service->addr.host, error_text(answer->error), suppressed);
+                        client_service_config(forward->service)->addr.host,
+                        error_text(answer->error), suppressed);
     } else {
         bool same = local->answer.count > forward->addr_index &&
                     addr_equal(&local->answer.addrs[forward->addr_index], &answer->addrs[0]);
@@ -173,14 +175,17 @@ static void forward_resolve(struct udp_forward *forward)
     struct client_local *local = forward_local(forward);
     if (forward->query != NULL || local->valid_until_ns > loop_now_ns(forward_loop(forward)))
         return;
-    if (addr_from_numeric(&forward->service->addr, &local->answer.addrs[0])) {
+    if (addr_from_numeric(&client_service_config(forward->service)->addr,
+                          &local->answer.addrs[0])) {
         local->answer.count = 1;
         local->valid_until_ns = UINT64_MAX;
         return;
     }
-    bool prefer_ipv6 = worker->client->config->prefer_ipv6 || forward->service->prefer_ipv6;
-    forward->query = resolver_ask(worker->tunnel->all->resolver, &forward->service->addr,
-                                  prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
+    bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 ||
+                       client_service_config(forward->service)->prefer_ipv6;
+    forward->query =
+        resolver_ask(worker->tunnel->all->resolver, &client_service_config(forward->service)->addr,
+                     prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
 }
 
 /* A visitor's datagram was refused. Its socket goes on being used, since the service may be back
@@ -338,9 +343,10 @@ static void log_no_socket(const struct udp_forward *forward, int error)
     uint32_t suppressed;
     char text[ADDR_HOST_SIZE + 8];
     if (log_allowed(&limit, &suppressed))
-        log_service(LOG_WARN, forward->service->name,
+        log_service(LOG_WARN, client_service_name(forward->service),
                     "no socket to the local service %s: %s (%u similar lines suppressed)",
-                    host_port_format(&forward->service->addr, text, sizeof(text)),
+                    host_port_format(&client_service_config(forward->service)->addr, text,
+                                     sizeof(text)),
                     error_text(error), suppressed);
 }
 
@@ -401,7 +407,8 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     forward_count(forward, METRIC_UDP_VISITORS, 1);
     if (!forward->expiry_timer.armed)
         loop_timer_start(loop, &forward->expiry_timer,
-                         MAX(forward->service->udp_timeout_ms, (uint32_t)EXPIRY_STEP_MS));
+                         MAX(client_service_config(forward->service)->udp_timeout_ms,
+                             (uint32_t)EXPIRY_STEP_MS));
     visitor_arm(visitor);
     return visitor;
 }
@@ -466,7 +473,8 @@ static void forward_close(struct udp_forward *forward, enum stream_close how)
 static void channel_ended(struct datagram_channel *channel, int error)
 {
     struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
-    log_service(LOG_DEBUG, forward->service->name, "UDP data channel ended: %s", error_text(error));
+    log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel ended: %s",
+                error_text(error));
     forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);
 }
 
@@ -485,7 +493,7 @@ static const struct datagram_ops forward_ops = {
     .closed = channel_closed,
 };
 
-int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
+int udp_forward_begin(struct client_worker *worker, struct client_service *service,
                       struct stream *stream)
 {
     struct udp_forward *forward = calloc(1, sizeof(*forward));
@@ -497,20 +505,64 @@ int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
         return result;
     }
     forward->worker = worker;
-    forward->service_index = service_index;
-    forward->service = &worker->client->config->services[service_index];
+    forward->service = service;
+    client_service_use(service);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
     timer_init(&forward->expiry_timer, forward_expire);
     timer_init(&forward->pause_timer, forward_resume);
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
-    log_service(LOG_DEBUG, forward->service->name, "UDP data channel");
+    log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
     /* Nothing is read before there is somewhere to send it. */
     forward_resolve(forward);
     if (forward->query == NULL)
         forward_start(forward);
     return 0;
+}
+
+void udp_forward_close_of(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each_safe (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service)
+            forward_close(forward, STREAM_CLEAN);
+    }
+}
+
+/* Each visitor gets a new socket with its next datagram. */
+static void forward_change_local(struct udp_forward *forward)
+{
+    if (forward->closing)
+        return;
+    resolver_abandon(forward->query);
+    forward->query = NULL;
+    forward->generation++;
+    forward->addr_index = 0;
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_close(visitor_of(entry));
+    forward_resolve(forward);
+    if (forward->query == NULL)
+        forward_start(forward);
+}
+
+void udp_forward_change_local(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each_safe (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service)
+            forward_change_local(forward);
+    }
+}
+
+void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service && forward->expiry_timer.armed)
+            loop_timer_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
+    }
 }
 
 void udp_forward_close_all(struct client_worker *worker)

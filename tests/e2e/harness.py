@@ -89,6 +89,7 @@ NOFILE = _hard
 # --- ports ------------------------------------------------------------------------------------
 
 PORTS_FIRST, PORTS_SLOT, SLOTS = 11000, 2600, 8
+LOW_PORTS_FIRST = 704
 
 
 def _take_slot():
@@ -123,6 +124,20 @@ def free_port(kind=socket.SOCK_STREAM):
         _given.add(port)
         return port
     raise RuntimeError("no free port found")
+
+
+def free_low_port():
+    """A port below 1024, which takes root or CAP_NET_BIND_SERVICE."""
+    size = (1024 - LOW_PORTS_FIRST) // SLOTS
+    first = LOW_PORTS_FIRST + _slot * size
+    for port in _random.sample(range(first, first + size), size):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        return port
+    raise RuntimeError("no free port below 1024 found")
 
 
 def is_listening(port, host="127.0.0.1"):

@@ -5,13 +5,14 @@ import pathlib
 import platform
 import shutil
 import signal
-import socket
 import sys
 
 import pytest
 
 from datagrams import UdpEcho, knock
-from harness import BINARIES, OURS, TOKEN, Process, Tunnel, wait_until, within
+from harness import (
+    BINARIES, OURS, TOKEN, Process, Tunnel, free_low_port, wait_until, within,
+)
 from sandbox import UID
 from services import Digest, Echo, answers, ping, transfer
 
@@ -24,18 +25,6 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86_64"),
     pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here"),
 ]
-
-
-def low_port():
-    """A free port that takes CAP_NET_BIND_SERVICE."""
-    for port in range(700, 1023):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port below 1024")
 
 
 class Sandboxed(Tunnel):
@@ -68,7 +57,7 @@ def sandboxed(tmp_path, processes):
     def make(services, **kwargs):
         t = Sandboxed(tmp_path, services, **kwargs)
         made.append(t)
-        t.ports["echo"] = low_port()
+        t.ports["echo"] = free_low_port()
         t.start_server(within(20))
         t.start_client()
         for process in (t.server, t.client):

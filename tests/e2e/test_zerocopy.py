@@ -14,7 +14,7 @@ import subprocess
 
 import pytest
 
-from harness import free_port, scaled, wait_until, within
+from harness import Process, free_port, scaled, wait_until, within
 from noise_peer import Noise
 from services import HEADER, Digest, pattern, transfer
 
@@ -37,15 +37,20 @@ class Zerocopy(Noise):
         return tables
 
 
-def counters(process):
-    """(sends, copied), once each buffer is back."""
+def settled_counters(process):
+    """{name: count}, once each buffer is back."""
     def settled():
         workers = process.metrics()
         total = {name: sum(worker.get(f"zerocopy_{name}", 0) for worker in workers)
                  for name in ("sends", "notified", "copied", "refused")}
         return total if total["sends"] == total["notified"] else None
 
-    total = wait_until(settled, within(15), "a notification for each send")
+    return wait_until(settled, within(15), "a notification for each send")
+
+
+def counters(process):
+    """(sends, copied) where nothing is to be refused."""
+    total = settled_counters(process)
     if total["refused"]:  # Linux 6.1 does not report copies: the first send of a worker says so
         assert total["sends"] == 0
         pytest.skip("this kernel refuses zero-copy sends")
@@ -63,6 +68,27 @@ def test_over_loopback(tunnel, service, mode):
             assert sends > 0 and copied == sends
         else:
             assert sends == 0
+
+
+def test_without_locked_memory(tunnel, service, nobody, processes):
+    """The buffers can't be pinned, nor can many sends be charged: the rest goes the plain way."""
+    user, directory, program = nobody
+    t = tunnel({"bulk": service(Digest).port}, transport=Zerocopy("on"), start=False, threads=1,
+               server_options={"log_level": "debug"})
+    config = directory / "server.ini"
+    config.write_text(t.config("server"))
+    config.chmod(0o600)
+    os.chown(config, user, user)
+    server = processes(Process([program, "--server", config], directory / "server.log", user=user,
+                               memlock=1 << 20), "server as nobody")
+    t.start_client()
+    t.wait_ready()
+    for seed in range(3):
+        transfer(t.port("bulk"), seed, SIZE, SIZE, timeout=within(30))
+    server.wait_log("buffers are not registered", within(5))
+    settled_counters(server)
+    server.stop()
+    assert server.verdict() is None
 
 
 def upload_until_it_breaks(port, breaks):

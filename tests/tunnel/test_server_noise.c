@@ -120,7 +120,7 @@ static void run_a_visit(unsigned int workers, bool one_byte)
         cr_assert_arr_eq(command, expected, sizeof(command));
     }
     struct noise_peer data = channel("");
-    cr_assert_eq(server->services[0].pool.parked_count, 1);
+    cr_assert_eq(side_first_service(server)->pool.parked_count, 1);
     int visitor = tcp_dial(&service_addr);
     side_settle(&side, 4);
     say(visitor, "ping", 4);
@@ -138,7 +138,7 @@ static void run_a_visit(unsigned int workers, bool one_byte)
     (void)close(visitor);
     noise_peer_hang_up(&control);
     side_settle(&side, 10);
-    cr_assert_not(atomic_load(&server->services[0].up));
+    cr_assert_not(atomic_load(&side_first_service(server)->up));
     finish();
 }
 
