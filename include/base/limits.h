@@ -90,6 +90,16 @@ enum limits_io {
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* without descriptors, between two looks */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
+    LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
+};
+
+/* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */
+enum limits_upgrade {
+    LIMIT_UPGRADE_START_MS = 30000,  /* the new process has its rings and workers by then */
+    LIMIT_UPGRADE_SETTLE_MS = 200,   /* from the last visitor's start to the end of the control
+                                      * channels: its command reaches the client before that end */
+    LIMIT_UPGRADE_QUIESCE_MS = 2000, /* visitors that wait may still get a channel for as long */
+    LIMIT_UPGRADE_HOLD_MS = 10000,   /* services handed over wait that long for their client */
 };
 
 enum limits_time {
