@@ -44,15 +44,15 @@ MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
  * listening; accepted sockets inherit the options. The first is bound without SO_REUSEPORT, so a
  * port that another process holds is refused (-EADDRINUSE) and never shared by accident; that is
- * tried again for LIMIT_BIND_RETRY_MS, for a predecessor in teardown. Blocks for as long. "::" is
- * dual-stack. On failure nothing is left open. */
+ * tried again for wait_ms, for a predecessor in teardown. Blocks for as long. "::" is dual-stack.
+ * On failure nothing is left open. */
 MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_options *options,
-                                 int *ret_fds, size_t count);
+                                 int *ret_fds, size_t count, unsigned int wait_ms);
 /* A claim on a TCP address among all processes of this program in the network namespace: a group
  * that does not listen yet would not keep a second one out, as both allow the reuse of the address.
  * Returns a descriptor to be held as long as the group, or -EADDRINUSE; tried again as binding is.
  */
-MUST_CHECK int socket_claim(const struct addr *addr);
+MUST_CHECK int socket_claim(const struct addr *addr, unsigned int wait_ms);
 /* Starts and ends listening. The port stays ours in between, and connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);

@@ -33,7 +33,8 @@ struct udp_local {
 /* Binds count sockets to one address as a reuseport group, so that the kernel spreads senders over
  * them and each sender stays where it is. As socket_bind_group (io/socket.h) the first is bound
  * without SO_REUSEPORT. "::" is dual-stack. On failure nothing is left open. */
-MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count);
+MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count,
+                                     unsigned int wait_ms);
 /* A member of a group, ready for batches. */
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound);
 /* A socket connected to a local service. */

@@ -15,43 +15,30 @@
 
 #include "base/slab.h"
 #include "config/config.h"
+#include "tunnel/binding.h"
 #include "tunnel/gate.h"
 #include "tunnel/service.h"
 #include "tunnel/tunnel_worker.h"
 
-struct server_control;
 struct server_worker;
 
 struct server {
-    const struct config_peer *config;
-    struct noise_keys noise_keys; /* with transport.type = noise */
+    _Atomic(const struct config_peer *) config; /* owned; see server_config */
+    struct noise_keys noise_keys;               /* with transport.type = noise */
     struct gate gate;
     struct session_table sessions;
-    struct service *services;
-    unsigned int service_count;
-    int *control_fds; /* one listener per worker */
+    struct service_registry services;
+    struct binding *control_binding;
     unsigned int worker_count;
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int waiting_visitors;
 };
 
-/* A listener of one worker. */
-struct server_port {
-    struct loop_op accept_op;
-    struct server_worker *worker;
-    struct service *service; /* NULL: the control port */
-    int fd;
-    bool listening, paused;
-    uint64_t cautious_until_ns; /* after a pause: one connection at a time, or the backlog would
-                                 * take all descriptors again before we can look */
-};
-
 struct server_worker {
     struct server *server;
     struct tunnel_worker *tunnel;
-    struct server_port control_port;
-    struct server_port *ports;        /* by service index */
-    struct server_control **controls; /* by service index: the newest of this worker's, or NULL */
+    struct list control_ports, closing_ports; /* server_port.h; a service's are in its part */
+    struct list parts;                        /* of all services that are configured */
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;
@@ -61,11 +48,17 @@ struct server_worker {
 };
 
 /* Binds everything and listens on the control port. On failure says why in the log and returns
- * -errno or ERR_RESOLVE. config is borrowed until server_destroy. */
+ * -errno or ERR_RESOLVE. What is needed of config is copied. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */
 extern const struct tunnel_role server_role;
+
+/* The server's own settings, without services. As service_config: read where needed, never kept. */
+static inline const struct config_peer *server_config(const struct server *server)
+{
+    return atomic_load_explicit(&server->config, memory_order_acquire);
+}
 
 /* Tells the owner of the service's control channel that its pool wants channels. */
 void server_notify_owner(struct server_worker *worker, struct service *service);

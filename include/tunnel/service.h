@@ -1,6 +1,10 @@
-/* A service on the server: its configuration, its listeners (or the sockets of its UDP lanes), the
- * session of the client that serves it, its pool of data channels, and how many visitors it has.
- * Shared by all workers; made at start and there until the end.
+/* A service on the server: its configuration, the sockets of its address, the session of the client
+ * that serves it, its pool of data channels, and how many visitors it has. Shared by all workers;
+ * each has a part of it that is its alone.
+ *
+ * A service is in the registry from service_create on and is freed by the last of its users: the
+ * server while it is configured, visitors, lanes, control channels, logins, and messages that name
+ * it.
  *
  * A session begins with a login and ends with its control channel or with a newer login. Its key is
  * the ticket for data channels; session_table finds the service by it. */
@@ -17,8 +21,10 @@
 #include "crypto/keys.h"
 #include "io/socket.h"
 #include "tunnel/addr_table.h"
+#include "tunnel/binding.h"
 #include "tunnel/channel_pool.h"
 
+struct server_control;
 struct service;
 
 /* Made and freed by the control channel it belongs to. In the table and in its service only between
@@ -41,28 +47,43 @@ struct session_table {
 void session_table_init(struct session_table *table);
 void session_table_finish(struct session_table *table);
 /* The service that a session key opens, and the address its client logged in from. False: no such
- * session. Takes the same time for all keys of one bucket. */
+ * session. Takes the same time for all keys of one bucket. The caller becomes a user of the
+ * service. */
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
                         struct service **ret_service, struct addr_key *ret_client);
 
-/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). */
-struct service_lane {
-    struct pool_waiter waiter;
+/* What one worker has of a service. */
+struct service_part {
+    struct list node; /* in worker->parts */
+    struct service *service;
+    struct list ports;              /* server_port.h */
+    struct server_control *control; /* the newest of this worker's, or NULL */
 };
 
+/* All services that are not freed yet. */
+struct service_registry {
+    pthread_mutex_t lock; /* over the list */
+    struct list services;
+};
+
+void service_registry_init(struct service_registry *registry);
+/* Frees all that are left, whoever uses them. */
+void service_registry_finish(struct service_registry *registry);
+
 struct service {
-    const struct config_service *config;
-    unsigned int index;
+    _Atomic(const struct config_service *) config; /* owned; see service_config */
+    struct service_registry *registry;
+    struct list registry_node;
+    _Atomic unsigned int users;
+    struct service_part *parts; /* by worker */
+    unsigned int worker_count;
     uint8_t digest[KEYS_DIGEST_SIZE];
-    struct addr addr;
-    int *fds; /* one bound socket per worker, or per lane; owned */
-    unsigned int fd_count;
-    struct service_lane *lanes; /* UDP: fd_count of them; lane i is worker i modulo workers */
-    int claim_fd;               /* socket_claim of addr; -1 = none */
+    bool is_udp;
     struct channel_pool pool;
 
-    pthread_mutex_t lock;    /* over session and per_ip */
+    pthread_mutex_t lock;    /* over session, binding and per_ip */
     struct session *session; /* of the newest login; NULL = down */
+    struct binding *binding; /* owned; NULL until service_bind */
     struct addr_table per_ip;
 
     _Atomic bool up;            /* listeners should listen */
@@ -71,18 +92,27 @@ struct service {
     _Atomic uint32_t asked; /* channels that the gate expects */
 };
 
-MUST_CHECK int service_init(struct service *service, const struct config_service *config,
-                            unsigned int index);
-void service_finish(struct service *service); /* accepts a zeroed service */
-/* Binds the listeners, one per worker. */
-MUST_CHECK int service_bind(struct service *service, const struct addr *addr,
-                            const struct socket_options *options, unsigned int workers);
-/* The same for a UDP service: the sockets of its lanes. */
-MUST_CHECK int service_bind_udp(struct service *service, const struct addr *addr,
-                                unsigned int workers);
-static inline bool service_is_udp(const struct service *service)
+/* The configuration is copied. The caller is the first user. -ENOMEM. */
+MUST_CHECK int service_create(struct service_registry *registry,
+                              const struct config_service *config, unsigned int workers,
+                              struct service **ret);
+void service_use(struct service *service);
+void service_drop(struct service *service); /* accepts NULL; may free it */
+/* Binds its address as configured. Blocks for up to wait_ms while the address is in use; the cause
+ * of a failure is not logged. */
+MUST_CHECK int service_bind(struct service *service, const struct socket_options *options,
+                            unsigned int wait_ms);
+
+/* As configured now: a reload puts another object in its place and frees this one when all workers
+ * have ended the callback that they were in. So it is read where it is needed, and never kept. */
+static inline const struct config_service *service_config(const struct service *service)
 {
-    return service->config->type == CONFIG_SERVICE_UDP;
+    return atomic_load_explicit(&service->config, memory_order_acquire);
+}
+/* The name stays the same. */
+static inline const char *service_name(const struct service *service)
+{
+    return service_config(service)->name;
 }
 
 /* What a session leaves behind when it ends or is replaced. */
@@ -108,6 +138,7 @@ bool service_end_session(struct service *service, struct session_table *table,
 void service_asked(struct service *service, uint32_t count);
 uint32_t service_answered(struct service *service, uint32_t count);
 
-/* A visitor from key comes in (key may be NULL without a limit per address). ERR_LIMIT, -ENOMEM. */
-MUST_CHECK int service_enter(struct service *service, const struct addr_key *key);
+/* A visitor from key comes in. ERR_LIMIT, -ENOMEM. Without a limit per address the key becomes all
+ * zero; service_leave gets it as it is then. */
+MUST_CHECK int service_enter(struct service *service, struct addr_key *key);
 void service_leave(struct service *service, const struct addr_key *key);

@@ -126,21 +126,22 @@ static int bind_one(const struct addr *addr, const struct socket_options *option
     return 0;
 }
 
-static int bind_first(const struct addr *addr, const struct socket_options *options, int *ret_fd)
+static int bind_first(const struct addr *addr, const struct socket_options *options, int *ret_fd,
+                      unsigned int wait_ms)
 {
     for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
         int result = bind_one(addr, options, false, ret_fd);
-        if (result != -EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+        if (result != -EADDRINUSE || waited_ms >= wait_ms)
             return result;
         (void)usleep(BIND_RETRY_STEP_MS * 1000);
     }
 }
 
 int socket_bind_group(const struct addr *addr, const struct socket_options *options, int *ret_fds,
-                      size_t count)
+                      size_t count, unsigned int wait_ms)
 {
     for (size_t i = 0; i < count; i++) {
-        int result = i == 0 ? bind_first(addr, options, &ret_fds[0])
+        int result = i == 0 ? bind_first(addr, options, &ret_fds[0], wait_ms)
                             : bind_one(addr, options, true, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
@@ -151,7 +152,7 @@ int socket_bind_group(const struct addr *addr, const struct socket_options *opti
     return 0;
 }
 
-int socket_claim(const struct addr *addr)
+int socket_claim(const struct addr *addr, unsigned int wait_ms)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     char text[ADDR_TEXT_SIZE];
@@ -166,7 +167,7 @@ int socket_claim(const struct addr *addr)
     for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
         if (bind(fd, (const struct sockaddr *)&name, size) == 0)
             return take_fd(&fd);
-        if (errno != EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+        if (errno != EADDRINUSE || waited_ms >= wait_ms)
             return -errno;
         (void)usleep(BIND_RETRY_STEP_MS * 1000);
     }

@@ -74,20 +74,21 @@ static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
     return 0;
 }
 
-static int bind_first(const struct addr *addr, int *ret_fd)
+static int bind_first(const struct addr *addr, int *ret_fd, unsigned int wait_ms)
 {
     for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
         int result = bind_one(addr, false, ret_fd);
-        if (result != -EADDRINUSE || waited_ms >= LIMIT_BIND_RETRY_MS)
+        if (result != -EADDRINUSE || waited_ms >= wait_ms)
             return result;
         (void)usleep(BIND_RETRY_STEP_MS * 1000);
     }
 }
 
-int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count)
+int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count, unsigned int wait_ms)
 {
     for (size_t i = 0; i < count; i++) {
-        int result = i == 0 ? bind_first(addr, &ret_fds[0]) : bind_one(addr, true, &ret_fds[i]);
+        int result =
+            i == 0 ? bind_first(addr, &ret_fds[0], wait_ms) : bind_one(addr, true, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
                 (void)close(take_fd(&ret_fds[i]));

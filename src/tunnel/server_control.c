@@ -30,7 +30,7 @@ struct server_control {
 
 static const char *control_name(const struct server_control *control)
 {
-    return control->service->config->name;
+    return service_name(control->service);
 }
 
 static void close_channels(struct server_worker *worker, struct transport *channels, size_t count)
@@ -61,8 +61,8 @@ static void control_terminate(struct server_control *control, int error)
     bool is_down =
         service_end_session(service, &worker->server->sessions, &control->session, &leftovers);
     clear_leftovers(worker, &leftovers);
-    if (worker->controls[service->index] == control)
-        worker->controls[service->index] = NULL;
+    if (service->parts[worker->tunnel->index].control == control)
+        service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
         server_signal_services(worker);
     if (error == ERR_REPLACED) {
@@ -82,6 +82,7 @@ static void control_closed(struct stream *stream)
     list_remove(&control->node);
     server_fsm_finish(&control->fsm);
     keys_wipe(&control->session, sizeof(control->session));
+    service_drop(control->service);
     free(control);
 }
 
@@ -90,7 +91,7 @@ static void control_closed(struct stream *stream)
 /* May end the control channel: the last thing a caller does. */
 static void control_write(struct server_control *control, size_t size)
 {
-    uint32_t interval_ms = control->worker->server->config->heartbeat_interval_ms;
+    uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
     if (interval_ms != 0)
         loop_timer_start(control->worker->tunnel->loop, &control->heartbeat, interval_ms);
     stream_write(&control->stream, control->out, size);
@@ -139,7 +140,7 @@ static void control_heartbeat_due(struct timer *timer)
     if (stream_is_writing(&control->stream)) {
         /* The client is not reading; TCP_USER_TIMEOUT decides whether it is alive. */
         loop_timer_start(control->worker->tunnel->loop, timer,
-                         control->worker->server->config->heartbeat_interval_ms);
+                         server_config(control->worker->server)->heartbeat_interval_ms);
         return;
     }
     control_write(control, server_fsm_commands(&control->fsm, MESSAGE_COMMAND_HEARTBEAT, 1,
@@ -180,7 +181,7 @@ static void control_register(struct server_control *control)
     service_begin_session(service, &worker->server->sessions, &control->session,
                           loop_now_ns(worker->tunnel->loop), &leftovers);
     clear_leftovers(worker, &leftovers);
-    worker->controls[service->index] = control;
+    service->parts[worker->tunnel->index].control = control;
     if (leftovers.replaced)
         server_control_close_replaced(worker); /* if it is here; else its worker is told below */
     server_signal_services(worker);
@@ -199,6 +200,7 @@ void server_control_begin(const struct server_control_options *options)
     }
     control->worker = worker;
     control->service = options->service;
+    service_use(control->service);
     control->fsm = *options->fsm;
     control->conn_id = options->conn_id;
     control->session.service = options->service;

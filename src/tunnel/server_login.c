@@ -42,6 +42,7 @@ static void login_free(struct server_login *login)
     keys_wipe(login->in, sizeof(login->in));
     keys_wipe(&login->action, sizeof(login->action));
     list_remove(&login->node);
+    service_drop(login->service);
     slab_put(&worker->login_slab, login);
 }
 
@@ -63,7 +64,7 @@ static void log_rejected(const struct server_login *login, int error)
     char text[ADDR_TEXT_SIZE] = "?";
     if (socket_peer(login->stream.fd, &peer) == 0)
         (void)addr_format(&peer, text, sizeof(text));
-    const char *service = login->service != NULL ? login->service->config->name : NULL;
+    const char *service = login->service != NULL ? service_name(login->service) : NULL;
     log_conn(LOG_WARN, service, login->conn_id,
              "connection from %s rejected: %s (%u similar lines suppressed)", text,
              error_text(error), suppressed);
@@ -86,13 +87,14 @@ static void login_read(struct server_login *login)
 
 static void login_act(struct server_login *login);
 
-static struct service *find_service(struct server *server, const uint8_t *digest)
+static struct service *find_service(struct server_worker *worker, const uint8_t *digest)
 {
     /* Digests of names are no secrets, but comparing all of them tells no one how far it got. */
     struct service *found = NULL;
-    for (unsigned int i = 0; i < server->service_count; i++) {
-        if (keys_equal(server->services[i].digest, digest, KEYS_DIGEST_SIZE))
-            found = &server->services[i];
+    list_for_each (node, &worker->parts) {
+        struct service *service = container_of(node, struct service_part, node)->service;
+        if (keys_equal(service->digest, digest, KEYS_DIGEST_SIZE))
+            found = service;
     }
     return found;
 }
@@ -106,11 +108,12 @@ static void login_find_service(struct server_login *login)
     }
     uint8_t nonce[KEYS_NONCE_SIZE];
     keys_random(nonce, sizeof(nonce));
-    struct service *service = find_service(server, login->action.digest);
+    struct service *service = find_service(login->worker, login->action.digest);
     if (service != NULL) {
+        const char *token = service_config(service)->token;
         login->service = service;
-        server_fsm_service_found(&login->fsm, service->config->token,
-                                 strlen(service->config->token), nonce, &login->action);
+        service_use(service);
+        server_fsm_service_found(&login->fsm, token, strlen(token), nonce, &login->action);
     } else {
         server_fsm_service_unknown(&login->fsm, nonce, &login->action);
     }
@@ -158,10 +161,12 @@ static void login_become_data_channel(struct server_login *login)
     uint64_t conn_id = login->conn_id;
     login_free(login);
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
-    log_conn(LOG_DEBUG, service->config->name, conn_id, "data channel");
-    if (service->config->nodelay != CONFIG_UNSET)
-        socket_set_nodelay(channel.fd, service->config->nodelay == CONFIG_TRUE);
+    const struct config_service *config = service_config(service);
+    log_conn(LOG_DEBUG, config->name, conn_id, "data channel");
+    if (config->nodelay != CONFIG_UNSET)
+        socket_set_nodelay(channel.fd, config->nodelay == CONFIG_TRUE);
     server_offer_channel(worker, service, channel, true, &client);
+    service_drop(service);
 }
 
 static void login_act(struct server_login *login)
@@ -268,7 +273,8 @@ void server_login_begin(struct server_worker *worker, int fd)
     server_fsm_init(&login->fsm);
     stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
     timer_init(&login->deadline, login_deadline_expired);
-    loop_timer_start(tunnel->loop, &login->deadline, worker->server->config->handshake_timeout_ms);
+    loop_timer_start(tunnel->loop, &login->deadline,
+                     server_config(worker->server)->handshake_timeout_ms);
     if (tunnel_secure(tunnel, &login->stream, false) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         login_terminate(login, STREAM_ABORT);

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "io/udp_socket.h"
+#include "config/config_copy.h"
 
 /* ---- the table of session keys ---- */
 
@@ -31,19 +31,23 @@ void session_table_finish(struct session_table *table)
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
                         struct service **ret_service, struct addr_key *ret_client)
 {
-    bool found = false;
     (void)pthread_mutex_lock(&table->lock);
+    struct service *service = NULL;
     /* No early exit, and each comparison in constant time. */
     list_for_each (node, bucket_of(table, key)) {
         const struct session *session = container_of(node, struct session, node);
         if (keys_equal(session->key, key, KEYS_DIGEST_SIZE)) {
-            *ret_service = session->service;
+            service = session->service;
             *ret_client = session->client;
-            found = true;
         }
     }
+    /* Whoever is in the table uses its service. */
+    if (service != NULL)
+        service_use(service);
     (void)pthread_mutex_unlock(&table->lock);
-    return found;
+    if (service != NULL)
+        *ret_service = service;
+    return service != NULL;
 }
 
 static void table_add(struct session_table *table, struct session *session)
@@ -60,74 +64,113 @@ static void table_remove(struct session_table *table, struct session *session)
     (void)pthread_mutex_unlock(&table->lock);
 }
 
-/* ---- the service ---- */
+/* ---- the life of a service ---- */
 
-int service_init(struct service *service, const struct config_service *config, unsigned int index)
+void service_registry_init(struct service_registry *registry)
 {
-    memset(service, 0, sizeof(*service));
-    service->config = config;
-    service->index = index;
-    service->claim_fd = -1;
-    keys_service_digest(config->name, strlen(config->name), service->digest);
-    (void)pthread_mutex_init(&service->lock, NULL);
-    int result = channel_pool_init(&service->pool);
-    service->pool.for_lanes = service_is_udp(service);
-    return result;
+    (void)pthread_mutex_init(&registry->lock, NULL);
+    list_init(&registry->services);
 }
 
-void service_finish(struct service *service)
+static void service_free(struct service *service)
 {
-    if (service->config == NULL)
-        return;
-    for (unsigned int i = 0; i < service->fd_count; i++) {
-        if (service->fds[i] >= 0)
-            (void)close(service->fds[i]);
-    }
-    free(service->fds);
-    free(service->lanes);
-    if (service->claim_fd >= 0)
-        (void)close(service->claim_fd);
+    binding_destroy(service->binding);
     channel_pool_finish(&service->pool);
     addr_table_finish(&service->per_ip);
     (void)pthread_mutex_destroy(&service->lock);
+    config_service_free(service_config(service));
+    free(service->parts);
+    free(service);
 }
 
-int service_bind(struct service *service, const struct addr *addr,
-                 const struct socket_options *options, unsigned int workers)
+void service_registry_finish(struct service_registry *registry)
 {
-    service->addr = *addr;
-    service->fds = calloc(workers, sizeof(*service->fds));
-    if (service->fds == NULL)
-        return -ENOMEM;
-    service->claim_fd = socket_claim(addr);
-    if (service->claim_fd < 0)
-        return service->claim_fd;
-    int result = socket_bind_group(addr, options, service->fds, workers);
-    if (result < 0) {
-        (void)close(take_fd(&service->claim_fd));
-        return result;
+    struct list *node;
+    while ((node = list_pop_front(&registry->services)) != NULL)
+        service_free(container_of(node, struct service, registry_node));
+    (void)pthread_mutex_destroy(&registry->lock);
+}
+
+static void init_parts(struct service *service, unsigned int workers)
+{
+    service->worker_count = workers;
+    for (unsigned int i = 0; i < workers; i++) {
+        service->parts[i].service = service;
+        list_init(&service->parts[i].node);
+        list_init(&service->parts[i].ports);
     }
-    service->fd_count = workers;
-    return result;
 }
 
-int service_bind_udp(struct service *service, const struct addr *addr, unsigned int workers)
+int service_create(struct service_registry *registry, const struct config_service *config,
+                   unsigned int workers, struct service **ret)
 {
-    unsigned int count = service->config->udp_data_channels;
-    if (count == 0)
-        count = MAX(workers, 2u); /* one client core is not enough for what a server core carries */
-    service->addr = *addr;
-    service->fds = calloc(count, sizeof(*service->fds));
-    service->lanes = calloc(count, sizeof(*service->lanes));
-    if (service->fds == NULL || service->lanes == NULL)
+    const struct config_service *copy;
+    struct service *service = calloc(1, sizeof(*service));
+    if (service == NULL)
         return -ENOMEM;
-    for (unsigned int i = 0; i < count; i++)
-        list_init(&service->lanes[i].waiter.node);
-    int result = udp_socket_bind_group(addr, service->fds, count);
-    if (result == 0)
-        service->fd_count = count;
-    return result;
+    service->parts = calloc(workers, sizeof(*service->parts));
+    if (service->parts == NULL || config_service_copy(config, &copy) < 0)
+        goto err;
+    if (channel_pool_init(&service->pool) < 0) {
+        config_service_free(copy);
+        goto err;
+    }
+    service->config = copy;
+    service->users = 1;
+    service->registry = registry;
+    service->is_udp = service->pool.for_lanes = copy->type == CONFIG_SERVICE_UDP;
+    init_parts(service, workers);
+    keys_service_digest(copy->name, strlen(copy->name), service->digest);
+    (void)pthread_mutex_init(&service->lock, NULL);
+    (void)pthread_mutex_lock(&registry->lock);
+    list_push_back(&registry->services, &service->registry_node);
+    (void)pthread_mutex_unlock(&registry->lock);
+    *ret = service;
+    return 0;
+
+err:
+    free(service->parts);
+    free(service);
+    return -ENOMEM;
 }
+
+void service_use(struct service *service)
+{
+    (void)atomic_fetch_add(&service->users, 1);
+}
+
+void service_drop(struct service *service)
+{
+    if (service == NULL || atomic_fetch_sub(&service->users, 1) != 1)
+        return;
+    struct service_registry *registry = service->registry;
+    (void)pthread_mutex_lock(&registry->lock);
+    list_remove(&service->registry_node);
+    (void)pthread_mutex_unlock(&registry->lock);
+    service_free(service);
+}
+
+int service_bind(struct service *service, const struct socket_options *options,
+                 unsigned int wait_ms)
+{
+    const struct config_service *config = service_config(service);
+    struct binding_options binding = {
+        .addr = &config->addr,
+        .is_udp = service->is_udp,
+        .is_claimed = true,
+        .tcp = *options,
+        .count = service->worker_count,
+        .wait_ms = wait_ms,
+    };
+    if (config->nodelay != CONFIG_UNSET)
+        binding.tcp.nodelay = config->nodelay == CONFIG_TRUE;
+    if (service->is_udp) /* one client core is not enough for what a server core carries */
+        binding.count = config->udp_data_channels != 0 ? config->udp_data_channels
+                                                       : MAX(service->worker_count, 2u);
+    return binding_create(&binding, &service->binding);
+}
+
+/* ---- sessions ---- */
 
 void service_begin_session(struct service *service, struct session_table *table,
                            struct session *session, uint64_t now_ns, struct service_leftovers *ret)
@@ -143,8 +186,8 @@ void service_begin_session(struct service *service, struct session_table *table,
     ret->asked = atomic_exchange(&service->asked, 0);
     ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
     /* Each lane changes to a channel of the new client, and keeps the old one until then. */
-    for (unsigned int i = 0; service->lanes != NULL && i < service->fd_count; i++)
-        channel_pool_queue(&service->pool, &service->lanes[i].waiter);
+    for (unsigned int i = 0; service->is_udp && i < service->binding->count; i++)
+        channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
     table_add(table, session);
@@ -188,21 +231,32 @@ uint32_t service_answered(struct service *service, uint32_t count)
     return answered;
 }
 
-int service_enter(struct service *service, const struct addr_key *key)
+/* ---- visitors ---- */
+
+static bool is_counted(const struct addr_key *key)
 {
-    uint32_t max = service->config->max_connections;
-    if (atomic_fetch_add(&service->connections, 1) >= max && max != 0) {
+    static const struct addr_key none;
+    return !addr_key_equal(key, &none);
+}
+
+int service_enter(struct service *service, struct addr_key *key)
+{
+    const struct config_service *config = service_config(service);
+    if (atomic_fetch_add(&service->connections, 1) >= config->max_connections &&
+        config->max_connections != 0) {
         (void)atomic_fetch_sub(&service->connections, 1);
         return ERR_LIMIT;
     }
-    if (service->config->max_connections_per_ip == 0)
+    if (config->max_connections_per_ip == 0)
+        *key = (struct addr_key){{0}};
+    if (!is_counted(key))
         return 0;
     int result = 0;
     (void)pthread_mutex_lock(&service->lock);
     struct addr_entry *entry = addr_table_get(&service->per_ip, key);
     if (entry == NULL)
         result = -ENOMEM;
-    else if (entry->count >= service->config->max_connections_per_ip)
+    else if (entry->count >= config->max_connections_per_ip)
         result = ERR_LIMIT;
     else
         entry->count++;
@@ -215,7 +269,7 @@ int service_enter(struct service *service, const struct addr_key *key)
 void service_leave(struct service *service, const struct addr_key *key)
 {
     (void)atomic_fetch_sub(&service->connections, 1);
-    if (service->config->max_connections_per_ip == 0)
+    if (!is_counted(key))
         return;
     (void)pthread_mutex_lock(&service->lock);
     struct addr_entry *entry = addr_table_find(&service->per_ip, key);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -28,7 +29,8 @@ struct udp_lane {
     struct list node; /* in worker->lanes */
     struct server_worker *worker;
     struct service *service;
-    unsigned int index;         /* in service->lanes and service->fds */
+    struct binding *binding;    /* of the service */
+    unsigned int index;         /* in the binding */
     unsigned int channel_count; /* of this lane, in use or still being closed */
     struct udp_socket udp;
     struct loop_op poll_op;
@@ -52,7 +54,9 @@ static_assert(sizeof(struct lane_visitor) <= 512, "the budget of a UDP visitor")
 
 /* A channel on its way to a lane of another worker. */
 struct lane_delivery {
-    unsigned int service_index, lane_index;
+    struct service *service; /* used by the message */
+    const struct binding *binding;
+    unsigned int lane_index;
     struct transport channel;
 };
 static_assert(sizeof(struct lane_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
@@ -70,6 +74,11 @@ static struct datagram_engine *lane_engine(const struct udp_lane *lane)
 static void lane_count(const struct udp_lane *lane, enum metric metric, uint64_t amount)
 {
     metrics_add(&lane->worker->tunnel->metrics, metric, amount);
+}
+
+static struct pool_waiter *lane_waiter(const struct udp_lane *lane)
+{
+    return &lane->binding->lanes[lane->index].waiter;
 }
 
 static void lane_seek_channel(struct udp_lane *lane);
@@ -95,7 +104,7 @@ static void lane_expire(struct timer *timer)
 {
     struct udp_lane *lane = container_of(timer, struct udp_lane, expiry_timer);
     uint64_t now_ns = loop_now_ns(lane_loop(lane));
-    uint64_t idle_ns = (uint64_t)lane->service->config->udp_timeout_ms * NS_PER_MS;
+    uint64_t idle_ns = (uint64_t)service_config(lane->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&lane->table, now_ns, idle_ns)) != NULL) {
         visitor_remove(visitor_of(entry));
@@ -132,7 +141,8 @@ static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_
     lane_count(lane, METRIC_UDP_VISITORS, 1);
     if (!lane->expiry_timer.armed)
         loop_timer_start(lane_loop(lane), &lane->expiry_timer,
-                         MAX(lane->service->config->udp_timeout_ms, (uint32_t)EXPIRY_STEP_MS));
+                         MAX(service_config(lane->service)->udp_timeout_ms,
+                             (uint32_t)EXPIRY_STEP_MS));
     return visitor;
 }
 
@@ -297,9 +307,11 @@ static void lane_join(struct udp_lane *lane)
 {
     if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
         return;
-    lane->service->fds[lane->index] = -1;
-    loop_close_fd(lane_loop(lane), lane->udp.fd);
+    /* At once, so that whoever waits for the lanes may bind the address again. */
+    lane->binding->fds[lane->index] = -1;
+    (void)close(lane->udp.fd);
     list_remove(&lane->node);
+    service_drop(lane->service);
     free(lane);
 }
 
@@ -320,7 +332,7 @@ static void channel_ended(struct datagram_channel *base, int error)
     static struct log_limit limit;
     uint32_t suppressed;
     if (log_allowed(&limit, &suppressed))
-        log_service(LOG_INFO, lane->service->config->name,
+        log_service(LOG_INFO, service_name(lane->service),
                     "lane %u: data channel ended: %s (%u similar lines suppressed)", lane->index,
                     error_text(error), suppressed);
     if (lane->channel != channel)
@@ -364,7 +376,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
     lane->channel = channel;
     lane->channel_count++;
     lane->channel_since_ns = loop_now_ns(lane_loop(lane));
-    log_service(LOG_DEBUG, lane->service->config->name, "lane %u: data channel", lane->index);
+    log_service(LOG_DEBUG, service_name(lane->service), "lane %u: data channel", lane->index);
     stream_init(&channel->base.stream, lane_loop(lane), transport.fd, &datagram_stream_ops);
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);
@@ -376,7 +388,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
 static void lane_take_channel(struct udp_lane *lane)
 {
     struct channel_pool *pool = &lane->service->pool;
-    struct pool_waiter *waiter = &lane->service->lanes[lane->index].waiter;
+    struct pool_waiter *waiter = lane_waiter(lane);
     for (;;) {
         struct transport channel = {.fd = -1};
         bool notify;
@@ -419,8 +431,8 @@ static void lane_given(struct server_worker *worker, struct lane_delivery *deliv
 {
     list_for_each (node, &worker->lanes) {
         struct udp_lane *lane = container_of(node, struct udp_lane, node);
-        if (lane->service->index != delivery->service_index ||
-            lane->index != delivery->lane_index || lane->closing)
+        if (lane->binding != delivery->binding || lane->index != delivery->lane_index ||
+            lane->closing)
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
         lane_use_channel(lane, delivery->channel);
@@ -435,6 +447,7 @@ static void deliver_channel(void *owner, const void *payload)
     struct lane_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
     lane_given(tunnel->role, &delivery);
+    service_drop(delivery.service);
 }
 
 void udp_lane_deliver(struct server_worker *worker, struct service *service,
@@ -442,17 +455,18 @@ void udp_lane_deliver(struct server_worker *worker, struct service *service,
 {
     struct tunnel_worker *own = worker->tunnel;
     struct service_lane *lane = container_of(match->waiter, struct service_lane, waiter);
-    struct lane_delivery delivery = {service->index, (unsigned int)(lane - service->lanes),
-                                     channel};
+    struct lane_delivery delivery = {service, lane->binding, lane->index, channel};
     struct tunnel_worker *target = &own->all->items[delivery.lane_index % own->all->count];
     if (target == own) {
         lane_given(worker, &delivery);
         return;
     }
+    service_use(service);
     int result =
         mailbox_post(target->mailbox, own->mailbox, deliver_channel, &delivery, sizeof(delivery));
     if (result == 0)
         return;
+    service_drop(service);
     if (result == -EPIPE || /* that worker has ended, and its lanes with it */
         !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
         transport_close(&channel, own->loop);
@@ -466,7 +480,7 @@ void udp_lane_review_waiting(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
         struct udp_lane *lane = container_of(node, struct udp_lane, node);
-        struct pool_waiter *waiter = &lane->service->lanes[lane->index].waiter;
+        struct pool_waiter *waiter = lane_waiter(lane);
         if (!lane->closing && lane->channel == NULL &&
             channel_pool_leave(&lane->service->pool, waiter))
             lane_take_channel(lane);
@@ -481,7 +495,7 @@ static void lane_close(struct udp_lane *lane)
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
     loop_timer_stop(lane_loop(lane), &lane->pause_timer);
-    (void)channel_pool_leave(&lane->service->pool, &lane->service->lanes[lane->index].waiter);
+    (void)channel_pool_leave(&lane->service->pool, lane_waiter(lane));
     lane_leave_channel(lane);
     struct udp_table_entry *entry;
     while ((entry = udp_table_oldest(&lane->table)) != NULL)
@@ -514,9 +528,12 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
         return -ENOMEM;
     lane->worker = worker;
     lane->service = service;
+    service_use(service);
+    lane->binding = service->binding;
     lane->index = index;
-    lane->visitors_max = MAX(service->config->max_udp_visitors / service->fd_count, 1u);
-    udp_socket_init(&lane->udp, service->fds[index], &service->addr);
+    lane->visitors_max =
+        MAX(service_config(service)->max_udp_visitors / service->binding->count, 1u);
+    udp_socket_init(&lane->udp, service->binding->fds[index], &service->binding->addr);
     udp_table_init(&lane->table);
     loop_op_init(&lane->poll_op, lane_readable);
     timer_init(&lane->retry_timer, lane_retry);
@@ -532,7 +549,7 @@ int udp_lane_start_all(struct server_worker *worker, struct service *service)
 {
     const struct tunnel_worker *tunnel = worker->tunnel;
     int result = datagram_engine_prepare(&worker->tunnel->datagrams);
-    for (unsigned int i = tunnel->index; i < service->fd_count && result == 0;
+    for (unsigned int i = tunnel->index; i < service->binding->count && result == 0;
          i += tunnel->all->count)
         result = lane_start(worker, service, i);
     return result;

@@ -37,7 +37,7 @@ static_assert(sizeof(struct visitor) <= 1024, "the budget of an idle relay");
 struct visitor_move {
     struct transport channel;
     int visitor_fd;
-    uint32_t service_index;
+    struct service *service; /* the visitor's use of it goes along */
     bool ended[2];
     bool started; /* the command has been sent and bytes may have moved */
     uint64_t id;
@@ -59,11 +59,12 @@ static struct loop *visitor_loop(const struct visitor *visitor)
 
 static const char *visitor_service(const struct visitor *visitor)
 {
-    return visitor->service->config->name;
+    return service_name(visitor->service);
 }
 
 /* ---- making and freeing ---- */
 
+/* The caller's use of the service becomes the visitor's, if there is one. */
 static struct visitor *visitor_new(struct server_worker *worker, struct service *service)
 {
     struct visitor *visitor = slab_get(&worker->visitor_slab);
@@ -83,10 +84,18 @@ static struct visitor *visitor_new(struct server_worker *worker, struct service 
     return visitor;
 }
 
-static void visitor_free(struct visitor *visitor)
+/* Its use of the service lives on elsewhere. */
+static void visitor_forget(struct visitor *visitor)
 {
     list_remove(&visitor->node);
     slab_put(&visitor->worker->visitor_slab, visitor);
+}
+
+static void visitor_free(struct visitor *visitor)
+{
+    struct service *service = visitor->service;
+    visitor_forget(visitor);
+    service_drop(service);
 }
 
 /* The visitor is no more: it does not count, and nothing of it is open. */
@@ -144,13 +153,13 @@ static void deliver_move(void *owner, const void *payload)
     struct server_worker *worker = tunnel->role;
     struct visitor_move move;
     memcpy(&move, payload, sizeof(move));
-    struct service *service = &worker->server->services[move.service_index];
-    struct visitor *visitor = visitor_new(worker, service);
+    struct visitor *visitor = visitor_new(worker, move.service);
     if (visitor == NULL) {
         socket_set_abort(move.visitor_fd);
         loop_close_fd(tunnel->loop, move.visitor_fd);
         transport_abort(&move.channel, tunnel->loop);
-        service_leave(service, &move.key);
+        service_leave(move.service, &move.key);
+        service_drop(move.service);
         return;
     }
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
@@ -170,7 +179,7 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
     if (mailbox_post(target->mailbox, own->mailbox, deliver_move, move, sizeof(*move)) < 0)
         return false;
     metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
-    visitor_free(visitor);
+    visitor_forget(visitor);
     return true;
 }
 
@@ -210,7 +219,7 @@ static void visitor_relay_closed(struct relay *relay)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
     struct visitor_move move = {
-        .service_index = visitor->service->index,
+        .service = visitor->service,
         .started = true,
         .id = visitor->id,
         .key = visitor->key,
@@ -256,7 +265,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .noise = {NULL, channel.noise},
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
-        .idle_timeout_ms = visitor->service->config->idle_timeout_ms,
+        .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
         .replay = !started,
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
@@ -291,7 +300,7 @@ static void visitor_bind(struct visitor *visitor, struct transport channel)
     struct visitor_move move = {
         .visitor_fd = visitor->fd,
         .channel = channel,
-        .service_index = visitor->service->index,
+        .service = visitor->service,
         .id = visitor->id,
         .key = visitor->key,
     };
@@ -364,10 +373,9 @@ static bool visitor_seek(struct visitor *visitor, bool first)
 static void visitor_matched(struct visitor *visitor, struct transport channel)
 {
     struct server_worker *worker = visitor->worker;
-    struct service *service = visitor->service;
     if (visitor->state == VISITOR_GONE) {
+        server_offer_channel(worker, visitor->service, channel, false, NULL);
         visitor_free(visitor);
-        server_offer_channel(worker, service, channel, false, NULL);
         return;
     }
     assert(visitor->state == VISITOR_WAITING);
@@ -376,8 +384,8 @@ static void visitor_matched(struct visitor *visitor, struct transport channel)
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+        server_offer_channel(worker, visitor->service, channel, false, NULL);
         visitor_finish(visitor);
-        server_offer_channel(worker, service, channel, false, NULL);
         return;
     }
     visitor_bind(visitor, channel);
@@ -423,10 +431,11 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
         loop_close_fd(tunnel->loop, fd);
         return;
     }
+    service_use(service);
     visitor->id = tunnel_next_conn_id(tunnel);
     memset(&visitor->key, 0, sizeof(visitor->key));
     struct addr peer;
-    if (service->config->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
+    if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
         visitor->key = addr_key(&peer);
     int result = service_enter(service, &visitor->key);
     if (result < 0) {

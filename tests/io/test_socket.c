@@ -148,7 +148,7 @@ Test(socket, members_share_a_port_and_others_do_not)
     struct addr addr = tcp_loopback(free_port());
     int fds[MEMBERS], more[MEMBERS];
     size_t before = open_fd_count();
-    cr_assert_eq(socket_bind_group(&addr, &options, fds, MEMBERS), 0);
+    cr_assert_eq(socket_bind_group(&addr, &options, fds, MEMBERS, LIMIT_BIND_RETRY_MS), 0);
     cr_assert_eq(open_fd_count(), before + MEMBERS);
     for (size_t i = 0; i < MEMBERS; i++) {
         struct addr own = {.len = sizeof(own.v6)};
@@ -158,7 +158,8 @@ Test(socket, members_share_a_port_and_others_do_not)
         cr_assert((fcntl(fds[i], F_GETFD) & FD_CLOEXEC) != 0);
     }
     uint64_t begun_ms = now_ms();
-    cr_assert_eq(socket_bind_group(&addr, &options, more, MEMBERS), -EADDRINUSE);
+    cr_assert_eq(socket_bind_group(&addr, &options, more, MEMBERS, LIMIT_BIND_RETRY_MS),
+                 -EADDRINUSE);
     cr_assert_geq(now_ms() - begun_ms, LIMIT_BIND_RETRY_MS - 100, "it may be in teardown");
     cr_assert_eq(open_fd_count(), before + MEMBERS);
     /* With enough connections each member gets some. */
@@ -180,7 +181,8 @@ Test(socket, members_share_a_port_and_others_do_not)
     cr_assert_eq(got[0] + got[1] + got[2] + got[3], ARRAY_SIZE(dialled));
     close_all(dialled, ARRAY_SIZE(dialled));
     close_all(fds, MEMBERS);
-    cr_assert_eq(socket_bind_group(&addr, &options, more, MEMBERS), 0, "at once after its end");
+    cr_assert_eq(socket_bind_group(&addr, &options, more, MEMBERS, LIMIT_BIND_RETRY_MS), 0,
+                 "at once after its end");
     close_all(more, MEMBERS);
     cr_assert_eq(open_fd_count(), before);
 }
@@ -189,7 +191,7 @@ Test(socket, unlisten_refuses_and_keeps_the_port)
 {
     struct addr addr = tcp_loopback(free_port());
     int fds[2];
-    cr_assert_eq(socket_bind_group(&addr, &no_options, fds, 2), 0);
+    cr_assert_eq(socket_bind_group(&addr, &no_options, fds, 2, LIMIT_BIND_RETRY_MS), 0);
     for (int round = 0; round < 3; round++) {
         cr_assert_eq(dial_now(&addr), -ECONNREFUSED, "before");
         cr_assert_eq(socket_listen(fds[0]), 0);
@@ -213,13 +215,14 @@ Test(socket, a_group_that_fails_leaves_nothing_open)
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
     struct rlimit tight = {.rlim_cur = (rlim_t)probe + 2, .rlim_max = old.rlim_max};
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &tight), 0);
-    int result = socket_bind_group(&addr, &no_options, fds, MEMBERS);
+    int result = socket_bind_group(&addr, &no_options, fds, MEMBERS, LIMIT_BIND_RETRY_MS);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
     cr_assert_eq(result, -EMFILE);
     cr_assert_eq(open_fd_count(), before);
     struct addr foreign = tcp_loopback(free_port());
     foreign.v4.sin_addr.s_addr = htonl(0x08080808);
-    cr_assert_eq(socket_bind_group(&foreign, &no_options, fds, MEMBERS), -EADDRNOTAVAIL);
+    cr_assert_eq(socket_bind_group(&foreign, &no_options, fds, MEMBERS, LIMIT_BIND_RETRY_MS),
+                 -EADDRNOTAVAIL);
     cr_assert_eq(open_fd_count(), before);
 }
 
@@ -230,7 +233,7 @@ Test(socket, any_v6_takes_v4_too)
     int fd;
     any.v6.sin6_family = AF_INET6;
     any.v6.sin6_port = htons(port);
-    if (socket_bind_group(&any, &no_options, &fd, 1) < 0) {
+    if (socket_bind_group(&any, &no_options, &fd, 1, LIMIT_BIND_RETRY_MS) < 0) {
         SKIP_LOUDLY("no IPv6");
         return;
     }

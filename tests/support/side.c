@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "tunnel/server.h"
+
 enum { READ_TURNS = 3000, END_TURNS = 30, STOP_TURNS = 40 };
 
 static void on_signals(void *owner, uint32_t bits)
@@ -189,4 +191,10 @@ int side_end_of(struct side *side, int fd)
         side_settle(side, 1);
     }
     return 0;
+}
+
+struct service *side_first_service(struct server *server)
+{
+    cr_assert_not(list_is_empty(&server->services.services));
+    return container_of(server->services.services.next, struct service, registry_node);
 }

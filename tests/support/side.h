@@ -50,3 +50,6 @@ size_t side_read(struct side *side, int fd, void *out, size_t size, int *ret_end
 bool side_expect(struct side *side, int fd, const void *bytes, size_t size);
 /* Reads to the end: 0 = it goes on, 1 = end of stream, -errno. */
 int side_end_of(struct side *side, int fd);
+/* Of a server: the first service in its file. */
+struct server;
+struct service *side_first_service(struct server *server);

@@ -102,7 +102,7 @@ static int visitor(struct rig *rig)
 
 static uint32_t parked(const struct rig *rig)
 {
-    return rig->server->services[0].pool.parked_count;
+    return side_first_service(rig->server)->pool.parked_count;
 }
 
 /* ---- logging in ---- */
@@ -139,7 +139,7 @@ Test(server, login_asks_for_channels_and_a_visitor_gets_one)
         (void)close(visitor_fd);
         (void)close(control_fd);
         side_settle(&rig.side, 10);
-        cr_assert_not(atomic_load(&rig.server->services[0].up));
+        cr_assert_not(atomic_load(&side_first_service(rig.server)->up));
         rig_finish(&rig);
     }
 }
@@ -198,7 +198,7 @@ Test(server, a_newer_login_replaces_the_older)
         while (recv(second, &byte, 1, MSG_DONTWAIT) > 0)
             ;
         cr_assert_eq(errno, EAGAIN, "the newer one lives");
-        cr_assert(atomic_load(&rig.server->services[0].up));
+        cr_assert(atomic_load(&side_first_service(rig.server)->up));
         (void)close(first);
         (void)close(stale);
         (void)close(second);

@@ -188,7 +188,7 @@ static void run_a_visit(unsigned int workers, bool one_byte)
         cr_assert_arr_eq(command, expected, sizeof(command));
     }
     struct client data = channel("");
-    cr_assert_eq(server->services[0].pool.parked_count, 1);
+    cr_assert_eq(side_first_service(server)->pool.parked_count, 1);
     int visitor = tcp_dial(&service_addr);
     side_settle(&side, 4);
     say(visitor, "ping", 4);
@@ -206,7 +206,7 @@ static void run_a_visit(unsigned int workers, bool one_byte)
     (void)close(visitor);
     hang_up(&control);
     side_settle(&side, 10);
-    cr_assert_not(atomic_load(&server->services[0].up));
+    cr_assert_not(atomic_load(&side_first_service(server)->up));
     finish();
 }
 

@@ -1,0 +1,48 @@
+/* A listening socket of one worker: of the control port, or of a TCP service. A worker has as many
+ * as its share of the binding's sockets, perhaps none.
+ *
+ *     open --(the service is up)--> listening <--> paused (out of descriptors)
+ *       \-------- closing: the accept is cancelled, then the socket closed, then freed
+ *
+ * Owned by its worker. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/macros.h"
+#include "io/loop.h"
+
+struct binding;
+struct server_worker;
+struct service;
+
+struct server_port {
+    struct loop_op accept_op;
+    struct list node; /* in the service's part, in worker->control_ports or closing_ports */
+    struct server_worker *worker;
+    struct service *service; /* NULL: the control port */
+    struct binding *binding;
+    unsigned int index; /* in the binding */
+    int fd;
+    bool listening, paused, closing;
+    uint64_t cautious_until_ns; /* after a pause: one connection at a time, or the backlog would
+                                 * take all descriptors again before we can look */
+};
+
+/* Makes this worker's ports of a binding, behind those in the list. Ports of the control port
+ * (service NULL) accept at once. -ENOMEM: none of them is there. */
+MUST_CHECK int server_port_open_all(struct server_worker *worker, struct service *service,
+                                    struct binding *binding, struct list *ports);
+/* Closes those ports in the list that belong to the binding (NULL: all); worker->closing_ports is
+ * empty when that is done. */
+void server_port_close_all(struct list *ports, const struct binding *binding);
+/* Frees them without ceremony, when the loop does not turn any more. */
+void server_port_free_all(struct list *ports);
+/* A service's port refuses while no client serves it. */
+void server_port_sync_all(struct list *ports);
+/* After a pause: looks whether there are descriptors again. False: call again in a while. */
+MUST_CHECK bool server_port_resume_all(struct list *ports, bool enough_fds);
+/* Whether a visitor may have that descriptor; those above are kept for control channels. */
+bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd);

@@ -1,0 +1,245 @@
+#include "tunnel/server_port.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "io/socket.h"
+#include "tunnel/binding.h"
+#include "tunnel/server.h"
+#include "tunnel/server_login.h"
+#include "tunnel/visitor.h"
+
+enum { CAUTIOUS_MS = 2000 };
+
+static struct loop *port_loop(const struct server_port *port)
+{
+    return port->worker->tunnel->loop;
+}
+
+static struct server_port *port_of(struct list *node)
+{
+    return container_of(node, struct server_port, node);
+}
+
+/* ---- accepting ---- */
+
+static void port_arm(struct server_port *port)
+{
+    struct loop *loop = port_loop(port);
+    if (!loop_op_is_idle(&port->accept_op))
+        return;
+    if (loop_now_ns(loop) < port->cautious_until_ns)
+        loop_accept(loop, &port->accept_op, port->fd);
+    else
+        loop_accept_multishot(loop, &port->accept_op, port->fd);
+}
+
+/* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
+static void port_pause(struct server_port *port)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct server_worker *worker = port->worker;
+    struct loop *loop = port_loop(port);
+    port->paused = true;
+    loop_cancel(loop, &port->accept_op);
+    metrics_add(&worker->tunnel->metrics, METRIC_ACCEPT_PAUSED, 1);
+    loop_timer_start(loop, &worker->resume_timer, LIMIT_ACCEPT_PAUSE_MS);
+    if (log_allowed(&limit, &suppressed))
+        log_service(LOG_WARN, port->service != NULL ? service_name(port->service) : NULL,
+                    "out of file descriptors, accepting pauses; raise the limit (ulimit -n) "
+                    "(%u similar lines suppressed)",
+                    suppressed);
+}
+
+/* Descriptors are handed out lowest first, so a high number says that nearly all are in use. Each
+ * visitor that waits will need one more, for its channel. */
+bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd)
+{
+    const struct server *server = worker->server;
+    unsigned int waiting = atomic_load_explicit(&server->waiting_visitors, memory_order_relaxed);
+    return fd + (int)waiting < server->fd_visitors_max;
+}
+
+static bool out_of_fds(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
+static bool port_is_wanted(const struct server_port *port)
+{
+    return port->listening && !port->closing;
+}
+
+/* A connection has come; the port goes on as it should afterwards. */
+static void port_take(struct server_port *port, int fd)
+{
+    struct server_worker *worker = port->worker;
+    if (port->service == NULL) {
+        server_login_begin(worker, fd);
+    } else if (!server_port_leaves_enough_fds(worker, fd)) {
+        loop_close_fd(port_loop(port), fd);
+        if (!port->paused)
+            port_pause(port);
+    } else {
+        visitor_begin(worker, port->service, fd);
+    }
+    if (port->paused || !loop_op_is_idle(&port->accept_op))
+        return;
+    /* The next one would get the next number, or a lower one. */
+    if (port->service != NULL && !server_port_leaves_enough_fds(worker, fd + 1))
+        port_pause(port);
+    else
+        port_arm(port);
+}
+
+static void port_join(struct server_port *port);
+
+static void port_accepted(struct loop_op *op, int res, uint32_t flags)
+{
+    struct server_port *port = container_of(op, struct server_port, accept_op);
+    bool wanted = port_is_wanted(port);
+    if (res >= 0 && wanted)
+        port_take(port, res);
+    else if (res >= 0)
+        loop_close_fd(port_loop(port), res);
+    else if (wanted && out_of_fds(res))
+        port_pause(port);
+    else if (wanted && !port->paused && loop_op_is_idle(op))
+        port_arm(port); /* an aborted connection, or the end of one shot */
+    if (port->closing)
+        port_join(port);
+}
+
+/* ---- listening ---- */
+
+static void port_sync(struct server_port *port)
+{
+    bool up = !port->worker->draining && !port->closing &&
+              (port->service == NULL || atomic_load(&port->service->up));
+    if (up == port->listening)
+        return;
+    if (!up) {
+        port->listening = false;
+        socket_unlisten(port->fd); /* which also ends the accept */
+        return;
+    }
+    int result = socket_listen(port->fd);
+    if (result < 0) {
+        log_service(LOG_ERROR, port->service != NULL ? service_name(port->service) : NULL,
+                    "listen: %s", error_text(result));
+        return;
+    }
+    port->listening = true;
+    if (!port->paused)
+        port_arm(port);
+}
+
+void server_port_sync_all(struct list *ports)
+{
+    list_for_each (node, ports)
+        port_sync(port_of(node));
+}
+
+static bool port_resume(struct server_port *port, bool enough_fds)
+{
+    if (!port->paused)
+        return true;
+    if (!enough_fds || !loop_op_is_idle(&port->accept_op))
+        return false;
+    port->paused = false;
+    if (port->service != NULL)
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + CAUTIOUS_MS * 1000000ull;
+    if (port->listening)
+        port_arm(port);
+    return true;
+}
+
+bool server_port_resume_all(struct list *ports, bool enough_fds)
+{
+    bool all = true;
+    list_for_each (node, ports)
+        all &= port_resume(port_of(node), enough_fds);
+    return all;
+}
+
+/* ---- opening and closing ---- */
+
+static struct server_port *port_open(struct server_worker *worker, struct service *service,
+                                     struct binding *binding, unsigned int index)
+{
+    struct server_port *port = calloc(1, sizeof(*port));
+    if (port == NULL)
+        return NULL;
+    port->worker = worker;
+    port->service = service;
+    port->binding = binding;
+    port->index = index;
+    port->fd = binding->fds[index];
+    loop_op_init(&port->accept_op, port_accepted);
+    return port;
+}
+
+int server_port_open_all(struct server_worker *worker, struct service *service,
+                         struct binding *binding, struct list *ports)
+{
+    struct list opened;
+    list_init(&opened);
+    for (unsigned int i = worker->tunnel->index; i < binding->count;
+         i += worker->tunnel->all->count) {
+        struct server_port *port = port_open(worker, service, binding, i);
+        if (port == NULL) {
+            server_port_free_all(&opened);
+            return -ENOMEM;
+        }
+        list_push_back(&opened, &port->node);
+    }
+    struct list *node;
+    while ((node = list_pop_front(&opened)) != NULL) {
+        list_push_back(ports, node);
+        port_sync(port_of(node));
+    }
+    return 0;
+}
+
+static void port_free(struct server_port *port)
+{
+    list_remove(&port->node);
+    free(port);
+}
+
+static void port_join(struct server_port *port)
+{
+    if (!loop_op_is_idle(&port->accept_op))
+        return;
+    /* At once, so that whoever waits for closing_ports may bind the address again. */
+    port->binding->fds[port->index] = -1;
+    (void)close(port->fd);
+    port_free(port);
+}
+
+void server_port_close_all(struct list *ports, const struct binding *binding)
+{
+    list_for_each_safe (node, ports) {
+        struct server_port *port = port_of(node);
+        if (binding != NULL && port->binding != binding)
+            continue;
+        port->closing = true;
+        port_sync(port);
+        list_remove(&port->node);
+        list_push_back(&port->worker->closing_ports, &port->node);
+        loop_cancel(port_loop(port), &port->accept_op);
+        port_join(port);
+    }
+}
+
+void server_port_free_all(struct list *ports)
+{
+    list_for_each_safe (node, ports) {
+        port_free(port_of(node));
+    }
+}
