@@ -216,7 +216,7 @@ Test(program, signals_are_not_blocked)
     sigset_t all;
     (void)sigfillset(&all);
     cr_assert_eq(sigprocmask(SIG_BLOCK, &all, NULL), 0);
-    const char *text = output_of("grep SigBlk /proc/$$/status >&3", NULL, NULL, 0, &status);
+    const char *text = output_of("exec grep SigBlk /proc/self/status >&3", NULL, NULL, 0, &status);
     cr_assert_str_eq(text, "SigBlk:\t0000000000000000\n");
 }
 
