@@ -50,6 +50,8 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_REQUESTS = 1u << 4, /* server: a pool wants channels */
     TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of yours */
     TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
+    TUNNEL_SIGNAL_HANDOVER = 1u << 8, /* the phase of a handover has changed (handover.h) */
+    TUNNEL_SIGNAL_TICK = 1u << 9,     /* answered by app/worker.c: this loop turns */
 };
 
 /* Descriptors from this number on are kept for control channels. */
