@@ -95,11 +95,13 @@ enum limits_io {
 
 /* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */
 enum limits_upgrade {
-    LIMIT_UPGRADE_START_MS = 30000,  /* the new process has its rings and workers by then */
-    LIMIT_UPGRADE_SETTLE_MS = 200,   /* from the last visitor's start to the end of the control
-                                      * channels: its command reaches the client before that end */
-    LIMIT_UPGRADE_QUIESCE_MS = 2000, /* visitors that wait may still get a channel for as long */
-    LIMIT_UPGRADE_HOLD_MS = 10000,   /* services handed over wait that long for their client */
+    LIMIT_UPGRADE_START_MS = 30000,    /* the new process has its rings and workers by then */
+    LIMIT_UPGRADE_SETTLE_MS = 200,     /* from the last visitor's start to the control channels'
+                                        * end: its command reaches the client before that */
+    LIMIT_UPGRADE_QUIET_MS = 2000,     /* visitors that wait may still get a channel for as long */
+    LIMIT_UPGRADE_HOLD_MS = 10000,     /* services handed over wait that long for their client */
+    LIMIT_UPGRADE_PACE_VISITORS = 256, /* of what has gathered by then, waiting for channels */
+    LIMIT_UPGRADE_PACE_MS = 2,         /* between two looks whether there are fewer */
 };
 
 enum limits_time {

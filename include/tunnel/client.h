@@ -20,6 +20,7 @@
 #include "crypto/keys.h"
 #include "io/resolver.h"
 #include "io/socket.h"
+#include "tunnel/handover.h"
 #include "tunnel/tunnel_worker.h"
 
 struct client_control;
@@ -44,6 +45,7 @@ struct client {
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
+    struct handover handover;
 };
 
 /* The addresses of one local service, per worker. */
@@ -60,7 +62,8 @@ struct client_worker {
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     struct client_local *locals; /* by service index */
-    bool draining, stopping;
+    struct timer leave_timer;    /* the control channels that no successor has replaced */
+    bool draining, stopping, leaving;
 };
 
 /* config is borrowed until client_destroy. */

@@ -17,9 +17,11 @@
 #include "config/config.h"
 #include "tunnel/binding.h"
 #include "tunnel/gate.h"
+#include "tunnel/handover.h"
 #include "tunnel/service.h"
 #include "tunnel/tunnel_worker.h"
 
+struct inherited;
 struct server_worker;
 
 struct server {
@@ -32,6 +34,7 @@ struct server {
     unsigned int worker_count;
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int waiting_visitors;
+    struct handover handover;
 };
 
 struct server_worker {
@@ -42,15 +45,17 @@ struct server_worker {
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;
-    struct timer resume_timer; /* accepting again, after descriptors ran out */
-    struct timer tend_timer;   /* pools of the control channels here */
+    struct timer resume_timer;               /* accepting again, after descriptors ran out */
+    struct timer tend_timer;                 /* pools of the control channels here */
+    struct timer hold_timer, handover_timer; /* server_handover.h */
     bool draining, stopping;
 };
 
-/* Binds everything and listens on the control port. On failure says why in the log and returns
- * -errno or ERR_RESOLVE. What is needed of config is copied. */
+/* Binds everything and listens on the control port; what inherited (NULL: nothing) has for the
+ * configured addresses is taken out of it. On failure says why in the log and returns -errno or
+ * ERR_RESOLVE. What is needed of config is copied. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
-                             struct server **ret);
+                             struct inherited *inherited, struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */
 extern const struct tunnel_role server_role;
 

@@ -101,7 +101,7 @@ void service_drop(struct service *service); /* accepts NULL; may free it */
 /* Binds its address as configured. Blocks for up to wait_ms while the address is in use; the cause
  * of a failure is not logged. */
 MUST_CHECK int service_bind(struct service *service, const struct socket_options *options,
-                            unsigned int wait_ms);
+                            struct inherited *inherited, unsigned int wait_ms);
 
 /* As configured now: a reload puts another object in its place and frees this one when all workers
  * have ended the callback that they were in. So it is read where it is needed, and never kept. */

@@ -8,6 +8,7 @@
 
 #include "app/cli.h"
 #include "app/key_commands.h"
+#include "app/program.h"
 #include "app/run.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -99,7 +100,7 @@ static int command_pubkey(void)
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
-static int command_run(const struct cli *cli)
+static int command_run(const struct cli *cli, const struct program *program)
 {
     struct config *config = NULL;
     struct config_report report;
@@ -121,10 +122,19 @@ static int command_run(const struct cli *cli)
         configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        exit_code = run_role(role, config);
+        exit_code = run_role(role, config, program);
     }
     config_report_finish(&report);
     config_destroy(config);
+    return exit_code;
+}
+
+static int run_and_forget(const struct cli *cli, char *argv[])
+{
+    struct program program;
+    program_init(&program, argv);
+    int exit_code = command_run(cli, &program);
+    program_finish(&program);
     return exit_code;
 }
 
@@ -146,7 +156,7 @@ int main(int argc, char *argv[])
     }
     switch (cli.command) {
     case CLI_RUN:
-        return command_run(&cli);
+        return run_and_forget(&cli, argv);
     case CLI_CHECK:
         return command_check(&cli);
     case CLI_GENKEY:

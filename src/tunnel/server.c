@@ -11,6 +11,7 @@
 #include "config/config_copy.h"
 #include "io/udp_socket.h"
 #include "tunnel/server_control.h"
+#include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
 #include "tunnel/server_port.h"
 #include "tunnel/udp_lane.h"
@@ -40,14 +41,15 @@ static void hint_receive_room(const struct service *service)
                     room >> 10, LIMIT_UDP_SOCKET_BUFFER);
 }
 
-static int make_service(struct server *server, const struct config_service *config)
+static int make_service(struct server *server, const struct config_service *config,
+                        struct inherited *inherited)
 {
     struct socket_options options = listener_options(server_config(server));
     struct service *service; /* the registry has it */
     int result = service_create(&server->services, config, server->worker_count, &service);
     if (result < 0)
         return result;
-    result = service_bind(service, &options, LIMIT_BIND_RETRY_MS);
+    result = service_bind(service, &options, inherited, LIMIT_BIND_RETRY_MS);
     if (result < 0)
         return binding_log_failed(config->name, &config->addr, result);
     if (service->is_udp)
@@ -55,24 +57,26 @@ static int make_service(struct server *server, const struct config_service *conf
     return 0;
 }
 
-static int bind_control_port(struct server *server)
+static int bind_control_port(struct server *server, struct inherited *inherited)
 {
     const struct config_peer *config = server_config(server);
     struct binding_options options = {
         .addr = &config->addr,
         .tcp = listener_options(config),
+        .inherited = inherited,
         .count = server->worker_count,
         .wait_ms = LIMIT_BIND_RETRY_MS,
     };
     options.tcp.user_timeout_ms = LIMIT_USER_TIMEOUT_MS; /* until a data channel gets its visitor */
     int result = binding_create(&options, &server->control_binding);
     /* At once and not by the workers: a second server is refused by a port that listens. */
-    for (unsigned int i = 0; i < server->worker_count && result == 0; i++)
+    for (unsigned int i = 0; result == 0 && i < server->control_binding->count; i++)
         result = socket_listen(server->control_binding->fds[i]);
     return result < 0 ? binding_log_failed(NULL, &config->addr, result) : 0;
 }
 
-int server_create(const struct config_peer *config, unsigned int workers, struct server **ret)
+int server_create(const struct config_peer *config, unsigned int workers,
+                  struct inherited *inherited, struct server **ret)
 {
     const struct config_peer *copy;
     struct server *server = calloc(1, sizeof(*server));
@@ -90,11 +94,12 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
         tunnel_noise_keys(&server->noise_keys, &config->transport.noise);
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
+    atomic_store(&server->handover.phase, HANDOVER_SERVING);
     service_registry_init(&server->services);
     /* The control port first: a second server with the same file is refused there, at once. */
-    result = bind_control_port(server);
+    result = bind_control_port(server, inherited);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
-        result = make_service(server, &config->services[i]);
+        result = make_service(server, &config->services[i], inherited);
     if (result < 0) {
         server_destroy(server);
         return result;
@@ -311,12 +316,15 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     timer_init(&worker->resume_timer, resume_accepting);
     timer_init(&worker->tend_timer, tend_due);
     loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
+    server_handover_init(worker);
     int result = start_parts(worker);
     if (result == 0 && server_config(server)->transport.type == CONFIG_TRANSPORT_NOISE)
         result = tunnel_use_noise(tunnel, &server->noise_keys);
     if (result == 0)
         result =
             server_port_open_all(worker, NULL, server->control_binding, &worker->control_ports);
+    if (result == 0)
+        server_handover_sync(worker);
     return result;
 }
 
@@ -340,6 +348,8 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         worker->stopping = true;
         visitor_close_all(worker);
     }
+    if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
+        server_handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
         server_login_close_evicted(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
@@ -357,7 +367,8 @@ static bool server_is_done(const struct tunnel_worker *tunnel)
     const struct server_worker *worker = tunnel->role;
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
            list_is_empty(&worker->control_list) && list_is_empty(&worker->logins) &&
-           list_is_empty(&worker->lanes);
+           list_is_empty(&worker->lanes) && list_is_empty(&worker->closing_ports) &&
+           !worker->handover_timer.armed; /* the main thread has been told how far it is */
 }
 
 static void server_finish(struct tunnel_worker *tunnel)
@@ -365,6 +376,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     struct server_worker *worker = tunnel->role;
     if (worker == NULL)
         return;
+    server_handover_finish(worker);
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
     slab_finish(&worker->udp_visitor_slab);

@@ -151,7 +151,7 @@ void service_drop(struct service *service)
 }
 
 int service_bind(struct service *service, const struct socket_options *options,
-                 unsigned int wait_ms)
+                 struct inherited *inherited, unsigned int wait_ms)
 {
     const struct config_service *config = service_config(service);
     struct binding_options binding = {
@@ -159,6 +159,7 @@ int service_bind(struct service *service, const struct socket_options *options,
         .is_udp = service->is_udp,
         .is_claimed = true,
         .tcp = *options,
+        .inherited = inherited,
         .count = service->worker_count,
         .wait_ms = wait_ms,
     };

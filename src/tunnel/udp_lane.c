@@ -41,6 +41,7 @@ struct udp_lane {
     uint32_t visitors_max;
     struct lane_visitor *last; /* of the last datagram: the next is often its too */
     bool closing;
+    bool held; /* taken over: what has arrived waits in the kernel for the first channel */
 };
 
 /* Somebody who has sent a datagram. */
@@ -245,7 +246,8 @@ static void lane_resume(struct timer *timer)
 
 static void lane_arm(struct udp_lane *lane)
 {
-    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
+    if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
+        loop_op_is_idle(&lane->poll_op))
         loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
 }
 
@@ -372,6 +374,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
         return;
     }
     lane_leave_channel(lane);
+    lane->held = false;
     channel->lane = lane;
     lane->channel = channel;
     lane->channel_count++;
@@ -381,6 +384,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);
     datagram_channel_start(&channel->base, command, sizeof(command));
+    lane_arm(lane);
 }
 
 /* ---- finding a channel ---- */
@@ -512,6 +516,15 @@ void udp_lane_close_all(struct server_worker *worker)
     }
 }
 
+void udp_lane_release_all(struct server_worker *worker)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        lane->held = false;
+        lane_arm(lane);
+    }
+}
+
 static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 {
     struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
@@ -531,6 +544,7 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     service_use(service);
     lane->binding = service->binding;
     lane->index = index;
+    lane->held = service->binding->is_inherited;
     lane->visitors_max =
         MAX(service_config(service)->max_udp_visitors / service->binding->count, 1u);
     udp_socket_init(&lane->udp, service->binding->fds[index], &service->binding->addr);
