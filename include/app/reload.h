@@ -39,6 +39,8 @@ void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD
 int reload_timeout_ms(const struct reload *reload, uint64_t now_ms);
 /* After each poll: does what is due. */
 void reload_run(struct reload *reload, uint64_t now_ms);
+/* A change is asked for or being applied; one that is only being written does not count. */
+bool reload_is_busy(const struct reload *reload);
 /* SIGHUP: the file is read at once, changed or not. */
 void reload_ask(struct reload *reload);
 /* The drain_timeout in force. */

@@ -22,6 +22,9 @@ MUST_CHECK int workers_start(const struct tunnel_role *role, void *shared, unsig
                              struct workers **ret);
 /* To every worker: enum tunnel_signal. */
 void workers_signal(struct workers *workers, uint32_t bits);
+/* Asks every worker to answer from its loop; and whether all have, or have ended. */
+void workers_tick(struct workers *workers);
+bool workers_have_answered(const struct workers *workers);
 /* Readable when a worker has ended. */
 int workers_ended_fd(const struct workers *workers);
 /* True when all have ended; ret_failed: one of them because of an error (logged). */

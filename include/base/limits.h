@@ -101,6 +101,18 @@ enum limits_io {
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
+    LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
+};
+
+/* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */
+enum limits_upgrade {
+    LIMIT_UPGRADE_START_MS = 30000,    /* the new process has its rings and workers by then */
+    LIMIT_UPGRADE_SETTLE_MS = 200,     /* from the last visitor's start to the control channels'
+                                        * end: its command reaches the client before that */
+    LIMIT_UPGRADE_QUIET_MS = 2000,     /* visitors that wait may still get a channel for as long */
+    LIMIT_UPGRADE_HOLD_MS = 10000,     /* services handed over wait that long for their client */
+    LIMIT_UPGRADE_PACE_VISITORS = 256, /* of what has gathered by then, waiting for channels */
+    LIMIT_UPGRADE_PACE_MS = 2,         /* between two looks whether there are fewer */
 };
 
 enum limits_time {

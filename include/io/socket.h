@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include "base/addr.h"
 #include "base/macros.h"
@@ -55,6 +56,14 @@ MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_op
  * Returns a descriptor to be held as long as the group, or -EADDRINUSE; tried again as binding is.
  */
 MUST_CHECK int socket_claim(const struct addr *addr, unsigned int wait_ms);
+/* The name of that claim, by which a predecessor's is found (io/inherit.h); returns its length. */
+socklen_t socket_claim_name(const struct addr *addr, struct sockaddr_un *ret);
+/* One more member of the group that holds the address already. -EADDRINUSE, -EACCES: it was not
+ * made to be joined, or not by this user. */
+MUST_CHECK int socket_join_group(const struct addr *addr, const struct socket_options *options,
+                                 int *ret_fd);
+/* Gives a listener that was inherited the options of one that was bound here. */
+void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options);
 /* Starts and ends listening. The port stays ours in between, and connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);

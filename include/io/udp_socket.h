@@ -35,6 +35,10 @@ struct udp_local {
  * without SO_REUSEPORT. "::" is dual-stack. On failure nothing is left open. */
 MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count,
                                      unsigned int wait_ms);
+/* One more member of the group that holds the address already, and a socket that was inherited: see
+ * io/socket.h. */
+MUST_CHECK int udp_socket_join_group(const struct addr *addr, int *ret_fd);
+void udp_socket_adopt(int fd, const struct addr *addr);
 /* A member of a group, ready for batches. */
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound);
 /* A socket connected to a local service. */

@@ -2,6 +2,11 @@
  * service's lanes. Socket i belongs to worker i modulo workers: there may be more of them than
  * workers, or fewer.
  *
+ * Sockets that the process was started with (io/inherit.h) are taken before any is bound, and all
+ * of them, or what waits in a queue would be lost. Are there fewer than asked for, more join their
+ * group; where that can't be (a service manager's, another user's) workers share a listener by
+ * duplicates, and a UDP service has fewer lanes.
+ *
  * Made and freed by the main thread. A worker that closes a socket of its takes it out of fds. */
 #pragma once
 
@@ -19,25 +24,33 @@ struct service_lane {
     unsigned int index; /* in its sockets */
 };
 
+struct inherited;
+
 struct binding {
     struct addr addr;
     bool is_udp;
+    bool is_inherited; /* taken over, and may hold what arrived before */
+    bool is_listening; /* when it was taken over */
+    bool is_shared;    /* with a service manager: never shut down (io/inherit.h) */
     unsigned int count;
-    int *fds;                   /* count of them; -1 = closed by its worker */
-    struct service_lane *lanes; /* UDP: one for each socket */
-    int claim_fd;               /* socket_claim of addr; -1 = none */
+    unsigned int distinct_count; /* those behind them are duplicates */
+    int *fds;                    /* count of them; -1 = closed by its worker */
+    struct service_lane *lanes;  /* UDP: one for each socket */
+    int claim_fd;                /* socket_claim of addr; -1 = none */
 };
 
 struct binding_options {
     const struct host_port *addr; /* a name is looked up, which blocks */
     bool is_udp;
-    bool is_claimed;           /* TCP: see socket_claim */
-    struct socket_options tcp; /* accepted sockets inherit these */
-    unsigned int count;
-    unsigned int wait_ms; /* for an address in use */
+    bool is_claimed;             /* TCP: see socket_claim */
+    struct socket_options tcp;   /* accepted sockets inherit these */
+    struct inherited *inherited; /* NULL: none */
+    unsigned int count;          /* at least so many, where that is possible */
+    unsigned int wait_ms;        /* for an address in use */
 };
 
-/* Binds, and listens on nothing yet. -errno or ERR_RESOLVE; nothing is logged. */
+/* Binds, and listens on nothing that did not listen before. -errno or ERR_RESOLVE; nothing is
+ * logged. */
 MUST_CHECK int binding_create(const struct binding_options *options, struct binding **ret);
 /* Closes what is still open. Accepts NULL. */
 void binding_destroy(struct binding *binding);

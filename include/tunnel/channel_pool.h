@@ -120,5 +120,7 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct tran
 /* Descriptors have run out: hands out half of what is parked, the oldest, and forgets the demand
  * that led to it. */
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
+/* How many visitors wait for a channel. */
+uint32_t channel_pool_waiting(struct channel_pool *pool);
 /* For logs and tests. */
 uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns);

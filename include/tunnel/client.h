@@ -20,6 +20,7 @@
 #include "crypto/keys.h"
 #include "io/socket.h"
 #include "tunnel/client_service.h"
+#include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/tunnel_worker.h"
 
@@ -45,6 +46,7 @@ struct client {
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
+    struct handover handover;
 };
 
 struct client_worker {
@@ -55,9 +57,10 @@ struct client_worker {
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
-    size_t plan_at;          /* the next step of a reload's plan */
-    struct timer plan_timer; /* goes on with it in the next turn */
-    bool draining, stopping;
+    size_t plan_at;               /* the next step of a reload's plan */
+    struct timer plan_timer;      /* goes on with it in the next turn */
+    struct timer leave_timer;     /* the control channels that no successor has replaced */
+    bool draining, stopping, leaving;
 };
 
 /* What is needed of config is copied. -errno. */

@@ -17,10 +17,12 @@
 #include "config/config.h"
 #include "tunnel/binding.h"
 #include "tunnel/gate.h"
+#include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/service.h"
 #include "tunnel/tunnel_worker.h"
 
+struct inherited;
 struct server_worker;
 
 struct server {
@@ -34,6 +36,7 @@ struct server {
     unsigned int worker_count;
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int waiting_visitors;
+    struct handover handover;
 };
 
 struct server_worker {
@@ -50,13 +53,15 @@ struct server_worker {
     size_t plan_at;            /* the next step of a reload's plan */
     struct timer plan_timer;   /* goes on with it in the next turn */
     unsigned int closing_lanes;
+    struct timer hold_timer, handover_timer; /* server_handover.h */
     bool draining, stopping;
 };
 
-/* Binds everything and listens on the control port. On failure says why in the log and returns
- * -errno or ERR_RESOLVE. What is needed of config is copied. */
+/* Binds everything and listens on the control port; what inherited (NULL: nothing) has for the
+ * configured addresses is taken out of it. On failure says why in the log and returns -errno or
+ * ERR_RESOLVE. What is needed of config is copied. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
-                             struct server **ret);
+                             struct inherited *inherited, struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */
 extern const struct tunnel_role server_role;
 

@@ -2,9 +2,14 @@
  * as its share of the binding's sockets, perhaps none.
  *
  *     open --(the service is up)--> listening <--> paused (out of descriptors)
- *       \-------- closing: the accept is cancelled, then the socket closed, then freed
+ *     held --'   \-------- closing: the accept is cancelled, then the socket closed, then freed
  *
- * Owned by its worker. */
+ * A socket that was taken over while it listened is held: it goes on listening, and visitors wait
+ * in its queue, until the service is up or LIMIT_UPGRADE_HOLD_MS are over. What has gathered there
+ * is then accepted at the pace at which the visitors get channels.
+ *
+ * While a successor takes over, nothing accepts; and a socket that was handed over, or is a service
+ * manager's, is never shut down: it is theirs as well. Owned by its worker. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,6 +18,7 @@
 #include "base/list.h"
 #include "base/macros.h"
 #include "io/loop.h"
+#include "io/timer.h"
 
 struct binding;
 struct server_worker;
@@ -26,7 +32,9 @@ struct server_port {
     struct binding *binding;
     unsigned int index; /* in the binding */
     int fd;
-    bool listening, paused, closing;
+    bool listening, paused, closing, held;
+    bool rested; /* for a handover: a crowd may have gathered */
+    struct timer pace_timer;
     uint64_t cautious_until_ns; /* after a pause: one connection at a time, or the backlog would
                                  * take all descriptors again before we can look */
 };
@@ -40,8 +48,13 @@ MUST_CHECK int server_port_open_all(struct server_worker *worker, struct service
 void server_port_close_all(struct list *ports, const struct binding *binding);
 /* Frees them without ceremony, when the loop does not turn any more. */
 void server_port_free_all(struct list *ports);
-/* A service's port refuses while no client serves it. */
+/* A service's port refuses while no client serves it; and the worker's phase of a handover says
+ * whether it accepts. */
 void server_port_sync_all(struct list *ports);
+/* Those that are held are no longer. */
+void server_port_release_all(struct list *ports);
+/* None of them accepts, nor is about to. */
+bool server_port_all_rest(const struct list *ports);
 /* After a pause: looks whether there are descriptors again. False: call again in a while. */
 MUST_CHECK bool server_port_resume_all(struct list *ports, bool enough_fds);
 /* Whether a visitor may have that descriptor; those above are kept for control channels. */

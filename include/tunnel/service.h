@@ -112,10 +112,10 @@ static inline struct service *service_of(struct service_entry *entry)
 void service_free(struct service_entry *entry);
 
 /* Binds an address as that configuration of the service says. Blocks for up to wait_ms while the
- * address is in use; the cause of a failure is not logged. */
+ * address is in use; the cause of a failure is not logged. inherited may be NULL. */
 MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,
-                            const struct socket_options *options, unsigned int wait_ms,
-                            struct binding **ret);
+                            const struct socket_options *options, struct inherited *inherited,
+                            unsigned int wait_ms, struct binding **ret);
 /* Puts it in the place of the one before, which is returned: its sockets are in use until every
  * worker has changed to the new one. */
 struct binding *service_set_binding(struct service *service, struct binding *binding);

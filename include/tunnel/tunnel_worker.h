@@ -52,6 +52,8 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
     TUNNEL_SIGNAL_PLAN = 1u << 7,     /* a reload's plan is to be applied */
     TUNNEL_SIGNAL_CUT = 1u << 8,      /* the relays of a removed service are to end */
+    TUNNEL_SIGNAL_HANDOVER = 1u << 9, /* the phase of a handover has changed (handover.h) */
+    TUNNEL_SIGNAL_TICK = 1u << 10,    /* answered by app/worker.c: this loop turns */
 };
 
 /* Descriptors from this number on are kept for control channels. */

@@ -38,6 +38,8 @@ void udp_lane_deliver(struct server_worker *worker, struct service *service,
                       const struct pool_match *match, struct transport channel);
 /* Lanes that wait look for parked channels again. */
 void udp_lane_review_waiting(struct server_worker *worker);
+/* Lanes whose sockets were taken over receive, whether they have a channel by now or not. */
+void udp_lane_release_all(struct server_worker *worker);
 /* Closes this worker's lanes and their sockets; worker->lanes is empty when all of it is done. */
 void udp_lane_close_all(struct server_worker *worker);
 /* Prepares the worker's slab of visitors. */

@@ -176,4 +176,9 @@ void cli_print_usage(FILE *out)
                       argument->short_flag != NULL ? argument->short_flag : "",
                       argument->short_flag != NULL ? "," : " ", argument->flag, argument->help);
     }
+    (void)fputs("\nsignals: TERM, INT  let open connections finish; once more: stop at once\n"
+                "         USR2       start the program anew, which takes over every socket\n"
+                "         HUP        the same if another program is in place of this one\n"
+                "         USR1       write the counters to the log\n",
+                out);
 }

@@ -7,6 +7,7 @@
 #include "app/cli.h"
 #include "app/key_commands.h"
 #include "app/privileges.h"
+#include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
 #include "base/error.h"
@@ -106,7 +107,7 @@ static int command_pubkey(void)
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
-static int command_run(const struct cli *cli)
+static int command_run(const struct cli *cli, const struct program *program)
 {
     struct config *config = NULL;
     struct config_report report;
@@ -128,10 +129,19 @@ static int command_run(const struct cli *cli)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        exit_code = run_role(role, config, cli->config_path);
+        exit_code = run_role(role, config, cli->config_path, program);
     }
     config_report_finish(&report);
     config_destroy(config);
+    return exit_code;
+}
+
+static int run_and_forget(const struct cli *cli, char *argv[])
+{
+    struct program program;
+    program_init(&program, argv);
+    int exit_code = command_run(cli, &program);
+    program_finish(&program);
     return exit_code;
 }
 
@@ -153,7 +163,7 @@ int main(int argc, char *argv[])
     }
     switch (cli.command) {
     case CLI_RUN:
-        return command_run(&cli);
+        return run_and_forget(&cli, argv);
     case CLI_CHECK:
         return command_check(&cli);
     case CLI_GENKEY:

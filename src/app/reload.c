@@ -304,6 +304,11 @@ void reload_run(struct reload *reload, uint64_t now_ms)
     }
 }
 
+bool reload_is_busy(const struct reload *reload)
+{
+    return reload->is_asked || reload->is_applying;
+}
+
 void reload_ask(struct reload *reload)
 {
     reload->is_asked = true;

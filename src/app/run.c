@@ -1,78 +1,51 @@
 #include "app/run.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "app/notify.h"
 #include "app/privileges.h"
+#include "app/process.h"
+#include "app/program.h"
 #include "app/reload.h"
+#include "app/upgrade.h"
+#include "app/watchdog.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "crypto/aead.h"
 #include "crypto/x25519.h"
+#include "io/inherit.h"
 #include "io/kernel.h"
 #include "tunnel/client.h"
 #include "tunnel/client_reload.h"
 #include "tunnel/server.h"
 #include "tunnel/server_reload.h"
 
-/* ---- what the process sets up for itself ---- */
-
-static void raise_nofile_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-        log_debug("cannot raise the limit of open files: %s", error_text(-errno));
-}
-
-/* Rings count against it once root is given away. Root may ask for more than it has. */
-static void raise_memlock_limit(unsigned int workers)
-{
-    struct rlimit limit, wanted;
-    wanted.rlim_cur = wanted.rlim_max = LIMIT_MEMLOCK_MIN + (rlim_t)workers * LIMIT_MEMLOCK_WORKER;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
-        return;
-    if (limit.rlim_max < wanted.rlim_max && setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
-        log_debug("cannot raise the limit of locked memory: %s", error_text(-errno));
-}
-
-/* Signals are read from a descriptor; blocked before the first thread, they stay blocked in all. */
-static int signals_open(void)
-{
-    sigset_t set;
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGHUP);
-    (void)sigaddset(&set, SIGUSR1);
-    (void)sigaddset(&set, SIGPIPE); /* splice(2) has no MSG_NOSIGNAL */
-    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
-        return -EINVAL;
-    (void)sigdelset(&set, SIGPIPE);
-    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
-
 /* ---- running ---- */
+
+enum {
+    START_STEP_MS = 5, /* between two looks whether all workers serve */
+    OWN_FDS = 3,
+};
 
 struct run {
     struct workers *workers;
     struct reload *reload;
+    struct handover *handover;
+    const struct program *program;
+    struct notify notify;
+    struct watchdog watchdog;
+    struct upgrade upgrade;
     int signal_fd;
-    bool is_draining, is_stopping;
+    unsigned int worker_count;
+    bool is_ready; /* and has said so */
+    bool is_reloading, wants_upgrade;
+    bool is_asked_to_stop, is_draining, is_stopping;
     uint64_t stop_at_ms; /* while draining */
     bool failed;
 };
@@ -92,19 +65,46 @@ static void run_stop(struct run *run)
     workers_signal(run->workers, TUNNEL_SIGNAL_STOP);
 }
 
+static void run_limit_drain(struct run *run)
+{
+    run->is_draining = true;
+    run->stop_at_ms = now_ms() + reload_drain_timeout_ms(run->reload);
+}
+
 static void run_asked_to_stop(struct run *run)
 {
-    if (run->is_draining) {
+    if (run->is_asked_to_stop) {
         log_info("stopping now");
         run_stop(run);
         return;
     }
-    uint32_t drain_timeout_ms = reload_drain_timeout_ms(run->reload);
+    run->is_asked_to_stop = true;
     log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
-             drain_timeout_ms / 1000);
-    run->is_draining = true;
-    run->stop_at_ms = now_ms() + drain_timeout_ms;
+             reload_drain_timeout_ms(run->reload) / 1000);
+    if (run->is_draining)
+        return; /* since a successor has taken over */
+    upgrade_cancel(&run->upgrade);
+    notify_stopping(&run->notify);
+    run_limit_drain(run);
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
+}
+
+static void run_upgrade(struct run *run)
+{
+    if (run->is_draining)
+        log_warn("upgrade: not while stopping");
+    else
+        run->wants_upgrade = true; /* after a reload, which changes what is handed over */
+}
+
+/* What the service manager's "reload" sends: a new program file in place is started, else the
+ * configuration is read again. */
+static void run_reload(struct run *run)
+{
+    if (program_has_changed(run->program))
+        run_upgrade(run);
+    else
+        reload_ask(run->reload);
 }
 
 static void run_handle_signal(struct run *run)
@@ -120,8 +120,11 @@ static void run_handle_signal(struct run *run)
             workers_log_metrics(run->workers);
             reload_log_metrics(run->reload);
             break;
+        case SIGUSR2:
+            run_upgrade(run);
+            break;
         case SIGHUP:
-            reload_ask(run->reload);
+            run_reload(run);
             break;
         default:
             break;
@@ -129,36 +132,88 @@ static void run_handle_signal(struct run *run)
     }
 }
 
+/* The shorter of two, where -1 is without end. */
+static int sooner_ms(int a, int b)
+{
+    return a < 0 ? b : b < 0 ? a : MIN(a, b);
+}
+
+/* Not on the way out, nor while two processes hold the same sockets. */
+static bool run_may_reload(const struct run *run)
+{
+    return run->is_ready && !run->is_draining && run->upgrade.state == UPGRADE_NONE;
+}
+
 static int run_poll_timeout_ms(const struct run *run)
 {
     uint64_t now = now_ms();
-    if (!run->is_draining)
-        return reload_timeout_ms(run->reload, now);
-    if (run->is_stopping)
-        return -1;
-    return run->stop_at_ms > now ? (int)(run->stop_at_ms - now) : 0;
+    int timeout_ms =
+        sooner_ms(upgrade_timeout_ms(&run->upgrade, now), watchdog_timeout_ms(&run->watchdog, now));
+    if (!run->is_ready)
+        timeout_ms = sooner_ms(timeout_ms, START_STEP_MS);
+    if (run_may_reload(run))
+        timeout_ms = sooner_ms(timeout_ms, reload_timeout_ms(run->reload, now));
+    if (!run->is_draining || run->is_stopping)
+        return timeout_ms;
+    return sooner_ms(timeout_ms, run->stop_at_ms > now ? (int)(run->stop_at_ms - now) : 0);
+}
+
+static void run_tell_reload(struct run *run)
+{
+    bool is_reloading = reload_is_busy(run->reload);
+    if (is_reloading && !run->is_reloading)
+        notify_reloading(&run->notify);
+    else if (!is_reloading && run->is_reloading)
+        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+    run->is_reloading = is_reloading;
+}
+
+static void run_reloads(struct run *run, uint64_t now)
+{
+    if (run_may_reload(run)) {
+        run_tell_reload(run);
+        reload_run(run->reload, now);
+        run_tell_reload(run);
+    }
+    if (run->wants_upgrade && !run->is_draining && !reload_is_busy(run->reload)) {
+        run->wants_upgrade = false;
+        upgrade_begin(&run->upgrade, now);
+    }
+}
+
+/* Whatever is due by now. */
+static void run_turn(struct run *run)
+{
+    uint64_t now = now_ms();
+    watchdog_turn(&run->watchdog, now);
+    run_reloads(run, now);
+    if (upgrade_turn(&run->upgrade, now))
+        run_limit_drain(run);
+    if (!run->is_ready && !run->is_draining &&
+        handover_all_reached(run->handover, run->worker_count, HANDOVER_SERVING)) {
+        run->is_ready = true;
+        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+    }
+    if (run->is_draining && !run->is_stopping && now >= run->stop_at_ms) {
+        log_info("drain_timeout is over: stopping now");
+        run_stop(run);
+    }
 }
 
 static void run_until_ended(struct run *run)
 {
     bool failed = false;
-    struct pollfd fds[2 + RELOAD_FDS] = {
-        {.fd = run->signal_fd, .events = POLLIN},
-        {.fd = workers_ended_fd(run->workers), .events = POLLIN},
-    };
-    reload_pollfds(run->reload, &fds[2]);
     for (;;) {
-        /* Nothing is reloaded on the way out. */
-        nfds_t watched = run->is_draining ? 2 : ARRAY_SIZE(fds);
-        int count = poll(fds, watched, run_poll_timeout_ms(run));
-        if (count == 0 && run->is_draining) {
-            log_info("drain_timeout is over: stopping now");
-            run_stop(run);
-            continue;
-        }
+        struct pollfd fds[OWN_FDS + RELOAD_FDS] = {
+            {.fd = run->signal_fd, .events = POLLIN},
+            {.fd = workers_ended_fd(run->workers), .events = POLLIN},
+            {.fd = upgrade_fd(&run->upgrade), .events = POLLIN},
+        };
+        reload_pollfds(run->reload, &fds[OWN_FDS]);
+        nfds_t watched = run_may_reload(run) ? ARRAY_SIZE(fds) : OWN_FDS;
+        (void)poll(fds, watched, run_poll_timeout_ms(run));
         run_handle_signal(run);
-        if (!run->is_draining)
-            reload_run(run->reload, now_ms());
+        run_turn(run);
         if (workers_have_ended(run->workers, &failed))
             break;
         if (failed && !run->failed) {
@@ -167,6 +222,8 @@ static void run_until_ended(struct run *run)
         }
     }
     run->failed = failed;
+    /* Without a relay the workers end as soon as they have left. */
+    (void)upgrade_turn(&run->upgrade, now_ms());
 }
 
 static void log_start(enum config_role role, const struct config_peer *peer, unsigned int workers)
@@ -177,6 +234,85 @@ static void log_start(enum config_role role, const struct config_peer *peer, uns
              role == CONFIG_SERVER ? "server on" : "client of",
              host_port_format(&peer->addr, addr, sizeof(addr)), peer->service_count, workers,
              kernel_describe(kernel, sizeof(kernel)));
+}
+
+static void setup_noise(const struct config_peer *peer)
+{
+    if (peer->transport.type != CONFIG_TRANSPORT_NOISE)
+        return;
+    aead_setup();
+    x25519_setup();
+    log_info("noise: %s, AEAD by %s, X25519 by %s",
+             noise_pattern_name(peer->transport.noise.pattern), aead_description(),
+             x25519_description());
+}
+
+/* What the process was started with and has no use for. */
+static void close_leftovers(struct inherited *inherited)
+{
+    struct inherited_socket left;
+    while (inherited_take_any(inherited, &left)) {
+        bool is_claim = left.addr.len == 0 && left.type == SOCK_DGRAM; /* of a service that went */
+        char text[ADDR_TEXT_SIZE] = "no socket of this program's kind";
+        if (left.addr.len != 0)
+            (void)addr_format(&left.addr, text, sizeof(text));
+        if (!is_claim)
+            log_warn(
+                "inherited descriptor %d (%s): %s, and nothing in the configuration is for it; "
+                "closed",
+                left.fd, left.name != NULL && left.name[0] != '\0' ? left.name : "without a name",
+                text);
+        (void)close(left.fd);
+    }
+    inherited_finish(inherited);
+}
+
+static int make_server(struct run *run, const struct config_peer *peer, int shared_count,
+                       struct server **ret)
+{
+    struct inherited inherited;
+    int result = inherited_init(&inherited, shared_count);
+    if (result < 0) {
+        log_error("LISTEN_FDS: %s", error_text(result));
+        return result;
+    }
+    result = server_create(peer, run->worker_count, &inherited, ret);
+    if (result == 0) {
+        run->handover = &(*ret)->handover;
+        run->upgrade.server = *ret;
+    }
+    close_leftovers(&inherited);
+    return result;
+}
+
+static int make_client(struct run *run, const struct config_peer *peer, struct client **ret)
+{
+    struct inherited inherited;
+    int result = inherited_init(&inherited, INHERITED_ALL_SHARED);
+    if (result == 0)
+        close_leftovers(&inherited);
+    result = client_create(peer, run->worker_count, ret);
+    if (result == 0)
+        run->handover = &(*ret)->handover;
+    return result;
+}
+
+/* channel: to the process that is to be succeeded, -1 = none. */
+static int run_start(struct run *run, const struct tunnel_role *role, void *shared, int channel)
+{
+    if (channel >= 0) {
+        atomic_store(&run->handover->phase, HANDOVER_AWAITED);
+        upgrade_await(&run->upgrade, channel);
+    }
+    int result = workers_start(role, shared, run->worker_count, &run->workers);
+    run->upgrade.program = run->program;
+    run->upgrade.notify = &run->notify;
+    run->upgrade.handover = run->handover;
+    run->upgrade.workers = run->workers;
+    run->upgrade.worker_count = run->worker_count;
+    if (result == 0)
+        watchdog_init(&run->watchdog, &run->notify, run->workers, now_ms());
+    return result;
 }
 
 static int start_reloads(struct run *run, enum config_role role, const struct config_peer *peer,
@@ -196,43 +332,44 @@ static int start_reloads(struct run *run, enum config_role role, const struct co
     return result;
 }
 
-enum exit_code run_role(enum config_role role, const struct config *config, const char *path)
+enum exit_code run_role(enum config_role role, const struct config *config, const char *path,
+                        const struct program *program)
 {
     const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
-    unsigned int count = peer->threads != 0 ? peer->threads : workers_usable_cores();
-    struct run run = {.signal_fd = -1};
+    struct run run = {
+        .signal_fd = -1,
+        .program = program,
+        .worker_count = peer->threads != 0 ? peer->threads : workers_usable_cores(),
+        .upgrade = {.channel = -1},
+    };
     struct server *server = NULL;
     struct client *client = NULL;
     enum exit_code result = EXIT_START_ERROR;
+    int channel = -1, shared_count = INHERITED_ALL_SHARED;
+    (void)program_take_channel(&channel, &shared_count);
 
-    raise_nofile_limit();
-    raise_memlock_limit(count);
-    run.signal_fd = signals_open();
+    process_raise_limits(run.worker_count);
+    notify_init(&run.notify);
+    run.signal_fd = process_open_signals();
     if (run.signal_fd < 0) {
         log_error("cannot receive signals: %s", error_text(run.signal_fd));
-        return EXIT_START_ERROR;
+        goto out;
     }
-    if (peer->transport.type == CONFIG_TRANSPORT_NOISE) {
-        aead_setup();
-        x25519_setup();
-        log_info("noise: %s, AEAD by %s, X25519 by %s",
-                 noise_pattern_name(peer->transport.noise.pattern), aead_description(),
-                 x25519_description());
-    }
+    setup_noise(peer);
     int made = privileges_change(peer->user, peer->group);
     if (made < 0)
         goto out;
-    made = role == CONFIG_SERVER ? server_create(peer, count, &server)
-                                 : client_create(peer, count, &client);
+    made = role == CONFIG_SERVER ? make_server(&run, peer, shared_count, &server)
+                                 : make_client(&run, peer, &client);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first thread and its ring */
     if (made < 0)
         goto out;
-    log_start(role, peer, count);
+    log_start(role, peer, run.worker_count);
     if (role == CONFIG_SERVER)
-        made = workers_start(&server_role, server, count, &run.workers);
+        made = run_start(&run, &server_role, server, channel);
     else
-        made = workers_start(&client_role, client, count, &run.workers);
+        made = run_start(&run, &client_role, client, channel);
     if (made == 0)
         made =
             start_reloads(&run, role, peer, path, role == CONFIG_SERVER ? (void *)server : client);
@@ -243,12 +380,14 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
 
 out:
-    if (made < 0 && run.workers != NULL)
+    if (result == EXIT_START_ERROR && !run.failed && run.workers != NULL)
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);
     reload_destroy(run.reload);
     client_destroy(client);
     server_destroy(server);
-    (void)close(run.signal_fd);
+    notify_finish(&run.notify);
+    if (run.signal_fd >= 0)
+        (void)close(run.signal_fd);
     return result;
 }

@@ -20,6 +20,7 @@ struct worker_thread {
     struct workers *workers;
     pthread_t thread;
     bool is_started;
+    _Atomic bool has_answered, has_ended; /* has_answered: the last tick */
 };
 
 struct workers {
@@ -88,6 +89,8 @@ static void worker_signals(void *owner, uint32_t bits)
 {
     struct tunnel_worker *worker = owner;
     struct workers *workers = container_of(worker->all, struct workers, tunnel);
+    if ((bits & TUNNEL_SIGNAL_TICK) != 0)
+        atomic_store(&workers->threads[worker->index].has_answered, true);
     workers->role->signalled(worker, bits);
 }
 
@@ -160,6 +163,7 @@ static void *worker_thread(void *arg)
     relay_engine_finish(&worker->relays);
     datagram_engine_finish(&worker->datagrams);
     noise_engine_destroy(worker->noise);
+    atomic_store(&thread->has_ended, true);
     (void)atomic_fetch_add(&workers->ended_count, 1);
     uint64_t one = 1;
     ssize_t written = write(workers->ended_fd, &one, sizeof(one));
@@ -248,6 +252,23 @@ void workers_signal(struct workers *workers, uint32_t bits)
 {
     for (unsigned int i = 0; i < workers->tunnel.count; i++)
         mailbox_signal(mailbox_of(workers->mailboxes, i), NULL, bits);
+}
+
+void workers_tick(struct workers *workers)
+{
+    for (unsigned int i = 0; i < workers->tunnel.count; i++)
+        atomic_store(&workers->threads[i].has_answered, false);
+    workers_signal(workers, TUNNEL_SIGNAL_TICK);
+}
+
+bool workers_have_answered(const struct workers *workers)
+{
+    for (unsigned int i = 0; i < workers->tunnel.count; i++) {
+        const struct worker_thread *thread = &workers->threads[i];
+        if (!atomic_load(&thread->has_answered) && !atomic_load(&thread->has_ended))
+            return false;
+    }
+    return true;
 }
 
 int workers_ended_fd(const struct workers *workers)

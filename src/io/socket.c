@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -161,18 +160,39 @@ int socket_bind_group(const struct addr *addr, const struct socket_options *opti
     return 0;
 }
 
-int socket_claim(const struct addr *addr, unsigned int wait_ms)
+int socket_join_group(const struct addr *addr, const struct socket_options *options, int *ret_fd)
 {
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    return bind_one(addr, options, true, ret_fd);
+}
+
+void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
+{
+    /* What socket_set_options leaves alone may be set. */
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    socket_set_user_timeout(fd, 0);
+    socket_set_options(fd, options);
+    set_congestion_control(fd, addr);
+}
+
+socklen_t socket_claim_name(const struct addr *addr, struct sockaddr_un *ret)
+{
     char text[ADDR_TEXT_SIZE];
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
     /* An abstract name (the leading zero byte) ends with the process and is local to the namespace.
      */
-    int len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "rathole-uring tcp %s",
+    int len = snprintf(ret->sun_path + 1, sizeof(ret->sun_path) - 1, "rathole-uring tcp %s",
                        addr_format(addr, text, sizeof(text)));
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+}
+
+int socket_claim(const struct addr *addr, unsigned int wait_ms)
+{
+    struct sockaddr_un name;
+    socklen_t size = socket_claim_name(addr, &name);
     CLEANUP_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
     for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
         if (bind(fd, (const struct sockaddr *)&name, size) == 0)
             return take_fd(&fd);

@@ -51,20 +51,26 @@ static bool is_any(const struct addr *addr)
     return IN6_IS_ADDR_UNSPECIFIED(&addr->v6.sin6_addr);
 }
 
+/* Where there are several own addresses, answers leave from the one that was asked. */
+static void ask_for_local_address(int fd, const struct addr *addr)
+{
+    if (!is_any(addr))
+        return;
+    if (addr->any.sa_family == AF_INET6)
+        set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    else
+        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+}
+
 static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
 {
     CLEANUP_FD int fd = socket(addr->any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     set_common(fd);
-    /* Where there are several own addresses, answers leave from the one that was asked. */
-    if (addr->any.sa_family == AF_INET6) {
+    if (addr->any.sa_family == AF_INET6)
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-        if (is_any(addr))
-            set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-    } else if (is_any(addr)) {
-        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
-    }
+    ask_for_local_address(fd, addr);
     if (join_group)
         set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (bind(fd, &addr->any, addr->len) < 0)
@@ -96,6 +102,17 @@ int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count, u
         }
     }
     return 0;
+}
+
+int udp_socket_join_group(const struct addr *addr, int *ret_fd)
+{
+    return bind_one(addr, true, ret_fd);
+}
+
+void udp_socket_adopt(int fd, const struct addr *addr)
+{
+    set_common(fd);
+    ask_for_local_address(fd, addr);
 }
 
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound)

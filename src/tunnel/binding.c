@@ -1,11 +1,13 @@
 #include "tunnel/binding.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "io/inherit.h"
 #include "io/resolver.h"
 #include "io/udp_socket.h"
 
@@ -19,56 +21,133 @@ static int resolve(const struct host_port *name, struct addr *ret)
     return 0;
 }
 
-static struct binding *allocate(const struct binding_options *options)
+static int allocate(struct binding *binding, unsigned int count)
 {
-    struct binding *binding = calloc(1, sizeof(*binding));
-    if (binding == NULL)
-        return NULL;
-    binding->claim_fd = -1;
-    binding->is_udp = options->is_udp;
-    binding->fds = calloc(options->count, sizeof(*binding->fds));
-    if (options->is_udp)
-        binding->lanes = calloc(options->count, sizeof(*binding->lanes));
-    if (binding->fds == NULL || (options->is_udp && binding->lanes == NULL)) {
-        binding_destroy(binding);
-        return NULL;
-    }
-    for (unsigned int i = 0; i < options->count && options->is_udp; i++) {
+    binding->fds = calloc(count, sizeof(*binding->fds));
+    if (binding->is_udp)
+        binding->lanes = calloc(count, sizeof(*binding->lanes));
+    if (binding->fds == NULL || (binding->is_udp && binding->lanes == NULL))
+        return -ENOMEM;
+    for (unsigned int i = 0; i < count && binding->is_udp; i++) {
         struct service_lane *lane = &binding->lanes[i];
         list_init(&lane->waiter.node);
         lane->binding = binding;
         lane->index = i;
     }
-    return binding;
+    return 0;
 }
+
+/* ---- sockets that are there already ---- */
+
+static void take_inherited(struct binding *binding, const struct binding_options *options)
+{
+    const struct addr wanted = binding->addr;
+    struct inherited_socket taken;
+    while (inherited_take(options->inherited, &wanted, binding->is_udp ? SOCK_DGRAM : SOCK_STREAM,
+                          &taken)) {
+        binding->addr = taken.addr; /* a dual-stack one may stand for IPv4's any */
+        binding->is_listening |= taken.is_listening;
+        binding->is_shared |= taken.is_shared;
+        if (binding->is_udp)
+            udp_socket_adopt(taken.fd, &taken.addr);
+        else
+            socket_adopt(taken.fd, &taken.addr, &options->tcp);
+        binding->fds[binding->count++] = taken.fd;
+    }
+    binding->is_inherited = true;
+}
+
+static int join_group(struct binding *binding, const struct socket_options *options)
+{
+    int *fd = &binding->fds[binding->count];
+    int result = binding->is_udp ? udp_socket_join_group(&binding->addr, fd)
+                                 : socket_join_group(&binding->addr, options, fd);
+    if (result == 0 && binding->is_listening) {
+        result = socket_listen(*fd);
+        if (result < 0)
+            (void)close(*fd);
+    }
+    if (result == 0)
+        binding->count++;
+    return result;
+}
+
+/* Workers share what there is. */
+static int duplicate_up_to(struct binding *binding, unsigned int count)
+{
+    while (binding->count < count) {
+        int original = binding->fds[binding->count % binding->distinct_count];
+        int fd = fcntl(original, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            return -errno;
+        binding->fds[binding->count++] = fd;
+    }
+    return 0;
+}
+
+static int adopt(struct binding *binding, const struct binding_options *options)
+{
+    take_inherited(binding, options);
+    int result = 0;
+    /* A manager does not know of members that we add to its group, and they would end with us. */
+    while (binding->count < options->count && !binding->is_shared && result == 0)
+        result = join_group(binding, &options->tcp);
+    binding->distinct_count = binding->count;
+    return binding->is_udp ? 0 : duplicate_up_to(binding, options->count);
+}
+
+/* ---- sockets of our own ---- */
 
 static int bind_group(struct binding *binding, const struct binding_options *options)
 {
-    if (options->is_udp)
-        return udp_socket_bind_group(&binding->addr, binding->fds, options->count,
-                                     options->wait_ms);
-    if (options->is_claimed) {
+    int result = binding->is_udp ? udp_socket_bind_group(&binding->addr, binding->fds,
+                                                         options->count, options->wait_ms)
+                                 : socket_bind_group(&binding->addr, &options->tcp, binding->fds,
+                                                     options->count, options->wait_ms);
+    if (result == 0)
+        binding->count = binding->distinct_count = options->count;
+    return result;
+}
+
+static int claim(struct binding *binding, const struct binding_options *options)
+{
+    struct sockaddr_un name;
+    socklen_t name_len = socket_claim_name(&binding->addr, &name);
+    binding->claim_fd = inherited_take_claim(options->inherited, &name, name_len);
+    if (binding->claim_fd < 0)
         binding->claim_fd = socket_claim(&binding->addr, options->wait_ms);
-        if (binding->claim_fd < 0)
-            return binding->claim_fd;
-    }
-    return socket_bind_group(&binding->addr, &options->tcp, binding->fds, options->count,
-                             options->wait_ms);
+    return binding->claim_fd < 0 ? binding->claim_fd : 0;
+}
+
+/* ---- the binding ---- */
+
+static int fill(struct binding *binding, const struct binding_options *options)
+{
+    int result = resolve(options->addr, &binding->addr);
+    if (result < 0)
+        return result;
+    size_t inherited = inherited_count(options->inherited, &binding->addr,
+                                       binding->is_udp ? SOCK_DGRAM : SOCK_STREAM);
+    result = allocate(binding, MAX((unsigned int)inherited, options->count));
+    if (result == 0 && options->is_claimed && !options->is_udp)
+        result = claim(binding, options);
+    if (result < 0)
+        return result;
+    return inherited > 0 ? adopt(binding, options) : bind_group(binding, options);
 }
 
 int binding_create(const struct binding_options *options, struct binding **ret)
 {
-    struct binding *binding = allocate(options);
+    struct binding *binding = calloc(1, sizeof(*binding));
     if (binding == NULL)
         return -ENOMEM;
-    int result = resolve(options->addr, &binding->addr);
-    if (result == 0)
-        result = bind_group(binding, options);
+    binding->claim_fd = -1;
+    binding->is_udp = options->is_udp;
+    int result = fill(binding, options);
     if (result < 0) {
         binding_destroy(binding);
         return result;
     }
-    binding->count = options->count;
     *ret = binding;
     return 0;
 }

@@ -305,3 +305,11 @@ uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns)
     (void)pthread_mutex_unlock(&pool->lock);
     return target;
 }
+
+uint32_t channel_pool_waiting(struct channel_pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    uint32_t count = pool->waiting_count;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}

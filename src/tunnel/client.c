@@ -37,6 +37,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     if (client == NULL)
         return -ENOMEM;
     client->worker_count = workers;
+    atomic_store(&client->handover.phase, HANDOVER_SERVING);
     client->fd_visitors_max = tunnel_fds_for_visitors();
     service_registry_init(&client->services, client_service_free);
     int result = plan_slot_init(&client->plan);
@@ -210,15 +211,60 @@ static void plan_begin(struct client_worker *worker)
     plan_go_on(&worker->plan_timer);
 }
 
+static void client_drain(struct client_worker *worker)
+{
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    loop_timer_stop(worker->tunnel->loop, &worker->leave_timer);
+    client_channel_close_unstarted(worker);
+    udp_forward_close_all(worker); /* datagrams have no end that could be waited for */
+    client_control_close_all(worker);
+}
+
+/* ---- handing over to a successor, or taking over from a predecessor (handover.h) ---- */
+
+static void leave_over(struct timer *timer)
+{
+    client_drain(container_of(timer, struct client_worker, leave_timer));
+}
+
+static void client_leave(struct client_worker *worker)
+{
+    if (worker->leaving || worker->draining)
+        return;
+    worker->leaving = true;
+    client_control_retire_all(worker);
+    loop_timer_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_UPGRADE_HOLD_MS);
+}
+
+static void handover_sync(struct client_worker *worker)
+{
+    enum handover_phase phase = handover_phase(&worker->client->handover);
+    switch (phase) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED: /* controls wait by themselves */
+        break;
+    case HANDOVER_SERVING:
+        client_control_release_all(worker);
+        break;
+    case HANDOVER_QUIET:
+        client_control_hold_all(worker);
+        break;
+    case HANDOVER_LEAVING:
+        client_leave(worker);
+        break;
+    }
+    handover_reach(&worker->client->handover, worker->tunnel->index, phase);
+}
+
 static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 {
     struct client_worker *worker = tunnel->role;
-    if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0 && !worker->draining) {
-        worker->draining = true;
-        client_channel_close_unstarted(worker);
-        udp_forward_close_all(worker); /* datagrams have no end that could be waited for */
-        client_control_close_all(worker);
-    }
+    if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0)
+        client_drain(worker);
+    if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
+        handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
         worker->stopping = true;
         client_channel_close_all(worker);
@@ -234,7 +280,7 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 static bool client_is_done(const struct tunnel_worker *tunnel)
 {
     const struct client_worker *worker = tunnel->role;
-    return worker->draining && list_is_empty(&worker->controls) &&
+    return (worker->draining || worker->leaving) && list_is_empty(&worker->controls) &&
            list_is_empty(&worker->channels) && list_is_empty(&worker->relaying) &&
            list_is_empty(&worker->forwards);
 }
@@ -244,6 +290,7 @@ static void client_finish(struct tunnel_worker *tunnel)
     struct client_worker *worker = tunnel->role;
     if (worker == NULL)
         return;
+    loop_timer_stop(tunnel->loop, &worker->leave_timer);
     slab_finish(&worker->channel_slab);
     slab_finish(&worker->udp_visitor_slab);
     free(worker);
@@ -291,6 +338,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->channels);
     list_init(&worker->relaying);
     list_init(&worker->forwards);
+    timer_init(&worker->leave_timer, leave_over);
     client_channel_init_slab(&worker->channel_slab);
     udp_forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
@@ -302,6 +350,8 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
         result = start_controls(worker);
     if (result < 0)
         abandon_start(tunnel);
+    else
+        handover_reach(&client->handover, tunnel->index, handover_phase(&client->handover));
     return result;
 }
 

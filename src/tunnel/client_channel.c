@@ -592,7 +592,11 @@ void client_channel_close_ended(struct client_worker *worker)
     list_for_each_safe (node, &worker->channels) {
         struct client_channel *channel = container_of(node, struct client_channel, node);
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
-        if (unstarted && atomic_load(&channel->session->ended))
+        if (!unstarted || !atomic_load(&channel->session->ended))
+            continue;
+        /* A visitor got this one before the session ended: the command is here, not yet read. */
+        bool is_taken = channel->state == CHANNEL_PARKED && socket_peek(channel->stream.fd) > 0;
+        if (!is_taken)
             channel_close(channel, STREAM_ABORT);
     }
 }

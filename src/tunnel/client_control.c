@@ -33,6 +33,7 @@ struct client_control {
     bool stopping;      /* never again */
     bool begins_anew;   /* as soon as the stream is closed, without a wait */
     bool has_turn;      /* counts among the logins in progress */
+    bool was_clean;     /* the server has ended the last session as it should */
     struct timer timer; /* the limit of the current step, or the end of a wait */
     struct client_fsm fsm;
     struct client_backoff backoff;
@@ -89,13 +90,23 @@ static void control_free(struct client_control *control)
     free(control);
 }
 
+/* Not while the one process hands over to the other. */
+static bool may_begin(const struct client_control *control)
+{
+    return handover_phase(&control->worker->client->handover) == HANDOVER_SERVING;
+}
+
 static void control_wait(struct client_control *control)
 {
     uint64_t now_ns = loop_now_ns(control_loop(control));
     uint32_t random;
     keys_random(&random, sizeof(random));
-    uint64_t wait_ms =
-        client_backoff_next(&control->backoff, (now_ns - control->attempt_at_ns) / 1000000, random);
+    struct client_attempt attempt = {
+        .lived_ms = (now_ns - control->attempt_at_ns) / 1000000,
+        .was_clean = control->was_clean,
+    };
+    uint64_t wait_ms = client_backoff_next(&control->backoff, &attempt, random);
+    control->was_clean = false;
     log_service(LOG_INFO, control_name(control), "next attempt in %llu ms",
                 (unsigned long long)wait_ms);
     control->state = CONTROL_WAITING;
@@ -134,12 +145,13 @@ static void control_log_failed(const struct client_control *control, int error)
 static void control_fail(struct client_control *control, int error)
 {
     struct tunnel_worker *tunnel = control->worker->tunnel;
-    if (!control->stopping)
+    if (!control->stopping && error != -ECANCELED)
         control_log_failed(control, error);
     if (control->state == CONTROL_UP && error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
     else if (error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
+    control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
     give_up_turn(control);
     loop_timer_stop(tunnel->loop, &control->timer);
     if (control->session != NULL) {
@@ -166,7 +178,8 @@ static void control_closed(struct stream *stream)
         control_free(control);
     else if (control->begins_anew)
         control_begin(control);
-    else if (control->last_error != 0 && control->addr_index < control->addrs.count)
+    else if (control->last_error != 0 && control->addr_index < control->addrs.count &&
+             may_begin(control))
         control_try_address(control);
     else
         control_wait(control);
@@ -397,6 +410,8 @@ static void control_begin(struct client_control *control)
     const struct config_peer *config = control_config(control);
     control->begins_anew = false;
     control->state = CONTROL_WAITING;
+    if (!may_begin(control))
+        return; /* client_control_release_all goes on */
     if (!take_turn(control)) {
         step_timer(control, LOGIN_TURN_MS);
         return;
@@ -436,8 +451,6 @@ int client_control_start(struct client_worker *worker, struct client_service *se
 
 void client_control_stop(struct client_control *control)
 {
-    if (control->stopping)
-        return;
     control->stopping = true;
     switch ((enum control_state)control->state) {
     case CONTROL_WAITING:
@@ -507,6 +520,56 @@ void client_control_review_heartbeats(struct client_worker *worker)
         struct client_control *control = container_of(node, struct client_control, node);
         if (control->state == CONTROL_UP)
             control_watch_heartbeat(control);
+    }
+}
+
+/* ---- a handover ---- */
+
+/* The attempt is given up; control_wait comes by itself, and control_begin waits then. */
+static void control_hold(struct client_control *control)
+{
+    switch ((enum control_state)control->state) {
+    case CONTROL_RESOLVING:
+        resolver_abandon(control->query);
+        control->query = NULL;
+        control_fail(control, -ECANCELED);
+        break;
+    case CONTROL_CONNECTING:
+    case CONTROL_LOGIN:
+        control_fail(control, -ECANCELED);
+        break;
+    case CONTROL_WAITING:
+    case CONTROL_UP:
+    case CONTROL_CLOSING:
+    case CONTROL_STATE_COUNT:
+        break;
+    }
+}
+
+void client_control_hold_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        control_hold(container_of(node, struct client_control, node));
+    }
+}
+
+void client_control_release_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        struct client_control *control = container_of(node, struct client_control, node);
+        if (control->state == CONTROL_WAITING && !control->timer.armed)
+            control_begin(control);
+    }
+}
+
+void client_control_retire_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        struct client_control *control = container_of(node, struct client_control, node);
+        if (control->state == CONTROL_UP)
+            control->stopping = true;
+        else
+            client_control_stop(control);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "config/config_copy.h"
 #include "tunnel/server_bind.h"
 #include "tunnel/server_control.h"
+#include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
 #include "tunnel/server_part.h"
 #include "tunnel/server_port.h"
@@ -22,21 +23,22 @@ enum { TEND_MS = 1000 };
 
 /* ---- the shared part ---- */
 
-static int make_service(struct server *server, const struct config_service *config)
+static int make_service(struct server *server, const struct config_service *config,
+                        struct inherited *inherited)
 {
     struct service *service; /* the registry has it */
     int result = service_create(&server->services, config, server->worker_count, &service);
     if (result < 0)
         return result;
-    result = server_bind_service(service, config, server_config(server), LIMIT_BIND_RETRY_MS,
-                                 &service->binding);
+    result = server_bind_service(service, config, server_config(server), inherited,
+                                 LIMIT_BIND_RETRY_MS, &service->binding);
     return result < 0 ? binding_log_failed(config->name, &config->addr, result) : 0;
 }
 
-static int bind_control_port(struct server *server)
+static int bind_control_port(struct server *server, struct inherited *inherited)
 {
     const struct config_peer *own = server_config(server);
-    int result = server_bind_control(own, server->worker_count, LIMIT_BIND_RETRY_MS,
+    int result = server_bind_control(own, server->worker_count, inherited, LIMIT_BIND_RETRY_MS,
                                      &server->control_binding);
     return result < 0 ? binding_log_failed(NULL, &own->addr, result) : 0;
 }
@@ -53,7 +55,8 @@ static int make_keys(struct server *server)
     return 0;
 }
 
-int server_create(const struct config_peer *config, unsigned int workers, struct server **ret)
+int server_create(const struct config_peer *config, unsigned int workers,
+                  struct inherited *inherited, struct server **ret)
 {
     const struct config_peer *copy;
     struct server *server = calloc(1, sizeof(*server));
@@ -69,15 +72,16 @@ int server_create(const struct config_peer *config, unsigned int workers, struct
     server->fd_visitors_max = tunnel_fds_for_visitors();
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
+    atomic_store(&server->handover.phase, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);
     if (result == 0)
         result = make_keys(server);
     /* The control port first: a second server with the same file is refused there, at once. */
     if (result == 0)
-        result = bind_control_port(server);
+        result = bind_control_port(server, inherited);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
-        result = make_service(server, &config->services[i]);
+        result = make_service(server, &config->services[i], inherited);
     if (result < 0) {
         server_destroy(server);
         return result;
@@ -311,6 +315,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     timer_init(&worker->tend_timer, tend_due);
     timer_init(&worker->plan_timer, plan_go_on);
     loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
+    server_handover_init(worker);
     int result = start_parts(worker);
     if (result == 0 && server->noise_keys != NULL)
         result = tunnel_use_noise(tunnel, server->noise_keys);
@@ -318,6 +323,8 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     if (result == 0)
         result =
             server_port_open_all(worker, NULL, server->control_binding, &worker->control_ports);
+    if (result == 0)
+        server_handover_sync(worker);
     return result;
 }
 
@@ -341,6 +348,8 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         worker->stopping = true;
         visitor_close_all(worker);
     }
+    if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
+        server_handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
         server_login_close_evicted(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
@@ -362,7 +371,8 @@ static bool server_is_done(const struct tunnel_worker *tunnel)
     const struct server_worker *worker = tunnel->role;
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
            list_is_empty(&worker->control_list) && list_is_empty(&worker->logins) &&
-           list_is_empty(&worker->lanes);
+           list_is_empty(&worker->lanes) && list_is_empty(&worker->closing_ports) &&
+           !worker->handover_timer.armed; /* the main thread has been told how far it is */
 }
 
 static void server_finish(struct tunnel_worker *tunnel)
@@ -370,6 +380,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     struct server_worker *worker = tunnel->role;
     if (worker == NULL)
         return;
+    server_handover_finish(worker);
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
     slab_finish(&worker->udp_visitor_slab);

@@ -14,12 +14,13 @@ static struct socket_options listener_options(const struct config_peer *own)
     };
 }
 
-int server_bind_control(const struct config_peer *own, unsigned int workers, unsigned int wait_ms,
-                        struct binding **ret)
+int server_bind_control(const struct config_peer *own, unsigned int workers,
+                        struct inherited *inherited, unsigned int wait_ms, struct binding **ret)
 {
     struct binding_options options = {
         .addr = &own->addr,
         .tcp = listener_options(own),
+        .inherited = inherited,
         .count = workers,
         .wait_ms = wait_ms,
     };
@@ -28,7 +29,7 @@ int server_bind_control(const struct config_peer *own, unsigned int workers, uns
     int result = binding_create(&options, &binding);
     if (result < 0)
         return result;
-    for (unsigned int i = 0; i < workers && result == 0; i++)
+    for (unsigned int i = 0; i < binding->count && result == 0; i++)
         result = socket_listen(binding->fds[i]);
     if (result < 0) {
         binding_destroy(binding);
@@ -49,10 +50,11 @@ static void hint_receive_room(const struct service *service, const struct bindin
 }
 
 int server_bind_service(const struct service *service, const struct config_service *config,
-                        const struct config_peer *own, unsigned int wait_ms, struct binding **ret)
+                        const struct config_peer *own, struct inherited *inherited,
+                        unsigned int wait_ms, struct binding **ret)
 {
     struct socket_options options = listener_options(own);
-    int result = service_bind(service, config, &options, wait_ms, ret);
+    int result = service_bind(service, config, &options, inherited, wait_ms, ret);
     if (result == 0 && service->is_udp)
         hint_receive_room(service, *ret);
     return result;

@@ -27,15 +27,38 @@ static struct server_port *port_of(struct list *node)
 
 /* ---- accepting ---- */
 
+/* Not while a successor takes over; the control port stays until nobody waits for a channel. */
+static bool may_accept(const struct server_port *port)
+{
+    enum handover_phase phase = handover_phase(&port->worker->server->handover);
+    return phase == HANDOVER_SERVING || (phase == HANDOVER_QUIET && port->service == NULL);
+}
+
+/* Visitors who came all at once after an upgrade would be more than may wait for a channel. */
+static bool is_pool_crowded(const struct server_port *port)
+{
+    return port->service != NULL &&
+           channel_pool_waiting(&port->service->pool) >= LIMIT_UPGRADE_PACE_VISITORS;
+}
+
 static void port_arm(struct server_port *port)
 {
     struct loop *loop = port_loop(port);
-    if (!loop_op_is_idle(&port->accept_op))
+    if (!loop_op_is_idle(&port->accept_op) || port->held || !may_accept(port))
         return;
-    if (loop_now_ns(loop) < port->cautious_until_ns)
-        loop_accept(loop, &port->accept_op, port->fd);
-    else
+    if (loop_now_ns(loop) >= port->cautious_until_ns)
         loop_accept_multishot(loop, &port->accept_op, port->fd);
+    else if (is_pool_crowded(port))
+        loop_timer_start(loop, &port->pace_timer, LIMIT_UPGRADE_PACE_MS);
+    else
+        loop_accept(loop, &port->accept_op, port->fd);
+}
+
+static void port_pace_due(struct timer *timer)
+{
+    struct server_port *port = container_of(timer, struct server_port, pace_timer);
+    if (port->listening && !port->paused)
+        port_arm(port);
 }
 
 /* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
@@ -118,32 +141,99 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 
 /* ---- listening ---- */
 
-static void port_sync(struct server_port *port)
+static void port_stop_accepting(struct server_port *port)
 {
-    bool up = !port->worker->draining && !port->closing &&
-              (port->service == NULL || atomic_load(&port->service->up));
-    if (up == port->listening)
-        return;
-    if (!up) {
-        port->listening = false;
-        socket_unlisten(port->fd); /* which also ends the accept */
-        return;
-    }
-    int result = socket_listen(port->fd);
+    loop_timer_stop(port_loop(port), &port->pace_timer);
+    loop_cancel(port_loop(port), &port->accept_op);
+}
+
+static void port_listen(struct server_port *port)
+{
+    int result = port->listening ? 0 : socket_listen(port->fd);
     if (result < 0) {
         log_service(LOG_ERROR, port->service != NULL ? service_name(port->service) : NULL,
                     "listen: %s", error_text(result));
         return;
     }
+    port->rested |= port->held;
+    port->held = false;
     port->listening = true;
-    if (!port->paused)
-        port_arm(port);
+}
+
+static void port_refuse(struct server_port *port)
+{
+    bool ends = port->worker->draining || port->closing;
+    if (port->held && !ends)
+        return;
+    port->held = false;
+    if (!port->binding->is_shared) {
+        port->listening = false;
+        socket_unlisten(port->fd); /* which also ends the accept */
+    } else if (ends) {
+        port->listening = false;
+        port_stop_accepting(port);
+    } /* else whoever comes is closed, for want of a client */
+}
+
+static void port_accept_or_rest(struct server_port *port)
+{
+    if (!may_accept(port)) {
+        port->rested = true;
+        port_stop_accepting(port);
+        return;
+    }
+    if (!port->listening || port->paused || port->held)
+        return;
+    if (port->rested) {
+        port->rested = false;
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + LIMIT_UPGRADE_HOLD_MS * 1000000ull;
+    }
+    port_arm(port);
+}
+
+static void port_sync(struct server_port *port)
+{
+    bool up = !port->worker->draining && !port->closing &&
+              (port->service == NULL || atomic_load(&port->service->up));
+    switch (handover_phase(&port->worker->server->handover)) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED:
+    case HANDOVER_SERVING:
+        if (up)
+            port_listen(port);
+        else if (port->listening)
+            port_refuse(port);
+        break;
+    case HANDOVER_QUIET:
+    case HANDOVER_LEAVING:
+        break; /* the sockets are the successor's, too */
+    }
+    port_accept_or_rest(port);
 }
 
 void server_port_sync_all(struct list *ports)
 {
     list_for_each (node, ports)
         port_sync(port_of(node));
+}
+
+void server_port_release_all(struct list *ports)
+{
+    list_for_each (node, ports) {
+        struct server_port *port = port_of(node);
+        port->held = false;
+        port_sync(port);
+    }
+}
+
+bool server_port_all_rest(const struct list *ports)
+{
+    list_for_each (node, ports) {
+        const struct server_port *port = port_of(node);
+        if (!loop_op_is_idle(&port->accept_op) || port->pace_timer.armed)
+            return false;
+    }
+    return true;
 }
 
 static bool port_resume(struct server_port *port, bool enough_fds)
@@ -181,6 +271,9 @@ static struct server_port *port_open(struct server_worker *worker, struct servic
     port->binding = binding;
     port->index = index;
     port->fd = binding->fds[index];
+    port->listening = binding->is_listening;
+    port->held = binding->is_listening && service != NULL;
+    timer_init(&port->pace_timer, port_pace_due);
     loop_op_init(&port->accept_op, port_accepted);
     return port;
 }
@@ -209,6 +302,7 @@ int server_port_open_all(struct server_worker *worker, struct service *service,
 
 static void port_free(struct server_port *port)
 {
+    loop_timer_stop(port_loop(port), &port->pace_timer);
     list_remove(&port->node);
     free(port);
 }
@@ -233,7 +327,7 @@ void server_port_close_all(struct list *ports, const struct binding *binding)
         port_sync(port);
         list_remove(&port->node);
         list_push_back(&port->worker->closing_ports, &port->node);
-        loop_cancel(port_loop(port), &port->accept_op);
+        port_stop_accepting(port);
         port_join(port);
     }
 }

@@ -97,7 +97,7 @@ static int prepare_added(struct preparation *prep, const struct config_service *
         service_create(&prep->server->services, config, prep->server->worker_count, &service);
     if (result < 0)
         return result;
-    result = server_bind_service(service, config, prep->wanted, 0, &service->binding);
+    result = server_bind_service(service, config, prep->wanted, NULL, 0, &service->binding);
     if (result < 0) {
         service_drop(service);
         note_failed(prep, config, result, is_our_port(prep, config));
@@ -133,7 +133,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
         return 0;
     }
     if ((item->changes & CONFIG_CHANGE_ADDRESS) != 0) {
-        int result = server_bind_service(service, item->new, prep->wanted, 0, &binding);
+        int result = server_bind_service(service, item->new, prep->wanted, NULL, 0, &binding);
         if (result == -EADDRINUSE && is_our_port(prep, item->new)) {
             prepare_replaced(prep, service);
             return 0;
@@ -195,8 +195,8 @@ static int prepare_keys(struct preparation *prep)
 static void prepare_control_port(struct preparation *prep, unsigned int *changes)
 {
     struct server *server = prep->server;
-    int result =
-        server_bind_control(prep->wanted, server->worker_count, 0, &prep->plan->control_binding);
+    int result = server_bind_control(prep->wanted, server->worker_count, NULL, 0,
+                                     &prep->plan->control_binding);
     if (result == 0)
         return;
     *changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;

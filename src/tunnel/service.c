@@ -117,13 +117,15 @@ err:
 /* ---- its address ---- */
 
 int service_bind(const struct service *service, const struct config_service *config,
-                 const struct socket_options *options, unsigned int wait_ms, struct binding **ret)
+                 const struct socket_options *options, struct inherited *inherited,
+                 unsigned int wait_ms, struct binding **ret)
 {
     struct binding_options binding = {
         .addr = &config->addr,
         .is_udp = service->is_udp,
         .is_claimed = true,
         .tcp = *options,
+        .inherited = inherited,
         .count = service->worker_count,
         .wait_ms = wait_ms,
     };

@@ -40,6 +40,7 @@ struct udp_lane {
     struct udp_table table;
     struct lane_visitor *last; /* of the last datagram: the next is often its too */
     bool closing;
+    bool held; /* taken over: what has arrived waits in the kernel for the first channel */
 };
 
 /* Somebody who has sent a datagram. */
@@ -211,7 +212,8 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
 
 static void lane_arm(struct udp_lane *lane)
 {
-    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
+    if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
+        loop_op_is_idle(&lane->poll_op))
         loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
 }
 
@@ -409,6 +411,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
         return;
     }
     lane_leave_channel(lane);
+    lane->held = false;
     channel->lane = lane;
     lane->channel = channel;
     lane->channel_count++;
@@ -418,6 +421,7 @@ static void lane_use_channel(struct udp_lane *lane, struct transport transport)
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);
     datagram_channel_start(&channel->base, command, sizeof(command));
+    lane_arm(lane);
 }
 
 /* ---- finding a channel ---- */
@@ -550,6 +554,15 @@ void udp_lane_close_all(struct server_worker *worker)
     }
 }
 
+void udp_lane_release_all(struct server_worker *worker)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        lane->held = false;
+        lane_arm(lane);
+    }
+}
+
 void udp_lane_close_others(struct server_worker *worker, const struct service *service,
                            const struct binding *binding)
 {
@@ -580,6 +593,7 @@ static int lane_start(struct server_worker *worker, struct service *service,
     service_use(service);
     lane->binding = binding;
     lane->index = index;
+    lane->held = binding->is_inherited;
     udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);
     loop_op_init(&lane->poll_op, lane_readable);

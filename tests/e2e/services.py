@@ -215,8 +215,8 @@ class EchoForMany(Echo):
         poll = select.epoll()
         poll.register(self.listener, select.EPOLLIN)
         records = {}
-        while True:
-            for fd, _ in poll.poll():
+        while not self.stopping:
+            for fd, _ in poll.poll(0.1):
                 if fd in records:
                     self._echo(poll, records, fd)
                     continue

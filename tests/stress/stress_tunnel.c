@@ -230,7 +230,7 @@ static int run(const struct config *server_config, const struct config *client_c
 {
     struct server *server;
     struct workers *workers;
-    if (server_create(&server_config->server, WORKERS, &server) < 0)
+    if (server_create(&server_config->server, WORKERS, NULL, &server) < 0)
         return 1;
     if (workers_start(&server_role, server, WORKERS, &workers) < 0) {
         server_destroy(server);

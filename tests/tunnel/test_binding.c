@@ -2,11 +2,14 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "io/inherit.h"
+#include "io/udp_socket.h"
 #include "testing.h"
 
 static struct host_port loopback(uint16_t port)
@@ -74,4 +77,148 @@ Test(binding, a_name_without_address)
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(binding_log_failed("web", &addr, ERR_RESOLVE), ERR_RESOLVE);
     cr_assert_eq(binding_log_failed(NULL, &addr, -EADDRINUSE), -EADDRINUSE);
+}
+
+/* ---- sockets that are there already ---- */
+
+enum { INHERITED_MAX = 5 };
+
+/* What the process was started with: count sockets of one group. */
+struct inheritance {
+    struct inherited inherited;
+    struct inherited_socket items[INHERITED_MAX];
+};
+
+static void inherit(struct inheritance *from, int type, const int *fds, size_t count, bool shared)
+{
+    *from = (struct inheritance){.inherited = {.items = from->items, .count = count}};
+    for (size_t i = 0; i < count; i++) {
+        struct inherited_socket *socket = &from->items[i];
+        *socket = (struct inherited_socket){.fd = fds[i], .type = type, .is_shared = shared};
+        socket->addr.len = sizeof(socket->addr.v6);
+        cr_assert_eq(getsockname(fds[i], &socket->addr.any, &socket->addr.len), 0);
+        socket->is_listening = type == SOCK_STREAM && !shared;
+    }
+}
+
+static const struct socket_options no_options;
+
+Test(binding, all_inherited_sockets_are_taken)
+{
+    struct inheritance from;
+    struct host_port addr = loopback(free_port());
+    struct addr bound = tcp_loopback(addr.port);
+    struct binding *binding;
+    int fds[INHERITED_MAX];
+    cr_assert_eq(socket_bind_group(&bound, &no_options, fds, INHERITED_MAX, 0), 0);
+    inherit(&from, SOCK_STREAM, fds, INHERITED_MAX, false);
+    struct binding_options options = {
+        .addr = &addr, .inherited = &from.inherited, .tcp = {.nodelay = true}, .count = 2};
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert_eq(binding->count, INHERITED_MAX, "more than asked for");
+    cr_assert_eq(binding->distinct_count, INHERITED_MAX);
+    cr_assert(binding->is_inherited && binding->is_listening && !binding->is_shared);
+    for (int i = 0; i < INHERITED_MAX; i++) {
+        int nodelay = 0;
+        socklen_t len = sizeof(nodelay);
+        cr_assert_eq(binding->fds[i], fds[i], "the very sockets");
+        cr_assert_eq(getsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &nodelay, &len), 0);
+        cr_assert_eq(nodelay, 1, "as configured now");
+    }
+    binding_destroy(binding);
+}
+
+Test(binding, more_join_an_inherited_group)
+{
+    struct inheritance from;
+    struct host_port addr = loopback(free_port());
+    struct addr bound = tcp_loopback(addr.port);
+    struct binding *binding;
+    int fd;
+    cr_assert_eq(socket_bind_group(&bound, &no_options, &fd, 1, 0), 0);
+    cr_assert_eq(socket_listen(fd), 0);
+    inherit(&from, SOCK_STREAM, &fd, 1, false);
+    struct binding_options options = {.addr = &addr, .inherited = &from.inherited, .count = 3};
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert(binding->count == 3 && binding->distinct_count == 3);
+    for (unsigned int i = 0; i < 3; i++) {
+        int listening = 0;
+        socklen_t len = sizeof(listening);
+        cr_assert_eq(getsockopt(binding->fds[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &len), 0);
+        cr_assert_eq(listening, 1, "as the group did");
+    }
+    binding_destroy(binding);
+}
+
+Test(binding, a_managers_socket_is_shared_by_duplicates)
+{
+    struct inheritance from;
+    struct host_port addr;
+    struct addr bound;
+    struct binding *binding;
+    int fd = tcp_listener(&bound);
+    size_t before = open_fd_count();
+    addr = loopback(addr_port(&bound));
+    inherit(&from, SOCK_STREAM, &fd, 1, true);
+    struct binding_options options = {
+        .addr = &addr, .is_claimed = true, .inherited = &from.inherited, .count = 3};
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert(binding->count == 3 && binding->distinct_count == 1 && binding->is_shared);
+    cr_assert_geq(binding->claim_fd, 0, "a claim is made anew");
+    cr_assert_eq(open_fd_count(), before + 2 + 1);
+    binding_destroy(binding);
+    cr_assert_eq(open_fd_count(), before - 1, "its own as well");
+}
+
+Test(binding, a_group_that_cannot_be_joined_is_shared_by_duplicates)
+{
+    struct inheritance from;
+    struct host_port addr;
+    struct addr bound;
+    struct binding *binding;
+    int fd = tcp_listener(&bound); /* without SO_REUSEPORT */
+    addr = loopback(addr_port(&bound));
+    inherit(&from, SOCK_STREAM, &fd, 1, false);
+    struct binding_options options = {.addr = &addr, .inherited = &from.inherited, .count = 2};
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert(binding->count == 2 && binding->distinct_count == 1);
+    binding_destroy(binding);
+}
+
+Test(binding, udp_lanes_are_as_many_as_there_are_sockets)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        struct inheritance from;
+        struct host_port addr = loopback(free_port());
+        struct addr bound = tcp_loopback(addr.port);
+        struct binding *binding;
+        int fd;
+        cr_assert_eq(udp_socket_bind_group(&bound, &fd, 1, 0), 0);
+        inherit(&from, SOCK_DGRAM, &fd, 1, shared == 1);
+        struct binding_options options = {
+            .addr = &addr, .is_udp = true, .inherited = &from.inherited, .count = 3};
+        cr_assert_eq(binding_create(&options, &binding), 0);
+        cr_assert_eq(binding->count, shared == 1 ? 1 : 3);
+        cr_assert_eq(binding->lanes[binding->count - 1].index, binding->count - 1);
+        cr_assert(binding->is_inherited && !binding->is_listening);
+        binding_destroy(binding);
+    }
+}
+
+Test(binding, a_claim_is_taken_over)
+{
+    struct inheritance from;
+    struct host_port addr = loopback(free_port());
+    struct addr bound = tcp_loopback(addr.port);
+    struct binding *binding;
+    int fd = socket_claim(&bound, 0);
+    cr_assert_geq(fd, 0);
+    from = (struct inheritance){.inherited = {.items = from.items, .count = 1}};
+    from.items[0] = (struct inherited_socket){.fd = fd, .type = SOCK_DGRAM};
+    struct binding_options options = {
+        .addr = &addr, .is_claimed = true, .inherited = &from.inherited, .count = 1};
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert_eq(binding->claim_fd, fd);
+    cr_assert_not(binding->is_inherited, "the sockets are new");
+    binding_destroy(binding);
 }

@@ -147,7 +147,7 @@ static void visit(int local_listener)
 
 static void live_and_die(int local_listener)
 {
-    if (server_create(&configs[0]->server, SIDE_WORKERS_MAX, &server) < 0)
+    if (server_create(&configs[0]->server, SIDE_WORKERS_MAX, NULL, &server) < 0)
         server = NULL;
     if (server != NULL && client_create(&configs[1]->client, SIDE_WORKERS_MAX, &client) < 0)
         client = NULL;

@@ -41,7 +41,7 @@ static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
     config_report_finish(&report);
     fake_loop_set_seed(seed);
     cr_assert_eq(side_init(&rig->side, workers), 0);
-    cr_assert_eq(server_create(&rig->config->server, workers, &rig->server), 0);
+    cr_assert_eq(server_create(&rig->config->server, workers, NULL, &rig->server), 0);
     cr_assert_eq(side_start(&rig->side, &server_role, rig->server), 0);
 }
 

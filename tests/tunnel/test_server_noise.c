@@ -48,7 +48,7 @@ static void begin(unsigned int workers)
     config_report_finish(&report);
     fake_loop_set_seed(workers);
     cr_assert_eq(side_init(&side, workers), 0);
-    cr_assert_eq(server_create(&config->server, workers, &server), 0);
+    cr_assert_eq(server_create(&config->server, workers, NULL, &server), 0);
     cr_assert_eq(side_start(&side, &server_role, server), 0);
     side_set_idle_step_ms(&side, 0);
 }

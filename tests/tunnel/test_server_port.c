@@ -31,7 +31,7 @@ static void set_up(void)
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     config.addr.port = addr_port(&addr);
     cr_assert_eq(service_create(&server.services, &config, 2, &service), 0);
-    cr_assert_eq(service_bind(service, &config, &none, 0, &service->binding), 0);
+    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
     for (unsigned int i = 0; i < 2; i++) {
         workers[i].server = &server;
         workers[i].tunnel = &side.workers[i];

@@ -204,11 +204,11 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     config.addr.port = free_port();
     set_limits(0, 0);
-    cr_assert_eq(service_bind(service, &config, &none, 0, &service->binding), 0);
+    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
     cr_assert_eq(open_fd_count(), before + 1 + 1, "a listener and the claim");
     struct service *other;
     cr_assert_eq(service_create(&registry, &config, 1, &other), 0);
-    cr_assert_eq(service_bind(other, &config, &none, 0, &other->binding), -EADDRINUSE);
+    cr_assert_eq(service_bind(other, &config, &none, NULL, 0, &other->binding), -EADDRINUSE);
     service_drop(other);
     cr_assert_eq(open_fd_count(), before + 1 + 1);
 }

@@ -78,7 +78,7 @@ void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char 
                    addr_port(&rig->control_addr), secret, bind_host, addr_port(&rig->udp_addr),
                    more);
     configure(rig, text);
-    cr_assert_eq(server_create(&rig->config->server, 1, &rig->server), 0);
+    cr_assert_eq(server_create(&rig->config->server, 1, NULL, &rig->server), 0);
     start(rig, &server_role, rig->server);
 }
 

@@ -1,0 +1,55 @@
+/* How far a process is in handing its work to a successor, or in taking it from a predecessor. The
+ * main thread sets the phase and wakes the workers (TUNNEL_SIGNAL_HANDOVER); each worker does its
+ * part and says when that is done.
+ *
+ *     successor:    AWAITED --(the other one has left)--> SERVING
+ *     predecessor:  SERVING --> QUIET --(nobody waits)--> LEAVING --> its last relay
+ *                      ^----------' the successor has died
+ *
+ *                AWAITED            QUIET                      LEAVING
+ *     server     accepts nothing,   no new visitors; the       closes its copies of all sockets,
+ *                reads no datagram  others get their channels  and the control channels
+ *     client     does not log in    no new logins              ends its channels as they are
+ *                                                              replaced, all when that takes long
+ *
+ * Never two that accept: what comes in between waits in the sockets' queues, which both share. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/limits.h"
+
+enum handover_phase {
+    HANDOVER_UNKNOWN, /* a worker that has not started yet */
+    HANDOVER_AWAITED,
+    HANDOVER_SERVING,
+    HANDOVER_QUIET,
+    HANDOVER_LEAVING,
+};
+
+struct handover {
+    _Atomic int phase;                  /* enum handover_phase; the main thread's */
+    _Atomic int reached[LIMIT_WORKERS]; /* each worker's own */
+};
+
+static inline enum handover_phase handover_phase(const struct handover *handover)
+{
+    return (enum handover_phase)atomic_load(&handover->phase);
+}
+
+static inline void handover_reach(struct handover *handover, unsigned int worker,
+                                  enum handover_phase phase)
+{
+    atomic_store(&handover->reached[worker], (int)phase);
+}
+
+static inline bool handover_all_reached(const struct handover *handover, unsigned int workers,
+                                        enum handover_phase phase)
+{
+    for (unsigned int i = 0; i < workers; i++) {
+        if (atomic_load(&handover->reached[i]) != (int)phase)
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,152 @@
+#include "app/notify.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+enum { STATUS_SIZE = 201, MESSAGE_SIZE = 320 };
+
+/* ---- what the environment says ---- */
+
+/* All digits, more than 0; else 0. */
+static uint64_t number_of(const char *text)
+{
+    if (text == NULL || text[0] < '0' || text[0] > '9')
+        return 0;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    return errno != 0 || *end != '\0' ? 0 : value;
+}
+
+/* "/path" or "@abstract"; systemd also knows vsock, for whole machines. */
+static bool set_manager(struct notify *notify, const char *path)
+{
+    size_t len = strlen(path);
+    if ((path[0] != '/' && path[0] != '@') || len < 2 || len >= sizeof(notify->manager.sun_path))
+        return false;
+    notify->manager.sun_family = AF_UNIX;
+    memcpy(notify->manager.sun_path, path, len);
+    if (path[0] == '@')
+        notify->manager.sun_path[0] = '\0';
+    notify->manager_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    return true;
+}
+
+static uint64_t watchdog_of_environment(void)
+{
+    const char *pid = getenv("WATCHDOG_PID");
+    if (pid != NULL && number_of(pid) != (uint64_t)getpid())
+        return 0;
+    return number_of(getenv("WATCHDOG_USEC"));
+}
+
+void notify_init(struct notify *notify)
+{
+    *notify = (struct notify){.fd = -1};
+    const char *path = getenv("NOTIFY_SOCKET");
+    if (path == NULL || path[0] == '\0')
+        return;
+    if (!set_manager(notify, path)) {
+        log_debug("NOTIFY_SOCKET is neither a path nor an abstract name; nobody is notified");
+        return;
+    }
+    notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (notify->fd < 0) {
+        log_debug("cannot notify the service manager: %s", error_text(-errno));
+        return;
+    }
+    struct timeval wait = {.tv_usec = NOTIFY_WAIT_MS * 1000};
+    (void)setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
+    notify->watchdog_us = watchdog_of_environment();
+}
+
+void notify_finish(struct notify *notify)
+{
+    if (notify->manager_len != 0 && notify->fd >= 0)
+        (void)close(take_fd(&notify->fd));
+}
+
+/* ---- messages ---- */
+
+static void send_message(const struct notify *notify, const char *text)
+{
+    if (notify->fd < 0 || notify->is_silent)
+        return;
+    /* Not connected: a manager that starts anew has another socket of the same name. */
+    ssize_t sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
+                          (const struct sockaddr *)&notify->manager, notify->manager_len);
+    if (sent < 0)
+        log_debug("cannot notify the service manager: %s", error_text(-errno));
+}
+
+/* One line of a datagram: whatever could end the line is replaced. */
+static void format_status(char out[static STATUS_SIZE], const char *format, va_list args)
+{
+    (void)vsnprintf(out, STATUS_SIZE, format, args);
+    for (char *at = out; *at != '\0'; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    }
+}
+
+void notify_ready(const struct notify *notify, const char *format, ...)
+{
+    char status[STATUS_SIZE], message[MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    format_status(status, format, args);
+    va_end(args);
+    (void)snprintf(message, sizeof(message), "READY=1\nSTATUS=%s", status);
+    send_message(notify, message);
+}
+
+void notify_status(const struct notify *notify, const char *format, ...)
+{
+    char status[STATUS_SIZE], message[MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    format_status(status, format, args);
+    va_end(args);
+    (void)snprintf(message, sizeof(message), "STATUS=%s", status);
+    send_message(notify, message);
+}
+
+void notify_reloading(const struct notify *notify)
+{
+    char message[MESSAGE_SIZE];
+    struct timespec now;
+    /* Type=notify-reload wants to know that this is younger than its signal. */
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    (void)snprintf(message, sizeof(message), "RELOADING=1\nMONOTONIC_USEC=%llu",
+                   (unsigned long long)now.tv_sec * 1000000ull +
+                       (unsigned long long)now.tv_nsec / 1000ull);
+    send_message(notify, message);
+}
+
+void notify_stopping(const struct notify *notify)
+{
+    send_message(notify, "STOPPING=1\nSTATUS=open connections may finish");
+}
+
+void notify_watchdog(const struct notify *notify)
+{
+    send_message(notify, "WATCHDOG=1");
+}
+
+void notify_hand_over(struct notify *notify, pid_t successor)
+{
+    char message[MESSAGE_SIZE];
+    (void)snprintf(message, sizeof(message), "MAINPID=%lld", (long long)successor);
+    send_message(notify, message);
+    notify->is_silent = true;
+}

@@ -1,0 +1,58 @@
+#include "app/process.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+
+static void raise_nofile_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_debug("cannot raise the limit of open files: %s", error_text(-errno));
+}
+
+/* Rings count against it once root is given away. Root may ask for more than it has. */
+static void raise_memlock_limit(unsigned int workers)
+{
+    struct rlimit limit, wanted;
+    wanted.rlim_cur = wanted.rlim_max = LIMIT_MEMLOCK_MIN + (rlim_t)workers * LIMIT_MEMLOCK_WORKER;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        return;
+    if (limit.rlim_max < wanted.rlim_max && setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        log_debug("cannot raise the limit of locked memory: %s", error_text(-errno));
+}
+
+void process_raise_limits(unsigned int workers)
+{
+    raise_nofile_limit();
+    raise_memlock_limit(workers);
+}
+
+int process_open_signals(void)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGHUP);
+    (void)sigaddset(&set, SIGUSR1);
+    (void)sigaddset(&set, SIGUSR2);
+    (void)sigaddset(&set, SIGPIPE); /* splice(2) has no MSG_NOSIGNAL */
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return -EINVAL;
+    (void)sigdelset(&set, SIGPIPE);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}

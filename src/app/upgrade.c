@@ -1,0 +1,318 @@
+#include "app/upgrade.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "app/notify.h"
+#include "app/program.h"
+#include "app/worker.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "tunnel/handover.h"
+#include "tunnel/server.h"
+#include "tunnel/server_handover.h"
+
+/* One datagram each on the channel. */
+static const char ready_word[] = "ready", go_word[] = "go";
+
+enum {
+    STEP_MS = 5, /* between two looks at what the workers have reached */
+    WORD_SIZE = 16,
+    REAP_MS = 200, /* an exit is seen by the channel a little before it is one */
+};
+
+static void set_phase(struct upgrade *upgrade, enum handover_phase phase)
+{
+    atomic_store(&upgrade->handover->phase, (int)phase);
+    workers_signal(upgrade->workers, TUNNEL_SIGNAL_HANDOVER);
+}
+
+static bool all_reached(const struct upgrade *upgrade, enum handover_phase phase)
+{
+    return handover_all_reached(upgrade->handover, upgrade->worker_count, phase);
+}
+
+/* ---- the channel ---- */
+
+static void say(const struct upgrade *upgrade, const char *word)
+{
+    /* If nobody is there any more, the next look says so. */
+    ssize_t sent = send(upgrade->channel, word, strlen(word), MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)sent;
+}
+
+enum heard { HEARD_NOTHING, HEARD_WORD, HEARD_END };
+
+static enum heard hear(const struct upgrade *upgrade, const char *word)
+{
+    char text[WORD_SIZE];
+    ssize_t got = recv(upgrade->channel, text, sizeof(text), MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return HEARD_NOTHING;
+    if (got <= 0)
+        return HEARD_END;
+    return (size_t)got == strlen(word) && memcmp(text, word, (size_t)got) == 0 ? HEARD_WORD
+                                                                               : HEARD_END;
+}
+
+static void close_channel(struct upgrade *upgrade)
+{
+    if (upgrade->channel >= 0)
+        (void)close(take_fd(&upgrade->channel));
+}
+
+/* ---- the new process ---- */
+
+void upgrade_await(struct upgrade *upgrade, int channel)
+{
+    upgrade->channel = channel;
+    upgrade->state = UPGRADE_AWAITING;
+    upgrade->is_reported = false;
+}
+
+static void take_over(struct upgrade *upgrade, const char *why)
+{
+    close_channel(upgrade);
+    upgrade->state = UPGRADE_NONE;
+    set_phase(upgrade, HANDOVER_SERVING);
+    log_info("upgrade: %s, serving", why);
+}
+
+static void turn_awaiting(struct upgrade *upgrade, uint64_t now_ms)
+{
+    if (!upgrade->is_reported && all_reached(upgrade, HANDOVER_AWAITED)) {
+        say(upgrade, ready_word);
+        upgrade->is_reported = true;
+        upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_START_MS;
+    }
+    switch (hear(upgrade, go_word)) {
+    case HEARD_WORD:
+        take_over(upgrade, "the process before this one has left");
+        return;
+    case HEARD_END:
+        take_over(upgrade, "the process before this one has ended");
+        return;
+    case HEARD_NOTHING:
+        break;
+    }
+    if (upgrade->is_reported && now_ms >= upgrade->deadline_ms)
+        take_over(upgrade, "the process before this one does not answer");
+}
+
+/* ---- the old process: starting the new one ---- */
+
+static void failed(struct upgrade *upgrade, const char *why)
+{
+    upgrade->failed_count++;
+    log_error("upgrade: %s; this process goes on serving (%u upgrades failed so far)", why,
+              upgrade->failed_count);
+    notify_ready(upgrade->notify, "serving on, an upgrade failed: %s", why);
+    close_channel(upgrade);
+    upgrade->state = UPGRADE_NONE;
+    if (handover_phase(upgrade->handover) != HANDOVER_SERVING)
+        set_phase(upgrade, HANDOVER_SERVING);
+}
+
+static int start_child(struct upgrade *upgrade, int child_channel)
+{
+    struct program_fds fds = {.channel = child_channel};
+    struct server_sockets sockets = {0};
+    int result = 0;
+    if (upgrade->server != NULL)
+        result = server_sockets_list(upgrade->server, &sockets);
+    if (result == 0) {
+        fds.sockets = sockets.fds;
+        fds.names = (const char *const *)sockets.names;
+        fds.count = sockets.count;
+        fds.shared_count = sockets.shared_count;
+        result = program_spawn(upgrade->program, &fds, &upgrade->child);
+    }
+    server_sockets_finish(&sockets);
+    return result;
+}
+
+void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
+{
+    if (upgrade->state != UPGRADE_NONE) {
+        log_warn("upgrade: one is going on already");
+        return;
+    }
+    const char *path = upgrade->program->path;
+    log_info("upgrade: starting %s", path != NULL ? path : "this program");
+    notify_reloading(upgrade->notify);
+    int ends[2];
+    int result = 0;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        result = -errno;
+    if (result == 0) {
+        upgrade->channel = ends[0];
+        result = start_child(upgrade, ends[1]);
+        (void)close(ends[1]);
+    }
+    if (result < 0) {
+        char why[300];
+        (void)snprintf(why, sizeof(why), "cannot start %s: %s",
+                       path != NULL ? path : "this program, its path is not known",
+                       error_text(result));
+        failed(upgrade, why);
+        return;
+    }
+    upgrade->state = UPGRADE_STARTING;
+    upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_START_MS;
+}
+
+/* The end of a child that is of no use; its exit status, or -1. */
+static int reap(struct upgrade *upgrade, bool kill_now)
+{
+    int status = 0;
+    for (int waited_ms = 0; !kill_now && waited_ms < REAP_MS; waited_ms += STEP_MS) {
+        if (waitpid(upgrade->child, &status, WNOHANG) == upgrade->child)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        (void)usleep(STEP_MS * 1000);
+    }
+    (void)kill(upgrade->child, SIGKILL);
+    (void)waitpid(upgrade->child, &status, 0);
+    return -1;
+}
+
+static void child_ended(struct upgrade *upgrade)
+{
+    char why[80] = "the new process broke off";
+    int status = reap(upgrade, false);
+    if (status >= 0)
+        (void)snprintf(why, sizeof(why), "the new process ended at its start (exit code %d)",
+                       status);
+    failed(upgrade, why);
+}
+
+static void give_up_child(struct upgrade *upgrade, const char *why)
+{
+    (void)reap(upgrade, true); /* before its channel ends, or it would take that for "go" */
+    failed(upgrade, why);
+}
+
+void upgrade_cancel(struct upgrade *upgrade)
+{
+    if (upgrade->state == UPGRADE_STARTING || upgrade->state == UPGRADE_QUIET)
+        give_up_child(upgrade, "cancelled");
+}
+
+/* ---- the old process: leaving ---- */
+
+static void turn_starting(struct upgrade *upgrade, uint64_t now_ms)
+{
+    switch (hear(upgrade, ready_word)) {
+    case HEARD_WORD:
+        upgrade->state = UPGRADE_QUIET;
+        upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_QUIET_MS;
+        upgrade->quiet_since_ms = 0;
+        set_phase(upgrade, HANDOVER_QUIET);
+        return;
+    case HEARD_END:
+        child_ended(upgrade);
+        return;
+    case HEARD_NOTHING:
+        break;
+    }
+    if (now_ms >= upgrade->deadline_ms)
+        give_up_child(upgrade, "the new process is not ready in time");
+}
+
+static bool somebody_waits(const struct upgrade *upgrade)
+{
+    return upgrade->server != NULL && atomic_load(&upgrade->server->waiting_visitors) > 0;
+}
+
+static void turn_quiet(struct upgrade *upgrade, uint64_t now_ms)
+{
+    if (hear(upgrade, ready_word) == HEARD_END) {
+        child_ended(upgrade);
+        return;
+    }
+    bool is_over = now_ms >= upgrade->deadline_ms;
+    if (!all_reached(upgrade, HANDOVER_QUIET)) {
+        if (is_over)
+            give_up_child(upgrade, "a worker of this process does not answer");
+        return;
+    }
+    if (!is_over && somebody_waits(upgrade)) {
+        upgrade->quiet_since_ms = 0;
+        return;
+    }
+    if (upgrade->quiet_since_ms == 0)
+        upgrade->quiet_since_ms = now_ms;
+    /* Relays that have just begun: their command reaches the client before its session ends. */
+    if (now_ms - upgrade->quiet_since_ms < LIMIT_UPGRADE_SETTLE_MS)
+        return;
+    upgrade->state = UPGRADE_LEAVING;
+    upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_QUIET_MS;
+    set_phase(upgrade, HANDOVER_LEAVING);
+}
+
+static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)
+{
+    if (!all_reached(upgrade, HANDOVER_LEAVING) && now_ms < upgrade->deadline_ms)
+        return false;
+    if (upgrade->server != NULL)
+        server_leave_addresses(upgrade->server);
+    notify_hand_over(upgrade->notify, upgrade->child);
+    say(upgrade, go_word);
+    close_channel(upgrade);
+    upgrade->state = UPGRADE_LEFT;
+    log_info("upgrade: process %lld serves from here on; this one ends with its last relay",
+             (long long)upgrade->child);
+    return true;
+}
+
+/* ---- turns ---- */
+
+int upgrade_fd(const struct upgrade *upgrade)
+{
+    return upgrade->channel;
+}
+
+int upgrade_timeout_ms(const struct upgrade *upgrade, uint64_t now_ms)
+{
+    switch (upgrade->state) {
+    case UPGRADE_NONE:
+    case UPGRADE_LEFT:
+        return -1;
+    case UPGRADE_AWAITING:
+        if (!upgrade->is_reported)
+            return STEP_MS;
+        break;
+    case UPGRADE_STARTING:
+        break;
+    case UPGRADE_QUIET:
+    case UPGRADE_LEAVING:
+        return STEP_MS;
+    }
+    return upgrade->deadline_ms > now_ms ? (int)(upgrade->deadline_ms - now_ms) : 0;
+}
+
+bool upgrade_turn(struct upgrade *upgrade, uint64_t now_ms)
+{
+    switch (upgrade->state) {
+    case UPGRADE_NONE:
+    case UPGRADE_LEFT:
+        break;
+    case UPGRADE_AWAITING:
+        turn_awaiting(upgrade, now_ms);
+        break;
+    case UPGRADE_STARTING:
+        turn_starting(upgrade, now_ms);
+        break;
+    case UPGRADE_QUIET:
+        turn_quiet(upgrade, now_ms);
+        break;
+    case UPGRADE_LEAVING:
+        return turn_leaving(upgrade, now_ms);
+    }
+    return false;
+}
