@@ -1,6 +1,6 @@
 /* The table of options: one row for each key of each section, which drives the parser, the
- * defaults, the messages, the rules of a reload and the documentation. To add an option, add a row (and a field in
- * config.h). */
+ * defaults, the messages, the rules of a reload and the documentation. To add an option, add a row
+ * (and a field in config.h). */
 #pragma once
 
 #include <stdbool.h>
@@ -32,9 +32,9 @@ enum option_roles {
 
 enum option_flags {
     OPTION_REQUIRED = 1 << 0,
-    OPTION_SECRET = 1 << 1,     /* its value is repeated nowhere */
-    OPTION_UNUSED = 1 << 2,     /* belongs to what is not built; taken and not looked at */
-    OPTION_NOISE = 1 << 3,      /* the same unless transport.type = noise, which may stand below */
+    OPTION_SECRET = 1 << 1, /* its value is repeated nowhere */
+    OPTION_UNUSED = 1 << 2, /* belongs to what is not built; taken and not looked at */
+    OPTION_NOISE = 1 << 3,  /* the same unless transport.type = noise, which may stand below */
 };
 
 enum { OPTION_COUNT_MAX = 64 };

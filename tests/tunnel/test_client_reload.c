@@ -1,4 +1,4 @@
-/* Reloads of the client on the fake loop. */
+/* Reloads of the client on the fake loop. Covers src/tunnel/client_service.c too. */
 #include "tunnel/client_reload.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,6 @@
 /* Reloads of the server on the fake loop: what main prepares, and what each worker does with it,
- * also while somebody is logging in. */
+ * also while somebody is logging in. Covers src/tunnel/server_bind.c and src/tunnel/server_part.c
+ * too. */
 #include "tunnel/server_reload.h"
 
 #include <criterion/criterion.h>
