@@ -30,10 +30,11 @@ void server_control_begin(const struct server_control_options *options);
 void server_control_send_requests(struct server_control *control);
 /* Closes those of this worker that a newer login has replaced. */
 void server_control_close_replaced(struct server_worker *worker);
-/* The configuration has changed: ends it; or those whose session is over by the service's epoch. */
+/* The configuration has changed: ends it; only if its session is over by the service's epoch; or
+ * all of this worker's. */
 void server_control_close(struct server_control *control);
 void server_control_close_if_expired(struct server_control *control);
-void server_control_close_expired(struct server_worker *worker);
+void server_control_close_reconfigured(struct server_worker *worker);
 /* heartbeat_interval has changed. */
 void server_control_restart_heartbeats(struct server_worker *worker);
 void server_control_close_all(struct server_worker *worker);

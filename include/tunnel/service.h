@@ -70,6 +70,7 @@ struct service {
     struct channel_pool pool;
 
     pthread_mutex_t lock;    /* over session, binding, per_ip and changes of the epoch */
+    bool closed;             /* no session begins any more */
     struct session *session; /* of the newest login; NULL = down */
     struct binding *binding; /* owned; NULL until service_bind */
     struct addr_table per_ip;
@@ -124,6 +125,8 @@ void service_release_binding(struct service *service, struct binding *binding);
 /* Sessions that are up, and those that are being logged in to, are over: each worker ends its own
  * (server_control.h). */
 void service_expire_sessions(struct service *service);
+/* The same, and none begins any more: the service is not configured. */
+void service_close(struct service *service);
 
 /* What a session leaves behind when it ends or is replaced. */
 struct service_leftovers {
@@ -135,7 +138,8 @@ struct service_leftovers {
 };
 
 /* A login succeeded: from here on the key opens data channels. The session that was there before is
- * out of the table and marked replaced. ERR_RECONFIGURED: the login began in an older epoch. */
+ * out of the table and marked replaced. ERR_RECONFIGURED: the login began in an older epoch, or the
+ * service is closed. */
 MUST_CHECK int service_begin_session(struct service *service, struct session_table *table,
                                      struct session *session, uint64_t now_ns,
                                      struct service_leftovers *ret);

@@ -4,7 +4,8 @@
 
 void debounce_note(struct debounce *debounce, bool is_being_written, uint64_t now_ms)
 {
-    if (!debounce->is_pending)
+    /* A writer that has just finished may have more to do. */
+    if (!debounce->is_pending || debounce->is_being_written)
         debounce->first_ms = now_ms;
     debounce->is_pending = true;
     debounce->is_being_written = is_being_written;

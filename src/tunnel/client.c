@@ -106,13 +106,10 @@ void client_session_end(struct client_worker *worker, struct client_session *ses
 {
     struct tunnel_worker *own = worker->tunnel;
     atomic_store(&session->ended, true);
-    /* Here at once, so that on the way out the parked channels are reset before the control
-     * channel. */
-    client_channel_close_ended(worker);
-    for (unsigned int i = 0; i < own->all->count; i++) {
-        if (i != own->index)
-            mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
-    }
+    /* Not here and now: a reload may end hundreds of them in a turn. On the way out the parked
+     * channels have been reset already, before the control channels. */
+    for (unsigned int i = 0; i < own->all->count; i++)
+        mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
 }
 
 /* ---- opening channels on all workers ---- */

@@ -260,10 +260,10 @@ void server_control_close_if_expired(struct server_control *control)
         control_terminate(control, ERR_RECONFIGURED);
 }
 
-void server_control_close_expired(struct server_worker *worker)
+void server_control_close_reconfigured(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
-        server_control_close_if_expired(container_of(node, struct server_control, node));
+        server_control_close(container_of(node, struct server_control, node));
     }
 }
 

@@ -111,7 +111,7 @@ static int prepare_added(struct preparation *prep, const struct config_service *
 static void prepare_removed(struct preparation *prep, struct service *service)
 {
     prep->outcome->removed++;
-    add_step(prep, STEP_REMOVE, service)->expires = true;
+    (void)add_step(prep, STEP_REMOVE, service);
 }
 
 /* Another kind of service under the same name, or one whose new address is taken by our old one:
@@ -121,7 +121,7 @@ static void prepare_replaced(struct preparation *prep, struct service *service)
     prep->outcome->deferred++;
     prep->outcome->replaced++;
     prep->outcome->failed++;
-    add_step(prep, STEP_REMOVE, service)->expires = true;
+    (void)add_step(prep, STEP_REMOVE, service);
 }
 
 static int prepare_changed(struct preparation *prep, const struct config_service_diff *item,
@@ -237,8 +237,10 @@ static int prepare_own(struct preparation *prep)
 static void commit_service(struct preparation *prep, struct server_step *step)
 {
     struct service *service = step->service;
-    if (step->kind == STEP_REMOVE)
+    if (step->kind == STEP_REMOVE) {
         service_entry_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
+        service_close(service);
+    }
     if (step->config != NULL)
         step->config = service_entry_set_config(&service->entry, step->config);
     if (step->binding != NULL) {
@@ -249,14 +251,6 @@ static void commit_service(struct preparation *prep, struct server_step *step)
         service_expire_sessions(service);
     if (step->kind == STEP_CHANGE)
         server_update_service_options(service, prep->wanted);
-}
-
-static void expire_all(struct service_registry *registry)
-{
-    (void)pthread_mutex_lock(&registry->lock);
-    list_for_each (node, &registry->entries)
-        service_expire_sessions(service_of(container_of(node, struct service_entry, node)));
-    (void)pthread_mutex_unlock(&registry->lock);
 }
 
 static void commit_own(struct preparation *prep)
@@ -276,7 +270,6 @@ static void commit_own(struct preparation *prep)
         server->noise_keys = plan->keys;
         plan->new_keys = plan->keys;
         plan->keys = old;
-        expire_all(&server->services);
     }
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
         gate_set_limits(&server->gate, prep->wanted->max_pending_handshakes,
@@ -379,10 +372,11 @@ static void apply_own(struct server_worker *worker, const struct server_plan *pl
         server_port_close_all(&worker->control_ports, plan->control_binding);
     tunnel_use_zerocopy(tunnel, server_config(worker->server)->transport.noise.zerocopy_send);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        server_login_close_all(worker); /* they have begun with the old keys */
+        /* What has begun here until now has begun with the old keys. */
+        server_login_close_all(worker);
+        server_control_close_reconfigured(worker);
         tunnel_change_noise(tunnel, plan->new_keys,
                             plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
-        server_control_close_expired(worker);
     }
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         server_control_restart_heartbeats(worker);

@@ -162,7 +162,7 @@ int service_begin_session(struct service *service, struct session_table *table,
                           struct session *session, uint64_t now_ns, struct service_leftovers *ret)
 {
     (void)pthread_mutex_lock(&service->lock);
-    if (session->epoch != atomic_load(&service->epoch)) {
+    if (service->closed || session->epoch != atomic_load(&service->epoch)) {
         (void)pthread_mutex_unlock(&service->lock);
         return ERR_RECONFIGURED;
     }
@@ -186,6 +186,13 @@ int service_begin_session(struct service *service, struct session_table *table,
     atomic_store(&service->up, true);
     (void)pthread_mutex_unlock(&service->lock);
     return 0;
+}
+
+void service_close(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    service->closed = true;
+    (void)pthread_mutex_unlock(&service->lock);
 }
 
 void service_expire_sessions(struct service *service)

@@ -35,5 +35,5 @@ Test(debounce, a_file_that_is_being_written_is_left_alone)
     debounce_note(&debounce, true, 4000);
     cr_expect_eq(debounce_due_ms(&debounce), 4000 + DEBOUNCE_WRITING_MS);
     debounce_note(&debounce, false, 4100); /* closed */
-    cr_expect_leq(debounce_due_ms(&debounce), 4100 + DEBOUNCE_QUIET_MS);
+    cr_expect_eq(debounce_due_ms(&debounce), 4100 + DEBOUNCE_QUIET_MS);
 }

@@ -1,6 +1,6 @@
 """The process as its operator sees it: exit codes, messages, log, limits, counters.
 
-Covers src/app/main.c, which no unit test starts, and the start of src/app/run.c.
+Covers src/app/main.c, which no unit test starts, src/app/process.c, and the start of src/app/run.c.
 """
 
 import fcntl

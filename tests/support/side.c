@@ -29,6 +29,7 @@ static int init_worker(struct side *side, unsigned int index)
         result = relay_engine_init(&worker->relays, worker->loop, 1 << 20);
     if (result < 0)
         return result;
+    datagram_engine_init(&worker->datagrams, worker->loop);
     mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
     side->attached[index] = true;
     return 0;
@@ -81,6 +82,7 @@ static void finish_worker(struct side *side, unsigned int index)
         cr_assert_eq(fake_loop_lent(worker->loop), 0);
         cr_assert_eq(worker->relays.relay_count, 0);
         relay_engine_finish(&worker->relays);
+        datagram_engine_finish(&worker->datagrams);
     }
     loop_destroy(worker->loop);
 }

@@ -98,9 +98,13 @@ void tcp_without_pacing(const int fds[2])
 
 uint16_t free_port(void)
 {
+    static bool given[UINT16_MAX + 1]; /* the kernel may name one again, as nobody has it */
     struct addr addr;
-    int fd = tcp_listener(&addr);
-    (void)close(fd);
+    do {
+        int fd = tcp_listener(&addr);
+        (void)close(fd);
+    } while (given[addr_port(&addr)]);
+    given[addr_port(&addr)] = true;
     return addr_port(&addr);
 }
 

@@ -1,0 +1,661 @@
+"""Hot reload: a changed file is in force within a second, whichever way it is written, and nothing
+that it does not concern notices.
+
+Covers src/app/reload.c, src/io/file_watch.c, src/tunnel/server_reload.c and
+src/tunnel/client_reload.c.
+"""
+
+import os
+import random
+import re
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from datagrams import UdpEcho, knock
+from harness import SANITIZED, TOKEN, free_port, is_listening, scaled, wait_until, within
+from noise_peer import Noise
+from protocol import Session, connect, how_closed, recv_exact
+from services import Digest, Echo, Named, answers, transfer
+
+pytestmark = pytest.mark.ours
+
+IN_FORCE = 1  # second, from the file's change
+
+
+# --- ways to write a file -----------------------------------------------------------------------
+
+
+def in_place(path, text):
+    with open(path, "r+") as file:
+        file.write(text)
+        file.truncate()
+
+
+def truncated_first(path, text):
+    """Empty, then half of it, then whole: with rests that are longer than any debounce."""
+    half = len(text) // 2
+    with open(path, "w") as file:
+        time.sleep(0.2)
+        file.write(text[:half])
+        file.flush()
+        time.sleep(0.7)
+        file.write(text[half:])
+
+
+def renamed(path, text):
+    other = path.with_suffix(".new")
+    other.write_text(text)
+    other.chmod(0o600)
+    os.rename(other, path)
+
+
+def swapped(path, text):
+    """As Kubernetes does it: FILE -> ..data/FILE, ..data -> ..TIME, and ..data is replaced."""
+    version = path.parent / f"..{path.name}.{time.monotonic_ns()}"
+    version.mkdir()
+    (version / path.name).write_text(text)
+    (version / path.name).chmod(0o600)
+    data = path.parent / f"..{path.name}.data"
+    old = data.resolve() if data.is_symlink() else None
+    link = path.parent / f"..{path.name}.tmp"
+    link.symlink_to(version.name)
+    os.rename(link, data)
+    if not path.is_symlink():
+        link.symlink_to(f"{data.name}/{path.name}")
+        os.rename(link, path)
+    if old is not None and old.parent == path.parent:
+        (old / path.name).unlink()
+        old.rmdir()
+
+
+WAYS = {"in_place": in_place, "truncated_first": truncated_first, "renamed": renamed,
+        "swapped": swapped}
+
+
+# --- a tunnel whose files change ----------------------------------------------------------------
+
+
+class Files:
+    """The files of a tunnel, written anew from what the test has changed in it."""
+
+    def __init__(self, t):
+        self.t = t
+
+    def path(self, role):
+        return self.t.workdir / f"{role}.ini"
+
+    def write(self, *roles, way=renamed):
+        for role in roles or ("server", "client"):
+            way(self.path(role), self.t.config(role))
+        return time.monotonic()
+
+    def add(self, name, local_port):
+        self.t.services[name] = local_port
+        self.t.ports[name] = free_port()
+        return self.t.ports[name]
+
+    def remove(self, name):
+        del self.t.services[name]
+        return self.t.ports.pop(name)
+
+
+@pytest.fixture
+def reloadable(tunnel, service):
+    def make(names=("echo",), kind=Echo, **kwargs):
+        t = tunnel({name: service(kind).port for name in names}, **kwargs)
+        return t, Files(t)
+
+    return make
+
+
+def ask(sock):
+    """An open visitor of Echo is still served."""
+    sock.sendall(b"still there?")
+    assert recv_exact(sock, 12) == b"still there?"
+
+
+def errors(process, since=0):
+    return [line for line in process.log()[since:].splitlines() if " ERROR " in line]
+
+
+def settled(process, action, timeout=IN_FORCE + 3):
+    """Does the action and waits for the line that says what became of the reload."""
+    since = len(process.log())
+    action()
+    process.wait_log(r"reload: ", within(timeout), since)
+    return process.log()[since:]
+
+
+# --- how it is noticed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_write_a_file(reloadable, service, way):
+    t, files = reloadable()
+    kept = connect(t.port())
+    ask(kept)
+    for n in range(3):
+        port = files.add(f"more{n}", service(Echo).port)
+        written = files.write(way=WAYS[way])
+        wait_until(lambda: answers(port), within(IN_FORCE), f"{way} {n}: the new service")
+        print(f"{way}: in force after {time.monotonic() - written:.2f} s")
+    ask(kept)
+    assert not errors(t.server)
+
+
+def test_sighup(reloadable, service):
+    """The file is read at once, changed or not."""
+    t, files = reloadable()
+    for process in (t.server, t.client):
+        said = settled(process, lambda: process.signal(signal.SIGHUP))
+        assert "nothing has changed" in said
+    port = files.add("more", service(Echo).port)
+    files.write()
+    for process in (t.server, t.client):
+        process.signal(signal.SIGHUP)
+    wait_until(lambda: answers(port), within(IN_FORCE), "the new service")
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_bad_file_changes_nothing(reloadable, service, role):
+    t, files = reloadable()
+    process = t.server if role == "server" else t.client
+    kept = connect(t.port())
+    good = files.path(role).read_text()
+    bad = good + f"\n[{role}.services.two]\nbind_addr = nowhere\nlocal_addr = nowhere\nwhat = 1\n"
+    said = settled(process, lambda: renamed(files.path(role), bad))
+    assert len(errors(process)) == 1, errors(process)
+    assert "nothing is changed" in said and "also:" in said
+    # The same file again is not worth another line, unless somebody asks.
+    renamed(files.path(role), bad)
+    time.sleep(within(0.5))
+    assert len(errors(process)) == 1
+    settled(process, lambda: process.signal(signal.SIGHUP))
+    assert len(errors(process)) == 2
+    ask(kept)
+    assert answers(t.port())
+    os.unlink(files.path(role))
+    wait_until(lambda: len(errors(process)) == 3, within(3), "the error for a missing file")
+    assert answers(t.port())
+    port = files.add("more", service(Echo).port)
+    files.write(way=renamed)
+    wait_until(lambda: answers(port), within(IN_FORCE), "the good file")
+
+
+def test_threads_need_a_restart(reloadable):
+    t, files = reloadable(threads=1)
+    t.threads = 2
+    assert "needs a restart" in settled(t.server, lambda: files.write("server"))
+    assert answers(t.port())
+
+
+def test_log_level(reloadable):
+    t, files = reloadable()
+    t.server_options["log_level"] = "debug"
+    settled(t.server, lambda: files.write("server"))
+    since = len(t.server.log())
+    assert answers(t.port())
+    t.server.wait_log(r"DEBUG .*relay", within(2), since)
+    t.server_options["log_format"] = "json"
+    settled(t.server, lambda: files.write("server"))
+    assert t.server.log().splitlines()[-1].startswith("{")
+
+
+# --- services -----------------------------------------------------------------------------------
+
+
+def test_removed_services_drain_and_come_back_on_the_same_port(reloadable, service):
+    """A64: live relays go on until drain_timeout, the port is free at once."""
+    drain = within(1.5)
+    t, files = reloadable(["echo", "gone"], server_options={"drain_timeout": drain},
+                          client_options={"drain_timeout": 60})
+    kept, going = connect(t.port()), connect(t.port("gone"))
+    for visitor in (kept, going):
+        visitor.settimeout(within(5))
+        ask(visitor)
+    local, port = t.services["gone"], files.remove("gone")
+    settled(t.server, lambda: files.write("server"))
+    removed = time.monotonic()
+    assert not is_listening(port)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # open relays hold the port
+        probe.bind(("127.0.0.1", port))
+    ask(going)  # it drains
+    t.services["gone"], t.ports["gone"] = local, port
+    settled(t.server, lambda: files.write("server"))
+    wait_until(lambda: answers(port), within(3), "the service again, on its port")
+    ask(going)
+    how, _ = how_closed(going, within(10))
+    assert how == "rst", "cut"
+    assert time.monotonic() - removed >= drain - 0.1
+    ask(kept)
+    assert answers(port)
+    assert not errors(t.server)
+
+
+def test_removed_from_the_client(reloadable):
+    t, files = reloadable(["echo", "gone"], client_options={"drain_timeout": within(1.5)})
+    going = connect(t.port("gone"))
+    going.settimeout(within(5))
+    ask(going)
+    port = t.port("gone")
+    t.services["gone"] = None
+    settled(t.client, lambda: files.write("client"))
+    wait_until(lambda: not is_listening(port), within(2), "the port to refuse")
+    ask(going)
+    assert how_closed(going, within(10))[0] == "rst"
+    assert answers(t.port())
+
+
+def test_no_key_of_a_removed_service_opens_a_channel(reloadable):
+    t, files = reloadable()
+    t.services["played"], t.ports["played"] = None, free_port()
+    settled(t.server, lambda: files.write("server"))
+    old = t.login("played")
+    port = files.remove("played")
+    settled(t.server, lambda: files.write("server"))
+    t.services["played"], t.ports["played"] = None, port
+    settled(t.server, lambda: files.write("server"))
+    new = t.login("played")
+    before = t.server.metric("strangers_rejected")
+    try:
+        stale = old.open_channel()
+        assert how_closed(stale, within(5))[0] in ("fin", "rst")
+    except OSError:
+        pass
+    wait_until(lambda: t.server.metric("strangers_rejected") > before, within(5), "a refusal")
+    new.close()
+
+
+def test_a_visitor_port_moves_and_the_session_stays(reloadable):
+    t, files = reloadable()
+    kept, old = connect(t.port()), t.port()
+    ask(kept)
+    logins = t.server.metric("logins")
+    t.ports["echo"] = free_port()
+    files.write("server")
+    wait_until(lambda: answers(t.port()), within(IN_FORCE), "the new port")
+    wait_until(lambda: not is_listening(old), within(1), "the old port to refuse")
+    ask(kept)
+    assert t.server.metric("logins") == logins
+
+
+def test_two_services_swap_their_ports_and_a_third_is_renamed(tunnel, service):
+    locals_ = {name: service(Named, name).port for name in ("one", "two", "three")}
+    t = tunnel(locals_)
+    files = Files(t)
+    ports = dict(t.ports)
+
+    def says(port, name):
+        try:
+            with connect(port) as visitor:
+                visitor.settimeout(within(2))
+                return recv_exact(visitor, len(name)) == name.encode()
+        except (OSError, EOFError):
+            return False
+
+    for name, port in ports.items():
+        wait_until(lambda: says(port, name), within(3), name)
+    t.ports["one"], t.ports["two"] = ports["two"], ports["one"]
+    t.ports["four"], t.services["four"] = t.ports.pop("three"), t.services.pop("three")
+    files.write()
+    for name, port in (("one", ports["two"]), ("two", ports["one"]), ("three", ports["three"])):
+        wait_until(lambda: says(port, name), within(4), f"{name} at its new place")
+    assert not errors(t.server), errors(t.server)
+
+
+def test_an_address_in_use_is_tried_again(reloadable, service):
+    """A35: a clear error, once; the others are untouched; then it comes."""
+    t, files = reloadable()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy = taken.getsockname()[1]
+        t.services["blocked"], t.ports["blocked"] = service(Echo).port, busy
+        other = files.add("fine", service(Echo).port)
+        said = settled(t.server, lambda: files.write())
+        assert f"bind_addr 127.0.0.1:{busy}: address in use" in said
+        wait_until(lambda: answers(other), within(2), "the service beside it")
+        time.sleep(within(2.2))
+        assert len(errors(t.server)) == 1, "said once"
+        # One that moves there stays where it was.
+        old = t.port()
+        t.ports["echo"] = busy
+        t.ports["blocked"] = free_port()
+        settled(t.server, lambda: files.write("server"))
+        assert answers(old)
+    wait_until(lambda: answers(busy), within(4), "the service, after the port is free")
+    assert not is_listening(old)
+
+
+def test_limits(reloadable):
+    t, files = reloadable()
+    first = connect(t.port())
+    first.settimeout(within(5))
+    ask(first)
+    t.service_options["echo"] = {"max_connections": 1}
+    settled(t.server, lambda: files.write("server"))
+    assert not answers(t.port(), timeout=1), "one more than the new limit"
+    ask(first)
+    t.service_options["echo"] = {"max_connections": 5, "max_connections_per_ip": 2}
+    settled(t.server, lambda: files.write("server"))
+    visitors = [connect(t.port()) for _ in range(2)]
+    for visitor in visitors:
+        visitor.settimeout(within(5))
+        ask(visitor)
+    assert not answers(t.port(), timeout=1), "the third of an address, counted from now on"
+    t.service_options["echo"] = {}
+    settled(t.server, lambda: files.write("server"))
+    for visitor in visitors + [first]:
+        ask(visitor)
+    assert answers(t.port())
+
+
+def test_a_local_service_moves(reloadable, service):
+    t, files = reloadable()
+    kept = connect(t.port())
+    kept.settimeout(within(5))
+    ask(kept)
+    logins = t.client.metric("logins")
+    t.services["echo"] = service(Named, "new").port
+    settled(t.client, lambda: files.write("client"))
+
+    def moved():
+        with connect(t.port()) as visitor:
+            visitor.settimeout(within(3))
+            return recv_exact(visitor, 3) == b"new"
+
+    assert moved()
+    ask(kept)
+    assert t.client.metric("logins") == logins
+
+
+def test_the_type_changes(reloadable, service):
+    t, files = reloadable(["both"])
+    tcp, udp = t.services["both"], service(UdpEcho).port
+    for _ in range(2):
+        t.udp.add("both")
+        t.services["both"], t.ports["both"] = udp, t.ports["both"]
+        files.write()
+        knock(t.port("both"), "127.0.0.1", 4, within(10))
+        t.udp.clear()
+        t.services["both"] = tcp
+        files.write()
+        wait_until(lambda: answers(t.port("both")), within(5), "TCP again")
+
+
+def test_udp(udp, service):
+    """Another visitor port, another local service, another number of channels."""
+    t, _ = udp()
+    files = Files(t)
+    t.ports["echo"] = free_port(socket.SOCK_DGRAM)
+    settled(t.server, lambda: files.write("server"))
+    knock(t.port(), "127.0.0.1", 8, within(10))
+    t.services["echo"] = service(UdpEcho).port
+    settled(t.client, lambda: files.write("client"))
+    knock(t.port(), "127.0.0.1", 8, within(10))
+    t.service_options["echo"] = {"udp_data_channels": 5, "udp_timeout": 1}
+    settled(t.server, lambda: files.write("server"))
+    knock(t.port(), "127.0.0.1", 8, within(10))
+    assert not errors(t.server)
+
+
+# --- tokens, addresses, transports ----------------------------------------------------------------
+
+
+def test_a_new_token(reloadable):
+    t, files = reloadable()
+    kept = connect(t.port())
+    kept.settimeout(within(5))
+    ask(kept)
+    t.token = "another-" + TOKEN
+    settled(t.server, lambda: files.write("server"))
+    wait_until(lambda: not is_listening(t.port()), within(2), "the old session to end")
+    ask(kept)
+    files.write("client")
+    wait_until(lambda: answers(t.port()), within(IN_FORCE + 1), "the new token on both sides")
+    ask(kept)
+    with pytest.raises(Exception):
+        Session(t.control_port, "echo", TOKEN)
+
+
+def test_the_control_port_moves(reloadable):
+    t, files = reloadable()
+    kept, old = connect(t.port()), t.control_port
+    kept.settimeout(within(5))
+    ask(kept)
+    logins = t.server.metric("logins")
+    t.control_port = free_port()
+    settled(t.server, lambda: files.write("server"))
+    assert is_listening(t.control_port) and not is_listening(old)
+    assert t.server.metric("logins") == logins, "its sessions stay"
+    settled(t.client, lambda: files.write("client"))
+    wait_until(lambda: t.server.metric("logins") > logins, within(3), "a login at the new port")
+    wait_until(lambda: answers(t.port()), within(3), "the service")
+    ask(kept)
+    # The same port on another address: the old one is in its way, and goes first.
+    t.server_options["bind_addr"] = f"0.0.0.0:{t.control_port}"
+    settled(t.server, lambda: files.write("server"))
+    wait_until(lambda: is_listening(t.control_port), within(3), "the control port")
+    ask(kept)
+    assert not errors(t.server), errors(t.server)
+
+
+def test_the_transport_changes(reloadable):
+    """tcp, Noise, other keys, tcp: each time both log in anew, and what is open goes on."""
+    t, files = reloadable()
+    kept = []
+    for transport in (Noise("NK"), Noise("NK"), Noise("KK"), None):
+        visitor = connect(t.port())
+        visitor.settimeout(within(5))
+        ask(visitor)
+        kept.append(visitor)
+        t.transport = {"server": transport, "client": transport}
+        settled(t.server, lambda: files.write("server"))
+        logins = t.server.metric("logins")
+        settled(t.client, lambda: files.write("client"))
+        wait_until(lambda: t.server.metric("logins") > logins, within(5), "a login")
+        wait_until(lambda: answers(t.port()), within(3), f"the service over {transport}")
+        for visitor in kept:
+            ask(visitor)
+
+
+def test_the_heartbeat_changes(reloadable):
+    t, files = reloadable(server_options={"heartbeat_interval": 0},
+                          client_options={"heartbeat_timeout": 0})
+    logins = t.server.metric("logins")
+    t.server_options["heartbeat_interval"] = 1
+    settled(t.server, lambda: files.write("server"))
+    t.client_options["heartbeat_timeout"] = 3
+    settled(t.client, lambda: files.write("client"))
+    time.sleep(within(4))
+    assert t.server.metric("logins") == logins, "heartbeats came in time"
+    t.server_options["heartbeat_interval"] = 0
+    settled(t.server, lambda: files.write("server"))
+    t.client.wait_log(r"lost: deadline", within(8))
+
+
+# --- at the end of the process --------------------------------------------------------------------
+
+
+def test_drain_timeout_of_the_new_file(reloadable):
+    t, files = reloadable(server_options={"drain_timeout": 60})
+    kept = connect(t.port())
+    ask(kept)
+    t.server_options["drain_timeout"] = 1
+    settled(t.server, lambda: files.write("server"))
+    start = time.monotonic()
+    t.server.signal(signal.SIGTERM)
+    assert t.server.wait(within(10)) == 0
+    assert time.monotonic() - start >= 0.9
+
+
+# --- many, and under load -------------------------------------------------------------------------
+
+
+class Prober(threading.Thread):
+    """Asks one relay again and again, and keeps the worst delay."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.sock = connect(port)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(within(10))
+        self.worst, self.count, self.stopping, self.error = 0, 0, False, None
+
+    def run(self):
+        try:
+            while not self.stopping:
+                start = time.monotonic()
+                ask(self.sock)
+                self.worst = max(self.worst, time.monotonic() - start)
+                self.count += 1
+                time.sleep(0.001)
+        except (OSError, EOFError, AssertionError) as error:
+            self.error = error
+
+    def stop(self):
+        self.stopping = True
+        self.join()
+        assert self.error is None, self.error
+        return self.worst
+
+
+def test_five_hundred_services(reloadable, service):
+    """Applied in less than 100 ms, without a relay waiting for more than 20 ms; and gone again."""
+    count = 100 if SANITIZED else 500
+    t, files = reloadable()
+    local = service(Echo).port
+    for turn in range(2):
+        names = [f"s{turn}x{n}" for n in range(count)]
+        for name in names:
+            files.add(name, local)
+        prober = Prober(t.port())
+        prober.start()
+        added = settled(t.server, lambda: files.write("server"), timeout=5)
+        worst = prober.stop()
+        took = float(re.search(r"took ([\d.]+) ms", added).group(1))
+        print(f"{count} services added: {took} ms, worst delay of a relay {worst * 1000:.1f} ms")
+        assert f"{count} added" in added
+        assert took < within(100)
+        assert worst < within(0.1), "20 ms on a machine of its own"
+        files.write("client")
+        wait_until(lambda: all(is_listening(t.ports[name]) for name in names[-3:]), within(20),
+                   "the services")
+        for name in names:
+            files.remove(name)
+        prober = Prober(t.port())
+        prober.start()
+        removed = settled(t.server, lambda: files.write("server"), timeout=5)
+        worst = prober.stop()
+        took = float(re.search(r"took ([\d.]+) ms", removed).group(1))
+        print(f"{count} services removed: {took} ms, worst delay {worst * 1000:.1f} ms")
+        assert f"{count} removed" in removed
+        assert took < within(300) and worst < within(0.2)
+        settled(t.client, lambda: files.write("client"), timeout=5)
+
+
+class Load(threading.Thread):
+    """Transfers of random sizes through one service, one after another, each checked."""
+
+    def __init__(self, port, seed):
+        super().__init__(daemon=True)
+        self.port, self.random = port, random.Random(seed)
+        self.done, self.broken, self.stopping = 0, None, False
+
+    def run(self):
+        while not self.stopping and self.broken is None:
+            size = self.random.choice([1, 1000, 100_000, 2_000_000])
+            try:
+                transfer(self.port, self.random.randrange(1000), size, size // 2)
+                self.done += 1
+            except Exception as error:
+                self.broken = error
+
+
+@pytest.mark.time_limit(240)
+def test_reloads_at_random_moments_under_load(reloadable, service):
+    """A63: services that a reload does not concern lose nothing; the last valid file is in force."""
+    t, files = reloadable(["a", "b", "c"], kind=Digest)
+    rng = random.Random(63)
+    loads = [Load(t.ports[name], n) for n, name in enumerate(["a", "b", "c"] * 2)]
+    echo = service(Echo).port
+    for load in loads:
+        load.start()
+    rounds = scaled(100, 20, 1000)
+    ports = [free_port() for _ in range(6)]
+    for n in range(rounds):
+        extra = [name for name in t.services if name not in "abc"]
+        action = rng.choice(["add", "add", "remove", "change", "token", "bad", "limits"])
+        if action == "add" and len(extra) < len(ports):
+            name = f"x{n}"
+            t.services[name] = echo
+            t.ports[name] = next(port for port in ports if port not in t.ports.values())
+        elif action == "remove" and extra:
+            files.remove(rng.choice(extra))
+        elif action == "change" and extra:
+            name = rng.choice(extra)
+            free = [port for port in ports if port not in t.ports.values()]
+            t.ports[name] = rng.choice(free or [t.ports[name]])
+        elif action == "token" and extra:
+            name, token = rng.choice(extra), f"t{n}"
+            t.service_options.setdefault(name, {})["token"] = token
+            t.client_service_options.setdefault(name, {})["token"] = token
+        elif action == "limits":
+            t.service_options.setdefault("a", {})["max_connections"] = rng.choice([0, 1000])
+            t.server_options["handshake_timeout"] = rng.choice([3, 4, 5])
+        way = rng.choice([in_place, renamed, swapped])
+        if action == "bad":
+            role = rng.choice(["server", "client"])
+            way(files.path(role), t.config(role) + "\n[what is this\n")
+            time.sleep(rng.uniform(0, 0.15))
+        files.write(way=way)
+        time.sleep(rng.uniform(0, 0.3))
+    for name, port in t.ports.items():
+        if name not in "abc":
+            wait_until(lambda: answers(port), within(6), f"{name} of the last file")
+    for port in ports:
+        if port not in t.ports.values():
+            wait_until(lambda: not is_listening(port), within(6), f"port {port} to be closed")
+    for load in loads:
+        load.stopping = True
+    for load in loads:
+        load.join(within(60))
+    assert [load.broken for load in loads if load.broken] == []
+    done = sum(load.done for load in loads)
+    applied = re.findall(r"reload: (?!nothing)", t.server.log())
+    print(f"{rounds} files, {len(applied)} reloads of the server, {done} transfers, none broken")
+    assert done > rounds / 4
+
+
+def test_nothing_is_left_of_many_reloads(reloadable, service):
+    t, files = reloadable(client_options={"drain_timeout": 1}, server_options={"drain_timeout": 1})
+    echo = service(Echo).port
+
+    def one_round():
+        for n in range(10):
+            files.add(f"y{n}", echo)
+        port = t.ports["y9"]
+        files.write()
+        wait_until(lambda: is_listening(port), within(8), "the services")
+        assert answers(port)
+        for n in range(10):
+            files.remove(f"y{n}")
+        settled(t.server, lambda: files.write())
+        wait_until(lambda: not is_listening(port), within(3), "their end")
+
+    one_round()
+    one_round()
+    fds = [process.settled_fds() for process in (t.server, t.client)]
+    kib = [process.private_kib() for process in (t.server, t.client)]
+    for _ in range(scaled(20, 4, 100)):
+        one_round()
+    for process, fds_before, kib_before in zip((t.server, t.client), fds, kib):
+        assert process.settled_fds() <= fds_before + 4
+        grown = process.private_kib() - kib_before
+        print(f"{process.name}: {grown} KiB more")
+        assert SANITIZED or grown < 256

@@ -1,0 +1,34 @@
+#include "tunnel/plan.h"
+
+#include <criterion/criterion.h>
+#include <poll.h>
+
+static bool is_readable(int fd)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    return poll(&polled, 1, 0) == 1;
+}
+
+Test(plan, comes_back_when_all_workers_are_done)
+{
+    struct plan_slot slot;
+    int what;
+    cr_assert_eq(plan_slot_init(&slot), 0);
+    cr_expect_null(plan_current(&slot));
+    cr_expect_null(plan_take_finished(&slot));
+    for (int round = 0; round < 2; round++) {
+        plan_post(&slot, &what, 3);
+        cr_expect_eq(plan_current(&slot), &what);
+        plan_done(&slot);
+        plan_done(&slot);
+        cr_expect_not(is_readable(slot.done_fd));
+        cr_expect_null(plan_take_finished(&slot));
+        plan_done(&slot);
+        cr_expect(is_readable(slot.done_fd));
+        cr_expect_eq(plan_take_finished(&slot), &what);
+        cr_expect_null(plan_take_finished(&slot), "once");
+        cr_expect_not(is_readable(slot.done_fd));
+    }
+    plan_slot_finish(&slot);
+    plan_slot_finish(&slot);
+}
