@@ -179,10 +179,15 @@ Test(server_reload, hundreds_at_a_time, .init = set_up, .fini = tear_down)
 {
     static char many[16000];
     size_t used = 0;
-    for (unsigned int i = 0; i < 150; i++)
-        used +=
-            (size_t)snprintf(many + used, sizeof(many) - used,
-                             "[server.services.s%u]\nbind_addr = 127.0.0.1:%u\n", i, free_port());
+    static bool is_given[UINT16_MAX + 1];
+    for (unsigned int i = 0; i < 150; i++) {
+        uint16_t port = free_port();
+        while (is_given[port])
+            port = free_port();
+        is_given[port] = true;
+        used += (size_t)snprintf(many + used, sizeof(many) - used,
+                                 "[server.services.s%u]\nbind_addr = 127.0.0.1:%u\n", i, port);
+    }
     cr_expect_geq(reload(file("", many)).added, 140, "all whose port was still free");
     cr_expect_geq(reload(file("", service("web", WEB, ""))).removed, 140);
 }
