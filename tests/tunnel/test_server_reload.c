@@ -264,6 +264,29 @@ Test(server_reload, a_service_takes_anothers_port, .init = set_up, .fini = tear_
     (void)close(fd);
 }
 
+Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = tear_down)
+{
+    char text[700];
+    int echo = log_in("echo", "one");
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", WEB, ""), service("web", ECHO, ""));
+    struct reload_outcome outcome = reload(file("", text));
+    cr_expect(outcome.changed == 1 && outcome.added == 0 && outcome.deferred == 1);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
+    cr_expect(connects(WEB));
+    /* Now they want each other's: both go, and come back. */
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    outcome = reload(file("", text));
+    cr_expect(outcome.replaced == 2 && outcome.changed == 0);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 2 && outcome.failed == 0);
+    cr_expect_neq(side_end_of(&side, echo), 0);
+    (void)close(echo);
+}
+
 Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_down)
 {
     const char *options[] = {"type = udp", "type = udp\nudp_data_channels = 3", ""};
