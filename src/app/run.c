@@ -93,6 +93,8 @@ static void run_upgrade(struct run *run)
 {
     if (run->is_draining)
         log_warn("upgrade: not while stopping");
+    else if (run->upgrade.state != UPGRADE_NONE)
+        log_warn("upgrade: one is going on already");
     else
         run->wants_upgrade = true; /* after a reload, which changes what is handed over */
 }

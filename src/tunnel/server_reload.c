@@ -55,17 +55,72 @@ struct preparation {
 
 /* ---- preparing: addresses ---- */
 
-/* Whether a service of ours, or the control port, has the port now: then what is bound to it is in
- * the way, perhaps with another host, and goes first. */
-static bool is_our_port(const struct preparation *prep, const struct config_service *config)
+static bool is_same_port(const struct config_service *a, const struct config_service *b)
+{
+    return a->addr.port == b->addr.port && a->type == b->type;
+}
+
+static const struct config_service *find_service(const struct config_peer *peer, const char *name)
+{
+    for (size_t i = 0; i < peer->service_count; i++) {
+        if (strcmp(peer->services[i].name, name) == 0)
+            return &peer->services[i];
+    }
+    return NULL;
+}
+
+/* The running service that has the port which that one wants, perhaps on another host. */
+static const struct config_service *holder_of(const struct preparation *prep,
+                                              const struct config_service *wanted)
 {
     const struct config_peer *running = &prep->running.peer;
     for (size_t i = 0; i < running->service_count; i++) {
-        if (running->services[i].addr.port == config->addr.port &&
-            running->services[i].type == config->type)
+        if (is_same_port(&running->services[i], wanted))
+            return &running->services[i];
+    }
+    return NULL;
+}
+
+/* Where the holder of a port goes: NULL if it is removed, or stays where it is. */
+static const struct config_service *destination_of(const struct preparation *prep,
+                                                   const struct config_service *holder,
+                                                   bool *ret_leaves)
+{
+    const struct config_service *wanted = find_service(prep->wanted, holder->name);
+    *ret_leaves = wanted == NULL || !is_same_port(wanted, holder) ||
+                  strcmp(wanted->addr.host, holder->addr.host) != 0;
+    return *ret_leaves ? wanted : NULL;
+}
+
+/* The address is in use by what is to leave it: a service, or the control port. */
+static bool is_given_up(const struct preparation *prep, const struct config_service *config)
+{
+    const struct config_service *holder = holder_of(prep, config);
+    bool leaves = false;
+    if (holder != NULL)
+        (void)destination_of(prep, holder, &leaves);
+    else if (config->type == CONFIG_SERVICE_TCP)
+        leaves = prep->running.peer.addr.port == config->addr.port &&
+                 (prep->diff.changes & CONFIG_CHANGE_ADDRESS) != 0;
+    return leaves;
+}
+
+/* Services that want each other's ports, or one its own on another host: none can be first. */
+static bool is_in_circle(const struct preparation *prep, const struct config_service *config)
+{
+    const struct config_service *at = config;
+    for (size_t i = 0; i <= prep->running.peer.service_count; i++) {
+        const struct config_service *holder = holder_of(prep, at);
+        bool leaves;
+        if (holder == NULL)
+            return false;
+        at = destination_of(prep, holder, &leaves);
+        if (at == NULL)
+            return false;
+        if (strcmp(holder->name, config->name) == 0)
             return true;
     }
-    return config->type == CONFIG_SERVICE_TCP && running->addr.port == config->addr.port;
+    return false;
 }
 
 static void note_failed(struct preparation *prep, const struct config_service *service, int error,
@@ -100,7 +155,7 @@ static int prepare_added(struct preparation *prep, const struct config_service *
     result = server_bind_service(service, config, prep->wanted, NULL, 0, &service->binding);
     if (result < 0) {
         service_drop(service);
-        note_failed(prep, config, result, is_our_port(prep, config));
+        note_failed(prep, config, result, is_given_up(prep, config));
         return result == -ENOMEM ? result : 0;
     }
     prep->outcome->added++;
@@ -114,8 +169,8 @@ static void prepare_removed(struct preparation *prep, struct service *service)
     (void)add_step(prep, STEP_REMOVE, service);
 }
 
-/* Another kind of service under the same name, or one whose new address is taken by our old one:
- * it goes now, and comes with the plan that follows. */
+/* Another kind of service under the same name, or one of a circle: it goes now, and comes with the
+ * plan that follows. */
 static void prepare_replaced(struct preparation *prep, struct service *service)
 {
     prep->outcome->deferred++;
@@ -134,12 +189,12 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     }
     if ((item->changes & CONFIG_CHANGE_ADDRESS) != 0) {
         int result = server_bind_service(service, item->new, prep->wanted, NULL, 0, &binding);
-        if (result == -EADDRINUSE && is_our_port(prep, item->new)) {
+        if (result == -EADDRINUSE && is_in_circle(prep, item->new)) {
             prepare_replaced(prep, service);
             return 0;
         }
         if (result < 0) {
-            note_failed(prep, item->new, result, false);
+            note_failed(prep, item->new, result, is_given_up(prep, item->new));
             return result == -ENOMEM ? result : 0;
         }
     }

@@ -179,10 +179,15 @@ Test(server_reload, hundreds_at_a_time, .init = set_up, .fini = tear_down)
 {
     static char many[16000];
     size_t used = 0;
-    for (unsigned int i = 0; i < 150; i++)
-        used +=
-            (size_t)snprintf(many + used, sizeof(many) - used,
-                             "[server.services.s%u]\nbind_addr = 127.0.0.1:%u\n", i, free_port());
+    static bool is_given[UINT16_MAX + 1];
+    for (unsigned int i = 0; i < 150; i++) {
+        uint16_t port = free_port();
+        while (is_given[port])
+            port = free_port();
+        is_given[port] = true;
+        used += (size_t)snprintf(many + used, sizeof(many) - used,
+                                 "[server.services.s%u]\nbind_addr = 127.0.0.1:%u\n", i, port);
+    }
     cr_expect_geq(reload(file("", many)).added, 140, "all whose port was still free");
     cr_expect_geq(reload(file("", service("web", WEB, ""))).removed, 140);
 }
@@ -257,6 +262,29 @@ Test(server_reload, a_service_takes_anothers_port, .init = set_up, .fini = tear_
     int fd = log_in("web", "one");
     cr_expect(connects(ECHO));
     (void)close(fd);
+}
+
+Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = tear_down)
+{
+    char text[700];
+    int echo = log_in("echo", "one");
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", WEB, ""), service("web", ECHO, ""));
+    struct reload_outcome outcome = reload(file("", text));
+    cr_expect(outcome.changed == 1 && outcome.added == 0 && outcome.deferred == 1);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
+    cr_expect(connects(WEB));
+    /* Now they want each other's: both go, and come back. */
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    outcome = reload(file("", text));
+    cr_expect(outcome.replaced == 2 && outcome.changed == 0);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 2 && outcome.failed == 0);
+    cr_expect_neq(side_end_of(&side, echo), 0);
+    (void)close(echo);
 }
 
 Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_down)
