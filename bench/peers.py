@@ -228,6 +228,7 @@ PEERS = (
         "rathole-uring, without libcrypto",
         (OURS_SODIUM,),
         ours,
+        udp=True,
         transports=(NOISE,),
     ),
     Peer("rathole", "rathole", ("rathole",), rathole, udp=True, transports=(TCP, NOISE)),

@@ -139,6 +139,16 @@ SUITES = (
           (("half", loads.udp_open(1200, 0.5)),), reference=UDP_LOAD_REFERENCE, **UDP),
     Suite("udp-visitors", "10 000 UDP visitors, 20 000 datagrams of 200 bytes a second",
           (("visitors", loads.udp_visitors),), **UDP),
+    Suite("noise-udp-rtt-64", "UDP round trips over Noise NK, 64 bytes",
+          (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), transport=NOISE,
+          **UDP),
+    Suite("noise-udp-rtt-1200", "UDP round trips over Noise NK, 1200 bytes",
+          (("1", loads.udp_closed(1200, 1)), ("256", loads.udp_closed(1200, 256))),
+          transport=NOISE, **UDP),
+    Suite("noise-udp-oneway-1200", "UDP in one direction over Noise NK, 1200 bytes",
+          (("max", loads.udp_oneway_max(1200)), ("fixed", loads.udp_oneway_fixed(1200))),
+          transport=NOISE, reference=UDP_ONEWAY_REFERENCE,
+          **{**UDP, "service": loads.start_nothing}),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -159,6 +169,17 @@ def udp_rtt_rows(suite):
         Row(suite, "1", "p50_us", "1 in flight, median", "us", "less", (at_most(1.1, "rathole"),),
             digits=1),
         Row(suite, "1", "p99_us", "1 in flight, p99", "us", "less", digits=1),
+    )
+
+
+def udp_oneway_rows(suite, targets=()):
+    return (
+        Row(suite, "max", "rate", "highest rate without loss", "1/s", "more", digits=0),
+        Row(suite, "fixed", "rate", "fixed rate (the highest of rathole)", "1/s", "more",
+            digits=0),
+        Row(suite, "fixed", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less",
+            targets, ends=True),
+        Row(suite, "fixed", "lost", "lost at it", "share", "less", digits=4),
     )
 
 
@@ -227,15 +248,13 @@ ROWS = (
     Row("noise-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
     *udp_rtt_rows("udp-rtt-64"),
     *udp_rtt_rows("udp-rtt-1200"),
-    Row("udp-oneway-1200", "max", "rate", "highest rate without loss", "1/s", "more", digits=0),
-    Row("udp-oneway-1200", "fixed", "rate", "fixed rate (the highest of rathole)", "1/s", "more",
-        digits=0),
-    Row("udp-oneway-1200", "fixed", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less",
-        (at_most(0.25, "rathole"),), ends=True),
-    Row("udp-oneway-1200", "fixed", "lost", "lost at it", "share", "less", digits=4),
+    *udp_oneway_rows("udp-oneway-1200", targets=(at_most(0.25, "rathole"),)),
     Row("udp-oneway-1200", "1 ms", "cpu_us_per_datagram", "CPU, sent once per ms", "us/datagram",
         "less", (at_most(0.25, "rathole"),), ends=True),
     Row("udp-oneway-1200", "1 ms", "lost", "lost, sent once per ms", "share", "less", digits=4),
+    *udp_rtt_rows("noise-udp-rtt-64"),
+    *udp_rtt_rows("noise-udp-rtt-1200"),
+    *udp_oneway_rows("noise-udp-oneway-1200"),
     Row("udp-latency-1200", "half", "rate", "rate", "1/s", "more", digits=0),
     Row("udp-latency-1200", "half", "p50_us", "p50", "us", "less", digits=0),
     Row("udp-latency-1200", "half", "p99_us", "p99", "us", "less", digits=0),

@@ -10,6 +10,7 @@ enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 struct program;
 
 /* Serves until asked to stop, until a successor has taken over and the last relay has ended, or
- * until a worker fails; the cause is logged. program is what an upgrade starts. */
+ * until a worker fails; the cause is logged. path: the file that config came from, watched from
+ * here on. program is what an upgrade starts. */
 MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config,
-                                   const struct program *program);
+                                   const char *path, const struct program *program);

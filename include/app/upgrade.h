@@ -53,9 +53,9 @@ struct upgrade {
     enum upgrade_state state;
     int channel; /* to the other process, -1 = none */
     pid_t child;
-    bool is_reported;         /* AWAITING: "ready" is said */
-    uint64_t deadline_ms;     /* of the state */
-    uint64_t quiet_since_ms;  /* QUIET: nobody waits any more; 0 = somebody does */
+    bool is_reported;        /* AWAITING: "ready" is said */
+    uint64_t deadline_ms;    /* of the state */
+    uint64_t quiet_since_ms; /* QUIET: nobody waits any more; 0 = somebody does */
     unsigned int failed_count;
 };
 

@@ -17,7 +17,8 @@ enum error_code {
     ERR_LIMIT = -9991,        /* a limit of ours is reached */
     ERR_HANDSHAKE = -9990,    /* the Noise handshake failed: keys or patterns differ */
     ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
-    ERR_LAST = ERR_TRUNCATED,
+    ERR_RECONFIGURED = -9988, /* a reload has changed what this depends on */
+    ERR_LAST = ERR_RECONFIGURED,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"). Never NULL; valid

@@ -8,7 +8,12 @@ enum limits_config {
     LIMIT_SERVICES = 4096,       /* per role */
     LIMIT_SECRET = 4000,         /* a token; must fit a line */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
+    LIMIT_ACCOUNT_NAME = 64,     /* of a user or a group; Linux' own tools stop at 32 */
 };
+
+/* RLIMIT_MEMLOCK that root asks for before it is given away. 8 MiB are enough for 8 workers, where
+ * rings count at all. */
+enum limits_memlock { LIMIT_MEMLOCK_MIN = 64 << 20, LIMIT_MEMLOCK_WORKER = 1 << 20 };
 
 enum limits_gate {
     LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */
@@ -40,6 +45,8 @@ enum limits_handshakes {
     LIMIT_HANDSHAKES_EXPECTED_BURST = 2000,
     LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
+    LIMIT_CLIENT_KNOWN_S =
+        86400, /* an address that a client came from has no part in that of all */
 };
 
 enum limits_client {
@@ -67,7 +74,8 @@ enum limits_udp {
     LIMIT_UDP_FLUSH = 128 << 10,       /* packed bytes that do not wait for the end of the turn */
     LIMIT_UDP_UNSENT = 128 << 10,      /* in the kernel, of a data channel (TCP_NOTSENT_LOWAT) */
     LIMIT_UDP_TRIM_MS = 5000,          /* memory of a burst is given back */
-    LIMIT_UDP_PAUSE_US = 400,          /* datagrams of a dense stream gather for as long */
+    LIMIT_UDP_PAUSE_US = 1000,         /* datagrams of a dense one-way stream gather for as long */
+    LIMIT_UDP_PAUSE_QUIET_MS = 20,     /* since answers came back at a like rate */
     LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
 };
 
@@ -83,12 +91,15 @@ enum limits_io {
     LIMIT_BULK_WINDOW = 1 << 20,    /* what a patient loop lets come while it sleeps */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
     LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
+    LIMIT_ZEROCOPY_BUFFERS = 32,    /* per worker, 4.2 MiB: unacknowledged frames of all relays */
+    LIMIT_ZEROCOPY_MIN = 32 << 10,  /* smaller batches are copied: a notification costs more */
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
     LIMIT_PIPE_SIZE_MIN = 64 << 10, /* less carries less than a copy */
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
-    LIMIT_ACCEPT_PAUSE_MS = 100,    /* without descriptors, between two looks */
+    LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
+    LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
     LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
 };

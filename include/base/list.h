@@ -57,6 +57,18 @@ static inline struct list *list_pop_front(struct list *head)
     return node;
 }
 
+/* Appends all nodes of `from`, which is empty then. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+    if (list_is_empty(from))
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    list_init(from);
+}
+
 #define list_for_each(node, head) \
     for (struct list *node = (head)->next; node != (head); node = node->next)
 /* As above; the loop body may remove `node`. */

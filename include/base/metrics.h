@@ -33,6 +33,11 @@
     X(BYTES_COPIED, "bytes_copied")                         \
     X(BYTES_BULK_COPIED, "bytes_bulk_copied")               \
     X(BYTES_SPLICED, "bytes_spliced")                       \
+    X(ZEROCOPY_SENDS, "zerocopy_sends")                     \
+    X(ZEROCOPY_NOTIFIED, "zerocopy_notified")               \
+    X(ZEROCOPY_COPIED, "zerocopy_copied")                   \
+    X(ZEROCOPY_REFUSED, "zerocopy_refused")                 \
+    X(ZEROCOPY_NO_BUFFER, "zerocopy_no_buffer")             \
     X(NOISE_HANDSHAKES_LIMITED, "noise_handshakes_limited") \
     X(NOISE_FRAMES_REFUSED, "noise_frames_refused")         \
     X(PROMOTIONS, "promotions")                             \
@@ -57,6 +62,8 @@
     X(PIPES_EXHAUSTED, "pipes_exhausted")                   \
     X(BUFFERS_EXHAUSTED, "buffers_exhausted")               \
     X(ACCEPT_PAUSED, "accept_paused")                       \
+    X(RELOADS_APPLIED, "reloads_applied")                   \
+    X(RELOADS_REFUSED, "reloads_refused")                   \
     X(MAILBOX_FULL, "mailbox_full")                         \
     X(WAKEUPS_SENT, "wakeups_sent")                         \
     X(LATE_COMPLETIONS, "late_completions")                 \

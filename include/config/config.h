@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/addr.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "crypto/keys.h"
@@ -74,6 +75,8 @@ struct config_peer {
     uint32_t drain_timeout_ms;
     enum log_level log_level;
     enum log_format log_format;
+    char user[LIMIT_ACCOUNT_NAME + 1]; /* whom to become; "" = nobody else, as below */
+    char group[LIMIT_ACCOUNT_NAME + 1];
 
     uint32_t heartbeat_interval_ms; /* server; 0 = never */
     uint32_t handshake_timeout_ms;  /* server */

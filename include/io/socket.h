@@ -25,6 +25,8 @@ struct socket_options {
 
 /* Options are hints: what the kernel refuses is left at its default. */
 void socket_set_options(int fd, const struct socket_options *options);
+/* The same for a socket that has other options: also puts back what is off now. */
+void socket_change_options(int fd, const struct socket_options *options);
 void socket_set_nodelay(int fd, bool nodelay);
 void socket_set_user_timeout(int fd, uint32_t timeout_ms);
 /* Makes room for a receive window of that size, at once instead of when the kernel finds out; its
@@ -67,6 +69,9 @@ MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
 
 MUST_CHECK int socket_peer(int fd, struct addr *ret);
+/* Whether the peer is a process of this host: its address is a loopback address or one of our own.
+ */
+bool socket_peer_is_local(int fd);
 /* The pending error, taken out of the socket: 0 or -errno. */
 int socket_take_error(int fd);
 /* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,

@@ -24,6 +24,7 @@
 #include "io/timer.h"
 #include "io/udp_batch.h"
 #include "net/stream.h"
+#include "net/udp_pace.h"
 #include "proto/udp_frame.h"
 
 struct datagram_buffer;
@@ -86,10 +87,8 @@ struct datagram_channel {
     size_t queue_limit; /* bytes that may wait in filling */
     unsigned char *in;
     uint32_t in_begin, in_end;
-    uint32_t in_touched;    /* since the last trim */
-    uint64_t pace_began_ns; /* of the last look at how much comes; see datagram_pause_ns */
-    uint32_t pace_put, pace_received;
-    uint32_t pause_ns;
+    uint32_t in_touched;  /* since the last trim */
+    struct udp_pace pace; /* of what is put; its owner asks it when to receive */
     bool room_wanted;
     bool ending;
 };
@@ -127,12 +126,6 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
 void datagram_flush(struct datagram_channel *channel);
 /* The same at the end of this turn, or now if it is much. */
 void datagram_flush_soon(struct datagram_channel *channel);
-
-/* How long to leave datagrams where they are after a batch of `count`. Mostly 0. A dense stream in
- * this direction alone would wake us for every one or two datagrams, which costs several times
- * their transport; so they are left to gather for at most LIMIT_UDP_PAUSE_US. Never where answers
- * go back at a like rate, because there somebody waits for each. */
-uint64_t datagram_pause_ns(const struct datagram_channel *channel, unsigned int count);
 
 /* ---- towards the visitors ---- */
 

@@ -18,12 +18,11 @@
 #include "base/slab.h"
 #include "config/config.h"
 #include "crypto/keys.h"
-#include "io/resolver.h"
 #include "io/socket.h"
+#include "tunnel/client_service.h"
 #include "tunnel/handover.h"
+#include "tunnel/plan.h"
 #include "tunnel/tunnel_worker.h"
-
-struct client_control;
 
 /* What data channels need of the control channel that asked for them: made at login, shared by the
  * workers, counted by its users, wiped with the last. */
@@ -31,27 +30,23 @@ struct client_session {
     _Atomic unsigned int users;
     _Atomic bool ended;             /* parked channels of an ended session are reset */
     _Atomic unsigned int unstarted; /* channels without a visitor yet; bounded */
-    const struct config_service *service;
-    unsigned int service_index;
+    struct client_service *service;
     struct addr server; /* where the control channel went */
     uint8_t key[KEYS_DIGEST_SIZE];
 };
 
 struct client {
-    const struct config_peer *config;
-    struct noise_keys noise_keys; /* with transport.type = noise */
+    _Atomic(const struct config_peer *) config; /* owned; see client_config */
+    struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
+    struct plan_slot plan;                      /* of a reload */
+    struct service_registry services;
+    unsigned int next_control; /* the main thread's: control channels go round the workers */
     unsigned int worker_count;
     _Atomic unsigned int half_open; /* data channels with a connection to the server alone */
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
     struct handover handover;
-};
-
-/* The addresses of one local service, per worker. */
-struct client_local {
-    struct resolver_answer answer;
-    uint64_t valid_until_ns; /* 0 = none, or to be asked for again */
 };
 
 struct client_worker {
@@ -61,20 +56,30 @@ struct client_worker {
     struct list controls, channels, relaying;
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
-    struct client_local *locals; /* by service index */
-    struct timer leave_timer;    /* the control channels that no successor has replaced */
+    uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
+    size_t plan_at;               /* the next step of a reload's plan */
+    struct timer plan_timer;      /* goes on with it in the next turn */
+    struct timer leave_timer;     /* the control channels that no successor has replaced */
     bool draining, stopping, leaving;
 };
 
-/* config is borrowed until client_destroy. */
+/* What is needed of config is copied. -errno. */
 MUST_CHECK int client_create(const struct config_peer *config, unsigned int workers,
                              struct client **ret);
 void client_destroy(struct client *client); /* accepts NULL */
 extern const struct tunnel_role client_role;
 
+/* The client's own settings, without services. As service_config: read where needed, never kept. */
+static inline const struct config_peer *client_config(const struct client *client)
+{
+    return atomic_load_explicit(&client->config, memory_order_acquire);
+}
+/* Takes the options of connections to the server from the configuration. */
+void client_set_channel_options(struct client_worker *worker);
+
 /* -ENOMEM leaves NULL. The session starts with one user. */
-struct client_session *client_session_create(const struct config_service *service,
-                                             unsigned int service_index, const struct addr *server,
+struct client_session *client_session_create(struct client_service *service,
+                                             const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE]);
 void client_session_use(struct client_session *session);
 void client_session_drop(struct client_session *session);

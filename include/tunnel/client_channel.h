@@ -19,6 +19,8 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
 void client_channel_close_ended(struct client_worker *worker);
 /* Resets all channels without a visitor. */
 void client_channel_close_unstarted(struct client_worker *worker);
+/* Resets the relays of services that are cut. */
+void client_channel_close_cut(struct client_worker *worker);
 /* Resets everything. */
 void client_channel_close_all(struct client_worker *worker);
 void client_channel_init_slab(struct slab *slab);

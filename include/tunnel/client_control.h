@@ -2,15 +2,24 @@
  * and when it ends, back off and begin again. Every step has a time limit. Owned by one worker. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/macros.h"
 
+struct client_control;
+struct client_service;
 struct client_worker;
-struct config_service;
 
-/* Starts the control channel of a service. */
-MUST_CHECK int client_control_start(struct client_worker *worker,
-                                    const struct config_service *service,
-                                    unsigned int service_index);
+/* Starts the control channel of a service. -ENOMEM. */
+MUST_CHECK int client_control_start(struct client_worker *worker, struct client_service *service);
+/* Ends it for good. */
+void client_control_stop(struct client_control *control);
+/* The service's configuration has changed; logs_in: with the next login. */
+void client_control_review(struct client_control *control, bool logs_in);
+/* All of this worker's: what they have logged in with, or where, has changed. */
+void client_control_log_in_all_again(struct client_worker *worker);
+/* heartbeat_timeout has changed. */
+void client_control_review_heartbeats(struct client_worker *worker);
 /* Ends all of this worker's: their parked channels are reset first, then the channels themselves.
  */
 /* For a handover (handover.h). Hold: no attempt begins, those that are on their way end, and what

@@ -35,6 +35,7 @@ struct gate_ticket {
 struct gate_budget {
     uint32_t spent;
     uint64_t since_ns;
+    uint64_t client_until_ns; /* a client came from here, lately enough */
 };
 
 /* By a keyed hash of the address: a table of fixed size that strangers can't steer. */
@@ -51,6 +52,8 @@ struct gate {
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
 void gate_finish(struct gate *gate);
+/* For those who come from now on. */
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
 
 /* A connection from key has arrived at worker. -ENOMEM: close it. May evict another one. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
@@ -65,7 +68,8 @@ bool gate_is_evicted(struct gate *gate, struct gate_ticket *ticket);
 void gate_expect(struct gate *gate, const struct addr_key *key, int count);
 /* Takes a handshake out of the address's budget and that of all. False: it may not try now. An
  * address that connections are expected from has a larger budget of its own, and no part in that of
- * all. */
+ * all; nor has one that a client came from in the last day: a flood from everywhere does not keep
+ * it from coming back. */
 MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);
-/* It was a client's: gives it back. */
-void gate_return_handshake(struct gate *gate, const struct addr_key *key);
+/* It was a client's: gives it back, and remembers the address. */
+void gate_return_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);

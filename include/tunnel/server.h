@@ -18,6 +18,7 @@
 #include "tunnel/binding.h"
 #include "tunnel/gate.h"
 #include "tunnel/handover.h"
+#include "tunnel/plan.h"
 #include "tunnel/service.h"
 #include "tunnel/tunnel_worker.h"
 
@@ -26,11 +27,12 @@ struct server_worker;
 
 struct server {
     _Atomic(const struct config_peer *) config; /* owned; see server_config */
-    struct noise_keys noise_keys;               /* with transport.type = noise */
+    struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
+    struct plan_slot plan;                      /* of a reload */
     struct gate gate;
     struct session_table sessions;
     struct service_registry services;
-    struct binding *control_binding;
+    struct binding *control_binding; /* NULL: a reload has found its new address in use */
     unsigned int worker_count;
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int waiting_visitors;
@@ -46,8 +48,12 @@ struct server_worker {
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;
     struct timer resume_timer;               /* accepting again, after descriptors ran out */
+    uint32_t pause_ms;                       /* until resume_timer looks */
     struct timer tend_timer;                 /* pools of the control channels here */
     struct timer hold_timer, handover_timer; /* server_handover.h */
+    size_t plan_at;                          /* the next step of a reload's plan */
+    struct timer plan_timer;                 /* goes on with it in the next turn */
+    unsigned int closing_lanes;
     bool draining, stopping;
 };
 

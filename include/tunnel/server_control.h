@@ -18,6 +18,7 @@ struct server_control_options {
     struct service *service;
     const struct server_fsm *fsm; /* copied */
     const uint8_t *session_key;
+    uint32_t epoch; /* the service's, when the login began */
     uint64_t conn_id;
     struct addr_key client;
     struct transport transport; /* taken over */
@@ -29,6 +30,12 @@ void server_control_begin(const struct server_control_options *options);
 void server_control_send_requests(struct server_control *control);
 /* Closes those of this worker that a newer login has replaced. */
 void server_control_close_replaced(struct server_worker *worker);
+/* The configuration has changed: ends it; or those whose session is over by the service's epoch. */
+void server_control_close(struct server_control *control);
+void server_control_close_if_expired(struct server_control *control);
+void server_control_close_expired(struct server_worker *worker);
+/* heartbeat_interval has changed. */
+void server_control_restart_heartbeats(struct server_worker *worker);
 void server_control_close_all(struct server_worker *worker);
 /* Looks after the pools of this worker's control channels; about once a second. */
 void server_control_tend_pools(struct server_worker *worker);

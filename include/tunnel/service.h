@@ -2,9 +2,8 @@
  * that serves it, its pool of data channels, and how many visitors it has. Shared by all workers;
  * each has a part of it that is its alone.
  *
- * A service is in the registry from service_create on and is freed by the last of its users: the
- * server while it is configured, visitors, lanes, control channels, logins, and messages that name
- * it.
+ * Its users (service_entry.h) are the server while it is configured, visitors, lanes, control
+ * channels, logins, and messages that name it.
  *
  * A session begins with a login and ends with its control channel or with a newer login. Its key is
  * the ticket for data channels; session_table finds the service by it. */
@@ -23,6 +22,7 @@
 #include "tunnel/addr_table.h"
 #include "tunnel/binding.h"
 #include "tunnel/channel_pool.h"
+#include "tunnel/service_entry.h"
 
 struct server_control;
 struct service;
@@ -35,6 +35,7 @@ struct session {
     struct service *service;
     struct addr_key client;
     unsigned int worker_index;
+    uint32_t epoch;        /* the service's, when the login began */
     _Atomic bool replaced; /* a newer login took over: its owner closes it */
 };
 
@@ -60,32 +61,20 @@ struct service_part {
     struct server_control *control; /* the newest of this worker's, or NULL */
 };
 
-/* All services that are not freed yet. */
-struct service_registry {
-    pthread_mutex_t lock; /* over the list */
-    struct list services;
-};
-
-void service_registry_init(struct service_registry *registry);
-/* Frees all that are left, whoever uses them. */
-void service_registry_finish(struct service_registry *registry);
-
 struct service {
-    _Atomic(const struct config_service *) config; /* owned; see service_config */
-    struct service_registry *registry;
-    struct list registry_node;
-    _Atomic unsigned int users;
+    struct service_entry entry;
     struct service_part *parts; /* by worker */
     unsigned int worker_count;
     uint8_t digest[KEYS_DIGEST_SIZE];
     bool is_udp;
     struct channel_pool pool;
 
-    pthread_mutex_t lock;    /* over session, binding and per_ip */
+    pthread_mutex_t lock;    /* over session, binding, per_ip and changes of the epoch */
     struct session *session; /* of the newest login; NULL = down */
     struct binding *binding; /* owned; NULL until service_bind */
     struct addr_table per_ip;
 
+    _Atomic uint32_t epoch;     /* sessions that began their login in an older one are over */
     _Atomic bool up;            /* listeners should listen */
     _Atomic unsigned int owner; /* worker of the control channel, while up */
     _Atomic uint32_t connections;
@@ -96,24 +85,45 @@ struct service {
 MUST_CHECK int service_create(struct service_registry *registry,
                               const struct config_service *config, unsigned int workers,
                               struct service **ret);
-void service_use(struct service *service);
-void service_drop(struct service *service); /* accepts NULL; may free it */
-/* Binds its address as configured. Blocks for up to wait_ms while the address is in use; the cause
- * of a failure is not logged. */
-MUST_CHECK int service_bind(struct service *service, const struct socket_options *options,
-                            struct inherited *inherited, unsigned int wait_ms);
-
-/* As configured now: a reload puts another object in its place and frees this one when all workers
- * have ended the callback that they were in. So it is read where it is needed, and never kept. */
+static inline void service_use(struct service *service)
+{
+    service_entry_use(&service->entry);
+}
+static inline void service_drop(struct service *service) /* accepts NULL; may free it */
+{
+    if (service != NULL)
+        service_entry_drop(&service->entry);
+}
+/* Read where it is needed, and never kept: see service_entry_config. */
 static inline const struct config_service *service_config(const struct service *service)
 {
-    return atomic_load_explicit(&service->config, memory_order_acquire);
+    return service_entry_config(&service->entry);
 }
 /* The name stays the same. */
 static inline const char *service_name(const struct service *service)
 {
     return service_config(service)->name;
 }
+static inline struct service *service_of(struct service_entry *entry)
+{
+    return container_of(entry, struct service, entry);
+}
+/* For service_registry_init. */
+void service_free(struct service_entry *entry);
+
+/* Binds an address as that configuration of the service says. Blocks for up to wait_ms while the
+ * address is in use; the cause of a failure is not logged. */
+MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,
+                            const struct socket_options *options, struct inherited *inherited,
+                            unsigned int wait_ms, struct binding **ret);
+/* Puts it in the place of the one before, which is returned: its sockets are in use until every
+ * worker has changed to the new one. */
+struct binding *service_set_binding(struct service *service, struct binding *binding);
+/* Frees a binding that no worker uses any more. Accepts NULL. */
+void service_release_binding(struct service *service, struct binding *binding);
+/* Sessions that are up, and those that are being logged in to, are over: each worker ends its own
+ * (server_control.h). */
+void service_expire_sessions(struct service *service);
 
 /* What a session leaves behind when it ends or is replaced. */
 struct service_leftovers {
@@ -125,9 +135,10 @@ struct service_leftovers {
 };
 
 /* A login succeeded: from here on the key opens data channels. The session that was there before is
- * out of the table and marked replaced. */
-void service_begin_session(struct service *service, struct session_table *table,
-                           struct session *session, uint64_t now_ns, struct service_leftovers *ret);
+ * out of the table and marked replaced. ERR_RECONFIGURED: the login began in an older epoch. */
+MUST_CHECK int service_begin_session(struct service *service, struct session_table *table,
+                                     struct session *session, uint64_t now_ns,
+                                     struct service_leftovers *ret);
 /* The control channel has ended. True: the service is down now; false: a newer session goes on, and
  * nothing is left behind. */
 bool service_end_session(struct service *service, struct session_table *table,

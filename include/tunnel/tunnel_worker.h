@@ -33,8 +33,8 @@ struct tunnel_worker {
     struct loop *loop;
     struct mailbox *mailbox;
     struct relay_engine relays;
-    struct noise_engine *noise; /* NULL: transport.type = tcp */
-    const struct noise_keys *noise_keys;
+    struct noise_engine *noise;          /* NULL: nothing was ever encrypted */
+    const struct noise_keys *noise_keys; /* NULL: transport.type = tcp */
     struct datagram_engine datagrams;
     struct metrics metrics;
     uint64_t conn_count; /* source of connection ids */
@@ -50,8 +50,10 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_REQUESTS = 1u << 4, /* server: a pool wants channels */
     TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of yours */
     TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
-    TUNNEL_SIGNAL_HANDOVER = 1u << 8, /* the phase of a handover has changed (handover.h) */
-    TUNNEL_SIGNAL_TICK = 1u << 9,     /* answered by app/worker.c: this loop turns */
+    TUNNEL_SIGNAL_PLAN = 1u << 7,     /* a reload's plan is to be applied */
+    TUNNEL_SIGNAL_CUT = 1u << 8,      /* the relays of a removed service are to end */
+    TUNNEL_SIGNAL_HANDOVER = 1u << 9, /* the phase of a handover has changed (handover.h) */
+    TUNNEL_SIGNAL_TICK = 1u << 10,    /* answered by app/worker.c: this loop turns */
 };
 
 /* Descriptors from this number on are kept for control channels. */
@@ -73,6 +75,12 @@ void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *confi
 /* Encrypts the connections to the other end from now on. keys (shared, read-only) outlive the
  * worker. -ENOMEM. */
 MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys);
+/* New connections use these keys, or NULL for none; those there are go on as they are. engine: a
+ * place with one to be taken if there is none yet; may be NULL if keys is. */
+void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
+                         struct noise_engine **engine);
+/* Of encrypted bulk, from now on. */
+void tunnel_use_zerocopy(struct tunnel_worker *worker, enum config_zerocopy zerocopy);
 /* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
 MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 

@@ -14,13 +14,19 @@
 
 #include "base/macros.h"
 
+struct client_service;
 struct client_worker;
 struct slab;
 struct stream;
 
 /* Takes the stream over, unless it fails (-ENOMEM). */
-MUST_CHECK int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
+MUST_CHECK int udp_forward_begin(struct client_worker *worker, struct client_service *service,
                                  struct stream *stream);
+/* Those of this worker and that service: closes them; their local service has another address; or
+ * udp_timeout may have changed. */
+void udp_forward_close_of(struct client_worker *worker, const struct client_service *service);
+void udp_forward_change_local(struct client_worker *worker, const struct client_service *service);
+void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service);
 /* Closes all of this worker; worker->forwards is empty when that is done. */
 void udp_forward_close_all(struct client_worker *worker);
 /* Prepares the worker's slab of visitors. */

@@ -5,10 +5,10 @@
  *     visitor --> socket --> table --> frames --> data channel --> client
  *     visitor <-- socket <-- table <-- frames <--      "
  *
- * A lane lives as long as the process. Without a channel it waits for one in the service's pool,
- * and drops and counts meanwhile. A channel that has ended is asked for again at once; one that did
- * not live for LIMIT_UDP_RETRY_MS, after that time. A new session brings each lane a new channel,
- * which takes the place of the old one.
+ * A lane lives as long as its socket is wanted. Without a channel it waits for one in the service's
+ * pool, and drops and counts meanwhile. A channel that has ended is asked for again at once; one
+ * that did not live for LIMIT_UDP_RETRY_MS, after that time. A new session brings each lane a new
+ * channel, which takes the place of the old one.
  *
  * Visitors are remembered for udp_timeout and only they get answers, from the address that they
  * have sent to. When max_udp_visitors / lanes are there, a new one takes the place of the one that
@@ -23,8 +23,16 @@ struct server_worker;
 struct service;
 struct slab;
 
-/* Starts this worker's lanes of a service. */
-MUST_CHECK int udp_lane_start_all(struct server_worker *worker, struct service *service);
+struct binding;
+/* Starts this worker's lanes on the sockets of a binding of the service. */
+MUST_CHECK int udp_lane_start_all(struct server_worker *worker, struct service *service,
+                                  struct binding *binding);
+/* Closes this worker's lanes of the service on other sockets than those of the binding (NULL: on
+ * any); worker->closing_lanes is 0 when that is done. */
+void udp_lane_close_others(struct server_worker *worker, const struct service *service,
+                           const struct binding *binding);
+/* udp_timeout may have changed. */
+void udp_lane_review_timeout(struct server_worker *worker, const struct service *service);
 /* Hands a channel to the lane that waits for it (a match of channel_pool_offer), wherever it is. */
 void udp_lane_deliver(struct server_worker *worker, struct service *service,
                       const struct pool_match *match, struct transport channel);

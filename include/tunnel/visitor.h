@@ -26,6 +26,8 @@ void visitor_deliver(struct server_worker *worker, struct service *service,
 /* Visitors that wait for services that are down are closed; all others look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);
 void visitor_close_waiting(struct server_worker *worker);
+/* Ends the relays of services that are cut. */
+void visitor_close_cut(struct server_worker *worker);
 void visitor_close_all(struct server_worker *worker);
 /* Prepares the worker's slab of these. */
 void visitor_init_slab(struct slab *slab);

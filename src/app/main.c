@@ -2,30 +2,19 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "app/cli.h"
 #include "app/key_commands.h"
+#include "app/privileges.h"
 #include "app/program.h"
+#include "app/reload.h"
 #include "app/run.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "crypto/keys.h"
 #include "io/kernel.h"
-
-/* Memory holds tokens and keys: no core dumps, no attaching debugger without privileges. */
-static void protect_memory(void)
-{
-    struct rlimit none = {0, 0};
-    (void)setrlimit(RLIMIT_CORE, &none);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    /* The leak checker of a sanitizer build attaches to its own process. */
-    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-#endif
-}
 
 /* ---- the commands ---- */
 
@@ -44,15 +33,31 @@ static void log_warnings(const struct config_report *report)
     }
 }
 
-/* The environment overrides the file, as upstream's RUST_LOG does. */
-static void configure_log(const struct config_peer *peer)
+/* What depends on this machine's accounts. As root, since whoever starts it otherwise has given
+ * root away already. */
+static int check_account(const char *path, const char *role, const struct config_peer *peer)
 {
-    enum log_level level = peer->log_level;
-    const char *name = getenv("RATHOLE_URING_LOG");
-    bool known = name == NULL || log_level_from_name(name, &level);
-    log_configure(level, peer->log_format);
-    if (!known)
-        log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
+    struct account account;
+    char problem[PRIVILEGES_PROBLEM_SIZE];
+    if (*peer->user == '\0') {
+        if (geteuid() == 0)
+            (void)fprintf(stderr,
+                          "warning: %s: %s.user: not given: started by root it stays root, unless "
+                          "a unit's User= says otherwise\n",
+                          path, role);
+        return 0;
+    }
+    int result = privileges_find(peer->user, peer->group, &account, problem);
+    if (result < 0)
+        (void)fprintf(stderr, "%s: %s.user: %s\n", path, role, problem);
+    return result;
+}
+
+static int check_accounts(const char *path, const struct config *config)
+{
+    int server = config->has_server ? check_account(path, "server", &config->server) : 0;
+    int client = config->has_client ? check_account(path, "client", &config->client) : 0;
+    return server < 0 ? server : client;
 }
 
 static int command_check(const struct cli *cli)
@@ -63,6 +68,8 @@ static int command_check(const struct cli *cli)
     if (result == 0)
         config_check(cli->config_path, config, &report);
     print_report(&report);
+    if (result == 0)
+        result = check_accounts(cli->config_path, config);
     if (result == 0)
         (void)printf("%s: valid\n", cli->config_path);
     config_report_finish(&report);
@@ -119,10 +126,10 @@ static int command_run(const struct cli *cli, const struct program *program)
         exit_code = result == -EINVAL ? EXIT_USAGE : EXIT_START_ERROR;
     } else {
         const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
-        configure_log(peer);
+        reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         log_warnings(&report);
-        exit_code = run_role(role, config, program);
+        exit_code = run_role(role, config, cli->config_path, program);
     }
     config_report_finish(&report);
     config_destroy(config);
@@ -147,7 +154,7 @@ int main(int argc, char *argv[])
         cli_print_usage(stderr);
         return EXIT_USAGE;
     }
-    protect_memory();
+    privileges_protect_memory();
     int result = keys_init();
     if (result < 0) {
         (void)fprintf(stderr, "rathole-uring: the system has no randomness: %s\n",

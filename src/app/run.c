@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "app/notify.h"
+#include "app/privileges.h"
 #include "app/program.h"
+#include "app/reload.h"
 #include "app/upgrade.h"
 #include "app/watchdog.h"
 #include "app/worker.h"
@@ -18,10 +20,13 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "crypto/aead.h"
+#include "crypto/x25519.h"
 #include "io/inherit.h"
 #include "io/kernel.h"
 #include "tunnel/client.h"
+#include "tunnel/client_reload.h"
 #include "tunnel/server.h"
+#include "tunnel/server_reload.h"
 
 /* ---- what the process sets up for itself ---- */
 
@@ -33,6 +38,20 @@ static void raise_nofile_limit(void)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_debug("cannot raise the limit of open files: %s", error_text(-errno));
+}
+
+/* Rings count against it once root is given away. Root may ask for more than it has. */
+static void raise_memlock_limit(unsigned int workers)
+{
+    struct rlimit limit, wanted;
+    wanted.rlim_cur = wanted.rlim_max = LIMIT_MEMLOCK_MIN + (rlim_t)workers * LIMIT_MEMLOCK_WORKER;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        return;
+    if (limit.rlim_max < wanted.rlim_max && setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        log_debug("cannot raise the limit of locked memory: %s", error_text(-errno));
 }
 
 /* Signals are read from a descriptor; blocked before the first thread, they stay blocked in all. */
@@ -64,10 +83,12 @@ struct run {
     struct notify notify;
     struct watchdog watchdog;
     struct upgrade upgrade;
+    struct reload *reload;
     int signal_fd;
     unsigned int worker_count;
-    uint32_t drain_timeout_ms;
-    bool is_ready; /* and has said so */
+    bool is_ready;          /* and has said so */
+    bool is_reloading;      /* because it was asked to: the end is to be told */
+    bool is_upgrade_wanted; /* when the reload that is going on has ended */
     bool is_asked_to_stop, is_draining, is_stopping;
     uint64_t stop_at_ms; /* while draining */
     bool failed;
@@ -91,7 +112,7 @@ static void run_stop(struct run *run)
 static void run_limit_drain(struct run *run)
 {
     run->is_draining = true;
-    run->stop_at_ms = now_ms() + run->drain_timeout_ms;
+    run->stop_at_ms = now_ms() + reload_drain_timeout_ms(run->reload);
 }
 
 static void run_asked_to_stop(struct run *run)
@@ -103,7 +124,7 @@ static void run_asked_to_stop(struct run *run)
     }
     run->is_asked_to_stop = true;
     log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
-             run->drain_timeout_ms / 1000);
+             reload_drain_timeout_ms(run->reload) / 1000);
     if (run->is_draining)
         return; /* since a successor has taken over */
     upgrade_cancel(&run->upgrade);
@@ -112,22 +133,25 @@ static void run_asked_to_stop(struct run *run)
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
 
-static void run_upgrade(struct run *run)
+static void run_asked_to_upgrade(struct run *run)
 {
     if (run->is_draining)
         log_warn("upgrade: not while stopping");
     else
-        upgrade_begin(&run->upgrade, now_ms());
+        run->is_upgrade_wanted = true;
 }
 
 /* What the service manager's "reload" sends: a new program file in place is started, else the
  * configuration is read again. */
-static void run_reload(struct run *run)
+static void run_asked_to_reload(struct run *run)
 {
-    if (program_has_changed(run->program))
-        run_upgrade(run);
-    else
-        log_warn("reload: not built into this version; restart to apply a changed file");
+    if (program_has_changed(run->program)) {
+        run_asked_to_upgrade(run);
+        return;
+    }
+    notify_reloading(&run->notify);
+    run->is_reloading = true;
+    reload_ask(run->reload);
 }
 
 static void run_handle_signal(struct run *run)
@@ -141,12 +165,13 @@ static void run_handle_signal(struct run *run)
             break;
         case SIGUSR1:
             workers_log_metrics(run->workers);
+            reload_log_metrics(run->reload);
             break;
         case SIGUSR2:
-            run_upgrade(run);
+            run_asked_to_upgrade(run);
             break;
         case SIGHUP:
-            run_reload(run);
+            run_asked_to_reload(run);
             break;
         default:
             break;
@@ -160,6 +185,12 @@ static int sooner_ms(int a, int b)
     return a < 0 ? b : b < 0 ? a : MIN(a, b);
 }
 
+/* Sockets must not come and go while they are handed over, nor on the way out. */
+static bool run_may_reload(const struct run *run)
+{
+    return !run->is_draining && run->upgrade.state == UPGRADE_NONE;
+}
+
 static int run_poll_timeout_ms(const struct run *run)
 {
     uint64_t now = now_ms();
@@ -167,9 +198,28 @@ static int run_poll_timeout_ms(const struct run *run)
         sooner_ms(upgrade_timeout_ms(&run->upgrade, now), watchdog_timeout_ms(&run->watchdog, now));
     if (!run->is_ready)
         timeout_ms = sooner_ms(timeout_ms, START_STEP_MS);
+    if (run_may_reload(run))
+        timeout_ms = sooner_ms(timeout_ms, reload_timeout_ms(run->reload, now));
     if (!run->is_draining || run->is_stopping)
         return timeout_ms;
     return sooner_ms(timeout_ms, run->stop_at_ms > now ? (int)(run->stop_at_ms - now) : 0);
+}
+
+static void run_reload_turn(struct run *run, uint64_t now)
+{
+    if (!run_may_reload(run))
+        return;
+    reload_run(run->reload, now);
+    if (reload_is_busy(run->reload))
+        return;
+    if (run->is_reloading) {
+        run->is_reloading = false;
+        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+    }
+    if (run->is_upgrade_wanted) {
+        run->is_upgrade_wanted = false;
+        upgrade_begin(&run->upgrade, now);
+    }
 }
 
 /* Whatever is due by now. */
@@ -177,6 +227,7 @@ static void run_turn(struct run *run)
 {
     uint64_t now = now_ms();
     watchdog_turn(&run->watchdog, now);
+    run_reload_turn(run, now);
     if (upgrade_turn(&run->upgrade, now))
         run_limit_drain(run);
     if (!run->is_ready && !run->is_draining &&
@@ -194,12 +245,13 @@ static void run_until_ended(struct run *run)
 {
     bool failed = false;
     for (;;) {
-        struct pollfd fds[] = {
+        struct pollfd fds[3 + RELOAD_FDS] = {
             {.fd = run->signal_fd, .events = POLLIN},
             {.fd = workers_ended_fd(run->workers), .events = POLLIN},
             {.fd = upgrade_fd(&run->upgrade), .events = POLLIN},
         };
-        (void)poll(fds, ARRAY_SIZE(fds), run_poll_timeout_ms(run));
+        reload_pollfds(run->reload, &fds[3]);
+        (void)poll(fds, run_may_reload(run) ? ARRAY_SIZE(fds) : 3, run_poll_timeout_ms(run));
         run_handle_signal(run);
         run_turn(run);
         if (workers_have_ended(run->workers, &failed))
@@ -229,10 +281,27 @@ static void setup_noise(const struct config_peer *peer)
     if (peer->transport.type != CONFIG_TRANSPORT_NOISE)
         return;
     aead_setup();
-    log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
-             aead_description());
-    if (peer->transport.noise.zerocopy_send == CONFIG_ZEROCOPY_ON)
-        log_warn("transport.noise.zerocopy_send = on: not built into this version");
+    x25519_setup();
+    log_info("noise: %s, AEAD by %s, X25519 by %s",
+             noise_pattern_name(peer->transport.noise.pattern), aead_description(),
+             x25519_description());
+}
+
+static int start_reloads(struct run *run, enum config_role role, const struct config_peer *peer,
+                         const char *path, void *shared)
+{
+    struct reload_options options = {
+        .path = path,
+        .role = role,
+        .ops = role == CONFIG_SERVER ? &server_reload_ops : &client_reload_ops,
+        .shared = shared,
+        .workers = run->workers,
+        .started = peer,
+    };
+    int result = reload_create(&options, &run->reload);
+    if (result < 0)
+        log_error("cannot watch %s: %s", path, error_text(result));
+    return result;
 }
 
 /* What the process was started with and has no use for. */
@@ -303,7 +372,7 @@ static int run_start(struct run *run, const struct tunnel_role *role, void *shar
     return result;
 }
 
-enum exit_code run_role(enum config_role role, const struct config *config,
+enum exit_code run_role(enum config_role role, const struct config *config, const char *path,
                         const struct program *program)
 {
     const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
@@ -311,16 +380,16 @@ enum exit_code run_role(enum config_role role, const struct config *config,
         .signal_fd = -1,
         .program = program,
         .worker_count = peer->threads != 0 ? peer->threads : workers_usable_cores(),
-        .drain_timeout_ms = peer->drain_timeout_ms,
         .upgrade = {.channel = -1},
     };
     struct server *server = NULL;
     struct client *client = NULL;
     enum exit_code result = EXIT_START_ERROR;
-    int channel = -1, shared_count = INHERITED_ALL_SHARED;
+    int made = -1, channel = -1, shared_count = INHERITED_ALL_SHARED;
     (void)program_take_channel(&channel, &shared_count);
 
     raise_nofile_limit();
+    raise_memlock_limit(run.worker_count);
     notify_init(&run.notify);
     run.signal_fd = signals_open();
     if (run.signal_fd < 0) {
@@ -328,8 +397,12 @@ enum exit_code run_role(enum config_role role, const struct config *config,
         goto out;
     }
     setup_noise(peer);
-    int made = role == CONFIG_SERVER ? make_server(&run, peer, shared_count, &server)
+    made = privileges_change(peer->user, peer->group);
+    if (made == 0)
+        made = role == CONFIG_SERVER ? make_server(&run, peer, shared_count, &server)
                                      : make_client(&run, peer, &client);
+    if (made == 0)
+        made = privileges_drop(peer->user); /* before the first thread and its ring */
     if (made < 0)
         goto out;
     log_start(role, peer, run.worker_count);
@@ -337,6 +410,9 @@ enum exit_code run_role(enum config_role role, const struct config *config,
         made = run_start(&run, &server_role, server, channel);
     else
         made = run_start(&run, &client_role, client, channel);
+    if (made == 0)
+        made =
+            start_reloads(&run, role, peer, path, role == CONFIG_SERVER ? (void *)server : client);
     if (made < 0)
         goto out;
     run_until_ended(&run);
@@ -344,7 +420,10 @@ enum exit_code run_role(enum config_role role, const struct config *config,
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
 
 out:
+    if (made < 0 && run.workers != NULL)
+        workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);
+    reload_destroy(run.reload);
     client_destroy(client);
     server_destroy(server);
     notify_finish(&run.notify);

@@ -38,6 +38,7 @@ struct workers {
 
     _Atomic unsigned int ended_count;
     _Atomic bool failed;
+    _Atomic bool said_why; /* what stops one ring stops all: one line is enough */
 };
 
 /* ---- cores ---- */
@@ -98,8 +99,9 @@ static int worker_make_loop(struct workers *workers, struct tunnel_worker *worke
     struct loop_options options = {.metrics = &worker->metrics};
     int result = loop_create(&options, &worker->loop);
     if (result < 0) {
-        log_error("cannot create an io_uring ring: %s: %s", error_text(result),
-                  loop_error_hint(result));
+        if (!atomic_exchange(&workers->said_why, true))
+            log_error("cannot create an io_uring ring: %s: %s", error_text(result),
+                      loop_error_hint(result));
         return result;
     }
     size_t pipe_budget_bytes = pipe_pool_budget_bytes() / workers->tunnel.count;

@@ -1,6 +1,6 @@
 /* The table of options: one row for each key of each section, which drives the parser, the
- * defaults, the messages and the documentation. To add an option, add a row (and a field in
- * config.h). */
+ * defaults, the messages, the rules of a reload and the documentation. To add an option, add a row
+ * (and a field in config.h). */
 #pragma once
 
 #include <stdbool.h>
@@ -10,6 +10,7 @@
 
 #include "base/macros.h"
 #include "config/config.h"
+#include "config/config_diff.h"
 
 enum option_section {
     SECTION_ROLE, /* [server] or [client] itself */
@@ -31,10 +32,9 @@ enum option_roles {
 
 enum option_flags {
     OPTION_REQUIRED = 1 << 0,
-    OPTION_SECRET = 1 << 1,     /* its value is repeated nowhere */
-    OPTION_RELOADABLE = 1 << 2, /* a change takes effect without a restart */
-    OPTION_UNUSED = 1 << 3,     /* belongs to what is not built; taken and not looked at */
-    OPTION_NOISE = 1 << 4,      /* the same unless transport.type = noise, which may stand below */
+    OPTION_SECRET = 1 << 1, /* its value is repeated nowhere */
+    OPTION_UNUSED = 1 << 2, /* belongs to what is not built; taken and not looked at */
+    OPTION_NOISE = 1 << 3,  /* the same unless transport.type = noise, which may stand below */
 };
 
 enum { OPTION_COUNT_MAX = 64 };
@@ -66,7 +66,8 @@ struct option {
     int64_t min, max;
     const char *default_text;
     const char *unit;
-    unsigned int flags; /* enum option_flags */
+    unsigned int flags;  /* enum option_flags */
+    unsigned int change; /* enum config_change: what it is when its value changes */
     const char *help;
 };
 
@@ -92,6 +93,6 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 option_parser value_addr, value_secret, value_bool, value_tristate, value_seconds,
     value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
     value_transport_type, value_noise_pattern, value_zerocopy, value_log_level, value_log_format,
-    value_no_proxy, value_unused;
+    value_account, value_no_proxy, value_unused;
 /* These two set their has_ flag as well: their target is a whole struct config_noise. */
 option_parser value_local_private_key, value_remote_public_key;

@@ -340,6 +340,19 @@ int value_log_format(struct option_value *value, void *target)
     return result;
 }
 
+/* Who has that name is asked when it counts: it is another machine's answer otherwise. */
+int value_account(struct option_value *value, void *target)
+{
+    size_t size = strlen(value->text);
+    for (const char *at = value->text; *at != '\0'; at++)
+        if (!isgraph((unsigned char)*at) || *at == ':')
+            return refuse(value, "a name or a number");
+    if (size < (size_t)value->option->min || size > (size_t)value->option->max)
+        return refuse(value, "a name of 1 to 64 bytes");
+    memcpy(target, value->text, size + 1);
+    return 0;
+}
+
 int value_no_proxy(struct option_value *value, UNUSED void *target)
 {
     (void)snprintf(value->problem, value->problem_size, "proxy: not built into this version");

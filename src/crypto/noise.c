@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "crypto/keys.h"
+#include "crypto/x25519.h"
 #include "noise_priv.h"
 
 enum { MESSAGES_MAX = 3, TOKENS_MAX = 4 };
@@ -168,12 +169,9 @@ static int mix_dh(struct noise_handshake *handshake, const uint8_t *private_key,
                   const uint8_t *public_key)
 {
     uint8_t secret[NOISE_KEY_SIZE];
-    int r = -EPROTO;
-    /* Refuses an all-zero secret: a point of small order, known to all the world. */
-    if (crypto_scalarmult(secret, private_key, public_key) == 0) {
+    int r = x25519_shared(private_key, public_key, secret);
+    if (r == 0)
         noise_symmetric_mix_key(&handshake->symmetric, secret);
-        r = 0;
-    }
     keys_wipe(secret, sizeof(secret));
     return r;
 }

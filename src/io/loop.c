@@ -81,9 +81,9 @@ static int ring_restrict(struct io_uring *ring)
     static const uint8_t ops[] = {
         IORING_OP_NOP,          IORING_OP_ACCEPT,      IORING_OP_RECV,    IORING_OP_SEND,
         IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT, IORING_OP_CLOSE,
-        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,
+        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,    IORING_OP_SEND_ZC,
     };
-    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 3];
+    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 4];
     memset(rows, 0, sizeof(rows));
     size_t count = 0;
     for (; count < ARRAY_SIZE(ops); count++) {
@@ -94,6 +94,8 @@ static int ring_restrict(struct io_uring *ring)
     rows[count++].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_UNREGISTER_PBUF_RING;
+    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
+    rows[count++].register_op = IORING_REGISTER_BUFFERS;
     /* Enabling the ring is itself a register operation that must stay allowed. */
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_REGISTER_ENABLE_RINGS;
@@ -123,6 +125,9 @@ int loop_create(const struct loop_options *options, struct loop **ret)
         goto err_buffers;
     result =
         io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    /* A profile may allow the other two calls and not the one that everything waits with. */
+    if (result >= 0)
+        result = io_uring_get_events(&loop->ring);
     if (result < 0)
         goto err_buffers;
     loop_busy_init(&loop->busy);
@@ -156,7 +161,8 @@ const char *loop_error_hint(int error)
 {
     switch (-error) {
     case EPERM:
-        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, or allow "
+        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0 (where it "
+               "is 1, kernel.io_uring_group to a group of this process will do), or allow "
                "io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile";
     case ENOSYS:
         return "io_uring is not available: the kernel lacks it or a seccomp profile (as Docker's "
@@ -233,7 +239,7 @@ static struct io_uring_sqe *get_sqe(struct loop *loop)
     return sqe;
 }
 
-static struct io_uring_sqe *op_start(struct loop *loop, struct loop_op *op)
+struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op)
 {
     assert(op->state == LOOP_OP_IDLE);
     assert(op->done != NULL);
@@ -243,41 +249,41 @@ static struct io_uring_sqe *op_start(struct loop *loop, struct loop_op *op)
     return sqe;
 }
 
-static void op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
+void loop_op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
 {
     io_uring_sqe_set_data64(sqe, loop_op_to_user_data(op));
 }
 
 void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_accept(struct loop *loop, struct loop_op *op, int fd)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_recv(struct loop *loop, struct loop_op *op, int fd, void *buffer, size_t size)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_recv(sqe, fd, buffer, size, 0);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_first)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_recv(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFERS_GROUP;
     if (poll_first)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 bool loop_flags_more_data(uint32_t flags)
@@ -287,23 +293,23 @@ bool loop_flags_more_data(uint32_t flags)
 
 void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_send(sqe, fd, data, size, MSG_NOSIGNAL);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_poll_add(sqe, fd, events);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_poll_multishot(sqe, fd, events);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_cancel(struct loop *loop, struct loop_op *op)
@@ -325,16 +331,16 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
 
 void loop_nop(struct loop *loop, struct loop_op *op)
 {
-    struct io_uring_sqe *sqe = op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op);
     io_uring_prep_nop(sqe);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_complete_later(struct loop *loop, struct loop_op *op)
 {
     struct io_uring_sqe *sqe = get_sqe(loop);
     io_uring_prep_nop(sqe);
-    op_submit(sqe, op);
+    loop_op_submit(sqe, op);
 }
 
 void loop_close_fd(struct loop *loop, int fd)

@@ -39,6 +39,15 @@ void socket_set_options(int fd, const struct socket_options *options)
         socket_set_user_timeout(fd, options->user_timeout_ms);
 }
 
+void socket_change_options(int fd, const struct socket_options *options)
+{
+    if (!options->nodelay)
+        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+    if (options->keepalive_secs == 0)
+        set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    socket_set_options(fd, options);
+}
+
 /* On loopback there is no congestion to control. Where the system's default paces (BBR), a timer
  * for every few segments would be all that it adds: eight saturated streams through both ends
  * carried 12.1 Gbit/s with BBR and 17.4 with this. Before the connection exists: pacing, once begun
@@ -209,6 +218,26 @@ int socket_peer(int fd, struct addr *ret)
 {
     ret->len = sizeof(ret->v6);
     return result_of(getpeername(fd, &ret->any, &ret->len));
+}
+
+bool socket_peer_is_local(int fd)
+{
+    struct addr peer;
+    if (socket_peer(fd, &peer) < 0)
+        return false;
+    if (addr_is_loopback(&peer))
+        return true;
+    /* Nobody can bind to an address that is not one of this host's. */
+    if (peer.any.sa_family == AF_INET)
+        peer.v4.sin_port = 0;
+    else
+        peer.v6.sin6_port = 0;
+    int probe = socket(peer.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (probe < 0)
+        return false;
+    bool is_ours = bind(probe, &peer.any, peer.len) == 0;
+    (void)close(probe);
+    return is_ours;
 }
 
 int socket_take_error(int fd)

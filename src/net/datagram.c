@@ -19,10 +19,6 @@ enum {
     BUFFER_BYTES = LIMIT_UDP_QUEUE + UDP_BATCH_SIZE * ARRIVAL_MAX,
     IN_BYTES = LIMIT_UDP_READ + UDP_FRAME_MAX,
     QUEUE_FIRST = 256 << 10,
-    PACE_LOOK_NS = 1000000, /* the rate is looked at that often */
-    PACE_DENSE = 12,        /* datagrams of one look that make a stream dense */
-    PACE_ONE_WAY = 4,       /* datagrams for each that goes the other way */
-    PACE_GATHERED = 16,     /* a batch that is large enough */
 };
 static_assert(LIMIT_UDP_FLUSH <= LIMIT_UDP_QUEUE, "what is packed is sent before it is too much");
 
@@ -169,6 +165,7 @@ int datagram_channel_init(struct datagram_channel *channel, struct datagram_engi
     channel->ops = ops;
     channel->queue_limit = QUEUE_FIRST;
     timer_init(&channel->flush_timer, flush_due);
+    udp_pace_init(&channel->pace, loop_now_ns(engine->loop));
     list_push_back(&engine->channels, &channel->node);
     return 0;
 }
@@ -233,29 +230,6 @@ enum datagram_room datagram_room(struct datagram_channel *channel)
     return channel->filling != NULL ? DATAGRAM_ROOM : DATAGRAM_STALE;
 }
 
-/* Brings pause_ns up to date; once in a while. */
-static void pace(struct datagram_channel *channel, uint64_t count)
-{
-    uint64_t now_ns = loop_now_ns(channel->engine->loop);
-    uint64_t took_ns = now_ns - channel->pace_began_ns;
-    channel->pace_put += (uint32_t)count;
-    if (took_ns < PACE_LOOK_NS)
-        return;
-    uint64_t per_look = channel->pace_put * (uint64_t)PACE_LOOK_NS / took_ns;
-    bool dense = per_look >= PACE_DENSE &&
-                 channel->pace_put >= (uint64_t)PACE_ONE_WAY * channel->pace_received;
-    channel->pause_ns = dense ? (uint32_t)MIN((uint64_t)PACE_GATHERED * PACE_LOOK_NS / per_look,
-                                              (uint64_t)LIMIT_UDP_PAUSE_US * 1000)
-                              : 0;
-    channel->pace_began_ns = now_ns;
-    channel->pace_put = channel->pace_received = 0;
-}
-
-uint64_t datagram_pause_ns(const struct datagram_channel *channel, unsigned int count)
-{
-    return count < PACE_GATHERED ? channel->pause_ns : 0;
-}
-
 static void put_one(struct datagram_buffer *buffer, const unsigned char *head, size_t head_len,
                     const uint8_t *payload, size_t size)
 {
@@ -291,7 +265,7 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
         count++;
     } while (at < arrival->size);
     metrics_add(metrics, METRIC_UDP_TO_PEER, count);
-    pace(channel, count);
+    udp_pace_count(&channel->pace, (uint32_t)count, 0);
 }
 
 void datagram_flush(struct datagram_channel *channel)
@@ -380,7 +354,7 @@ static void channel_read_done(struct stream *stream, int result)
     while ((size = udp_frame_decode(channel->in + channel->in_begin,
                                     channel->in_end - channel->in_begin, &frame)) > 0) {
         channel->in_begin += (uint32_t)size;
-        channel->pace_received++;
+        udp_pace_count(&channel->pace, 0, 1);
         channel->ops->received(channel, &frame);
     }
     channel->ops->batch_end(channel);

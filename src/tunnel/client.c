@@ -7,38 +7,74 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "config/config_copy.h"
 #include "tunnel/client_channel.h"
 #include "tunnel/client_control.h"
+#include "tunnel/client_reload.h"
 #include "tunnel/udp_forward.h"
 
 enum { ABOUT_AS_BUSY_PERMILLE = 250 };
+
+static int copy_config(struct client *client, const struct config_peer *config)
+{
+    const struct config_peer *copy;
+    int result = config_peer_copy(config, &copy);
+    if (result < 0)
+        return result;
+    client->config = copy;
+    if (config->transport.type != CONFIG_TRANSPORT_NOISE)
+        return 0;
+    client->noise_keys = calloc(1, sizeof(*client->noise_keys));
+    if (client->noise_keys == NULL)
+        return -ENOMEM;
+    tunnel_noise_keys(client->noise_keys, &config->transport.noise);
+    return 0;
+}
 
 int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
 {
     struct client *client = calloc(1, sizeof(*client));
     if (client == NULL)
         return -ENOMEM;
-    client->config = config;
     client->worker_count = workers;
     atomic_store(&client->handover.phase, HANDOVER_SERVING);
     client->fd_visitors_max = tunnel_fds_for_visitors();
-    if (config->transport.type == CONFIG_TRANSPORT_NOISE)
-        tunnel_noise_keys(&client->noise_keys, &config->transport.noise);
+    service_registry_init(&client->services, client_service_free);
+    int result = plan_slot_init(&client->plan);
+    if (result == 0)
+        result = copy_config(client, config);
+    for (size_t i = 0; i < config->service_count && result == 0; i++) {
+        struct client_service *service; /* the registry has it */
+        result = client_service_create(&client->services, &config->services[i], workers, &service);
+        if (result == 0)
+            service->worker = client->next_control++ % workers;
+    }
+    if (result < 0) {
+        client_destroy(client);
+        return result;
+    }
     *ret = client;
     return 0;
 }
 
 void client_destroy(struct client *client)
 {
-    if (client != NULL)
-        noise_keys_wipe(&client->noise_keys);
+    if (client == NULL)
+        return;
+    client_plan_discard(client, plan_current(&client->plan));
+    plan_slot_finish(&client->plan);
+    service_registry_finish(&client->services);
+    if (client->noise_keys != NULL)
+        noise_keys_wipe(client->noise_keys);
+    free(client->noise_keys);
+    config_peer_free(client_config(client));
     free(client);
 }
 
 /* ---- sessions ---- */
 
-struct client_session *client_session_create(const struct config_service *service,
-                                             unsigned int service_index, const struct addr *server,
+struct client_session *client_session_create(struct client_service *service,
+                                             const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE])
 {
     struct client_session *session = calloc(1, sizeof(*session));
@@ -46,7 +82,7 @@ struct client_session *client_session_create(const struct config_service *servic
         return NULL;
     session->users = 1;
     session->service = service;
-    session->service_index = service_index;
+    client_service_use(service);
     session->server = *server;
     memcpy(session->key, key, sizeof(session->key));
     return session;
@@ -61,6 +97,7 @@ void client_session_drop(struct client_session *session)
 {
     if (atomic_fetch_sub(&session->users, 1) != 1)
         return;
+    client_service_drop(session->service);
     keys_wipe(session->key, sizeof(session->key));
     free(session);
 }
@@ -147,9 +184,10 @@ void client_open_channels(struct client_worker *worker, struct client_session *s
 
 /* ---- the worker's part ---- */
 
-static struct socket_options channel_options(const struct config_peer *config)
+void client_set_channel_options(struct client_worker *worker)
 {
-    return (struct socket_options){
+    const struct config_peer *config = client_config(worker->client);
+    worker->channel_options = (struct socket_options){
         .nodelay = config->transport.tcp_nodelay,
         .keepalive_secs = config->transport.tcp_keepalive_secs,
         .keepalive_interval = config->transport.tcp_keepalive_interval,
@@ -203,6 +241,23 @@ static void handover_sync(struct client_worker *worker)
     handover_reach(&worker->client->handover, worker->tunnel->index, phase);
 }
 
+/* A few steps of a reload's plan at a time, so that no relay waits for long. */
+static void plan_go_on(struct timer *timer)
+{
+    struct client_worker *worker = container_of(timer, struct client_worker, plan_timer);
+    struct plan_slot *slot = &worker->client->plan;
+    if (client_reload_step(worker, plan_current(slot), &worker->plan_at))
+        plan_done(slot);
+    else
+        loop_timer_start(worker->tunnel->loop, timer, 0);
+}
+
+static void plan_begin(struct client_worker *worker)
+{
+    worker->plan_at = 0;
+    plan_go_on(&worker->plan_timer);
+}
+
 static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 {
     struct client_worker *worker = tunnel->role;
@@ -216,6 +271,10 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     }
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
         client_channel_close_ended(worker);
+    if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
+        plan_begin(worker);
+    if ((bits & TUNNEL_SIGNAL_CUT) != 0)
+        client_channel_close_cut(worker);
 }
 
 static bool client_is_done(const struct tunnel_worker *tunnel)
@@ -234,7 +293,6 @@ static void client_finish(struct tunnel_worker *tunnel)
     loop_timer_stop(tunnel->loop, &worker->leave_timer);
     slab_finish(&worker->channel_slab);
     slab_finish(&worker->udp_visitor_slab);
-    free(worker->locals);
     free(worker);
     tunnel->role = NULL;
 }
@@ -253,15 +311,17 @@ static void abandon_start(struct tunnel_worker *tunnel)
 
 static int start_controls(struct client_worker *worker)
 {
-    const struct client *client = worker->client;
-    for (unsigned int i = 0; i < client->config->service_count; i++) {
-        if (i % client->worker_count != worker->tunnel->index)
-            continue;
-        int result = client_control_start(worker, &client->config->services[i], i);
-        if (result < 0)
-            return result;
+    struct service_registry *registry = &worker->client->services;
+    int result = 0;
+    (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
+    list_for_each (node, &registry->entries) {
+        struct client_service *service =
+            client_service_of(container_of(node, struct service_entry, node));
+        if (result == 0 && service->worker == worker->tunnel->index)
+            result = client_control_start(worker, service);
     }
-    return 0;
+    (void)pthread_mutex_unlock(&registry->lock);
+    return result;
 }
 
 static int client_start(void *shared, struct tunnel_worker *tunnel)
@@ -270,14 +330,10 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     struct client_worker *worker = calloc(1, sizeof(*worker));
     if (worker == NULL)
         return -ENOMEM;
-    worker->locals = calloc(client->config->service_count + 1, sizeof(*worker->locals));
-    if (worker->locals == NULL) {
-        free(worker);
-        return -ENOMEM;
-    }
     worker->client = client;
     worker->tunnel = tunnel;
-    worker->channel_options = channel_options(client->config);
+    client_set_channel_options(worker);
+    timer_init(&worker->plan_timer, plan_go_on);
     list_init(&worker->controls);
     list_init(&worker->channels);
     list_init(&worker->relaying);
@@ -287,8 +343,9 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     udp_forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
     int result = 0;
-    if (client->config->transport.type == CONFIG_TRANSPORT_NOISE)
-        result = tunnel_use_noise(tunnel, &client->noise_keys);
+    if (client->noise_keys != NULL)
+        result = tunnel_use_noise(tunnel, client->noise_keys);
+    tunnel_use_zerocopy(tunnel, client_config(client)->transport.noise.zerocopy_send);
     if (result == 0)
         result = start_controls(worker);
     if (result < 0)

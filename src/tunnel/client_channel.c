@@ -14,6 +14,7 @@
 enum {
     RETRY_FIRST_MS = 500, /* upstream's: then every 100 ms, each 50 % more or less */
     RETRY_MS = 100,
+    DIAL_PAUSE_MS = 20, /* between looks for free descriptors, of all channels that wait for one */
     LOCAL_VALID_MS = 10000,
     DISCARD_BYTES = 4096,
     DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
@@ -42,12 +43,12 @@ struct client_channel {
     struct list node; /* in worker->channels, or worker->relaying */
     struct client_worker *worker;
     struct client_session *session; /* until the relay starts */
-    const struct config_service *service;
-    struct timer timer; /* the limit of the current step, or the end of a wait */
+    struct client_service *service; /* used */
+    struct timer timer;             /* the limit of the current step, or the end of a wait */
     uint64_t id;
     uint64_t begun_at_ns;
     struct tunnel_worker *move_to;
-    unsigned int service_index;
+    uint32_t local_generation; /* when the local service's name was asked for */
     uint8_t state;
     uint8_t streams_open; /* while CLOSING: how many `closed` are still to come */
     bool has_local;
@@ -60,7 +61,7 @@ static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle rela
 struct channel_move {
     struct transport server;
     int local_fd;
-    unsigned int service_index;
+    struct client_service *service; /* the channel's use of it goes along */
     bool ended[2];
     uint64_t id;
 };
@@ -73,7 +74,12 @@ static struct loop *channel_loop(const struct client_channel *channel)
 
 static const char *channel_service(const struct client_channel *channel)
 {
-    return channel->service->name;
+    return client_service_name(channel->service);
+}
+
+static struct client_local *channel_local(const struct client_channel *channel)
+{
+    return &channel->service->locals[channel->worker->tunnel->index];
 }
 
 static void channel_dial(struct client_channel *channel);
@@ -100,12 +106,19 @@ static void drop_session(struct client_channel *channel)
     channel->session = NULL;
 }
 
+/* Its use of the service lives on elsewhere, or has ended. */
+static void channel_forget(struct client_channel *channel)
+{
+    list_remove(&channel->node);
+    slab_put(&channel->worker->channel_slab, channel);
+}
+
 static void channel_free(struct client_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
     drop_session(channel);
-    list_remove(&channel->node);
-    slab_put(&channel->worker->channel_slab, channel);
+    client_service_drop(channel->service);
+    channel_forget(channel);
 }
 
 static uint32_t retry_delay_ms(bool first)
@@ -185,19 +198,21 @@ static void deliver_move(void *owner, const void *payload)
         transport_abort(&move.server, tunnel->loop);
         socket_set_abort(move.local_fd);
         loop_close_fd(tunnel->loop, move.local_fd);
+        client_service_drop(move.service);
         return;
     }
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
     channel->worker = worker;
     channel->session = NULL;
     channel->half_open = false;
-    channel->service_index = move.service_index;
-    channel->service = &worker->client->config->services[move.service_index];
+    channel->service = move.service;
     channel->id = move.id;
     list_init(&channel->node);
     channel_start_relay(channel, move.server, move.local_fd, move.ended);
     if (worker->stopping)
         client_channel_close_all(worker);
+    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+        client_channel_close_cut(worker);
 }
 
 static bool channel_became_bulk(struct relay *relay)
@@ -214,7 +229,7 @@ static void channel_relay_closed(struct relay *relay)
 {
     struct client_channel *channel = container_of(relay, struct client_channel, relay);
     struct tunnel_worker *own = channel->worker->tunnel;
-    struct channel_move move = {.service_index = channel->service_index, .id = channel->id};
+    struct channel_move move = {.service = channel->service, .id = channel->id};
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
         move.server = (struct transport){.fd = fds[0], .noise = relay_take_noise(relay, 0)};
@@ -225,15 +240,16 @@ static void channel_relay_closed(struct relay *relay)
             return;
         }
         metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
+        channel_forget(channel);
     } else {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id,
                  "relay closed: %llu bytes in, %llu bytes out%s%s",
                  (unsigned long long)relay_bytes(relay, 0),
                  (unsigned long long)relay_bytes(relay, 1), relay->error != 0 ? ", " : "",
                  relay->error != 0 ? error_text(relay->error) : "");
+        client_service_drop(channel->service);
+        channel_forget(channel);
     }
-    list_remove(&channel->node);
-    slab_put(&channel->worker->channel_slab, channel);
 }
 
 static const struct relay_ops channel_relay_ops = {
@@ -250,7 +266,7 @@ static void channel_start_relay(struct client_channel *channel, struct transport
         .ops = &channel_relay_ops,
         .fds = {server.fd, local_fd},
         .noise = {server.noise, NULL},
-        .idle_timeout_ms = channel->service->idle_timeout_ms,
+        .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
         .ended = {ended[0], ended[1]},
         .quiet = {false, true}, /* a service mostly waits for the request */
     };
@@ -263,6 +279,7 @@ static void channel_start_relay(struct client_channel *channel, struct transport
 
 /* ---- the local service ---- */
 
+static void local_begin(struct client_channel *channel);
 static void local_try_address(struct client_channel *channel);
 
 /* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
@@ -271,14 +288,14 @@ static void local_unavailable(struct client_channel *channel, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
-    struct client_worker *worker = channel->worker;
-    worker->locals[channel->service_index].valid_until_ns = 0;
+    channel_local(channel)->valid_until_ns = 0;
     if (log_allowed(&limit, &suppressed)) {
         char text[ADDR_HOST_SIZE + 8];
         log_conn(LOG_WARN, channel_service(channel), channel->id,
                  "cannot connect to the local service %s: %s (%u similar lines suppressed)",
-                 host_port_format(&channel->service->addr, text, sizeof(text)), error_text(error),
-                 suppressed);
+                 host_port_format(&client_service_config(channel->service)->addr, text,
+                                  sizeof(text)),
+                 error_text(error), suppressed);
     }
     socket_shutdown_send(channel->stream.fd);
     unsigned char discarded[DISCARD_BYTES];
@@ -329,15 +346,16 @@ static const struct stream_ops local_stream_ops = {
 static void local_try_address(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
-    const struct resolver_answer *answer = &worker->locals[channel->service_index].answer;
+    const struct resolver_answer *answer = &channel_local(channel)->answer;
     if (channel->addr_index >= answer->count) {
         local_unavailable(channel, -ECONNREFUSED);
         return;
     }
     const struct addr *addr = &answer->addrs[channel->addr_index];
     struct socket_options options = worker->channel_options;
-    if (channel->service->nodelay != CONFIG_UNSET)
-        options.nodelay = channel->service->nodelay == CONFIG_TRUE;
+    const struct config_service *config = client_service_config(channel->service);
+    if (config->nodelay != CONFIG_UNSET)
+        options.nodelay = config->nodelay == CONFIG_TRUE;
     if (addr_is_loopback(addr))
         options.keepalive_secs =
             0; /* this machine can't vanish without a reset: three calls less */
@@ -354,8 +372,12 @@ static void local_try_address(struct client_channel *channel)
 static void local_resolved(void *asker, const struct resolver_answer *answer)
 {
     struct client_channel *channel = asker;
-    struct client_local *local = &channel->worker->locals[channel->service_index];
+    struct client_local *local = channel_local(channel);
     channel->query = NULL;
+    if (local->generation != channel->local_generation) { /* another name by now */
+        local_begin(channel);
+        return;
+    }
     if (answer->error < 0) {
         local_unavailable(channel, answer->error);
         return;
@@ -368,12 +390,12 @@ static void local_resolved(void *asker, const struct resolver_answer *answer)
 static void local_begin(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
-    struct client_local *local = &worker->locals[channel->service_index];
-    const struct host_port *name = &channel->service->addr;
+    struct client_local *local = channel_local(channel);
+    const struct host_port *name = &client_service_config(channel->service)->addr;
     channel->state = CHANNEL_LOCAL;
     channel->addr_index = 0;
     loop_timer_start(channel_loop(channel), &channel->timer,
-                     worker->client->config->connect_timeout_ms);
+                     client_config(worker->client)->connect_timeout_ms);
     if (local->valid_until_ns > loop_now_ns(channel_loop(channel))) {
         local_try_address(channel);
         return;
@@ -384,7 +406,9 @@ static void local_begin(struct client_channel *channel)
         local_try_address(channel);
         return;
     }
-    bool prefer_ipv6 = worker->client->config->prefer_ipv6 || channel->service->prefer_ipv6;
+    const struct config_service *config = client_service_config(channel->service);
+    channel->local_generation = local->generation;
+    bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 || config->prefer_ipv6;
     channel->query = resolver_ask(worker->tunnel->all->resolver, name, prefer_ipv6,
                                   worker->tunnel->mailbox, local_resolved, channel);
     if (channel->query == NULL)
@@ -396,7 +420,7 @@ static void local_begin(struct client_channel *channel)
 static void channel_become_forward(struct client_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
-    int result = udp_forward_begin(channel->worker, channel->service_index, &channel->stream);
+    int result = udp_forward_begin(channel->worker, channel->service, &channel->stream);
     if (result < 0)
         channel_failed(channel, result);
     else
@@ -420,7 +444,7 @@ static void channel_stream_read_done(struct stream *stream, int result)
         return;
     }
     result = message_data_command_decode(channel->command, (size_t)result, &command);
-    bool is_udp = channel->service->type == CONFIG_SERVICE_UDP;
+    bool is_udp = channel->service->is_udp;
     if (result == 0 && command != (is_udp ? MESSAGE_DATA_START_UDP : MESSAGE_DATA_START_TCP))
         result = ERR_PROTOCOL;
     if (result < 0)
@@ -449,13 +473,15 @@ static void channel_connected(struct stream *stream, int result)
         stream_terminate(&channel->stream, STREAM_ABORT); /* then tries again */
         return;
     }
-    if (channel->service->nodelay != CONFIG_UNSET)
-        socket_set_nodelay(stream->fd, channel->service->nodelay == CONFIG_TRUE);
+    const struct config_service *config = client_service_config(channel->service);
+    if (config->nodelay != CONFIG_UNSET)
+        socket_set_nodelay(stream->fd, config->nodelay == CONFIG_TRUE);
     if (tunnel_secure(channel->worker->tunnel, stream, true) < 0) {
         channel_failed(channel, -ENOMEM);
         return;
     }
-    if (channel->worker->tunnel->noise != NULL) /* an old server stalls 5 s for a silent stranger */
+    if (channel->worker->tunnel->noise_keys !=
+        NULL) /* an old server stalls 5 s for a silent stranger */
         loop_timer_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
     channel->state = CHANNEL_PARKED;
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
@@ -489,9 +515,15 @@ static void channel_dial(struct client_channel *channel)
      * with it, in the same time, and a relay must not have it. */
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
-    int fd = socket_for_dialing(server, &options);
-    if (fd >= 0 && !leaves_enough_fds(channel, fd))
-        (void)close(take_fd(&fd));
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    int fd = -1;
+    if (now_ns >= worker->dial_pause_until_ns) {
+        fd = socket_for_dialing(server, &options);
+        if (fd >= 0 && !leaves_enough_fds(channel, fd))
+            (void)close(take_fd(&fd));
+        if (fd < 0) /* one of those that wait finds out for all */
+            worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    }
     if (fd < 0) {
         channel_retry(channel);
         return;
@@ -499,7 +531,7 @@ static void channel_dial(struct client_channel *channel)
     set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,
-                     worker->client->config->connect_timeout_ms);
+                     client_config(worker->client)->connect_timeout_ms);
     stream_connect(&channel->stream, server);
 }
 
@@ -526,7 +558,7 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
     if (atomic_fetch_add(&session->unstarted, 1) >= LIMIT_CLIENT_CHANNELS_PENDING) {
         (void)atomic_fetch_sub(&session->unstarted, 1);
         if (log_allowed(&limit, &suppressed))
-            log_service(LOG_WARN, session->service->name,
+            log_service(LOG_WARN, client_service_name(session->service),
                         "the server asks for too many data channels (%u similar lines suppressed)",
                         suppressed);
         return;
@@ -541,7 +573,7 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
     channel->worker = worker;
     channel->session = session;
     channel->service = session->service;
-    channel->service_index = session->service_index;
+    client_service_use(channel->service);
     channel->id = tunnel_next_conn_id(tunnel);
     channel->begun_at_ns = loop_now_ns(tunnel->loop);
     channel->state = CHANNEL_DIALING;
@@ -575,6 +607,15 @@ void client_channel_close_unstarted(struct client_worker *worker)
         struct client_channel *channel = container_of(node, struct client_channel, node);
         if (channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED)
             channel_close(channel, STREAM_ABORT);
+    }
+}
+
+void client_channel_close_cut(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->relaying) {
+        struct client_channel *channel = container_of(node, struct client_channel, node);
+        if (atomic_load(&channel->service->entry.cut))
+            relay_terminate(&channel->relay);
     }
 }
 

@@ -28,10 +28,10 @@ struct client_control {
     struct stream stream;
     struct list node; /* in worker->controls */
     struct client_worker *worker;
-    const struct config_service *service;
-    unsigned int service_index;
+    struct client_service *service;
     uint8_t state;
     bool stopping;      /* never again */
+    bool begins_anew;   /* as soon as the stream is closed, without a wait */
     bool has_turn;      /* counts among the logins in progress */
     bool was_clean;     /* the server has ended the last session as it should */
     struct timer timer; /* the limit of the current step, or the end of a wait */
@@ -55,6 +55,16 @@ static struct loop *control_loop(const struct client_control *control)
     return control->worker->tunnel->loop;
 }
 
+static const char *control_name(const struct client_control *control)
+{
+    return client_service_name(control->service);
+}
+
+static const struct config_peer *control_config(const struct client_control *control)
+{
+    return client_config(control->worker->client);
+}
+
 static void step_timer(struct client_control *control, uint64_t limit_ms)
 {
     loop_timer_start(control_loop(control), &control->timer, limit_ms);
@@ -75,6 +85,8 @@ static void control_free(struct client_control *control)
     resolver_abandon(control->query);
     client_fsm_finish(&control->fsm);
     list_remove(&control->node);
+    control->service->control = NULL;
+    client_service_drop(control->service);
     free(control);
 }
 
@@ -95,7 +107,7 @@ static void control_wait(struct client_control *control)
     };
     uint64_t wait_ms = client_backoff_next(&control->backoff, &attempt, random);
     control->was_clean = false;
-    log_service(LOG_INFO, control->service->name, "next attempt in %llu ms",
+    log_service(LOG_INFO, control_name(control), "next attempt in %llu ms",
                 (unsigned long long)wait_ms);
     control->state = CONTROL_WAITING;
     step_timer(control, wait_ms);
@@ -104,9 +116,13 @@ static void control_wait(struct client_control *control)
 static void control_log_failed(const struct client_control *control, int error)
 {
     char server[ADDR_HOST_SIZE + 8];
-    (void)host_port_format(&control->worker->client->config->addr, server, sizeof(server));
+    (void)host_port_format(&control_config(control)->addr, server, sizeof(server));
+    if (error == ERR_RECONFIGURED) {
+        log_service(LOG_INFO, control_name(control), "logging in again: %s", error_text(error));
+        return;
+    }
     if (control->state == CONTROL_UP) {
-        log_service(LOG_WARN, control->service->name, "control channel to %s lost: %s", server,
+        log_service(LOG_WARN, control_name(control), "control channel to %s lost: %s", server,
                     error_text(error));
         return;
     }
@@ -120,7 +136,7 @@ static void control_log_failed(const struct client_control *control, int error)
         : error == ERR_NO_SERVICE ? " (the server's configuration has no service of this name)"
         : error == ERR_HANDSHAKE  ? " (keys or patterns differ, or the server does not use Noise)"
                                   : "";
-    log_service(LOG_ERROR, control->service->name, "cannot %s %s: %s%s",
+    log_service(LOG_ERROR, control_name(control), "cannot %s %s: %s%s",
                 steps[control->state] != NULL ? steps[control->state] : "reach", server,
                 error_text(error), remedy);
 }
@@ -131,9 +147,9 @@ static void control_fail(struct client_control *control, int error)
     struct tunnel_worker *tunnel = control->worker->tunnel;
     if (!control->stopping && error != -ECANCELED)
         control_log_failed(control, error);
-    if (control->state == CONTROL_UP)
+    if (control->state == CONTROL_UP && error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
-    else
+    else if (error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
     control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
     give_up_turn(control);
@@ -160,6 +176,8 @@ static void control_closed(struct stream *stream)
     keys_wipe(&control->action, sizeof(control->action));
     if (control->stopping)
         control_free(control);
+    else if (control->begins_anew)
+        control_begin(control);
     else if (control->last_error != 0 && control->addr_index < control->addrs.count &&
              may_begin(control))
         control_try_address(control);
@@ -178,12 +196,14 @@ static void control_connect_failed(struct client_control *control, int error)
 static void control_timer_expired(struct timer *timer)
 {
     struct client_control *control = container_of(timer, struct client_control, timer);
-    const struct config_peer *config = control->worker->client->config;
+    const struct config_peer *config = control_config(control);
     switch ((enum control_state)control->state) {
     case CONTROL_WAITING:
         control_begin(control);
         break;
     case CONTROL_UP: {
+        if (config->heartbeat_timeout_ms == 0)
+            break; /* by a reload that this worker has yet to hear of */
         uint64_t silent_ms = (loop_now_ns(control_loop(control)) - control->heard_at_ns) / 1000000;
         if (silent_ms < config->heartbeat_timeout_ms)
             step_timer(control, config->heartbeat_timeout_ms - silent_ms);
@@ -230,12 +250,21 @@ static void control_commands(struct client_control *control, size_t size)
     control_read_commands(control);
 }
 
+static void control_watch_heartbeat(struct client_control *control)
+{
+    uint32_t timeout_ms = control_config(control)->heartbeat_timeout_ms;
+    if (timeout_ms != 0)
+        step_timer(control, timeout_ms);
+    else
+        loop_timer_stop(control_loop(control), &control->timer);
+}
+
 static void control_up(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
     const struct addr *server = &control->addrs.addrs[control->addr_index];
-    control->session = client_session_create(control->service, control->service_index, server,
-                                             client_fsm_session_key(&control->fsm));
+    control->session =
+        client_session_create(control->service, server, client_fsm_session_key(&control->fsm));
     if (control->session == NULL) {
         metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         control_fail(control, -ENOMEM);
@@ -245,14 +274,10 @@ static void control_up(struct client_control *control)
     control->state = CONTROL_UP;
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     char text[ADDR_TEXT_SIZE];
-    log_service(LOG_INFO, control->service->name, "control channel established with %s",
+    log_service(LOG_INFO, control_name(control), "control channel established with %s",
                 addr_format(server, text, sizeof(text)));
     control->heard_at_ns = loop_now_ns(control_loop(control));
-    uint32_t timeout_ms = worker->client->config->heartbeat_timeout_ms;
-    if (timeout_ms != 0)
-        step_timer(control, timeout_ms);
-    else
-        loop_timer_stop(control_loop(control), &control->timer);
+    control_watch_heartbeat(control);
     control_read_commands(control);
 }
 
@@ -317,8 +342,9 @@ static void control_connected(struct stream *stream, int result)
         return;
     }
     client_fsm_init(&control->fsm);
-    client_fsm_start(&control->fsm, control->service->name, strlen(control->service->name),
-                     control->service->token, strlen(control->service->token), &control->action);
+    const struct config_service *service = client_service_config(control->service);
+    client_fsm_start(&control->fsm, service->name, strlen(service->name), service->token,
+                     strlen(service->token), &control->action);
     control_act(control);
 }
 
@@ -346,7 +372,7 @@ static void control_try_address(struct client_control *control)
         return;
     }
     socket_set_nodelay(fd, true);
-    step_timer(control, worker->client->config->connect_timeout_ms);
+    step_timer(control, control_config(control)->connect_timeout_ms);
     stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
     stream_connect(&control->stream, addr);
 }
@@ -381,7 +407,8 @@ static bool take_turn(struct client_control *control)
 static void control_begin(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
-    const struct config_peer *config = worker->client->config;
+    const struct config_peer *config = control_config(control);
+    control->begins_anew = false;
     control->state = CONTROL_WAITING;
     if (!may_begin(control))
         return; /* client_control_release_all goes on */
@@ -399,30 +426,30 @@ static void control_begin(struct client_control *control)
         return;
     }
     step_timer(control, LIMIT_LOGIN_MS);
-    bool prefer_ipv6 = config->prefer_ipv6 || control->service->prefer_ipv6;
+    bool prefer_ipv6 = config->prefer_ipv6 || client_service_config(control->service)->prefer_ipv6;
     control->query = resolver_ask(worker->tunnel->all->resolver, &config->addr, prefer_ipv6,
                                   worker->tunnel->mailbox, control_resolved, control);
     if (control->query == NULL)
         control_fail(control, -ENOMEM);
 }
 
-int client_control_start(struct client_worker *worker, const struct config_service *service,
-                         unsigned int service_index)
+int client_control_start(struct client_worker *worker, struct client_service *service)
 {
     struct client_control *control = calloc(1, sizeof(*control));
     if (control == NULL)
         return -ENOMEM;
     control->worker = worker;
     control->service = service;
-    control->service_index = service_index;
+    client_service_use(service);
+    service->control = control;
     timer_init(&control->timer, control_timer_expired);
-    client_backoff_init(&control->backoff, service->retry_interval_ms);
+    client_backoff_init(&control->backoff, client_service_config(service)->retry_interval_ms);
     list_push_back(&worker->controls, &control->node);
     control_begin(control);
     return 0;
 }
 
-static void control_stop(struct client_control *control)
+void client_control_stop(struct client_control *control)
 {
     control->stopping = true;
     switch ((enum control_state)control->state) {
@@ -441,6 +468,62 @@ static void control_stop(struct client_control *control)
         break;
     }
 }
+
+/* ---- after a reload ---- */
+
+static void control_log_in_again(struct client_control *control)
+{
+    if (control->stopping)
+        return;
+    switch ((enum control_state)control->state) {
+    case CONTROL_WAITING:
+        control_begin(control);
+        break;
+    case CONTROL_RESOLVING:
+        resolver_abandon(control->query);
+        control->query = NULL;
+        give_up_turn(control);
+        control_begin(control);
+        break;
+    case CONTROL_CONNECTING:
+    case CONTROL_LOGIN:
+    case CONTROL_UP:
+        control->begins_anew = true;
+        control_fail(control, ERR_RECONFIGURED);
+        break;
+    case CONTROL_CLOSING:
+        control->begins_anew = true;
+        break;
+    case CONTROL_STATE_COUNT:
+        break;
+    }
+}
+
+void client_control_review(struct client_control *control, bool logs_in)
+{
+    client_backoff_init(&control->backoff,
+                        client_service_config(control->service)->retry_interval_ms);
+    if (logs_in)
+        control_log_in_again(control);
+}
+
+void client_control_log_in_all_again(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        control_log_in_again(container_of(node, struct client_control, node));
+    }
+}
+
+void client_control_review_heartbeats(struct client_worker *worker)
+{
+    list_for_each (node, &worker->controls) {
+        struct client_control *control = container_of(node, struct client_control, node);
+        if (control->state == CONTROL_UP)
+            control_watch_heartbeat(control);
+    }
+}
+
+/* ---- for a handover ---- */
 
 /* The attempt is given up; control_wait comes by itself, and control_begin waits then. */
 static void control_hold(struct client_control *control)
@@ -486,13 +569,13 @@ void client_control_retire_all(struct client_worker *worker)
         if (control->state == CONTROL_UP)
             control->stopping = true;
         else
-            control_stop(control);
+            client_control_stop(control);
     }
 }
 
 void client_control_close_all(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->controls) {
-        control_stop(container_of(node, struct client_control, node));
+        client_control_stop(container_of(node, struct client_control, node));
     }
 }

@@ -14,6 +14,14 @@ void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per
     list_init(&gate->pending);
 }
 
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    gate->pending_max = pending_max;
+    gate->pending_max_per_ip = pending_max_per_ip;
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
 void gate_finish(struct gate *gate)
 {
     addr_table_finish(&gate->addrs);
@@ -174,9 +182,10 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t
     budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
                   now_ns);
     budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
+    bool in_that_of_all =
+        now_ns < own->client_until_ns || gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
     bool allowed = is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
-                               : own->spent < LIMIT_HANDSHAKES_BURST &&
-                                     gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
+                               : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
     if (allowed) {
         own->spent++;
         gate->handshakes.spent++;
@@ -185,10 +194,11 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t
     return allowed;
 }
 
-void gate_return_handshake(struct gate *gate, const struct addr_key *key)
+void gate_return_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
 {
     struct gate_budget *own = budget_of(gate, key);
     (void)pthread_mutex_lock(&gate->lock);
+    own->client_until_ns = now_ns + LIMIT_CLIENT_KNOWN_S * 1000000000ull;
     if (own->spent > 0)
         own->spent--;
     if (gate->handshakes.spent > 0)

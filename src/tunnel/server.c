@@ -9,70 +9,50 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
-#include "io/udp_socket.h"
+#include "tunnel/server_bind.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
+#include "tunnel/server_part.h"
 #include "tunnel/server_port.h"
+#include "tunnel/server_reload.h"
 #include "tunnel/udp_lane.h"
 #include "tunnel/visitor.h"
 
 enum { TEND_MS = 1000 };
 
-/* ---- the shared part: addresses, listeners ---- */
-
-static struct socket_options listener_options(const struct config_peer *config)
-{
-    /* Accepted sockets inherit these. */
-    return (struct socket_options){
-        .nodelay = config->transport.tcp_nodelay,
-        .keepalive_secs = config->transport.tcp_keepalive_secs,
-        .keepalive_interval = config->transport.tcp_keepalive_interval,
-    };
-}
-
-static void hint_receive_room(const struct service *service)
-{
-    size_t room = udp_socket_receive_room(service->binding->fds[0]);
-    if (room < LIMIT_UDP_SOCKET_BUFFER)
-        log_service(LOG_INFO, service_name(service),
-                    "the system allows %zu KiB of receive buffer: bursts beyond that are lost; "
-                    "sysctl net.core.rmem_max=%d would allow what is asked for",
-                    room >> 10, LIMIT_UDP_SOCKET_BUFFER);
-}
+/* ---- the shared part ---- */
 
 static int make_service(struct server *server, const struct config_service *config,
                         struct inherited *inherited)
 {
-    struct socket_options options = listener_options(server_config(server));
     struct service *service; /* the registry has it */
     int result = service_create(&server->services, config, server->worker_count, &service);
     if (result < 0)
         return result;
-    result = service_bind(service, &options, inherited, LIMIT_BIND_RETRY_MS);
-    if (result < 0)
-        return binding_log_failed(config->name, &config->addr, result);
-    if (service->is_udp)
-        hint_receive_room(service);
-    return 0;
+    result = server_bind_service(service, config, server_config(server), inherited,
+                                 LIMIT_BIND_RETRY_MS, &service->binding);
+    return result < 0 ? binding_log_failed(config->name, &config->addr, result) : 0;
 }
 
 static int bind_control_port(struct server *server, struct inherited *inherited)
 {
-    const struct config_peer *config = server_config(server);
-    struct binding_options options = {
-        .addr = &config->addr,
-        .tcp = listener_options(config),
-        .inherited = inherited,
-        .count = server->worker_count,
-        .wait_ms = LIMIT_BIND_RETRY_MS,
-    };
-    options.tcp.user_timeout_ms = LIMIT_USER_TIMEOUT_MS; /* until a data channel gets its visitor */
-    int result = binding_create(&options, &server->control_binding);
-    /* At once and not by the workers: a second server is refused by a port that listens. */
-    for (unsigned int i = 0; result == 0 && i < server->control_binding->count; i++)
-        result = socket_listen(server->control_binding->fds[i]);
-    return result < 0 ? binding_log_failed(NULL, &config->addr, result) : 0;
+    const struct config_peer *own = server_config(server);
+    int result = server_bind_control(own, server->worker_count, inherited, LIMIT_BIND_RETRY_MS,
+                                     &server->control_binding);
+    return result < 0 ? binding_log_failed(NULL, &own->addr, result) : 0;
+}
+
+static int make_keys(struct server *server)
+{
+    const struct config_transport *transport = &server_config(server)->transport;
+    if (transport->type != CONFIG_TRANSPORT_NOISE)
+        return 0;
+    server->noise_keys = calloc(1, sizeof(*server->noise_keys));
+    if (server->noise_keys == NULL)
+        return -ENOMEM;
+    tunnel_noise_keys(server->noise_keys, &transport->noise);
+    return 0;
 }
 
 int server_create(const struct config_peer *config, unsigned int workers,
@@ -90,14 +70,16 @@ int server_create(const struct config_peer *config, unsigned int workers,
     server->config = copy;
     server->worker_count = workers;
     server->fd_visitors_max = tunnel_fds_for_visitors();
-    if (config->transport.type == CONFIG_TRANSPORT_NOISE)
-        tunnel_noise_keys(&server->noise_keys, &config->transport.noise);
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     session_table_init(&server->sessions);
     atomic_store(&server->handover.phase, HANDOVER_SERVING);
-    service_registry_init(&server->services);
+    service_registry_init(&server->services, service_free);
+    result = plan_slot_init(&server->plan);
+    if (result == 0)
+        result = make_keys(server);
     /* The control port first: a second server with the same file is refused there, at once. */
-    result = bind_control_port(server, inherited);
+    if (result == 0)
+        result = bind_control_port(server, inherited);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
         result = make_service(server, &config->services[i], inherited);
     if (result < 0) {
@@ -112,11 +94,15 @@ void server_destroy(struct server *server)
 {
     if (server == NULL)
         return;
+    server_plan_discard(server, plan_current(&server->plan));
+    plan_slot_finish(&server->plan);
     binding_destroy(server->control_binding);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);
-    noise_keys_wipe(&server->noise_keys);
+    if (server->noise_keys != NULL)
+        noise_keys_wipe(server->noise_keys);
+    free(server->noise_keys);
     config_peer_free(server_config(server));
     free(server);
 }
@@ -158,12 +144,15 @@ static void resume_accepting(struct timer *timer)
     bool all = server_port_resume_all(&worker->control_ports, true);
     int fd = next_fd();
     bool enough = fd >= 0 && server_port_leaves_enough_fds(worker, fd);
+    /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
+    worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
+                              : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
     if (!enough)
         shed_parked(worker);
     list_for_each (node, &worker->parts)
         all &= server_port_resume_all(&part_of(node)->ports, enough);
     if (!all)
-        loop_timer_start(worker->tunnel->loop, timer, LIMIT_ACCEPT_PAUSE_MS);
+        loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
 }
 
 /* ---- what the services' state means here ---- */
@@ -270,27 +259,35 @@ static void tend_due(struct timer *timer)
     loop_timer_start(worker->tunnel->loop, timer, TEND_MS);
 }
 
-/* This worker's part of a service: its listeners, or its lanes. */
-static int start_part(struct server_worker *worker, struct service *service)
-{
-    struct service_part *part = &service->parts[worker->tunnel->index];
-    list_push_back(&worker->parts, &part->node);
-    if (service->is_udp)
-        return udp_lane_start_all(worker, service);
-    return server_port_open_all(worker, service, service->binding, &part->ports);
-}
-
 static int start_parts(struct server_worker *worker)
 {
     struct service_registry *registry = &worker->server->services;
     int result = 0;
     (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
-    list_for_each (node, &registry->services) {
+    list_for_each (node, &registry->entries) {
         if (result == 0)
-            result = start_part(worker, container_of(node, struct service, registry_node));
+            result = server_part_start(worker,
+                                       service_of(container_of(node, struct service_entry, node)));
     }
     (void)pthread_mutex_unlock(&registry->lock);
     return result;
+}
+
+/* A few steps of a reload's plan at a time, so that no relay waits for long. */
+static void plan_go_on(struct timer *timer)
+{
+    struct server_worker *worker = container_of(timer, struct server_worker, plan_timer);
+    struct plan_slot *slot = &worker->server->plan;
+    if (server_reload_step(worker, plan_current(slot), &worker->plan_at))
+        plan_done(slot);
+    else
+        loop_timer_start(worker->tunnel->loop, timer, 0);
+}
+
+static void plan_begin(struct server_worker *worker)
+{
+    worker->plan_at = 0;
+    plan_go_on(&worker->plan_timer);
 }
 
 static int server_start(void *shared, struct tunnel_worker *tunnel)
@@ -314,12 +311,15 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     server_login_init_slab(&worker->login_slab);
     visitor_init_slab(&worker->visitor_slab);
     timer_init(&worker->resume_timer, resume_accepting);
+    worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
+    timer_init(&worker->plan_timer, plan_go_on);
     loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
     server_handover_init(worker);
     int result = start_parts(worker);
-    if (result == 0 && server_config(server)->transport.type == CONFIG_TRANSPORT_NOISE)
-        result = tunnel_use_noise(tunnel, &server->noise_keys);
+    if (result == 0 && server->noise_keys != NULL)
+        result = tunnel_use_noise(tunnel, server->noise_keys);
+    tunnel_use_zerocopy(tunnel, server_config(server)->transport.noise.zerocopy_send);
     if (result == 0)
         result =
             server_port_open_all(worker, NULL, server->control_binding, &worker->control_ports);
@@ -356,6 +356,10 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         worker_sync_services(worker);
     else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
         review_waiting(worker);
+    if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
+        plan_begin(worker);
+    if ((bits & TUNNEL_SIGNAL_CUT) != 0)
+        visitor_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_REQUESTS) != 0) {
         list_for_each (node, &worker->parts)
             send_requests(part_of(node));

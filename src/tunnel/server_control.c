@@ -65,9 +65,10 @@ static void control_terminate(struct server_control *control, int error)
         service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
         server_signal_services(worker);
-    if (error == ERR_REPLACED) {
-        log_conn(LOG_INFO, control_name(control), control->conn_id,
-                 "control channel replaced by a newer one");
+    if (error == ERR_REPLACED || error == ERR_RECONFIGURED) {
+        log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel %s",
+                 error == ERR_REPLACED ? "replaced by a newer one"
+                                       : "closed: the configuration has changed");
     } else {
         metrics_add(&worker->tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
         log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel lost: %s",
@@ -137,10 +138,12 @@ void server_control_send_requests(struct server_control *control)
 static void control_heartbeat_due(struct timer *timer)
 {
     struct server_control *control = container_of(timer, struct server_control, heartbeat);
+    uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
+    if (interval_ms == 0)
+        return; /* by a reload that this worker has yet to hear of */
     if (stream_is_writing(&control->stream)) {
         /* The client is not reading; TCP_USER_TIMEOUT decides whether it is alive. */
-        loop_timer_start(control->worker->tunnel->loop, timer,
-                         server_config(control->worker->server)->heartbeat_interval_ms);
+        loop_timer_start(control->worker->tunnel->loop, timer, interval_ms);
         return;
     }
     control_write(control, server_fsm_commands(&control->fsm, MESSAGE_COMMAND_HEARTBEAT, 1,
@@ -173,18 +176,21 @@ static const struct stream_ops control_stream_ops = {
 
 /* ---- the beginning ---- */
 
-static void control_register(struct server_control *control)
+static int control_register(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
     struct service *service = control->service;
     struct service_leftovers leftovers;
-    service_begin_session(service, &worker->server->sessions, &control->session,
-                          loop_now_ns(worker->tunnel->loop), &leftovers);
+    int result = service_begin_session(service, &worker->server->sessions, &control->session,
+                                       loop_now_ns(worker->tunnel->loop), &leftovers);
+    if (result < 0)
+        return result;
     clear_leftovers(worker, &leftovers);
     service->parts[worker->tunnel->index].control = control;
     if (leftovers.replaced)
         server_control_close_replaced(worker); /* if it is here; else its worker is told below */
     server_signal_services(worker);
+    return 0;
 }
 
 void server_control_begin(const struct server_control_options *options)
@@ -206,6 +212,7 @@ void server_control_begin(const struct server_control_options *options)
     control->session.service = options->service;
     control->session.client = options->client;
     control->session.worker_index = tunnel->index;
+    control->session.epoch = options->epoch;
     list_init(&control->session.node);
     memcpy(control->session.key, options->session_key, KEYS_DIGEST_SIZE);
     timer_init(&control->heartbeat, control_heartbeat_due);
@@ -216,7 +223,11 @@ void server_control_begin(const struct server_control_options *options)
     socket_set_nodelay(options->transport.fd, true);
 
     /* Registered before the Ack leaves: data channels may follow it at once. */
-    control_register(control);
+    if (control_register(control) < 0) { /* a reload was faster */
+        control->terminating = true;
+        stream_terminate(&control->stream, STREAM_CLEAN);
+        return;
+    }
     metrics_add(&tunnel->metrics, METRIC_LOGINS, 1);
     log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel established");
 
@@ -235,6 +246,38 @@ void server_control_close_replaced(struct server_worker *worker)
         struct server_control *control = container_of(node, struct server_control, node);
         if (atomic_load(&control->session.replaced))
             control_terminate(control, ERR_REPLACED);
+    }
+}
+
+void server_control_close(struct server_control *control)
+{
+    control_terminate(control, ERR_RECONFIGURED);
+}
+
+void server_control_close_if_expired(struct server_control *control)
+{
+    if (control->session.epoch != atomic_load(&control->service->epoch))
+        control_terminate(control, ERR_RECONFIGURED);
+}
+
+void server_control_close_expired(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        server_control_close_if_expired(container_of(node, struct server_control, node));
+    }
+}
+
+void server_control_restart_heartbeats(struct server_worker *worker)
+{
+    uint32_t interval_ms = server_config(worker->server)->heartbeat_interval_ms;
+    list_for_each (node, &worker->control_list) {
+        struct server_control *control = container_of(node, struct server_control, node);
+        if (control->terminating)
+            continue;
+        if (interval_ms != 0)
+            loop_timer_start(worker->tunnel->loop, &control->heartbeat, interval_ms);
+        else
+            loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
     }
 }
 

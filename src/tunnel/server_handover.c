@@ -64,8 +64,8 @@ static int list_all(struct server *server, struct server_sockets *list, bool sha
     struct service_registry *registry = &server->services;
     int result = list_binding(list, server->control_binding, NULL, shared);
     (void)pthread_mutex_lock(&registry->lock);
-    list_for_each (node, &registry->services) {
-        struct service *service = container_of(node, struct service, registry_node);
+    list_for_each (node, &registry->entries) {
+        struct service *service = service_of(container_of(node, struct service_entry, node));
         if (result == 0)
             result = list_binding(list, service->binding, service_name(service), shared);
     }
@@ -100,8 +100,8 @@ void server_leave_addresses(struct server *server)
     struct service_registry *registry = &server->services;
     leave_binding(server->control_binding);
     (void)pthread_mutex_lock(&registry->lock);
-    list_for_each (node, &registry->services)
-        leave_binding(container_of(node, struct service, registry_node)->binding);
+    list_for_each (node, &registry->entries)
+        leave_binding(service_of(container_of(node, struct service_entry, node))->binding);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 

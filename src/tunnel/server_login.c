@@ -18,6 +18,7 @@ struct server_login {
     struct timer deadline;
     struct server_fsm fsm;
     struct service *service; /* between the two messages of a control channel */
+    uint32_t epoch;          /* of the service, at that time */
     uint64_t conn_id;
     bool close_after_write;
     bool has_handshake; /* taken from the gate's budget */
@@ -110,9 +111,11 @@ static void login_find_service(struct server_login *login)
     keys_random(nonce, sizeof(nonce));
     struct service *service = find_service(login->worker, login->action.digest);
     if (service != NULL) {
-        const char *token = service_config(service)->token;
         login->service = service;
         service_use(service);
+        /* In this order: a token that changes meanwhile is an epoch that is over. */
+        login->epoch = atomic_load(&service->epoch);
+        const char *token = service_config(service)->token;
         server_fsm_service_found(&login->fsm, token, strlen(token), nonce, &login->action);
     } else {
         server_fsm_service_unknown(&login->fsm, nonce, &login->action);
@@ -124,7 +127,8 @@ static void login_find_service(struct server_login *login)
 static void login_is_trusted(struct server_login *login)
 {
     if (login->has_handshake)
-        gate_return_handshake(&login->worker->server->gate, &login->ticket.key);
+        gate_return_handshake(&login->worker->server->gate, &login->ticket.key,
+                              loop_now_ns(login->worker->tunnel->loop));
 }
 
 static void login_become_control(struct server_login *login)
@@ -136,6 +140,7 @@ static void login_become_control(struct server_login *login)
         .service = service,
         .fsm = &login->fsm,
         .session_key = login->action.digest,
+        .epoch = login->epoch,
         .conn_id = login->conn_id,
         .client = login->ticket.key,
         .transport = stream_release(&login->stream),

@@ -71,7 +71,8 @@ static void port_pause(struct server_port *port)
     port->paused = true;
     loop_cancel(loop, &port->accept_op);
     metrics_add(&worker->tunnel->metrics, METRIC_ACCEPT_PAUSED, 1);
-    loop_timer_start(loop, &worker->resume_timer, LIMIT_ACCEPT_PAUSE_MS);
+    if (!worker->resume_timer.armed)
+        loop_timer_start(loop, &worker->resume_timer, worker->pause_ms);
     if (log_allowed(&limit, &suppressed))
         log_service(LOG_WARN, port->service != NULL ? service_name(port->service) : NULL,
                     "out of file descriptors, accepting pauses; raise the limit (ulimit -n) "

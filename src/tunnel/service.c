@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "config/config_copy.h"
 
 /* ---- the table of session keys ---- */
 
@@ -66,29 +65,16 @@ static void table_remove(struct session_table *table, struct session *session)
 
 /* ---- the life of a service ---- */
 
-void service_registry_init(struct service_registry *registry)
+void service_free(struct service_entry *entry)
 {
-    (void)pthread_mutex_init(&registry->lock, NULL);
-    list_init(&registry->services);
-}
-
-static void service_free(struct service *service)
-{
+    struct service *service = service_of(entry);
     binding_destroy(service->binding);
     channel_pool_finish(&service->pool);
     addr_table_finish(&service->per_ip);
     (void)pthread_mutex_destroy(&service->lock);
-    config_service_free(service_config(service));
+    service_entry_finish(entry);
     free(service->parts);
     free(service);
-}
-
-void service_registry_finish(struct service_registry *registry)
-{
-    struct list *node;
-    while ((node = list_pop_front(&registry->services)) != NULL)
-        service_free(container_of(node, struct service, registry_node));
-    (void)pthread_mutex_destroy(&registry->lock);
 }
 
 static void init_parts(struct service *service, unsigned int workers)
@@ -104,27 +90,21 @@ static void init_parts(struct service *service, unsigned int workers)
 int service_create(struct service_registry *registry, const struct config_service *config,
                    unsigned int workers, struct service **ret)
 {
-    const struct config_service *copy;
     struct service *service = calloc(1, sizeof(*service));
     if (service == NULL)
         return -ENOMEM;
     service->parts = calloc(workers, sizeof(*service->parts));
-    if (service->parts == NULL || config_service_copy(config, &copy) < 0)
+    if (service->parts == NULL || service_entry_init(&service->entry, config) < 0)
         goto err;
     if (channel_pool_init(&service->pool) < 0) {
-        config_service_free(copy);
+        service_entry_finish(&service->entry);
         goto err;
     }
-    service->config = copy;
-    service->users = 1;
-    service->registry = registry;
-    service->is_udp = service->pool.for_lanes = copy->type == CONFIG_SERVICE_UDP;
+    service->is_udp = service->pool.for_lanes = config->type == CONFIG_SERVICE_UDP;
     init_parts(service, workers);
-    keys_service_digest(copy->name, strlen(copy->name), service->digest);
+    keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);
-    (void)pthread_mutex_lock(&registry->lock);
-    list_push_back(&registry->services, &service->registry_node);
-    (void)pthread_mutex_unlock(&registry->lock);
+    service_registry_add(registry, &service->entry);
     *ret = service;
     return 0;
 
@@ -134,26 +114,12 @@ err:
     return -ENOMEM;
 }
 
-void service_use(struct service *service)
-{
-    (void)atomic_fetch_add(&service->users, 1);
-}
+/* ---- its address ---- */
 
-void service_drop(struct service *service)
+int service_bind(const struct service *service, const struct config_service *config,
+                 const struct socket_options *options, struct inherited *inherited,
+                 unsigned int wait_ms, struct binding **ret)
 {
-    if (service == NULL || atomic_fetch_sub(&service->users, 1) != 1)
-        return;
-    struct service_registry *registry = service->registry;
-    (void)pthread_mutex_lock(&registry->lock);
-    list_remove(&service->registry_node);
-    (void)pthread_mutex_unlock(&registry->lock);
-    service_free(service);
-}
-
-int service_bind(struct service *service, const struct socket_options *options,
-                 struct inherited *inherited, unsigned int wait_ms)
-{
-    const struct config_service *config = service_config(service);
     struct binding_options binding = {
         .addr = &config->addr,
         .is_udp = service->is_udp,
@@ -168,15 +134,38 @@ int service_bind(struct service *service, const struct socket_options *options,
     if (service->is_udp) /* one client core is not enough for what a server core carries */
         binding.count = config->udp_data_channels != 0 ? config->udp_data_channels
                                                        : MAX(service->worker_count, 2u);
-    return binding_create(&binding, &service->binding);
+    return binding_create(&binding, ret);
+}
+
+struct binding *service_set_binding(struct service *service, struct binding *binding)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    struct binding *old = service->binding;
+    service->binding = binding;
+    (void)pthread_mutex_unlock(&service->lock);
+    return old;
+}
+
+void service_release_binding(struct service *service, struct binding *binding)
+{
+    if (binding == NULL)
+        return;
+    /* A match that could not be delivered may have put a closed lane back. */
+    for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++)
+        (void)channel_pool_leave(&service->pool, &binding->lanes[i].waiter);
+    binding_destroy(binding);
 }
 
 /* ---- sessions ---- */
 
-void service_begin_session(struct service *service, struct session_table *table,
-                           struct session *session, uint64_t now_ns, struct service_leftovers *ret)
+int service_begin_session(struct service *service, struct session_table *table,
+                          struct session *session, uint64_t now_ns, struct service_leftovers *ret)
 {
     (void)pthread_mutex_lock(&service->lock);
+    if (session->epoch != atomic_load(&service->epoch)) {
+        (void)pthread_mutex_unlock(&service->lock);
+        return ERR_RECONFIGURED;
+    }
     struct session *old = service->session;
     ret->replaced = old != NULL;
     if (old != NULL) {
@@ -187,13 +176,22 @@ void service_begin_session(struct service *service, struct session_table *table,
     ret->asked = atomic_exchange(&service->asked, 0);
     ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
     /* Each lane changes to a channel of the new client, and keeps the old one until then. */
-    for (unsigned int i = 0; service->is_udp && i < service->binding->count; i++)
+    for (unsigned int i = 0;
+         service->is_udp && service->binding != NULL && i < service->binding->count; i++)
         channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
     table_add(table, session);
     atomic_store(&service->owner, session->worker_index);
     atomic_store(&service->up, true);
+    (void)pthread_mutex_unlock(&service->lock);
+    return 0;
+}
+
+void service_expire_sessions(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    (void)atomic_fetch_add(&service->epoch, 1);
     (void)pthread_mutex_unlock(&service->lock);
 }
 

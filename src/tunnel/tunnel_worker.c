@@ -56,9 +56,30 @@ int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys
     return 0;
 }
 
+void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
+                         struct noise_engine **engine)
+{
+    if (worker->noise == NULL && engine != NULL) {
+        worker->noise = *engine;
+        worker->relays.noise = worker->noise;
+        *engine = NULL;
+    }
+    worker->noise_keys = keys;
+}
+
+void tunnel_use_zerocopy(struct tunnel_worker *worker, enum config_zerocopy zerocopy)
+{
+    static const enum zerocopy_mode modes[] = {
+        [CONFIG_ZEROCOPY_AUTO] = ZEROCOPY_AUTO,
+        [CONFIG_ZEROCOPY_ON] = ZEROCOPY_ON,
+        [CONFIG_ZEROCOPY_OFF] = ZEROCOPY_OFF,
+    };
+    worker->relays.zerocopy_mode = modes[zerocopy];
+}
+
 int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator)
 {
-    if (worker->noise == NULL)
+    if (worker->noise_keys == NULL)
         return 0;
     return stream_secure(stream, worker->noise, worker->noise_keys, initiator);
 }

@@ -23,9 +23,8 @@ struct udp_forward {
     struct datagram_channel channel;
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
-    const struct config_service *service;
-    unsigned int service_index;
-    unsigned int socket_count; /* of visitors, in use or still being closed */
+    struct client_service *service; /* used */
+    unsigned int socket_count;      /* of visitors, in use or still being closed */
     struct udp_table table;
     struct list resting; /* visitors not read from: the channel has no room, or pauses */
     struct timer expiry_timer, pause_timer;
@@ -58,7 +57,7 @@ static void forward_count(const struct udp_forward *forward, enum metric metric,
 
 static struct client_local *forward_local(const struct udp_forward *forward)
 {
-    return &forward->worker->locals[forward->service_index];
+    return &forward->service->locals[forward->worker->tunnel->index];
 }
 
 static void forward_join(struct udp_forward *forward)
@@ -69,6 +68,7 @@ static void forward_join(struct udp_forward *forward)
     loop_timer_stop(forward_loop(forward), &forward->pause_timer);
     udp_table_finish(&forward->table);
     list_remove(&forward->node);
+    client_service_drop(forward->service);
     free(forward);
 }
 
@@ -107,7 +107,8 @@ static void forward_expire(struct timer *timer)
 {
     struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
-    uint64_t idle_ns = (uint64_t)forward->service->udp_timeout_ms * NS_PER_MS;
+    uint64_t idle_ns =
+        (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
         visitor_close(visitor_of(entry));
@@ -151,9 +152,10 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
         uint32_t suppressed;
         local->valid_until_ns = now_ns + (uint64_t)LOCAL_RETRY_MS * NS_PER_MS;
         if (log_allowed(&limit, &suppressed))
-            log_service(LOG_WARN, forward->service->name,
+            log_service(LOG_WARN, client_service_name(forward->service),
                         "cannot resolve the local service %s: %s (%u similar lines suppressed)",
-                        forward->service->addr.host, error_text(answer->error), suppressed);
+                        client_service_config(forward->service)->addr.host,
+                        error_text(answer->error), suppressed);
     } else {
         bool same = local->answer.count > forward->addr_index &&
                     addr_equal(&local->answer.addrs[forward->addr_index], &answer->addrs[0]);
@@ -173,14 +175,17 @@ static void forward_resolve(struct udp_forward *forward)
     struct client_local *local = forward_local(forward);
     if (forward->query != NULL || local->valid_until_ns > loop_now_ns(forward_loop(forward)))
         return;
-    if (addr_from_numeric(&forward->service->addr, &local->answer.addrs[0])) {
+    if (addr_from_numeric(&client_service_config(forward->service)->addr,
+                          &local->answer.addrs[0])) {
         local->answer.count = 1;
         local->valid_until_ns = UINT64_MAX;
         return;
     }
-    bool prefer_ipv6 = worker->client->config->prefer_ipv6 || forward->service->prefer_ipv6;
-    forward->query = resolver_ask(worker->tunnel->all->resolver, &forward->service->addr,
-                                  prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
+    bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 ||
+                       client_service_config(forward->service)->prefer_ipv6;
+    forward->query =
+        resolver_ask(worker->tunnel->all->resolver, &client_service_config(forward->service)->addr,
+                     prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
 }
 
 /* A visitor's datagram was refused. Its socket goes on being used, since the service may be back
@@ -203,66 +208,121 @@ static void visitor_arm(struct forward_visitor *visitor)
         loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
 }
 
-static void visitor_receive(struct forward_visitor *visitor)
+static struct forward_visitor *visitor_of_resting(struct list *node)
+{
+    return container_of(node, struct forward_visitor, resting_node);
+}
+
+static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room room,
+                             unsigned int count)
 {
     struct udp_forward *forward = visitor->forward;
     struct udp_batch *batch = forward->channel.engine->batch;
-    uint64_t pause_ns = 0;
+    uint32_t datagrams = 0;
+    udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
+    if (room == DATAGRAM_STALE) {
+        forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL, udp_batch_datagrams(batch, count));
+        return 0;
+    }
+    for (unsigned int i = 0; i < count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        datagrams += udp_arrival_count(arrival);
+        if (arrival->data != NULL)
+            datagram_put(&forward->channel, &visitor->entry.key, arrival);
+    }
+    return datagrams;
+}
+
+/* How many datagrams there were. */
+static uint32_t visitor_receive(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room = datagram_room(&forward->channel);
         if (room == DATAGRAM_FULL) {
             list_push_back(&forward->resting, &visitor->resting_node);
-            return; /* channel_room goes on */
+            break;
         }
-        int count = udp_batch_receive(batch, &visitor->udp);
+        int count = udp_batch_receive(forward->channel.engine->batch, &visitor->udp);
         if (count < 0 && count != -EAGAIN && count != -EINTR) {
             visitor->udp.error = count; /* of a datagram that was sent; there may be others */
             continue;
         }
-        if (count <= 0)
+        if (count > 0)
+            datagrams += visitor_take(visitor, room, (unsigned int)count);
+        if (count < UDP_BATCH_SIZE)
             break;
-        udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
-        if (room == DATAGRAM_STALE)
-            forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL,
-                          udp_batch_datagrams(batch, (unsigned int)count));
-        for (unsigned int i = 0; room == DATAGRAM_ROOM && i < (unsigned int)count; i++) {
-            const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
-            if (arrival->data != NULL)
-                datagram_put(&forward->channel, &visitor->entry.key, arrival);
-        }
-        if (count < UDP_BATCH_SIZE) {
-            pause_ns = datagram_pause_ns(&forward->channel, (unsigned int)count);
-            break;
-        }
-    }
-    if (pause_ns != 0) {
-        list_push_back(&forward->resting, &visitor->resting_node);
-        if (!forward->pause_timer.armed)
-            loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
-    } else {
-        visitor_arm(visitor);
     }
     datagram_flush_soon(&forward->channel);
+    return datagrams;
+}
+
+static void forward_pause(struct udp_forward *forward, uint64_t pause_ns)
+{
+    loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
+}
+
+/* Receives from these visitors, and leaves none of them in the list. */
+static void forward_receive(struct udp_forward *forward, struct list *ready)
+{
+    struct list active;
+    struct list *node;
+    uint32_t datagrams = 0;
+    list_init(&active);
+    while ((node = list_pop_front(ready)) != NULL) {
+        struct forward_visitor *visitor = visitor_of_resting(node);
+        uint32_t received = visitor_receive(visitor);
+        if (forward->closing)
+            return; /* and so are the visitors */
+        datagrams += received;
+        if (received > 0 && list_is_empty(node))
+            list_push_back(&active, node);
+        else if (list_is_empty(node))
+            visitor_arm(visitor);
+    }
+    uint64_t pause_ns =
+        udp_pace_received(&forward->channel.pace, datagrams, loop_now_ns(forward_loop(forward)));
+    if (pause_ns != 0)
+        forward_pause(forward, pause_ns);
+    while ((node = list_pop_front(&active)) != NULL) {
+        if (pause_ns != 0)
+            list_push_back(&forward->resting, node);
+        else
+            visitor_arm(visitor_of_resting(node));
+    }
 }
 
 static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
 {
     struct forward_visitor *visitor = container_of(op, struct forward_visitor, poll_op);
-    if (visitor->closing)
+    struct udp_forward *forward = visitor->forward;
+    if (visitor->closing) {
         visitor_join(visitor);
-    else
-        visitor_receive(visitor);
+        return;
+    }
+    uint64_t pause_ns = 0;
+    if (!forward->pause_timer.armed) {
+        pause_ns = udp_pace_ready(&forward->channel.pace, loop_now_ns(forward_loop(forward)));
+        if (pause_ns != 0)
+            forward_pause(forward, pause_ns);
+    }
+    if (forward->pause_timer.armed) {
+        list_push_back(&forward->resting, &visitor->resting_node);
+        return;
+    }
+    struct list alone;
+    list_init(&alone);
+    list_push_back(&alone, &visitor->resting_node);
+    forward_receive(forward, &alone);
 }
 
 static void forward_wake(struct udp_forward *forward)
 {
     struct list awake; /* some may go to rest again */
-    struct list *node;
     list_init(&awake);
-    while ((node = list_pop_front(&forward->resting)) != NULL)
-        list_push_back(&awake, node);
-    while ((node = list_pop_front(&awake)) != NULL)
-        visitor_receive(container_of(node, struct forward_visitor, resting_node));
+    list_move_all(&awake, &forward->resting);
+    forward_receive(forward, &awake);
 }
 
 static void forward_resume(struct timer *timer)
@@ -283,9 +343,10 @@ static void log_no_socket(const struct udp_forward *forward, int error)
     uint32_t suppressed;
     char text[ADDR_HOST_SIZE + 8];
     if (log_allowed(&limit, &suppressed))
-        log_service(LOG_WARN, forward->service->name,
+        log_service(LOG_WARN, client_service_name(forward->service),
                     "no socket to the local service %s: %s (%u similar lines suppressed)",
-                    host_port_format(&forward->service->addr, text, sizeof(text)),
+                    host_port_format(&client_service_config(forward->service)->addr, text,
+                                     sizeof(text)),
                     error_text(error), suppressed);
 }
 
@@ -346,7 +407,8 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     forward_count(forward, METRIC_UDP_VISITORS, 1);
     if (!forward->expiry_timer.armed)
         loop_timer_start(loop, &forward->expiry_timer,
-                         MAX(forward->service->udp_timeout_ms, (uint32_t)EXPIRY_STEP_MS));
+                         MAX(client_service_config(forward->service)->udp_timeout_ms,
+                             (uint32_t)EXPIRY_STEP_MS));
     visitor_arm(visitor);
     return visitor;
 }
@@ -411,7 +473,8 @@ static void forward_close(struct udp_forward *forward, enum stream_close how)
 static void channel_ended(struct datagram_channel *channel, int error)
 {
     struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
-    log_service(LOG_DEBUG, forward->service->name, "UDP data channel ended: %s", error_text(error));
+    log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel ended: %s",
+                error_text(error));
     forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);
 }
 
@@ -430,7 +493,7 @@ static const struct datagram_ops forward_ops = {
     .closed = channel_closed,
 };
 
-int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
+int udp_forward_begin(struct client_worker *worker, struct client_service *service,
                       struct stream *stream)
 {
     struct udp_forward *forward = calloc(1, sizeof(*forward));
@@ -442,20 +505,64 @@ int udp_forward_begin(struct client_worker *worker, unsigned int service_index,
         return result;
     }
     forward->worker = worker;
-    forward->service_index = service_index;
-    forward->service = &worker->client->config->services[service_index];
+    forward->service = service;
+    client_service_use(service);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
     timer_init(&forward->expiry_timer, forward_expire);
     timer_init(&forward->pause_timer, forward_resume);
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
-    log_service(LOG_DEBUG, forward->service->name, "UDP data channel");
+    log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
     /* Nothing is read before there is somewhere to send it. */
     forward_resolve(forward);
     if (forward->query == NULL)
         forward_start(forward);
     return 0;
+}
+
+void udp_forward_close_of(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each_safe (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service)
+            forward_close(forward, STREAM_CLEAN);
+    }
+}
+
+/* Each visitor gets a new socket with its next datagram. */
+static void forward_change_local(struct udp_forward *forward)
+{
+    if (forward->closing)
+        return;
+    resolver_abandon(forward->query);
+    forward->query = NULL;
+    forward->generation++;
+    forward->addr_index = 0;
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_close(visitor_of(entry));
+    forward_resolve(forward);
+    if (forward->query == NULL)
+        forward_start(forward);
+}
+
+void udp_forward_change_local(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each_safe (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service)
+            forward_change_local(forward);
+    }
+}
+
+void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service)
+{
+    list_for_each (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->service == service && forward->expiry_timer.armed)
+            loop_timer_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
+    }
 }
 
 void udp_forward_close_all(struct client_worker *worker)

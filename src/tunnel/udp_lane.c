@@ -38,7 +38,6 @@ struct udp_lane {
     uint64_t channel_since_ns;
     struct timer retry_timer, expiry_timer, pause_timer;
     struct udp_table table;
-    uint32_t visitors_max;
     struct lane_visitor *last; /* of the last datagram: the next is often its too */
     bool closing;
     bool held; /* taken over: what has arrived waits in the kernel for the first channel */
@@ -83,6 +82,7 @@ static struct pool_waiter *lane_waiter(const struct udp_lane *lane)
 }
 
 static void lane_seek_channel(struct udp_lane *lane);
+static void lane_join(struct udp_lane *lane);
 
 /* ---- visitors ---- */
 
@@ -119,9 +119,15 @@ static void lane_expire(struct timer *timer)
     loop_timer_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
+static uint32_t visitors_max(const struct udp_lane *lane)
+{
+    return MAX(service_config(lane->service)->max_udp_visitors / lane->binding->count, 1u);
+}
+
 static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_frame_addr *key)
 {
-    if (lane->table.count >= lane->visitors_max) {
+    /* Two, as the limit may have become smaller. */
+    for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
         visitor_remove(visitor_of(udp_table_oldest(&lane->table)));
         lane_count(lane, METRIC_UDP_VISITORS_EVICTED, 1);
     }
@@ -204,37 +210,57 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
         datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
 }
 
-static void lane_arm(struct udp_lane *lane);
+static void lane_arm(struct udp_lane *lane)
+{
+    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
+        loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
+}
+
+static void lane_pause(struct udp_lane *lane, uint64_t pause_ns)
+{
+    loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+}
+
+/* One batch. How many entries it had; 0: nothing, or no room for it. */
+static unsigned int lane_receive_batch(struct udp_lane *lane, enum datagram_room room,
+                                       uint32_t *datagrams)
+{
+    struct udp_batch *batch = lane_engine(lane)->batch;
+    int count = udp_batch_receive(batch, &lane->udp);
+    if (count <= 0)
+        return 0;
+    if (room == DATAGRAM_STALE) {
+        lane_drop(lane, (unsigned int)count);
+        return (unsigned int)count;
+    }
+    for (unsigned int i = 0; i < (unsigned int)count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        *datagrams += udp_arrival_count(arrival);
+        lane_take(lane, arrival);
+    }
+    datagram_flush(&lane->channel->base);
+    return (unsigned int)count;
+}
 
 static void lane_receive(struct udp_lane *lane)
 {
-    struct udp_batch *batch = lane_engine(lane)->batch;
+    uint64_t now_ns = loop_now_ns(lane_loop(lane));
     uint64_t pause_ns = 0;
+    uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room =
             lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
         if (room == DATAGRAM_FULL)
-            return; /* lane_room goes on */
-        int count = udp_batch_receive(batch, &lane->udp);
-        if (count <= 0)
+            return; /* channel_room goes on */
+        if (lane_receive_batch(lane, room, &datagrams) < UDP_BATCH_SIZE)
             break;
-        if (room == DATAGRAM_STALE) {
-            lane_drop(lane, (unsigned int)count);
-        } else {
-            for (unsigned int i = 0; i < (unsigned int)count; i++)
-                lane_take(lane, udp_batch_arrival(batch, i));
-            datagram_flush(&lane->channel->base);
-        }
-        if (count < UDP_BATCH_SIZE) {
-            if (lane->channel != NULL)
-                pause_ns = datagram_pause_ns(&lane->channel->base, (unsigned int)count);
-            break;
-        }
     }
-    if (lane->channel != NULL)
+    if (lane->channel != NULL) {
         datagram_flush(&lane->channel->base);
+        pause_ns = udp_pace_received(&lane->channel->base.pace, datagrams, now_ns);
+    }
     if (pause_ns != 0)
-        loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+        lane_pause(lane, pause_ns);
     else
         lane_arm(lane);
 }
@@ -244,11 +270,20 @@ static void lane_resume(struct timer *timer)
     lane_receive(container_of(timer, struct udp_lane, pause_timer));
 }
 
-static void lane_arm(struct udp_lane *lane)
+static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 {
-    if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
-        loop_op_is_idle(&lane->poll_op))
-        loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
+    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
+    uint64_t pause_ns = 0;
+    if (lane->closing) {
+        lane_join(lane);
+        return;
+    }
+    if (lane->channel != NULL)
+        pause_ns = udp_pace_ready(&lane->channel->base.pace, loop_now_ns(lane_loop(lane)));
+    if (pause_ns != 0)
+        lane_pause(lane, pause_ns);
+    else
+        lane_receive(lane);
 }
 
 /* ---- from the channel to visitors ---- */
@@ -310,6 +345,7 @@ static void lane_join(struct udp_lane *lane)
     if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
         return;
     /* At once, so that whoever waits for the lanes may bind the address again. */
+    lane->worker->closing_lanes--;
     lane->binding->fds[lane->index] = -1;
     (void)close(lane->udp.fd);
     list_remove(&lane->node);
@@ -496,6 +532,7 @@ static void lane_close(struct udp_lane *lane)
     if (lane->closing)
         return;
     lane->closing = true;
+    lane->worker->closing_lanes++;
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
     loop_timer_stop(lane_loop(lane), &lane->pause_timer);
@@ -525,16 +562,27 @@ void udp_lane_release_all(struct server_worker *worker)
     }
 }
 
-static void lane_readable(struct loop_op *op, int res, uint32_t flags)
+void udp_lane_close_others(struct server_worker *worker, const struct service *service,
+                           const struct binding *binding)
 {
-    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
-    if (lane->closing)
-        lane_join(lane);
-    else
-        lane_receive(lane);
+    list_for_each_safe (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service && lane->binding != binding)
+            lane_close(lane);
+    }
 }
 
-static int lane_start(struct server_worker *worker, struct service *service, unsigned int index)
+void udp_lane_review_timeout(struct server_worker *worker, const struct service *service)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service && lane->expiry_timer.armed)
+            loop_timer_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
+    }
+}
+
+static int lane_start(struct server_worker *worker, struct service *service,
+                      struct binding *binding, unsigned int index)
 {
     struct udp_lane *lane = calloc(1, sizeof(*lane));
     if (lane == NULL)
@@ -542,12 +590,10 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     lane->worker = worker;
     lane->service = service;
     service_use(service);
-    lane->binding = service->binding;
+    lane->binding = binding;
     lane->index = index;
-    lane->held = service->binding->is_inherited;
-    lane->visitors_max =
-        MAX(service_config(service)->max_udp_visitors / service->binding->count, 1u);
-    udp_socket_init(&lane->udp, service->binding->fds[index], &service->binding->addr);
+    lane->held = binding->is_inherited;
+    udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);
     loop_op_init(&lane->poll_op, lane_readable);
     timer_init(&lane->retry_timer, lane_retry);
@@ -559,13 +605,13 @@ static int lane_start(struct server_worker *worker, struct service *service, uns
     return 0;
 }
 
-int udp_lane_start_all(struct server_worker *worker, struct service *service)
+int udp_lane_start_all(struct server_worker *worker, struct service *service,
+                       struct binding *binding)
 {
     const struct tunnel_worker *tunnel = worker->tunnel;
     int result = datagram_engine_prepare(&worker->tunnel->datagrams);
-    for (unsigned int i = tunnel->index; i < service->binding->count && result == 0;
-         i += tunnel->all->count)
-        result = lane_start(worker, service, i);
+    for (unsigned int i = tunnel->index; i < binding->count && result == 0; i += tunnel->all->count)
+        result = lane_start(worker, service, binding, i);
     return result;
 }
 

@@ -169,6 +169,8 @@ static void deliver_move(void *owner, const void *payload)
     visitor_start_relay(visitor, move.channel, move.started, move.ended);
     if (worker->stopping)
         visitor_close_all(worker);
+    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+        visitor_close_cut(worker);
 }
 
 /* False: the other worker's mailbox is full, the visitor stays. */
@@ -497,6 +499,15 @@ void visitor_close_waiting(struct server_worker *worker)
         struct visitor *visitor = container_of(node, struct visitor, node);
         if (visitor->state == VISITOR_WAITING)
             visitor_give_up(visitor);
+    }
+}
+
+void visitor_close_cut(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->relaying_visitors) {
+        struct visitor *visitor = container_of(node, struct visitor, node);
+        if (atomic_load(&visitor->service->entry.cut))
+            relay_terminate(&visitor->relay);
     }
 }
 

@@ -65,3 +65,21 @@ Test(list, removal_while_walking)
         list_remove(node);
     cr_expect(list_is_empty(&head));
 }
+
+Test(list, move_all)
+{
+    struct list from, to;
+    struct item items[] = {{.number = 1}, {.number = 2}, {.number = 3}};
+    list_init(&from);
+    list_init(&to);
+    list_move_all(&to, &from);
+    cr_expect(list_is_empty(&to));
+    list_push_back(&to, &items[0].node);
+    list_push_back(&from, &items[1].node);
+    list_push_back(&from, &items[2].node);
+    list_move_all(&to, &from);
+    cr_expect(list_is_empty(&from));
+    expect_numbers(&to, (const int[]){1, 2, 3}, 3);
+    list_move_all(&from, &to);
+    expect_numbers(&from, (const int[]){1, 2, 3}, 3);
+}

@@ -87,7 +87,7 @@ Test(config, every_key_of_ours)
         "[server]\nbind_addr = 1.2.3.4:1\ndefault_token = t\nheartbeat_interval = 7\n"
         "handshake_timeout = 0.5\nmax_pending_handshakes = 10\n"
         "max_pending_handshakes_per_ip = 3\ndrain_timeout = 1.25\nthreads = 2\n"
-        "log_level = debug\nlog_format = json\n"
+        "log_level = debug\nlog_format = json\nuser = www-data\ngroup = 33\n"
         "[server.transport]\ntype = tcp\n"
         "[server.transport.tcp]\nnodelay = false\nkeepalive_secs = 0\nkeepalive_interval = 1\n"
         "[server.services]\n"
@@ -103,6 +103,8 @@ Test(config, every_key_of_ours)
     cr_expect_eq(server->threads, 2);
     cr_expect_eq(server->log_level, LOG_DEBUG);
     cr_expect_eq(server->log_format, LOG_JSON);
+    cr_expect_str_eq(server->user, "www-data");
+    cr_expect_str_eq(server->group, "33");
     cr_expect_not(server->transport.tcp_nodelay);
     cr_expect_eq(server->transport.tcp_keepalive_secs, 0);
     cr_expect_eq(server->transport.tcp_keepalive_interval, 1);

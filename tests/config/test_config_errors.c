@@ -90,6 +90,29 @@ Test(config_errors, what_stands_twice)
     CHECK_EXAMPLES(examples);
 }
 
+#define NAME_16 "uuuuuuuuuuuuuuuu"
+#define NAME_64 NAME_16 NAME_16 NAME_16 NAME_16
+
+Test(config_errors, accounts)
+{
+    static const struct example examples[] = {
+        {SERVER "user=www-data\n" SERVICE, ""},
+        {SERVER "user=33\ngroup=www-data\n" SERVICE, ""},
+        {SERVER "group=www-data\n" SERVICE, "f:4: server.group: needs user as well\n"},
+        {CLIENT "group=g\n" LOCAL, "f:4: client.group: needs user as well\n"},
+        {SERVER "user=\"\"\n" SERVICE,
+         "f:4: server.user: expected a name of 1 to 64 bytes, got \"\"\n"},
+        {SERVER "user=\"a b\"\n" SERVICE,
+         "f:4: server.user: expected a name or a number, got \"a b\"\n"},
+        {SERVER "user=www-data:33\n" SERVICE,
+         "f:4: server.user: expected a name or a number, got \"www-data:33\"\n"},
+        {SERVER "user=" NAME_64 "\n" SERVICE, ""},
+        {SERVER "user=" NAME_64 "u\n" SERVICE,
+         "f:4: server.user: expected a name of 1 to 64 bytes, got \"" NAME_64 "u\"\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
 Test(config_errors, addresses_that_collide)
 {
     static const struct example examples[] = {

@@ -51,7 +51,7 @@ static inline struct config *load(const char *path)
 #define SERVER_KEYS                                                                              \
     "the keys here are bind_addr, default_token, heartbeat_interval, handshake_timeout, "        \
     "max_pending_handshakes, max_pending_handshakes_per_ip, drain_timeout, threads, log_level, " \
-    "log_format\n"
+    "log_format, user, group\n"
 
 struct example {
     const char *text, *expected;

@@ -1,5 +1,5 @@
 /* src/crypto/noise.c and src/crypto/noise_symmetric.c: what is refused, and that a refusal changes
- * nothing. */
+ * nothing. Once with each backend of X25519. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -7,20 +7,27 @@
 #include "base/macros.h"
 #include "crypto/keys.h"
 #include "crypto/noise.h"
+#include "crypto/x25519.h"
 #include "hex.h"
 #include "noise_pair.h"
 
 TestSuite(noise_refused, .init = pair_set_up, .fini = pair_tear_down);
 
-/* Linked in place of crypto_scalarmult, which is libsodium's. */
-static unsigned int scalarmult_count;
-int __real_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p);
-int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p);
+/* Linked in place of x25519_shared. */
+static unsigned int shared_count;
+int __real_x25519_shared(const uint8_t private_key[static X25519_SIZE],
+                         const uint8_t public_key[static X25519_SIZE],
+                         uint8_t ret[static X25519_SIZE]);
+int __wrap_x25519_shared(const uint8_t private_key[static X25519_SIZE],
+                         const uint8_t public_key[static X25519_SIZE],
+                         uint8_t ret[static X25519_SIZE]);
 
-int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p)
+int __wrap_x25519_shared(const uint8_t private_key[static X25519_SIZE],
+                         const uint8_t public_key[static X25519_SIZE],
+                         uint8_t ret[static X25519_SIZE])
 {
-    scalarmult_count++;
-    return __real_crypto_scalarmult(q, n, p);
+    shared_count++;
+    return __real_x25519_shared(private_key, public_key, ret);
 }
 
 /* The message in pair is refused with this result, twice, and nothing has changed. */
@@ -77,18 +84,18 @@ static void cut(enum noise_pattern pattern, size_t message)
     struct noise_handshake *to = pair_reader();
     pair_write();
     int size = pair.size;
-    scalarmult_count = 0;
+    shared_count = 0;
     for (pair.size = 0; pair.size < size; pair.size++)
         expect_refused(to, -EPROTO, "a short message");
     pair.size = NOISE_MESSAGE_MAX + 1; /* not even looked at */
     expect_refused(to, -EPROTO, "a message that no frame can hold");
-    cr_expect_eq(scalarmult_count, 0, "lengths come before any X25519");
+    cr_expect_eq(shared_count, 0, "lengths come before any X25519");
     pair.size = size + 1;
     if (!(pattern == NOISE_XX && message == 0))
         expect_refused(to, -EBADMSG, "a byte more");
     pair.size = size;
     cr_expect_eq(pair_read(to), 0);
-    cr_expect(pattern == NOISE_XX || scalarmult_count > 0, "the counter counts");
+    cr_expect(pattern == NOISE_XX || shared_count > 0, "the counter counts");
 }
 
 Test(noise_refused, cut_handshake_messages)

@@ -2,8 +2,12 @@
 
 import faulthandler
 import os
+import pathlib
+import pwd
+import shutil
 import signal
 import sys
+import tempfile
 
 import pytest
 
@@ -167,6 +171,21 @@ def ours(tmp_path, processes):
         if verdict:
             complaints.append(verdict)
     assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture
+def nobody():
+    """A directory and a copy of the program that the user nobody can use."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    user = pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory(prefix="e2e-nobody-") as name:
+        directory = pathlib.Path(name)
+        program = directory / "rathole-uring"
+        shutil.copy(harness.BINARIES[OURS], program)
+        program.chmod(0o755)
+        os.chown(directory, user, user)
+        yield user, directory, program
 
 
 @pytest.fixture(params=harness.THREADS, ids=lambda n: f"threads{n}")

@@ -8,6 +8,7 @@ Environment:
   E2E_FULL           1: the sizes of docs/robustness.md, and an hour a test (meson suite `robust`)
   E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
   E2E_THREADS        worker counts to run with (default 1,2,4)
+  E2E_SYSCTL         1: may change sysctls of the whole machine for a moment (they are put back)
 """
 
 import ctypes
@@ -19,6 +20,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -87,6 +89,7 @@ NOFILE = _hard
 # --- ports ------------------------------------------------------------------------------------
 
 PORTS_FIRST, PORTS_SLOT, SLOTS = 11000, 2600, 8
+LOW_PORTS_FIRST = 704
 
 
 def _take_slot():
@@ -121,6 +124,20 @@ def free_port(kind=socket.SOCK_STREAM):
         _given.add(port)
         return port
     raise RuntimeError("no free port found")
+
+
+def free_low_port():
+    """A port below 1024, which takes root or CAP_NET_BIND_SERVICE."""
+    size = (1024 - LOW_PORTS_FIRST) // SLOTS
+    first = LOW_PORTS_FIRST + _slot * size
+    for port in _random.sample(range(first, first + size), size):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        return port
+    raise RuntimeError("no free port below 1024 found")
 
 
 def is_listening(port, host="127.0.0.1"):
@@ -167,15 +184,35 @@ def wait_until(condition, timeout, what):
 # --- one process ------------------------------------------------------------------------------
 
 _libc = ctypes.CDLL(None, use_errno=True)
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+
+
+def _forbid(numbers, error):
+    """From here on these system calls fail with that errno, as under a seccomp profile."""
+    load, equal, give = 0x20, 0x15, 0x06  # BPF: of the call's number, jump if equal, return
+    allow, fail = 0x7FFF0000, 0x00050000 | error
+    rows = [(load, 0, 0, 0)]
+    rows += [(equal, len(numbers) - n, 0, number) for n, number in enumerate(numbers)]
+    rows += [(give, 0, 0, allow), (give, 0, 0, fail)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+    program = Program(len(rows), ctypes.addressof(code))
+    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if _libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp")
 
 
 class Process:
     """One run of a program; log() is what it wrote to stdout and stderr.
 
-    Processes die with the test run, even when that is killed (so start them in the main thread)."""
+    Processes die with the test run, even when that is killed (so start them in the main thread).
+    forbidden: (numbers of system calls, the errno they fail with)."""
 
-    def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None, **popen):
+    def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None,
+                 forbidden=None, **popen):
         self.argv = [str(arg) for arg in argv]
         self.log_path = pathlib.Path(log_path)
         self.user = user
@@ -193,8 +230,11 @@ class Process:
             if nofile:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
             if memlock is not None:
-                resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
+                limits = memlock if isinstance(memlock, tuple) else (memlock, memlock)
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
             before_exec()
+            if forbidden:
+                _forbid(*forbidden)
 
         self.log_file = open(self.log_path, "ab")
         self.log_start = self.log_file.tell()

@@ -121,7 +121,8 @@ def noise_text(role, lines):
     port = free_port()
     addr, service = (("bind_addr", "bind_addr") if role == "server" else
                      ("remote_addr", "local_addr"))
-    return (f"[{role}]\n{addr} = 127.0.0.1:{port}\ndefault_token = {TOKEN}\n"
+    # The user, so that a check by root has nothing to say of it.
+    return (f"[{role}]\n{addr} = 127.0.0.1:{port}\ndefault_token = {TOKEN}\nuser = nobody\n"
             f"[{role}.services.s]\n{service} = 127.0.0.1:{free_port()}\n"
             f"[{role}.transport]\ntype = noise\n[{role}.transport.noise]\n"
             + "".join(f"{key} = {value}\n" for key, value in lines.items()))

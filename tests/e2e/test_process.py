@@ -7,13 +7,10 @@ import fcntl
 import json
 import os
 import pathlib
-import pwd
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -218,21 +215,6 @@ def test_two_services_with_one_address(tmp_path):
         {"a": {"bind_addr": f"127.0.0.1:{port}"}, "b": {"bind_addr": f"127.0.0.1:{port}"}}))
     code, _, err = run("--server", path)
     assert code == 1 and f"127.0.0.1:{port}" in err
-
-
-@pytest.fixture
-def nobody():
-    """A directory and a copy of the program that the user nobody can use."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-    user = pwd.getpwnam("nobody").pw_uid
-    with tempfile.TemporaryDirectory(prefix="e2e-nobody-") as name:
-        directory = pathlib.Path(name)
-        program = directory / "rathole-uring"
-        shutil.copy(BINARIES[OURS], program)
-        program.chmod(0o755)
-        os.chown(directory, user, user)
-        yield user, directory, program
 
 
 @pytest.mark.parametrize("memlock_kib", [8192, 64])

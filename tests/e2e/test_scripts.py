@@ -192,6 +192,16 @@ def test_count_tests_without_a_run(tmp_path):
     assert result.stdout.split() == ["0", "1", "0"]
 
 
+@pytest.mark.parametrize("script", ["build-static", "run", "setup"])
+def test_scripts_say_how_they_are_used(script):
+    """And do nothing for a word that they do not know."""
+    said = subprocess.run([SCRIPTS / script, "--help"], capture_output=True, text=True)
+    assert said.returncode == 0 and f"scripts/{script}" in said.stdout
+    assert "set -" not in said.stdout
+    refused = subprocess.run([SCRIPTS / script, "--no-such-word"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stdout == "" and refused.stderr
+
+
 def test_robustness_table_names_tests_that_exist():
     root = SCRIPTS.parent
     named = re.findall(r"`(?:tests/(?:\w+/)*)?(\w+\.(?:py|c))(?:::(\w+))?`",

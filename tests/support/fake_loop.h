@@ -28,6 +28,10 @@ struct fake_faults {
     unsigned int accept_ends;  /* a multishot accept ends after a connection */
     unsigned int accept_error; /* -ECONNABORTED, or no descriptors */
     unsigned int connect_error;
+    unsigned int late_notification;                 /* of a send without a copy: not in this turn */
+    unsigned int zerocopy_copied, zerocopy_refused; /* the latter with this error: */
+    int zerocopy_error;
+    int register_error; /* of loop_register_memory; not in a thousand, but always */
     /* Deadly for a connection: */
     unsigned int reset, epipe, enomem;
 };
@@ -39,6 +43,8 @@ void fake_loop_set_faults(struct loop *loop, const struct fake_faults *faults);
 void fake_loop_set_idle_step_ms(struct loop *loop, unsigned int ms);
 void fake_loop_advance_ms(struct loop *loop, uint64_t ms);
 void fake_loop_set_busy(struct loop *loop, unsigned int permille);
+/* What socket_peer_is_local says from now on, whatever the peer. */
+void fake_socket_set_elsewhere(bool elsewhere);
 /* Ops not yet back, closes not yet made; buffers in the hands of owners. */
 size_t fake_loop_in_flight(const struct loop *loop);
 unsigned int fake_loop_lent(const struct loop *loop);

@@ -195,6 +195,6 @@ int side_end_of(struct side *side, int fd)
 
 struct service *side_first_service(struct server *server)
 {
-    cr_assert_not(list_is_empty(&server->services.services));
-    return container_of(server->services.services.next, struct service, registry_node);
+    cr_assert_not(list_is_empty(&server->services.entries));
+    return service_of(container_of(server->services.entries.next, struct service_entry, node));
 }

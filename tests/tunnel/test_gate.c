@@ -125,17 +125,30 @@ static unsigned int take_all(uint8_t from, uint64_t now_ns)
     return count;
 }
 
-/* Addresses share slots by a hash: one that shares none with `other`. */
+/* Addresses share slots by a hash. */
+static uint64_t slot_of(uint8_t from)
+{
+    struct addr_key key = key_of(from);
+    return keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS;
+}
+
+/* One that shares none with `other`. */
 static uint8_t stranger_to(uint8_t other)
 {
-    struct addr_key key = key_of(other);
-    uint64_t slot = keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS;
     for (uint8_t from = 1; from < 255; from++) {
-        key = key_of(from);
-        if (keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS != slot)
+        if (slot_of(from) != slot_of(other))
             return from;
     }
     return 0;
+}
+
+/* All addresses take what they get, but those of one slot. */
+static void flood_around(uint8_t other, uint64_t now_ns)
+{
+    for (uint8_t from = 1; from < 255; from++) {
+        if (slot_of(from) != slot_of(other))
+            (void)take_all(from, now_ns);
+    }
 }
 
 Test(gate, handshakes_come_in_bursts_and_grow_back, .init = setup, .fini = teardown)
@@ -181,16 +194,30 @@ Test(gate, clients_get_theirs_back, .init = setup, .fini = teardown)
     struct addr_key key = key_of(7);
     for (int i = 0; i < 3 * LIMIT_HANDSHAKES_ALL_BURST; i++) {
         cr_assert(take(7, start_ns));
-        gate_return_handshake(&gate, &key);
+        gate_return_handshake(&gate, &key, start_ns);
     }
     cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
-    gate_return_handshake(&gate, &key);
+    gate_return_handshake(&gate, &key, start_ns);
     cr_assert(take(7, start_ns));
     cr_assert_not(take(7, start_ns));
     /* More than was taken is nothing to have. */
     for (int i = 0; i < 2 * LIMIT_HANDSHAKES_BURST; i++)
-        gate_return_handshake(&gate, &key);
+        gate_return_handshake(&gate, &key, start_ns);
     cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+}
+
+Test(gate, a_flood_from_everywhere_leaves_old_clients_alone, .init = setup, .fini = teardown)
+{
+    struct addr_key key = key_of(255);
+    cr_assert(take(255, start_ns));
+    gate_return_handshake(&gate, &key, start_ns);
+    uint64_t later_ns = start_ns + 1000000000ull * (LIMIT_CLIENT_KNOWN_S - 1);
+    flood_around(255, later_ns);
+    cr_assert_not(take(stranger_to(255), later_ns));
+    cr_assert_gt(take_all(255, later_ns), 0);
+    /* Not for ever. */
+    flood_around(255, later_ns + 2000000000ull);
+    cr_assert_not(take(255, later_ns + 2000000000ull));
 }
 
 /* Each worker brings the time of its own turn. Two that differ by the length of one must not make

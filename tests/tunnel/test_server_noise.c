@@ -8,15 +8,11 @@
 
 #include "base/limits.h"
 #include "crypto/keys.h"
-#include "io/socket.h"
-#include "noise_ends.h"
+#include "noise_peer.h"
 #include "proto/message.h"
-#include "side.h"
 #include "tunnel/server.h"
 
 #define SECRET "a secret"
-
-enum { HELD_MAX = 4096 };
 
 static struct config *config;
 static struct server *server;
@@ -68,108 +64,44 @@ static void finish(void)
 
 /* ---- a client ---- */
 
-struct client {
-    int fd;
-    struct noise_link *link; /* NULL: the server did not want to */
-    unsigned char held[HELD_MAX];
-    size_t held_size;
-};
-
-static struct client dial(const struct noise_keys *keys)
+static struct noise_peer dial(const struct noise_keys *keys)
 {
-    struct client client = {.fd = tcp_dial(&control_addr)};
-    struct noise_handshake handshake;
-    uint8_t message[NOISE_FRAME_HEADER + 48], payload[48];
-    int end;
-    cr_assert_geq(client.fd, 0);
-    socket_set_nodelay(client.fd, true); /* no waiting for the kernel's clock */
-    noise_handshake_init(&handshake, keys, true, NULL, 0);
-    cr_assert_eq(noise_handshake_write(&handshake, engine->aead, NULL, 0,
-                                       message + NOISE_FRAME_HEADER, 48),
-                 48);
-    message[0] = 48;
-    message[1] = 0;
-    say(client.fd, message, sizeof(message));
-    side_settle(&side, 6);
-    ssize_t ready = recv(client.fd, message, sizeof(message), MSG_PEEK | MSG_DONTWAIT);
-    if (ready <= 0) {
-        noise_handshake_wipe(&handshake);
-        return client;
-    }
-    cr_assert_eq(side_read(&side, client.fd, message, sizeof(message), &end), sizeof(message));
-    cr_assert(message[0] == 48 && message[1] == 0);
-    cr_assert_eq(noise_handshake_read(&handshake, engine->aead, message + NOISE_FRAME_HEADER, 48,
-                                      payload),
-                 0);
-    client.link = noise_link_create(&handshake);
-    cr_assert_not_null(client.link);
+    struct noise_peer client;
+    noise_peer_init(&client, &side, engine, tcp_dial(&control_addr), keys, true);
     return client;
 }
 
-static void hang_up(struct client *client)
-{
-    (void)close(client->fd);
-    noise_link_free(client->link);
-}
-
-static void tell(struct client *client, const void *bytes, size_t size)
-{
-    unsigned char frame[HELD_MAX];
-    say(client->fd, frame, noise_ends_frame(client->link, engine, bytes, size, frame));
-}
-
-static bool hear(struct client *client, void *out, size_t size)
-{
-    unsigned char wire[HELD_MAX];
-    for (int turn = 0; turn < 200 && client->held_size < size; turn++) {
-        side_settle(&side, 1);
-        ssize_t got = recv(client->fd, wire, sizeof(wire), MSG_DONTWAIT);
-        if (got <= 0)
-            continue;
-        ssize_t opened = noise_link_open(client->link, engine, wire, (size_t)got);
-        cr_assert(opened >= 0 && client->held_size + (size_t)opened <= HELD_MAX);
-        memcpy(client->held + client->held_size, engine->plain, (size_t)opened);
-        client->held_size += (size_t)opened;
-    }
-    if (client->held_size < size)
-        return false;
-    memcpy(out, client->held, size);
-    client->held_size -= size;
-    memmove(client->held, client->held + size, client->held_size);
-    return true;
-}
-
 /* A whole login; one_byte: each byte of it in a frame of its own. */
-static struct client log_in(bool one_byte)
+static struct noise_peer log_in(bool one_byte)
 {
     uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], ack_bytes[MESSAGE_ACK_SIZE];
     struct message_hello answer;
     enum message_ack ack;
-    struct client client = dial(&client_keys);
+    struct noise_peer client = dial(&client_keys);
     cr_assert_not_null(client.link);
     keys_service_digest("echo", 4, digest);
     message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
     for (size_t at = 0, piece = one_byte ? 1 : sizeof(hello); at < sizeof(hello); at += piece)
-        tell(&client, hello + at, piece);
-    cr_assert(hear(&client, hello, sizeof(hello)));
+        noise_peer_tell(&client, hello + at, piece);
+    cr_assert(noise_peer_hear(&client, hello, sizeof(hello)));
     cr_assert_eq(message_hello_decode(hello, sizeof(hello), &answer), 0);
     keys_auth_digest(SECRET, strlen(SECRET), answer.digest, session_key);
-    tell(&client, session_key, sizeof(session_key));
-    cr_assert(hear(&client, ack_bytes, sizeof(ack_bytes)));
+    noise_peer_tell(&client, session_key, sizeof(session_key));
+    cr_assert(noise_peer_hear(&client, ack_bytes, sizeof(ack_bytes)));
     cr_assert_eq(message_ack_decode(ack_bytes, sizeof(ack_bytes), &ack), 0);
     cr_assert_eq(ack, MESSAGE_ACK_OK);
     return client;
 }
 
 /* A data channel that has sent `more` in the same frame as its hello. */
-static struct client channel(const char *more)
+static struct noise_peer channel(const char *more)
 {
     uint8_t bytes[MESSAGE_HELLO_SIZE + 100];
-    struct client client = dial(&client_keys);
+    struct noise_peer client = dial(&client_keys);
     cr_assert_not_null(client.link);
     message_hello_encode(MESSAGE_HELLO_DATA, session_key, bytes);
     memcpy(bytes + MESSAGE_HELLO_SIZE, more, strlen(more));
-    tell(&client, bytes, MESSAGE_HELLO_SIZE + strlen(more));
+    noise_peer_tell(&client, bytes, MESSAGE_HELLO_SIZE + strlen(more));
     side_settle(&side, 6);
     return client;
 }
@@ -181,30 +113,30 @@ static void run_a_visit(unsigned int workers, bool one_byte)
     uint8_t command[MESSAGE_COMMAND_SIZE], expected[MESSAGE_COMMAND_SIZE];
     char bytes[8];
     begin(workers);
-    struct client control = log_in(one_byte);
+    struct noise_peer control = log_in(one_byte);
     message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, expected);
     for (int i = 0; i < LIMIT_POOL_MIN; i++) {
-        cr_assert(hear(&control, command, sizeof(command)));
+        cr_assert(noise_peer_hear(&control, command, sizeof(command)));
         cr_assert_arr_eq(command, expected, sizeof(command));
     }
-    struct client data = channel("");
+    struct noise_peer data = channel("");
     cr_assert_eq(side_first_service(server)->pool.parked_count, 1);
     int visitor = tcp_dial(&service_addr);
     side_settle(&side, 4);
     say(visitor, "ping", 4);
     uint8_t start[MESSAGE_DATA_COMMAND_SIZE], heard[MESSAGE_DATA_COMMAND_SIZE];
     message_data_command_encode(MESSAGE_DATA_START_TCP, start);
-    cr_assert(hear(&data, heard, sizeof(heard)));
+    cr_assert(noise_peer_hear(&data, heard, sizeof(heard)));
     cr_assert_arr_eq(heard, start, sizeof(start));
-    cr_assert(hear(&data, bytes, 4));
+    cr_assert(noise_peer_hear(&data, bytes, 4));
     cr_assert_arr_eq(bytes, "ping", 4);
-    tell(&data, "pong", 4);
+    noise_peer_tell(&data, "pong", 4);
     cr_assert(side_expect(&side, visitor, "pong", 4));
     (void)shutdown(data.fd, SHUT_WR);
     cr_assert_eq(side_end_of(&side, visitor), 1);
-    hang_up(&data);
+    noise_peer_hang_up(&data);
     (void)close(visitor);
-    hang_up(&control);
+    noise_peer_hang_up(&control);
     side_settle(&side, 10);
     cr_assert_not(atomic_load(&side_first_service(server)->up));
     finish();
@@ -222,18 +154,18 @@ Test(server_noise, a_visit)
 Test(server_noise, early_bytes_of_a_parked_channel)
 {
     begin(1);
-    struct client control = log_in(false);
-    struct client data = channel("early");
+    struct noise_peer control = log_in(false);
+    struct noise_peer data = channel("early");
     int visitor = tcp_dial(&service_addr);
     cr_assert(side_expect(&side, visitor, "early", 5));
-    tell(&data, "later", 5);
+    noise_peer_tell(&data, "later", 5);
     cr_assert(side_expect(&side, visitor, "later", 5));
-    hang_up(&data);
+    noise_peer_hang_up(&data);
     (void)close(visitor);
-    hang_up(&control);
+    noise_peer_hang_up(&control);
     data = channel("never asked for"); /* and one whose session is over */
     cr_assert_neq(side_end_of(&side, data.fd), 0);
-    hang_up(&data);
+    noise_peer_hang_up(&data);
     finish();
 }
 
@@ -242,19 +174,19 @@ Test(server_noise, a_truncated_channel)
 {
     unsigned char frame[64];
     begin(1);
-    struct client control = log_in(false);
-    struct client data = channel("");
+    struct noise_peer control = log_in(false);
+    struct noise_peer data = channel("");
     int visitor = tcp_dial(&service_addr);
     side_settle(&side, 4);
-    tell(&data, "whole", 5);
+    noise_peer_tell(&data, "whole", 5);
     size_t size = noise_ends_frame(data.link, engine, "part", 4, frame);
     say(data.fd, frame, size - 1);
     cr_assert(side_expect(&side, visitor, "whole", 5));
     (void)shutdown(data.fd, SHUT_WR);
     cr_assert_eq(side_end_of(&side, visitor), -ECONNRESET);
-    hang_up(&data);
+    noise_peer_hang_up(&data);
     (void)close(visitor);
-    hang_up(&control);
+    noise_peer_hang_up(&control);
     finish();
 }
 
@@ -264,22 +196,22 @@ Test(server_noise, strangers_get_no_answer)
     begin(1);
     struct noise_keys wrong = client_keys;
     wrong.remote_public[3] ^= 1;
-    struct client client = dial(&wrong);
+    struct noise_peer client = dial(&wrong);
     cr_assert_null(client.link);
     cr_assert_neq(side_end_of(&side, client.fd), 0);
-    hang_up(&client);
-    client = (struct client){.fd = tcp_dial(&control_addr)}; /* without Noise */
+    noise_peer_hang_up(&client);
+    client = (struct noise_peer){.fd = tcp_dial(&control_addr)}; /* without Noise */
     message_hello_encode(MESSAGE_HELLO_CONTROL, session_key, hello);
     say(client.fd, hello, sizeof(hello));
     cr_assert_neq(side_end_of(&side, client.fd), 0);
-    hang_up(&client);
+    noise_peer_hang_up(&client);
     client = dial(&client_keys); /* right, then forged */
     cr_assert_not_null(client.link);
     memset(hello, 0, sizeof(hello));
     hello[0] = 20;
     say(client.fd, hello, NOISE_FRAME_HEADER + 20);
     cr_assert_neq(side_end_of(&side, client.fd), 0);
-    hang_up(&client);
+    noise_peer_hang_up(&client);
     cr_assert_eq(side_metric(&side, METRIC_STRANGERS_REJECTED), 3);
     finish();
 }
@@ -289,7 +221,7 @@ Test(server_noise, one_deadline_for_all)
 {
     begin(1);
     int silent = tcp_dial(&control_addr), begun = tcp_dial(&control_addr);
-    struct client done = dial(&client_keys);
+    struct noise_peer done = dial(&client_keys);
     say(begun, "\x30", 1);
     side_settle(&side, 4);
     side_advance(&side, LIMIT_HANDSHAKE_MS + 100);
@@ -299,7 +231,7 @@ Test(server_noise, one_deadline_for_all)
     cr_assert_eq(side_metric(&side, METRIC_STRANGERS_TIMED_OUT), 3);
     (void)close(silent);
     (void)close(begun);
-    hang_up(&done);
+    noise_peer_hang_up(&done);
     finish();
 }
 
@@ -308,32 +240,32 @@ Test(server_noise, the_budget_of_handshakes)
 {
     begin(1);
     struct addr_key key = addr_key(&control_addr);
-    struct client control = log_in(false);
+    struct noise_peer control = log_in(false);
     for (int i = 0; i < 3; i++) {
-        struct client data = channel("");
-        hang_up(&data);
+        struct noise_peer data = channel("");
+        noise_peer_hang_up(&data);
         side_settle(&side, 4);
     }
     cr_assert_eq(server->gate.handshakes.spent, 0, "%u", server->gate.handshakes.spent);
     uint64_t now_ns = loop_now_ns(side.workers[0].loop);
     while (gate_take_handshake(&server->gate, &key, now_ns))
         ;
-    struct client refused = dial(&client_keys);
+    struct noise_peer refused = dial(&client_keys);
     cr_assert_null(refused.link);
     cr_assert_neq(side_end_of(&side, refused.fd), 0);
     cr_assert_eq(side_metric(&side, METRIC_NOISE_HANDSHAKES_LIMITED), 1);
-    hang_up(&refused);
+    noise_peer_hang_up(&refused);
     side_advance(&side, 1000);
-    struct client data = channel("");
+    struct noise_peer data = channel("");
     cr_assert_eq(side_metric(&side, METRIC_NOISE_HANDSHAKES_LIMITED), 1);
-    hang_up(&data);
-    hang_up(&control);
+    noise_peer_hang_up(&data);
+    noise_peer_hang_up(&control);
     finish();
 }
 
 /* ---- anything goes ---- */
 
-static void storm_step(struct client *client, struct random *random)
+static void storm_step(struct noise_peer *client, struct random *random)
 {
     *client = dial(&client_keys);
     if (client->link == NULL)
@@ -342,9 +274,9 @@ static void storm_step(struct client *client, struct random *random)
     enum message_hello_tag kind =
         random_permille(random, 300) ? MESSAGE_HELLO_CONTROL : MESSAGE_HELLO_DATA;
     message_hello_encode(kind, session_key, hello);
-    tell(client, hello, 1 + random_below(random, sizeof(hello) + 20) % sizeof(hello));
+    noise_peer_tell(client, hello, 1 + random_below(random, sizeof(hello) + 20) % sizeof(hello));
     if (random_permille(random, 500))
-        tell(client, "answer", 6);
+        noise_peer_tell(client, "answer", 6);
     if (random_permille(random, 300))
         say(client->fd, "\x50\x00zzz", random_permille(random, 500) ? 1 : 5);
 }
@@ -352,11 +284,11 @@ static void storm_step(struct client *client, struct random *random)
 static void run_storm(uint64_t seed)
 {
     enum { CLIENTS = 16 };
-    struct client clients[CLIENTS];
+    struct noise_peer clients[CLIENTS];
     int visitors[CLIENTS];
     struct random random = {seed};
     begin(1 + (unsigned int)(seed % 2));
-    struct client control = log_in(seed % 3 == 0);
+    struct noise_peer control = log_in(seed % 3 == 0);
     side_set_faults(&side, &(struct fake_faults){.reorder = 500,
                                                  .short_count = 200,
                                                  .lost_cancel = 500,
@@ -379,11 +311,11 @@ static void run_storm(uint64_t seed)
             (void)shutdown(clients[old].fd, random_permille(&random, 500) ? SHUT_WR : SHUT_RDWR);
     }
     for (size_t i = 0; i < CLIENTS; i++) {
-        hang_up(&clients[i]);
+        noise_peer_hang_up(&clients[i]);
         if (visitors[i] >= 0)
             (void)close(visitors[i]);
     }
-    hang_up(&control);
+    noise_peer_hang_up(&control);
     finish();
 }
 

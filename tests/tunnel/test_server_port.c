@@ -26,12 +26,12 @@ static void set_up(void)
     cr_assert_eq(side_init(&side, 2), 0);
     fds_before = open_fd_count();
     server.fd_visitors_max = INT32_MAX;
-    service_registry_init(&server.services);
+    service_registry_init(&server.services, service_free);
     addr = tcp_loopback(free_port());
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     config.addr.port = addr_port(&addr);
     cr_assert_eq(service_create(&server.services, &config, 2, &service), 0);
-    cr_assert_eq(service_bind(service, &none, NULL, 0), 0);
+    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
     for (unsigned int i = 0; i < 2; i++) {
         workers[i].server = &server;
         workers[i].tunnel = &side.workers[i];

@@ -19,7 +19,7 @@ static void set_up(void)
     memset(&config, 0, sizeof(config));
     config.name = (char *)(uintptr_t) "echo";
     config.token = (char *)(uintptr_t) "a token";
-    service_registry_init(&registry);
+    service_registry_init(&registry, service_free);
     cr_assert_eq(service_create(&registry, &config, 3, &service), 0);
     session_table_init(&table);
 }
@@ -28,7 +28,7 @@ static void tear_down(void)
 {
     session_table_finish(&table);
     service_drop(service);
-    cr_assert(list_is_empty(&registry.services));
+    cr_assert(list_is_empty(&registry.entries));
     service_registry_finish(&registry);
 }
 
@@ -67,7 +67,7 @@ Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
     struct session first = session_of(1, 0), second = session_of(2, 1);
     struct service_leftovers leftovers;
     cr_assert_not(opens(1));
-    service_begin_session(service, &table, &first, 1, &leftovers);
+    cr_assert_eq(service_begin_session(service, &table, &first, 1, &leftovers), 0);
     cr_assert_not(leftovers.replaced);
     cr_assert_eq(leftovers.channel_count, 0);
     cr_assert(opens(1));
@@ -78,7 +78,7 @@ Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
     park(b);
     service_asked(service, 5);
 
-    service_begin_session(service, &table, &second, 2, &leftovers);
+    cr_assert_eq(service_begin_session(service, &table, &second, 2, &leftovers), 0);
     cr_assert(leftovers.replaced);
     cr_assert_eq(leftovers.asked, 5);
     cr_assert_eq(leftovers.client.bytes[0], 1);
@@ -113,7 +113,7 @@ Test(service, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
         cr_assert_eq(service_create(&registry, &config, 1, &services[i]), 0);
         sessions[i] = session_of((uint8_t)i, 0);
         sessions[i].service = services[i];
-        service_begin_session(services[i], &table, &sessions[i], 1, &leftovers);
+        cr_assert_eq(service_begin_session(services[i], &table, &sessions[i], 1, &leftovers), 0);
     }
     for (unsigned int i = 0; i < COUNT; i++) {
         struct service *found = NULL;
@@ -181,9 +181,9 @@ Test(service, the_last_user_frees_it, .init = set_up, .fini = tear_down)
     cr_assert_neq(service_name(other), config.name, "a copy");
     service_use(other);
     service_drop(other);
-    cr_assert_eq(registry.services.prev, &other->registry_node);
+    cr_assert_eq(registry.entries.prev, &other->entry.node);
     service_drop(other);
-    cr_assert_eq(registry.services.prev, &service->registry_node);
+    cr_assert_eq(registry.entries.prev, &service->entry.node);
     service_drop(NULL);
 }
 
@@ -191,7 +191,7 @@ Test(service, what_is_still_used_at_the_end_is_freed_too, .init = set_up, .fini 
 {
     struct service_registry own;
     struct service *other;
-    service_registry_init(&own);
+    service_registry_init(&own, service_free);
     cr_assert_eq(service_create(&own, &config, 2, &other), 0);
     service_use(other);
     service_registry_finish(&own);
@@ -204,11 +204,11 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     config.addr.port = free_port();
     set_limits(0, 0);
-    cr_assert_eq(service_bind(service, &none, NULL, 0), 0);
+    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
     cr_assert_eq(open_fd_count(), before + 1 + 1, "a listener and the claim");
     struct service *other;
     cr_assert_eq(service_create(&registry, &config, 1, &other), 0);
-    cr_assert_eq(service_bind(other, &none, NULL, 0), -EADDRINUSE);
+    cr_assert_eq(service_bind(other, &config, &none, NULL, 0, &other->binding), -EADDRINUSE);
     service_drop(other);
     cr_assert_eq(open_fd_count(), before + 1 + 1);
 }

@@ -224,3 +224,35 @@ Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
     cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_VISITORS_EVICTED), 1);
     END(channel, local);
 }
+
+/* The service streams to two visitors and hears nothing: what it sends gathers, of both. */
+Test(udp_forward, a_dense_stream_gathers)
+{
+    int channel = begin("");
+    int local = local_service();
+    struct addr to_alice, to_bob;
+    struct udp_frame frame;
+    char bytes[16];
+    unsigned int sent = 0, got = 0;
+    udp_rig_send_frame(&rig, channel, &alice, "play", 4);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &to_alice), 4);
+    udp_rig_send_frame(&rig, channel, &bob, "play", 4);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &to_bob), 4);
+    for (unsigned int ms = 0; ms < 3 * LIMIT_UDP_PAUSE_QUIET_MS; ms++) {
+        for (unsigned int i = 0; i < 10; i++, sent++)
+            reply(local, i % 2 == 0 ? &to_alice : &to_bob, "stream", 6);
+        udp_rig_advance(&rig, 1);
+    }
+    uint64_t before = udp_rig_count(&rig, METRIC_UDP_TO_PEER);
+    reply(local, &to_alice, "last", 4);
+    reply(local, &to_bob, "last", 4);
+    sent += 2;
+    udp_rig_settle(&rig, 10);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_TO_PEER), before);
+    udp_rig_advance(&rig, LIMIT_UDP_PAUSE_US / 1000 + 1);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_TO_PEER), sent);
+    while (got < sent && udp_rig_get_frame(&rig, channel, &frame))
+        got++;
+    cr_expect_eq(got, sent);
+    END(channel, local);
+}

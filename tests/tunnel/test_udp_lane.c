@@ -247,3 +247,28 @@ Test(udp_lane, answers_that_cannot_be_sent)
     cr_expect_eq(udp_rig_receive(&rig, visitor, bytes, sizeof(bytes)), 4);
     END(channel, visitor);
 }
+
+/* A dense stream without answers is left to gather, and arrives whole. */
+Test(udp_lane, a_dense_stream_gathers)
+{
+    int channel = begin("127.0.0.1", "udp_data_channels = 1\n");
+    int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
+    struct udp_frame frame;
+    unsigned int sent = 0, got = 0;
+    for (unsigned int ms = 0; ms < 3 * LIMIT_UDP_PAUSE_QUIET_MS; ms++) {
+        for (unsigned int i = 0; i < 10; i++, sent++)
+            cr_assert_eq(send(visitor, "stream", 6, 0), 6);
+        udp_rig_advance(&rig, 1);
+    }
+    uint64_t before = udp_rig_count(&rig, METRIC_UDP_TO_PEER);
+    cr_assert_eq(send(visitor, "last", 4, 0), 4);
+    sent++;
+    udp_rig_settle(&rig, 10);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_TO_PEER), before);
+    udp_rig_advance(&rig, LIMIT_UDP_PAUSE_US / 1000 + 1);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_TO_PEER), sent);
+    while (got < sent && udp_rig_get_frame(&rig, channel, &frame))
+        got++;
+    cr_expect_eq(got, sent);
+    END(channel, visitor);
+}

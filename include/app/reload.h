@@ -1,0 +1,53 @@
+/* Hot reload: watches the configuration file, reads it when it has changed or SIGHUP asks for it,
+ * and has the role apply the difference. A file with errors changes nothing.
+ *
+ *     file ----debounced---> config_load ---> ops->begin ---> workers ---> ops->finish ---> one
+ * line SIGHUP ------------/                       ^                             |        in the log
+ *                                                +--- deferred, or failed -----+
+ *
+ * What fails (an address in use) stays as it was, and is tried again once a second.
+ *
+ * Belongs to the main thread, which polls its descriptors. */
+#pragma once
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/macros.h"
+#include "config/config.h"
+#include "tunnel/plan.h"
+
+struct reload;
+struct workers;
+
+enum { RELOAD_FDS = 2 };
+
+struct reload_options {
+    const char *path;
+    enum config_role role;
+    const struct reload_ops *ops;
+    void *shared; /* the role's: struct server or struct client */
+    struct workers *workers;
+    const struct config_peer *started; /* what it was started with; borrowed */
+};
+
+/* -ENOMEM. The options' objects outlive it. */
+MUST_CHECK int reload_create(const struct reload_options *options, struct reload **ret);
+void reload_destroy(struct reload *reload); /* accepts NULL */
+/* What to poll, and for how long at most; -1 = for ever. */
+void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS]);
+int reload_timeout_ms(const struct reload *reload, uint64_t now_ms);
+/* After each poll: does what is due. */
+void reload_run(struct reload *reload, uint64_t now_ms);
+/* SIGHUP: the file is read at once, changed or not. */
+void reload_ask(struct reload *reload);
+/* A change is being applied, or has been asked for. */
+bool reload_is_busy(const struct reload *reload);
+/* The drain_timeout in force. */
+uint32_t reload_drain_timeout_ms(const struct reload *reload);
+/* The main thread's counters, as workers_log_metrics. */
+void reload_log_metrics(const struct reload *reload);
+
+/* Level and format of the log; RATHOLE_URING_LOG in the environment wins. */
+void reload_configure_log(const struct config_peer *peer);

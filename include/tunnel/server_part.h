@@ -1,0 +1,20 @@
+/* A worker's part of a service: its listeners or lanes, and its place among those that login finds.
+ * It comes at the start or with a reload, and goes with one. */
+#pragma once
+
+#include "base/macros.h"
+
+struct binding;
+struct server_worker;
+struct service;
+
+/* -ENOMEM: some of it may be missing. */
+MUST_CHECK int server_part_start(struct server_worker *worker, struct service *service);
+/* Login does not find it any more, its port is closed, its control channel ends. Relays go on. */
+void server_part_stop(struct server_worker *worker, struct service *service);
+/* Opens the sockets of the new binding, then closes those of any other. -ENOMEM: the same. */
+MUST_CHECK int server_part_rebind(struct server_worker *worker, struct service *service,
+                                  struct binding *binding);
+/* Its configuration has changed: what was settled by the old one is looked at again. */
+void server_part_review(struct server_worker *worker, struct service *service);
+void server_part_log_no_memory(const struct server_worker *worker, const struct service *service);

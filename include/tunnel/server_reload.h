@@ -1,0 +1,26 @@
+/* A reload of the server. The main thread binds new addresses and makes new services; each worker
+ * then changes over at its safe point, between two turns, a few services at a time:
+ *
+ *     added    its listeners, or lanes; login finds it
+ *     removed  listeners closed, its control channel too; relays go on until they are cut
+ *     address  the new sockets are there before the old ones close; the session stays
+ *     token    the session ends, and its client logs in again
+ *
+ * Limits and times are read where they are needed: their new object simply takes the old one's
+ * place, and the old one is freed when all workers have been at the safe point. */
+#pragma once
+
+#include "base/macros.h"
+#include "tunnel/plan.h"
+
+struct server;
+struct server_plan;
+struct server_worker;
+
+extern const struct reload_ops server_reload_ops;
+
+/* A worker: does the next steps of the plan. True: all is done, and nothing of it is open. */
+MUST_CHECK bool server_reload_step(struct server_worker *worker, const struct server_plan *plan,
+                                   size_t *at);
+/* Frees a plan that was never finished; accepts NULL. */
+void server_plan_discard(struct server *server, struct server_plan *plan);

@@ -1,0 +1,374 @@
+#include "app/reload.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "app/debounce.h"
+#include "app/worker.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "config/config_diff.h"
+#include "crypto/aead.h"
+#include "crypto/x25519.h"
+#include "io/file_watch.h"
+
+enum {
+    LOOK_MS = 400,   /* between two looks at the file where inotify may see nothing */
+    RETRY_MS = 1000, /* what could not be applied */
+    PROBLEM_SIZE = 512,
+    PROBLEMS_LOGGED_MAX = 20,
+};
+
+struct reload {
+    struct reload_options options;
+    struct file_watch *watch;
+    struct debounce debounce;
+    bool is_asked;
+    uint64_t look_at_ms;
+
+    struct config *config; /* the last valid file; NULL: as started */
+    uint32_t drain_timeout_ms;
+    bool needs_restart; /* to apply all of it */
+    bool is_noise_ready;
+    bool is_applying;
+    struct reload_outcome outcome; /* of the attempts so far */
+    uint64_t begun_at_ns;
+    uint64_t retry_at_ms; /* UINT64_MAX: nothing has failed */
+    uint64_t cut_at_ms;
+
+    char *last_problem; /* said already */
+    struct metrics metrics;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static const struct config_peer *wanted_peer(const struct reload *reload)
+{
+    return reload->options.role == CONFIG_SERVER ? &reload->config->server
+                                                 : &reload->config->client;
+}
+
+void reload_configure_log(const struct config_peer *peer)
+{
+    enum log_level level = peer->log_level;
+    const char *name = getenv("RATHOLE_URING_LOG");
+    bool known = name == NULL || log_level_from_name(name, &level);
+    log_configure(level, peer->log_format);
+    if (!known)
+        log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
+}
+
+/* ---- reading the file ---- */
+
+/* One line says that it is not applied, and why; the other errors follow as warnings. What is the
+ * same as the last time is not said again. */
+static void refuse(struct reload *reload, const struct config_report *report, const char *problem)
+{
+    bool is_known = reload->last_problem != NULL && strcmp(reload->last_problem, problem) == 0;
+    metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
+    if (is_known && !reload->is_asked)
+        return;
+    free(reload->last_problem);
+    reload->last_problem = strdup(problem); /* NULL: it is said again, no harm */
+    log_error("reload: nothing is changed: %s", problem);
+    size_t said = 0;
+    for (size_t i = 0, errors = 0; i < report->count && said < PROBLEMS_LOGGED_MAX; i++) {
+        if (report->messages[i].is_error && errors++ > 0) {
+            log_warn("reload: also: %s", report->messages[i].text);
+            said++;
+        }
+    }
+}
+
+static const char *first_error(const struct config_report *report)
+{
+    for (size_t i = 0; i < report->count; i++) {
+        if (report->messages[i].is_error)
+            return report->messages[i].text;
+    }
+    return "out of memory";
+}
+
+static void log_warnings(const struct config_report *report)
+{
+    for (size_t i = 0; i < report->count; i++) {
+        if (!report->messages[i].is_error)
+            log_warn("%s", report->messages[i].text);
+    }
+}
+
+/* NULL: it is not to be applied, which has been said. */
+static struct config *load(struct reload *reload)
+{
+    const char *path = reload->options.path;
+    struct config *config = NULL;
+    struct config_report report;
+    char problem[PROBLEM_SIZE];
+    int result = config_load(path, &config, &report);
+    bool has_role = result == 0 && (reload->options.role == CONFIG_SERVER ? config->has_server
+                                                                          : config->has_client);
+    if (result < 0) {
+        (void)snprintf(problem, sizeof(problem), "%s (%zu errors)", first_error(&report),
+                       report.error_count);
+        refuse(reload, &report, problem);
+    } else if (!has_role) {
+        (void)snprintf(problem, sizeof(problem), "%s: it has no section [%s] any more", path,
+                       reload->options.role == CONFIG_SERVER ? "server" : "client");
+        refuse(reload, &report, problem);
+        config_destroy(config);
+        config = NULL;
+    } else {
+        log_warnings(&report); /* what config_check adds was said at the start */
+        free(reload->last_problem);
+        reload->last_problem = NULL;
+    }
+    config_report_finish(&report);
+    return config;
+}
+
+/* ---- saying what was applied ---- */
+
+static size_t say_count(char *text, size_t size, size_t used, unsigned int count, const char *what)
+{
+    if (count == 0 || used >= size)
+        return used;
+    return used +
+           (size_t)snprintf(text + used, size - used, "%s%u %s", used > 0 ? ", " : "", count, what);
+}
+
+static void log_applied(const struct reload *reload)
+{
+    const struct reload_outcome *outcome = &reload->outcome;
+    char services[100] = "", changes[120];
+    size_t used = 0;
+    used = say_count(services, sizeof(services), used, outcome->added, "added");
+    used = say_count(services, sizeof(services), used, outcome->removed, "removed");
+    (void)say_count(services, sizeof(services), used, outcome->changed, "changed");
+    (void)config_changes_format(outcome->changes, changes, sizeof(changes));
+    bool has_services = outcome->added + outcome->removed + outcome->changed > 0;
+    log_info("reload: %s%s%s%s; took %.1f ms%s%s", has_services ? "services: " : "",
+             has_services            ? services
+             : outcome->changes == 0 ? "nothing has changed"
+                                     : "",
+             has_services && outcome->changes != 0 ? "; " : "", changes,
+             (double)(now_ns() - reload->begun_at_ns) / 1e6,
+             outcome->failed > 0 ? "; what failed is tried again" : "",
+             reload->needs_restart ? "; what has changed of threads, user or group needs a restart"
+                                   : "");
+}
+
+/* ---- applying ---- */
+
+static void finish_attempt(struct reload *reload, enum reload_attempt attempt, uint64_t now_ms);
+
+static void add_outcome(struct reload_outcome *sum, const struct reload_outcome *part)
+{
+    /* What the last attempt has removed to bring it back is one change. */
+    unsigned int back = MIN(part->added, sum->replaced);
+    sum->added += part->added - back;
+    sum->changed += part->changed + back;
+    sum->removed += part->removed;
+    sum->changes |= part->changes;
+    sum->failed = part->failed;
+    sum->deferred = part->deferred;
+    sum->replaced = part->replaced;
+}
+
+static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt, uint64_t now_ms)
+{
+    struct reload_outcome outcome;
+    const struct reload_options *options = &reload->options;
+    if (attempt != RELOAD_AGAIN)
+        reload->outcome = (struct reload_outcome){0};
+    if (attempt == RELOAD_RETRY)
+        reload->begun_at_ns = now_ns();
+    reload->retry_at_ms = UINT64_MAX;
+    int result =
+        options->ops->begin(options->shared, wanted_peer(reload), attempt, now_ms, &outcome);
+    if (result < 0) {
+        log_error("reload: nothing is changed: %s", error_text(result));
+        metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
+        reload->retry_at_ms = now_ms + RETRY_MS;
+        return;
+    }
+    add_outcome(&reload->outcome, &outcome);
+    if (result > 0) {
+        reload->is_applying = true;
+        workers_signal(options->workers, TUNNEL_SIGNAL_PLAN);
+        return;
+    }
+    finish_attempt(reload, attempt, now_ms);
+}
+
+/* All workers have changed over, or there was nothing to do for them. */
+static void finish_attempt(struct reload *reload, enum reload_attempt attempt, uint64_t now_ms)
+{
+    const struct reload_outcome *outcome = &reload->outcome;
+    reload->cut_at_ms = now_ms; /* look for what is to be cut, and when */
+    if (outcome->deferred > 0) {
+        attempt_to_apply(reload, RELOAD_AGAIN, now_ms);
+        return;
+    }
+    if (outcome->failed > 0)
+        reload->retry_at_ms = now_ms + RETRY_MS;
+    bool did = outcome->added + outcome->removed + outcome->changed > 0 || outcome->changes != 0;
+    if (attempt == RELOAD_RETRY && !did)
+        return;
+    metrics_add(&reload->metrics, METRIC_RELOADS_APPLIED, 1);
+    log_applied(reload);
+}
+
+/* Once in the life of the process: nobody encrypts yet. */
+static void prepare_noise(struct reload *reload, const struct config_peer *peer)
+{
+    if (reload->is_noise_ready || peer->transport.type != CONFIG_TRANSPORT_NOISE)
+        return;
+    aead_setup();
+    x25519_setup();
+    reload->is_noise_ready = true;
+    log_info("noise: AEAD by %s, X25519 by %s", aead_description(), x25519_description());
+}
+
+static bool needs_restart(const struct config_peer *started, const struct config_peer *peer)
+{
+    return peer->threads != started->threads || strcmp(peer->user, started->user) != 0 ||
+           strcmp(peer->group, started->group) != 0;
+}
+
+static void apply_file(struct reload *reload, uint64_t now_ms)
+{
+    reload->begun_at_ns = now_ns();
+    struct config *config = load(reload);
+    reload->is_asked = false;
+    if (config == NULL)
+        return;
+    config_destroy(reload->config);
+    reload->config = config;
+    const struct config_peer *peer = wanted_peer(reload);
+    reload->drain_timeout_ms = peer->drain_timeout_ms;
+    reload->needs_restart = needs_restart(reload->options.started, peer);
+    reload_configure_log(peer);
+    prepare_noise(reload, peer);
+    attempt_to_apply(reload, RELOAD_FIRST, now_ms);
+}
+
+/* ---- the main thread's turn ---- */
+
+static void look_at_file(struct reload *reload, uint64_t now_ms)
+{
+    struct file_watch_events events = file_watch_read(reload->watch);
+    bool changed = events.changed;
+    if (now_ms >= reload->look_at_ms || changed) {
+        changed |= file_watch_look(reload->watch);
+        reload->look_at_ms = now_ms + LOOK_MS;
+        if (changed && !events.changed) /* inotify has not seen it: perhaps it looks elsewhere */
+            file_watch_renew(reload->watch);
+    }
+    if (changed)
+        debounce_note(&reload->debounce,
+                      events.is_being_written || file_watch_is_empty(reload->watch), now_ms);
+}
+
+static void cut_due(struct reload *reload, uint64_t now_ms)
+{
+    if (now_ms < reload->cut_at_ms)
+        return;
+    if (reload->options.ops->cut_due(reload->options.shared, now_ms, &reload->cut_at_ms))
+        workers_signal(reload->options.workers, TUNNEL_SIGNAL_CUT);
+}
+
+void reload_run(struct reload *reload, uint64_t now_ms)
+{
+    look_at_file(reload, now_ms);
+    if (reload->is_applying && reload->options.ops->finish(reload->options.shared)) {
+        reload->is_applying = false;
+        finish_attempt(reload, RELOAD_FIRST, now_ms);
+    }
+    cut_due(reload, now_ms);
+    if (reload->is_applying)
+        return; /* what comes meanwhile waits */
+    if (reload->is_asked || debounce_due_ms(&reload->debounce) <= now_ms) {
+        debounce_reset(&reload->debounce);
+        apply_file(reload, now_ms);
+    } else if (reload->retry_at_ms <= now_ms) {
+        attempt_to_apply(reload, RELOAD_RETRY, now_ms);
+    }
+}
+
+void reload_ask(struct reload *reload)
+{
+    reload->is_asked = true;
+}
+
+int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
+{
+    uint64_t next_ms = MIN(reload->look_at_ms, reload->cut_at_ms);
+    if (!reload->is_applying) {
+        next_ms = MIN(next_ms, debounce_due_ms(&reload->debounce));
+        next_ms = MIN(next_ms, reload->retry_at_ms);
+    }
+    return next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
+}
+
+void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS])
+{
+    fds[0] = (struct pollfd){.fd = file_watch_fd(reload->watch), .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = reload->options.ops->slot(reload->options.shared)->done_fd,
+                             .events = POLLIN};
+}
+
+bool reload_is_busy(const struct reload *reload)
+{
+    return reload->is_asked || reload->is_applying;
+}
+
+uint32_t reload_drain_timeout_ms(const struct reload *reload)
+{
+    return reload->drain_timeout_ms;
+}
+
+void reload_log_metrics(const struct reload *reload)
+{
+    char text[900];
+    (void)metrics_format(&reload->metrics, text, sizeof(text));
+    log_write(LOG_INFO, NULL, 0, "main: %s", text);
+}
+
+/* ---- its life ---- */
+
+int reload_create(const struct reload_options *options, struct reload **ret)
+{
+    struct reload *reload = calloc(1, sizeof(*reload));
+    if (reload == NULL)
+        return -ENOMEM;
+    reload->options = *options;
+    reload->drain_timeout_ms = options->started->drain_timeout_ms;
+    reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
+    reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
+    int result = file_watch_create(options->path, true, &reload->watch);
+    if (result < 0) {
+        free(reload);
+        return result;
+    }
+    *ret = reload;
+    return 0;
+}
+
+void reload_destroy(struct reload *reload)
+{
+    if (reload == NULL)
+        return;
+    file_watch_destroy(reload->watch);
+    config_destroy(reload->config);
+    free(reload->last_problem);
+    free(reload);
+}
