@@ -137,6 +137,8 @@ static void run_asked_to_upgrade(struct run *run)
 {
     if (run->is_draining)
         log_warn("upgrade: not while stopping");
+    else if (run->upgrade.state != UPGRADE_NONE)
+        log_warn("upgrade: one is going on already");
     else
         run->is_upgrade_wanted = true;
 }

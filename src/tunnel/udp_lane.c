@@ -212,7 +212,8 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
 
 static void lane_arm(struct udp_lane *lane)
 {
-    if (!lane->closing && !lane->pause_timer.armed && loop_op_is_idle(&lane->poll_op))
+    if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
+        loop_op_is_idle(&lane->poll_op))
         loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
 }
 
