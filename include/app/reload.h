@@ -11,6 +11,7 @@
 #pragma once
 
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/macros.h"
@@ -39,10 +40,11 @@ void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD
 int reload_timeout_ms(const struct reload *reload, uint64_t now_ms);
 /* After each poll: does what is due. */
 void reload_run(struct reload *reload, uint64_t now_ms);
-/* A change is asked for or being applied; one that is only being written does not count. */
-bool reload_is_busy(const struct reload *reload);
 /* SIGHUP: the file is read at once, changed or not. */
 void reload_ask(struct reload *reload);
+/* A change is being applied, or has been asked for; one that is only being written does not count.
+ */
+bool reload_is_busy(const struct reload *reload);
 /* The drain_timeout in force. */
 uint32_t reload_drain_timeout_ms(const struct reload *reload);
 /* The main thread's counters, as workers_log_metrics. */

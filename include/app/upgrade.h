@@ -61,7 +61,8 @@ struct upgrade {
 
 /* The new process: it has been started by channel, as program_take_channel says. */
 void upgrade_await(struct upgrade *upgrade, int channel);
-/* The old process: begins. A failure is logged, and told the service manager. */
+/* The old process: begins, in state UPGRADE_NONE. A failure is logged, and told the service
+ * manager. */
 void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms);
 /* The process is to end: a new one that is not serving yet is killed. */
 void upgrade_cancel(struct upgrade *upgrade);

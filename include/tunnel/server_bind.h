@@ -1,4 +1,5 @@
-/* The server's addresses, as the main thread binds them: at the start, and for a reload. */
+/* The server's addresses, as the main thread binds them: at the start, where what was inherited is
+ * taken first, and for a reload (inherited NULL). */
 #pragma once
 
 #include "base/macros.h"

@@ -304,11 +304,6 @@ void reload_run(struct reload *reload, uint64_t now_ms)
     }
 }
 
-bool reload_is_busy(const struct reload *reload)
-{
-    return reload->is_asked || reload->is_applying;
-}
-
 void reload_ask(struct reload *reload)
 {
     reload->is_asked = true;
@@ -329,6 +324,11 @@ void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD
     fds[0] = (struct pollfd){.fd = file_watch_fd(reload->watch), .events = POLLIN};
     fds[1] = (struct pollfd){.fd = reload->options.ops->slot(reload->options.shared)->done_fd,
                              .events = POLLIN};
+}
+
+bool reload_is_busy(const struct reload *reload)
+{
+    return reload->is_asked || reload->is_applying;
 }
 
 uint32_t reload_drain_timeout_ms(const struct reload *reload)

@@ -89,7 +89,7 @@ static void run_asked_to_stop(struct run *run)
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
 
-static void run_upgrade(struct run *run)
+static void run_asked_to_upgrade(struct run *run)
 {
     if (run->is_draining)
         log_warn("upgrade: not while stopping");
@@ -101,10 +101,10 @@ static void run_upgrade(struct run *run)
 
 /* What the service manager's "reload" sends: a new program file in place is started, else the
  * configuration is read again. */
-static void run_reload(struct run *run)
+static void run_asked_to_reload(struct run *run)
 {
     if (program_has_changed(run->program))
-        run_upgrade(run);
+        run_asked_to_upgrade(run);
     else
         reload_ask(run->reload);
 }
@@ -123,10 +123,10 @@ static void run_handle_signal(struct run *run)
             reload_log_metrics(run->reload);
             break;
         case SIGUSR2:
-            run_upgrade(run);
+            run_asked_to_upgrade(run);
             break;
         case SIGHUP:
-            run_reload(run);
+            run_asked_to_reload(run);
             break;
         default:
             break;
@@ -347,7 +347,7 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     struct server *server = NULL;
     struct client *client = NULL;
     enum exit_code result = EXIT_START_ERROR;
-    int channel = -1, shared_count = INHERITED_ALL_SHARED;
+    int made = -1, channel = -1, shared_count = INHERITED_ALL_SHARED;
     (void)program_take_channel(&channel, &shared_count);
 
     process_raise_limits(run.worker_count);
@@ -358,7 +358,7 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
         goto out;
     }
     setup_noise(peer);
-    int made = privileges_change(peer->user, peer->group);
+    made = privileges_change(peer->user, peer->group);
     if (made < 0)
         goto out;
     made = role == CONFIG_SERVER ? make_server(&run, peer, shared_count, &server)
@@ -382,7 +382,7 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
 
 out:
-    if (result == EXIT_START_ERROR && !run.failed && run.workers != NULL)
+    if (made < 0 && run.workers != NULL)
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);
     reload_destroy(run.reload);

@@ -1,5 +1,6 @@
 #include "app/upgrade.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -139,10 +140,7 @@ static int start_child(struct upgrade *upgrade, int child_channel)
 
 void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
 {
-    if (upgrade->state != UPGRADE_NONE) {
-        log_warn("upgrade: one is going on already");
-        return;
-    }
+    assert(upgrade->state == UPGRADE_NONE);
     const char *path = upgrade->program->path;
     log_info("upgrade: starting %s", path != NULL ? path : "this program");
     notify_reloading(upgrade->notify);
