@@ -12,7 +12,7 @@
 
 #include "base/macros.h"
 
-enum { PLAN_STEPS_PER_TURN = 8 /* so that no relay waits for long */ };
+enum { PLAN_STEPS_PER_TURN = 2 /* so that no relay waits for long */ };
 
 struct plan_slot {
     _Atomic(void *) plan;      /* NULL: none is being applied */
