@@ -41,6 +41,8 @@ static bool same_value(const struct option *option, const void *a, const void *b
         return same_addr(a, b);
     if (option->parse == value_secret)
         return same_text(*(char *const *)a, *(char *const *)b);
+    if (option->parse == value_account)
+        return same_text(a, b);
     if (option->parse == value_bool)
         return *(const bool *)a == *(const bool *)b;
     if (option->parse == value_local_private_key)

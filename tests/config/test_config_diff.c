@@ -100,6 +100,8 @@ static const struct {
     {.own = {"max_pending_handshakes = 3", ""}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"drain_timeout = 1", "drain_timeout = 2"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"threads = 1", "threads = 2"}, .changes = CONFIG_CHANGE_RESTART},
+    {.own = {"user = nobody", "user = nobodies"}, .changes = CONFIG_CHANGE_RESTART},
+    {.own = {"user = nobody", "user = nobody"}, .changes = 0},
     {.own = {"log_level = info", "log_level = debug"}, .changes = CONFIG_CHANGE_LOG},
     {.own = {"log_format = json", "log_format = text"}, .changes = CONFIG_CHANGE_LOG},
     {.transport = {"", KEYS}, .changes = CONFIG_CHANGE_TRANSPORT},

@@ -213,6 +213,33 @@ def test_a_watchdog_for_another_process(make, manager):
 # --- reload -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text, said", [(None, "reload: nothing has changed"),
+                                        ("[server]\n", "reload: nothing is changed")])
+def test_a_reload_is_told(make, manager, text, said):
+    t = make({"echo": None})
+    t.start_server(env=manager.environment())
+    manager.wait("READY")
+    if text:
+        (t.workdir / "server.ini").write_text(text)
+    t.server.signal(signal.SIGHUP)
+    t.server.wait_log(said, within(5))
+    manager.wait("READY", since=1)
+    assert [next(iter(message)) for _, message in manager.all()] == ["READY", "RELOADING", "READY"]
+
+
+def test_an_upgrade_waits_for_a_reload(make, service):
+    t = make({"echo": service(Echo).port}).start()
+    t.ports["more"], t.services["more"] = harness.free_port(), None
+    (t.workdir / "server.ini").write_text(t.config("server"))
+    t.server.signal(signal.SIGHUP)
+    old, new = upgrade(t)
+    assert old.wait(within(10)) == 0
+    ping(t.port(), timeout=within(10))
+    with t.login("more"):
+        wait_until(lambda: is_listening(t.port("more")), within(5), "the service that was added")
+    assert new.alive()
+
+
 def test_reload_starts_a_new_program_in_place(make, service, tmp_path, monkeypatch):
     path = tmp_path / "program"
     path.write_bytes(harness.BINARIES[OURS].read_bytes())
