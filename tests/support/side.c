@@ -200,3 +200,13 @@ struct service *side_first_service(struct server *server)
     cr_assert_not(list_is_empty(&server->services.entries));
     return service_of(container_of(server->services.entries.next, struct service_entry, node));
 }
+
+struct config *side_config(const char *text)
+{
+    struct config *config;
+    struct config_report report;
+    int result = config_parse("test", text, strlen(text), &config, &report);
+    cr_assert_eq(result, 0, "%s", report.count > 0 ? report.messages[0].text : "");
+    config_report_finish(&report);
+    return config;
+}

@@ -53,3 +53,6 @@ int side_end_of(struct side *side, int fd);
 /* Of a server: the first service in its file. */
 struct server;
 struct service *side_first_service(struct server *server);
+
+/* The file of a test that must be valid; config_destroy. */
+struct config *side_config(const char *text);

@@ -72,7 +72,6 @@ struct rig_options {
 static void rig_configure(struct rig *rig, const struct rig_options *options)
 {
     static char text[16384];
-    struct config_report report;
     int size =
         snprintf(text, sizeof(text), "[client]\nremote_addr = \"%s:%u\"\ndefault_token = \"%s\"\n",
                  options->server_host != NULL ? options->server_host : "127.0.0.1",
@@ -82,8 +81,7 @@ static void rig_configure(struct rig *rig, const struct rig_options *options)
                          "[client.services.echo%u]\nlocal_addr = \"%s:%u\"\n", i,
                          options->local_host != NULL ? options->local_host : "127.0.0.1",
                          addr_port(&rig->local_addr));
-    cr_assert_eq(config_parse("test", text, (size_t)size, &rig->config, &report), 0);
-    config_report_finish(&report);
+    rig->config = side_config(text);
 }
 
 static void rig_init(struct rig *rig, const struct rig_options *options)

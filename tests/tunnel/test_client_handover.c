@@ -21,7 +21,6 @@ static size_t fds_before;
 static void start(enum handover_phase phase)
 {
     struct addr addr;
-    struct config_report report;
     char text[300];
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
@@ -32,8 +31,7 @@ static void start(enum handover_phase phase)
                    "[client]\nremote_addr = \"127.0.0.1:%u\"\ndefault_token = \"t\"\n"
                    "[client.services.echo]\nlocal_addr = \"127.0.0.1:9\"\n",
                    addr_port(&addr));
-    cr_assert_eq(config_parse("test", text, strlen(text), &config, &report), 0);
-    config_report_finish(&report);
+    config = side_config(text);
     cr_assert_eq(side_init(&side, 1), 0);
     side_set_idle_step_ms(&side, 0);
     cr_assert_eq(client_create(&config->client, 1, &client), 0);

@@ -30,7 +30,6 @@ static void begin(unsigned int workers)
     struct addr server_addr, local_addr;
     uint8_t private_key[KEYS_X25519_SIZE], public_key[KEYS_X25519_SIZE];
     char public_text[KEYS_TEXT_SIZE];
-    struct config_report report;
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
     cr_assert_eq(noise_engine_create(&engine), 0);
@@ -46,8 +45,7 @@ static void begin(unsigned int workers)
                    "[client.transport]\ntype = \"noise\"\n"
                    "[client.transport.noise]\nremote_public_key = \"%s\"\n",
                    addr_port(&server_addr), addr_port(&local_addr), public_text);
-    cr_assert_eq(config_parse("test", text, strlen(text), &config, &report), 0);
-    config_report_finish(&report);
+    config = side_config(text);
     fake_loop_set_seed(workers);
     cr_assert_eq(side_init(&side, workers), 0);
     side_set_idle_step_ms(&side, 0);

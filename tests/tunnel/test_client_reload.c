@@ -32,16 +32,6 @@ static const char *file(const char *own, const char *services)
 #define ECHO "[client.services.echo]\nlocal_addr = 127.0.0.1:9\n"
 #define WEB  "[client.services.web]\nlocal_addr = 127.0.0.1:9\n"
 
-static struct config *parse(const char *text)
-{
-    struct config *config;
-    struct config_report report;
-    int result = config_parse("test", text, strlen(text), &config, &report);
-    cr_assert_eq(result, 0, "%s", report.count > 0 ? report.messages[0].text : "");
-    config_report_finish(&report);
-    return config;
-}
-
 static void set_up(void)
 {
     log_configure(LOG_ERROR, LOG_TEXT);
@@ -50,7 +40,7 @@ static void set_up(void)
     listener = tcp_listener(&server_addr);
     cr_assert_eq(side_init(&side, WORKERS), 0);
     side_set_idle_step_ms(&side, 0);
-    struct config *config = parse(file("", ECHO));
+    struct config *config = side_config(file("", ECHO));
     cr_assert_eq(client_create(&config->client, WORKERS, &client), 0);
     config_destroy(config); /* nothing of it is kept */
     cr_assert_eq(side_start(&side, &client_role, client), 0);
@@ -68,7 +58,7 @@ static void tear_down(void)
 static struct reload_outcome begin(const char *text, int expected)
 {
     struct reload_outcome outcome;
-    struct config *config = parse(text);
+    struct config *config = side_config(text);
     cr_assert_eq(client_reload_ops.begin(client, &config->client, RELOAD_FIRST, 0, &outcome),
                  expected);
     config_destroy(config);

@@ -26,7 +26,6 @@ struct rig {
 static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
 {
     char text[400];
-    struct config_report report;
     memset(rig, 0, sizeof(*rig));
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
@@ -37,8 +36,7 @@ static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
                    "[server]\nbind_addr = \"127.0.0.1:%u\"\ndefault_token = \"%s\"\n"
                    "[server.services.echo]\nbind_addr = \"127.0.0.1:%u\"\n",
                    addr_port(&rig->control_addr), secret, addr_port(&rig->service_addr));
-    cr_assert_eq(config_parse("test", text, strlen(text), &rig->config, &report), 0);
-    config_report_finish(&report);
+    rig->config = side_config(text);
     fake_loop_set_seed(seed);
     cr_assert_eq(side_init(&rig->side, workers), 0);
     cr_assert_eq(server_create(&rig->config->server, workers, NULL, &rig->server), 0);

@@ -27,7 +27,6 @@ static uint8_t session_key[KEYS_DIGEST_SIZE];
 static void start(enum handover_phase phase)
 {
     char text[500];
-    struct config_report report;
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
     fds_before = open_fd_count();
@@ -38,8 +37,7 @@ static void start(enum handover_phase phase)
                    "[server.services.echo]\nbind_addr = \"127.0.0.1:%u\"\n"
                    "[server.services.dns]\ntype = udp\nbind_addr = \"127.0.0.1:%u\"\n",
                    addr_port(&control_addr), addr_port(&service_addr), free_port());
-    cr_assert_eq(config_parse("test", text, strlen(text), &config, &report), 0);
-    config_report_finish(&report);
+    config = side_config(text);
     cr_assert_eq(side_init(&side, WORKERS), 0);
     for (unsigned int i = 0; i < WORKERS; i++)
         datagram_engine_init(&side.workers[i].datagrams, side.workers[i].loop);

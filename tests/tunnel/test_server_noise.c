@@ -28,7 +28,6 @@ static void begin(unsigned int workers)
     static char text[600];
     uint8_t private_key[KEYS_X25519_SIZE], public_key[KEYS_X25519_SIZE];
     char private_text[KEYS_TEXT_SIZE];
-    struct config_report report;
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
     cr_assert_eq(noise_engine_create(&engine), 0);
@@ -44,8 +43,7 @@ static void begin(unsigned int workers)
                    "[server.transport]\ntype = \"noise\"\n"
                    "[server.transport.noise]\nlocal_private_key = \"%s\"\n",
                    addr_port(&control_addr), addr_port(&service_addr), private_text);
-    cr_assert_eq(config_parse("test", text, strlen(text), &config, &report), 0);
-    config_report_finish(&report);
+    config = side_config(text);
     fake_loop_set_seed(workers);
     cr_assert_eq(side_init(&side, workers), 0);
     cr_assert_eq(server_create(&config->server, workers, NULL, &server), 0);

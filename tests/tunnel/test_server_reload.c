@@ -41,16 +41,6 @@ static const char *service(const char *name, unsigned int port, const char *opti
     return text;
 }
 
-static struct config *parse(const char *text)
-{
-    struct config *config;
-    struct config_report report;
-    int result = config_parse("test", text, strlen(text), &config, &report);
-    cr_assert_eq(result, 0, "%s", report.count > 0 ? report.messages[0].text : "");
-    config_report_finish(&report);
-    return config;
-}
-
 static void set_up(void)
 {
     log_configure(LOG_ERROR, LOG_TEXT);
@@ -60,7 +50,7 @@ static void set_up(void)
     for (size_t i = 0; i < PORTS; i++)
         ports[i] = tcp_loopback(free_port());
     cr_assert_eq(side_init(&side, WORKERS), 0);
-    struct config *config = parse(file("", service("echo", ECHO, "")));
+    struct config *config = side_config(file("", service("echo", ECHO, "")));
     cr_assert_eq(server_create(&config->server, WORKERS, NULL, &server), 0);
     config_destroy(config); /* nothing of it is kept */
     cr_assert_eq(side_start(&side, &server_role, server), 0);
@@ -78,7 +68,7 @@ static void tear_down(void)
 static struct reload_outcome begin(const char *text, enum reload_attempt attempt, int expected)
 {
     struct reload_outcome outcome;
-    struct config *config = parse(text);
+    struct config *config = side_config(text);
     cr_assert_eq(server_reload_ops.begin(server, &config->server, attempt, 0, &outcome), expected);
     config_destroy(config);
     return outcome;
