@@ -11,6 +11,7 @@
  * on kernels where the test fails, through an eventfd. No message lives in the kernel alone. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,10 @@ void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,
                     mailbox_signals_fn *on_signals);
 /* Called by each owner once all mailboxes are attached: starts the self-test of MSG_RING. */
 void mailbox_self_test(struct mailbox *mailbox);
+/* Called by the owner when it has nothing left to do. True: it was empty, and posting fails from
+ * here on, so that no message and nothing that travels in one is lost. False: there is a message,
+ * or is about to be; its wake-up comes, so the loop goes on. */
+MUST_CHECK bool mailbox_close(struct mailbox *mailbox);
 /* Called by the owner when its loop ends: nothing is delivered any more, posting fails. */
 void mailbox_detach(struct mailbox *mailbox);
 

@@ -135,7 +135,7 @@ static void worker_run(struct workers *workers, struct tunnel_worker *worker)
 {
     mailbox_self_test(worker->mailbox);
     int result = workers->role->start(workers->shared, worker);
-    while (result == 0 && !workers->role->is_done(worker))
+    while (result == 0 && !(workers->role->is_done(worker) && mailbox_close(worker->mailbox)))
         result = loop_run_once(worker->loop);
     /* Wake-ups of others and closes of the last turn. */
     loop_flush(worker->loop);

@@ -24,6 +24,8 @@ struct cell {
     alignas(16) unsigned char payload[MAILBOX_PAYLOAD_SIZE];
 };
 
+#define WRITE_CLOSED ((size_t)1 << (8 * sizeof(size_t) - 1))
+
 struct mailbox {
     struct mailbox_group *group;
     unsigned int index;
@@ -37,7 +39,7 @@ struct mailbox {
     struct loop_op probe_op;       /* the self-test's arrives here */
     struct loop_op wake_failed_op; /* a MSG_RING of ours was refused */
 
-    _Atomic size_t write_position;
+    _Atomic size_t write_position; /* with WRITE_CLOSED: for good */
     size_t read_position;
     _Atomic uint32_t signals;
     _Atomic bool wake_pending;
@@ -233,6 +235,15 @@ void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,
     loop_poll_multishot(loop, &mailbox->eventfd_op, mailbox->eventfd, POLLIN);
 }
 
+/* Whoever claims a position does it by comparing with the one before, without WRITE_CLOSED: either
+ * he was first, and this finds another position than the reader's, or he finds it closed. */
+bool mailbox_close(struct mailbox *mailbox)
+{
+    size_t empty = mailbox->read_position;
+    return atomic_compare_exchange_strong(&mailbox->write_position, &empty, empty | WRITE_CLOSED) ||
+           (empty & WRITE_CLOSED) != 0;
+}
+
 void mailbox_detach(struct mailbox *mailbox)
 {
     atomic_store_explicit(&mailbox->detached, true, memory_order_release);
@@ -255,6 +266,8 @@ int mailbox_post(struct mailbox *to, struct mailbox *from, mailbox_deliver_fn *d
     size_t position = atomic_load_explicit(&to->write_position, memory_order_relaxed);
     struct cell *cell;
     for (;;) {
+        if ((position & WRITE_CLOSED) != 0)
+            return -EPIPE;
         cell = &to->cells[position & (LIMIT_MAILBOX - 1)];
         size_t sequence = atomic_load_explicit(&cell->sequence, memory_order_acquire);
         if (sequence == position) {

@@ -206,6 +206,25 @@ Test(mailbox, nothing_comes_after_detach)
     owners_close(owners, 2, group);
 }
 
+/* A mailbox that has a message is not closed, and the message is not lost. */
+Test(mailbox, closes_when_it_is_empty)
+{
+    struct mailbox_group *group;
+    struct owner owners[2];
+    if (!owners_open(owners, 2, &group))
+        return;
+    pair_up(owners);
+    cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, 0), 0);
+    cr_assert_not(mailbox_close(owners[0].mailbox));
+    ring_settle(&owners[1].ring);
+    ring_run(&owners[0].ring, &owners[0].message_count, 1);
+    cr_assert(mailbox_close(owners[0].mailbox));
+    cr_assert(mailbox_close(owners[0].mailbox), "and again");
+    cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, 1), -EPIPE);
+    cr_assert_eq(post(owners[1].mailbox, owners[0].mailbox, 1), 0, "the other one is open");
+    owners_close(owners, 2, group);
+}
+
 /* ---- waking ---- */
 
 Test(mailbox, workers_wake_by_the_ring_and_others_by_the_event)
