@@ -1,135 +1,17 @@
 #include "tunnel/udp_forward.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/error.h"
-#include "base/limits.h"
-#include "net/datagram.h"
-#include "net/udp_table.h"
-#include "tunnel/client.h"
+#include "udp_forward_priv.h"
 
 enum {
-    BATCHES_PER_TURN = 4,  /* of one visitor; then it is the turn of others */
-    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    BATCHES_PER_TURN = 4, /* of one visitor; then it is the turn of others */
     LOCAL_VALID_MS = 10000,
     LOCAL_RETRY_MS = 1000, /* a name that could not be resolved */
     NS_PER_MS = 1000000,
 };
-
-struct udp_forward {
-    struct datagram_channel channel;
-    struct list node; /* in worker->forwards */
-    struct client_worker *worker;
-    struct client_service *service; /* used */
-    unsigned int socket_count;      /* of visitors, in use or still being closed */
-    struct udp_table table;
-    struct list resting; /* visitors not read from: the channel has no room, or pauses */
-    struct timer expiry_timer, pause_timer;
-    struct resolver_query *query;
-    size_t addr_index;   /* of the local service's addresses */
-    uint32_t generation; /* counts changes of the address in use */
-    bool started, closing, channel_closed;
-};
-
-struct forward_visitor {
-    struct udp_table_entry entry;
-    struct datagram_target target;
-    struct udp_socket udp;
-    struct loop_op poll_op;
-    struct list resting_node;
-    struct udp_forward *forward;
-    uint32_t generation;
-    bool closing;
-};
-
-static struct loop *forward_loop(const struct udp_forward *forward)
-{
-    return forward->worker->tunnel->loop;
-}
-
-static void forward_count(const struct udp_forward *forward, enum metric metric, uint64_t amount)
-{
-    metrics_add(&forward->worker->tunnel->metrics, metric, amount);
-}
-
-static struct client_local *forward_local(const struct udp_forward *forward)
-{
-    return &forward->service->locals[forward->worker->tunnel->index];
-}
-
-static void forward_join(struct udp_forward *forward)
-{
-    if (!forward->channel_closed || forward->socket_count > 0)
-        return;
-    loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
-    loop_timer_stop(forward_loop(forward), &forward->pause_timer);
-    udp_table_finish(&forward->table);
-    list_remove(&forward->node);
-    client_service_drop(forward->service);
-    free(forward);
-}
-
-/* ---- visitors ---- */
-
-static void visitor_join(struct forward_visitor *visitor)
-{
-    struct udp_forward *forward = visitor->forward;
-    if (!loop_op_is_idle(&visitor->poll_op))
-        return;
-    loop_close_fd(forward_loop(forward), visitor->udp.fd);
-    slab_put(&forward->worker->udp_visitor_slab, visitor);
-    forward->socket_count--;
-    if (forward->closing)
-        forward_join(forward);
-}
-
-static void visitor_close(struct forward_visitor *visitor)
-{
-    struct udp_forward *forward = visitor->forward;
-    visitor->closing = true;
-    udp_batch_count_overflows(forward->channel.engine->batch, &visitor->udp);
-    udp_table_remove(&forward->table, &visitor->entry);
-    datagram_forget(&visitor->target);
-    list_remove(&visitor->resting_node);
-    loop_cancel(forward_loop(forward), &visitor->poll_op);
-    visitor_join(visitor);
-}
-
-static struct forward_visitor *visitor_of(struct udp_table_entry *entry)
-{
-    return container_of(entry, struct forward_visitor, entry);
-}
-
-static void forward_expire(struct timer *timer)
-{
-    struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
-    uint64_t now_ns = loop_now_ns(forward_loop(forward));
-    uint64_t idle_ns =
-        (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
-    struct udp_table_entry *entry;
-    while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
-        visitor_close(visitor_of(entry));
-        forward_count(forward, METRIC_UDP_VISITORS_EXPIRED, 1);
-    }
-    entry = udp_table_oldest(&forward->table);
-    if (entry == NULL)
-        return;
-    uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
-    loop_timer_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
-}
-
-static bool forward_evict(struct udp_forward *forward)
-{
-    struct udp_table_entry *entry = udp_table_oldest(&forward->table);
-    if (entry == NULL)
-        return false;
-    visitor_close(visitor_of(entry));
-    forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
-    return true;
-}
 
 /* ---- the local service's address ---- */
 
@@ -168,8 +50,7 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
     forward_start(forward);
 }
 
-/* Brings the address up to date, now or later; meanwhile the last one is used. */
-static void forward_resolve(struct udp_forward *forward)
+void udp_forward_resolve(struct udp_forward *forward)
 {
     struct client_worker *worker = forward->worker;
     struct client_local *local = forward_local(forward);
@@ -188,25 +69,17 @@ static void forward_resolve(struct udp_forward *forward)
                      prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
 }
 
-/* A visitor's datagram was refused. Its socket goes on being used, since the service may be back
- * any moment, unless there is another address to try. */
-static void forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor)
+void udp_forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor)
 {
     const struct client_local *local = forward_local(forward);
     if (visitor->generation == forward->generation && local->answer.count > 1) {
         forward->addr_index = (forward->addr_index + 1) % local->answer.count;
         forward->generation++;
     }
-    forward_resolve(forward);
+    udp_forward_resolve(forward);
 }
 
 /* ---- from the local service to the channel ---- */
-
-static void visitor_arm(struct forward_visitor *visitor)
-{
-    if (loop_op_is_idle(&visitor->poll_op))
-        loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
-}
 
 static struct forward_visitor *visitor_of_resting(struct list *node)
 {
@@ -279,7 +152,7 @@ static void forward_receive(struct udp_forward *forward, struct list *ready)
         if (received > 0 && list_is_empty(node))
             list_push_back(&active, node);
         else if (list_is_empty(node))
-            visitor_arm(visitor);
+            udp_forward_visitor_arm(visitor);
     }
     uint64_t pause_ns =
         udp_pace_received(&forward->channel.pace, datagrams, loop_now_ns(forward_loop(forward)));
@@ -289,18 +162,13 @@ static void forward_receive(struct udp_forward *forward, struct list *ready)
         if (pause_ns != 0)
             list_push_back(&forward->resting, node);
         else
-            visitor_arm(visitor_of_resting(node));
+            udp_forward_visitor_arm(visitor_of_resting(node));
     }
 }
 
-static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
+void udp_forward_ready(struct forward_visitor *visitor)
 {
-    struct forward_visitor *visitor = container_of(op, struct forward_visitor, poll_op);
     struct udp_forward *forward = visitor->forward;
-    if (visitor->closing) {
-        visitor_join(visitor);
-        return;
-    }
     uint64_t pause_ns = 0;
     if (!forward->pause_timer.armed) {
         pause_ns = udp_pace_ready(&forward->channel.pace, loop_now_ns(forward_loop(forward)));
@@ -337,125 +205,35 @@ static void channel_room(struct datagram_channel *channel)
 
 /* ---- from the channel to the local service ---- */
 
-static void log_no_socket(const struct udp_forward *forward, int error)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    char text[ADDR_HOST_SIZE + 8];
-    if (log_allowed(&limit, &suppressed))
-        log_service(LOG_WARN, client_service_name(forward->service),
-                    "no socket to the local service %s: %s (%u similar lines suppressed)",
-                    host_port_format(&client_service_config(forward->service)->addr, text,
-                                     sizeof(text)),
-                    error_text(error), suppressed);
-}
-
-static int visitor_connect(struct udp_forward *forward, struct udp_socket *ret)
-{
-    const struct client_local *local = forward_local(forward);
-    if (local->answer.count == 0)
-        return ERR_RESOLVE;
-    const struct addr *addr = &local->answer.addrs[forward->addr_index % local->answer.count];
-    int result = udp_socket_connect(addr, ret);
-    if ((result == -EMFILE || result == -ENFILE) && forward_evict(forward)) {
-        loop_flush(forward_loop(forward)); /* the close is queued in the ring */
-        result = udp_socket_connect(addr, ret);
-    }
-    /* The last descriptors are for control channels. */
-    if (result == 0 && ret->fd >= forward->worker->client->fd_visitors_max &&
-        !forward_evict(forward)) {
-        loop_close_fd(forward_loop(forward), ret->fd);
-        return -EMFILE;
-    }
-    return result;
-}
-
-static struct forward_visitor *visitor_add(struct udp_forward *forward,
-                                           const struct udp_frame_addr *key)
-{
-    struct loop *loop = forward_loop(forward);
-    struct udp_socket udp;
-    forward_resolve(forward);
-    if (forward->table.count >= LIMIT_UDP_VISITORS)
-        (void)forward_evict(forward);
-    int result = visitor_connect(forward, &udp);
-    if (result < 0) {
-        log_no_socket(forward, result);
-        return NULL;
-    }
-    struct forward_visitor *visitor = slab_get(&forward->worker->udp_visitor_slab);
-    if (visitor == NULL) {
-        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
-        loop_close_fd(loop, udp.fd);
-        return NULL;
-    }
-    visitor->entry.key = *key;
-    if (udp_table_add(&forward->table, &visitor->entry, loop_now_ns(loop)) < 0) {
-        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
-        loop_close_fd(loop, udp.fd);
-        slab_put(&forward->worker->udp_visitor_slab, visitor);
-        return NULL;
-    }
-    visitor->forward = forward;
-    visitor->udp = udp;
-    visitor->generation = forward->generation;
-    visitor->closing = false;
-    datagram_target_init(&visitor->target);
-    list_init(&visitor->resting_node);
-    loop_op_init(&visitor->poll_op, visitor_readable);
-    forward->socket_count++;
-    forward_count(forward, METRIC_UDP_VISITORS, 1);
-    if (!forward->expiry_timer.armed)
-        loop_timer_start(loop, &forward->expiry_timer,
-                         MAX(client_service_config(forward->service)->udp_timeout_ms,
-                             (uint32_t)EXPIRY_STEP_MS));
-    visitor_arm(visitor);
-    return visitor;
-}
-
-static struct forward_visitor *visitor_find(struct udp_forward *forward,
-                                            const struct udp_frame_addr *key)
-{
-    struct udp_table_entry *entry = udp_table_find(&forward->table, key);
-    if (entry == NULL)
-        return visitor_add(forward, key);
-    struct forward_visitor *visitor = visitor_of(entry);
-    if (visitor->udp.error == -ECONNREFUSED) {
-        visitor->udp.error = 0;
-        forward_refused(forward, visitor);
-        if (visitor->generation != forward->generation) {
-            visitor_close(visitor);
-            return visitor_add(forward, key);
-        }
-    }
-    udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
-    return visitor;
-}
-
-static struct udp_socket *visitor_destination(struct datagram_target *target,
-                                              const struct udp_route **ret_route)
-{
-    *ret_route = NULL; /* connected */
-    return &container_of(target, struct forward_visitor, target)->udp;
-}
-
 static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
     struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
-    struct forward_visitor *visitor = visitor_find(forward, &frame->from);
+    struct forward_visitor *visitor = udp_forward_visitor_find(forward, &frame->from);
     if (visitor == NULL) {
         forward_count(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
         return;
     }
-    datagram_aim_or_fire(channel->engine, &visitor->target, frame, visitor_destination);
+    datagram_aim_or_fire(channel->engine, &visitor->target, frame, udp_forward_visitor_destination);
 }
 
 static void channel_batch_end(struct datagram_channel *channel)
 {
-    datagram_fire(channel->engine, visitor_destination);
+    datagram_fire(channel->engine, udp_forward_visitor_destination);
 }
 
 /* ---- the channel's life ---- */
+
+void udp_forward_join(struct udp_forward *forward)
+{
+    if (!forward->channel_closed || forward->socket_count > 0)
+        return;
+    loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
+    loop_timer_stop(forward_loop(forward), &forward->pause_timer);
+    udp_table_finish(&forward->table);
+    list_remove(&forward->node);
+    client_service_drop(forward->service);
+    free(forward);
+}
 
 static void forward_close(struct udp_forward *forward, enum stream_close how)
 {
@@ -465,9 +243,7 @@ static void forward_close(struct udp_forward *forward, enum stream_close how)
     resolver_abandon(forward->query);
     forward->query = NULL;
     datagram_channel_terminate(&forward->channel, how);
-    struct udp_table_entry *entry;
-    while ((entry = udp_table_oldest(&forward->table)) != NULL)
-        visitor_close(visitor_of(entry));
+    udp_forward_visitor_close_all(forward);
 }
 
 static void channel_ended(struct datagram_channel *channel, int error)
@@ -482,7 +258,7 @@ static void channel_closed(struct datagram_channel *channel)
 {
     struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
     forward->channel_closed = true;
-    forward_join(forward);
+    udp_forward_join(forward);
 }
 
 static const struct datagram_ops forward_ops = {
@@ -509,13 +285,13 @@ int udp_forward_begin(struct client_worker *worker, struct client_service *servi
     client_service_use(service);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
-    timer_init(&forward->expiry_timer, forward_expire);
+    timer_init(&forward->expiry_timer, udp_forward_visitor_expire);
     timer_init(&forward->pause_timer, forward_resume);
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
     /* Nothing is read before there is somewhere to send it. */
-    forward_resolve(forward);
+    udp_forward_resolve(forward);
     if (forward->query == NULL)
         forward_start(forward);
     return 0;
@@ -539,10 +315,8 @@ static void forward_change_local(struct udp_forward *forward)
     forward->query = NULL;
     forward->generation++;
     forward->addr_index = 0;
-    struct udp_table_entry *entry;
-    while ((entry = udp_table_oldest(&forward->table)) != NULL)
-        visitor_close(visitor_of(entry));
-    forward_resolve(forward);
+    udp_forward_visitor_close_all(forward);
+    udp_forward_resolve(forward);
     if (forward->query == NULL)
         forward_start(forward);
 }
@@ -560,8 +334,8 @@ void udp_forward_review_timeout(struct client_worker *worker, const struct clien
 {
     list_for_each (node, &worker->forwards) {
         struct udp_forward *forward = container_of(node, struct udp_forward, node);
-        if (forward->service == service && forward->expiry_timer.armed)
-            loop_timer_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
+        if (forward->service == service)
+            udp_forward_visitor_review_timeout(forward);
     }
 }
 

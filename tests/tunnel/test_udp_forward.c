@@ -1,4 +1,5 @@
-/* UDP data channels on the client, against a server written by hand. */
+/* UDP data channels on the client, against a server written by hand.
+ * Covers src/tunnel/udp_forward.c and src/tunnel/udp_forward_visitor.c. */
 #include "tunnel/udp_forward.h"
 
 #include <criterion/criterion.h>

@@ -1,4 +1,5 @@
-/* Lanes of a UDP service on the server, against a client written by hand. */
+/* Lanes of a UDP service on the server, against a client written by hand.
+ * Covers src/tunnel/udp_lane.c, src/tunnel/udp_lane_channel.c, src/tunnel/udp_lane_visitor.c. */
 #include "tunnel/udp_lane.h"
 
 #include <criterion/criterion.h>
