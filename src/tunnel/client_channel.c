@@ -196,19 +196,10 @@ static const struct stream_ops channel_stream_ops = {
     .closed = channel_stream_closed,
 };
 
-/* Descriptors are handed out lowest first, so a high number says that nearly all are in use. Each
- * channel without a visitor will need one more, for the local service; without it the visitor
- * would be turned away, while one that finds no channel waits. */
-static bool leaves_enough_fds(const struct client_channel *channel, int fd)
-{
-    unsigned int others =
-        atomic_load_explicit(&channel->worker->client->half_open, memory_order_relaxed);
-    return fd + (int)others < channel->worker->client->fd_visitors_max;
-}
-
 static void channel_dial(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
+    const struct client *client = worker->client;
     const struct addr *server = &channel->session->server;
     /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
      * with it, in the same time, and a relay must not have it. */
@@ -218,7 +209,9 @@ static void channel_dial(struct client_channel *channel)
     int fd = -1;
     if (now_ns >= worker->dial_pause_until_ns) {
         fd = socket_for_dialing(server, &options);
-        if (fd >= 0 && !leaves_enough_fds(channel, fd))
+        /* Without the second one, for the local service, the visitor would be turned away, while
+         * one that finds no channel waits. */
+        if (fd >= 0 && !tunnel_leaves_enough_fds(fd, &client->half_open, client->fd_visitors_max))
             (void)close(take_fd(&fd));
         if (fd < 0) /* one of those that wait finds out for all */
             worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
@@ -230,7 +223,7 @@ static void channel_dial(struct client_channel *channel)
     set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,
-                     client_config(worker->client)->connect_timeout_ms);
+                     client_config(client)->connect_timeout_ms);
     stream_connect(&channel->stream, server);
 }
 
