@@ -20,12 +20,11 @@ void client_control_review(struct client_control *control, bool logs_in);
 void client_control_log_in_all_again(struct client_worker *worker);
 /* heartbeat_timeout has changed. */
 void client_control_review_heartbeats(struct client_worker *worker);
-/* Ends all of this worker's: their parked channels are reset first, then the channels themselves.
- */
 /* For a handover (handover.h). Hold: no attempt begins, those that are on their way end, and what
  * is up stays. Release: all that were held back begin. Retire: none ever begins again, and what is
  * up stays until the server or client_control_close_all ends it. */
 void client_control_hold_all(struct client_worker *worker);
 void client_control_release_all(struct client_worker *worker);
 void client_control_retire_all(struct client_worker *worker);
+/* Ends all of this worker's. */
 void client_control_close_all(struct client_worker *worker);

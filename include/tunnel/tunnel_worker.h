@@ -6,6 +6,7 @@
  * mailbox, its loop's busy average, its counters, its number of bulk flows. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,6 +59,10 @@ enum tunnel_signal {
 
 /* Descriptors from this number on are kept for control channels. */
 int tunnel_fds_for_visitors(void);
+/* Whether a connection for visitors may have descriptor `fd`. They are handed out lowest first, so
+ * a high number says that nearly all are in use; and each connection that still lacks its other end
+ * (half_open, a count of all workers') will need one more. fd_max: from tunnel_fds_for_visitors. */
+bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max);
 
 /* What app/worker.c needs of a role. All run in the worker's thread. */
 struct tunnel_role {

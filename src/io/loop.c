@@ -4,9 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -15,170 +13,12 @@
 #include "loop_priv.h"
 
 enum {
-    DRAIN_BATCH = 128,      /* completions copied out of the ring at a time */
-    GENERATION_SHIFT = 48,  /* user space addresses have 47 bits */
-    CREATE_RETRY_MS = 2000, /* a dying predecessor's rings are still charged */
-    CREATE_RETRY_STEP_MS = 50,
+    DRAIN_BATCH = 128,         /* completions copied out of the ring at a time */
+    GENERATION_SHIFT = 48,     /* user space addresses have 47 bits */
     SUBMIT_RETRIES_MAX = 2000, /* of 1 ms: then the kernel is not going to recover */
 };
 
 static_assert(sizeof(void *) == 8, "an op's address and generation share 64 bits");
-static_assert(LIMIT_CQ_ENTRIES >= 2 * LIMIT_SQ_ENTRIES, "a full submission must not overflow");
-
-/* ---- set-up ---- */
-
-static uint64_t monotonic_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static int ring_create(struct io_uring *ring, unsigned int sq_entries, unsigned int cq_entries)
-{
-    struct io_uring_params params = {
-        .cq_entries = cq_entries,
-        .flags =
-            /* Restrictions can only be registered before the ring runs. */
-        IORING_SETUP_R_DISABLED
-        /* Promises that one thread submits, which the next flag needs. */
-        | IORING_SETUP_SINGLE_ISSUER
-        /* Completions are worked off when we wait and never interrupt a callback. */
-        | IORING_SETUP_DEFER_TASKRUN
-        /* No inter-processor interrupt for them either. */
-        | IORING_SETUP_COOP_TASKRUN
-        /* One bad submission does not hold up those behind it. */
-        | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
-    };
-    /* IORING_SETUP_NO_SQARRAY stays off: liburing before 2.6 corrupts such a ring. */
-    return io_uring_queue_init_params(sq_entries, ring, &params);
-}
-
-static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
-                                unsigned int cq_entries)
-{
-    uint64_t give_up_ns = monotonic_ns() + CREATE_RETRY_MS * 1000000ull;
-    for (;;) {
-        int result = ring_create(ring, sq_entries, cq_entries);
-        if (result != -ENOMEM)
-            return result;
-        if (sq_entries > 64) {
-            sq_entries /= 2;
-            cq_entries /= 2;
-        } else if (monotonic_ns() < give_up_ns) {
-            (void)usleep(CREATE_RETRY_STEP_MS * 1000);
-        } else {
-            return result;
-        }
-    }
-}
-
-/* Nothing that opens, unlinks or maps anything: a bug in the relay can't be turned into file access
- * through the ring. Registered with io_uring_register because liburing 2.3 does not export the
- * wrappers from its shared object. */
-static int ring_restrict(struct io_uring *ring)
-{
-    static const uint8_t ops[] = {
-        IORING_OP_NOP,          IORING_OP_ACCEPT,      IORING_OP_RECV,    IORING_OP_SEND,
-        IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT, IORING_OP_CLOSE,
-        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,    IORING_OP_SEND_ZC,
-    };
-    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 4];
-    memset(rows, 0, sizeof(rows));
-    size_t count = 0;
-    for (; count < ARRAY_SIZE(ops); count++) {
-        rows[count].opcode = IORING_RESTRICTION_SQE_OP;
-        rows[count].sqe_op = ops[count];
-    }
-    rows[count].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
-    rows[count++].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
-    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
-    rows[count++].register_op = IORING_UNREGISTER_PBUF_RING;
-    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
-    rows[count++].register_op = IORING_REGISTER_BUFFERS;
-    /* Enabling the ring is itself a register operation that must stay allowed. */
-    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
-    rows[count++].register_op = IORING_REGISTER_ENABLE_RINGS;
-    return io_uring_register((unsigned int)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, rows,
-                             (unsigned int)count);
-}
-
-int loop_create(const struct loop_options *options, struct loop **ret)
-{
-    struct loop *loop = calloc(1, sizeof(*loop));
-    if (loop == NULL)
-        return -ENOMEM;
-    loop->metrics = options->metrics;
-    unsigned int sq_entries = options->sq_entries != 0 ? options->sq_entries : LIMIT_SQ_ENTRIES;
-    unsigned int cq_entries = options->cq_entries != 0 ? options->cq_entries : LIMIT_CQ_ENTRIES;
-    unsigned int buffer_count =
-        options->buffer_count != 0 ? options->buffer_count : LIMIT_BUFFER_COUNT;
-
-    int result = ring_create_retrying(&loop->ring, sq_entries, cq_entries);
-    if (result < 0)
-        goto err_free;
-    result = buffers_create(&loop->ring, buffer_count, loop->metrics, &loop->buffers);
-    if (result < 0)
-        goto err_ring;
-    result = ring_restrict(&loop->ring);
-    if (result < 0)
-        goto err_buffers;
-    result =
-        io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-    /* A profile may allow the other two calls and not the one that everything waits with. */
-    if (result >= 0)
-        result = io_uring_get_events(&loop->ring);
-    if (result < 0)
-        goto err_buffers;
-    loop_busy_init(&loop->busy);
-    loop_exact_init(&loop->exact);
-    loop->now_ns = monotonic_ns();
-    *ret = loop;
-    return 0;
-
-err_buffers:
-    buffers_destroy(loop->buffers);
-err_ring:
-    io_uring_queue_exit(&loop->ring);
-err_free:
-    free(loop);
-    return result;
-}
-
-void loop_destroy(struct loop *loop)
-{
-    if (loop == NULL)
-        return;
-    loop_busy_finish(&loop->busy);
-    loop_exact_finish(&loop->exact);
-    buffers_destroy(loop->buffers);
-    io_uring_queue_exit(&loop->ring);
-    free(loop->spill.cqes);
-    free(loop);
-}
-
-const char *loop_error_hint(int error)
-{
-    switch (-error) {
-    case EPERM:
-        return "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0 (where it "
-               "is 1, kernel.io_uring_group to a group of this process will do), or allow "
-               "io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile";
-    case ENOSYS:
-        return "io_uring is not available: the kernel lacks it or a seccomp profile (as Docker's "
-               "default) hides it; allow io_uring_setup, io_uring_enter and io_uring_register";
-    case EINVAL:
-        return "this kernel's io_uring is too old: Linux 6.1 or newer is needed";
-    case ENOMEM:
-        return "not enough locked memory for the rings: raise the limit (ulimit -l, or "
-               "LimitMEMLOCK=64M in the unit) or use fewer threads";
-    case EMFILE:
-    case ENFILE:
-        return "no free file descriptors: raise the limit (ulimit -n, or LimitNOFILE in the unit)";
-    default:
-        return "see io_uring_setup(2)";
-    }
-}
 
 /* ---- submission ---- */
 
@@ -471,7 +311,7 @@ static int submit_and_wait(struct loop *loop)
     unsigned int count = 1;
     uint64_t next_ns = timers_next_ns(&loop->timers);
     if (next_ns != UINT64_MAX) {
-        uint64_t now_ns = monotonic_ns();
+        uint64_t now_ns = loop_monotonic_ns();
         delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
     }
     if (take_patience(loop)) {
@@ -505,7 +345,7 @@ int loop_run_once(struct loop *loop)
         if (result < 0)
             return result;
     }
-    loop->now_ns = monotonic_ns();
+    loop->now_ns = loop_monotonic_ns();
     count_overflow(loop);
     drain(loop);
     timers_run(&loop->timers, loop->now_ns);

@@ -1,8 +1,10 @@
-/* What the files of io/ that work on the ring itself share. */
+/* What the files of io/ that work on the ring itself share. loop_setup.c makes a loop and frees it,
+ * loop.c turns it; all of it is used by the loop's own thread, save for the busy average. */
 #pragma once
 
 #include <liburing.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "io/loop.h"
 
@@ -45,6 +47,13 @@ struct loop {
     struct loop_patience patience;
     bool overflow_seen;
 };
+
+static inline uint64_t loop_monotonic_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
 
 MUST_CHECK int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *metrics,
                               struct buffers **ret);

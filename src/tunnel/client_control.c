@@ -3,51 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "net/stream.h"
-#include "proto/client_backoff.h"
-#include "proto/client_fsm.h"
-#include "tunnel/client.h"
+#include "client_control_priv.h"
 
-enum { COMMAND_BUFFER = 256, LOGIN_TURN_MS = 50 };
+enum { LOGIN_TURN_MS = 50 };
 
-enum control_state {
-    CONTROL_WAITING,   /* back-off, or a turn to log in */
-    CONTROL_RESOLVING, /* the server's name */
-    CONTROL_CONNECTING,
-    CONTROL_LOGIN,
-    CONTROL_UP,
-    CONTROL_CLOSING, /* the stream is being torn down; then back-off, or the end */
-    CONTROL_STATE_COUNT,
-};
-
-struct client_control {
-    struct stream stream;
-    struct list node; /* in worker->controls */
-    struct client_worker *worker;
-    struct client_service *service;
-    uint8_t state;
-    bool stopping;      /* never again */
-    bool begins_anew;   /* as soon as the stream is closed, without a wait */
-    bool has_turn;      /* counts among the logins in progress */
-    bool was_clean;     /* the server has ended the last session as it should */
-    struct timer timer; /* the limit of the current step, or the end of a wait */
-    struct client_fsm fsm;
-    struct client_backoff backoff;
-    struct client_session *session; /* while UP */
-    struct resolver_query *query;
-    struct resolver_answer addrs;
-    size_t addr_index;
-    uint64_t attempt_at_ns, heard_at_ns;
-    int last_error; /* of an address that was tried */
-    uint8_t in[COMMAND_BUFFER];
-    struct client_action action;
-};
-
-static void control_begin(struct client_control *control);
 static void control_try_address(struct client_control *control);
 
 static struct loop *control_loop(const struct client_control *control)
@@ -70,7 +32,7 @@ static void step_timer(struct client_control *control, uint64_t limit_ms)
     loop_timer_start(control_loop(control), &control->timer, limit_ms);
 }
 
-static void give_up_turn(struct client_control *control)
+void client_control_give_up_turn(struct client_control *control)
 {
     if (control->has_turn)
         (void)atomic_fetch_sub(&control->worker->client->logins_in_progress, 1);
@@ -141,8 +103,7 @@ static void control_log_failed(const struct client_control *control, int error)
                 error_text(error), remedy);
 }
 
-/* Whatever went wrong: log it, end the session, tear the connection down, wait, begin again. */
-static void control_fail(struct client_control *control, int error)
+void client_control_fail(struct client_control *control, int error)
 {
     struct tunnel_worker *tunnel = control->worker->tunnel;
     if (!control->stopping && error != -ECANCELED)
@@ -152,7 +113,7 @@ static void control_fail(struct client_control *control, int error)
     else if (error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
     control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
-    give_up_turn(control);
+    client_control_give_up_turn(control);
     loop_timer_stop(tunnel->loop, &control->timer);
     if (control->session != NULL) {
         client_session_end(control->worker, control->session);
@@ -177,7 +138,7 @@ static void control_closed(struct stream *stream)
     if (control->stopping)
         control_free(control);
     else if (control->begins_anew)
-        control_begin(control);
+        client_control_begin(control);
     else if (control->last_error != 0 && control->addr_index < control->addrs.count &&
              may_begin(control))
         control_try_address(control);
@@ -190,7 +151,7 @@ static void control_connect_failed(struct client_control *control, int error)
 {
     control->last_error = error;
     control->addr_index++;
-    control_fail(control, error);
+    client_control_fail(control, error);
 }
 
 static void control_timer_expired(struct timer *timer)
@@ -199,7 +160,7 @@ static void control_timer_expired(struct timer *timer)
     const struct config_peer *config = control_config(control);
     switch ((enum control_state)control->state) {
     case CONTROL_WAITING:
-        control_begin(control);
+        client_control_begin(control);
         break;
     case CONTROL_UP: {
         if (config->heartbeat_timeout_ms == 0)
@@ -208,19 +169,19 @@ static void control_timer_expired(struct timer *timer)
         if (silent_ms < config->heartbeat_timeout_ms)
             step_timer(control, config->heartbeat_timeout_ms - silent_ms);
         else
-            control_fail(control, ERR_DEADLINE);
+            client_control_fail(control, ERR_DEADLINE);
         break;
     }
     case CONTROL_RESOLVING:
         resolver_abandon(control->query);
         control->query = NULL;
-        control_fail(control, ERR_DEADLINE);
+        client_control_fail(control, ERR_DEADLINE);
         break;
     case CONTROL_CONNECTING:
         control_connect_failed(control, ERR_DEADLINE);
         break;
     case CONTROL_LOGIN:
-        control_fail(control, ERR_DEADLINE);
+        client_control_fail(control, ERR_DEADLINE);
         break;
     case CONTROL_CLOSING:
     case CONTROL_STATE_COUNT:
@@ -240,7 +201,7 @@ static void control_commands(struct client_control *control, size_t size)
     struct client_commands commands;
     int result = client_fsm_commands(&control->fsm, control->in, size, &commands);
     if (result < 0) {
-        control_fail(control, result);
+        client_control_fail(control, result);
         return;
     }
     if (commands.channels + commands.heartbeats > 0)
@@ -250,7 +211,7 @@ static void control_commands(struct client_control *control, size_t size)
     control_read_commands(control);
 }
 
-static void control_watch_heartbeat(struct client_control *control)
+void client_control_watch_heartbeat(struct client_control *control)
 {
     uint32_t timeout_ms = control_config(control)->heartbeat_timeout_ms;
     if (timeout_ms != 0)
@@ -267,17 +228,17 @@ static void control_up(struct client_control *control)
         client_session_create(control->service, server, client_fsm_session_key(&control->fsm));
     if (control->session == NULL) {
         metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-        control_fail(control, -ENOMEM);
+        client_control_fail(control, -ENOMEM);
         return;
     }
-    give_up_turn(control);
+    client_control_give_up_turn(control);
     control->state = CONTROL_UP;
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     char text[ADDR_TEXT_SIZE];
     log_service(LOG_INFO, control_name(control), "control channel established with %s",
                 addr_format(server, text, sizeof(text)));
     control->heard_at_ns = loop_now_ns(control_loop(control));
-    control_watch_heartbeat(control);
+    client_control_watch_heartbeat(control);
     control_read_commands(control);
 }
 
@@ -294,7 +255,7 @@ static void control_act(struct client_control *control)
         control_up(control);
         break;
     case CLIENT_ACTION_CLOSE:
-        control_fail(control, control->action.error);
+        client_control_fail(control, control->action.error);
         break;
     case CLIENT_ACTION_COUNT:
         break;
@@ -307,11 +268,11 @@ static void control_read_done(struct stream *stream, int result)
     if (result < 0) {
         if (control->state == CONTROL_LOGIN && result != ERR_HANDSHAKE)
             result = client_fsm_ended(&control->fsm, result);
-        control_fail(control, result);
+        client_control_fail(control, result);
     } else if (control->state == CONTROL_UP) {
         control_commands(control, (size_t)result);
     } else if (stream_is_writing(stream)) {
-        control_fail(control, ERR_PROTOCOL); /* an answer to what has not been sent */
+        client_control_fail(control, ERR_PROTOCOL); /* an answer to what has not been sent */
     } else {
         client_fsm_received(&control->fsm, control->in, (size_t)result, &control->action);
         control_act(control);
@@ -323,7 +284,7 @@ static void control_write_done(struct stream *stream, int result)
     struct client_control *control = container_of(stream, struct client_control, stream);
     /* The Ack may still say why. */
     if (result < 0 && !client_fsm_send_failed(&control->fsm, result))
-        control_fail(control, result);
+        client_control_fail(control, result);
 }
 
 static void control_connected(struct stream *stream, int result)
@@ -338,7 +299,7 @@ static void control_connected(struct stream *stream, int result)
     step_timer(control, LIMIT_LOGIN_MS);
     result = tunnel_secure(control->worker->tunnel, stream, true);
     if (result < 0) {
-        control_fail(control, result);
+        client_control_fail(control, result);
         return;
     }
     client_fsm_init(&control->fsm);
@@ -368,7 +329,7 @@ static void control_try_address(struct client_control *control)
     int fd = socket_for_dialing(addr, &options);
     if (fd < 0) {
         control->state = CONTROL_RESOLVING; /* no stream to tear down */
-        control_fail(control, fd);
+        client_control_fail(control, fd);
         return;
     }
     socket_set_nodelay(fd, true);
@@ -382,7 +343,7 @@ static void control_resolved(void *asker, const struct resolver_answer *answer)
     struct client_control *control = asker;
     control->query = NULL;
     if (answer->error < 0) {
-        control_fail(control, answer->error);
+        client_control_fail(control, answer->error);
         return;
     }
     control->addrs = *answer;
@@ -404,7 +365,7 @@ static bool take_turn(struct client_control *control)
     return false;
 }
 
-static void control_begin(struct client_control *control)
+void client_control_begin(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
     const struct config_peer *config = control_config(control);
@@ -430,7 +391,7 @@ static void control_begin(struct client_control *control)
     control->query = resolver_ask(worker->tunnel->all->resolver, &config->addr, prefer_ipv6,
                                   worker->tunnel->mailbox, control_resolved, control);
     if (control->query == NULL)
-        control_fail(control, -ENOMEM);
+        client_control_fail(control, -ENOMEM);
 }
 
 int client_control_start(struct client_worker *worker, struct client_service *service)
@@ -445,7 +406,7 @@ int client_control_start(struct client_worker *worker, struct client_service *se
     timer_init(&control->timer, control_timer_expired);
     client_backoff_init(&control->backoff, client_service_config(service)->retry_interval_ms);
     list_push_back(&worker->controls, &control->node);
-    control_begin(control);
+    client_control_begin(control);
     return 0;
 }
 
@@ -455,121 +416,17 @@ void client_control_stop(struct client_control *control)
     switch ((enum control_state)control->state) {
     case CONTROL_WAITING:
     case CONTROL_RESOLVING:
-        give_up_turn(control);
+        client_control_give_up_turn(control);
         control_free(control);
         break;
     case CONTROL_CONNECTING:
     case CONTROL_LOGIN:
     case CONTROL_UP:
-        control_fail(control, -ECANCELED);
+        client_control_fail(control, -ECANCELED);
         break;
     case CONTROL_CLOSING:
     case CONTROL_STATE_COUNT:
         break;
-    }
-}
-
-/* ---- after a reload ---- */
-
-static void control_log_in_again(struct client_control *control)
-{
-    if (control->stopping)
-        return;
-    switch ((enum control_state)control->state) {
-    case CONTROL_WAITING:
-        control_begin(control);
-        break;
-    case CONTROL_RESOLVING:
-        resolver_abandon(control->query);
-        control->query = NULL;
-        give_up_turn(control);
-        control_begin(control);
-        break;
-    case CONTROL_CONNECTING:
-    case CONTROL_LOGIN:
-    case CONTROL_UP:
-        control->begins_anew = true;
-        control_fail(control, ERR_RECONFIGURED);
-        break;
-    case CONTROL_CLOSING:
-        control->begins_anew = true;
-        break;
-    case CONTROL_STATE_COUNT:
-        break;
-    }
-}
-
-void client_control_review(struct client_control *control, bool logs_in)
-{
-    client_backoff_init(&control->backoff,
-                        client_service_config(control->service)->retry_interval_ms);
-    if (logs_in)
-        control_log_in_again(control);
-}
-
-void client_control_log_in_all_again(struct client_worker *worker)
-{
-    list_for_each_safe (node, &worker->controls) {
-        control_log_in_again(container_of(node, struct client_control, node));
-    }
-}
-
-void client_control_review_heartbeats(struct client_worker *worker)
-{
-    list_for_each (node, &worker->controls) {
-        struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state == CONTROL_UP)
-            control_watch_heartbeat(control);
-    }
-}
-
-/* ---- a handover ---- */
-
-/* The attempt is given up; control_wait comes by itself, and control_begin waits then. */
-static void control_hold(struct client_control *control)
-{
-    switch ((enum control_state)control->state) {
-    case CONTROL_RESOLVING:
-        resolver_abandon(control->query);
-        control->query = NULL;
-        control_fail(control, -ECANCELED);
-        break;
-    case CONTROL_CONNECTING:
-    case CONTROL_LOGIN:
-        control_fail(control, -ECANCELED);
-        break;
-    case CONTROL_WAITING:
-    case CONTROL_UP:
-    case CONTROL_CLOSING:
-    case CONTROL_STATE_COUNT:
-        break;
-    }
-}
-
-void client_control_hold_all(struct client_worker *worker)
-{
-    list_for_each_safe (node, &worker->controls) {
-        control_hold(container_of(node, struct client_control, node));
-    }
-}
-
-void client_control_release_all(struct client_worker *worker)
-{
-    list_for_each_safe (node, &worker->controls) {
-        struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state == CONTROL_WAITING && !control->timer.armed)
-            control_begin(control);
-    }
-}
-
-void client_control_retire_all(struct client_worker *worker)
-{
-    list_for_each_safe (node, &worker->controls) {
-        struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state == CONTROL_UP)
-            control->stopping = true;
-        else
-            client_control_stop(control);
     }
 }
 

@@ -80,13 +80,11 @@ static void port_pause(struct server_port *port)
                     suppressed);
 }
 
-/* Descriptors are handed out lowest first, so a high number says that nearly all are in use. Each
- * visitor that waits will need one more, for its channel. */
+/* Each visitor that waits will need a descriptor more, for its channel. */
 bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd)
 {
     const struct server *server = worker->server;
-    unsigned int waiting = atomic_load_explicit(&server->waiting_visitors, memory_order_relaxed);
-    return fd + (int)waiting < server->fd_visitors_max;
+    return tunnel_leaves_enough_fds(fd, &server->waiting_visitors, server->fd_visitors_max);
 }
 
 static bool out_of_fds(int error)

@@ -98,3 +98,8 @@ int tunnel_fds_for_visitors(void)
         return INT32_MAX;
     return (int)limit.rlim_cur - LIMIT_FDS_RESERVED;
 }
+
+bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max)
+{
+    return fd + (int)atomic_load_explicit(half_open, memory_order_relaxed) < fd_max;
+}

@@ -1,4 +1,5 @@
-/* The client on the fake loop, against a server whose bytes are written by hand. */
+/* The client on the fake loop, against a server whose bytes are written by hand. Covers
+ * src/tunnel/client_channel_local.c and src/tunnel/client_channel_relay.c. */
 #include "tunnel/client.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* A client takes over from another, or hands over to one, on the fake loop: when it logs in, and
  * what becomes of its control channels. Covers the handover of src/tunnel/client.c and
- * client_control.c. */
+ * src/tunnel/client_control_handover.c. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Reloads of the client on the fake loop. Covers src/tunnel/client_service.c too. */
+/* Reloads of the client on the fake loop. Covers src/tunnel/client_control_reload.c and
+ * src/tunnel/client_service.c too. */
 #include "tunnel/client_reload.h"
 
 #include <criterion/criterion.h>

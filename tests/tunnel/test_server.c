@@ -1,4 +1,5 @@
-/* The server on the fake loop, against clients and visitors whose bytes are written by hand. */
+/* The server on the fake loop, against clients and visitors whose bytes are written by hand. Covers
+ * src/tunnel/visitor_relay.c too. */
 #include "tunnel/server.h"
 
 #include <criterion/criterion.h>

@@ -77,3 +77,20 @@ Test(tunnel_worker, bulk_flows_are_spread)
     }
     tear_down();
 }
+
+Test(tunnel_worker, the_last_descriptors_are_kept)
+{
+    static const struct {
+        int fd;
+        unsigned int half_open;
+        bool expected;
+    } rows[] = {
+        {0, 0, true},  {99, 0, true},   {100, 0, false},
+        {90, 9, true}, {90, 10, false}, {0, 100, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const _Atomic unsigned int half_open = rows[i].half_open;
+        cr_expect_eq(tunnel_leaves_enough_fds(rows[i].fd, &half_open, 100), rows[i].expected,
+                     "row %zu", i);
+    }
+}

@@ -1,0 +1,147 @@
+/* The local service of a data channel: its name is resolved and kept for a while, its addresses are
+ * tried in order, and the relay starts with the first that answers. */
+#include <errno.h>
+
+#include "base/error.h"
+#include "client_channel_priv.h"
+
+enum {
+    LOCAL_VALID_MS = 10000,
+    DISCARD_BYTES = 4096,
+    DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
+};
+
+static void local_try_address(struct client_channel *channel);
+
+/* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
+ * unread would turn our close into a reset, so they are thrown away. */
+void client_channel_local_unavailable(struct client_channel *channel, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    channel_local(channel)->valid_until_ns = 0;
+    if (log_allowed(&limit, &suppressed)) {
+        char text[ADDR_HOST_SIZE + 8];
+        log_conn(LOG_WARN, channel_service(channel), channel->id,
+                 "cannot connect to the local service %s: %s (%u similar lines suppressed)",
+                 host_port_format(&client_service_config(channel->service)->addr, text,
+                                  sizeof(text)),
+                 error_text(error), suppressed);
+    }
+    socket_shutdown_send(channel->stream.fd);
+    unsigned char discarded[DISCARD_BYTES];
+    for (unsigned int i = 0; i < DISCARDS_MAX; i++) {
+        if (socket_recv_now(channel->stream.fd, discarded, sizeof(discarded)) <= 0)
+            break;
+    }
+    client_channel_close(channel, STREAM_CLEAN);
+}
+
+static void local_connected(struct stream *stream, int result)
+{
+    static const bool none_ended[2] = {false, false};
+    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    if (result < 0) {
+        channel->addr_index++;
+        stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
+        return;
+    }
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    client_channel_drop_session(channel);
+    struct transport server = stream_release(&channel->stream);
+    client_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
+}
+
+static void local_closed(struct stream *stream)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    channel->has_local = false;
+    if (channel->state != CHANNEL_CLOSING)
+        local_try_address(channel);
+    else
+        client_channel_stream_gone(channel);
+}
+
+static void local_unexpected(struct stream *stream, int result)
+{
+    /* Nothing is read or written before the relay. */
+}
+
+static const struct stream_ops local_stream_ops = {
+    .read_done = local_unexpected,
+    .write_done = local_unexpected,
+    .connected = local_connected,
+    .closed = local_closed,
+};
+
+static void local_try_address(struct client_channel *channel)
+{
+    struct client_worker *worker = channel->worker;
+    const struct resolver_answer *answer = &channel_local(channel)->answer;
+    if (channel->addr_index >= answer->count) {
+        client_channel_local_unavailable(channel, -ECONNREFUSED);
+        return;
+    }
+    const struct addr *addr = &answer->addrs[channel->addr_index];
+    struct socket_options options = worker->channel_options;
+    const struct config_service *config = client_service_config(channel->service);
+    if (config->nodelay != CONFIG_UNSET)
+        options.nodelay = config->nodelay == CONFIG_TRUE;
+    if (addr_is_loopback(addr))
+        options.keepalive_secs =
+            0; /* this machine can't vanish without a reset: three calls less */
+    int fd = socket_for_dialing(addr, &options);
+    if (fd < 0) {
+        client_channel_local_unavailable(channel, fd);
+        return;
+    }
+    stream_init(&channel->local, channel_loop(channel), fd, &local_stream_ops);
+    channel->has_local = true;
+    stream_connect(&channel->local, addr);
+}
+
+static void local_resolved(void *asker, const struct resolver_answer *answer)
+{
+    struct client_channel *channel = asker;
+    struct client_local *local = channel_local(channel);
+    channel->query = NULL;
+    if (local->generation != channel->local_generation) { /* another name by now */
+        client_channel_local_begin(channel);
+        return;
+    }
+    if (answer->error < 0) {
+        client_channel_local_unavailable(channel, answer->error);
+        return;
+    }
+    local->answer = *answer;
+    local->valid_until_ns = loop_now_ns(channel_loop(channel)) + LOCAL_VALID_MS * 1000000ull;
+    local_try_address(channel);
+}
+
+void client_channel_local_begin(struct client_channel *channel)
+{
+    struct client_worker *worker = channel->worker;
+    struct client_local *local = channel_local(channel);
+    const struct host_port *name = &client_service_config(channel->service)->addr;
+    channel->state = CHANNEL_LOCAL;
+    channel->addr_index = 0;
+    loop_timer_start(channel_loop(channel), &channel->timer,
+                     client_config(worker->client)->connect_timeout_ms);
+    if (local->valid_until_ns > loop_now_ns(channel_loop(channel))) {
+        local_try_address(channel);
+        return;
+    }
+    if (addr_from_numeric(name, &local->answer.addrs[0])) {
+        local->answer.count = 1;
+        local->valid_until_ns = UINT64_MAX;
+        local_try_address(channel);
+        return;
+    }
+    const struct config_service *config = client_service_config(channel->service);
+    channel->local_generation = local->generation;
+    bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 || config->prefer_ipv6;
+    channel->query = resolver_ask(worker->tunnel->all->resolver, name, prefer_ipv6,
+                                  worker->tunnel->mailbox, local_resolved, channel);
+    if (channel->query == NULL)
+        client_channel_local_unavailable(channel, -ENOMEM);
+}

@@ -1,0 +1,184 @@
+/* The relay between a visitor and its data channel: where it starts, its move to another worker, a
+ * channel that is lost and replaced, its end. */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "proto/message.h"
+#include "visitor_priv.h"
+
+/* A visitor on its way to another worker. */
+struct visitor_move {
+    struct transport channel;
+    int visitor_fd;
+    struct service *service; /* the visitor's use of it goes along */
+    bool ended[2];
+    bool started; /* the command has been sent and bytes may have moved */
+    uint64_t id;
+    struct addr_key key;
+};
+static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
+                                const bool ended[2]);
+
+static void deliver_move(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct server_worker *worker = tunnel->role;
+    struct visitor_move move;
+    memcpy(&move, payload, sizeof(move));
+    struct visitor *visitor = visitor_new(worker, move.service);
+    if (visitor == NULL) {
+        socket_set_abort(move.visitor_fd);
+        loop_close_fd(tunnel->loop, move.visitor_fd);
+        transport_abort(&move.channel, tunnel->loop);
+        service_leave(move.service, &move.key);
+        service_drop(move.service);
+        return;
+    }
+    metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
+    visitor->id = move.id;
+    visitor->key = move.key;
+    visitor->fd = move.visitor_fd;
+    visitor_start_relay(visitor, move.channel, move.started, move.ended);
+    if (worker->stopping)
+        visitor_close_all(worker);
+    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+        visitor_close_cut(worker);
+}
+
+/* False: the other worker's mailbox is full, the visitor stays. */
+static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
+                         const struct visitor_move *move)
+{
+    struct tunnel_worker *own = visitor->worker->tunnel;
+    if (mailbox_post(target->mailbox, own->mailbox, deliver_move, move, sizeof(*move)) < 0)
+        return false;
+    metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
+    visitor_forget(visitor);
+    return true;
+}
+
+static bool visitor_became_bulk(struct relay *relay)
+{
+    struct visitor *visitor = container_of(relay, struct visitor, relay);
+    visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel);
+    if (visitor->move_to == visitor->worker->tunnel || visitor->worker->draining)
+        return false;
+    relay_detach(relay);
+    return true;
+}
+
+/* The channel was reset before its first byte back: the visitor gets another one. */
+static bool visitor_end1_lost(struct relay *relay)
+{
+    struct visitor *visitor = container_of(relay, struct visitor, relay);
+    if (visitor->rebinds == LIMIT_REBINDS || visitor->worker->draining)
+        return false;
+    visitor->rebinds++;
+    visitor->has_relay = true;
+    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_REBOUND, 1);
+    log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "data channel lost, taking another");
+    return visitor_seek(visitor, false);
+}
+
+static void log_relay_closed(const struct visitor *visitor)
+{
+    const struct relay *relay = &visitor->relay;
+    log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id,
+             "relay closed: %llu bytes in, %llu bytes out%s%s",
+             (unsigned long long)relay_bytes(relay, 0), (unsigned long long)relay_bytes(relay, 1),
+             relay->error != 0 ? ", " : "", relay->error != 0 ? error_text(relay->error) : "");
+}
+
+static void visitor_relay_closed(struct relay *relay)
+{
+    struct visitor *visitor = container_of(relay, struct visitor, relay);
+    struct visitor_move move = {
+        .service = visitor->service,
+        .started = true,
+        .id = visitor->id,
+        .key = visitor->key,
+    };
+    int fds[2];
+    if (relay_detached(relay, fds, move.ended)) {
+        move.visitor_fd = visitor->fd = fds[0];
+        move.channel = (struct transport){.fd = fds[1], .noise = relay_take_noise(relay, 1)};
+        if (!visitor_move(visitor, visitor->move_to, &move))
+            visitor_start_relay(visitor, move.channel, true, move.ended);
+        return;
+    }
+    log_relay_closed(visitor);
+    if (visitor->state ==
+        VISITOR_WAITING) { /* for the channel that would have replaced a lost one */
+        visitor_stop_waiting(visitor);
+        visitor->has_relay = false;
+        if (!channel_pool_leave(&visitor->service->pool, &visitor->waiter)) {
+            service_leave(visitor->service, &visitor->key);
+            visitor->state = VISITOR_GONE;
+            return;
+        }
+    }
+    visitor_finish(visitor);
+}
+
+static const struct relay_ops visitor_relay_ops = {
+    .end1_lost = visitor_end1_lost,
+    .became_bulk = visitor_became_bulk,
+    .closed = visitor_relay_closed,
+};
+
+static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
+                                const bool ended[2])
+{
+    struct server_worker *worker = visitor->worker;
+    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    struct relay_options options = {
+        .engine = &worker->tunnel->relays,
+        .ops = &visitor_relay_ops,
+        .fds = {take_fd(&visitor->fd), channel.fd},
+        .noise = {NULL, channel.noise},
+        .prefix = command,
+        .prefix_len = started ? 0 : sizeof(command),
+        .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
+        .replay = !started,
+        .ended = {ended[0], ended[1]},
+        .quiet = {false, !started}, /* nothing comes back before the command has gone out */
+    };
+    /* It watched over the parked channel; on a relay it would also fire on a live peer that has
+     * closed its window. */
+    if (!started)
+        socket_set_user_timeout(channel.fd, 0);
+    visitor->state = VISITOR_RELAYING;
+    list_remove(&visitor->node);
+    list_push_back(&worker->relaying_visitors, &visitor->node);
+    log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
+    relay_start(&visitor->relay, &options);
+}
+
+void visitor_relay_bind(struct visitor *visitor, struct transport channel)
+{
+    static const bool none_ended[2] = {false, false};
+    struct server_worker *worker = visitor->worker;
+    if (visitor->has_relay) {
+        visitor->has_relay = false;
+        visitor->state = VISITOR_RELAYING;
+        list_remove(&visitor->node);
+        list_push_back(&worker->relaying_visitors, &visitor->node);
+        socket_set_user_timeout(channel.fd, 0);
+        relay_rebind(&visitor->relay, channel);
+        return;
+    }
+    struct tunnel_worker *target = tunnel_place_relay(worker->tunnel);
+    struct visitor_move move = {
+        .visitor_fd = visitor->fd,
+        .channel = channel,
+        .service = visitor->service,
+        .id = visitor->id,
+        .key = visitor->key,
+    };
+    if (target == worker->tunnel || !visitor_move(visitor, target, &move))
+        visitor_start_relay(visitor, channel, false, none_ended);
+}
