@@ -63,6 +63,8 @@ def test_many_visitors(udp, pair):
 
 
 def test_order_when_too_much_comes(udp, pair):
+    if OURS not in pair.values():
+        pytest.skip("how rathole alone does under too much is its own matter")
     t, _ = udp(**pair)
     with Flows(t.port(), 8) as flows:
         flows.run(scaled(800, 200), window=300, total=2400, size=1000, lossy=True, patience=0.5)
