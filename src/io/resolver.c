@@ -28,8 +28,11 @@ struct resolver {
     struct list waiting;
     size_t waiting_count;
     bool stopping;
+    bool looking_up;
     bool thread_done; /* so resolver_destroy may free */
 };
+
+enum { STEP_US = 100, LOOK_UP_STEPS = 100, IDLE_STEPS = 50000 };
 
 static void take_family(const struct addrinfo *results, int family, uint16_t port,
                         struct resolver_answer *ret)
@@ -128,11 +131,13 @@ static void *resolver_thread(void *arg)
             continue;
         }
         resolver->waiting_count--;
+        resolver->looking_up = true;
         (void)pthread_mutex_unlock(&resolver->lock);
         struct resolver_query *query = container_of(node, struct resolver_query, node);
         resolver_look_up(&query->name, query->prefer_ipv6, &query->answer);
         answer(resolver, query);
         (void)pthread_mutex_lock(&resolver->lock);
+        resolver->looking_up = false;
     }
     resolver->thread_done = true;
     (void)pthread_mutex_unlock(&resolver->lock);
@@ -174,18 +179,18 @@ void resolver_destroy(struct resolver *resolver)
     (void)pthread_cond_signal(&resolver->changed);
     (void)pthread_mutex_unlock(&resolver->lock);
     (void)pthread_mutex_unlock(&resolver->posting);
-    /* An idle thread ends within microseconds; one stuck in a look-up keeps its memory to the end
-     * of the process. */
-    for (unsigned int i = 0; i < 100; i++) {
-        (void)usleep(100);
+    /* An idle thread ends as soon as it gets a core, which may take a while on a busy machine; one
+     * stuck in a look-up keeps its memory to the end of the process. */
+    bool done = false, looking_up = false;
+    for (unsigned int i = 0; !done && i < (looking_up ? LOOK_UP_STEPS : IDLE_STEPS); i++) {
+        (void)usleep(STEP_US);
         (void)pthread_mutex_lock(&resolver->lock);
-        bool done = resolver->thread_done;
+        done = resolver->thread_done;
+        looking_up = resolver->looking_up;
         (void)pthread_mutex_unlock(&resolver->lock);
-        if (done) {
-            resolver_free(resolver);
-            return;
-        }
     }
+    if (done)
+        resolver_free(resolver);
 }
 
 struct resolver_query *resolver_ask(struct resolver *resolver, const struct host_port *name,
