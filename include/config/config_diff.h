@@ -42,5 +42,8 @@ struct config_diff {
 MUST_CHECK int config_diff(enum config_role role, const struct config_peer *old,
                            const struct config_peer *new, struct config_diff *ret);
 void config_diff_finish(struct config_diff *diff);
+/* enum config_change, of the role's own settings alone. */
+unsigned int config_peer_changes(enum config_role role, const struct config_peer *old,
+                                 const struct config_peer *new);
 /* "address, token": the kinds of changes in words; always terminated. Returns out. */
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size);

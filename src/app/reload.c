@@ -238,12 +238,6 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
     log_info("noise: AEAD by %s, X25519 by %s", aead_description(), x25519_description());
 }
 
-static bool needs_restart(const struct config_peer *started, const struct config_peer *peer)
-{
-    return peer->threads != started->threads || strcmp(peer->user, started->user) != 0 ||
-           strcmp(peer->group, started->group) != 0;
-}
-
 static void apply_file(struct reload *reload, uint64_t now_ms)
 {
     reload->begun_at_ns = now_ns();
@@ -255,7 +249,9 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     reload->config = config;
     const struct config_peer *peer = wanted_peer(reload);
     reload->drain_timeout_ms = peer->drain_timeout_ms;
-    reload->needs_restart = needs_restart(reload->options.started, peer);
+    reload->needs_restart =
+        (config_peer_changes(reload->options.role, reload->options.started, peer) &
+         CONFIG_CHANGE_RESTART) != 0;
     reload_configure_log(peer);
     prepare_noise(reload, peer);
     attempt_to_apply(reload, RELOAD_FIRST, now_ms);

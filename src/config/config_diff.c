@@ -123,6 +123,12 @@ static size_t merge(enum config_role role, const struct config_service **old,
     return count;
 }
 
+unsigned int config_peer_changes(enum config_role role, const struct config_peer *old,
+                                 const struct config_peer *new)
+{
+    return changes_between(role, false, old, new);
+}
+
 int config_diff(enum config_role role, const struct config_peer *old, const struct config_peer *new,
                 struct config_diff *ret)
 {
@@ -131,7 +137,7 @@ int config_diff(enum config_role role, const struct config_peer *old, const stru
         calloc(old->service_count + new->service_count + 1, sizeof(*services));
     int result = -ENOMEM;
     if (old_sorted != NULL && new_sorted != NULL && services != NULL) {
-        ret->changes = changes_between(role, false, old, new);
+        ret->changes = config_peer_changes(role, old, new);
         ret->services = services;
         ret->service_count = merge(role, old_sorted, new_sorted, services);
         services = NULL;
