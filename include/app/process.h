@@ -3,6 +3,11 @@
 
 #include "base/macros.h"
 
+/* First of all in main. Opens /dev/null on those of the descriptors 0, 1 and 2 that are closed:
+ * they have a meaning by their number, and the next socket would get it (a log line would go into a
+ * connection). Ignores SIGXFSZ, so that a log file at its limit (ulimit -f) costs lines and not the
+ * process. */
+void process_secure_start(void);
 /* Open files and locked memory, as far as the system allows; the rest works with less. */
 void process_raise_limits(unsigned int workers);
 /* The descriptor that signals are read from. Blocked before the first thread, they stay blocked in

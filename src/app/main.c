@@ -7,6 +7,7 @@
 #include "app/cli.h"
 #include "app/key_commands.h"
 #include "app/privileges.h"
+#include "app/process.h"
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
@@ -149,6 +150,7 @@ int main(int argc, char *argv[])
 {
     struct cli cli;
     char problem[CLI_PROBLEM_SIZE];
+    process_secure_start();
     if (cli_parse(argc, argv, &cli, problem) < 0) {
         (void)fprintf(stderr, "rathole-uring: %s\n", problem);
         cli_print_usage(stderr);

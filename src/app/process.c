@@ -1,14 +1,30 @@
 #include "app/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+
+void process_secure_start(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            continue;
+        /* open(2) takes the lowest free number, which is fd. Without a /dev (an empty container) a
+         * handle of the root directory keeps the number occupied; writes to it fail. No O_CLOEXEC:
+         * the program that an upgrade starts needs them as well. */
+        if (open("/dev/null", O_RDWR | O_NOCTTY) < 0)
+            (void)open("/", O_PATH | O_DIRECTORY);
+    }
+    (void)signal(SIGXFSZ, SIG_IGN);
+}
 
 static void raise_nofile_limit(void)
 {
