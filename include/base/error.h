@@ -18,7 +18,8 @@ enum error_code {
     ERR_HANDSHAKE = -9990,    /* the Noise handshake failed: keys or patterns differ */
     ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
     ERR_RECONFIGURED = -9988, /* a reload has changed what this depends on */
-    ERR_LAST = ERR_RECONFIGURED,
+    ERR_NOT_A_FILE = -9987,   /* a FIFO, a device or a socket where a file is read */
+    ERR_LAST = ERR_NOT_A_FILE,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"). Never NULL; valid

@@ -20,6 +20,7 @@ static const char *const own_texts[] = {
     [ERR_HANDSHAKE - ERR_FIRST] = "the Noise handshake failed",
     [ERR_TRUNCATED - ERR_FIRST] = "connection cut inside an encrypted message",
     [ERR_RECONFIGURED - ERR_FIRST] = "the configuration has changed",
+    [ERR_NOT_A_FILE - ERR_FIRST] = "not a regular file",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

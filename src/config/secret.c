@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +14,23 @@
 #include "secret_priv.h"
 #include "text_priv.h"
 
+enum { PIPE_WAIT_MS = 500 };
+
 void secret_free(char *text)
 {
     if (text == NULL)
         return;
     keys_wipe(text, strlen(text));
     free(text);
+}
+
+/* A pipe that a shell has handed over, as in `--check <(make-config)`: its writer may need a
+ * moment. -ETIMEDOUT: nothing came. */
+static int wait_for_pipe(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    int ready = poll(&poll_fd, 1, PIPE_WAIT_MS);
+    return ready < 0 ? -errno : ready == 0 ? -ETIMEDOUT : 0;
 }
 
 static int read_all(int fd, size_t size_max, struct secret_file *file)
@@ -29,8 +41,13 @@ static int read_all(int fd, size_t size_max, struct secret_file *file)
             break;
         if (got < 0 && errno == EINTR)
             continue;
+        int result = got < 0 ? -errno : 0;
+        if (result == -EAGAIN)
+            result = wait_for_pipe(fd);
+        if (result < 0)
+            return result;
         if (got < 0)
-            return -errno;
+            continue;
         file->size += (size_t)got;
     }
     if (file->size > size_max)
@@ -39,14 +56,37 @@ static int read_all(int fd, size_t size_max, struct secret_file *file)
     return 0;
 }
 
-int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
+static bool is_handed_over(const char *path)
 {
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    return strncmp(path, "/dev/fd/", 8) == 0 || strcmp(path, "/dev/stdin") == 0 ||
+           strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
+/* Opens a file without ever waiting for it: this runs on the thread that answers signals. Opening a
+ * FIFO blocks until it has a writer, and reading a terminal until somebody types; so regular files
+ * alone are read, and pipes that a shell has handed over. A network file system that hangs still
+ * blocks: open(2) has no way round that. */
+static int open_without_waiting(const char *path, struct stat *ret_status)
+{
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    struct stat status;
-    if (fstat(fd, &status) < 0)
+    if (fstat(fd, ret_status) < 0)
         return -errno;
+    if (S_ISDIR(ret_status->st_mode))
+        return -EISDIR;
+    bool is_pipe = S_ISFIFO(ret_status->st_mode) && is_handed_over(path);
+    if (!is_pipe && !S_ISREG(ret_status->st_mode))
+        return ERR_NOT_A_FILE;
+    return take_fd(&fd);
+}
+
+int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
+{
+    struct stat status;
+    CLEANUP_FD int fd = open_without_waiting(path, &status);
+    if (fd < 0)
+        return fd;
     /* The largest size at once: a buffer that grew by realloc would leave copies behind, and pages
      * that are not touched cost nothing. */
     struct secret_file file = {.text = malloc(size_max + 2), .mode = status.st_mode};
