@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "app/cli.h"
+#include "app/first_process.h"
 #include "app/key_commands.h"
 #include "app/privileges.h"
 #include "app/process.h"
@@ -140,6 +141,7 @@ static int command_run(const struct cli *cli, const struct program *program)
 static int run_and_forget(const struct cli *cli, char *argv[])
 {
     struct program program;
+    first_process_step_aside();
     program_init(&program, argv);
     int exit_code = command_run(cli, &program);
     program_finish(&program);
