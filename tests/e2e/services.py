@@ -465,3 +465,46 @@ def burst(port, count, timeout):
         visitor.settimeout(timeout)
         assert recv_exact(visitor, 4) == b"%4d" % n
         visitor.close()
+
+
+class Prober:
+    """Asks one relay to an Echo again and again from a thread, and keeps the worst delay. As a
+    context: every question has had its answer in the end."""
+
+    QUESTION = b"still there?"
+
+    def __init__(self, port, timeout=30):
+        self.sock = connect(port)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(timeout)
+        self.worst, self.count, self.stopping, self.error = 0, 0, False, None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            while not self.stopping:
+                start = time.monotonic()
+                self.sock.sendall(self.QUESTION)
+                assert recv_exact(self.sock, len(self.QUESTION)) == self.QUESTION
+                self.worst = max(self.worst, time.monotonic() - start)
+                self.count += 1
+                time.sleep(0.001)
+        except (OSError, EOFError, AssertionError) as error:
+            self.error = error
+
+    def stop(self):
+        self.stopping = True
+        self.thread.join()
+        self.sock.close()
+        if self.error is not None:
+            raise self.error
+        assert self.count > 0
+        return self.worst
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()

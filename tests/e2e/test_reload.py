@@ -21,7 +21,7 @@ from harness import (
 )
 from noise_peer import Noise
 from protocol import Session, connect, how_closed, recv_exact
-from services import Digest, Echo, Named, answers, transfer
+from services import Digest, Echo, Named, Prober, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
 
@@ -500,36 +500,9 @@ def test_drain_timeout_of_the_new_file(reloadable):
 # --- many, and under load -------------------------------------------------------------------------
 
 
-class Prober(threading.Thread):
-    """Asks one relay again and again, and keeps the worst delay."""
-
-    def __init__(self, port):
-        super().__init__(daemon=True)
-        self.sock = connect(port)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.settimeout(within(10))
-        self.worst, self.count, self.stopping, self.error = 0, 0, False, None
-
-    def run(self):
-        try:
-            while not self.stopping:
-                start = time.monotonic()
-                ask(self.sock)
-                self.worst = max(self.worst, time.monotonic() - start)
-                self.count += 1
-                time.sleep(0.001)
-        except (OSError, EOFError, AssertionError) as error:
-            self.error = error
-
-    def stop(self):
-        self.stopping = True
-        self.join()
-        assert self.error is None, self.error
-        return self.worst
-
-
 def test_five_hundred_services(reloadable, service):
-    """Applied in less than 100 ms, without a relay waiting for more than 20 ms; and gone again."""
+    """Added at once, served, and gone again, while a relay is asked all the time: not one answer is
+    missing. How long it takes, and how long the relay waits, is what bench/reload measures."""
     count = 100 if SANITIZED else 500
     t, files = reloadable()
     local = service(Echo).port
@@ -537,29 +510,18 @@ def test_five_hundred_services(reloadable, service):
         names = [f"s{turn}x{n}" for n in range(count)]
         for name in names:
             files.add(name, local)
-        prober = Prober(t.port())
-        prober.start()
-        added = settled(t.server, lambda: files.write("server"), timeout=5)
-        worst = prober.stop()
-        took = float(re.search(r"took ([\d.]+) ms", added).group(1))
-        print(f"{count} services added: {took} ms, worst delay of a relay {worst * 1000:.1f} ms")
-        assert f"{count} added" in added
-        assert took < within(100)
-        assert worst < within(0.1), "20 ms on a machine of its own"
+        with Prober(t.port()):
+            assert f"{count} added" in settled(t.server, lambda: files.write("server"), timeout=20)
         files.write("client")
         wait_until(lambda: all(is_listening(t.ports[name]) for name in names[-3:]), within(20),
                    "the services")
-        for name in names:
-            files.remove(name)
-        prober = Prober(t.port())
-        prober.start()
-        removed = settled(t.server, lambda: files.write("server"), timeout=5)
-        worst = prober.stop()
-        took = float(re.search(r"took ([\d.]+) ms", removed).group(1))
-        print(f"{count} services removed: {took} ms, worst delay {worst * 1000:.1f} ms")
-        assert f"{count} removed" in removed
-        assert took < within(300) and worst < within(0.2)
-        settled(t.client, lambda: files.write("client"), timeout=5)
+        ping(t.ports[names[-1]])
+        ports = [files.remove(name) for name in names]
+        with Prober(t.port()):
+            assert f"{count} removed" in settled(t.server, lambda: files.write("server"),
+                                                 timeout=20)
+        assert not any(is_listening(port) for port in ports[-3:])
+        settled(t.client, lambda: files.write("client"), timeout=20)
 
 
 class Load(threading.Thread):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -147,43 +148,31 @@ def test_count_tests(tmp_path):
     assert "FAILED bad" in result.stderr and "SKIPPED py: 1 cases: why" in result.stderr
 
 
-PLAYED = """
-import os
-def test_unsteady():
-    assert os.environ["WHEN"] == "again"
-def test_bad():
-    assert False
-def test_reported():
-    assert os.environ["WHEN"] == "again", "sanitizer or assertion report: SUMMARY"
-def test_good():
-    pass
+FAKE_TOOL = """#!/bin/sh
+echo "Debian clang-format version {version}.0.7"
 """
 
 
-@pytest.mark.parametrize("cases, counts", [
-    ("unsteady good", ["2", "0", "0"]),
-    ("unsteady bad good", ["2", "1", "0"]),
-    ("reported good", ["1", "1", "0"]),
-])
-def test_run_again(tmp_path, cases, counts):
-    """A case that fails, and passes alone, is passed and named; a report is final."""
-    file = tmp_path / "test_played.py"
-    file.write_text(PLAYED)
-    junit, log = tmp_path / "junit", tmp_path / "log.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-               f"--junitxml={junit}/test_played.xml"]
-    first = subprocess.run([*command, *[f"{file}::test_{case}" for case in cases.split()]],
-                           env={**os.environ, "WHEN": "first"}, capture_output=True)
-    log.write_text(json.dumps({"name": "e2e / test_played", "result": "FAIL",
-                               "returncode": first.returncode, "env": {"WHEN": "again"},
-                               "command": [*command, str(file)]}))
-    subprocess.run([sys.executable, SCRIPTS / "run_again", log, junit, tmp_path / "again"],
-                   check=True, capture_output=True)
-    result = subprocess.run(
-        [sys.executable, SCRIPTS / "count_tests", log, junit, tmp_path / "again"],
-        capture_output=True, text=True)
-    assert result.stdout.split() == counts
-    assert ("UNSTEADY test_played: test_unsteady" in result.stderr) == ("unsteady" in cases)
+@pytest.mark.parametrize("versions, found", [
+    ({"clang-format": 14}, "clang-format"),
+    ({"clang-format": 19}, None),
+    ({"clang-format": 19, "clang-format-14": 14}, "clang-format-14"),
+    ({}, None),
+], ids=str)
+def test_style_tools_of_another_version_are_a_skip(tmp_path, versions, found):
+    """Debian 13 has version 19, which wants other things: named, skipped, not failed."""
+    for name, version in versions.items():
+        (tmp_path / name).write_text(FAKE_TOOL.format(version=version))
+        (tmp_path / name).chmod(0o755)
+    for name in ("bash", "env", "grep", "head"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    result = subprocess.run([SCRIPTS / "find_llvm_tool", "clang-format"], capture_output=True,
+                            text=True, env={"PATH": str(tmp_path)})
+    if found:
+        assert result.returncode == 0 and result.stdout.strip() == str(tmp_path / found)
+    else:
+        assert result.returncode == 77 and result.stdout == ""
+        assert "needs version 14" in result.stderr
 
 
 def test_count_tests_without_a_run(tmp_path):
