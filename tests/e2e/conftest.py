@@ -12,6 +12,7 @@ import tempfile
 import pytest
 
 import harness
+import ledger
 import noise_peer
 from datagrams import UdpEcho, knock
 from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
@@ -82,6 +83,11 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="about our program, not this pairing"))
 
 
+@pytest.fixture(autouse=True)
+def _fresh_ledger():
+    ledger.begin()
+
+
 @pytest.fixture
 def processes(request):
     """Keeps every process of a test in sight of the report, and none of them alive after it."""
@@ -146,6 +152,8 @@ def service():
     yield make
     for each in made:
         each.stop()
+    complaints = [line for each in made for line in ledger.current.complaints(each)]
+    assert not complaints, "; ".join(complaints)
 
 
 @pytest.fixture

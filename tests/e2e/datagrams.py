@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 
+import ledger
 from harness import within
 from services import POOL
 
@@ -53,7 +54,7 @@ def udp_socket(family=socket.AF_INET):
 # --- services -----------------------------------------------------------------------------------
 
 
-class UdpEcho:
+class UdpEcho(ledger.Counted):
     """Sends back what comes. Subclasses say in handle() what they do instead.
 
     peers: {address of a local socket of the client: datagrams that came from it}."""
@@ -70,6 +71,10 @@ class UdpEcho:
         self.wake_read, self.wake_write = os.pipe()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+
+    @property
+    def datagrams(self):
+        return self.received
 
     def handle(self, data, peer):
         self.send(data, peer)
@@ -184,11 +189,13 @@ class UdpVisitor:
         self.sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if source:
             self.sock.bind((source, 0))
+        self.port = port
         self.sock.connect((host, port))
         self.address = self.sock.getsockname()[:2]
 
     def send(self, data):
         """True unless an ICMP error of an earlier one was reported."""
+        ledger.current.datagrams[self.port] += 1
         try:
             self.sock.send(data)
             return True
@@ -198,6 +205,7 @@ class UdpVisitor:
     def send_joined(self, pieces):
         """All at once, cut by the kernel (UDP_SEGMENT): of one size, the last may be shorter."""
         size = struct.pack("=H", len(pieces[0]))
+        ledger.current.datagrams[self.port] += len(pieces)
         self.sock.sendmsg([b"".join(pieces)], [(SOL_UDP, UDP_SEGMENT, size)])
 
     def receive(self, timeout):
@@ -259,6 +267,7 @@ class Flows:
     order and not twice."""
 
     def __init__(self, port, count, host="127.0.0.1"):
+        self.port = port
         self.sockets = []
         self.poller = select.epoll()
         self.by_fd = {}
@@ -327,6 +336,7 @@ class Flows:
     def _send(self, n, size_of, lossy):
         number = self.next[n]
         size = max(HEADER.size, size_of(n, number))
+        ledger.current.datagrams[self.port] += 1
         try:
             self.sockets[n].send(payload(n, number, size))
         except ConnectionRefusedError:

@@ -25,6 +25,7 @@ import subprocess
 import tempfile
 import time
 
+import ledger
 import protocol
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -499,6 +500,8 @@ class Tunnel:
                                 secure=self.played("client"), **kwargs)
 
     def config(self, role):
+        for name, port in self.services.items():
+            ledger.current.note_route(self.ports[name], port)
         implementation = self.impl[role]
         ours = implementation == OURS
         if role == "server":

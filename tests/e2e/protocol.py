@@ -13,6 +13,8 @@ import struct
 import threading
 import time
 
+import ledger
+
 VERSION = 1
 
 TAG_CONTROL = 0
@@ -302,6 +304,7 @@ class FakeServer:
     def accept_plain(self, timeout=10):
         self.sock.settimeout(timeout)
         sock, _ = self.sock.accept()
+        ledger.current.played_channels += 1
         sock.settimeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted.append(sock)

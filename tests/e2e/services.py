@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 
+import ledger
 from protocol import connect, recv_exact, reset
 
 threading.stack_size(256 << 10)
@@ -111,8 +112,12 @@ class Record:
         self.done = threading.Event()
 
 
-class Service:
+class Service(ledger.Counted):
     """A TCP service; subclasses say in serve() what a connection does."""
+
+    @property
+    def connections(self):
+        return len(self.records)
 
     def __init__(self, port, host="127.0.0.1", backlog=1024):
         self.port, self.host = port, host
@@ -407,6 +412,10 @@ class Resetter(Service):
 class Http(Service):
     """Just enough HTTP/1.1: keeps the connection alive, answers each GET with its path."""
 
+    def __init__(self, port, **kwargs):
+        self.requests = 0
+        super().__init__(port, **kwargs)
+
     def serve(self, sock, record):
         pending = b""
         while True:
@@ -418,12 +427,15 @@ class Http(Service):
                 pending += data
             head, pending = pending.split(b"\r\n\r\n", 1)
             path = head.split(b" ")[1]
+            with self.lock:
+                self.requests += 1
             sock.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path)
             )
 
 
 def http_get(sock, path):
+    ledger.current.requests[sock.getpeername()[1]] += 1
     sock.sendall(b"GET %s HTTP/1.1\r\nHost: e2e\r\n\r\n" % path)
     head = b""
     while b"\r\n\r\n" not in head:
