@@ -499,9 +499,14 @@ class Tunnel:
         return protocol.Session(self.control_port, service, self.token,
                                 secure=self.played("client"), **kwargs)
 
-    def config(self, role):
+    def note_routes(self):
+        """For the ledger: which visitor ports lead, or have led, to which local ones."""
         for name, port in self.services.items():
-            ledger.current.note_route(self.ports[name], port)
+            if name in self.ports:
+                ledger.current.note_route(self.ports[name], port)
+
+    def config(self, role):
+        self.note_routes()
         implementation = self.impl[role]
         ours = implementation == OURS
         if role == "server":
@@ -528,6 +533,7 @@ class Tunnel:
 
     def spawn(self, role, text=None, name=None, **kwargs):
         """Starts one end (its configuration is written anew) and returns its Process."""
+        self.note_routes()
         implementation = self.impl[role]
         suffix = "toml" if implementation == RATHOLE else "ini"
         name = name or role
