@@ -76,6 +76,16 @@ class UdpEcho(ledger.Counted):
     def datagrams(self):
         return self.received
 
+    def wait_quiet(self, quiet=0.2, timeout=10):
+        """Until nothing has come for that long."""
+        deadline = time.monotonic() + timeout
+        last, since = self.received, time.monotonic()
+        while time.monotonic() - since < quiet:
+            assert time.monotonic() < deadline, "datagrams do not stop"
+            time.sleep(0.01)
+            if self.received != last:
+                last, since = self.received, time.monotonic()
+
     def handle(self, data, peer):
         self.send(data, peer)
 
