@@ -8,6 +8,8 @@
  * connection). Ignores SIGXFSZ, so that a log file at its limit (ulimit -f) costs lines and not the
  * process. */
 void process_secure_start(void);
+/* The signal does nothing from now on, in what is executed later as well. */
+void process_ignore_signal(int number);
 /* Open files and locked memory, as far as the system allows; the rest works with less. */
 void process_raise_limits(unsigned int workers);
 /* The descriptor that signals are read from. Blocked before the first thread, they stay blocked in

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "app/process.h"
 #include "base/macros.h"
 
 enum { NUMBER_SIZE = 24, EXIT_SIGNALLED = 128, EXIT_NO_CHILD = 1 };
@@ -100,7 +101,7 @@ void first_process_step_aside(void)
     (void)setpgid(child, child);
     if (child > 0)
         stay(child, &signals);
-    (void)signal(SIGTTOU, SIG_IGN); /* its log may go to a terminal whose foreground is PID 1 */
+    process_ignore_signal(SIGTTOU); /* its log may go to a terminal whose foreground is PID 1 */
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
     take_variable("LISTEN_PID");
     take_variable("WATCHDOG_PID");

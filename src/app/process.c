@@ -12,6 +12,12 @@
 #include "base/limits.h"
 #include "base/log.h"
 
+void process_ignore_signal(int number)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(number, &ignore, NULL);
+}
+
 void process_secure_start(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
@@ -23,7 +29,7 @@ void process_secure_start(void)
         if (open("/dev/null", O_RDWR | O_NOCTTY) < 0)
             (void)open("/", O_PATH | O_DIRECTORY);
     }
-    (void)signal(SIGXFSZ, SIG_IGN);
+    process_ignore_signal(SIGXFSZ);
 }
 
 static void raise_nofile_limit(void)

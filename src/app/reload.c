@@ -337,8 +337,7 @@ void reload_log_metrics(const struct reload *reload)
     char text[900];
     (void)metrics_format(&reload->metrics, text, sizeof(text));
     log_write(LOG_INFO, NULL, 0, "main: %s%slog_lines_dropped=%llu", text,
-              text[0] != '\0' ? " " : "",
-              (unsigned long long)log_dropped());
+              text[0] != '\0' ? " " : "", (unsigned long long)log_dropped());
 }
 
 /* ---- its life ---- */

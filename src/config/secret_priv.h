@@ -27,9 +27,9 @@ struct secret {
     bool is_world_readable; /* SECRET_FILE only */
 };
 
-/* -EFBIG: more than size_max bytes. ERR_NOT_A_FILE: a FIFO, a device or a socket, whose open or read
- * could wait for ever; a pipe by the name of /dev/fd/N is read, with a limit of half a second for
- * each piece (-ETIMEDOUT). */
+/* -EFBIG: more than size_max bytes. ERR_NOT_A_FILE: a FIFO, a device or a socket, whose open or
+ * read could wait for ever; a pipe by the name of /dev/fd/N is read, with a limit of half a second
+ * for each piece (-ETIMEDOUT). */
 MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
 void secret_file_finish(struct secret_file *file);
 
