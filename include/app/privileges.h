@@ -33,6 +33,9 @@ MUST_CHECK int privileges_find(const char *user, const char *group, struct accou
 MUST_CHECK int privileges_change(const char *user, const char *group);
 /* Gives away what is left and then tries to get it back. */
 MUST_CHECK int privileges_drop(const char *user);
+/* In a thread that was made between the two steps, first of all: it gives away what
+ * privileges_drop gives away of the main thread. */
+void privileges_drop_in_thread(void);
 
 /* Memory holds tokens and keys: no core dumps, no debugger without privileges. Changing the user
  * undoes it, so privileges_change does it again. */

@@ -5,7 +5,8 @@
  * line SIGHUP ------------/                       ^                             |        in the log
  *                                                +--- deferred, or failed -----+
  *
- * What fails (an address in use) stays as it was, and is tried again once a second.
+ * What fails (an address in use, a name without one) stays as it was, and is tried again once a
+ * second; so is what the start has left.
  *
  * Belongs to the main thread, which polls its descriptors. */
 #pragma once
@@ -21,7 +22,7 @@
 struct reload;
 struct workers;
 
-enum { RELOAD_FDS = 2 };
+enum { RELOAD_FDS = 3 };
 
 struct reload_options {
     const char *path;

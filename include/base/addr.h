@@ -40,6 +40,9 @@ bool addr_from_numeric(const struct host_port *host_port, struct addr *ret);
 /* "1.2.3.4:80" or "[::1]:80" (v4-mapped shown as IPv4); always terminated. Returns out. */
 const char *addr_format(const struct addr *addr, char *out, size_t out_size);
 bool addr_equal(const struct addr *a, const struct addr *b);
+/* Whether two listeners would be in each other's way: the same address and port, or any address
+ * that stands for the other's. [::] is dual-stack here, so it stands for all of IPv4 too. */
+bool addr_overlaps(const struct addr *a, const struct addr *b);
 uint16_t addr_port(const struct addr *addr);
 /* 127.0.0.0/8, ::1 and their mapped forms. */
 bool addr_is_loopback(const struct addr *addr);

@@ -101,6 +101,7 @@ enum limits_io {
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
+    LIMIT_LOOKUP_THREADS = 16,      /* for bind_addr: dead names that do not delay the next one */
     LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
 };
 
@@ -120,5 +121,11 @@ enum limits_time {
     LIMIT_DRAIN_MS = 30000,
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000,
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,
-    LIMIT_BIND_RETRY_MS = 1000, /* a predecessor in teardown still holds the port */
+    LIMIT_BIND_RETRY_MS = 1000, /* a predecessor in teardown still holds the control port */
+    LIMIT_START_MS = 500, /* a start waits that long for names of services, and for their ports */
+    LIMIT_START_CONTROL_NAME_MS = 30000, /* and for the control port's name: C libraries give up a
+                                          * dead name server after 10 to 20 s */
+    LIMIT_RELOAD_NAMES_MS = 1000,        /* a reload waits that long for names */
+    LIMIT_CHECK_NAMES_MS = 3000,         /* and so does --check */
+    LIMIT_ADDRESS_RETRY_MS = 1000,       /* between two attempts at an address that failed */
 };

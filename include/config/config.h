@@ -62,12 +62,14 @@ struct config_service {
     uint32_t max_udp_visitors;  /* server */
     uint32_t udp_data_channels; /* server; 0 = auto */
     unsigned int line;          /* of its section */
+    unsigned int addr_line;     /* of its address */
 };
 
 /* One role's half of the file. Fields that the other role alone has are left zero. */
 struct config_peer {
-    struct host_port addr; /* server: bind_addr; client: remote_addr */
-    char *default_token;   /* NULL when there is none; services that needed it have a copy */
+    struct host_port addr;  /* server: bind_addr; client: remote_addr */
+    unsigned int addr_line; /* of it in the file */
+    char *default_token;    /* NULL when there is none; services that needed it have a copy */
     struct config_transport transport;
     struct config_service *services;
     size_t service_count;

@@ -1,7 +1,8 @@
 /* Sockets that the process was started with, by systemd's convention (LISTEN_PID, LISTEN_FDS,
  * LISTEN_FDNAMES): those of a predecessor on an upgrade, or those of a service manager (socket
  * activation). Whoever would bind an address looks here first and takes the very socket, with all
- * that waits in its queue. They are found by address and type; names are for people.
+ * that waits in its queue. They are found
+ * by address and type; by name only while a host name cannot be looked up.
  *
  *     environment --inherited_init--> struct inherited --take--> the owner of the port
  *                                            |---- what nobody took: inherited_take_any, close
@@ -14,7 +15,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "base/addr.h"
 #include "base/macros.h"
@@ -24,7 +24,7 @@ enum { INHERITED_ALL_SHARED = -1 };
 struct inherited_socket {
     int fd;           /* -1: taken */
     int type;         /* SOCK_STREAM or SOCK_DGRAM; 0 = nothing that this program uses */
-    struct addr addr; /* len 0: a claim (socket_claim), or nothing of ours */
+    struct addr addr; /* len 0: nothing of ours, or an address lock of version 0.1.0 */
     bool is_listening;
     bool is_shared;   /* with a service manager */
     const char *name; /* as passed, "" without; valid until inherited_finish */
@@ -52,8 +52,10 @@ size_t inherited_count(const struct inherited *inherited, const struct addr *add
  * NULL: there is none. */
 bool inherited_take(struct inherited *inherited, const struct addr *addr, int type,
                     struct inherited_socket *ret);
-/* Takes the claim of this name; returns its descriptor or -ENOENT. */
-MUST_CHECK int inherited_take_claim(struct inherited *inherited, const struct sockaddr_un *name,
-                                    socklen_t name_len);
+/* The address of a socket that was passed by that name (see server_handover.h), of that type and
+ * port: what the predecessor found when it looked a host name up. False: there is none. inherited
+ * may be NULL. */
+bool inherited_find_named(const struct inherited *inherited, const char *name, int type,
+                          uint16_t port, struct addr *ret);
 /* Takes whatever is left. */
 bool inherited_take_any(struct inherited *inherited, struct inherited_socket *ret);

@@ -8,7 +8,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/un.h>
 
 #include "base/addr.h"
 #include "base/macros.h"
@@ -44,24 +43,25 @@ MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_opt
  * -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
 MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 
+/* The guard of a TCP address: a socket that is bound to it, never listens, and does not allow the
+ * reuse of the address. Listeners need SO_REUSEADDR (for connections of a predecessor), and two
+ * groups with it may share a port as long as neither listens. The kernel refuses everybody else
+ * while there is a guard. join_group: the address is held by a group of ours already. -EADDRINUSE:
+ * somebody else has it. */
+MUST_CHECK int socket_guard(const struct addr *addr, bool join_group, int *ret_fd);
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
- * listening; accepted sockets inherit the options. The first is bound without SO_REUSEPORT, so a
- * port that another process holds is refused (-EADDRINUSE) and never shared by accident; that is
- * tried again for wait_ms, for a predecessor in teardown. Blocks for as long. "::" is dual-stack.
+ * listening; accepted sockets inherit the options. "::" is dual-stack. is_guarded: the caller has
+ * the guard, and all join its group. Otherwise the first is bound without SO_REUSEPORT, so a
+ * port on which another process listens is refused (-EADDRINUSE) and never shared by accident.
  * On failure nothing is left open. */
 MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_options *options,
-                                 int *ret_fds, size_t count, unsigned int wait_ms);
-/* A claim on a TCP address among all processes of this program in the network namespace: a group
- * that does not listen yet would not keep a second one out, as both allow the reuse of the address.
- * Returns a descriptor to be held as long as the group, or -EADDRINUSE; tried again as binding is.
- */
-MUST_CHECK int socket_claim(const struct addr *addr, unsigned int wait_ms);
-/* The name of that claim, by which a predecessor's is found (io/inherit.h); returns its length. */
-socklen_t socket_claim_name(const struct addr *addr, struct sockaddr_un *ret);
+                                 bool is_guarded, int *ret_fds, size_t count);
 /* One more member of the group that holds the address already. -EADDRINUSE, -EACCES: it was not
  * made to be joined, or not by this user. */
 MUST_CHECK int socket_join_group(const struct addr *addr, const struct socket_options *options,
                                  int *ret_fd);
+/* Whether a listener could be bound to the address now: 0 or -errno. Binds for a moment. */
+MUST_CHECK int socket_probe(const struct addr *addr, bool is_udp);
 /* Gives a listener that was inherited the options of one that was bound here. */
 void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options);
 /* Starts and ends listening. The port stays ours in between, and connections are refused. */

@@ -33,8 +33,7 @@ struct udp_local {
 /* Binds count sockets to one address as a reuseport group, so that the kernel spreads senders over
  * them and each sender stays where it is. As socket_bind_group (io/socket.h) the first is bound
  * without SO_REUSEPORT. "::" is dual-stack. On failure nothing is left open. */
-MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count,
-                                     unsigned int wait_ms);
+MUST_CHECK int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count);
 /* One more member of the group that holds the address already, and a socket that was inherited: see
  * io/socket.h. */
 MUST_CHECK int udp_socket_join_group(const struct addr *addr, int *ret_fd);

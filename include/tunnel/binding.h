@@ -7,6 +7,9 @@
  * group; where that can't be (a service manager's, another user's) workers share a listener by
  * duplicates, and a UDP service has fewer lanes.
  *
+ * A service's address has a guard (socket_guard): it listens only while a client serves it, and no
+ * second server may get it in between.
+ *
  * Made and freed by the main thread. A worker that closes a socket of its takes it out of fds. */
 #pragma once
 
@@ -36,23 +39,21 @@ struct binding {
     unsigned int distinct_count; /* those behind them are duplicates */
     int *fds;                    /* count of them; -1 = closed by its worker */
     struct service_lane *lanes;  /* UDP: one for each socket */
-    int claim_fd;                /* socket_claim of addr; -1 = none */
+    int guard_fd;                /* -1 = none */
 };
 
 struct binding_options {
-    const struct host_port *addr; /* a name is looked up, which blocks */
+    const struct addr *addr;
     bool is_udp;
-    bool is_claimed;             /* TCP: see socket_claim */
+    bool is_guarded;             /* TCP: it will not listen at once */
     struct socket_options tcp;   /* accepted sockets inherit these */
     struct inherited *inherited; /* NULL: none */
     unsigned int count;          /* at least so many, where that is possible */
-    unsigned int wait_ms;        /* for an address in use */
 };
 
-/* Binds, and listens on nothing that did not listen before. -errno or ERR_RESOLVE; nothing is
- * logged. */
+/* Binds, and listens on nothing that did not listen before. -errno; nothing is logged. */
 MUST_CHECK int binding_create(const struct binding_options *options, struct binding **ret);
 /* Closes what is still open. Accepts NULL. */
 void binding_destroy(struct binding *binding);
-/* Says in the log why an address could not be bound. service may be NULL. Returns the error. */
-int binding_log_failed(const char *service, const struct host_port *addr, int error);
+/* Gives the address up, save for what the workers hold: a successor has it. Accepts NULL. */
+void binding_leave(struct binding *binding);

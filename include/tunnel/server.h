@@ -33,6 +33,12 @@ struct server {
     struct session_table sessions;
     struct service_registry services;
     struct binding *control_binding; /* NULL: a reload has found its new address in use */
+    /* Of the main thread, for addresses (server_bind.h): */
+    struct lookups *lookups;
+    const char *file;                   /* for messages; borrowed; NULL: there is none */
+    unsigned int control_failures_said; /* as a service's */
+    uint32_t start_until_ms;            /* the services' addresses are waited for, at the start */
+    _Atomic unsigned int unbound_count; /* services whose address can't be had yet; any thread */
     unsigned int worker_count;
     int fd_visitors_max; /* descriptors from this number on are kept for control channels */
     _Atomic unsigned int waiting_visitors;
@@ -57,9 +63,17 @@ struct server_worker {
     bool draining, stopping;
 };
 
-/* Binds everything and listens on the control port; what inherited (NULL: nothing) has for the
- * configured addresses is taken out of it. On failure says why in the log and returns -errno or
- * ERR_RESOLVE. What is needed of config is copied. */
+/* Makes all but the sockets, and begins to look up the names of addresses. What is needed of config
+ * is copied. thread_begins: see lookups_create. -errno. */
+MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int workers,
+                               void (*thread_begins)(void), struct server **ret);
+/* Then this, until it does not return -EAGAIN, with the time since the first call: binds what it
+ * can, and listens on the control port. What inherited (NULL: nothing) has for the configured
+ * addresses is taken out of it. 0: a service whose address can't be had is without it from here on,
+ * which is logged, and reloads try it again. Another error: the control port can't be had, which is
+ * logged. */
+MUST_CHECK int server_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms);
+/* Both, without waiting for anything. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct inherited *inherited, struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */

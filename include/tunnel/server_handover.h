@@ -10,8 +10,9 @@
 struct server;
 struct server_worker;
 
-/* The sockets bound by a server, and its claims. Those shared with a service manager come first.
- * Names are "control", "service-NAME", "udp-NAME" and "claim-NAME". */
+/* The sockets bound by a server. Those shared with a service manager come first. Names are
+ * "control", "service-NAME" and "udp-NAME". The guards of addresses stay: the successor makes its
+ * own. */
 struct server_sockets {
     int *fds; /* the server's */
     char **names;

@@ -8,7 +8,8 @@ struct binding;
 struct server_worker;
 struct service;
 
-/* -ENOMEM: some of it may be missing. */
+/* A service without an address is found by login all the same. -ENOMEM: some of it may be missing.
+ */
 MUST_CHECK int server_part_start(struct server_worker *worker, struct service *service);
 /* Login does not find it any more, its port is closed, its control channel ends. Relays go on. */
 void server_part_stop(struct server_worker *worker, struct service *service);

@@ -72,8 +72,10 @@ struct service {
     pthread_mutex_t lock;    /* over session, binding, per_ip and changes of the epoch */
     bool closed;             /* no session begins any more */
     struct session *session; /* of the newest login; NULL = down */
-    struct binding *binding; /* owned; NULL until service_bind */
+    struct binding *binding; /* owned; NULL: its address can't be had yet, which is tried again */
     struct addr_table per_ip;
+
+    unsigned int failures_said; /* of its address (server_bind.h): the main thread's */
 
     _Atomic uint32_t epoch;     /* sessions that began their login in an older one are over */
     _Atomic bool up;            /* listeners should listen */
@@ -112,11 +114,11 @@ static inline struct service *service_of(struct service_entry *entry)
 /* For service_registry_init. */
 void service_free(struct service_entry *entry);
 
-/* Binds an address as that configuration of the service says. Blocks for up to wait_ms while the
- * address is in use; the cause of a failure is not logged. inherited may be NULL. */
+/* Binds an address (one that the configuration's bind_addr stands for) as that configuration says.
+ * The cause of a failure is not logged. inherited may be NULL. */
 MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,
-                            const struct socket_options *options, struct inherited *inherited,
-                            unsigned int wait_ms, struct binding **ret);
+                            const struct addr *addr, const struct socket_options *options,
+                            struct inherited *inherited, struct binding **ret);
 /* Puts it in the place of the one before, which is returned: its sockets are in use until every
  * worker has changed to the new one. */
 struct binding *service_set_binding(struct service *service, struct binding *binding);

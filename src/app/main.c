@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "app/check_addresses.h"
 #include "app/cli.h"
 #include "app/first_process.h"
 #include "app/key_commands.h"
@@ -69,7 +70,11 @@ static int command_check(const struct cli *cli)
     int result = config_load(cli->config_path, &config, &report);
     if (result == 0)
         config_check(cli->config_path, config, &report);
+    if (result == 0 && config->has_server)
+        check_addresses(cli->config_path, &config->server, &report);
     print_report(&report);
+    if (result == 0 && report.error_count > 0)
+        result = ERR_CONFIG;
     if (result == 0)
         result = check_accounts(cli->config_path, config);
     if (result == 0)

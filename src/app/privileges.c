@@ -205,6 +205,13 @@ int privileges_change(const char *user, const char *group)
     return result;
 }
 
+void privileges_drop_in_thread(void)
+{
+    /* It only looks names up, so it goes on in any case; the kernel allows both to everybody. */
+    (void)limit_capabilities(0);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
 int privileges_drop(const char *user)
 {
     if (*user == '\0')

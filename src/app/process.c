@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -77,4 +78,15 @@ int process_open_signals(void)
     (void)sigdelset(&set, SIGPIPE);
     int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return fd < 0 ? -errno : fd;
+}
+
+bool process_is_asked_to_stop(unsigned int wait_ms)
+{
+    const struct timespec wait = {.tv_sec = wait_ms / 1000,
+                                  .tv_nsec = (long)(wait_ms % 1000) * 1000000};
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    return sigtimedwait(&set, NULL, &wait) > 0;
 }

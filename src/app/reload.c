@@ -9,6 +9,7 @@
 #include "app/debounce.h"
 #include "app/worker.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "config/config_diff.h"
@@ -17,8 +18,7 @@
 #include "io/file_watch.h"
 
 enum {
-    LOOK_MS = 400,   /* between two looks at the file where inotify may see nothing */
-    RETRY_MS = 1000, /* what could not be applied */
+    LOOK_MS = 400, /* between two looks at the file where inotify may see nothing */
     PROBLEM_SIZE = 512,
     PROBLEMS_LOGGED_MAX = 20,
 };
@@ -34,7 +34,10 @@ struct reload {
     uint32_t drain_timeout_ms;
     bool needs_restart; /* to apply all of it */
     bool is_noise_ready;
+    bool is_looking_up; /* the file's names, until then: */
+    uint64_t names_until_ms;
     bool is_applying;
+    enum reload_attempt attempt;   /* the last one */
     struct reload_outcome outcome; /* of the attempts so far */
     uint64_t begun_at_ns;
     uint64_t retry_at_ms; /* UINT64_MAX: nothing has failed */
@@ -53,6 +56,8 @@ static uint64_t now_ns(void)
 
 static const struct config_peer *wanted_peer(const struct reload *reload)
 {
+    if (reload->config == NULL)
+        return reload->options.started;
     return reload->options.role == CONFIG_SERVER ? &reload->config->server
                                                  : &reload->config->client;
 }
@@ -168,7 +173,7 @@ static void log_applied(const struct reload *reload)
 
 /* ---- applying ---- */
 
-static void finish_attempt(struct reload *reload, enum reload_attempt attempt, uint64_t now_ms);
+static void finish_attempt(struct reload *reload, uint64_t now_ms);
 
 static void add_outcome(struct reload_outcome *sum, const struct reload_outcome *part)
 {
@@ -177,6 +182,7 @@ static void add_outcome(struct reload_outcome *sum, const struct reload_outcome 
     sum->added += part->added - back;
     sum->changed += part->changed + back;
     sum->removed += part->removed;
+    sum->bound += part->bound;
     sum->changes |= part->changes;
     sum->failed = part->failed;
     sum->deferred = part->deferred;
@@ -191,13 +197,14 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
         reload->outcome = (struct reload_outcome){0};
     if (attempt == RELOAD_RETRY)
         reload->begun_at_ns = now_ns();
+    reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
     int result =
         options->ops->begin(options->shared, wanted_peer(reload), attempt, now_ms, &outcome);
     if (result < 0) {
         log_error("reload: nothing is changed: %s", error_text(result));
         metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
-        reload->retry_at_ms = now_ms + RETRY_MS;
+        reload->retry_at_ms = now_ms + LIMIT_ADDRESS_RETRY_MS;
         return;
     }
     add_outcome(&reload->outcome, &outcome);
@@ -206,11 +213,11 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
         workers_signal(options->workers, TUNNEL_SIGNAL_PLAN);
         return;
     }
-    finish_attempt(reload, attempt, now_ms);
+    finish_attempt(reload, now_ms);
 }
 
 /* All workers have changed over, or there was nothing to do for them. */
-static void finish_attempt(struct reload *reload, enum reload_attempt attempt, uint64_t now_ms)
+static void finish_attempt(struct reload *reload, uint64_t now_ms)
 {
     const struct reload_outcome *outcome = &reload->outcome;
     reload->cut_at_ms = now_ms; /* look for what is to be cut, and when */
@@ -219,9 +226,9 @@ static void finish_attempt(struct reload *reload, enum reload_attempt attempt, u
         return;
     }
     if (outcome->failed > 0)
-        reload->retry_at_ms = now_ms + RETRY_MS;
+        reload->retry_at_ms = now_ms + LIMIT_ADDRESS_RETRY_MS;
     bool did = outcome->added + outcome->removed + outcome->changed > 0 || outcome->changes != 0;
-    if (attempt == RELOAD_RETRY && !did)
+    if (reload->attempt == RELOAD_RETRY && !did) /* an address that came has its own line */
         return;
     metrics_add(&reload->metrics, METRIC_RELOADS_APPLIED, 1);
     log_applied(reload);
@@ -254,7 +261,14 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
          CONFIG_CHANGE_RESTART) != 0;
     reload_configure_log(peer);
     prepare_noise(reload, peer);
-    attempt_to_apply(reload, RELOAD_FIRST, now_ms);
+    if (reload->options.ops->look_up == NULL) {
+        attempt_to_apply(reload, RELOAD_FIRST, now_ms);
+        return;
+    }
+    reload->options.ops->look_up(reload->options.shared, peer);
+    reload->is_looking_up = true;
+    reload->names_until_ms = now_ms + LIMIT_RELOAD_NAMES_MS;
+    reload->retry_at_ms = UINT64_MAX; /* of the file before */
 }
 
 /* ---- the main thread's turn ---- */
@@ -282,19 +296,32 @@ static void cut_due(struct reload *reload, uint64_t now_ms)
         workers_signal(reload->options.workers, TUNNEL_SIGNAL_CUT);
 }
 
+/* A file's names have a moment; what is not found by then is tried again as a port in use is. */
+static void look_at_names(struct reload *reload, uint64_t now_ms)
+{
+    const struct reload_ops *ops = reload->options.ops;
+    bool is_over = ops->has_looked_up != NULL && ops->has_looked_up(reload->options.shared);
+    if (!reload->is_looking_up || (!is_over && now_ms < reload->names_until_ms))
+        return;
+    reload->is_looking_up = false;
+    attempt_to_apply(reload, RELOAD_FIRST, now_ms);
+}
+
 void reload_run(struct reload *reload, uint64_t now_ms)
 {
     look_at_file(reload, now_ms);
+    look_at_names(reload, now_ms);
     if (reload->is_applying && reload->options.ops->finish(reload->options.shared)) {
         reload->is_applying = false;
-        finish_attempt(reload, RELOAD_FIRST, now_ms);
+        finish_attempt(reload, now_ms);
     }
     cut_due(reload, now_ms);
-    if (reload->is_applying)
+    if (reload->is_applying || reload->is_looking_up)
         return; /* what comes meanwhile waits */
     if (reload->is_asked || debounce_due_ms(&reload->debounce) <= now_ms) {
         debounce_reset(&reload->debounce);
         apply_file(reload, now_ms);
+        look_at_names(reload, now_ms); /* addresses need no look-up */
     } else if (reload->retry_at_ms <= now_ms) {
         attempt_to_apply(reload, RELOAD_RETRY, now_ms);
     }
@@ -308,7 +335,9 @@ void reload_ask(struct reload *reload)
 int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
 {
     uint64_t next_ms = MIN(reload->look_at_ms, reload->cut_at_ms);
-    if (!reload->is_applying) {
+    if (reload->is_looking_up) {
+        next_ms = MIN(next_ms, reload->names_until_ms);
+    } else if (!reload->is_applying) {
         next_ms = MIN(next_ms, debounce_due_ms(&reload->debounce));
         next_ms = MIN(next_ms, reload->retry_at_ms);
     }
@@ -318,13 +347,16 @@ int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
 void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS])
 {
     fds[0] = (struct pollfd){.fd = file_watch_fd(reload->watch), .events = POLLIN};
-    fds[1] = (struct pollfd){.fd = reload->options.ops->slot(reload->options.shared)->done_fd,
-                             .events = POLLIN};
+    const struct reload_ops *ops = reload->options.ops;
+    void *shared = reload->options.shared;
+    fds[1] = (struct pollfd){.fd = ops->slot(shared)->done_fd, .events = POLLIN};
+    fds[2] =
+        (struct pollfd){.fd = ops->names_fd != NULL ? ops->names_fd(shared) : -1, .events = POLLIN};
 }
 
 bool reload_is_busy(const struct reload *reload)
 {
-    return reload->is_asked || reload->is_applying;
+    return reload->is_asked || reload->is_applying || reload->is_looking_up;
 }
 
 uint32_t reload_drain_timeout_ms(const struct reload *reload)
@@ -351,6 +383,8 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->drain_timeout_ms = options->started->drain_timeout_ms;
     reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
+    if (options->ops->is_unfinished != NULL && options->ops->is_unfinished(options->shared))
+        reload->retry_at_ms = 0; /* in the first turn, and then every second */
     int result = file_watch_create(options->path, true, &reload->watch);
     if (result < 0) {
         free(reload);

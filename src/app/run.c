@@ -1,5 +1,6 @@
 #include "app/run.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -24,12 +25,14 @@
 #include "tunnel/client.h"
 #include "tunnel/client_reload.h"
 #include "tunnel/server.h"
+#include "tunnel/server_handover.h"
 #include "tunnel/server_reload.h"
 
 /* ---- running ---- */
 
 enum {
-    START_STEP_MS = 5, /* between two looks whether all workers serve */
+    START_STEP_MS = 5,       /* between two looks whether all workers serve */
+    START_BIND_STEP_MS = 10, /* and between two attempts at the addresses */
     OWN_FDS = 3,
 };
 
@@ -65,6 +68,18 @@ static void run_stop(struct run *run)
     workers_signal(run->workers, TUNNEL_SIGNAL_STOP);
 }
 
+/* What the service manager shows of it. */
+static void run_tell_ready(struct run *run)
+{
+    unsigned int unbound_count =
+        run->upgrade.server != NULL ? atomic_load(&run->upgrade.server->unbound_count) : 0;
+    if (unbound_count == 0)
+        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+    else
+        notify_ready(&run->notify, "serving with %u workers; %u services wait for their address",
+                     run->worker_count, unbound_count);
+}
+
 static void run_limit_drain(struct run *run)
 {
     run->is_draining = true;
@@ -85,6 +100,8 @@ static void run_asked_to_stop(struct run *run)
         return; /* since a successor has taken over */
     upgrade_cancel(&run->upgrade);
     notify_stopping(&run->notify);
+    if (run->upgrade.server != NULL)
+        server_leave_addresses(run->upgrade.server); /* the next server may have them at once */
     run_limit_drain(run);
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
@@ -166,7 +183,7 @@ static void run_tell_reload(struct run *run)
     if (is_reloading && !run->is_reloading)
         notify_reloading(&run->notify);
     else if (!is_reloading && run->is_reloading)
-        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+        run_tell_ready(run);
     run->is_reloading = is_reloading;
 }
 
@@ -194,7 +211,7 @@ static void run_turn(struct run *run)
     if (!run->is_ready && !run->is_draining &&
         handover_all_reached(run->handover, run->worker_count, HANDOVER_SERVING)) {
         run->is_ready = true;
-        notify_ready(&run->notify, "serving with %u workers", run->worker_count);
+        run_tell_ready(run);
     }
     if (run->is_draining && !run->is_stopping && now >= run->stop_at_ms) {
         log_info("drain_timeout is over: stopping now");
@@ -269,8 +286,22 @@ static void close_leftovers(struct inherited *inherited)
     inherited_finish(inherited);
 }
 
-static int make_server(struct run *run, const struct config_peer *peer, int shared_count,
-                       struct server **ret)
+/* Goes on answering the signals that end the process: names and ports may take their time. */
+static int bind_server(struct server *server, struct inherited *inherited)
+{
+    uint64_t begun_ms = now_ms();
+    int result;
+    while ((result = server_bind(server, inherited, (uint32_t)(now_ms() - begun_ms))) == -EAGAIN) {
+        if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
+            log_info("stopping: the start was not over yet");
+            return -ECANCELED;
+        }
+    }
+    return result;
+}
+
+static int make_server(struct run *run, const struct config_peer *peer, const char *path,
+                       int shared_count, struct server **ret)
 {
     struct inherited inherited;
     int result = inherited_init(&inherited, shared_count);
@@ -278,7 +309,12 @@ static int make_server(struct run *run, const struct config_peer *peer, int shar
         log_error("LISTEN_FDS: %s", error_text(result));
         return result;
     }
-    result = server_create(peer, run->worker_count, &inherited, ret);
+    result = server_allocate(peer, run->worker_count,
+                             *peer->user != '\0' ? privileges_drop_in_thread : NULL, ret);
+    if (result == 0) {
+        (*ret)->file = path;
+        result = bind_server(*ret, &inherited);
+    }
     if (result == 0) {
         run->handover = &(*ret)->handover;
         run->upgrade.server = *ret;
@@ -352,16 +388,17 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
 
     process_raise_limits(run.worker_count);
     notify_init(&run.notify);
-    run.signal_fd = process_open_signals();
+    /* Before signals are blocked: a directory of users may be slow, and then they end us. */
+    made = privileges_change(peer->user, peer->group);
+    if (made < 0)
+        goto out;
+    run.signal_fd = made = process_open_signals();
     if (run.signal_fd < 0) {
         log_error("cannot receive signals: %s", error_text(run.signal_fd));
         goto out;
     }
     setup_noise(peer);
-    made = privileges_change(peer->user, peer->group);
-    if (made < 0)
-        goto out;
-    made = role == CONFIG_SERVER ? make_server(&run, peer, shared_count, &server)
+    made = role == CONFIG_SERVER ? make_server(&run, peer, path, shared_count, &server)
                                  : make_client(&run, peer, &client);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first thread and its ring */
@@ -382,6 +419,8 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
 
 out:
+    if (made == -ECANCELED)
+        result = EXIT_STOPPED; /* as asked */
     if (made < 0 && run.workers != NULL)
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);

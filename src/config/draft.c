@@ -47,19 +47,25 @@ static bool is_bare(const char *name)
     return *name == '\0';
 }
 
+const char *draft_service_path(enum config_role role, const char *name, const char *key,
+                               char out[static DRAFT_PATH_SIZE])
+{
+    const char *quote = is_bare(name) ? "" : "\"";
+    char echo[REPORT_ECHO_SIZE];
+    (void)snprintf(out, DRAFT_PATH_SIZE, "%s.services.%s%s%s%s%s", option_role_name(role), quote,
+                   text_escape(name, echo, sizeof echo), quote, key == NULL ? "" : ".",
+                   key == NULL ? "" : key);
+    return out;
+}
+
 const char *draft_path(const struct draft *draft, const struct draft_place *place, const char *key,
                        char out[static DRAFT_PATH_SIZE])
 {
-    char section[REPORT_ECHO_SIZE + 32];
-    (void)snprintf(section, sizeof section, "%s", option_section_name(place->section));
+    const char *section = option_section_name(place->section);
     if (place->section == SECTION_SERVICE) {
         const struct config_peer *peer =
             place->role == CONFIG_SERVER ? &draft->config->server : &draft->config->client;
-        const char *name = peer->services[place->service_index].name;
-        const char *quote = is_bare(name) ? "" : "\"";
-        char echo[REPORT_ECHO_SIZE];
-        (void)snprintf(section, sizeof section, "services.%s%s%s", quote,
-                       text_escape(name, echo, sizeof echo), quote);
+        return draft_service_path(place->role, peer->services[place->service_index].name, key, out);
     }
     (void)snprintf(out, DRAFT_PATH_SIZE, "%s%s%s%s%s", option_role_name(place->role),
                    section[0] == '\0' ? "" : ".", section, key == NULL ? "" : ".",

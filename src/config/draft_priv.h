@@ -57,6 +57,10 @@ void *draft_field(struct draft *draft, const struct draft_place *place,
 const char *draft_path(const struct draft *draft, const struct draft_place *place, const char *key,
                        char out[static DRAFT_PATH_SIZE]);
 
+/* The same for a service that is known by its name alone. */
+const char *draft_service_path(enum config_role role, const char *name, const char *key,
+                               char out[static DRAFT_PATH_SIZE]);
+
 enum draft_message { DRAFT_ERROR, DRAFT_WARNING, DRAFT_NOTE }; /* a note is for config_check */
 /* "FILE:LINE: PATH: text". False when reading on is of no use. */
 bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,

@@ -1,7 +1,6 @@
 /* What only the whole file can tell: what is missing, what is inherited, and what does not go
  * together. */
 #include <assert.h>
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,8 +74,10 @@ static void fill_service(struct draft *draft, const struct draft_place *place)
     struct config_service *service = &peer->services[place->service_index];
     fill_section(draft, place, service->line);
     fill_token(draft, place, service);
-    if (place->role != CONFIG_CLIENT)
+    if (place->role != CONFIG_CLIENT) {
+        service->addr_line = draft_line_of(draft, place, "bind_addr");
         return;
+    }
     if (draft_line_of(draft, place, "prefer_ipv6") == 0)
         service->prefer_ipv6 = peer->prefer_ipv6;
     if (draft_line_of(draft, place, "retry_interval") == 0)
@@ -118,83 +119,21 @@ static void check_service_names(struct draft *draft, enum config_role role)
     }
 }
 
-/* A listener, with its address written in the one way that equal addresses share. */
-struct listener {
-    struct draft_place place;
-    unsigned int line;
-    bool is_udp; /* whose ports are others than those of TCP */
-    char text[ADDR_HOST_SIZE + 16];
-};
-
-static int compare_listeners(const void *a, const void *b)
-{
-    const struct listener *left = a, *right = b;
-    int order = left->is_udp != right->is_udp ? left->is_udp - right->is_udp
-                                              : strcmp(left->text, right->text);
-    return order != 0 ? order : (left->line > right->line) - (left->line < right->line);
-}
-
-static void add_listener(struct draft *draft, const struct draft_place *place,
-                         const struct host_port *host_port, bool is_udp, struct listener *ret)
-{
-    struct addr addr;
-    *ret = (struct listener){.place = *place, .line = draft_line_of(draft, place, "bind_addr")};
-    ret->is_udp = is_udp;
-    if (addr_from_numeric(host_port, &addr)) {
-        (void)addr_format(&addr, ret->text, sizeof ret->text);
-        return;
-    }
-    (void)host_port_format(host_port, ret->text, sizeof ret->text);
-    for (char *at = ret->text; *at != '\0'; at++)
-        *at = (char)tolower((unsigned char)*at);
-}
-
-static void check_listeners(struct draft *draft)
-{
-    const struct config_peer *peer = &draft->config->server;
-    CLEANUP_FREE struct listener *listeners = calloc(peer->service_count + 1, sizeof *listeners);
-    if (listeners == NULL) {
-        draft->is_out_of_memory = true;
-        return;
-    }
-    size_t count = 0;
-    struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
-    if (peer->addr.port != 0) /* 0: missing or refused */
-        add_listener(draft, &place, &peer->addr, false, &listeners[count++]);
-    place.section = SECTION_SERVICE;
-    for (; place.service_index < peer->service_count; place.service_index++) {
-        const struct config_service *service = &peer->services[place.service_index];
-        if (service->addr.port != 0 && !draft_lines(draft, &place)->is_repeated)
-            add_listener(draft, &place, &service->addr, service->type == CONFIG_SERVICE_UDP,
-                         &listeners[count++]);
-    }
-    qsort(listeners, count, sizeof *listeners, compare_listeners);
-    for (size_t i = 1; i < count; i++) {
-        const struct listener *first = &listeners[i - 1], *second = &listeners[i];
-        char path[DRAFT_PATH_SIZE];
-        if (first->is_udp == second->is_udp && strcmp(first->text, second->text) == 0)
-            (void)draft_say(draft, DRAFT_ERROR, second->line, &second->place, "bind_addr",
-                            "%.80s is taken by %s in line %u", second->text,
-                            draft_path(draft, &first->place, "bind_addr", path), first->line);
-    }
-}
-
 static void check_server(struct draft *draft)
 {
-    const struct config_peer *peer = &draft->config->server;
+    struct config_peer *peer = &draft->config->server;
     const struct draft_place place = {CONFIG_SERVER, SECTION_ROLE, 0};
     struct addr addr;
     unsigned int line = draft_line_of(draft, &place, "heartbeat_interval");
     if (peer->heartbeat_interval_ms == 0 && line != 0)
         (void)draft_say(draft, DRAFT_WARNING, line, &place, "heartbeat_interval",
                         "0 means no heartbeats: clients need heartbeat_timeout = 0 too");
-    check_listeners(draft);
+    peer->addr_line = draft_line_of(draft, &place, "bind_addr");
     bool is_local = addr_from_numeric(&peer->addr, &addr)
                         ? addr_is_loopback(&addr)
                         : strcasecmp(peer->addr.host, "localhost") == 0;
     if (peer->addr.port != 0 && peer->transport.type == CONFIG_TRANSPORT_TCP && !is_local)
-        (void)draft_say(draft, DRAFT_NOTE, draft_line_of(draft, &place, "bind_addr"), &place,
-                        "bind_addr",
+        (void)draft_say(draft, DRAFT_NOTE, peer->addr_line, &place, "bind_addr",
                         "others than this machine can reach it and transport.type = tcp does not "
                         "encrypt");
 }

@@ -209,20 +209,29 @@ bool inherited_take(struct inherited *inherited, const struct addr *addr, int ty
     return true;
 }
 
-int inherited_take_claim(struct inherited *inherited, const struct sockaddr_un *name,
-                         socklen_t name_len)
+/* Names are passed as printable ASCII without a colon (app/program.c). */
+static bool is_passed_as(const char *name, const char *passed)
+{
+    for (; *name != '\0' && *passed != '\0'; name++, passed++) {
+        bool is_kept = *name > 0x20 && *name < 0x7f && *name != ':';
+        if (*passed != (is_kept ? *name : '_'))
+            return false;
+    }
+    return *name == *passed;
+}
+
+bool inherited_find_named(const struct inherited *inherited, const char *name, int type,
+                          uint16_t port, struct addr *ret)
 {
     for (size_t i = 0; inherited != NULL && i < inherited->count; i++) {
-        struct inherited_socket *socket = &inherited->items[i];
-        struct sockaddr_un own = {0};
-        socklen_t own_len = sizeof(own);
-        if (socket->fd < 0 || socket->type != SOCK_DGRAM || socket->addr.len != 0)
+        const struct inherited_socket *socket = &inherited->items[i];
+        if (socket->fd < 0 || socket->type != type || addr_port(&socket->addr) != port ||
+            socket->name == NULL || !is_passed_as(name, socket->name))
             continue;
-        if (getsockname(socket->fd, (struct sockaddr *)&own, &own_len) == 0 &&
-            own_len == name_len && memcmp(&own, name, name_len) == 0)
-            return take_fd(&socket->fd);
+        *ret = socket->addr;
+        return true;
     }
-    return -ENOENT;
+    return false;
 }
 
 bool inherited_take_any(struct inherited *inherited, struct inherited_socket *ret)

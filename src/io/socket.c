@@ -13,7 +13,7 @@
 #include "base/limits.h"
 #include "io/pipe_pool.h"
 
-enum { BIND_RETRY_STEP_MS = 20, LISTEN_BACKLOG = 4096 /* the kernel caps it at somaxconn */ };
+enum { LISTEN_BACKLOG = 4096 /* the kernel caps it at somaxconn */ };
 
 static int result_of(ssize_t value)
 {
@@ -114,43 +114,71 @@ int socket_connect_now(int fd, const struct addr *to)
 
 /* ---- listeners ---- */
 
-static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,
-                    int *ret_fd)
+/* A socket that is to be bound; "::" is dual-stack. */
+static int make_listener(const struct addr *addr, bool reuse_addr, bool join_group)
 {
-    CLEANUP_FD int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* connections of a predecessor in TIME_WAIT */
+    set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse_addr);
     if (addr->any.sa_family == AF_INET6)
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (join_group)
         set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    socket_set_options(fd, options);
-    set_congestion_control(fd, addr); /* inherited by what is accepted */
+    return fd;
+}
+
+static int bind_made(int fd, const struct addr *addr)
+{
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
     set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    return 0;
+}
+
+static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,
+                    int *ret_fd)
+{
+    /* SO_REUSEADDR: connections of a predecessor in TIME_WAIT */
+    CLEANUP_FD int fd = make_listener(addr, true, join_group);
+    if (fd < 0)
+        return fd;
+    socket_set_options(fd, options);
+    set_congestion_control(fd, addr); /* inherited by what is accepted */
+    int result = bind_made(fd, addr);
+    if (result == 0)
+        *ret_fd = take_fd(&fd);
+    return result;
+}
+
+static int bind_guard(const struct addr *addr, bool reuse_addr, bool join_group, int *ret_fd)
+{
+    CLEANUP_FD int fd = make_listener(addr, reuse_addr, join_group);
+    if (fd < 0)
+        return fd;
+    int result = bind_made(fd, addr);
+    if (result < 0)
+        return result;
+    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0);
     *ret_fd = take_fd(&fd);
     return 0;
 }
 
-static int bind_first(const struct addr *addr, const struct socket_options *options, int *ret_fd,
-                      unsigned int wait_ms)
+int socket_guard(const struct addr *addr, bool join_group, int *ret_fd)
 {
-    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
-        int result = bind_one(addr, options, false, ret_fd);
-        if (result != -EADDRINUSE || waited_ms >= wait_ms)
-            return result;
-        (void)usleep(BIND_RETRY_STEP_MS * 1000);
-    }
+    int result = bind_guard(addr, false, join_group, ret_fd);
+    /* Perhaps only connections of a predecessor are in the way: they allow the reuse, and a guard
+     * or a listener does not. */
+    if (result == -EADDRINUSE)
+        result = bind_guard(addr, true, join_group, ret_fd);
+    return result;
 }
 
-int socket_bind_group(const struct addr *addr, const struct socket_options *options, int *ret_fds,
-                      size_t count, unsigned int wait_ms)
+int socket_bind_group(const struct addr *addr, const struct socket_options *options,
+                      bool is_guarded, int *ret_fds, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        int result = i == 0 ? bind_first(addr, options, &ret_fds[0], wait_ms)
-                            : bind_one(addr, options, true, &ret_fds[i]);
+        int result = bind_one(addr, options, is_guarded || i > 0, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
                 (void)close(take_fd(&ret_fds[i]));
@@ -165,6 +193,19 @@ int socket_join_group(const struct addr *addr, const struct socket_options *opti
     return bind_one(addr, options, true, ret_fd);
 }
 
+int socket_probe(const struct addr *addr, bool is_udp)
+{
+    CLEANUP_FD int fd =
+        socket(addr->any.sa_family, (is_udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (!is_udp)
+        set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (addr->any.sa_family == AF_INET6)
+        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    return bind(fd, &addr->any, addr->len) < 0 ? -errno : 0;
+}
+
 void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
 {
     /* What socket_set_options leaves alone may be set. */
@@ -173,33 +214,6 @@ void socket_adopt(int fd, const struct addr *addr, const struct socket_options *
     socket_set_user_timeout(fd, 0);
     socket_set_options(fd, options);
     set_congestion_control(fd, addr);
-}
-
-socklen_t socket_claim_name(const struct addr *addr, struct sockaddr_un *ret)
-{
-    char text[ADDR_TEXT_SIZE];
-    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    /* An abstract name (the leading zero byte) ends with the process and is local to the namespace.
-     */
-    int len = snprintf(ret->sun_path + 1, sizeof(ret->sun_path) - 1, "rathole-uring tcp %s",
-                       addr_format(addr, text, sizeof(text)));
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
-}
-
-int socket_claim(const struct addr *addr, unsigned int wait_ms)
-{
-    struct sockaddr_un name;
-    socklen_t size = socket_claim_name(addr, &name);
-    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
-        if (bind(fd, (const struct sockaddr *)&name, size) == 0)
-            return take_fd(&fd);
-        if (errno != EADDRINUSE || waited_ms >= wait_ms)
-            return -errno;
-        (void)usleep(BIND_RETRY_STEP_MS * 1000);
-    }
 }
 
 int socket_listen(int fd)

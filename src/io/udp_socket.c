@@ -22,8 +22,6 @@
 /* Of linux/sock_diag.h, which has all of it since this option exists. */
 enum { MEMINFO_DROPS = 8, MEMINFO_VALUES = 9 };
 
-enum { BIND_RETRY_STEP_MS = 20 };
-
 static void set_int(int fd, int level, int option, int value)
 {
     (void)setsockopt(fd, level, option, &value, sizeof(value));
@@ -80,21 +78,10 @@ static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
     return 0;
 }
 
-static int bind_first(const struct addr *addr, int *ret_fd, unsigned int wait_ms)
-{
-    for (unsigned int waited_ms = 0;; waited_ms += BIND_RETRY_STEP_MS) {
-        int result = bind_one(addr, false, ret_fd);
-        if (result != -EADDRINUSE || waited_ms >= wait_ms)
-            return result;
-        (void)usleep(BIND_RETRY_STEP_MS * 1000);
-    }
-}
-
-int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count, unsigned int wait_ms)
+int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        int result =
-            i == 0 ? bind_first(addr, &ret_fds[0], wait_ms) : bind_one(addr, true, &ret_fds[i]);
+        int result = bind_one(addr, i > 0, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
                 (void)close(take_fd(&ret_fds[i]));

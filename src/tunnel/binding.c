@@ -5,21 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "base/log.h"
 #include "io/inherit.h"
-#include "io/resolver.h"
 #include "io/udp_socket.h"
-
-static int resolve(const struct host_port *name, struct addr *ret)
-{
-    struct resolver_answer answer;
-    resolver_look_up(name, false, &answer);
-    if (answer.error < 0)
-        return answer.error;
-    *ret = answer.addrs[0];
-    return 0;
-}
 
 static int allocate(struct binding *binding, unsigned int count)
 {
@@ -100,40 +87,43 @@ static int adopt(struct binding *binding, const struct binding_options *options)
 
 static int bind_group(struct binding *binding, const struct binding_options *options)
 {
-    int result = binding->is_udp ? udp_socket_bind_group(&binding->addr, binding->fds,
-                                                         options->count, options->wait_ms)
-                                 : socket_bind_group(&binding->addr, &options->tcp, binding->fds,
-                                                     options->count, options->wait_ms);
+    int result = 0;
+    if (options->is_guarded && !binding->is_udp)
+        result = socket_guard(&binding->addr, false, &binding->guard_fd);
+    if (result == 0)
+        result = binding->is_udp
+                     ? udp_socket_bind_group(&binding->addr, binding->fds, options->count)
+                     : socket_bind_group(&binding->addr, &options->tcp, options->is_guarded,
+                                         binding->fds, options->count);
     if (result == 0)
         binding->count = binding->distinct_count = options->count;
     return result;
 }
 
-static int claim(struct binding *binding, const struct binding_options *options)
+/* The predecessor's guard goes with it. What can't be joined (a service manager's socket) is
+ * listening, which keeps others out as well. */
+static void guard_adopted(struct binding *binding, const struct binding_options *options)
 {
-    struct sockaddr_un name;
-    socklen_t name_len = socket_claim_name(&binding->addr, &name);
-    binding->claim_fd = inherited_take_claim(options->inherited, &name, name_len);
-    if (binding->claim_fd < 0)
-        binding->claim_fd = socket_claim(&binding->addr, options->wait_ms);
-    return binding->claim_fd < 0 ? binding->claim_fd : 0;
+    if (options->is_guarded && !binding->is_udp && !binding->is_shared &&
+        socket_guard(&binding->addr, true, &binding->guard_fd) < 0)
+        binding->guard_fd = -1;
 }
 
 /* ---- the binding ---- */
 
 static int fill(struct binding *binding, const struct binding_options *options)
 {
-    int result = resolve(options->addr, &binding->addr);
-    if (result < 0)
-        return result;
     size_t inherited = inherited_count(options->inherited, &binding->addr,
                                        binding->is_udp ? SOCK_DGRAM : SOCK_STREAM);
-    result = allocate(binding, MAX((unsigned int)inherited, options->count));
-    if (result == 0 && options->is_claimed && !options->is_udp)
-        result = claim(binding, options);
+    int result = allocate(binding, MAX((unsigned int)inherited, options->count));
     if (result < 0)
         return result;
-    return inherited > 0 ? adopt(binding, options) : bind_group(binding, options);
+    if (inherited == 0)
+        return bind_group(binding, options);
+    result = adopt(binding, options);
+    if (result == 0)
+        guard_adopted(binding, options);
+    return result;
 }
 
 int binding_create(const struct binding_options *options, struct binding **ret)
@@ -141,7 +131,8 @@ int binding_create(const struct binding_options *options, struct binding **ret)
     struct binding *binding = calloc(1, sizeof(*binding));
     if (binding == NULL)
         return -ENOMEM;
-    binding->claim_fd = -1;
+    binding->guard_fd = -1;
+    binding->addr = *options->addr;
     binding->is_udp = options->is_udp;
     int result = fill(binding, options);
     if (result < 0) {
@@ -160,21 +151,14 @@ void binding_destroy(struct binding *binding)
         if (binding->fds[i] >= 0)
             (void)close(binding->fds[i]);
     }
-    if (binding->claim_fd >= 0)
-        (void)close(binding->claim_fd);
+    binding_leave(binding);
     free(binding->fds);
     free(binding->lanes);
     free(binding);
 }
 
-int binding_log_failed(const char *service, const struct host_port *addr, int error)
+void binding_leave(struct binding *binding)
 {
-    char text[ADDR_HOST_SIZE + 8];
-    (void)host_port_format(addr, text, sizeof(text));
-    const char *remedy = error == -EADDRINUSE
-                             ? " (another process has it; is a server running already?)"
-                         : error == -EACCES ? " (ports below 1024 need CAP_NET_BIND_SERVICE)"
-                                            : "";
-    log_service(LOG_ERROR, service, "bind_addr %s: %s%s", text, error_text(error), remedy);
-    return error;
+    if (binding != NULL && binding->guard_fd >= 0)
+        (void)close(take_fd(&binding->guard_fd));
 }

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
-#include "tunnel/server_bind.h"
+#include "io/lookups.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
@@ -23,24 +23,11 @@ enum { TEND_MS = 1000 };
 
 /* ---- the shared part ---- */
 
-static int make_service(struct server *server, const struct config_service *config,
-                        struct inherited *inherited)
+static int make_service(struct server *server, const struct config_service *config)
 {
     struct service *service; /* the registry has it */
-    int result = service_create(&server->services, config, server->worker_count, &service);
-    if (result < 0)
-        return result;
-    result = server_bind_service(service, config, server_config(server), inherited,
-                                 LIMIT_BIND_RETRY_MS, &service->binding);
-    return result < 0 ? binding_log_failed(config->name, &config->addr, result) : 0;
-}
-
-static int bind_control_port(struct server *server, struct inherited *inherited)
-{
-    const struct config_peer *own = server_config(server);
-    int result = server_bind_control(own, server->worker_count, inherited, LIMIT_BIND_RETRY_MS,
-                                     &server->control_binding);
-    return result < 0 ? binding_log_failed(NULL, &own->addr, result) : 0;
+    lookups_ask(server->lookups, &config->addr);
+    return service_create(&server->services, config, server->worker_count, &service);
 }
 
 static int make_keys(struct server *server)
@@ -55,8 +42,8 @@ static int make_keys(struct server *server)
     return 0;
 }
 
-int server_create(const struct config_peer *config, unsigned int workers,
-                  struct inherited *inherited, struct server **ret)
+int server_allocate(const struct config_peer *config, unsigned int workers,
+                    void (*thread_begins)(void), struct server **ret)
 {
     const struct config_peer *copy;
     struct server *server = calloc(1, sizeof(*server));
@@ -77,17 +64,33 @@ int server_create(const struct config_peer *config, unsigned int workers,
     result = plan_slot_init(&server->plan);
     if (result == 0)
         result = make_keys(server);
-    /* The control port first: a second server with the same file is refused there, at once. */
     if (result == 0)
-        result = bind_control_port(server, inherited);
+        result = lookups_create(thread_begins, &server->lookups);
+    if (result == 0)
+        lookups_ask(server->lookups, &config->addr);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
-        result = make_service(server, &config->services[i], inherited);
+        result = make_service(server, &config->services[i]);
     if (result < 0) {
         server_destroy(server);
         return result;
     }
     *ret = server;
     return 0;
+}
+
+int server_create(const struct config_peer *config, unsigned int workers,
+                  struct inherited *inherited, struct server **ret)
+{
+    struct server *server;
+    int result = server_allocate(config, workers, NULL, &server);
+    if (result < 0)
+        return result;
+    result = server_bind(server, inherited, UINT32_MAX);
+    if (result < 0)
+        server_destroy(server);
+    else
+        *ret = server;
+    return result;
 }
 
 void server_destroy(struct server *server)
@@ -97,6 +100,7 @@ void server_destroy(struct server *server)
     server_plan_discard(server, plan_current(&server->plan));
     plan_slot_finish(&server->plan);
     binding_destroy(server->control_binding);
+    lookups_destroy(server->lookups);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);

@@ -53,9 +53,6 @@ static int list_binding(struct server_sockets *list, const struct binding *bindi
         if (binding->fds[i] >= 0)
             result = list_add(list, binding->fds[i], kind, service);
     }
-    /* A claim is ours, whoever has the sockets. */
-    if (result == 0 && binding->claim_fd >= 0 && !shared)
-        result = list_add(list, binding->claim_fd, "claim", service);
     return result;
 }
 
@@ -89,19 +86,13 @@ void server_sockets_finish(struct server_sockets *sockets)
     free(sockets->fds);
 }
 
-static void leave_binding(struct binding *binding)
-{
-    if (binding != NULL && binding->claim_fd >= 0)
-        (void)close(take_fd(&binding->claim_fd));
-}
-
 void server_leave_addresses(struct server *server)
 {
     struct service_registry *registry = &server->services;
-    leave_binding(server->control_binding);
+    binding_leave(server->control_binding);
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries)
-        leave_binding(service_of(container_of(node, struct service_entry, node))->binding);
+        binding_leave(service_of(container_of(node, struct service_entry, node))->binding);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 

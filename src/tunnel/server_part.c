@@ -15,6 +15,8 @@ int server_part_start(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
+    if (service->binding == NULL) /* its address comes later */
+        return 0;
     if (service->is_udp)
         return udp_lane_start_all(worker, service, service->binding);
     return server_port_open_all(worker, service, service->binding, &part->ports);

@@ -5,135 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/error.h"
-#include "base/limits.h"
 #include "config/config_copy.h"
-#include "config/config_diff.h"
-#include "tunnel/server.h"
+#include "io/lookups.h"
+#include "server_reload_priv.h"
 #include "tunnel/server_bind.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_login.h"
 #include "tunnel/server_part.h"
 #include "tunnel/server_port.h"
-
-enum step_kind { STEP_ADD, STEP_REMOVE, STEP_CHANGE };
-
-struct server_step {
-    enum step_kind kind;
-    struct service *service;
-    /* Before the plan is posted, what will take the place of the old; then the old. NULL: no
-     * change. */
-    const struct config_service *config;
-    struct binding *binding;
-    struct binding *new_binding; /* the service's own by now */
-    bool expires;                /* its sessions are over */
-};
-
-struct server_plan {
-    struct server_step *steps;
-    size_t step_count;
-    /* Of the server itself: as in a step. */
-    unsigned int changes;
-    const struct config_peer *config;
-    struct binding *control_binding, *new_control_binding;
-    bool closes_control; /* the port is given up first, its new address would be in its way */
-    struct noise_keys *keys, *new_keys;
-    struct noise_engine **engines; /* one for each worker, taken by it if it has none */
-};
-
-/* While a plan is prepared. */
-struct preparation {
-    struct server *server;
-    const struct config_peer *wanted;
-    struct server_plan *plan;
-    struct service_view running;
-    struct config_diff diff;
-    struct reload_outcome *outcome;
-    uint64_t now_ms;
-    enum reload_attempt attempt;
-};
-
-/* ---- preparing: addresses ---- */
-
-static bool is_same_port(const struct config_service *a, const struct config_service *b)
-{
-    return a->addr.port == b->addr.port && a->type == b->type;
-}
-
-static const struct config_service *find_service(const struct config_peer *peer, const char *name)
-{
-    for (size_t i = 0; i < peer->service_count; i++) {
-        if (strcmp(peer->services[i].name, name) == 0)
-            return &peer->services[i];
-    }
-    return NULL;
-}
-
-/* The running service that has the port which that one wants, perhaps on another host. */
-static const struct config_service *holder_of(const struct preparation *prep,
-                                              const struct config_service *wanted)
-{
-    const struct config_peer *running = &prep->running.peer;
-    for (size_t i = 0; i < running->service_count; i++) {
-        if (is_same_port(&running->services[i], wanted))
-            return &running->services[i];
-    }
-    return NULL;
-}
-
-/* Where the holder of a port goes: NULL if it is removed, or stays where it is. */
-static const struct config_service *destination_of(const struct preparation *prep,
-                                                   const struct config_service *holder,
-                                                   bool *ret_leaves)
-{
-    const struct config_service *wanted = find_service(prep->wanted, holder->name);
-    *ret_leaves = wanted == NULL || !is_same_port(wanted, holder) ||
-                  strcmp(wanted->addr.host, holder->addr.host) != 0;
-    return *ret_leaves ? wanted : NULL;
-}
-
-/* The address is in use by what is to leave it: a service, or the control port. */
-static bool is_given_up(const struct preparation *prep, const struct config_service *config)
-{
-    const struct config_service *holder = holder_of(prep, config);
-    bool leaves = false;
-    if (holder != NULL)
-        (void)destination_of(prep, holder, &leaves);
-    else if (config->type == CONFIG_SERVICE_TCP)
-        leaves = prep->running.peer.addr.port == config->addr.port &&
-                 (prep->diff.changes & CONFIG_CHANGE_ADDRESS) != 0;
-    return leaves;
-}
-
-/* Services that want each other's ports, or one its own on another host: none can be first. */
-static bool is_in_circle(const struct preparation *prep, const struct config_service *config)
-{
-    const struct config_service *at = config;
-    for (size_t i = 0; i <= prep->running.peer.service_count; i++) {
-        const struct config_service *holder = holder_of(prep, at);
-        bool leaves;
-        if (holder == NULL)
-            return false;
-        at = destination_of(prep, holder, &leaves);
-        if (at == NULL)
-            return false;
-        if (strcmp(holder->name, config->name) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void note_failed(struct preparation *prep, const struct config_service *service, int error,
-                        bool is_ours)
-{
-    struct reload_outcome *outcome = prep->outcome;
-    outcome->failed++;
-    if (is_ours && error == -EADDRINUSE && prep->attempt == RELOAD_FIRST)
-        outcome->deferred++;
-    else if (prep->attempt != RELOAD_RETRY)
-        (void)binding_log_failed(service != NULL ? service->name : NULL,
-                                 service != NULL ? &service->addr : &prep->wanted->addr, error);
-}
 
 /* ---- preparing: services ---- */
 
@@ -152,10 +31,11 @@ static int prepare_added(struct preparation *prep, const struct config_service *
         service_create(&prep->server->services, config, prep->server->worker_count, &service);
     if (result < 0)
         return result;
-    result = server_bind_service(service, config, prep->wanted, NULL, 0, &service->binding);
-    if (result < 0) {
+    result = server_bind_service(prep->server, service, config, prep->wanted, &service->binding);
+    if (result == -ENOMEM ||
+        (result < 0 && server_reload_note_failed(prep, config, &service->failures_said, result,
+                                                 server_reload_is_given_up(prep, config)))) {
         service_drop(service);
-        note_failed(prep, config, result, is_given_up(prep, config));
         return result == -ENOMEM ? result : 0;
     }
     prep->outcome->added++;
@@ -183,31 +63,51 @@ static int prepare_changed(struct preparation *prep, const struct config_service
                            struct service *service)
 {
     struct binding *binding = NULL;
-    if ((item->changes & (CONFIG_CHANGE_TYPE | CONFIG_CHANGE_LANES)) != 0) {
+    unsigned int changes = item->changes;
+    bool has_place = service->binding != NULL;
+    if ((changes & (CONFIG_CHANGE_TYPE | CONFIG_CHANGE_LANES)) != 0) {
         prepare_replaced(prep, service);
         return 0;
     }
-    if ((item->changes & CONFIG_CHANGE_ADDRESS) != 0) {
-        int result = server_bind_service(service, item->new, prep->wanted, NULL, 0, &binding);
-        if (result == -EADDRINUSE && is_in_circle(prep, item->new)) {
+    if ((changes & CONFIG_CHANGE_ADDRESS) != 0) {
+        int result = server_reload_prepare_address(prep, item->new, service, &binding);
+        if (result < 0)
+            return result;
+        /* Where it is, it goes on as it was; without a place the rest is in force all the same. */
+        if (result == RELOAD_REPLACED)
             prepare_replaced(prep, service);
+        if (result != RELOAD_MOVED && (result != RELOAD_STAYS || has_place))
             return 0;
-        }
-        if (result < 0) {
-            note_failed(prep, item->new, result, is_given_up(prep, item->new));
-            return result == -ENOMEM ? result : 0;
-        }
+        if (!has_place &&
+            server_reload_is_same_addr(&service_config(service)->addr, &item->new->addr))
+            changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
     }
+    if (binding == NULL && changes == 0)
+        return 0;
     struct server_step *step = add_step(prep, STEP_CHANGE, service);
     step->binding = binding;
-    step->expires = (item->changes & CONFIG_CHANGE_TOKEN) != 0;
+    step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
+    if (changes == 0) {
+        prep->outcome->bound++;
+        return 0;
+    }
     prep->outcome->changed++;
     return config_service_copy(item->new, &step->config);
+}
+
+/* Removed ones first; then as in the file, since the first one gets an address. */
+static int compare_places(const void *a, const void *b)
+{
+    const struct config_service *left = ((const struct config_service_diff *)a)->new;
+    const struct config_service *right = ((const struct config_service_diff *)b)->new;
+    return (left > right) - (left < right);
 }
 
 static int prepare_services(struct preparation *prep)
 {
     int result = 0;
+    qsort(prep->diff.services, prep->diff.service_count, sizeof(*prep->diff.services),
+          compare_places);
     for (size_t i = 0; i < prep->diff.service_count && result == 0; i++) {
         const struct config_service_diff *item = &prep->diff.services[i];
         struct service *service =
@@ -246,25 +146,6 @@ static int prepare_keys(struct preparation *prep)
     return result;
 }
 
-/* The control port's new address. What fails leaves the old one, and is tried again. */
-static void prepare_control_port(struct preparation *prep, unsigned int *changes)
-{
-    struct server *server = prep->server;
-    int result = server_bind_control(prep->wanted, server->worker_count, NULL, 0,
-                                     &prep->plan->control_binding);
-    if (result == 0)
-        return;
-    *changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
-    bool is_ours = server->control_binding != NULL &&
-                   addr_port(&server->control_binding->addr) == prep->wanted->addr.port;
-    for (size_t i = 0; i < prep->running.peer.service_count; i++)
-        is_ours |= prep->running.peer.services[i].addr.port == prep->wanted->addr.port;
-    if (result == -EADDRINUSE && server->control_binding != NULL &&
-        addr_port(&server->control_binding->addr) == prep->wanted->addr.port)
-        prep->plan->closes_control = true; /* another host, the same port */
-    note_failed(prep, NULL, result, is_ours);
-}
-
 static int prepare_own(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
@@ -272,7 +153,7 @@ static int prepare_own(struct preparation *prep)
     if (prep->server->control_binding == NULL)
         changes |= CONFIG_CHANGE_ADDRESS;
     if ((changes & CONFIG_CHANGE_ADDRESS) != 0)
-        prepare_control_port(prep, &changes);
+        server_reload_prepare_control(prep, &changes);
     int result = 0;
     if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
         result = prepare_keys(prep);
@@ -299,6 +180,7 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     if (step->config != NULL)
         step->config = service_entry_set_config(&service->entry, step->config);
     if (step->binding != NULL) {
+        server_bind_succeeded(service_config(service), step->binding, &service->failures_said);
         step->new_binding = step->binding;
         step->binding = service_set_binding(service, step->binding);
     }
@@ -314,6 +196,8 @@ static void commit_own(struct preparation *prep)
     struct server_plan *plan = prep->plan;
     if (plan->config != NULL)
         plan->config = atomic_exchange(&server->config, plan->config);
+    if (plan->control_binding != NULL)
+        server_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
     if (plan->control_binding != NULL || plan->closes_control) {
         struct binding *old = server->control_binding;
         server->control_binding = plan->control_binding;
@@ -388,6 +272,36 @@ static int prepare(struct preparation *prep)
     return 1;
 }
 
+/* A service that has no address yet does not run at the configured one: what makes it differ from
+ * the file is the address. */
+static void mark_unbound(struct service_view *running)
+{
+    for (size_t i = 0; i < running->peer.service_count; i++) {
+        if (service_of(running->entries[i])->binding == NULL)
+            running->peer.services[i].addr = (struct host_port){0};
+    }
+}
+
+/* What runs against what is wanted. -ENOMEM. */
+static int compare(struct preparation *prep)
+{
+    struct server *server = prep->server;
+    int result = service_view_init(&prep->running, &server->services, server_config(server));
+    if (result < 0)
+        return result;
+    mark_unbound(&prep->running);
+    result = config_diff(CONFIG_SERVER, &prep->running.peer, prep->wanted, &prep->diff);
+    if (result < 0)
+        service_view_finish(&prep->running);
+    return result;
+}
+
+static void compared(struct preparation *prep)
+{
+    config_diff_finish(&prep->diff);
+    service_view_finish(&prep->running);
+}
+
 static int server_reload_begin(void *shared, const struct config_peer *wanted,
                                enum reload_attempt attempt, uint64_t now_ms,
                                struct reload_outcome *ret)
@@ -401,18 +315,56 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
         .attempt = attempt,
     };
     *ret = (struct reload_outcome){0};
-    int result = service_view_init(&prep.running, &server->services, server_config(server));
+    int result = compare(&prep);
     if (result < 0)
         return result;
-    result = config_diff(CONFIG_SERVER, &prep.running.peer, wanted, &prep.diff);
-    if (result == 0) {
-        result = prepare(&prep);
-        config_diff_finish(&prep.diff);
-    }
-    service_view_finish(&prep.running);
+    result = prepare(&prep);
+    compared(&prep);
+    server_count_unbound(server);
     if (result > 0)
         plan_post(&server->plan, prep.plan, server->worker_count);
     return result;
+}
+
+/* ---- names, before it begins ---- */
+
+static bool needs_address(const struct config_service_diff *item)
+{
+    return item->fate == CONFIG_SERVICE_ADDED ||
+           (item->fate == CONFIG_SERVICE_CHANGED && (item->changes & CONFIG_CHANGE_ADDRESS) != 0);
+}
+
+static void server_reload_look_up(void *shared, const struct config_peer *wanted)
+{
+    struct server *server = shared;
+    struct preparation prep = {.server = server, .wanted = wanted};
+    if (compare(&prep) < 0)
+        return; /* begin will say so */
+    if (server->control_binding == NULL || (prep.diff.changes & CONFIG_CHANGE_ADDRESS) != 0)
+        lookups_ask(server->lookups, &wanted->addr);
+    for (size_t i = 0; i < prep.diff.service_count; i++) {
+        if (needs_address(&prep.diff.services[i]))
+            lookups_ask(server->lookups, &prep.diff.services[i].new->addr);
+    }
+    lookups_forget_unused(server->lookups);
+    compared(&prep);
+}
+
+static bool server_reload_has_looked_up(void *shared)
+{
+    struct server *server = shared;
+    lookups_take(server->lookups);
+    return lookups_are_done(server->lookups);
+}
+
+static int server_reload_names_fd(void *shared)
+{
+    return lookups_fd(((struct server *)shared)->lookups);
+}
+
+static bool server_reload_is_unfinished(void *shared)
+{
+    return atomic_load(&((struct server *)shared)->unbound_count) > 0;
 }
 
 /* ---- applying, in each worker ---- */
@@ -513,6 +465,10 @@ static bool server_reload_cut_due(void *shared, uint64_t now_ms, uint64_t *ret_n
 }
 
 const struct reload_ops server_reload_ops = {
+    .look_up = server_reload_look_up,
+    .has_looked_up = server_reload_has_looked_up,
+    .names_fd = server_reload_names_fd,
+    .is_unfinished = server_reload_is_unfinished,
     .begin = server_reload_begin,
     .slot = server_reload_slot,
     .finish = server_reload_finish,

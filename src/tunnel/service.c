@@ -117,17 +117,16 @@ err:
 /* ---- its address ---- */
 
 int service_bind(const struct service *service, const struct config_service *config,
-                 const struct socket_options *options, struct inherited *inherited,
-                 unsigned int wait_ms, struct binding **ret)
+                 const struct addr *addr, const struct socket_options *options,
+                 struct inherited *inherited, struct binding **ret)
 {
     struct binding_options binding = {
-        .addr = &config->addr,
+        .addr = addr,
         .is_udp = service->is_udp,
-        .is_claimed = true,
+        .is_guarded = true,
         .tcp = *options,
         .inherited = inherited,
         .count = service->worker_count,
-        .wait_ms = wait_ms,
     };
     if (config->nodelay != CONFIG_UNSET)
         binding.tcp.nodelay = config->nodelay == CONFIG_TRUE;

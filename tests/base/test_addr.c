@@ -207,6 +207,44 @@ Test(addr, equal)
     }
 }
 
+Test(addr, overlaps)
+{
+    static const struct {
+        const char *a, *b;
+        bool overlaps;
+    } rows[] = {
+        {"127.0.0.1:80", "127.0.0.1:80", true},
+        {"127.0.0.1:80", "127.0.0.1:81", false},
+        {"127.0.0.1:80", "127.0.0.2:80", false},
+        {"0.0.0.0:80", "127.0.0.1:80", true},
+        {"0.0.0.0:80", "0.0.0.0:80", true},
+        {"0.0.0.0:80", "[::1]:80", false},
+        {"0.0.0.0:80", "[::ffff:1.2.3.4]:80", true},
+        {"1.2.3.4:80", "[::ffff:1.2.3.4]:80", true},
+        {"[::]:80", "1.2.3.4:80", true},
+        {"[::]:80", "0.0.0.0:80", true},
+        {"[::]:80", "[2001:db8::1]:80", true},
+        {"[::]:80", "1.2.3.4:81", false},
+        {"[2001:db8::1]:80", "[2001:db8::1]:80", true},
+        {"[2001:db8::1]:80", "[2001:db8::2]:80", false},
+        {"[fe80::1%1]:80", "[fe80::1%2]:80", false},
+        {"[::1]:80", "127.0.0.1:80", false},
+    };
+    static const struct addr none;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port name;
+        struct addr a, b;
+        cr_assert_eq(host_port_parse(rows[i].a, &name), 0);
+        cr_assert(addr_from_numeric(&name, &a));
+        cr_assert_eq(host_port_parse(rows[i].b, &name), 0);
+        cr_assert(addr_from_numeric(&name, &b));
+        cr_expect_eq(addr_overlaps(&a, &b), rows[i].overlaps, "%s %s", rows[i].a, rows[i].b);
+        cr_expect_eq(addr_overlaps(&b, &a), rows[i].overlaps, "%s %s", rows[i].b, rows[i].a);
+        cr_expect_not(addr_overlaps(&a, &none));
+    }
+    cr_expect_not(addr_overlaps(&none, &none));
+}
+
 Test(addr, loopback)
 {
     static const struct {

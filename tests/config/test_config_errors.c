@@ -113,34 +113,6 @@ Test(config_errors, accounts)
     CHECK_EXAMPLES(examples);
 }
 
-Test(config_errors, addresses_that_collide)
-{
-    static const struct example examples[] = {
-        {SERVER SERVICE "[server.services.b]\nbind_addr=1.2.3.4:2\n",
-         "f:7: server.services.b.bind_addr: 1.2.3.4:2 is taken by server.services.a.bind_addr in "
-         "line 5\n"},
-        {SERVER "[server.services.a]\nbind_addr=1.2.3.4:1\n",
-         "f:5: server.services.a.bind_addr: 1.2.3.4:1 is taken by server.bind_addr in line 2\n"},
-        /* Ports of UDP are others than those of TCP. */
-        {SERVER SERVICE "[server.services.b]\nbind_addr=1.2.3.4:2\ntype=udp\n", ""},
-        {SERVER SERVICE "type=udp\n[server.services.b]\nbind_addr=1.2.3.4:2\ntype=udp\n",
-         "f:8: server.services.b.bind_addr: 1.2.3.4:2 is taken by server.services.a.bind_addr in "
-         "line 5\n"},
-        /* One address in two ways of writing. */
-        {SERVER "[server.services.a]\nbind_addr=[::1]:7\n"
-                "[server.services.b]\nbind_addr=[0:0:0:0:0:0:0:1]:7\n",
-         "f:7: server.services.b.bind_addr: [::1]:7 is taken by server.services.a.bind_addr in "
-         "line 5\n"},
-        {SERVER "[server.services.a]\nbind_addr=host:7\n"
-                "[server.services.b]\nbind_addr=HOST:7\n",
-         "f:7: server.services.b.bind_addr: host:7 is taken by server.services.a.bind_addr in "
-         "line 5\n"},
-        {SERVER SERVICE "[server.services.b]\nbind_addr=1.2.3.5:2\n", ""},
-        {CLIENT LOCAL "[client.services.b]\nlocal_addr=h:2\n", ""}, /* of a client: why not */
-    };
-    CHECK_EXAMPLES(examples);
-}
-
 Test(config_errors, features_of_other_versions)
 {
     static const struct example examples[] = {

@@ -212,19 +212,20 @@ def test_removed_and_added_services(make, service):
     ping(t.port("kept")), ping(t.port("added"))
 
 
-def test_claims_are_handed_over(make, service, ours):
-    """A second server is refused by the new one as it was by the old one."""
+def test_addresses_stay_guarded(make, service, ours):
+    """A second server is kept out by the new one as it was by the old one."""
     t = make({"echo": service(Echo).port})
     t.start_server()
-    old, _ = upgrade(t)
+    old, new = upgrade(t)
     gone(old)
     config = t.workdir / "second.ini"
     t.control_port = harness.free_port()
     config.write_text(t.config("server"))
     config.chmod(0o600)
     second = ours("--server", config)
-    assert second.wait(within(5)) == 1
-    assert "address in use" in second.log()
+    second.wait_log(r"\[echo\] .*address in use", within(3))
+    new.stop()
+    second.wait_log(r"\[echo\] .*bound now", within(3))
 
 
 # --- UDP ----------------------------------------------------------------------------------------

@@ -179,29 +179,31 @@ Test(inherit, a_dual_stack_socket_serves_any_v4)
     in_child(dual_stack);
 }
 
-static void claims(void)
+/* While a host name cannot be looked up, its sockets are known by the name they were passed by. */
+static void named(void)
 {
-    struct sockaddr_un name = {.sun_family = AF_UNIX}, other = {.sun_family = AF_UNIX};
+    struct addr tcp, udp, found;
     struct inherited inherited;
-    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
-                                (size_t)snprintf(name.sun_path + 1, 50, "test %d", (int)getpid()));
-    int fd = high(socket(AF_UNIX, SOCK_DGRAM, 0));
-    other.sun_path[1] = 'x';
-    check(bind(fd, (struct sockaddr *)&name, len) == 0, "bind");
-    pass(fd, 0);
-    set_environment("1", "claim");
-    check(inherited_take_claim(NULL, &name, len) == -ENOENT, "no inheritance");
+    pass(bound(AF_INET, SOCK_STREAM, &tcp), 0);
+    pass(bound(AF_INET, SOCK_DGRAM, &udp), 1);
+    set_environment("2", "service-a_b_:udp-dns");
+    uint16_t port = addr_port(&tcp);
+    check(!inherited_find_named(NULL, "service-a:b ", SOCK_STREAM, port, &found), "nothing");
     check(inherited_init(&inherited, 0) == 0, "init");
-    check(inherited_take_claim(&inherited, &other, len) == -ENOENT, "another");
-    check(inherited_take_claim(&inherited, &name, len - 1) == -ENOENT, "shorter");
-    check(inherited_take_claim(&inherited, &name, len) == FIRST, "taken");
-    check(inherited_take_claim(&inherited, &name, len) == -ENOENT, "only once");
+    check(inherited_find_named(&inherited, "service-a:b ", SOCK_STREAM, port, &found), "found");
+    check(addr_equal(&found, &tcp), "its address");
+    check(!inherited_find_named(&inherited, "service-a:b", SOCK_STREAM, port, &found), "shorter");
+    check(!inherited_find_named(&inherited, "service-a:b  ", SOCK_STREAM, port, &found), "longer");
+    check(!inherited_find_named(&inherited, "service-axb ", SOCK_STREAM, port, &found), "another");
+    check(!inherited_find_named(&inherited, "service-a:b ", SOCK_DGRAM, port, &found), "the type");
+    check(!inherited_find_named(&inherited, "service-a:b ", SOCK_STREAM, 1, &found), "the port");
+    check(inherited_find_named(&inherited, "udp-dns", SOCK_DGRAM, addr_port(&udp), &found), "UDP");
     inherited_finish(&inherited);
 }
 
-Test(inherit, claims_by_name)
+Test(inherit, addresses_by_name)
 {
-    in_child(claims);
+    in_child(named);
 }
 
 /* A file, a connection, a socket without an address, a stream of AF_UNIX, a closed descriptor. */

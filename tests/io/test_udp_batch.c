@@ -80,7 +80,7 @@ static void open_server(const char *bind_to, const char *dial)
 {
     int fd;
     struct addr bound = address_of(bind_to, free_port());
-    cr_assert_eq(udp_socket_bind_group(&bound, &fd, 1, LIMIT_BIND_RETRY_MS), 0);
+    cr_assert_eq(udp_socket_bind_group(&bound, &fd, 1), 0);
     udp_socket_init(&server, fd, &bound);
     server_addr = address_of(dial, addr_port(&bound));
     cr_assert_eq(udp_socket_connect(&server_addr, &peer), 0);
@@ -337,7 +337,7 @@ Test(udp_batch, refused_and_back_again)
     udp_batch_flush(batch);
     cr_assert_eq(poll(&pollfd, 1, 1000), 1);
     int fd;
-    cr_assert_eq(udp_socket_bind_group(&gone, &fd, 1, LIMIT_BIND_RETRY_MS), 0);
+    cr_assert_eq(udp_socket_bind_group(&gone, &fd, 1), 0);
     udp_batch_send(batch, &client, NULL, "back", 4);
     udp_batch_flush(batch);
     cr_expect_eq(receive_one(fd, bytes, sizeof(bytes)), 4);

@@ -6,38 +6,28 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "base/log.h"
 #include "io/inherit.h"
 #include "io/udp_socket.h"
 #include "testing.h"
 
-static struct host_port loopback(uint16_t port)
+Test(binding, tcp_sockets_and_a_guard)
 {
-    struct host_port addr = {.port = port};
-    (void)snprintf(addr.host, sizeof(addr.host), "127.0.0.1");
-    return addr;
-}
-
-Test(binding, tcp_sockets_and_a_claim)
-{
-    struct addr taken;
-    int listener = tcp_listener(&taken);
-    struct host_port addr = loopback(addr_port(&taken));
-    struct binding_options options = {.addr = &addr, .is_claimed = true, .count = 3};
+    struct addr addr;
+    int listener = tcp_listener(&addr);
+    struct binding_options options = {.addr = &addr, .is_guarded = true, .count = 3};
     struct binding *binding = NULL, *second = NULL;
     size_t before = open_fd_count();
     cr_assert_eq(binding_create(&options, &binding), -EADDRINUSE);
     cr_assert_null(binding);
     cr_assert_eq(open_fd_count(), before);
 
-    addr = loopback(free_port());
+    addr = tcp_loopback(free_port());
     cr_assert_eq(binding_create(&options, &binding), 0);
     cr_assert_eq(binding->count, 3);
-    cr_assert_eq(addr_port(&binding->addr), addr.port);
+    cr_assert(addr_equal(&binding->addr, &addr));
     cr_assert_null(binding->lanes);
-    cr_assert_eq(open_fd_count(), before + 3 + 1, "three listeners and the claim");
-    cr_assert_eq(binding_create(&options, &second), -EADDRINUSE, "claimed, though none listens");
+    cr_assert_eq(open_fd_count(), before + 3 + 1, "three listeners and the guard");
+    cr_assert_eq(binding_create(&options, &second), -EADDRINUSE, "guarded, though none listens");
     (void)close(binding->fds[1]); /* as its worker does */
     binding->fds[1] = -1;
     binding_destroy(binding);
@@ -50,13 +40,13 @@ Test(binding, tcp_sockets_and_a_claim)
 
 Test(binding, udp_sockets_have_lanes)
 {
-    struct host_port addr = loopback(free_port());
+    struct addr addr = tcp_loopback(free_port());
     struct binding_options options = {.addr = &addr, .is_udp = true, .count = 4};
     struct binding *binding, *second = NULL;
     size_t before = open_fd_count();
     cr_assert_eq(binding_create(&options, &binding), 0);
     cr_assert_eq(open_fd_count(), before + 4);
-    cr_assert_eq(binding->claim_fd, -1);
+    cr_assert_eq(binding->guard_fd, -1);
     for (unsigned int i = 0; i < 4; i++) {
         cr_assert_eq(binding->lanes[i].binding, binding);
         cr_assert_eq(binding->lanes[i].index, i);
@@ -65,18 +55,6 @@ Test(binding, udp_sockets_have_lanes)
     cr_assert_eq(binding_create(&options, &second), -EADDRINUSE);
     binding_destroy(binding);
     cr_assert_eq(open_fd_count(), before);
-}
-
-Test(binding, a_name_without_address)
-{
-    struct host_port addr = {.host = "no-such-name.invalid", .port = 80};
-    struct binding_options options = {.addr = &addr, .count = 1};
-    struct binding *binding = NULL;
-    cr_assert_eq(binding_create(&options, &binding), ERR_RESOLVE);
-    cr_assert_null(binding);
-    log_configure(LOG_ERROR, LOG_TEXT);
-    cr_assert_eq(binding_log_failed("web", &addr, ERR_RESOLVE), ERR_RESOLVE);
-    cr_assert_eq(binding_log_failed(NULL, &addr, -EADDRINUSE), -EADDRINUSE);
 }
 
 /* ---- sockets that are there already ---- */
@@ -106,11 +84,10 @@ static const struct socket_options no_options;
 Test(binding, all_inherited_sockets_are_taken)
 {
     struct inheritance from;
-    struct host_port addr = loopback(free_port());
-    struct addr bound = tcp_loopback(addr.port);
+    struct addr addr = tcp_loopback(free_port());
     struct binding *binding;
     int fds[INHERITED_MAX];
-    cr_assert_eq(socket_bind_group(&bound, &no_options, fds, INHERITED_MAX, 0), 0);
+    cr_assert_eq(socket_bind_group(&addr, &no_options, false, fds, INHERITED_MAX), 0);
     inherit(&from, SOCK_STREAM, fds, INHERITED_MAX, false);
     struct binding_options options = {
         .addr = &addr, .inherited = &from.inherited, .tcp = {.nodelay = true}, .count = 2};
@@ -131,11 +108,10 @@ Test(binding, all_inherited_sockets_are_taken)
 Test(binding, more_join_an_inherited_group)
 {
     struct inheritance from;
-    struct host_port addr = loopback(free_port());
-    struct addr bound = tcp_loopback(addr.port);
+    struct addr addr = tcp_loopback(free_port());
     struct binding *binding;
     int fd;
-    cr_assert_eq(socket_bind_group(&bound, &no_options, &fd, 1, 0), 0);
+    cr_assert_eq(socket_bind_group(&addr, &no_options, false, &fd, 1), 0);
     cr_assert_eq(socket_listen(fd), 0);
     inherit(&from, SOCK_STREAM, &fd, 1, false);
     struct binding_options options = {.addr = &addr, .inherited = &from.inherited, .count = 3};
@@ -153,19 +129,17 @@ Test(binding, more_join_an_inherited_group)
 Test(binding, a_managers_socket_is_shared_by_duplicates)
 {
     struct inheritance from;
-    struct host_port addr;
-    struct addr bound;
+    struct addr addr;
     struct binding *binding;
-    int fd = tcp_listener(&bound);
+    int fd = tcp_listener(&addr);
     size_t before = open_fd_count();
-    addr = loopback(addr_port(&bound));
     inherit(&from, SOCK_STREAM, &fd, 1, true);
     struct binding_options options = {
-        .addr = &addr, .is_claimed = true, .inherited = &from.inherited, .count = 3};
+        .addr = &addr, .is_guarded = true, .inherited = &from.inherited, .count = 3};
     cr_assert_eq(binding_create(&options, &binding), 0);
     cr_assert(binding->count == 3 && binding->distinct_count == 1 && binding->is_shared);
-    cr_assert_geq(binding->claim_fd, 0, "a claim is made anew");
-    cr_assert_eq(open_fd_count(), before + 2 + 1);
+    cr_assert_eq(binding->guard_fd, -1, "it listens, and is the manager's to close");
+    cr_assert_eq(open_fd_count(), before + 2);
     binding_destroy(binding);
     cr_assert_eq(open_fd_count(), before - 1, "its own as well");
 }
@@ -173,11 +147,9 @@ Test(binding, a_managers_socket_is_shared_by_duplicates)
 Test(binding, a_group_that_cannot_be_joined_is_shared_by_duplicates)
 {
     struct inheritance from;
-    struct host_port addr;
-    struct addr bound;
+    struct addr addr;
     struct binding *binding;
-    int fd = tcp_listener(&bound); /* without SO_REUSEPORT */
-    addr = loopback(addr_port(&bound));
+    int fd = tcp_listener(&addr); /* without SO_REUSEPORT */
     inherit(&from, SOCK_STREAM, &fd, 1, false);
     struct binding_options options = {.addr = &addr, .inherited = &from.inherited, .count = 2};
     cr_assert_eq(binding_create(&options, &binding), 0);
@@ -189,11 +161,10 @@ Test(binding, udp_lanes_are_as_many_as_there_are_sockets)
 {
     for (int shared = 0; shared < 2; shared++) {
         struct inheritance from;
-        struct host_port addr = loopback(free_port());
-        struct addr bound = tcp_loopback(addr.port);
+        struct addr addr = tcp_loopback(free_port());
         struct binding *binding;
         int fd;
-        cr_assert_eq(udp_socket_bind_group(&bound, &fd, 1, 0), 0);
+        cr_assert_eq(udp_socket_bind_group(&addr, &fd, 1), 0);
         inherit(&from, SOCK_DGRAM, &fd, 1, shared == 1);
         struct binding_options options = {
             .addr = &addr, .is_udp = true, .inherited = &from.inherited, .count = 3};
@@ -205,20 +176,25 @@ Test(binding, udp_lanes_are_as_many_as_there_are_sockets)
     }
 }
 
-Test(binding, a_claim_is_taken_over)
+/* What a predecessor has passed on is guarded when that one is gone. */
+Test(binding, inherited_sockets_get_a_guard)
 {
     struct inheritance from;
-    struct host_port addr = loopback(free_port());
-    struct addr bound = tcp_loopback(addr.port);
-    struct binding *binding;
-    int fd = socket_claim(&bound, 0);
-    cr_assert_geq(fd, 0);
-    from = (struct inheritance){.inherited = {.items = from.items, .count = 1}};
-    from.items[0] = (struct inherited_socket){.fd = fd, .type = SOCK_DGRAM};
-    struct binding_options options = {
-        .addr = &addr, .is_claimed = true, .inherited = &from.inherited, .count = 1};
+    struct addr addr = tcp_loopback(free_port());
+    struct binding_options options = {.addr = &addr, .is_guarded = true, .count = 2};
+    struct binding *old, *binding, *third = NULL;
+    cr_assert_eq(binding_create(&options, &old), 0);
+    inherit(&from, SOCK_STREAM, (int[]){dup(old->fds[0]), dup(old->fds[1])}, 2, false);
+    options.inherited = &from.inherited;
     cr_assert_eq(binding_create(&options, &binding), 0);
-    cr_assert_eq(binding->claim_fd, fd);
-    cr_assert_not(binding->is_inherited, "the sockets are new");
+    cr_assert(binding->is_inherited && binding->guard_fd >= 0);
+    binding_leave(old);
+    binding_destroy(old);
+    options.inherited = NULL;
+    cr_assert_eq(binding_create(&options, &third), -EADDRINUSE);
+    binding_leave(binding);
+    cr_assert_eq(binding->guard_fd, -1);
+    cr_assert_eq(binding_create(&options, &third), 0, "given up");
+    binding_destroy(third);
     binding_destroy(binding);
 }

@@ -31,7 +31,7 @@ static void set_up(void)
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     config.addr.port = addr_port(&addr);
     cr_assert_eq(service_create(&server.services, &config, 2, &service), 0);
-    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
+    cr_assert_eq(service_bind(service, &config, &addr, &none, NULL, &service->binding), 0);
     for (unsigned int i = 0; i < 2; i++) {
         workers[i].server = &server;
         workers[i].tunnel = &side.workers[i];
@@ -95,8 +95,8 @@ Test(server_port, listens_while_the_service_is_up, .init = set_up, .fini = tear_
 /* A process that takes sockets over may have more of them than workers, or fewer. */
 Test(server_port, sockets_are_shared_out, .init = set_up, .fini = tear_down)
 {
-    struct binding few = {.claim_fd = -1, .count = 1, .fds = (int[]){dup(0)}};
-    struct binding many = {.claim_fd = -1, .count = 5, .fds = (int[5]){0}};
+    struct binding few = {.guard_fd = -1, .count = 1, .fds = (int[]){dup(0)}};
+    struct binding many = {.guard_fd = -1, .count = 5, .fds = (int[5]){0}};
     for (unsigned int i = 0; i < many.count; i++)
         many.fds[i] = dup(0);
     struct list *first = &service->parts[0].ports, *second = &service->parts[1].ports;

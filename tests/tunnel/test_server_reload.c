@@ -1,10 +1,12 @@
 /* Reloads of the server on the fake loop: what main prepares, and what each worker does with it,
- * also while somebody is logging in. Covers src/tunnel/server_bind.c and src/tunnel/server_part.c
- * too. */
+ * also while somebody is logging in. Covers src/tunnel/server_reload_ports.c and
+ * src/tunnel/server_part.c too. */
 #include "tunnel/server_reload.h"
 
+#include <assert.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 #include "proto/message.h"
 #include "side.h"
 #include "tunnel/server.h"
+#include "tunnel/server_bind.h"
 
 enum { WORKERS = 2, ECHO = 0, WEB, PORTS };
 
@@ -288,6 +291,154 @@ Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_d
         cr_expect(outcome.added == 1 && outcome.failed == 0);
     }
     cr_expect_eq(reload(file("", service("echo", ECHO, "type = udp"))).replaced, 1);
+}
+
+/* ---- services without an address ---- */
+
+static struct service *find_service(const char *name)
+{
+    struct service *found = NULL;
+    list_for_each (node, &server->services.entries) {
+        struct service *service = service_of(container_of(node, struct service_entry, node));
+        if (strcmp(service_name(service), name) == 0 && !service->entry.removed)
+            found = service;
+    }
+    if (found == NULL)
+        cr_assert_fail("no service %s", name);
+    assert(found != NULL);
+    return found;
+}
+
+static unsigned int unbound(void)
+{
+    return atomic_load(&server->unbound_count);
+}
+
+/* A new service whose port somebody has: it is there, its client logs in, and when the port is free
+ * its visitors come. */
+Test(server_reload, a_service_waits_for_its_address, .init = set_up, .fini = tear_down)
+{
+    for (int is_udp = 0; is_udp < 2; is_udp++) {
+        char both[700];
+        int type = is_udp ? SOCK_DGRAM : SOCK_STREAM;
+        int holder = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+        cr_assert_eq(bind(holder, &ports[WEB].any, ports[WEB].len), 0);
+        (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                       service("web", WEB, is_udp ? "type = udp" : ""));
+        struct reload_outcome outcome = reload(file("", both));
+        cr_expect(outcome.added == 1 && outcome.failed == 1 && outcome.deferred == 0);
+        cr_expect_eq(unbound(), 1);
+        cr_expect_neq(find_service("web")->failures_said, 0);
+        int echo = log_in("echo", "one"), web = log_in("web", "one");
+        cr_expect(connects(ECHO));
+        for (int again = 0; again < 3; again++) {
+            outcome = begin(file("", both), RELOAD_RETRY, 0);
+            cr_expect(outcome.failed == 1 && outcome.bound == 0 && outcome.changed == 0);
+        }
+        (void)close(holder);
+        outcome = begin(file("", both), RELOAD_RETRY, 1);
+        apply_posted();
+        cr_expect(outcome.failed == 0 && outcome.bound == 1 && outcome.changed == 0);
+        cr_expect_eq(unbound(), 0);
+        cr_expect_eq(find_service("web")->failures_said, 0);
+        cr_expect(is_udp || connects(WEB), "its client is there already");
+        cr_expect_eq(side_end_of(&side, web), 0, "and its session stays");
+        outcome = begin(file("", both), RELOAD_RETRY, 0);
+        cr_expect(outcome.failed == 0, "nothing is left to do");
+        (void)close(web);
+        (void)close(echo);
+        cr_expect_eq(reload(file("", service("echo", ECHO, ""))).removed, 1);
+    }
+}
+
+/* While it waits, the rest of its configuration changes, and where it is to be. */
+Test(server_reload, a_waiting_service_changes, .init = set_up, .fini = tear_down)
+{
+    struct addr taken;
+    int listener = tcp_listener(&taken);
+    char both[700];
+    uint16_t free_one = addr_port(&ports[WEB]);
+    ports[WEB] = taken;
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    cr_expect_eq(reload(file("", both)).added, 1);
+    int web = log_in("web", "one");
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                   service("web", WEB, "token = two"));
+    struct reload_outcome outcome = reload(file("", both));
+    cr_expect(outcome.changed == 1 && outcome.failed == 1);
+    cr_expect_eq(side_end_of(&side, web), 1, "by the new token");
+    (void)close(web);
+    web = log_in("web", "two");
+    ports[WEB] = tcp_loopback(free_one);
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                   service("web", WEB, "token = two"));
+    outcome = reload(file("", both));
+    cr_expect(outcome.changed == 1 && outcome.failed == 0 && unbound() == 0);
+    cr_expect(connects(WEB));
+    (void)close(web);
+    (void)close(listener);
+}
+
+/* The first in the file has it; the others wait until it goes. */
+Test(server_reload, services_with_one_address, .init = set_up, .fini = tear_down)
+{
+    char three[1000];
+    (void)snprintf(three, sizeof(three), "%s%s%s", service("echo", ECHO, ""), service("z", WEB, ""),
+                   service("b", WEB, ""));
+    struct reload_outcome outcome = reload(file("", three));
+    cr_expect(outcome.added == 2 && outcome.failed == 1);
+    cr_expect_not_null(find_service("z")->binding, "in the order of the file, not of the names");
+    cr_expect_null(find_service("b")->binding);
+    (void)snprintf(three, sizeof(three), "%s%s", service("echo", ECHO, ""), service("b", WEB, ""));
+    outcome = reload(file("", three));
+    cr_expect(outcome.removed == 1 && outcome.deferred == 1);
+    outcome = begin(file("", three), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.bound == 1 && outcome.failed == 0 && unbound() == 0);
+    cr_expect_not_null(find_service("b")->binding);
+}
+
+/* Any address of the host is in the way of each, and the control port is in everybody's. */
+Test(server_reload, addresses_that_overlap, .init = set_up, .fini = tear_down)
+{
+    char text[1000];
+    (void)snprintf(text, sizeof(text),
+                   "%s[server.services.any]\nbind_addr = 0.0.0.0:%u\n"
+                   "[server.services.control]\nbind_addr = 0.0.0.0:%u\n",
+                   service("echo", ECHO, ""), addr_port(&ports[ECHO]), addr_port(&control_addr));
+    struct reload_outcome outcome = reload(file("", text));
+    cr_expect(outcome.added == 2 && outcome.failed == 2 && unbound() == 2);
+    struct server_holder holder =
+        server_find_holder(server, server_config(server), service_config(find_service("any")));
+    cr_expect(!holder.is_control && holder.service == find_service("echo"));
+    holder =
+        server_find_holder(server, server_config(server), service_config(find_service("control")));
+    cr_expect(holder.is_control);
+    int echo = log_in("echo", "one");
+    cr_expect(connects(ECHO));
+    (void)close(echo);
+}
+
+/* A name is looked up elsewhere: nothing waits for it here. */
+Test(server_reload, a_name_comes_later, .init = set_up, .fini = tear_down)
+{
+    char text[1000];
+    (void)snprintf(text, sizeof(text), "%s[server.services.web]\nbind_addr = localhost:%u\n",
+                   service("echo", ECHO, ""), addr_port(&ports[WEB]));
+    struct reload_outcome outcome = reload(file("", text)); /* nobody has asked for it */
+    cr_expect(outcome.added == 1 && outcome.failed == 1 && unbound() == 1);
+    struct config *config = side_config(file("", text));
+    struct pollfd fd = {.fd = server_reload_ops.names_fd(server), .events = POLLIN};
+    server_reload_ops.look_up(server, &config->server);
+    while (!server_reload_ops.has_looked_up(server))
+        cr_assert_eq(poll(&fd, 1, 10000), 1);
+    config_destroy(config);
+    outcome = begin(file("", text), RELOAD_RETRY, 1);
+    apply_posted();
+    cr_expect(outcome.bound == 1 && outcome.failed == 0 && unbound() == 0);
+    int web = log_in("web", "one");
+    cr_expect(connects(WEB));
+    (void)close(web);
 }
 
 /* ---- the server itself ---- */

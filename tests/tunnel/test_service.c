@@ -202,13 +202,14 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     static const struct socket_options none;
     size_t before = open_fd_count();
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
-    config.addr.port = free_port();
+    struct addr addr = tcp_loopback(free_port());
+    config.addr.port = addr_port(&addr);
     set_limits(0, 0);
-    cr_assert_eq(service_bind(service, &config, &none, NULL, 0, &service->binding), 0);
-    cr_assert_eq(open_fd_count(), before + 1 + 1, "a listener and the claim");
+    cr_assert_eq(service_bind(service, &config, &addr, &none, NULL, &service->binding), 0);
+    cr_assert_eq(open_fd_count(), before + 1 + 1, "a listener and the guard");
     struct service *other;
     cr_assert_eq(service_create(&registry, &config, 1, &other), 0);
-    cr_assert_eq(service_bind(other, &config, &none, NULL, 0, &other->binding), -EADDRINUSE);
+    cr_assert_eq(service_bind(other, &config, &addr, &none, NULL, &other->binding), -EADDRINUSE);
     service_drop(other);
     cr_assert_eq(open_fd_count(), before + 1 + 1);
 }

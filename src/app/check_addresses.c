@@ -1,0 +1,58 @@
+#include "app/check_addresses.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "config/addresses.h"
+#include "io/lookups.h"
+#include "io/socket.h"
+
+static size_t find(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES])
+{
+    return lookups_find(owner, name, ret);
+}
+
+static int probe(void *owner, const struct addr *addr, bool is_udp)
+{
+    (void)owner;
+    return socket_probe(addr, is_udp);
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void look_up(struct lookups *lookups, const struct config_peer *server)
+{
+    uint64_t until_ms = now_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
+    lookups_ask(lookups, &server->addr);
+    for (size_t i = 0; i < server->service_count; i++)
+        lookups_ask(lookups, &server->services[i].addr);
+    while (!lookups_are_done(lookups) && (at_ms = now_ms()) < until_ms) {
+        struct pollfd fd = {.fd = lookups_fd(lookups), .events = POLLIN};
+        (void)poll(&fd, 1, (int)(until_ms - at_ms));
+        lookups_take(lookups);
+    }
+}
+
+void check_addresses(const char *path, const struct config_peer *server,
+                     struct config_report *report)
+{
+    struct lookups *lookups;
+    int result = lookups_create(NULL, &lookups);
+    if (result < 0) {
+        (void)fprintf(stderr, "warning: %s: addresses are not checked: %s\n", path,
+                      error_text(result));
+        return;
+    }
+    const struct config_network network = {.owner = lookups, .find = find, .probe = probe};
+    look_up(lookups, server);
+    config_check_addresses(path, server, &network, report);
+    lookups_destroy(lookups);
+}

@@ -1,0 +1,220 @@
+/* Look-ups for the main thread, with a getaddrinfo(3) whose answers and pace are ours: the linker
+ * puts it in between. */
+#include "io/lookups.h"
+
+#include <criterion/criterion.h>
+#include <netdb.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../support/testing.h"
+
+/* ---- the other getaddrinfo ---- */
+
+static sem_t dead_may_end; /* posted by a test for each look-up of "dead..." that may end */
+static _Atomic unsigned int count, dead_count, begun_count;
+static _Atomic int last_byte = 1; /* of the address of "moves"; 0: it has none */
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret);
+void __wrap_freeaddrinfo(struct addrinfo *results);
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret)
+{
+    (void)atomic_fetch_add(&count, 1);
+    if (strncmp(host, "dead", 4) == 0) {
+        (void)atomic_fetch_add(&dead_count, 1);
+        while (sem_wait(&dead_may_end) < 0)
+            ;
+        return EAI_AGAIN;
+    }
+    if (atomic_load(&last_byte) == 0)
+        return EAI_NONAME;
+    struct addrinfo *info = calloc(1, sizeof(*info) + sizeof(struct sockaddr_in));
+    struct sockaddr_in *addr = (struct sockaddr_in *)(void *)(info + 1);
+    addr->sin_family = AF_INET;
+    addr->sin_addr.s_addr = htonl(0x0a000000u + (uint32_t)atomic_load(&last_byte));
+    info->ai_family = AF_INET;
+    info->ai_addr = (struct sockaddr *)(void *)addr;
+    *ret = info;
+    return 0;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *results)
+{
+    free(results);
+}
+
+/* ---- the main thread's side ---- */
+
+static struct lookups *lookups;
+
+static void begins(void)
+{
+    (void)atomic_fetch_add(&begun_count, 1);
+}
+
+static void set_up(void)
+{
+    cr_assert_eq(sem_init(&dead_may_end, 0, 0), 0);
+    cr_assert_eq(lookups_create(begins, &lookups), 0);
+}
+
+static void tear_down(void)
+{
+    lookups_destroy(lookups);
+}
+
+static struct host_port name_of(const char *host, uint16_t port)
+{
+    struct host_port name = {.port = port};
+    (void)snprintf(name.host, sizeof(name.host), "%s", host);
+    return name;
+}
+
+static void ask(const char *host)
+{
+    struct host_port name = name_of(host, 1);
+    lookups_ask(lookups, &name);
+}
+
+/* The first address as text, "" without one. */
+static const char *find(const char *host, uint16_t port)
+{
+    static char text[ADDR_TEXT_SIZE];
+    struct addr addrs[LIMIT_ADDRESSES];
+    struct host_port name = name_of(host, port);
+    return lookups_find(lookups, &name, addrs) == 0 ? ""
+                                                    : addr_format(&addrs[0], text, sizeof(text));
+}
+
+/* Until a look-up ends. */
+static void await_one(void)
+{
+    struct pollfd fd = {.fd = lookups_fd(lookups), .events = POLLIN};
+    cr_assert_eq(poll(&fd, 1, 10000), 1);
+    lookups_take(lookups);
+    if (lookups_are_done(lookups))
+        cr_assert_eq(poll(&fd, 1, 0), 0, "nobody is woken for nothing");
+}
+
+static void await_all(void)
+{
+    while (!lookups_are_done(lookups))
+        await_one();
+}
+
+static void until_dead(unsigned int wanted)
+{
+    for (int i = 0; i < 2000 && atomic_load(&dead_count) < wanted; i++)
+        (void)usleep(1000);
+    cr_assert_eq(atomic_load(&dead_count), wanted);
+}
+
+Test(lookups, addresses_need_none, .init = set_up, .fini = tear_down)
+{
+    ask("127.0.0.1");
+    ask("::1");
+    cr_expect(lookups_are_done(lookups));
+    cr_expect_str_eq(find("127.0.0.1", 80), "127.0.0.1:80");
+    cr_expect_str_eq(find("::1", 81), "[::1]:81");
+    cr_expect_eq(atomic_load(&count), 0);
+}
+
+Test(lookups, one_look_up_for_all_ports_of_a_name, .init = set_up, .fini = tear_down)
+{
+    cr_expect_str_eq(find("moves", 80), "", "never asked for");
+    ask("moves");
+    ask("moves");
+    await_all();
+    cr_expect_eq(atomic_load(&count), 1);
+    cr_expect_eq(atomic_load(&begun_count), 1, "the thread began as its owner wants");
+    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
+    cr_expect_str_eq(find("moves", 81), "10.0.0.1:81");
+}
+
+Test(lookups, the_last_good_address_stays, .init = set_up, .fini = tear_down)
+{
+    ask("moves");
+    await_all();
+    atomic_store(&last_byte, 0);
+    ask("moves");
+    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80", "while it is looked up");
+    await_all();
+    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80", "and when that fails");
+    atomic_store(&last_byte, 2);
+    ask("moves");
+    await_all();
+    cr_expect_str_eq(find("moves", 80), "10.0.0.2:80");
+}
+
+Test(lookups, a_dead_name_delays_no_other, .init = set_up, .fini = tear_down)
+{
+    char name[16];
+    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS - 1u; i++) {
+        (void)snprintf(name, sizeof(name), "dead%u", i);
+        ask(name);
+    }
+    ask("moves");
+    await_one();
+    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
+    cr_expect_not(lookups_are_done(lookups));
+    /* More of them wait for a thread, and none is forgotten. */
+    ask("dead98");
+    ask("dead99");
+    ask("alive");
+    until_dead(LIMIT_LOOKUP_THREADS);
+    cr_expect_str_eq(find("alive", 80), "");
+    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS + 1u; i++)
+        (void)sem_post(&dead_may_end);
+    await_all();
+    cr_expect_str_eq(find("alive", 80), "10.0.0.1:80");
+    cr_expect_str_eq(find("dead99", 80), "");
+    cr_expect_eq(atomic_load(&dead_count), LIMIT_LOOKUP_THREADS + 1);
+    ask("dead99"); /* again, as a retry does */
+    (void)sem_post(&dead_may_end);
+    await_all();
+    cr_expect_eq(atomic_load(&dead_count), LIMIT_LOOKUP_THREADS + 2);
+}
+
+Test(lookups, unused_names_are_forgotten, .init = set_up, .fini = tear_down)
+{
+    ask("moves");
+    ask("stays");
+    await_all();
+    lookups_forget_unused(lookups);
+    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
+    ask("stays");
+    lookups_forget_unused(lookups);
+    cr_expect_str_eq(find("moves", 80), "");
+    cr_expect_str_eq(find("stays", 80), "10.0.0.1:80");
+    await_all();
+}
+
+/* The end of the process does not wait for a name server. */
+Test(lookups, the_end_comes_in_the_middle, .init = set_up)
+{
+    struct timespec begun, ended;
+    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS + 2u; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof(name), "dead%u", i);
+        ask(name);
+    }
+    until_dead(LIMIT_LOOKUP_THREADS);
+    size_t fds = open_fd_count();
+    (void)clock_gettime(CLOCK_MONOTONIC, &begun);
+    lookups_destroy(lookups);
+    (void)clock_gettime(CLOCK_MONOTONIC, &ended);
+    cr_expect_lt(ended.tv_sec - begun.tv_sec, 2);
+    cr_expect_eq(open_fd_count(), fds - 1);
+    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS; i++)
+        (void)sem_post(&dead_may_end); /* they touch nothing of ours */
+    (void)usleep(20000);
+}
