@@ -100,7 +100,7 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
         copy_transform(flow, (size_t)res);
         return;
     }
-    flow_count(flow, flow->data, (size_t)res);
+    flow_count(flow, (size_t)res);
     consider_promotion(flow, (size_t)res);
     flow_push(flow);
 }

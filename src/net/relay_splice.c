@@ -159,7 +159,7 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
     }
     loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));
     if (!flow_is_noise(flow))
-        flow_count(flow, NULL, (size_t)got);
+        flow_count(flow, (size_t)got);
     consider_demotion(flow, (size_t)got);
     flow_push(flow);
 }
