@@ -256,6 +256,31 @@ Test(relay, promotion_and_demotion)
     rig_finish(&rig, 3);
 }
 
+/* An answer and a reset behind it, both there when the answer is read: the look for the end takes
+ * the reset out of the socket, and a receive after it finds a clean end. */
+Test(relay, a_reset_behind_the_first_bytes)
+{
+    for (unsigned int noise = 0; noise < 2; noise++) {
+        struct rig rig;
+        rig_init(&rig, 5, 0);
+        if (noise)
+            rig_encrypt(&rig, 0);
+        rig.options.quiet[1] = true;
+        relay_start(&rig.relay, &rig.options);
+        rig_turns(&rig, 3);
+        rig.peers[1].total = 100;
+        rig.peers[1].reset_at = 6;
+        peer_step(&rig.peers[1], UINT64_MAX - 1);
+        cr_assert(rig.peers[1].has_reset);
+        rig_turns(&rig, 10);
+        cr_assert(rig.closed);
+        peer_drain(&rig.peers[0]);
+        cr_expect_eq(rig.peers[0].got, 6);
+        cr_expect(rig.peers[0].got_reset && !rig.peers[0].got_fin, "a cut answer looks complete");
+        rig_finish(&rig, 5);
+    }
+}
+
 /* ---- time ---- */
 
 Test(relay, idle_timeout)
