@@ -29,10 +29,6 @@ enum limits_pool {
     LIMIT_VISITORS_WAITING = 1024,   /* per service, for a data channel */
     LIMIT_VISITOR_WAIT_MS = 10000,   /* then the visitor is closed */
     LIMIT_CHANNEL_REQUEST_MS = 3000, /* not here by once to twice that: asked for anew */
-    LIMIT_REBINDS = 2,            /* channels that a visitor may lose before its first byte back */
-    LIMIT_REPLAY_BYTES = 16384,   /* of a visitor's first read, kept for such a rebind */
-    LIMIT_REPLAY_MS = 2000,       /* and for how long */
-    LIMIT_REPLAY_TOTAL = 4 << 20, /* kept by one worker in all; beyond that nothing is kept */
 };
 
 /* Noise handshakes of strangers: one costs 0.1 ms, an authenticated one does not count. */
@@ -83,6 +79,7 @@ enum limits_io {
     LIMIT_SQ_ENTRIES = 256,
     LIMIT_CQ_ENTRIES = 4096,
     LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
+    LIMIT_FIRST_READ = 16384,       /* of a visitor's bytes, sent together with the command */
     LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
     LIMIT_BUFFERS_OFFERED = 32,     /* of them, to the kernel at a time; the rest stays untouched */
     LIMIT_PATIENCE_US = 1500,       /* bulk alone: how long completions are gathered ... */

@@ -11,7 +11,6 @@
     X(VISITORS_ACCEPTED, "visitors_accepted")               \
     X(VISITORS_REFUSED_LIMIT, "visitors_refused_limit")     \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")             \
-    X(VISITORS_REBOUND, "visitors_rebound")                 \
     X(STRANGERS_ACCEPTED, "strangers_accepted")             \
     X(STRANGERS_EVICTED, "strangers_evicted")               \
     X(STRANGERS_TIMED_OUT, "strangers_timed_out")           \

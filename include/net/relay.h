@@ -15,9 +15,8 @@
  * reset, or any error, resets both ends, so that a cut transfer can't look complete. A blocked flow
  * watches its source for that with a poll for no events.
  *
- * Replay: while no byte has come from end 1, its loss need not be the end. The first bytes from end
- * 0 are kept for 2 s; if end 1 is reset in that window the owner is asked for another end 1, and
- * the bytes are sent again (ops->end1_lost, relay_rebind).
+ * What was read from one end is written to the other at most once. The loss of an end is the end of
+ * the relay: what the other end has been sent may have been acted upon, so nothing is sent again.
  *
  * Embedded in its owner and owned by one worker. It may be freed in `closed`, not before; nothing
  * is in flight then. */
@@ -37,14 +36,10 @@
 struct pipe;
 struct pipe_pool;
 struct relay;
-struct relay_replay;
 
 enum { RELAY_PREFIX_SIZE = 16 };
 
 struct relay_ops {
-    /* End 1 is gone and closed before its first byte. True: the owner calls relay_rebind or
-     * relay_terminate, now or later. False, or NULL here: the relay ends. */
-    bool (*end1_lost)(struct relay *relay);
     /* A flow of this worker has become bulk and shares it with others. True: relay_detach has been
      * asked for (see there). May be NULL. */
     bool (*became_bulk)(struct relay *relay);
@@ -61,8 +56,7 @@ struct relay_engine {
     struct zerocopy *zerocopy;        /* NULL: not needed yet */
     unsigned char *bulk_free[2];      /* warm large buffers */
     unsigned int bulk_free_count, bulk_count;
-    unsigned char *scratch;
-    size_t replay_bytes;
+    unsigned char *scratch; /* for a relay's greeting */
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
 };
@@ -99,20 +93,16 @@ struct relay {
     struct relay_engine *engine;
     const struct relay_ops *ops;
     struct timer timer;
-    uint64_t started_at_ns, active_at_ns;
-    struct relay_replay *replay;
+    uint64_t active_at_ns;
     uint32_t idle_timeout_ms;
-    int error; /* why it was aborted; 0 = it was not, or on request */
-    uint8_t prefix_len;
-    uint8_t state; /* enum relay_state */
-    bool may_replay;
+    int error;           /* why it was aborted; 0 = it was not, or on request */
+    uint8_t state;       /* enum relay_state */
     bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
     bool watch_due;      /* the timer is to watch the ends that have */
     bool watched[2];     /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
     uint8_t held; /* functions at work on both flows: it does not end before they are done */
-    unsigned char prefix[RELAY_PREFIX_SIZE];
 };
 
 struct relay_options {
@@ -123,7 +113,6 @@ struct relay_options {
     const void *prefix; /* sent to end 1 before anything else; at most RELAY_PREFIX_SIZE */
     size_t prefix_len;
     uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
-    bool replay;              /* see above */
     bool ended[2];            /* flows that had ended when the relay was detached elsewhere */
     bool quiet[2];            /* ends that have probably sent nothing yet: a hint */
 };
@@ -139,8 +128,6 @@ unsigned int relay_engine_bulk_flows(const struct relay_engine *engine);
 void relay_start(struct relay *relay, const struct relay_options *options);
 /* Resets both ends. ops->closed may come from inside. Idempotent. */
 void relay_terminate(struct relay *relay);
-/* Gives a relay in need of one (end1_lost) its new end 1: prefix and kept bytes are sent again. */
-void relay_rebind(struct relay *relay, struct transport end1);
 /* Stops without closing: when nothing is in flight, ops->closed comes and the descriptors are the
  * owner's again (relay_detached), to go on with on another worker. A relay with bytes on their way,
  * or one that ends meanwhile, is not detached but goes on, or is closed as usual. */

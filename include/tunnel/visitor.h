@@ -1,9 +1,8 @@
 /* A visitor of a TCP service, from accept to the end of its relay: finds it a data channel, places
- * the relay, finds it another channel when the first is lost before its first byte.
+ * the relay.
  *
  *     WAITING --channel--> RELAYING --closed--> freed
- *        |  ^                 |
- *        |  +--channel lost---+      (at most LIMIT_REBINDS times)
+ *        |
  *        +--10 s, or the service is down--> closed
  *
  * Owned by one worker at a time; a relay may move to another worker when it starts and when it

@@ -20,7 +20,7 @@ int relay_engine_init(struct relay_engine *engine, struct loop *loop, size_t pip
 {
     memset(engine, 0, sizeof(*engine));
     engine->loop = loop;
-    engine->scratch = malloc(RELAY_PREFIX_SIZE + LIMIT_REPLAY_BYTES);
+    engine->scratch = malloc(RELAY_PREFIX_SIZE + LIMIT_FIRST_READ);
     if (engine->scratch == NULL)
         return -ENOMEM;
     int result = pipe_pool_create(pipe_budget_bytes, &engine->pipes);
@@ -44,54 +44,6 @@ void relay_engine_finish(struct relay_engine *engine)
 unsigned int relay_engine_bulk_flows(const struct relay_engine *engine)
 {
     return atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
-}
-
-/* ---- replay ---- */
-
-static void replay_drop(struct relay *relay)
-{
-    if (relay->replay == NULL)
-        return;
-    relay->engine->replay_bytes -= relay->replay->size;
-    free(relay->replay);
-    relay->replay = NULL;
-}
-
-void relay_replay_end(struct relay *relay)
-{
-    if (!relay->may_replay)
-        return;
-    relay->may_replay = false;
-    replay_drop(relay);
-    if (relay->idle_timeout_ms == 0 && !relay->watch_due)
-        loop_timer_stop(relay->engine->loop, &relay->timer);
-}
-
-/* Keeps the first bytes from end 0. Without room for them the relay is simply not replayed. */
-void relay_replay_keep(struct relay *relay, const unsigned char *data, size_t size)
-{
-    if (relay->replay != NULL || size > LIMIT_REPLAY_BYTES ||
-        relay->engine->replay_bytes + size > LIMIT_REPLAY_TOTAL) {
-        relay_replay_end(relay);
-        return;
-    }
-    relay->replay = malloc(sizeof(*relay->replay) + size);
-    if (relay->replay == NULL) {
-        relay_replay_end(relay);
-        return;
-    }
-    relay->replay->size = (uint32_t)size;
-    memcpy(relay->replay->bytes, data, size);
-    relay->engine->replay_bytes += size;
-}
-
-bool relay_may_rebind(const struct relay *relay, int error)
-{
-    bool is_reset = error == -ECONNRESET || error == -EPIPE || error == -ETIMEDOUT;
-    bool all_kept = relay->replay != NULL ? relay->replay->size == relay->flow[0].bytes
-                                          : relay->flow[0].bytes == 0;
-    return relay->may_replay && is_reset && all_kept && relay->flow[1].bytes == 0 &&
-           !relay->flow[1].eof && relay->ops->end1_lost != NULL;
 }
 
 /* ---- the start ---- */
@@ -146,18 +98,17 @@ static void relay_send_scratch(struct relay *relay, size_t size)
 }
 
 /* The prefix, and with it what end 0 has sent already: one segment instead of two. */
-static void relay_greet(struct relay *relay)
+static void relay_greet(struct relay *relay, const void *prefix, size_t prefix_len)
 {
     struct relay_flow *flow = &relay->flow[0];
     unsigned char *scratch = relay->engine->scratch;
-    memcpy(scratch, relay->prefix, relay->prefix_len);
-    unsigned char *first = scratch + relay->prefix_len;
-    ssize_t got = socket_recv_now(relay->fds[0], first, LIMIT_REPLAY_BYTES);
-    size_t size = relay->prefix_len;
+    memcpy(scratch, prefix, prefix_len);
+    ssize_t got = socket_recv_now(relay->fds[0], scratch + prefix_len, LIMIT_FIRST_READ);
+    size_t size = prefix_len;
     if (got > 0) {
         size += (size_t)got;
         metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)got);
-        flow_count(flow, first, (size_t)got);
+        flow_count(flow, (size_t)got);
     } else if (got == 0) {
         flow->eof = relay->half_closed[0] = true;
     } else if (got != -EAGAIN && got != -EINTR) {
@@ -166,31 +117,6 @@ static void relay_greet(struct relay *relay)
     }
     flow->poll_first = true;
     relay_send_scratch(relay, size);
-}
-
-void relay_rebind(struct relay *relay, struct transport end1)
-{
-    if (relay->state != RELAY_WAITING_END) { /* it ended while the new end was on its way */
-        transport_abort(&end1, relay->engine->loop);
-        return;
-    }
-    relay->fds[1] = end1.fd;
-    relay->noise[1] = end1.noise;
-    relay->state = RELAY_OPEN;
-    relay->flow[0].finished = false; /* what was passed on went to the old end */
-    relay->started_at_ns = loop_now_ns(relay->engine->loop);
-    relay_timer_start(relay);
-    size_t size = relay->prefix_len;
-    memcpy(relay->engine->scratch, relay->prefix, size);
-    if (relay->replay != NULL) {
-        memcpy(relay->engine->scratch + size, relay->replay->bytes, relay->replay->size);
-        size += relay->replay->size;
-    }
-    relay_hold(relay);
-    flow_begin(&relay->flow[1]); /* drops the replay if bytes have come early */
-    if (relay->state == RELAY_OPEN)
-        relay_send_scratch(relay, size);
-    relay_unhold(relay);
 }
 
 static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
@@ -232,18 +158,13 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     loop_op_init(&relay->hangup_op[0], relay_end0_hung_up);
     loop_op_init(&relay->hangup_op[1], relay_end1_hung_up);
     timer_init(&relay->timer, relay_timer_expired);
-    relay->started_at_ns = relay->active_at_ns = loop_now_ns(relay->engine->loop);
-    relay->replay = NULL;
+    relay->active_at_ns = loop_now_ns(relay->engine->loop);
     relay->idle_timeout_ms = options->idle_timeout_ms;
     relay->error = 0;
     relay->state = RELAY_OPEN;
-    relay->may_replay = options->replay;
     relay->watch_due = options->ended[0] || options->ended[1];
     relay->aborting = relay->idle_timed_out = false;
     relay->held = 0;
-    relay->prefix_len = (uint8_t)options->prefix_len;
-    if (options->prefix_len > 0)
-        memcpy(relay->prefix, options->prefix, options->prefix_len);
     relay->engine->relay_count++;
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
     relay_timer_start(relay);
@@ -255,6 +176,6 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     }
     /* Early bytes may have met a sink that is gone, and ended the relay. */
     if (!options->ended[0] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
-        relay_greet(relay);
+        relay_greet(relay, options->prefix, options->prefix_len);
     relay_unhold(relay);
 }

@@ -1,5 +1,5 @@
-/* The end of a relay, in all its forms: clean, aborted, a lost end that is replaced, a move to
- * another worker. Each is a state in which everything in flight is joined first. */
+/* The end of a relay, in all its forms: clean, aborted, a move to another worker. Each is a state
+ * in which everything in flight is joined first. */
 #include <errno.h>
 
 #include "base/metrics.h"
@@ -45,7 +45,6 @@ static void relay_cancel(struct relay *relay)
 static void relay_finish(struct relay *relay, enum relay_state state)
 {
     struct relay_engine *engine = relay->engine;
-    relay_replay_end(relay);
     loop_timer_stop(engine->loop, &relay->timer);
     for (unsigned int i = 0; i < 2; i++) {
         flow_release(&relay->flow[i]);
@@ -63,8 +62,6 @@ static void relay_finish(struct relay *relay, enum relay_state state)
 static void relay_close_fds(struct relay *relay)
 {
     for (unsigned int i = 0; i < 2; i++) {
-        if (relay->fds[i] < 0)
-            continue;
         if (relay->aborting)
             socket_set_abort(relay->fds[i]);
         loop_close_fd(relay->engine->loop, relay->fds[i]);
@@ -73,28 +70,6 @@ static void relay_close_fds(struct relay *relay)
     }
     metrics_add(loop_metrics(relay->engine->loop),
                 relay->aborting ? METRIC_RELAYS_ABORTED : METRIC_RELAYS_CLEAN, 1);
-}
-
-static void relay_ask_for_end1(struct relay *relay)
-{
-    if (!relay_may_rebind(relay, -ECONNRESET)) {
-        relay_close(relay, true); /* more came, from either end, before all was still */
-        return;
-    }
-    for (unsigned int i = 0; i < 2; i++)
-        flow_release(&relay->flow[i]); /* what was not written is in the replay */
-    socket_set_abort(relay->fds[1]);
-    loop_close_fd(relay->engine->loop, relay->fds[1]);
-    relay->fds[1] = -1;
-    noise_link_free(relay_take_noise(relay, 1));
-    relay->watched[1] = relay->half_closed[1] = false;
-    relay->state = RELAY_WAITING_END;
-    relay_hold(relay);
-    if (!relay->ops->end1_lost(relay))
-        relay_close(relay, true);
-    else if (relay->state == RELAY_WAITING_END && !relay->flow[0].eof)
-        relay_watch(relay, 0);
-    relay_unhold(relay);
 }
 
 /* Everything is still: hand the descriptors back, unless something came in the meantime. */
@@ -127,14 +102,10 @@ void relay_join(struct relay *relay)
         relay_close_fds(relay);
         relay_finish(relay, RELAY_CLOSED);
         break;
-    case RELAY_REBINDING:
-        relay_ask_for_end1(relay);
-        break;
     case RELAY_DETACHING:
         relay_finish_detaching(relay);
         break;
     case RELAY_OPEN:
-    case RELAY_WAITING_END:
     case RELAY_DETACHED:
     case RELAY_CLOSED:
         break;
@@ -153,13 +124,7 @@ void relay_close(struct relay *relay, bool aborting)
 
 void relay_fail(struct relay *relay, unsigned int end, int error)
 {
-    if (relay->state == RELAY_CLOSING || (relay->state == RELAY_REBINDING && end == 1)) {
-        relay_join(relay);
-        return;
-    }
-    if (end == 1 && relay->state == RELAY_OPEN && relay_may_rebind(relay, error)) {
-        relay->state = RELAY_REBINDING;
-        relay_cancel(relay);
+    if (relay->state == RELAY_CLOSING) {
         relay_join(relay);
         return;
     }

@@ -139,31 +139,20 @@ void flow_input_ended(struct relay_flow *flow)
         relay_fail(relay, flow->index, ERR_TRUNCATED); /* must not look complete */
         return;
     }
-    /* A lost end 1 reads as ended once its error has been taken by a write: no answer of the
-     * service. */
-    if (relay->state != RELAY_REBINDING || flow->index == 0)
-        flow->eof = relay->half_closed[flow->index] = true;
+    flow->eof = relay->half_closed[flow->index] = true;
     if (relay->state != RELAY_OPEN) {
         relay_join(relay);
         return;
     }
     flow_release(flow);
-    if (flow->index == 1)
-        relay_replay_end(relay); /* an end of stream is the service's answer */
     flow_end(flow);
 }
 
-void flow_count(struct relay_flow *flow, const unsigned char *data, size_t size)
+void flow_count(struct relay_flow *flow, size_t size)
 {
     struct relay *relay = flow_relay(flow);
     relay->active_at_ns = loop_now_ns(relay->engine->loop);
     flow->bytes += size;
-    if (!relay->may_replay)
-        return;
-    if (flow->index == 1)
-        relay_replay_end(relay);
-    else
-        relay_replay_keep(relay, data, size);
 }
 
 void flow_push(struct relay_flow *flow)

@@ -31,9 +31,7 @@ static int flow_open(struct relay_flow *flow, const unsigned char *sealed, size_
         return (int)opened;
     }
     set_pending(flow, PENDING_HOT, noise->plain, (size_t)opened);
-    /* The beginning of a frame is nothing to pass on yet, but it is a beginning: of the service's
-     * answer, after which nothing is sent again. */
-    flow_count(flow, noise->plain, (size_t)opened);
+    flow_count(flow, (size_t)opened); /* 0: the beginning of a frame is a sign of life, too */
     return 0;
 }
 
@@ -41,7 +39,7 @@ static int flow_seal(struct relay_flow *flow, const unsigned char *plain, size_t
 {
     struct relay *relay = flow_relay(flow);
     struct noise_engine *noise = relay->engine->noise;
-    flow_count(flow, plain, size);
+    flow_count(flow, size);
     unsigned char *uncopied = flow_zerocopy_begin(flow, size);
     unsigned char *out = uncopied != NULL ? uncopied : noise->sealed;
     ssize_t sealed = noise_link_seal(relay->noise[1 - flow->index], noise, plain, size, out);
@@ -84,7 +82,7 @@ bool flow_noise_take_early(struct relay_flow *flow)
     flow->begin = link->early_begin;
     flow->end = link->early_end;
     link->early = NULL;
-    flow_count(flow, flow->data + flow->begin, flow->end - flow->begin);
+    flow_count(flow, flow->end - flow->begin);
     return true;
 }
 

@@ -8,10 +8,8 @@
 
 enum relay_state {
     RELAY_OPEN,
-    RELAY_REBINDING,   /* end 1 is lost: join, close it, ask the owner */
-    RELAY_WAITING_END, /* the owner looks for another end 1 */
-    RELAY_DETACHING,   /* join, then hand the descriptors back */
-    RELAY_CLOSING,     /* join, then close both */
+    RELAY_DETACHING, /* join, then hand the descriptors back */
+    RELAY_CLOSING,   /* join, then close both */
     RELAY_DETACHED,
     RELAY_CLOSED,
 };
@@ -27,11 +25,6 @@ enum relay_pending {
 };
 
 enum flow_zerocopy { FLOW_ZEROCOPY_UNDECIDED, FLOW_ZEROCOPY_USED, FLOW_ZEROCOPY_OFF };
-
-struct relay_replay {
-    uint32_t size;
-    unsigned char bytes[];
-};
 
 static inline struct relay *flow_relay(struct relay_flow *flow)
 {
@@ -58,7 +51,7 @@ static inline bool flow_is_noise(struct relay_flow *flow)
 /* relay.c, for the data paths. All of these may end the relay, so a callback calls them last. */
 
 /* Bytes were read: counts them and the relay's life. */
-void flow_count(struct relay_flow *flow, const unsigned char *data, size_t size);
+void flow_count(struct relay_flow *flow, size_t size);
 /* What was read stands in data[begin..end) or in the pipe: write it, then read on. */
 void flow_push(struct relay_flow *flow);
 /* The source has ended. */
@@ -88,11 +81,6 @@ void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_timer_start(struct relay *relay);
 void relay_timer_expired(struct timer *timer);
-
-/* relay.c */
-void relay_replay_keep(struct relay *relay, const unsigned char *data, size_t size);
-void relay_replay_end(struct relay *relay);
-bool relay_may_rebind(const struct relay *relay, int error);
 
 /* relay_noise.c */
 

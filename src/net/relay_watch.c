@@ -1,5 +1,5 @@
-/* What happens to a relay while nothing moves: the window for a replay ends, it has been idle for
- * too long, or an end is reset that nobody reads from. */
+/* What happens to a relay while nothing moves: it has been idle for too long, or an end is reset
+ * that nobody reads from. */
 
 #include "base/limits.h"
 #include "base/metrics.h"
@@ -30,7 +30,7 @@ static void relay_watch_ended(struct relay *relay)
 
 static void hung_up(struct relay *relay, unsigned int end)
 {
-    if (relay->state != RELAY_OPEN && relay->state != RELAY_WAITING_END) {
+    if (relay->state != RELAY_OPEN) {
         relay_join(relay);
         return;
     }
@@ -58,8 +58,6 @@ void relay_timer_start(struct relay *relay)
         uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / 1000000;
         delay_ms = relay->idle_timeout_ms - (uint32_t)MIN(idle_ms, relay->idle_timeout_ms);
     }
-    if (relay->may_replay)
-        delay_ms = MIN(delay_ms, (uint32_t)LIMIT_REPLAY_MS);
     if (relay->watch_due)
         delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
     if (delay_ms != UINT32_MAX)
@@ -79,7 +77,7 @@ static bool relay_is_draining(struct relay *relay)
     bool draining = false;
     for (unsigned int i = 0; i < 2; i++) {
         struct relay_flow *flow = &relay->flow[i];
-        if (flow->pending == PENDING_NONE || relay->fds[1 - i] < 0)
+        if (flow->pending == PENDING_NONE)
             continue;
         uint32_t unsent = socket_unsent(relay->fds[1 - i]);
         draining = draining || unsent != flow->unsent;
@@ -94,9 +92,6 @@ void relay_timer_expired(struct timer *timer)
     struct loop *loop = relay->engine->loop;
     if (relay->state == RELAY_CLOSING)
         return;
-    uint64_t age_ns = loop_now_ns(loop) - relay->started_at_ns;
-    if (relay->state == RELAY_OPEN && age_ns >= LIMIT_REPLAY_MS * 1000000ull)
-        relay_replay_end(relay);
     if (relay_idle_expired(relay) && relay_is_draining(relay))
         relay->active_at_ns = loop_now_ns(loop);
     if (relay_idle_expired(relay)) {

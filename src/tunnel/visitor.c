@@ -28,8 +28,6 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     visitor->service = service;
     visitor->waiter.waiting = false;
     visitor->fd = -1;
-    visitor->rebinds = 0;
-    visitor->has_relay = false;
     visitor->move_to = NULL;
     list_init(&visitor->node);
     list_init(&visitor->waiter.node);
@@ -61,14 +59,10 @@ void visitor_stop_waiting(struct visitor *visitor)
     (void)atomic_fetch_sub(&visitor->worker->server->waiting_visitors, 1);
 }
 
-/* Closes a visitor that waits, or whose relay does. */
+/* Closes a visitor that waits. */
 static void visitor_give_up(struct visitor *visitor)
 {
     assert(visitor->state == VISITOR_WAITING);
-    if (visitor->has_relay) {
-        relay_terminate(&visitor->relay); /* ends in visitor_relay_closed */
-        return;
-    }
     visitor_stop_waiting(visitor);
     loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
     service_leave(visitor->service, &visitor->key);
@@ -163,7 +157,7 @@ static void visitor_matched(struct visitor *visitor, struct transport channel)
     }
     assert(visitor->state == VISITOR_WAITING);
     visitor_stop_waiting(visitor);
-    int peeked = visitor->has_relay ? 0 : socket_peek(visitor->fd); /* takes the error: only once */
+    int peeked = socket_peek(visitor->fd); /* takes the error: only once */
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
@@ -253,10 +247,6 @@ static void review(struct visitor *visitor)
     visitor->state = VISITOR_RELAYING; /* or about to be */
     if (visitor_seek(visitor, false))
         return;
-    if (visitor->has_relay) {
-        relay_terminate(&visitor->relay);
-        return;
-    }
     loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
     visitor_finish(visitor);
 }

@@ -19,7 +19,7 @@ enum visitor_state {
 };
 
 struct visitor {
-    struct relay relay; /* while RELAYING; when a channel is lost it waits in here */
+    struct relay relay; /* while RELAYING */
     struct pool_waiter waiter;
     struct list node; /* in worker->waiting_visitors or relaying_visitors */
     struct server_worker *worker;
@@ -29,8 +29,6 @@ struct visitor {
     uint64_t id;
     int fd; /* until the relay has it */
     uint8_t state;
-    uint8_t rebinds;
-    bool has_relay; /* waits for a replacement */
     struct tunnel_worker *move_to;
 };
 
@@ -57,11 +55,10 @@ void visitor_finish(struct visitor *visitor);
 /* It waits for a channel no longer; its place in the pool's queue is the caller's business. */
 void visitor_stop_waiting(struct visitor *visitor);
 /* Finds a channel, or a place in the queue for one; first: not a second attempt. False: neither is
- * to be had; the visitor, or its relay, is the caller's to close. */
+ * to be had; the visitor is the caller's to close. */
 MUST_CHECK bool visitor_seek(struct visitor *visitor, bool first);
 
 /* visitor_relay.c */
 
-/* Joins a visitor with its channel: a relay that waits for one goes on, else there is a new one,
- * here or on a worker with more time. May free the visitor. */
+/* Joins a visitor with its channel, here or on a worker with more time. May free the visitor. */
 void visitor_relay_bind(struct visitor *visitor, struct transport channel);

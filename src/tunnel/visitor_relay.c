@@ -1,5 +1,5 @@
-/* The relay between a visitor and its data channel: where it starts, its move to another worker, a
- * channel that is lost and replaced, its end. */
+/* The relay between a visitor and its data channel: where it starts, its move to another worker,
+ * its end. */
 #include <string.h>
 
 #include "base/error.h"
@@ -70,19 +70,6 @@ static bool visitor_became_bulk(struct relay *relay)
     return true;
 }
 
-/* The channel was reset before its first byte back: the visitor gets another one. */
-static bool visitor_end1_lost(struct relay *relay)
-{
-    struct visitor *visitor = container_of(relay, struct visitor, relay);
-    if (visitor->rebinds == LIMIT_REBINDS || visitor->worker->draining)
-        return false;
-    visitor->rebinds++;
-    visitor->has_relay = true;
-    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_REBOUND, 1);
-    log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "data channel lost, taking another");
-    return visitor_seek(visitor, false);
-}
-
 static void log_relay_closed(const struct visitor *visitor)
 {
     const struct relay *relay = &visitor->relay;
@@ -110,21 +97,10 @@ static void visitor_relay_closed(struct relay *relay)
         return;
     }
     log_relay_closed(visitor);
-    if (visitor->state ==
-        VISITOR_WAITING) { /* for the channel that would have replaced a lost one */
-        visitor_stop_waiting(visitor);
-        visitor->has_relay = false;
-        if (!channel_pool_leave(&visitor->service->pool, &visitor->waiter)) {
-            service_leave(visitor->service, &visitor->key);
-            visitor->state = VISITOR_GONE;
-            return;
-        }
-    }
     visitor_finish(visitor);
 }
 
 static const struct relay_ops visitor_relay_ops = {
-    .end1_lost = visitor_end1_lost,
     .became_bulk = visitor_became_bulk,
     .closed = visitor_relay_closed,
 };
@@ -143,7 +119,6 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
-        .replay = !started,
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };
@@ -162,15 +137,6 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
 {
     static const bool none_ended[2] = {false, false};
     struct server_worker *worker = visitor->worker;
-    if (visitor->has_relay) {
-        visitor->has_relay = false;
-        visitor->state = VISITOR_RELAYING;
-        list_remove(&visitor->node);
-        list_push_back(&worker->relaying_visitors, &visitor->node);
-        socket_set_user_timeout(channel.fd, 0);
-        relay_rebind(&visitor->relay, channel);
-        return;
-    }
     struct tunnel_worker *target = tunnel_place_relay(worker->tunnel);
     struct visitor_move move = {
         .visitor_fd = visitor->fd,

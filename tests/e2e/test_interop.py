@@ -16,7 +16,7 @@ from harness import (
 )
 from protocol import connect, how_closed, recv_exact, reset
 from services import (
-    AfterEof, Banner, Digest, Echo, EofFirst, Http, Named, Sink, answers, burst, digest_of,
+    AfterEof, Banner, Digest, Echo, EofFirst, Http, Named, Resetter, Sink, answers, burst, digest_of,
     http_get, pattern, ping, transfer,
 )
 
@@ -110,6 +110,20 @@ def test_churn_with_resets(tunnel, service, pair):
         visitor.sendall(b"x" * n)
         reset(visitor)
         ping(t.port())
+
+
+@pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
+def test_a_request_is_sent_once(tunnel, service, pair):
+    """A service that resets after it has read one."""
+    local = service(Resetter, 9)
+    t = tunnel({"s": local.port}, **pair)
+    for n in range(3):
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"POST /pay")
+            how, data = how_closed(visitor, within(5))
+            assert how in ("fin", "rst") and data == b""
+        time.sleep(0.1)
+        assert len(local.records) == n + 1, "the service got a request more than once"
 
 
 def test_service_down_then_up(tunnel, service, pair):

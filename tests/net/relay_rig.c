@@ -19,7 +19,6 @@ static void encrypt(struct rig *rig, unsigned int end)
     noise_ends_connect(links, rig->noise[OF_PEERS], NOISE_NK);
     peer_encrypt(&rig->peers[end], links[0], rig->noise[OF_PEERS]);
     rig->options.noise[end] = links[1];
-    rig->encrypted[end] = true;
 }
 
 void rig_encrypt(struct rig *rig, unsigned int end)
@@ -61,49 +60,6 @@ static void spoil(struct rig *rig)
 
 /* ---- the relay's owner ---- */
 
-static void rig_new_end1(struct rig *rig)
-{
-    int fds[2];
-    struct peer *old = &rig->peers[1];
-    peer_drain(old);
-    struct peer fresh;
-    tcp_pair(fds, 0);
-    tcp_without_pacing(fds);
-    peer_init(&fresh, fds[0], old->pattern, old->expected, old->total);
-    fresh.skip = old->skip;
-    if (rig->rebinds < rig->rebinds_max)
-        fresh.reset_at = 0;
-    peer_close(old);
-    *old = fresh;
-    rig->options.fds[1] = fds[1];
-    if (!rig->encrypted[1])
-        return;
-    encrypt(rig, 1);
-    if (fresh.reset_at == SIZE_MAX)
-        rig_come_early(rig, 1, MIN(rig->early, fresh.total), 0);
-}
-
-static void rig_rebind(struct rig *rig)
-{
-    struct transport end1 = {.fd = rig->options.fds[1], .noise = rig->options.noise[1]};
-    rig->options.noise[1] = NULL;
-    relay_rebind(&rig->relay, end1);
-}
-
-static bool rig_end1_lost(struct relay *relay)
-{
-    struct rig *rig = container_of(relay, struct rig, relay);
-    if (rig->rebinds == REBINDS_MAX)
-        return false;
-    rig->rebinds++;
-    rig_new_end1(rig);
-    if (rig->later)
-        rig->pending_rebind = (int)random_below(&rig->random, 20);
-    else
-        rig_rebind(rig);
-    return true;
-}
-
 static bool rig_became_bulk(struct relay *relay)
 {
     struct rig *rig = container_of(relay, struct rig, relay);
@@ -120,7 +76,6 @@ static void rig_relay_closed(struct relay *relay)
     struct relay_options *options = &rig->options;
     if (relay_detached(relay, options->fds, options->ended)) {
         options->prefix_len = 0;
-        options->replay = false;
         for (unsigned int i = 0; i < 2; i++)
             options->noise[i] = relay_take_noise(relay, i);
         if (rig->other_loop != NULL)
@@ -128,17 +83,10 @@ static void rig_relay_closed(struct relay *relay)
         relay_start(relay, options);
         return;
     }
-    if (rig->pending_rebind >= 0) { /* the replacement has come in vain */
-        tcp_abort_on_close(options->fds[1]);
-        (void)close(options->fds[1]);
-        noise_link_free(options->noise[1]);
-        rig->pending_rebind = -1;
-    }
     rig->closed = true;
 }
 
 static const struct relay_ops rig_ops = {
-    .end1_lost = rig_end1_lost,
     .became_bulk = rig_became_bulk,
     .closed = rig_relay_closed,
 };
@@ -148,7 +96,6 @@ void rig_init(struct rig *rig, uint64_t seed, int buffer_size)
     memset(rig, 0, sizeof(*rig));
     rig->fds_before = open_fd_count();
     rig->random.state = seed;
-    rig->pending_rebind = -1;
     fake_loop_set_seed(seed);
     struct loop_options options = {.metrics = &rig->metrics, .buffer_count = 8};
     cr_assert_eq(loop_create(&options, &rig->loop), 0);
@@ -169,7 +116,6 @@ void rig_use_prefix(struct rig *rig)
 {
     rig->options.prefix = "\1\2\3\4";
     rig->options.prefix_len = rig->peers[1].skip = PREFIX_SIZE;
-    rig->options.replay = true;
 }
 
 void rig_turn(struct rig *rig)
@@ -178,8 +124,6 @@ void rig_turn(struct rig *rig)
     cr_assert_eq(loop_run_once(rig->loop), 0);
     if (rig->other_loop != NULL)
         cr_assert_eq(loop_run_once(rig->other_loop), 0);
-    if (rig->pending_rebind >= 0 && rig->pending_rebind-- == 0 && !rig->closed)
-        rig_rebind(rig);
 }
 
 void rig_turns(struct rig *rig, int turns)
@@ -231,7 +175,6 @@ static void finish_worker(struct loop *loop, struct relay_engine *engine, unsign
     cr_assert_not(fake_loop_has_timers(loop), "seed %llu", seed);
     cr_assert_eq(fake_loop_lent(loop), 0, "seed %llu", seed);
     cr_assert_eq(engine->relay_count, 0, "seed %llu", seed);
-    cr_assert_eq(engine->replay_bytes, 0, "seed %llu", seed);
     cr_assert_eq(relay_engine_bulk_flows(engine), 0, "seed %llu", seed);
     cr_assert_eq(engine->bulk_count, engine->bulk_free_count, "seed %llu", seed);
     cr_assert(engine->zerocopy == NULL || zerocopy_in_use(engine->zerocopy) == 0, "seed %llu",
@@ -272,8 +215,8 @@ void rig_judge(struct rig *rig, uint64_t seed, bool lossless)
         cr_assert(to->got_fin || to->got_reset || to->has_reset, "seed %llu: no end at %u", n, i);
         if (lossless)
             cr_assert(to->got_fin && !to->got_reset,
-                      "seed %llu: not clean at end %u (%zu of %zu): %d, %u rebinds", n, i, to->got,
-                      from->total, rig->relay.error, rig->rebinds);
+                      "seed %llu: not clean at end %u (%zu of %zu): %d", n, i, to->got, from->total,
+                      rig->relay.error);
     }
 }
 
@@ -310,7 +253,6 @@ void rig_plan(struct rig *rig)
     }
     rig->options.idle_timeout_ms = random_permille(random, 500) ? 3600000 : 0;
     rig->moves = random_permille(random, 400);
-    rig->later = random_permille(random, 500);
     fake_loop_set_busy(rig->loop, random_permille(random, 500) ? 1000 : 0);
 }
 

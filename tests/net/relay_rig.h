@@ -7,7 +7,7 @@
 #include "rig.h"
 #include "testing.h"
 
-enum { REBINDS_MAX = 2, PREFIX_SIZE = 4 };
+enum { PREFIX_SIZE = 4 };
 
 struct rig {
     struct relay relay;
@@ -21,10 +21,8 @@ struct rig {
     struct random random;
     struct relay_options options;
     size_t fds_before;
-    unsigned int rebinds, rebinds_max, detaches;
-    int pending_rebind; /* turns until relay_rebind; -1: none */
-    size_t early;       /* bytes that a new end 1 has sent with its handshake */
-    bool closed, moves, later, encrypted[2];
+    unsigned int detaches;
+    bool closed, moves;
 };
 
 void rig_init(struct rig *rig, uint64_t seed, int buffer_size);
@@ -43,7 +41,7 @@ void rig_turns(struct rig *rig, int turns);
 bool rig_run(struct rig *rig);
 /* The promise. lossless: nothing deadly happened, so all must have come. */
 void rig_judge(struct rig *rig, uint64_t seed, bool lossless);
-/* Nothing may be left: ops, timers, buffers, pipes, replays, descriptors. */
+/* Nothing may be left: ops, timers, buffers, pipes, descriptors. */
 void rig_finish(struct rig *rig, uint64_t seed);
 
 /* A random plan for both peers. */
