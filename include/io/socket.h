@@ -44,6 +44,11 @@ MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_opt
  * -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
 MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 
+/* Whether an error of making, binding or connecting a socket is about that address, so that another
+ * one of the same name may do: no such family here, no route, nobody there, not allowed. Otherwise
+ * there are no descriptors or no memory, and no address would do. */
+bool socket_error_is_of_address(int error);
+
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
  * listening; accepted sockets inherit the options. The first is bound without SO_REUSEPORT, so a
  * port that another process holds is refused (-EADDRINUSE) and never shared by accident; that is

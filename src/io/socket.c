@@ -112,6 +112,21 @@ int socket_connect_now(int fd, const struct addr *to)
     return errno == EALREADY || errno == EINTR ? -EINPROGRESS : -errno;
 }
 
+bool socket_error_is_of_address(int error)
+{
+    switch (-error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EAGAIN:
+    case EINTR:
+        return false;
+    default:
+        return error < 0;
+    }
+}
+
 /* ---- listeners ---- */
 
 static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,
