@@ -54,6 +54,9 @@ enum limits_client {
     LIMIT_CHANNEL_RETRY_MS = 10000, /* a data channel is retried that long, as upstream does */
     LIMIT_RETRY_MIN_MS = 500,       /* first back-off of a control channel */
     LIMIT_ADDRESSES = 8,            /* of one name, tried in turn */
+    LIMIT_DIAL_FIRST_MS = 250,      /* for one address while others wait, as in RFC 8305; each
+                                     * further round doubles it */
+    LIMIT_DIAL_WORKED_MS = 600000,  /* an address that worked comes first for as long (RFC 6555) */
 };
 
 enum limits_udp {
@@ -97,9 +100,18 @@ enum limits_io {
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
-    LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */
     LIMIT_LOOKUP_THREADS = 16,      /* for bind_addr: dead names that do not delay the next one */
     LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
+    LIMIT_RESOLVER_NAMES = 8192,    /* known to the resolver: twice what a client can have */
+    LIMIT_RESOLVER_ASKERS = 4096, /* of one name: visitors, with a descriptor each, and services */
+    LIMIT_RESOLVER_THREADS = 16,  /* look-ups at a time, of names in the hosts file ... */
+    LIMIT_RESOLVER_UNKNOWN = 14,  /* ... of other names, which may turn out slow ... */
+    LIMIT_RESOLVER_SLOW = 8,      /* ... and of names that were slow or failed the last time */
+    LIMIT_RESOLVER_PATIENCE_MS = 500, /* then the last good addresses have to do */
+    LIMIT_RESOLVER_FAILED_MS = 1000,  /* a failure is remembered for as long */
+    LIMIT_RESOLVER_IDLE_MS = 10000,   /* then its last thread ends */
+    LIMIT_HOSTS_FILE = 64 << 10,      /* of the hosts file is searched, when threads are short */
+    LIMIT_INHERITED = 1 << 16,        /* sockets that a process is started with */
 };
 
 /* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */

@@ -61,6 +61,9 @@
     X(PIPES_EXHAUSTED, "pipes_exhausted")                   \
     X(BUFFERS_EXHAUSTED, "buffers_exhausted")               \
     X(ACCEPT_PAUSED, "accept_paused")                       \
+    X(NAMES_FAILED, "names_failed")                         \
+    X(NAMES_STALE, "names_stale")                           \
+    X(NAMES_REFUSED, "names_refused")                       \
     X(RELOADS_APPLIED, "reloads_applied")                   \
     X(RELOADS_REFUSED, "reloads_refused")                   \
     X(MAILBOX_FULL, "mailbox_full")                         \

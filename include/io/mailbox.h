@@ -19,6 +19,7 @@
 
 struct loop;
 struct mailbox;
+struct metrics;
 struct mailbox_group;
 
 enum { MAILBOX_PAYLOAD_SIZE = 64 };
@@ -39,6 +40,8 @@ unsigned int mailbox_count(const struct mailbox_group *group);
  * wait. */
 void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,
                     mailbox_signals_fn *on_signals);
+/* The owner's, for it alone; once the mailbox is attached. */
+struct metrics *mailbox_metrics(const struct mailbox *mailbox);
 /* Called by each owner once all mailboxes are attached: starts the self-test of MSG_RING. */
 void mailbox_self_test(struct mailbox *mailbox);
 /* Called by the owner when it has nothing left to do. True: it was empty, and posting fails from

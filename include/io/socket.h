@@ -49,6 +49,11 @@ MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
  * while there is a guard. join_group: the address is held by a group of ours already. -EADDRINUSE:
  * somebody else has it. */
 MUST_CHECK int socket_guard(const struct addr *addr, bool join_group, int *ret_fd);
+/* Whether an error of making, binding or connecting a socket is about that address, so that another
+ * one of the same name may do: no such family here, no route, nobody there, not allowed. Otherwise
+ * there are no descriptors or no memory, and no address would do. */
+bool socket_error_is_of_address(int error);
+
 /* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
  * listening; accepted sockets inherit the options. "::" is dual-stack. is_guarded: the caller has
  * the guard, and all join its group. Otherwise the first is bound without SO_REUSEPORT, so a

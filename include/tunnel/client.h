@@ -43,7 +43,8 @@ struct client {
     unsigned int next_control; /* the main thread's: control channels go round the workers */
     unsigned int worker_count;
     _Atomic unsigned int half_open; /* data channels with a connection to the server alone */
-    int fd_visitors_max; /* descriptors from this number on are kept for control channels */
+    int fd_visitors_max;       /* descriptors from this number on are kept for control channels */
+    struct dial_memory memory; /* which of the server's addresses worked */
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
     struct handover handover;

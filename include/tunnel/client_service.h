@@ -8,16 +8,21 @@
 #include <stdint.h>
 
 #include "io/resolver.h"
+#include "tunnel/dial.h"
 #include "tunnel/service_entry.h"
 
 struct client_control;
 
-/* The addresses of the local service, as one worker knows them. */
+/* The addresses of the local service, as one worker knows them; the one that worked, or that is in
+ * use, comes first. */
 struct client_local {
     struct resolver_answer answer;
-    uint64_t valid_until_ns; /* 0 = none, or to be asked for again */
-    uint32_t generation;     /* counts changes of local_addr: an answer to an older question is
-                              * none */
+    uint64_t valid_until_ns;    /* 0 = none, or to be asked for again */
+    uint32_t generation;        /* counts changes of local_addr: an answer to an older question is
+                                 * none */
+    uint32_t version;           /* counts changes of the addresses and their order */
+    struct dial_memory *memory; /* the service's */
+    uint32_t memory_version;    /* of it, as it is known here */
 };
 
 struct client_service {
@@ -26,6 +31,7 @@ struct client_service {
     unsigned int worker;            /* that has the control channel */
     struct client_control *control; /* that worker's; NULL: none, or it has ended for good */
     struct client_local *locals;    /* by worker */
+    struct dial_memory memory;      /* which address of the local service worked */
 };
 
 /* The configuration is copied. The caller is the first user. -ENOMEM. */
@@ -58,3 +64,15 @@ static inline void client_service_drop(struct client_service *service)
 {
     service_entry_drop(&service->entry);
 }
+
+/* New addresses. */
+void client_local_take(struct client_local *local, const struct resolver_answer *answer,
+                       uint64_t now_ns);
+/* local_addr is another: what is known is of no use. */
+void client_local_forget(struct client_local *local);
+/* Before one of the addresses is tried: what other workers have found out counts here too. */
+void client_local_catch_up(struct client_local *local, uint64_t now_ns);
+/* This one of them has worked. */
+void client_local_worked(struct client_local *local, size_t index, uint64_t now_ns);
+/* The one in use does not work: the next one is. */
+void client_local_rotate(struct client_local *local, uint64_t now_ns);

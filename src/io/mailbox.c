@@ -235,6 +235,11 @@ void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,
     loop_poll_multishot(loop, &mailbox->eventfd_op, mailbox->eventfd, POLLIN);
 }
 
+struct metrics *mailbox_metrics(const struct mailbox *mailbox)
+{
+    return loop_metrics(mailbox->loop);
+}
+
 /* Whoever claims a position does it by comparing with the one before, without WRITE_CLOSED: either
  * he was first, and this finds another position than the reader's, or he finds it closed. */
 bool mailbox_close(struct mailbox *mailbox)

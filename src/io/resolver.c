@@ -1,19 +1,31 @@
 #include "io/resolver.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "base/list.h"
+#include "base/metrics.h"
 #include "io/mailbox.h"
+#include "resolver_priv.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    PATIENCE_NS = LIMIT_RESOLVER_PATIENCE_MS * NS_PER_MS,
+    MAILBOX_FULL_MS = 1, /* until a full mailbox is tried again */
+    END_STEP_US = 100,
+    END_STEPS_LOOK_UP = 100, /* for a look-up that may be about to end */
+    END_STEPS = 50000,       /* for threads that need no more than a core */
+};
 
 struct resolver_query {
-    struct list node;
-    struct host_port name;
+    struct list node; /* in name->askers, or resolver->answered */
+    struct resolver *resolver;
+    struct name *name; /* while it is one of the name's askers */
+    uint16_t port;
     bool prefer_ipv6;
     struct mailbox *answer_to;
     resolver_answered_fn *answered; /* NULL once abandoned; the asker's thread alone touches it */
@@ -21,83 +33,123 @@ struct resolver_query {
     struct resolver_answer answer;
 };
 
+/* Threads and the owner use it; the last of them frees it. */
 struct resolver {
-    pthread_mutex_t posting; /* held while an answer is posted; taken before lock */
-    pthread_mutex_t lock;    /* over everything below */
-    pthread_cond_t changed;
-    struct list waiting;
-    size_t waiting_count;
-    bool stopping;
-    bool looking_up;
-    bool thread_done; /* so resolver_destroy may free */
+    pthread_mutex_t posting; /* held while answers are posted; taken before lock */
+    pthread_mutex_t lock;    /* over everything below, and all names */
+    pthread_cond_t changed;  /* the keeper waits for it */
+    unsigned int users;
+    unsigned int running; /* threads that look up */
+    bool has_keeper, stopping;
+    bool told;            /* the keeper has something to do */
+    struct list answered; /* queries for the keeper to post */
+    struct list queue;    /* names */
+    struct list impatient;
+    struct names names;
 };
 
-enum { STEP_US = 100, LOOK_UP_STEPS = 100, IDLE_STEPS = 50000 };
-
-static void take_family(const struct addrinfo *results, int family, uint16_t port,
-                        struct resolver_answer *ret)
+static uint64_t clock_ns(void)
 {
-    for (const struct addrinfo *info = results; info != NULL; info = info->ai_next) {
-        if (info->ai_family != family || ret->count == LIMIT_ADDRESSES)
-            continue;
-        struct addr *addr = &ret->addrs[ret->count];
-        memset(addr, 0, sizeof(*addr));
-        if (family == AF_INET) {
-            memcpy(&addr->v4, info->ai_addr, sizeof(addr->v4));
-            addr->v4.sin_port = htons(port);
-            addr->len = sizeof(addr->v4);
-        } else {
-            memcpy(&addr->v6, info->ai_addr, sizeof(addr->v6));
-            addr->v6.sin6_port = htons(port);
-            addr->len = sizeof(addr->v6);
-        }
-        ret->count++;
-    }
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-void resolver_look_up(const struct host_port *name, bool prefer_ipv6, struct resolver_answer *ret)
+/* ---- answers: under the lock up to the keeper's post ---- */
+
+static void tell_keeper(struct resolver *resolver)
 {
-    memset(ret, 0, sizeof(*ret));
-    if (addr_from_numeric(name, &ret->addrs[0])) {
-        ret->count = 1;
-        return;
+    resolver->told = true;
+    (void)pthread_cond_signal(&resolver->changed);
+}
+
+static void ready(struct resolver_query *query)
+{
+    query->name = NULL;
+    list_push_back(&query->resolver->answered, &query->node);
+    tell_keeper(query->resolver);
+}
+
+/* After a failure: what was good the last time, if that may still hold. */
+static void answer_query(struct resolver_query *query, const struct name *name, int error)
+{
+    if (error == 0 || name->has_good) {
+        look_up_choose(&name->good, query->port, query->prefer_ipv6, &query->answer);
+        query->answer.is_stale = error != 0;
+    } else {
+        query->answer = (struct resolver_answer){.error = error};
     }
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *results = NULL;
-    int status = getaddrinfo(name->host, NULL, &hints, &results);
-    if (status == 0) {
-        take_family(results, prefer_ipv6 ? AF_INET6 : AF_INET, name->port, ret);
-        take_family(results, prefer_ipv6 ? AF_INET : AF_INET6, name->port, ret);
-        freeaddrinfo(results);
-    }
-    if (ret->count == 0)
-        ret->error = status == EAI_MEMORY ? -ENOMEM : ERR_RESOLVE;
+    ready(query);
+}
+
+static void answer_askers(struct name *name, int error)
+{
+    struct list *node;
+    while ((node = list_pop_front(&name->askers)) != NULL)
+        answer_query(container_of(node, struct resolver_query, node), name, error);
+    name->asker_count = 0;
 }
 
 static void deliver_answer(void *owner, const void *payload)
 {
     struct resolver_query *query;
     memcpy(&query, payload, sizeof(query));
+    struct metrics *metrics = mailbox_metrics(query->answer_to);
+    if (query->answer.error < 0)
+        metrics_add(metrics, METRIC_NAMES_FAILED, 1);
+    else if (query->answer.is_stale)
+        metrics_add(metrics, METRIC_NAMES_STALE, 1);
     if (query->answered != NULL)
         query->answered(query->asker, &query->answer);
     free(query);
 }
 
-static void post_answer(struct resolver_query *query)
+/* What finds its mailbox full goes back to the list. The lock is given up meanwhile, so that a
+ * worker that asks never waits for one that is answered; `posting` keeps resolver_destroy, after
+ * which there may be no mailboxes, from returning in the middle. */
+static void post_answers(struct resolver *resolver)
 {
-    int result;
-    /* A full mailbox empties: its worker is alive. A detached one never will. */
-    while ((result = mailbox_post(query->answer_to, NULL, deliver_answer, &query,
-                                  sizeof(struct resolver_query *))) == -ENOBUFS)
-        (void)usleep(1000);
-    if (result < 0)
-        free(query);
+    struct list batch, full;
+    struct list *node;
+    list_init(&batch);
+    list_init(&full);
+    (void)pthread_mutex_unlock(&resolver->lock);
+    (void)pthread_mutex_lock(&resolver->posting);
+    (void)pthread_mutex_lock(&resolver->lock);
+    if (!resolver->stopping)
+        list_move_all(&batch, &resolver->answered);
+    (void)pthread_mutex_unlock(&resolver->lock);
+    while ((node = list_pop_front(&batch)) != NULL) {
+        struct resolver_query *query = container_of(node, struct resolver_query, node);
+        int result = mailbox_post(query->answer_to, NULL, deliver_answer, &query,
+                                  sizeof(struct resolver_query *));
+        if (result == -ENOBUFS)
+            list_push_back(&full, node);
+        else if (result < 0)
+            free(query);
+    }
+    (void)pthread_mutex_unlock(&resolver->posting);
+    (void)pthread_mutex_lock(&resolver->lock);
+    while ((node = list_pop_front(&full)) != NULL)
+        list_push_back(&resolver->answered, node);
 }
 
-static void resolver_free(struct resolver *resolver)
+/* ---- the resolver's memory ---- */
+
+static void leave(struct resolver *resolver)
 {
+    (void)pthread_mutex_lock(&resolver->lock);
+    bool is_last = --resolver->users == 0;
+    (void)pthread_mutex_unlock(&resolver->lock);
+    if (!is_last)
+        return;
     struct list *node;
-    while ((node = list_pop_front(&resolver->waiting)) != NULL)
+    list_for_each_safe (recent, &resolver->names.recent) {
+        struct name *name = container_of(recent, struct name, recent_node);
+        list_move_all(&resolver->answered, &name->askers);
+        names_remove(&resolver->names, name);
+    }
+    while ((node = list_pop_front(&resolver->answered)) != NULL)
         free(container_of(node, struct resolver_query, node));
     (void)pthread_mutex_destroy(&resolver->posting);
     (void)pthread_mutex_destroy(&resolver->lock);
@@ -105,66 +157,207 @@ static void resolver_free(struct resolver *resolver)
     free(resolver);
 }
 
-/* Under a lock of its own, so that resolver_destroy can't return in the middle of a post, and so
- * that a worker that asks never waits for a worker that is answered. */
-static void answer(struct resolver *resolver, struct resolver_query *query)
+static int start_thread(struct resolver *resolver, void *(*run)(void *), void *arg)
 {
-    (void)pthread_mutex_lock(&resolver->posting);
-    (void)pthread_mutex_lock(&resolver->lock);
-    bool stopping = resolver->stopping;
-    (void)pthread_mutex_unlock(&resolver->lock);
-    if (stopping)
-        free(query); /* its mailbox may be gone */
-    else
-        post_answer(query);
-    (void)pthread_mutex_unlock(&resolver->posting);
+    pthread_attr_t attr;
+    pthread_t thread;
+    (void)pthread_attr_init(&attr);
+    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    (void)pthread_attr_setstacksize(&attr, LIMIT_WORKER_STACK);
+    int error = pthread_create(&thread, &attr, run, arg);
+    (void)pthread_attr_destroy(&attr);
+    if (error == 0)
+        resolver->users++;
+    return -error;
 }
 
-static void *resolver_thread(void *arg)
+/* ---- threads that look up ---- */
+
+static bool may_run(const struct name *name, unsigned int others)
 {
-    struct resolver *resolver = arg;
-    (void)pthread_mutex_lock(&resolver->lock);
-    while (!resolver->stopping) {
-        struct list *node = list_pop_front(&resolver->waiting);
-        if (node == NULL) {
-            (void)pthread_cond_wait(&resolver->changed, &resolver->lock);
+    unsigned int limit = name->is_in_hosts ? LIMIT_RESOLVER_THREADS
+                         : name->is_slow   ? LIMIT_RESOLVER_SLOW
+                                           : LIMIT_RESOLVER_UNKNOWN;
+    return others < limit;
+}
+
+/* The first in the queue that may be looked up beside so many others. */
+static struct name *take_queued(struct resolver *resolver, unsigned int others)
+{
+    list_for_each (node, &resolver->queue) {
+        struct name *name = container_of(node, struct name, queue_node);
+        if (!may_run(name, others))
             continue;
-        }
-        resolver->waiting_count--;
-        resolver->looking_up = true;
-        (void)pthread_mutex_unlock(&resolver->lock);
-        struct resolver_query *query = container_of(node, struct resolver_query, node);
-        resolver_look_up(&query->name, query->prefer_ipv6, &query->answer);
-        answer(resolver, query);
-        (void)pthread_mutex_lock(&resolver->lock);
-        resolver->looking_up = false;
+        list_remove(&name->queue_node);
+        name->state = NAME_RUNNING;
+        name->begun_at_ns = clock_ns();
+        return name;
     }
-    resolver->thread_done = true;
-    (void)pthread_mutex_unlock(&resolver->lock);
     return NULL;
 }
+
+/* is_final: see look_up_host. */
+static void take_result(struct name *name, const struct name_addresses *found, int result,
+                        bool is_final)
+{
+    uint64_t now_ns = clock_ns();
+    name->state = NAME_IDLE;
+    list_remove(&name->impatient_node);
+    name->is_slow = now_ns - name->begun_at_ns >= PATIENCE_NS;
+    name->is_troubled = result != 0;
+    name->error = result;
+    if (result == 0)
+        name->good = *found;
+    else
+        name->failed_until_ns = now_ns + LIMIT_RESOLVER_FAILED_MS * (uint64_t)NS_PER_MS;
+    name->has_good = result == 0 || (name->has_good && !is_final);
+    answer_askers(name, result);
+}
+
+static void *look_up_thread(void *arg)
+{
+    struct name *name = arg;
+    struct resolver *resolver = name->resolver;
+    (void)pthread_mutex_lock(&resolver->lock);
+    while (name != NULL && !resolver->stopping) {
+        struct name_addresses found;
+        bool is_final = false;
+        (void)pthread_mutex_unlock(&resolver->lock);
+        int result = look_up_host(name->host, &found, &is_final);
+        (void)pthread_mutex_lock(&resolver->lock);
+        take_result(name, &found, result, is_final);
+        name = take_queued(resolver, resolver->running - 1);
+    }
+    resolver->running--;
+    tell_keeper(resolver);
+    (void)pthread_mutex_unlock(&resolver->lock);
+    leave(resolver);
+    return NULL;
+}
+
+static void start_look_ups(struct resolver *resolver)
+{
+    struct name *name;
+    while ((name = take_queued(resolver, resolver->running)) != NULL) {
+        int result = start_thread(resolver, look_up_thread, name);
+        if (result == 0) {
+            resolver->running++;
+        } else if (resolver->running > 0) {
+            name->state = NAME_QUEUED; /* for those that run */
+            list_push_front(&resolver->queue, &name->queue_node);
+            return;
+        } else {
+            take_result(name, NULL, result, false);
+        }
+    }
+}
+
+/* ---- the keeper: starts look-ups, watches the time, posts answers ---- */
+
+/* Names that wait for a thread: may they have one of the last? The lock is given up meanwhile. */
+static void check_hosts_file(struct resolver *resolver)
+{
+    char host[ADDR_HOST_SIZE] = "";
+    list_for_each (node, &resolver->queue) {
+        struct name *name = container_of(node, struct name, queue_node);
+        if (!name->hosts_checked) {
+            name->hosts_checked = true;
+            memcpy(host, name->host, sizeof(host));
+            break;
+        }
+    }
+    if (host[0] == '\0')
+        return;
+    (void)pthread_mutex_unlock(&resolver->lock);
+    bool is_in_hosts = look_up_is_in_hosts_file(host);
+    (void)pthread_mutex_lock(&resolver->lock);
+    struct name *name = names_find(&resolver->names, host);
+    if (name != NULL)
+        name->is_in_hosts = is_in_hosts;
+    tell_keeper(resolver); /* this one may be next, and there may be more to check */
+}
+
+static uint64_t impatient_at_ns(const struct name *name)
+{
+    return name->asked_at_ns + PATIENCE_NS;
+}
+
+/* Those who have waited long enough get what was good the last time. */
+static void lose_patience(struct resolver *resolver, uint64_t now_ns)
+{
+    while (!list_is_empty(&resolver->impatient)) {
+        struct name *name = container_of(resolver->impatient.next, struct name, impatient_node);
+        if (impatient_at_ns(name) > now_ns)
+            return;
+        list_remove(&name->impatient_node);
+        name->is_troubled = true;
+        if (name->has_good)
+            answer_askers(name, ERR_RESOLVE);
+    }
+}
+
+/* How long the keeper has nothing to do, unless it is told. */
+static uint64_t next_look_ns(const struct resolver *resolver, uint64_t now_ns)
+{
+    if (!list_is_empty(&resolver->answered))
+        return now_ns + MAILBOX_FULL_MS * (uint64_t)NS_PER_MS;
+    if (!list_is_empty(&resolver->impatient))
+        return impatient_at_ns(container_of(resolver->impatient.next, struct name, impatient_node));
+    return now_ns + LIMIT_RESOLVER_IDLE_MS * (uint64_t)NS_PER_MS;
+}
+
+/* False: there was nothing to do for a long time. */
+static bool wait_for_work(struct resolver *resolver)
+{
+    uint64_t until_ns = next_look_ns(resolver, clock_ns());
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                             .tv_nsec = (long)(until_ns % 1000000000u)};
+    int result = 0;
+    while (!resolver->told && !resolver->stopping && result == 0)
+        result = pthread_cond_timedwait(&resolver->changed, &resolver->lock, &until);
+    return resolver->told || resolver->running > 0 || !list_is_empty(&resolver->impatient) ||
+           !list_is_empty(&resolver->answered);
+}
+
+static void *keeper_thread(void *arg)
+{
+    struct resolver *resolver = arg;
+    (void)pthread_setname_np(pthread_self(), "resolver");
+    (void)pthread_mutex_lock(&resolver->lock);
+    while (!resolver->stopping && wait_for_work(resolver)) {
+        resolver->told = false;
+        start_look_ups(resolver);
+        if (!list_is_empty(&resolver->queue))
+            check_hosts_file(resolver);
+        lose_patience(resolver, clock_ns());
+        if (!list_is_empty(&resolver->answered))
+            post_answers(resolver);
+    }
+    resolver->has_keeper = false;
+    (void)pthread_mutex_unlock(&resolver->lock);
+    leave(resolver);
+    return NULL;
+}
+
+/* ---- for the owner and the askers ---- */
 
 int resolver_create(struct resolver **ret)
 {
     struct resolver *resolver = calloc(1, sizeof(*resolver));
     if (resolver == NULL)
         return -ENOMEM;
-    list_init(&resolver->waiting);
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&resolver->changed, &attr);
+    (void)pthread_condattr_destroy(&attr);
     (void)pthread_mutex_init(&resolver->posting, NULL);
     (void)pthread_mutex_init(&resolver->lock, NULL);
-    (void)pthread_cond_init(&resolver->changed, NULL);
-
-    pthread_attr_t attr;
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)pthread_attr_setstacksize(&attr, LIMIT_WORKER_STACK);
-    pthread_t thread;
-    int error = pthread_create(&thread, &attr, resolver_thread, resolver);
-    (void)pthread_attr_destroy(&attr);
-    if (error != 0) {
-        resolver_free(resolver);
-        return -error;
-    }
+    resolver->users = 1;
+    list_init(&resolver->answered);
+    list_init(&resolver->queue);
+    list_init(&resolver->impatient);
+    names_init(&resolver->names, resolver);
     *ret = resolver;
     return 0;
 }
@@ -179,18 +372,60 @@ void resolver_destroy(struct resolver *resolver)
     (void)pthread_cond_signal(&resolver->changed);
     (void)pthread_mutex_unlock(&resolver->lock);
     (void)pthread_mutex_unlock(&resolver->posting);
-    /* An idle thread ends as soon as it gets a core, which may take a while on a busy machine; one
-     * stuck in a look-up keeps its memory to the end of the process. */
-    bool done = false, looking_up = false;
-    for (unsigned int i = 0; !done && i < (looking_up ? LOOK_UP_STEPS : IDLE_STEPS); i++) {
-        (void)usleep(STEP_US);
+    /* An idle thread ends as soon as it gets a core, which may take a while on a busy machine. One
+     * that is stuck in a look-up is left behind, with the memory that it uses. */
+    bool is_alone = false, looks_up = false;
+    for (unsigned int i = 0; !is_alone && i < (looks_up ? END_STEPS_LOOK_UP : END_STEPS); i++) {
         (void)pthread_mutex_lock(&resolver->lock);
-        done = resolver->thread_done;
-        looking_up = resolver->looking_up;
+        is_alone = resolver->users == 1;
+        looks_up = resolver->running > 0;
         (void)pthread_mutex_unlock(&resolver->lock);
+        if (!is_alone)
+            (void)usleep(END_STEP_US);
     }
-    if (done)
-        resolver_free(resolver);
+    leave(resolver);
+}
+
+static void look_up(struct name *name, uint64_t now_ns)
+{
+    struct resolver *resolver = name->resolver;
+    name->state = NAME_QUEUED;
+    name->asked_at_ns = now_ns;
+    name->hosts_checked = name->is_in_hosts = false;
+    list_push_back(&resolver->queue, &name->queue_node);
+    list_push_back(&resolver->impatient, &name->impatient_node);
+    tell_keeper(resolver);
+}
+
+/* Under the lock. False: too many. */
+static bool ask_name(struct resolver_query *query, const char *host)
+{
+    struct resolver *resolver = query->resolver;
+    struct name *name = names_get(&resolver->names, host);
+    uint64_t now_ns = clock_ns();
+    if (name == NULL || name->asker_count >= LIMIT_RESOLVER_ASKERS)
+        return false;
+    if (name->failed_until_ns > now_ns) {
+        answer_query(query, name, name->error);
+        return true;
+    }
+    if (name->state == NAME_IDLE)
+        look_up(name, now_ns);
+    if (name->is_troubled && name->has_good) {
+        answer_query(query, name, ERR_RESOLVE);
+        return true;
+    }
+    query->name = name;
+    name->asker_count++;
+    list_push_back(&name->askers, &query->node);
+    return true;
+}
+
+static bool have_keeper(struct resolver *resolver)
+{
+    if (!resolver->has_keeper)
+        resolver->has_keeper = start_thread(resolver, keeper_thread, resolver) == 0;
+    return resolver->has_keeper;
 }
 
 struct resolver_query *resolver_ask(struct resolver *resolver, const struct host_port *name,
@@ -201,20 +436,22 @@ struct resolver_query *resolver_ask(struct resolver *resolver, const struct host
     if (query == NULL)
         return NULL;
     list_init(&query->node);
-    query->name = *name;
+    query->resolver = resolver;
+    query->port = name->port;
     query->prefer_ipv6 = prefer_ipv6;
     query->answer_to = answer_to;
     query->answered = answered;
     query->asker = asker;
+    query->answer.count = addr_from_numeric(name, &query->answer.addrs[0]) ? 1 : 0;
     (void)pthread_mutex_lock(&resolver->lock);
-    bool room = resolver->waiting_count < LIMIT_RESOLVER_QUEUE;
-    if (room) {
-        list_push_back(&resolver->waiting, &query->node);
-        resolver->waiting_count++;
-        (void)pthread_cond_signal(&resolver->changed);
-    }
+    bool is_asked = have_keeper(resolver);
+    if (is_asked && query->answer.count > 0)
+        ready(query);
+    else if (is_asked)
+        is_asked = ask_name(query, name->host);
     (void)pthread_mutex_unlock(&resolver->lock);
-    if (!room) {
+    if (!is_asked) {
+        metrics_add(mailbox_metrics(answer_to), METRIC_NAMES_REFUSED, 1);
         free(query);
         return NULL;
     }
@@ -223,6 +460,16 @@ struct resolver_query *resolver_ask(struct resolver *resolver, const struct host
 
 void resolver_abandon(struct resolver_query *query)
 {
-    if (query != NULL)
-        query->answered = NULL;
+    if (query == NULL)
+        return;
+    query->answered = NULL;
+    (void)pthread_mutex_lock(&query->resolver->lock);
+    bool is_asker = query->name != NULL;
+    if (is_asker) {
+        query->name->asker_count--;
+        list_remove(&query->node);
+    }
+    (void)pthread_mutex_unlock(&query->resolver->lock);
+    if (is_asker)
+        free(query); /* otherwise its answer is on the way */
 }

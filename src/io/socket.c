@@ -120,6 +120,21 @@ int socket_connect_now(int fd, const struct addr *to)
     return errno == EALREADY || errno == EINTR ? -EINPROGRESS : -errno;
 }
 
+bool socket_error_is_of_address(int error)
+{
+    switch (-error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EAGAIN:
+    case EINTR:
+        return false;
+    default:
+        return error < 0;
+    }
+}
+
 /* ---- listeners ---- */
 
 /* A socket that is to be bound; "::" is dual-stack. */

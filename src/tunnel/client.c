@@ -37,6 +37,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     if (client == NULL)
         return -ENOMEM;
     client->worker_count = workers;
+    dial_memory_init(&client->memory);
     atomic_store(&client->handover.phase, HANDOVER_SERVING);
     client->fd_visitors_max = tunnel_fds_for_visitors();
     service_registry_init(&client->services, client_service_free);
@@ -68,6 +69,7 @@ void client_destroy(struct client *client)
         noise_keys_wipe(client->noise_keys);
     free(client->noise_keys);
     config_peer_free(client_config(client));
+    dial_memory_finish(&client->memory);
     free(client);
 }
 

@@ -235,7 +235,7 @@ static void channel_timer_expired(struct timer *timer)
     if (waits_to_dial && age_ms < LIMIT_CHANNEL_RETRY_MS)
         channel_dial(channel);
     else if (channel->state == CHANNEL_LOCAL)
-        client_channel_local_unavailable(channel, ERR_DEADLINE);
+        client_channel_local_expired(channel);
     else
         channel_failed(channel, ERR_DEADLINE);
 }

@@ -6,7 +6,6 @@
 #include "client_channel_priv.h"
 
 enum {
-    LOCAL_VALID_MS = 10000,
     DISCARD_BYTES = 4096,
     DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
 };
@@ -41,12 +40,15 @@ static void local_connected(struct stream *stream, int result)
 {
     static const bool none_ended[2] = {false, false};
     struct client_channel *channel = container_of(stream, struct client_channel, local);
+    struct client_local *local = channel_local(channel);
+    loop_timer_stop(channel_loop(channel), &channel->timer);
     if (result < 0) {
-        channel->addr_index++;
+        dial_failed(&channel->dial, result);
         stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
         return;
     }
-    loop_timer_stop(channel_loop(channel), &channel->timer);
+    if (channel->local_version == local->version)
+        client_local_worked(local, channel->dial.index, loop_now_ns(channel_loop(channel)));
     client_channel_drop_session(channel);
     struct transport server = stream_release(&channel->stream);
     client_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
@@ -74,30 +76,67 @@ static const struct stream_ops local_stream_ops = {
     .closed = local_closed,
 };
 
-static void local_try_address(struct client_channel *channel)
+static int local_socket(const struct client_channel *channel, const struct addr *addr)
 {
-    struct client_worker *worker = channel->worker;
-    const struct resolver_answer *answer = &channel_local(channel)->answer;
-    if (channel->addr_index >= answer->count) {
-        client_channel_local_unavailable(channel, -ECONNREFUSED);
-        return;
-    }
-    const struct addr *addr = &answer->addrs[channel->addr_index];
-    struct socket_options options = worker->channel_options;
+    struct socket_options options = channel->worker->channel_options;
     const struct config_service *config = client_service_config(channel->service);
     if (config->nodelay != CONFIG_UNSET)
         options.nodelay = config->nodelay == CONFIG_TRUE;
     if (addr_is_loopback(addr))
         options.keepalive_secs =
             0; /* this machine can't vanish without a reset: three calls less */
-    int fd = socket_for_dialing(addr, &options);
-    if (fd < 0) {
-        client_channel_local_unavailable(channel, fd);
+    return socket_for_dialing(addr, &options);
+}
+
+/* The next address that a socket can be made for. */
+static void local_try_address(struct client_channel *channel)
+{
+    struct loop *loop = channel_loop(channel);
+    const struct client_local *local = channel_local(channel);
+    if (local->answer.count == 0) { /* another name by now */
+        client_channel_local_begin(channel);
         return;
     }
-    stream_init(&channel->local, channel_loop(channel), fd, &local_stream_ops);
-    channel->has_local = true;
-    stream_connect(&channel->local, addr);
+    if (channel->local_version != local->version) {
+        channel->local_version = local->version;
+        dial_addresses(&channel->dial, local->answer.count, loop_now_ns(loop));
+    }
+    while (dial_next(&channel->dial, loop_now_ns(loop))) {
+        const struct addr addr = local->answer.addrs[channel->dial.index];
+        int fd = local_socket(channel, &addr);
+        if (fd >= 0) {
+            loop_timer_start(loop, &channel->timer, channel->dial.step_ms);
+            stream_init(&channel->local, loop, fd, &local_stream_ops);
+            channel->has_local = true;
+            stream_connect(&channel->local, &addr);
+            return;
+        }
+        dial_failed(&channel->dial, fd);
+        if (!socket_error_is_of_address(fd))
+            break;
+    }
+    client_channel_local_unavailable(channel, channel->dial.error);
+}
+
+/* The addresses are known. */
+static void local_dial(struct client_channel *channel)
+{
+    struct client_local *local = channel_local(channel);
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    client_local_catch_up(local, now_ns);
+    channel->local_version = local->version;
+    dial_addresses(&channel->dial, local->answer.count, now_ns);
+    local_try_address(channel);
+}
+
+void client_channel_local_expired(struct client_channel *channel)
+{
+    if (!channel->has_local) {
+        client_channel_local_unavailable(channel, ERR_DEADLINE);
+        return;
+    }
+    dial_timed_out(&channel->dial);
+    stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
 }
 
 static void local_resolved(void *asker, const struct resolver_answer *answer)
@@ -113,9 +152,8 @@ static void local_resolved(void *asker, const struct resolver_answer *answer)
         client_channel_local_unavailable(channel, answer->error);
         return;
     }
-    local->answer = *answer;
-    local->valid_until_ns = loop_now_ns(channel_loop(channel)) + LOCAL_VALID_MS * 1000000ull;
-    local_try_address(channel);
+    client_local_take(local, answer, loop_now_ns(channel_loop(channel)));
+    local_dial(channel);
 }
 
 void client_channel_local_begin(struct client_channel *channel)
@@ -123,25 +161,27 @@ void client_channel_local_begin(struct client_channel *channel)
     struct client_worker *worker = channel->worker;
     struct client_local *local = channel_local(channel);
     const struct host_port *name = &client_service_config(channel->service)->addr;
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
     channel->state = CHANNEL_LOCAL;
-    channel->addr_index = 0;
-    loop_timer_start(channel_loop(channel), &channel->timer,
-                     client_config(worker->client)->connect_timeout_ms);
-    if (local->valid_until_ns > loop_now_ns(channel_loop(channel))) {
-        local_try_address(channel);
+    dial_begin(&channel->dial, client_config(worker->client)->connect_timeout_ms, now_ns);
+    if (local->valid_until_ns > now_ns) {
+        local_dial(channel);
         return;
     }
     if (addr_from_numeric(name, &local->answer.addrs[0])) {
         local->answer.count = 1;
         local->valid_until_ns = UINT64_MAX;
-        local_try_address(channel);
+        local_dial(channel);
         return;
     }
+    loop_timer_start(channel_loop(channel), &channel->timer, channel->dial.step_ms);
     const struct config_service *config = client_service_config(channel->service);
     channel->local_generation = local->generation;
     bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 || config->prefer_ipv6;
     channel->query = resolver_ask(worker->tunnel->all->resolver, name, prefer_ipv6,
                                   worker->tunnel->mailbox, local_resolved, channel);
-    if (channel->query == NULL)
+    if (channel->query == NULL && local->answer.count > 0)
+        local_dial(channel); /* what was good the last time */
+    else if (channel->query == NULL)
         client_channel_local_unavailable(channel, -ENOMEM);
 }

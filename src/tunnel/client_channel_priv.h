@@ -29,7 +29,7 @@ struct client_channel {
             struct stream stream; /* to the server */
             struct stream local;
             struct resolver_query *query;
-            size_t addr_index;
+            struct dial dial; /* of the local service */
             uint8_t hello[MESSAGE_HELLO_SIZE];
             uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
         };
@@ -44,6 +44,7 @@ struct client_channel {
     uint64_t begun_at_ns;
     struct tunnel_worker *move_to;
     uint32_t local_generation; /* when the local service's name was asked for */
+    uint32_t local_version;    /* of the addresses that are tried */
     uint8_t state;
     uint8_t streams_open; /* while CLOSING: how many `closed` are still to come */
     bool has_local;
@@ -86,6 +87,8 @@ void client_channel_forget(struct client_channel *channel);
 void client_channel_local_begin(struct client_channel *channel);
 /* There is no local service: closes the channel. */
 void client_channel_local_unavailable(struct client_channel *channel, int error);
+/* The time of a step is over: of the name, or of an address. */
+void client_channel_local_expired(struct client_channel *channel);
 
 /* client_channel_relay.c */
 

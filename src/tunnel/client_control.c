@@ -43,6 +43,7 @@ void client_control_give_up_turn(struct client_control *control)
 
 static void control_free(struct client_control *control)
 {
+    client_control_give_up_turn(control);
     loop_timer_stop(control_loop(control), &control->timer);
     resolver_abandon(control->query);
     client_fsm_finish(&control->fsm);
@@ -120,9 +121,7 @@ void client_control_fail(struct client_control *control, int error)
         client_session_drop(control->session);
         control->session = NULL;
     }
-    bool has_stream = control->state == CONTROL_CONNECTING || control->state == CONTROL_LOGIN ||
-                      control->state == CONTROL_UP;
-    if (has_stream) {
+    if (control->has_stream) {
         control->state = CONTROL_CLOSING;
         stream_terminate(&control->stream, STREAM_ABORT);
     } else {
@@ -133,25 +132,39 @@ void client_control_fail(struct client_control *control, int error)
 static void control_closed(struct stream *stream)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
+    bool tries_next = control->tries_next && may_begin(control);
     client_fsm_finish(&control->fsm);
     keys_wipe(&control->action, sizeof(control->action));
+    control->has_stream = control->tries_next = false;
+    if (!tries_next || control->begins_anew)
+        client_control_give_up_turn(control);
     if (control->stopping)
         control_free(control);
     else if (control->begins_anew)
         client_control_begin(control);
-    else if (control->last_error != 0 && control->addr_index < control->addrs.count &&
-             may_begin(control))
+    else if (tries_next)
         control_try_address(control);
     else
         control_wait(control);
 }
 
+static void log_address_failed(const struct client_control *control, int error)
+{
+    char text[ADDR_TEXT_SIZE];
+    if (control->addrs.count > 1 && control->dial.round == 0)
+        log_service(LOG_INFO, control_name(control), "cannot connect to %s: %s",
+                    addr_format(&control->addrs.addrs[control->dial.index], text, sizeof(text)),
+                    error_text(error));
+}
+
 /* control_closed goes on with the next address. */
 static void control_connect_failed(struct client_control *control, int error)
 {
-    control->last_error = error;
-    control->addr_index++;
-    client_control_fail(control, error);
+    log_address_failed(control, error);
+    control->state = CONTROL_CLOSING;
+    control->tries_next = true;
+    loop_timer_stop(control_loop(control), &control->timer);
+    stream_terminate(&control->stream, STREAM_ABORT);
 }
 
 static void control_timer_expired(struct timer *timer)
@@ -178,6 +191,7 @@ static void control_timer_expired(struct timer *timer)
         client_control_fail(control, ERR_DEADLINE);
         break;
     case CONTROL_CONNECTING:
+        dial_timed_out(&control->dial);
         control_connect_failed(control, ERR_DEADLINE);
         break;
     case CONTROL_LOGIN:
@@ -223,7 +237,7 @@ void client_control_watch_heartbeat(struct client_control *control)
 static void control_up(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
-    const struct addr *server = &control->addrs.addrs[control->addr_index];
+    const struct addr *server = &control->addrs.addrs[control->dial.index];
     control->session =
         client_session_create(control->service, server, client_fsm_session_key(&control->fsm));
     if (control->session == NULL) {
@@ -291,10 +305,13 @@ static void control_connected(struct stream *stream, int result)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
     if (result < 0) {
+        dial_failed(&control->dial, result);
         control_connect_failed(control, result);
         return;
     }
-    control->last_error = 0;
+    if (control->dial.index > 0)
+        dial_remember(&control->worker->client->memory, &control->addrs.addrs[control->dial.index],
+                      loop_now_ns(control_loop(control)));
     control->state = CONTROL_LOGIN;
     step_timer(control, LIMIT_LOGIN_MS);
     result = tunnel_secure(control->worker->tunnel, stream, true);
@@ -318,24 +335,35 @@ static const struct stream_ops control_stream_ops = {
 
 /* ---- the beginning of an attempt ---- */
 
+static void control_connect(struct client_control *control, const struct addr *addr, int fd)
+{
+    socket_set_nodelay(fd, true);
+    step_timer(control, control->dial.step_ms);
+    stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
+    control->has_stream = true;
+    stream_connect(&control->stream, addr);
+}
+
+/* The next address that a socket can be made for. */
 static void control_try_address(struct client_control *control)
 {
-    struct client_worker *worker = control->worker;
-    const struct addr *addr = &control->addrs.addrs[control->addr_index];
-    struct socket_options options = worker->channel_options;
+    struct socket_options options = control->worker->channel_options;
     options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
     options.speaks_first = true;
     control->state = CONTROL_CONNECTING;
-    int fd = socket_for_dialing(addr, &options);
-    if (fd < 0) {
-        control->state = CONTROL_RESOLVING; /* no stream to tear down */
-        client_control_fail(control, fd);
-        return;
+    while (dial_next(&control->dial, loop_now_ns(control_loop(control)))) {
+        const struct addr *addr = &control->addrs.addrs[control->dial.index];
+        int fd = socket_for_dialing(addr, &options);
+        if (fd >= 0) {
+            control_connect(control, addr, fd);
+            return;
+        }
+        dial_failed(&control->dial, fd);
+        log_address_failed(control, fd);
+        if (!socket_error_is_of_address(fd))
+            break;
     }
-    socket_set_nodelay(fd, true);
-    step_timer(control, control_config(control)->connect_timeout_ms);
-    stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
-    stream_connect(&control->stream, addr);
+    client_control_fail(control, control->dial.error);
 }
 
 static void control_resolved(void *asker, const struct resolver_answer *answer)
@@ -346,9 +374,11 @@ static void control_resolved(void *asker, const struct resolver_answer *answer)
         client_control_fail(control, answer->error);
         return;
     }
+    uint64_t now_ns = loop_now_ns(control_loop(control));
     control->addrs = *answer;
-    control->addr_index = 0;
-    control->last_error = 0;
+    (void)dial_put_first(&control->worker->client->memory, &control->addrs, now_ns);
+    dial_begin(&control->dial, control_config(control)->connect_timeout_ms, now_ns);
+    dial_addresses(&control->dial, control->addrs.count, now_ns);
     control_try_address(control);
 }
 
@@ -369,7 +399,7 @@ void client_control_begin(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
     const struct config_peer *config = control_config(control);
-    control->begins_anew = false;
+    control->begins_anew = control->tries_next = false;
     control->state = CONTROL_WAITING;
     if (!may_begin(control))
         return; /* client_control_release_all goes on */

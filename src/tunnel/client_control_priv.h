@@ -11,6 +11,7 @@
 #include "proto/client_fsm.h"
 #include "tunnel/client.h"
 #include "tunnel/client_control.h"
+#include "tunnel/dial.h"
 
 enum { COMMAND_BUFFER = 256 };
 
@@ -34,15 +35,16 @@ struct client_control {
     bool begins_anew;   /* as soon as the stream is closed, without a wait */
     bool has_turn;      /* counts among the logins in progress */
     bool was_clean;     /* the server has ended the last session as it should */
+    bool has_stream;
+    bool tries_next; /* as soon as the stream is closed: another address */
     struct timer timer; /* the limit of the current step, or the end of a wait */
     struct client_fsm fsm;
     struct client_backoff backoff;
     struct client_session *session; /* while UP */
     struct resolver_query *query;
     struct resolver_answer addrs;
-    size_t addr_index;
+    struct dial dial;
     uint64_t attempt_at_ns, heard_at_ns;
-    int last_error; /* of an address that was tried */
     uint8_t in[COMMAND_BUFFER];
     struct client_action action;
 };

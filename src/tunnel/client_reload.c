@@ -209,10 +209,7 @@ static void apply_own(struct client_worker *worker, const struct client_plan *pl
 
 static void apply_local_addr(struct client_worker *worker, struct client_service *service)
 {
-    struct client_local *local = &service->locals[worker->tunnel->index];
-    local->valid_until_ns = 0;
-    local->answer.count = 0;
-    local->generation++;
+    client_local_forget(&service->locals[worker->tunnel->index]);
     udp_forward_change_local(worker, service);
 }
 

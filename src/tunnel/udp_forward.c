@@ -7,8 +7,7 @@
 #include "udp_forward_priv.h"
 
 enum {
-    BATCHES_PER_TURN = 4, /* of one visitor; then it is the turn of others */
-    LOCAL_VALID_MS = 10000,
+    BATCHES_PER_TURN = 4,  /* of one visitor; then it is the turn of others */
     LOCAL_RETRY_MS = 1000, /* a name that could not be resolved */
     NS_PER_MS = 1000000,
 };
@@ -39,13 +38,7 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
                         client_service_config(forward->service)->addr.host,
                         error_text(answer->error), suppressed);
     } else {
-        bool same = local->answer.count > forward->addr_index &&
-                    addr_equal(&local->answer.addrs[forward->addr_index], &answer->addrs[0]);
-        if (!same)
-            forward->generation++;
-        local->answer = *answer;
-        local->valid_until_ns = now_ns + (uint64_t)LOCAL_VALID_MS * NS_PER_MS;
-        forward->addr_index = 0;
+        client_local_take(local, answer, now_ns);
     }
     forward_start(forward);
 }
@@ -71,11 +64,9 @@ void udp_forward_resolve(struct udp_forward *forward)
 
 void udp_forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor)
 {
-    const struct client_local *local = forward_local(forward);
-    if (visitor->generation == forward->generation && local->answer.count > 1) {
-        forward->addr_index = (forward->addr_index + 1) % local->answer.count;
-        forward->generation++;
-    }
+    struct client_local *local = forward_local(forward);
+    if (visitor->local_version == local->version && local->answer.count > 1)
+        client_local_rotate(local, loop_now_ns(forward_loop(forward)));
     udp_forward_resolve(forward);
 }
 
@@ -292,7 +283,7 @@ int udp_forward_begin(struct client_worker *worker, struct client_service *servi
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
     /* Nothing is read before there is somewhere to send it. */
     udp_forward_resolve(forward);
-    if (forward->query == NULL)
+    if (forward->query == NULL || forward_local(forward)->answer.count > 0)
         forward_start(forward);
     return 0;
 }
@@ -313,8 +304,6 @@ static void forward_change_local(struct udp_forward *forward)
         return;
     resolver_abandon(forward->query);
     forward->query = NULL;
-    forward->generation++;
-    forward->addr_index = 0;
     udp_forward_visitor_close_all(forward);
     udp_forward_resolve(forward);
     if (forward->query == NULL)

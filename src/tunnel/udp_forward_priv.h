@@ -21,8 +21,6 @@ struct udp_forward {
     struct list resting; /* visitors not read from: the channel has no room, or pauses */
     struct timer expiry_timer, pause_timer;
     struct resolver_query *query;
-    size_t addr_index;   /* of the local service's addresses */
-    uint32_t generation; /* counts changes of the address in use */
     bool started, closing, channel_closed;
 };
 
@@ -33,7 +31,7 @@ struct forward_visitor {
     struct loop_op poll_op;
     struct list resting_node;
     struct udp_forward *forward;
-    uint32_t generation;
+    uint32_t local_version; /* of the service's addresses; the first of them is in use */
     bool closing;
 };
 
@@ -59,8 +57,8 @@ static inline struct client_local *forward_local(const struct udp_forward *forwa
 void udp_forward_ready(struct forward_visitor *visitor);
 /* Brings the local service's address up to date, now or later; meanwhile the last one is used. */
 void udp_forward_resolve(struct udp_forward *forward);
-/* A visitor's datagram was refused. Its socket goes on being used, since the service may be back
- * any moment, unless there is another address to try: then the generation changes. */
+/* A visitor's datagram did not reach the service. Its socket goes on being used, since the service
+ * may be back any moment, unless there is another address to try: then the version changes. */
 void udp_forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor);
 /* Frees a forward that is closing when all of it is closed. */
 void udp_forward_join(struct udp_forward *forward);

@@ -112,12 +112,9 @@ static void log_no_socket(const struct udp_forward *forward, int error)
                     error_text(error), suppressed);
 }
 
-static int visitor_connect(struct udp_forward *forward, struct udp_socket *ret)
+static int visitor_connect(struct udp_forward *forward, const struct addr *addr,
+                           struct udp_socket *ret)
 {
-    const struct client_local *local = forward_local(forward);
-    if (local->answer.count == 0)
-        return ERR_RESOLVE;
-    const struct addr *addr = &local->answer.addrs[forward->addr_index % local->answer.count];
     int result = udp_socket_connect(addr, ret);
     if ((result == -EMFILE || result == -ENFILE) && forward_evict(forward)) {
         loop_flush(forward_loop(forward)); /* the close is queued in the ring */
@@ -132,6 +129,22 @@ static int visitor_connect(struct udp_forward *forward, struct udp_socket *ret)
     return result;
 }
 
+/* To the first address that a socket can be made for, which is in use then. */
+static int visitor_connect_any(struct udp_forward *forward, struct udp_socket *ret)
+{
+    struct client_local *local = forward_local(forward);
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
+    int result = ERR_RESOLVE;
+    client_local_catch_up(local, now_ns);
+    for (size_t i = 0; i < local->answer.count; i++) {
+        result = visitor_connect(forward, &local->answer.addrs[0], ret);
+        if (!socket_error_is_of_address(result) || local->answer.count == 1)
+            break;
+        client_local_rotate(local, now_ns);
+    }
+    return result;
+}
+
 static struct forward_visitor *visitor_add(struct udp_forward *forward,
                                            const struct udp_frame_addr *key)
 {
@@ -140,7 +153,7 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     udp_forward_resolve(forward);
     if (forward->table.count >= LIMIT_UDP_VISITORS)
         (void)forward_evict(forward);
-    int result = visitor_connect(forward, &udp);
+    int result = visitor_connect_any(forward, &udp);
     if (result < 0) {
         log_no_socket(forward, result);
         return NULL;
@@ -160,7 +173,7 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     }
     visitor->forward = forward;
     visitor->udp = udp;
-    visitor->generation = forward->generation;
+    visitor->local_version = forward_local(forward)->version;
     visitor->closing = false;
     datagram_target_init(&visitor->target);
     list_init(&visitor->resting_node);
@@ -175,6 +188,23 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     return visitor;
 }
 
+/* What a datagram may cause that another address would not. The others are about the datagram. */
+static bool does_not_reach(int error)
+{
+    switch (-error) {
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case ENETDOWN:
+    case EACCES:
+    case EPERM:
+        return true;
+    default:
+        return false;
+    }
+}
+
 struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
                                                  const struct udp_frame_addr *key)
 {
@@ -182,10 +212,10 @@ struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
     if (entry == NULL)
         return visitor_add(forward, key);
     struct forward_visitor *visitor = visitor_of(entry);
-    if (visitor->udp.error == -ECONNREFUSED) {
+    if (does_not_reach(visitor->udp.error)) {
         visitor->udp.error = 0;
         udp_forward_refused(forward, visitor);
-        if (visitor->generation != forward->generation) {
+        if (visitor->local_version != forward_local(forward)->version) {
             visitor_close(visitor);
             return visitor_add(forward, key);
         }

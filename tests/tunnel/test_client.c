@@ -61,6 +61,30 @@ static void answer(const struct resolver_answer *resolver_answer)
     answered(asked_by, resolver_answer);
 }
 
+/* ---- sockets are refused by the test ---- */
+
+static int refused_family, refused_error; /* AF_UNSPEC: none */
+static unsigned int refused_count;
+
+int __wrap_socket(int family, int type, int protocol);
+int __real_socket(int family, int type, int protocol);
+
+int __wrap_socket(int family, int type, int protocol)
+{
+    if (refused_family == AF_UNSPEC || family != refused_family)
+        return __real_socket(family, type, protocol);
+    refused_count++;
+    errno = refused_error;
+    return -1;
+}
+
+static void refuse_sockets(int family, int error)
+{
+    refused_family = family;
+    refused_error = error;
+    refused_count = 0;
+}
+
 /* ---- the rig ---- */
 
 struct rig_options {
@@ -90,6 +114,7 @@ static void rig_init(struct rig *rig, const struct rig_options *options)
     memset(rig, 0, sizeof(*rig));
     asked_count = 0;
     asked_answered = NULL;
+    refuse_sockets(AF_UNSPEC, 0);
     log_configure(LOG_ERROR + (getenv("CLIENT_LOG") == NULL ? 0 : 3), LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
     rig->fds_before = open_fd_count();
@@ -422,6 +447,140 @@ Test(client, a_refused_login_is_not_tried_elsewhere)
     rig_finish(&rig);
 }
 
+/* An address that swallows what is sent to it: the queue of a listener is full. */
+struct hole {
+    struct addr addr;
+    int fd, filler;
+};
+
+static void hole_open(struct hole *hole)
+{
+    hole->addr = tcp_loopback(0);
+    hole->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t len = hole->addr.len;
+    cr_assert_eq(bind(hole->fd, &hole->addr.any, len), 0);
+    cr_assert_eq(getsockname(hole->fd, &hole->addr.any, &len), 0);
+    cr_assert_eq(listen(hole->fd, 0), 0);
+    hole->filler = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(hole->filler, &hole->addr.any, len), 0);
+}
+
+static void hole_close(struct hole *hole)
+{
+    (void)close(hole->filler);
+    (void)close(hole->fd);
+}
+
+static struct addr v6_loopback(const struct addr *like)
+{
+    struct addr addr = {.len = sizeof(addr.v6)};
+    addr.v6.sin6_family = AF_INET6;
+    addr.v6.sin6_addr = in6addr_loopback;
+    addr.v6.sin6_port = htons(addr_port(like));
+    return addr;
+}
+
+Test(client, a_server_address_without_an_answer_costs_a_moment)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    rig_init(&rig, &(struct rig_options){.server_host = "server.test", .seed = 1});
+    answer_two(&rig, hole.addr, rig.server_addr);
+    side_advance(&rig.side, LIMIT_DIAL_FIRST_MS - 10);
+    cr_assert_eq(accepted(&rig, rig.listener), -1, "too early");
+    side_advance(&rig.side, 20);
+    int control = logged_in(&rig);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0, "it was one login");
+    int channel = parked(&rig, control);
+    (void)close(channel);
+    (void)close(control);
+    side_settle(&rig.side, 6);
+    side_advance(&rig.side, 700);
+    cr_assert_eq(asked_count, 2);
+    answer_two(&rig, hole.addr, rig.server_addr);
+    control = accepted(&rig, rig.listener);
+    cr_assert_geq(control, 0, "what worked comes first");
+    cr_assert_eq(accepted(&rig, rig.listener), -1, "and once");
+    (void)close(control);
+    rig_finish(&rig);
+    hole_close(&hole);
+}
+
+Test(client, all_addresses_together_have_the_limit)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    rig_init(&rig, &(struct rig_options){.server_host = "server.test", .seed = 1});
+    answer_two(&rig, hole.addr, hole.addr);
+    for (unsigned int ms = 0; ms < LIMIT_CONNECT_MS - 100; ms += 50)
+        side_advance(&rig.side, 50);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0);
+    for (unsigned int ms = 0; ms < 700; ms += 50)
+        side_advance(&rig.side, 50);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1);
+    /* The end while one is left for the other. */
+    side_advance(&rig.side, 1300);
+    cr_assert_eq(asked_count, 2);
+    answer_two(&rig, hole.addr, hole.addr);
+    fake_loop_advance_ms(rig.side.workers[0].loop, LIMIT_DIAL_FIRST_MS + 1);
+    side_settle(&rig.side, 1);
+    rig_finish(&rig);
+    hole_close(&hole);
+}
+
+Test(client, without_ipv6_the_other_addresses_are_tried)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){
+                       .server_host = "server.test", .local_host = "local.test", .seed = 1});
+    refuse_sockets(AF_INET6, EAFNOSUPPORT);
+    answer_two(&rig, v6_loopback(&rig.server_addr), rig.server_addr);
+    int control = logged_in(&rig);
+    cr_assert_eq(refused_count, 1);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0);
+    for (unsigned int i = 0; i < 2; i++) {
+        int channel = parked(&rig, control);
+        say_start(channel);
+        side_settle(&rig.side, 4);
+        if (i == 0)
+            answer_two(&rig, v6_loopback(&rig.local_addr), rig.local_addr);
+        int local = accepted(&rig, rig.local);
+        cr_assert_geq(local, 0);
+        cr_assert_eq(refused_count, 2, "tried once, then what worked comes first");
+        (void)close(local);
+        (void)close(channel);
+    }
+    /* Nothing but such addresses: one failure, and a back-off. */
+    (void)close(control);
+    side_settle(&rig.side, 6);
+    side_advance(&rig.side, 700);
+    answer_two(&rig, v6_loopback(&rig.server_addr), v6_loopback(&rig.local_addr));
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1);
+    cr_assert_eq(refused_count, 4);
+    rig_finish(&rig);
+}
+
+/* No address would do: the next ones are not tried. */
+Test(client, without_descriptors_the_other_addresses_are_not_tried)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control);
+    say_start(channel);
+    side_settle(&rig.side, 4);
+    refuse_sockets(AF_INET, EMFILE);
+    answer_two(&rig, rig.local_addr, rig.local_addr);
+    cr_assert_eq(refused_count, 1);
+    cr_assert_eq(side_end_of(&rig.side, channel), 1);
+    refuse_sockets(AF_UNSPEC, 0);
+    (void)close(channel);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
 /* ---- many services ---- */
 
 Test(client, logs_in_a_few_at_a_time)
@@ -615,6 +774,96 @@ Test(client, names_of_local_services)
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         (void)close(fds[i]);
     rig_finish(&rig);
+}
+
+static int visitor_of(struct rig *rig, int control)
+{
+    int channel = parked(rig, control);
+    say_start(channel);
+    side_settle(&rig->side, 4);
+    return channel;
+}
+
+static void expect_local(struct rig *rig, int channel)
+{
+    int local = accepted(rig, rig->local);
+    cr_assert_geq(local, 0);
+    cr_assert_eq(accepted(rig, rig->local), -1, "once");
+    (void)close(local);
+    (void)close(channel);
+}
+
+Test(client, a_local_address_without_an_answer_costs_a_moment)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .seed = 1});
+    int control = logged_in(&rig);
+    int first = visitor_of(&rig, control);
+    answer_two(&rig, hole.addr, rig.local_addr);
+    side_advance(&rig.side, LIMIT_DIAL_FIRST_MS - 10);
+    cr_assert_eq(accepted(&rig, rig.local), -1, "too early");
+    side_advance(&rig.side, 20);
+    expect_local(&rig, first);
+    expect_local(&rig, visitor_of(&rig, control)); /* what worked comes first */
+    side_advance(&rig.side, 11000);
+    first = visitor_of(&rig, control);
+    answer_two(&rig, hole.addr, rig.local_addr); /* the same after the next look-up */
+    expect_local(&rig, first);
+    (void)close(control);
+    rig_finish(&rig);
+    hole_close(&hole);
+}
+
+Test(client, all_workers_know_which_local_address_works)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .workers = 2, .seed = 1});
+    int control = logged_in(&rig);
+    struct client_service *service = client_service_of(
+        container_of(rig.client->services.entries.next, struct service_entry, node));
+    const struct resolver_answer both = {.count = 2, .addrs = {hole.addr, rig.local_addr}};
+    for (unsigned int i = 0; i < 2; i++)
+        client_local_take(&service->locals[i], &both, loop_now_ns(rig.side.workers[i].loop));
+    int first = visitor_of(&rig, control);
+    side_advance(&rig.side, LIMIT_DIAL_FIRST_MS + 10);
+    expect_local(&rig, first);
+    for (unsigned int i = 0; i < 6; i++)
+        expect_local(&rig, visitor_of(&rig, control));
+    cr_assert(addr_equal(&service->locals[0].answer.addrs[0], &rig.local_addr));
+    cr_assert(addr_equal(&service->locals[1].answer.addrs[0], &rig.local_addr));
+    (void)close(control);
+    rig_finish(&rig);
+    hole_close(&hole);
+}
+
+Test(client, the_end_between_two_local_addresses)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .seed = 1});
+    int control = logged_in(&rig);
+    int channel = visitor_of(&rig, control);
+    answer_two(&rig, hole.addr, hole.addr);
+    for (unsigned int ms = 0; ms < LIMIT_CONNECT_MS - 100; ms += 50)
+        side_advance(&rig.side, 50);
+    cr_assert_eq(side_end_of(&rig.side, channel), 0, "within the limit");
+    for (unsigned int ms = 0; ms < 700; ms += 50)
+        side_advance(&rig.side, 50);
+    cr_assert_eq(side_end_of(&rig.side, channel), 1, "of all together");
+    (void)close(channel);
+    channel = visitor_of(&rig, control);
+    answer_two(&rig, hole.addr, hole.addr);
+    fake_loop_advance_ms(rig.side.workers[0].loop, LIMIT_DIAL_FIRST_MS + 1);
+    side_settle(&rig.side, 1);
+    (void)close(channel);
+    (void)close(control);
+    rig_finish(&rig);
+    hole_close(&hole);
 }
 
 /* ---- the end ---- */

@@ -82,7 +82,7 @@ void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char 
     start(rig, &server_role, rig->server);
 }
 
-void udp_rig_init_client(struct udp_rig *rig, const char *more)
+static void init_client(struct udp_rig *rig, const char *local_host, const char *more)
 {
     char text[512];
     begin(rig);
@@ -90,11 +90,22 @@ void udp_rig_init_client(struct udp_rig *rig, const char *more)
     rig->udp_addr = address_of("127.0.0.1", free_port());
     (void)snprintf(text, sizeof(text),
                    "[client]\nremote_addr = \"127.0.0.1:%u\"\ndefault_token = \"%s\"\n"
-                   "[client.services.dns]\ntype = udp\nlocal_addr = \"127.0.0.1:%u\"\n%s",
-                   addr_port(&rig->control_addr), secret, addr_port(&rig->udp_addr), more);
+                   "[client.services.dns]\ntype = udp\nlocal_addr = \"%s:%u\"\n%s",
+                   addr_port(&rig->control_addr), secret, local_host, addr_port(&rig->udp_addr),
+                   more);
     configure(rig, text);
     cr_assert_eq(client_create(&rig->config->client, 1, &rig->client), 0);
     start(rig, &client_role, rig->client);
+}
+
+void udp_rig_init_client(struct udp_rig *rig, const char *more)
+{
+    init_client(rig, "127.0.0.1", more);
+}
+
+void udp_rig_init_client_of(struct udp_rig *rig, const char *local_host)
+{
+    init_client(rig, local_host, "");
 }
 
 void udp_rig_finish(struct udp_rig *rig)

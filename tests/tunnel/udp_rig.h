@@ -30,6 +30,8 @@ struct udp_rig {
 /* more: lines for the service's section. */
 void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more);
 void udp_rig_init_client(struct udp_rig *rig, const char *more);
+/* The local service by this name, with the port of udp_addr. */
+void udp_rig_init_client_of(struct udp_rig *rig, const char *local_host);
 void udp_rig_finish(struct udp_rig *rig);
 /* The same after the test's own sockets have been closed and their ends been seen. */
 void udp_rig_end(struct udp_rig *rig, const int *fds, size_t count);

@@ -1,0 +1,120 @@
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "resolver_priv.h"
+
+static const char hosts_file[] = "/etc/hosts";
+
+static void take_result(const struct addrinfo *info, struct name_addresses *ret)
+{
+    if (info->ai_family == AF_INET && ret->v4_count < LIMIT_ADDRESSES) {
+        struct addr *addr = &ret->v4[ret->v4_count++];
+        memcpy(&addr->v4, info->ai_addr, sizeof(addr->v4));
+        addr->len = sizeof(addr->v4);
+    } else if (info->ai_family == AF_INET6 && ret->v6_count < LIMIT_ADDRESSES) {
+        struct addr *addr = &ret->v6[ret->v6_count++];
+        memcpy(&addr->v6, info->ai_addr, sizeof(addr->v6));
+        addr->len = sizeof(addr->v6);
+    }
+}
+
+/* NXDOMAIN and a name without addresses are answers; everything else may be different soon. */
+static bool is_final(int status)
+{
+    if (status == 0 || status == EAI_NONAME)
+        return true;
+#ifdef EAI_NODATA
+    if (status == EAI_NODATA)
+        return true;
+#endif
+    return false;
+}
+
+int look_up_host(const char *host, struct name_addresses *ret, bool *ret_is_final)
+{
+    memset(ret, 0, sizeof(*ret));
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *results = NULL;
+    int status = getaddrinfo(host, NULL, &hints, &results);
+    *ret_is_final = is_final(status);
+    if (status == 0) {
+        for (const struct addrinfo *info = results; info != NULL; info = info->ai_next)
+            take_result(info, ret);
+        freeaddrinfo(results);
+    }
+    if (ret->v4_count + ret->v6_count > 0)
+        return 0;
+    return status == EAI_MEMORY ? -ENOMEM : ERR_RESOLVE;
+}
+
+static void add_family(const struct addr *addrs, size_t count, uint16_t port,
+                       struct resolver_answer *ret)
+{
+    for (size_t i = 0; i < count && ret->count < LIMIT_ADDRESSES; i++) {
+        struct addr *addr = &ret->addrs[ret->count++];
+        *addr = addrs[i];
+        if (addr->any.sa_family == AF_INET)
+            addr->v4.sin_port = htons(port);
+        else
+            addr->v6.sin6_port = htons(port);
+    }
+}
+
+void look_up_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
+                    struct resolver_answer *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (prefer_ipv6)
+        add_family(found->v6, found->v6_count, port, ret);
+    add_family(found->v4, found->v4_count, port, ret);
+    if (!prefer_ipv6)
+        add_family(found->v6, found->v6_count, port, ret);
+}
+
+void resolver_look_up(const struct host_port *name, bool prefer_ipv6, struct resolver_answer *ret)
+{
+    struct name_addresses found;
+    bool no_matter;
+    memset(ret, 0, sizeof(*ret));
+    if (addr_from_numeric(name, &ret->addrs[0])) {
+        ret->count = 1;
+        return;
+    }
+    int result = look_up_host(name->host, &found, &no_matter);
+    if (result == 0)
+        look_up_choose(&found, name->port, prefer_ipv6, ret);
+    ret->error = result;
+}
+
+/* "ADDRESS NAME NAME ... # comment" */
+static bool line_has(char *line, const char *host)
+{
+    char *at = NULL;
+    line[strcspn(line, "#\n")] = '\0';
+    if (strtok_r(line, " \t\r", &at) == NULL)
+        return false;
+    for (const char *word; (word = strtok_r(NULL, " \t\r", &at)) != NULL;) {
+        if (strcasecmp(word, host) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool look_up_is_in_hosts_file(const char *host)
+{
+    char line[1024];
+    size_t total = 0;
+    bool found = false;
+    FILE *file = fopen(hosts_file, "re");
+    while (file != NULL && !found && total < LIMIT_HOSTS_FILE &&
+           fgets(line, sizeof(line), file) != NULL) {
+        total += strlen(line);
+        found = line_has(line, host);
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return found;
+}

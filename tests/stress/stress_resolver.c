@@ -1,0 +1,223 @@
+/* The resolver under load: workers with real loops ask for names that are quick, slow, dead or
+ * moody, and abandon some of the questions. Each question has one answer, an abandoned one none,
+ * and a name is never looked up twice at a time. The end comes while look-ups go on. */
+#include <netdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/metrics.h"
+#include "io/loop.h"
+#include "io/mailbox.h"
+#include "io/resolver.h"
+#include "testing.h"
+
+enum { WORKERS = 3, NAMES = 40, OUTSTANDING = 64, EXIT_SKIP = 77, GIVE_UP_MS = 60000 };
+
+/* ---- the system's look-ups ---- */
+
+static _Atomic int going_on[NAMES];
+static _Atomic bool failed;
+static _Atomic uint64_t look_up_count;
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret);
+void __wrap_freeaddrinfo(struct addrinfo *results);
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret)
+{
+    struct result {
+        struct addrinfo info;
+        struct sockaddr_in addr;
+    };
+    unsigned int index = (unsigned int)strtoul(host + 4, NULL, 10);
+    uint64_t number = atomic_fetch_add(&look_up_count, 1);
+    if (atomic_fetch_add(&going_on[index], 1) != 0)
+        atomic_store(&failed, true);
+    (void)usleep(index % 8 == 7 ? 20000 : (unsigned int)(number % 5) * 100);
+    (void)atomic_fetch_sub(&going_on[index], 1);
+    if (index % 8 == 6 || (index % 8 == 5 && number % 2 == 0))
+        return number % 3 == 0 ? EAI_NONAME : EAI_AGAIN;
+    struct result *result = calloc(1, sizeof(*result));
+    if (result == NULL)
+        return EAI_MEMORY;
+    result->info.ai_family = AF_INET;
+    result->info.ai_addr = (struct sockaddr *)(void *)&result->addr;
+    result->addr.sin_family = AF_INET;
+    result->addr.sin_addr.s_addr = htonl(0x0a000000u + index);
+    *ret = &result->info;
+    return 0;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *results)
+{
+    free(results);
+}
+
+/* ---- who asks ---- */
+
+struct worker;
+
+struct question {
+    struct worker *worker;
+    struct resolver_query *query; /* NULL: free */
+    unsigned int index;
+};
+
+struct worker {
+    pthread_t thread;
+    struct loop *loop;
+    struct mailbox *mailbox;
+    struct resolver *resolver;
+    struct metrics metrics;
+    struct timer pump;
+    struct random random;
+    uint64_t left; /* to be asked */
+    unsigned int open_count;
+    struct question questions[OUTSTANDING];
+};
+
+static struct worker workers[WORKERS];
+static _Atomic bool skip;
+static pthread_barrier_t barrier;
+
+static void answered(void *asker, const struct resolver_answer *answer)
+{
+    struct question *question = asker;
+    if (question->query == NULL) /* abandoned, or answered before */
+        atomic_store(&failed, true);
+    if (answer->error == 0 &&
+        (answer->count != 1 ||
+         ntohl(answer->addrs[0].v4.sin_addr.s_addr) - 0x0a000000u != question->index ||
+         addr_port(&answer->addrs[0]) != question->index + 1))
+        atomic_store(&failed, true);
+    question->query = NULL;
+    question->worker->open_count--;
+}
+
+static void ask(struct worker *worker, struct question *question)
+{
+    struct host_port name;
+    question->worker = worker;
+    question->index = (unsigned int)random_below(&worker->random, NAMES);
+    name.port = (uint16_t)(question->index + 1);
+    (void)snprintf(name.host, sizeof(name.host), "name%u", question->index);
+    question->query =
+        resolver_ask(worker->resolver, &name, false, worker->mailbox, answered, question);
+    if (question->query == NULL) {
+        atomic_store(&failed, true);
+        return;
+    }
+    worker->open_count++;
+    worker->left--;
+}
+
+static void abandon(struct question *question)
+{
+    resolver_abandon(question->query);
+    question->query = NULL;
+    question->worker->open_count--;
+}
+
+static void pump(struct timer *timer)
+{
+    struct worker *worker = container_of(timer, struct worker, pump);
+    for (unsigned int i = 0; i < OUTSTANDING; i++) {
+        struct question *question = &worker->questions[i];
+        if (question->query == NULL && worker->left > 0)
+            ask(worker, question);
+        else if (question->query != NULL && random_permille(&worker->random, 20))
+            abandon(question);
+    }
+    if (worker->left > 0 || worker->open_count > 0)
+        loop_timer_start(worker->loop, timer, random_below(&worker->random, 2));
+}
+
+static void no_signals(void *owner, uint32_t bits)
+{
+}
+
+static void give_up_due(struct timer *timer)
+{
+    (void)fprintf(stderr, "an answer is lost\n");
+    _exit(1);
+}
+
+static void *worker_thread(void *arg)
+{
+    struct worker *worker = arg;
+    struct loop_options options = {.metrics = &worker->metrics};
+    if (loop_create(&options, &worker->loop) < 0)
+        atomic_store(&skip, true);
+    else
+        mailbox_attach(worker->mailbox, worker->loop, worker, no_signals);
+    (void)pthread_barrier_wait(&barrier);
+    if (atomic_load(&skip))
+        return NULL;
+    struct timer give_up;
+    timer_init(&give_up, give_up_due);
+    loop_timer_start(worker->loop, &give_up, GIVE_UP_MS);
+    timer_init(&worker->pump, pump);
+    loop_timer_start(worker->loop, &worker->pump, 1);
+    while ((worker->left > 0 || worker->open_count > 0) && !atomic_load(&failed)) {
+        if (loop_run_once(worker->loop) < 0)
+            atomic_store(&failed, true);
+    }
+    loop_timer_stop(worker->loop, &worker->pump);
+    loop_timer_stop(worker->loop, &give_up);
+    /* Look-ups that go on at the end. */
+    worker->left = OUTSTANDING;
+    for (unsigned int i = 0; i < OUTSTANDING && !atomic_load(&failed); i++)
+        ask(worker, &worker->questions[i]);
+    for (unsigned int i = 0; i < OUTSTANDING; i++)
+        abandon(&worker->questions[i]);
+    mailbox_detach(worker->mailbox);
+    return NULL;
+}
+
+static void run(uint64_t count)
+{
+    struct mailbox_group *group;
+    struct resolver *resolver;
+    if (mailbox_group_create(WORKERS, &group) < 0 || resolver_create(&resolver) < 0) {
+        atomic_store(&failed, true);
+        return;
+    }
+    (void)pthread_barrier_init(&barrier, NULL, WORKERS);
+    for (unsigned int i = 0; i < WORKERS; i++) {
+        workers[i] = (struct worker){.resolver = resolver, .random = {i + 1}, .left = count};
+        workers[i].mailbox = mailbox_of(group, i);
+        (void)pthread_create(&workers[i].thread, NULL, worker_thread, &workers[i]);
+    }
+    for (unsigned int i = 0; i < WORKERS; i++)
+        (void)pthread_join(workers[i].thread, NULL);
+    resolver_destroy(resolver);
+    for (unsigned int i = 0; i < WORKERS; i++)
+        loop_destroy(workers[i].loop);
+    mailbox_group_destroy(group);
+    (void)pthread_barrier_destroy(&barrier);
+    /* Those that were left behind would look up beside the next ones. */
+    for (unsigned int i = 0; i < NAMES; i++) {
+        while (atomic_load(&going_on[i]) > 0)
+            (void)usleep(1000);
+    }
+}
+
+int main(void)
+{
+    uint64_t count = 3000 * env_number("STRESS_SCALE", 1);
+    for (unsigned int round = 0; round < 4 && !atomic_load(&skip) && !atomic_load(&failed); round++)
+        run(count);
+    if (atomic_load(&skip)) {
+        SKIP_LOUDLY("no io_uring");
+        return EXIT_SKIP;
+    }
+    (void)printf("%llu questions, %llu look-ups\n", (unsigned long long)count * WORKERS * 4,
+                 (unsigned long long)atomic_load(&look_up_count));
+    return atomic_load(&failed) ? 1 : 0;
+}
