@@ -122,12 +122,14 @@ static uint32_t visitor_receive(struct forward_visitor *visitor)
             visitor->udp.error = count; /* of a datagram that was sent; there may be others */
             continue;
         }
-        if (count > 0)
+        if (count > 0) {
             datagrams += visitor_take(visitor, room, (unsigned int)count);
-        if (count < UDP_BATCH_SIZE)
+            /* After each batch: a buffer has room for one beyond what is sent at once. */
+            datagram_flush_soon(&forward->channel);
+        }
+        if (count < UDP_BATCH_SIZE || forward->closing)
             break;
     }
-    datagram_flush_soon(&forward->channel);
     return datagrams;
 }
 

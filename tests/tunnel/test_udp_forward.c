@@ -210,6 +210,44 @@ Test(udp_forward, replies_of_many_visitors_in_order)
     END(channel, local);
 }
 
+/* The visitor's socket in the client, by the address that the service has seen. */
+static int socket_of(const struct addr *from)
+{
+    for (int fd = 0; fd < 1024; fd++) {
+        struct addr own = {.len = sizeof(own.v6)};
+        if (getsockname(fd, &own.any, &own.len) == 0 && addr_equal(&own, from))
+            return fd;
+    }
+    cr_assert_fail("no such socket");
+    return -1;
+}
+
+/* Several full batches of the largest replies in one turn: more than a buffer holds. */
+Test(udp_forward, several_batches_of_the_largest_replies)
+{
+    enum { REPLIES = 4 * UDP_BATCH_SIZE, SIZE = 65507, ROOM = 64 << 20 };
+    static unsigned char data[SIZE];
+    struct addr from;
+    struct udp_frame frame;
+    int channel = begin(""), room = ROOM;
+    int local = local_service();
+    udp_rig_send_frame(&rig, channel, &alice, "x", 1);
+    cr_assert_eq(serve(local, data, sizeof(data), &from), 1);
+    if (setsockopt(socket_of(&from), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+        cr_skip_test("needs CAP_NET_ADMIN for the receive buffer");
+    for (unsigned int i = 0; i < REPLIES; i++) {
+        data[0] = (unsigned char)i;
+        reply(local, &from, data, sizeof(data));
+    }
+    unsigned int got = 0;
+    while (got < REPLIES && udp_rig_get_frame(&rig, channel, &frame)) {
+        cr_assert_eq(frame.payload_len, SIZE);
+        cr_assert_eq(frame.payload[0], (unsigned char)got++);
+    }
+    cr_expect_eq(got, REPLIES);
+    END(channel, local);
+}
+
 Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
 {
     struct addr from;
