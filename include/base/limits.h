@@ -77,6 +77,14 @@ enum limits_udp {
     LIMIT_UDP_PAUSE_US = 1000,         /* datagrams of a dense one-way stream gather for as long */
     LIMIT_UDP_PAUSE_QUIET_MS = 20,     /* since answers came back at a like rate */
     LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
+    LIMIT_UDP_DESCRIPTORS = 50,        /* percent of what all visitors may have (udp_descriptors) */
+    /* Sockets that go at once when these are used up: the search for whom costs a look at each
+     * channel, and a margin is left for workers that open some at the same moment. Of a small share
+     * a part. */
+    LIMIT_UDP_EVICT_BATCH = 32,
+    LIMIT_UDP_EVICT_PART = 16,
+    LIMIT_UDP_PORTS_LEFT_PART = 8, /* of the system's range of ports, to others */
+    LIMIT_UDP_KEPT_PART = 8, /* of UDP's share: what TCP visitors leave to it, however many come */
 };
 
 enum limits_io {
@@ -98,6 +106,7 @@ enum limits_io {
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
+    LIMIT_FDS_RESERVED_UDP = 16,    /* of them, for the data channels of UDP services too */
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_RESOLVER_QUEUE = 256,     /* names waiting for the resolver thread */

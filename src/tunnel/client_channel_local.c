@@ -90,7 +90,9 @@ static void local_try_address(struct client_channel *channel)
     if (addr_is_loopback(addr))
         options.keepalive_secs =
             0; /* this machine can't vanish without a reset: three calls less */
-    int fd = socket_for_dialing(addr, &options);
+    int fd = client_fds_dial(worker, addr, &options, worker->client->fds.max);
+    if (fd == -EMFILE) /* it was counted when the channel was opened */
+        fd = socket_for_dialing(addr, &options);
     if (fd < 0) {
         client_channel_local_unavailable(channel, fd);
         return;

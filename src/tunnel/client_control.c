@@ -326,7 +326,7 @@ static void control_try_address(struct client_control *control)
     options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
     options.speaks_first = true;
     control->state = CONTROL_CONNECTING;
-    int fd = socket_for_dialing(addr, &options);
+    int fd = client_fds_dial(worker, addr, &options, INT32_MAX);
     if (fd < 0) {
         control->state = CONTROL_RESOLVING; /* no stream to tear down */
         client_control_fail(control, fd);

@@ -227,8 +227,9 @@ static void channel_batch_end(struct datagram_channel *channel)
 
 void udp_forward_join(struct udp_forward *forward)
 {
-    if (!forward->channel_closed || forward->socket_count > 0)
+    if (!forward->channel_closed || forward->visitor_count > 0)
         return;
+    (void)atomic_fetch_sub(&forward_share(forward)->channels, 1);
     loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
     loop_timer_stop(forward_loop(forward), &forward->pause_timer);
     udp_table_finish(&forward->table);
@@ -285,6 +286,7 @@ int udp_forward_begin(struct client_worker *worker, struct client_service *servi
     forward->worker = worker;
     forward->service = service;
     client_service_use(service);
+    (void)atomic_fetch_add(&forward_share(forward)->channels, 1);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
     timer_init(&forward->expiry_timer, udp_forward_visitor_expire);

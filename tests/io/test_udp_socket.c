@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -123,4 +124,55 @@ Test(udp_socket, errors)
     cr_expect_eq(udp.fd, -1);
     cr_expect_eq(udp_socket_receive_room(-1), 0);
     cr_expect_eq(udp_socket_take_overflows(&udp), 0);
+}
+
+/* As when a poll in the ring still holds the socket: what makes room is free for the next one. */
+Test(udp_socket, closing_gives_descriptor_and_port_back_at_once)
+{
+    struct addr addr = address_of("127.0.0.1", free_port()), own = {.len = sizeof(own.v6)};
+    struct udp_socket udp;
+    int fd;
+    cr_assert_eq(udp_socket_connect(&addr, &udp), 0);
+    cr_assert_eq(getsockname(udp.fd, &own.any, &own.len), 0);
+    int number = udp.fd, held = dup(udp.fd);
+    cr_expect_eq(udp_socket_bind_group(&own, &fd, 1, 0), -EADDRINUSE);
+    udp_socket_close(&udp);
+    cr_expect_eq(udp.fd, -1);
+    cr_assert_eq(udp_socket_bind_group(&own, &fd, 1, 0), 0);
+    cr_expect_eq(fd, number);
+    (void)close(fd);
+    (void)close(held);
+}
+
+Test(udp_socket, another_takes_its_number_over)
+{
+    struct addr addr = address_of("127.0.0.1", free_port()), own = {.len = sizeof(own.v6)};
+    struct udp_socket udp, by;
+    int receiver, fd;
+    size_t before = open_fd_count();
+    cr_assert_eq(udp_socket_bind_group(&addr, &receiver, 1, LIMIT_BIND_RETRY_MS), 0);
+    cr_assert_eq(udp_socket_connect(&addr, &udp), 0);
+    cr_assert_eq(getsockname(udp.fd, &own.any, &own.len), 0);
+    cr_assert_eq(udp_socket_connect(&addr, &by), 0);
+    int number = udp.fd;
+    cr_assert_eq(udp_socket_replace(&udp, &by), 0);
+    cr_expect(by.fd == number && udp.fd == -1);
+    cr_expect_eq(open_fd_count(), before + 2);
+    cr_expect_neq(fcntl(by.fd, F_GETFD) & FD_CLOEXEC, 0);
+    cr_assert_eq(udp_socket_bind_group(&own, &fd, 1, 0), 0, "its port is free");
+    cr_assert_eq(send(by.fd, "x", 1, 0), 1);
+    char byte;
+    cr_expect_eq(recv(receiver, &byte, 1, MSG_DONTWAIT), 1);
+    struct udp_socket gone = {.fd = -1};
+    cr_expect_lt(udp_socket_replace(&gone, &by), 0);
+    cr_expect_eq(by.fd, number);
+    (void)close(fd);
+    (void)close(by.fd);
+    (void)close(receiver);
+}
+
+Test(udp_socket, counts_the_ports_of_the_system)
+{
+    cr_expect_geq(udp_socket_port_count(), 1);
+    cr_expect_leq(udp_socket_port_count(), 65536);
 }
