@@ -2,15 +2,14 @@
  *
  *     fixed            control channels and all that is open without visitors (descriptors.h)
  *     TCP visitors     two each, the second counted from the moment the first is there
- *     UDP visitors     one each (udp_share.h)
+ *     UDP visitors     one each; a share of what the fixed ones leave (udp_share.h)
  *     the last 32      for control channels; and some of them for data channels of UDP services
  *
  * Numbers of descriptors say how many there are only while there are no holes among them, so they
  * are counted. A TCP service that has no data channel comes before one that has some, and a part of
  * UDP's share stays UDP's: neither a crowd nor what waits for one keeps the others out.
  *
- * Shared by the workers; all of it is atomic. Two that look at the same moment may both take the
- * last one: LIMIT_FDS_RESERVED is there for that, too. */
+ * Shared by the workers; all of it is atomic. */
 #pragma once
 
 #include <stdatomic.h>
@@ -42,11 +41,10 @@ void client_fds_finish(struct client_fds *fds);
 void client_fds_configure(struct client_fds *fds, const struct config_peer *config,
                           unsigned int workers);
 
-/* A data channel of a TCP service has got its descriptor; and has given up all of its own. */
-void client_fds_hold(struct client_fds *fds, struct client_service *service);
+/* Counts a data channel and its relay, before it has a descriptor; false: there is no room for one
+ * more of that service. And when it has given up all of its own. UDP channels are not counted. */
+MUST_CHECK bool client_fds_hold(struct client_fds *fds, struct client_service *service);
 void client_fds_release(struct client_fds *fds, struct client_service *service);
-/* Whether there is room for one more of that service, TCP or UDP. */
-bool client_fds_have_room(const struct client_fds *fds, const struct client_service *service);
 /* Numbers from this one on are not for a new data channel of that service. */
 int client_fds_channel_max(const struct client_fds *fds, const struct client_service *service);
 

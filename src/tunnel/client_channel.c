@@ -24,16 +24,11 @@ static void set_half_open(struct client_channel *channel, bool half_open)
     (void)atomic_fetch_add(&channel->worker->client->fds.half_open, half_open ? 1 : -1);
 }
 
-static void set_held(struct client_channel *channel, bool held)
+static void release(struct client_channel *channel)
 {
-    struct client_fds *fds = &channel->worker->client->fds;
-    if (channel->held == held || channel->service->is_udp)
-        return;
-    channel->held = held;
-    if (held)
-        client_fds_hold(fds, channel->service);
-    else
-        client_fds_release(fds, channel->service);
+    if (channel->held)
+        client_fds_release(&channel->worker->client->fds, channel->service);
+    channel->held = false;
 }
 
 void client_channel_drop_session(struct client_channel *channel)
@@ -48,7 +43,7 @@ void client_channel_drop_session(struct client_channel *channel)
 
 void client_channel_drop_service(struct client_channel *channel)
 {
-    set_held(channel, false);
+    release(channel);
     client_service_drop(channel->service);
 }
 
@@ -127,7 +122,7 @@ static void channel_stream_closed(struct stream *stream)
         return;
     }
     set_half_open(channel, false);
-    set_held(channel, false);
+    release(channel);
     channel_retry(channel);
 }
 
@@ -215,24 +210,29 @@ static const struct stream_ops channel_stream_ops = {
 
 /* Without a second descriptor, for the local service, the visitor would be turned away, while one
  * that finds no channel waits. */
-static int channel_socket(const struct client_channel *channel)
+static int channel_socket(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
-    const struct client_fds *fds = &worker->client->fds;
+    struct client_fds *fds = &worker->client->fds;
     uint64_t now_ns = loop_now_ns(channel_loop(channel));
     /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
      * with it, in the same time, and a relay must not have it. */
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
-    if (!client_fds_have_room(fds, channel->service) &&
-        (!udp_forward_yield(worker) || !client_fds_have_room(fds, channel->service)))
-        return -EMFILE;
     if (now_ns < worker->dial_pause_until_ns)
+        return -EMFILE;
+    channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held && udp_forward_yield(worker))
+        channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held)
         return -EMFILE;
     int fd = client_fds_dial(worker, &channel->session->server, &options,
                              client_fds_channel_max(fds, channel->service));
-    if (fd < 0) /* one of those that wait finds out for all */
+    if (fd < 0) {
+        release(channel);
+        /* One of those that wait finds out for all. */
         worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    }
     return fd;
 }
 
@@ -247,7 +247,6 @@ static void channel_dial(struct client_channel *channel)
         channel_retry(channel);
         return;
     }
-    set_held(channel, true);
     set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,

@@ -12,11 +12,6 @@
 
 enum { OF_RELAY = 2 };
 
-static int load(const _Atomic int *value)
-{
-    return atomic_load_explicit(value, memory_order_relaxed);
-}
-
 int client_fds_init(struct client_fds *fds, const struct config_peer *config, unsigned int workers)
 {
     fds->max = tunnel_fds_for_visitors();
@@ -32,41 +27,48 @@ void client_fds_finish(struct client_fds *fds)
 void client_fds_configure(struct client_fds *fds, const struct config_peer *config,
                           unsigned int workers)
 {
-    atomic_store(&fds->fixed, (int)descriptors_fixed(CONFIG_CLIENT, config, workers));
+    int fixed = (int)descriptors_fixed(CONFIG_CLIENT, config, workers);
+    atomic_store(&fds->fixed, fixed);
     atomic_store(&fds->tcp_services, (int)descriptors_services(config, CONFIG_SERVICE_TCP));
-    udp_share_set(&fds->udp, fds->max, config->udp_descriptors, udp_socket_port_count());
-}
-
-void client_fds_hold(struct client_fds *fds, struct client_service *service)
-{
-    (void)atomic_fetch_add(&fds->tcp_channels, 1);
-    if (atomic_fetch_add(&service->tcp_channels, 1) == 0)
-        (void)atomic_fetch_add(&fds->tcp_served, 1);
+    udp_share_set(&fds->udp, fds->max - fixed, config->udp_descriptors, udp_socket_port_count());
 }
 
 void client_fds_release(struct client_fds *fds, struct client_service *service)
 {
+    if (service->is_udp)
+        return;
     (void)atomic_fetch_sub(&fds->tcp_channels, 1);
     if (atomic_fetch_sub(&service->tcp_channels, 1) == 1)
         (void)atomic_fetch_sub(&fds->tcp_served, 1);
 }
 
-bool client_fds_have_room(const struct client_fds *fds, const struct client_service *service)
+/* Counted first and looked at afterwards: of two who want the last ones at the same moment both may
+ * fail, which costs them a moment, but never does a third go without. */
+bool client_fds_hold(struct client_fds *fds, struct client_service *service)
 {
     if (service->is_udp)
         return true;
-    int used = load(&fds->fixed) + OF_RELAY * load(&fds->tcp_channels) +
-               (int)atomic_load_explicit(&fds->udp.open, memory_order_relaxed);
-    int wanted = OF_RELAY + (int)udp_share_kept(&fds->udp);
-    if (load(&service->tcp_channels) > 0)
-        wanted += OF_RELAY * MAX(load(&fds->tcp_services) - load(&fds->tcp_served), 0);
-    return fds->max - used >= wanted;
+    (void)atomic_fetch_add(&fds->tcp_channels, 1);
+    bool is_first = atomic_fetch_add(&service->tcp_channels, 1) == 0;
+    if (is_first)
+        (void)atomic_fetch_add(&fds->tcp_served, 1);
+    int used = atomic_load(&fds->fixed) + OF_RELAY * atomic_load(&fds->tcp_channels) +
+               (int)atomic_load(&fds->udp.open);
+    int left_to_others = (int)udp_share_kept(&fds->udp);
+    if (!is_first)
+        left_to_others +=
+            OF_RELAY * MAX(atomic_load(&fds->tcp_services) - atomic_load(&fds->tcp_served), 0);
+    if (fds->max - used >= left_to_others)
+        return true;
+    client_fds_release(fds, service);
+    return false;
 }
 
 int client_fds_channel_max(const struct client_fds *fds, const struct client_service *service)
 {
     /* A UDP service needs this one alone to serve anybody at all. */
-    return service->is_udp ? fds->max + LIMIT_FDS_RESERVED_UDP : fds->max - load(&fds->half_open);
+    return service->is_udp ? fds->max + LIMIT_FDS_RESERVED_UDP
+                           : fds->max - atomic_load(&fds->half_open);
 }
 
 int client_fds_dial(struct client_worker *worker, const struct addr *addr,

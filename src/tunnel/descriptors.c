@@ -50,9 +50,12 @@ unsigned int descriptors_fixed(enum config_role role, const struct config_peer *
 unsigned int descriptors_needed(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers)
 {
+    unsigned int tcp = OF_RELAY * descriptors_services(peer, CONFIG_SERVICE_TCP);
     unsigned int udp = role == CONFIG_CLIENT ? descriptors_services(peer, CONFIG_SERVICE_UDP) : 0;
-    return descriptors_fixed(role, peer, workers) + LIMIT_FDS_RESERVED +
-           OF_RELAY * descriptors_services(peer, CONFIG_SERVICE_TCP) + udp;
+    /* Of all that is there for visitors UDP keeps a part. */
+    if (udp > 0)
+        udp = MAX(udp, tcp / (LIMIT_UDP_KEPT_PART - 1) + 1);
+    return descriptors_fixed(role, peer, workers) + LIMIT_FDS_RESERVED + tcp + udp;
 }
 
 unsigned int descriptors_wanted(enum config_role role, const struct config_peer *peer,

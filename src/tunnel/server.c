@@ -28,10 +28,9 @@ static int make_service(struct server *server, const struct config_service *conf
 {
     struct service *service; /* the registry has it */
     int result = service_create(&server->services, config, server->worker_count, &service);
-    if (result < 0)
-        return result;
-    result = server_bind_service(service, config, server_config(server), inherited,
-                                 LIMIT_BIND_RETRY_MS, &service->binding);
+    if (result == 0)
+        result = server_bind_service(service, config, server_config(server), inherited,
+                                     LIMIT_BIND_RETRY_MS, &service->binding);
     return result < 0 ? binding_log_failed(config->name, &config->addr, result) : 0;
 }
 
@@ -77,6 +76,8 @@ int server_create(const struct config_peer *config, unsigned int workers,
     result = plan_slot_init(&server->plan);
     if (result == 0)
         result = make_keys(server);
+    if (result < 0)
+        log_error("cannot start: %s", error_text(result));
     /* The control port first: a second server with the same file is refused there, at once. */
     if (result == 0)
         result = bind_control_port(server, inherited);

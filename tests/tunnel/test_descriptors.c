@@ -55,3 +55,16 @@ Test(descriptors, of_a_client)
     cr_expect_eq(needed(CONFIG_CLIENT, tcp, 4) - four, 1 + 2);
     cr_expect_eq(needed(CONFIG_CLIENT, udp, 4) - four, 1 + 4 + 1); /* control, channels, visitor */
 }
+
+/* Whatever share UDP has: with as many as are needed each TCP service can have a channel. */
+Test(descriptors, are_enough_beside_what_udp_keeps)
+{
+    for (unsigned int tcp = 1; tcp < 200; tcp++) {
+        struct config_service services[201] = {{.type = CONFIG_SERVICE_UDP}};
+        struct config_peer peer = {.services = services, .service_count = tcp + 1};
+        unsigned int room = descriptors_needed(CONFIG_CLIENT, &peer, 2) - LIMIT_FDS_RESERVED -
+                            descriptors_fixed(CONFIG_CLIENT, &peer, 2);
+        unsigned int kept = MAX(room, 1u) / LIMIT_UDP_KEPT_PART; /* of a share of 100 % */
+        cr_assert_geq(room, 2 * tcp + kept, "%u services", tcp);
+    }
+}
