@@ -1,5 +1,6 @@
 /* Hot reload: watches the configuration file, reads it when it has changed or SIGHUP asks for it,
- * and has the role apply the difference. A file with errors changes nothing.
+ * and has the role apply the difference. A file with errors changes nothing, nor does one for which
+ * there may be too few descriptors.
  *
  *     file ----debounced---> config_load ---> ops->begin ---> workers ---> ops->finish ---> one
  * line SIGHUP ------------/                       ^                             |        in the log
@@ -31,6 +32,7 @@ struct reload_options {
     void *shared; /* the role's: struct server or struct client */
     struct workers *workers;
     const struct config_peer *started; /* what it was started with; borrowed */
+    unsigned int worker_count;
 };
 
 /* -ENOMEM. The options' objects outlive it. */

@@ -76,6 +76,14 @@ enum limits_udp {
     LIMIT_UDP_PAUSE_US = 1000,         /* datagrams of a dense one-way stream gather for as long */
     LIMIT_UDP_PAUSE_QUIET_MS = 20,     /* since answers came back at a like rate */
     LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
+    LIMIT_UDP_DESCRIPTORS = 50,        /* percent of what all visitors may have (udp_descriptors) */
+    /* Sockets that go at once when these are used up: the search for whom costs a look at each
+     * channel, and a margin is left for workers that open some at the same moment. Of a small share
+     * a part. */
+    LIMIT_UDP_EVICT_BATCH = 32,
+    LIMIT_UDP_EVICT_PART = 16,
+    LIMIT_UDP_PORTS_LEFT_PART = 8, /* of the system's range of ports, to others */
+    LIMIT_UDP_KEPT_PART = 8, /* of UDP's share: what TCP visitors leave to it, however many come */
 };
 
 enum limits_io {
@@ -98,10 +106,10 @@ enum limits_io {
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
+    LIMIT_FDS_RESERVED_UDP = 16,    /* of them, for the data channels of UDP services too */
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
     LIMIT_LOOKUP_THREADS = 16,      /* for bind_addr: dead names that do not delay the next one */
-    LIMIT_INHERITED = 1 << 16,      /* sockets that a process is started with */
     LIMIT_RESOLVER_NAMES = 8192,    /* known to the resolver: twice what a client can have */
     LIMIT_RESOLVER_ASKERS = 4096, /* of one name: visitors, with a descriptor each, and services */
     LIMIT_RESOLVER_THREADS = 16,  /* look-ups at a time, of names in the hosts file ... */

@@ -88,6 +88,7 @@ struct config_peer {
     uint32_t heartbeat_timeout_ms; /* client; 0 = off */
     uint32_t retry_interval_ms;    /* client; services have it too, their own or this one */
     uint32_t connect_timeout_ms;   /* client */
+    uint32_t udp_descriptors;      /* client; percent */
     bool prefer_ipv6;              /* client; as for retry_interval_ms */
 };
 

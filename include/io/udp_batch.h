@@ -24,11 +24,19 @@
 struct metrics;
 struct udp_batch;
 
-enum { UDP_BATCH_SIZE = 64 };
+enum udp_batch_sizes {
+    UDP_BATCH_SIZE = 64,
+    /* What one arrival may be, so that owners can keep room for it. The kernel's largest message
+     * has fewer bytes. It cuts one into at most so many datagrams (UDP_MAX_SEGMENTS: 64 up to Linux
+     * 6.8, then 128), and what was cut on this machine arrives uncut; an arrival of more of them is
+     * dropped and counted, or a later kernel's limit would decide about our memory. */
+    UDP_ARRIVAL_BYTES_MAX = 65536,
+    UDP_ARRIVAL_DATAGRAMS_MAX = 128,
+};
 
 /* A received datagram, or several of one sender, each segment_size long but the last. */
 struct udp_arrival {
-    const uint8_t *data; /* NULL: it did not fit, and is counted */
+    const uint8_t *data; /* NULL: it is too much, and is counted */
     uint32_t size;
     uint32_t segment_size;   /* = size for a single one */
     const struct addr *from; /* len 0 on a connected socket */

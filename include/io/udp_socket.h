@@ -42,6 +42,14 @@ void udp_socket_adopt(int fd, const struct addr *addr);
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound);
 /* A socket connected to a local service. */
 MUST_CHECK int udp_socket_connect(const struct addr *to, struct udp_socket *ret);
+/* How many of those there can be at a time: each takes a port of the system's range. */
+unsigned int udp_socket_port_count(void);
+/* Its descriptor, and if it is connected its port, are free when this returns, whatever the ring
+ * still does with it. */
+void udp_socket_close(struct udp_socket *udp);
+/* The same, and *by gets its descriptor's number: nobody else can take it in between. -errno: *by
+ * keeps its own, and *udp is still open. */
+MUST_CHECK int udp_socket_replace(struct udp_socket *udp, struct udp_socket *by);
 /* Datagrams that the kernel has dropped for want of room since the last call. To be asked
  * under load and at the end: SO_RXQ_OVFL, which tells it with each datagram, costs 4 % of all that
  * a busy worker does. */

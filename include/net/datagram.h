@@ -34,6 +34,8 @@ struct loop;
 enum {
     DATAGRAM_BUFFERS_KEPT = 4,
     DATAGRAM_AIMED_MAX = 512, /* payloads between two firings */
+    /* One arrival, packed: each of its datagrams gets a head of its own. */
+    DATAGRAM_ARRIVAL_MAX = UDP_ARRIVAL_BYTES_MAX + UDP_ARRIVAL_DATAGRAMS_MAX * UDP_FRAME_HEAD_MAX,
 };
 
 /* A payload that waits to be fired. */

@@ -19,6 +19,7 @@
 #include "config/config.h"
 #include "crypto/keys.h"
 #include "io/socket.h"
+#include "tunnel/client_fds.h"
 #include "tunnel/client_service.h"
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
@@ -42,9 +43,8 @@ struct client {
     struct service_registry services;
     unsigned int next_control; /* the main thread's: control channels go round the workers */
     unsigned int worker_count;
-    _Atomic unsigned int half_open; /* data channels with a connection to the server alone */
-    int fd_visitors_max;       /* descriptors from this number on are kept for control channels */
     struct dial_memory memory; /* which of the server's addresses worked */
+    struct client_fds fds;
     _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
     struct handover handover;

@@ -4,6 +4,7 @@
  * data channels with their relays, and forwards. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -28,6 +29,7 @@ struct client_local {
 struct client_service {
     struct service_entry entry;
     bool is_udp;
+    _Atomic int tcp_channels;       /* see client_fds.h */
     unsigned int worker;            /* that has the control channel */
     struct client_control *control; /* that worker's; NULL: none, or it has ended for good */
     struct client_local *locals;    /* by worker */

@@ -44,17 +44,18 @@ struct tunnel_worker {
 
 /* Bits of mailbox_signal; each role handles its own. */
 enum tunnel_signal {
-    TUNNEL_SIGNAL_DRAIN = 1u << 0,    /* stop taking new work, finish what is open */
-    TUNNEL_SIGNAL_STOP = 1u << 1,     /* end now */
-    TUNNEL_SIGNAL_SERVICES = 1u << 2, /* server: a service came up or went down */
-    TUNNEL_SIGNAL_EVICTED = 1u << 3,  /* server: the gate gave a place of yours away */
-    TUNNEL_SIGNAL_REQUESTS = 1u << 4, /* server: a pool wants channels */
-    TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of yours */
-    TUNNEL_SIGNAL_SESSIONS = 1u << 6, /* client: a session has ended */
-    TUNNEL_SIGNAL_PLAN = 1u << 7,     /* a reload's plan is to be applied */
-    TUNNEL_SIGNAL_CUT = 1u << 8,      /* the relays of a removed service are to end */
-    TUNNEL_SIGNAL_HANDOVER = 1u << 9, /* the phase of a handover has changed (handover.h) */
-    TUNNEL_SIGNAL_TICK = 1u << 10,    /* answered by app/worker.c: this loop turns */
+    TUNNEL_SIGNAL_DRAIN = 1u << 0,        /* stop taking new work, finish what is open */
+    TUNNEL_SIGNAL_STOP = 1u << 1,         /* end now */
+    TUNNEL_SIGNAL_SERVICES = 1u << 2,     /* server: a service came up or went down */
+    TUNNEL_SIGNAL_EVICTED = 1u << 3,      /* server: the gate gave a place of yours away */
+    TUNNEL_SIGNAL_REQUESTS = 1u << 4,     /* server: a pool wants channels */
+    TUNNEL_SIGNAL_VISITORS = 1u << 5,     /* server: channels are parked for visitors of yours */
+    TUNNEL_SIGNAL_SESSIONS = 1u << 6,     /* client: a session has ended */
+    TUNNEL_SIGNAL_PLAN = 1u << 7,         /* a reload's plan is to be applied */
+    TUNNEL_SIGNAL_CUT = 1u << 8,          /* the relays of a removed service are to end */
+    TUNNEL_SIGNAL_HANDOVER = 1u << 9,     /* the phase of a handover has changed (handover.h) */
+    TUNNEL_SIGNAL_TICK = 1u << 10,        /* answered by app/worker.c: this loop turns */
+    TUNNEL_SIGNAL_DESCRIPTORS = 1u << 11, /* client: UDP visitors are to make room */
 };
 
 /* Descriptors from this number on are kept for control channels. */

@@ -7,10 +7,13 @@
  *
  * The server may open any number of these; each stands alone, on the worker that opened it, and
  * ends with its data channel. A visitor's address is a mere key and is echoed as it came. Its
- * socket lives until nothing has moved for udp_timeout, or until descriptors or memory are needed
- * for another and it has been silent for longest. A local service that refuses is tried again with
- * each datagram, at its next address if it has several. */
+ * socket lives until nothing has moved for udp_timeout, or until descriptors, ports or memory are
+ * needed for another and it has been silent for longest of the channel with most (udp_share.h). A
+ * local service that refuses is tried again with each datagram, at its next address if it has
+ * several. */
 #pragma once
+
+#include <stdbool.h>
 
 #include "base/macros.h"
 
@@ -29,5 +32,11 @@ void udp_forward_change_local(struct client_worker *worker, const struct client_
 void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service);
 /* Closes all of this worker; worker->forwards is empty when that is done. */
 void udp_forward_close_all(struct client_worker *worker);
+/* A connection has found no descriptor: closes some of the visitors that have been silent for
+ * longest. True: now there are some; false: there will be, if another worker has visitors, or else
+ * UDP has no more than what is kept for it. */
+bool udp_forward_yield(struct client_worker *worker);
+/* TUNNEL_SIGNAL_DESCRIPTORS: another worker wants what this one can give. */
+void udp_forward_give_up(struct client_worker *worker);
 /* Prepares the worker's slab of visitors. */
 void udp_forward_init_slab(struct slab *slab);

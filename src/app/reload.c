@@ -1,5 +1,6 @@
 #include "app/reload.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include <time.h>
 
 #include "app/debounce.h"
+#include "app/limits_check.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -22,6 +24,7 @@ enum {
     PROBLEM_SIZE = 512,
     PROBLEMS_LOGGED_MAX = 20,
 };
+static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE, "what limits_allow says");
 
 struct reload {
     struct reload_options options;
@@ -111,6 +114,14 @@ static void log_warnings(const struct config_report *report)
     }
 }
 
+static bool has_descriptors(const struct reload *reload, const struct config *config,
+                            char problem[static LIMITS_TEXT_SIZE])
+{
+    enum config_role role = reload->options.role;
+    const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
+    return limits_allow(role, peer, reload->options.worker_count, problem);
+}
+
 /* NULL: it is not to be applied, which has been said. */
 static struct config *load(struct reload *reload)
 {
@@ -128,6 +139,10 @@ static struct config *load(struct reload *reload)
     } else if (!has_role) {
         (void)snprintf(problem, sizeof(problem), "%s: it has no section [%s] any more", path,
                        reload->options.role == CONFIG_SERVER ? "server" : "client");
+        refuse(reload, &report, problem);
+        config_destroy(config);
+        config = NULL;
+    } else if (!has_descriptors(reload, config, problem)) {
         refuse(reload, &report, problem);
         config_destroy(config);
         config = NULL;

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "app/limits_check.h"
 #include "app/notify.h"
 #include "app/privileges.h"
 #include "app/process.h"
@@ -332,6 +333,8 @@ static int make_client(struct run *run, const struct config_peer *peer, struct c
     result = client_create(peer, run->worker_count, ret);
     if (result == 0)
         run->handover = &(*ret)->handover;
+    else
+        log_error("cannot start: %s", error_text(result));
     return result;
 }
 
@@ -363,11 +366,25 @@ static int start_reloads(struct run *run, enum config_role role, const struct co
         .shared = shared,
         .workers = run->workers,
         .started = peer,
+        .worker_count = run->worker_count,
     };
     int result = reload_create(&options, &run->reload);
     if (result < 0)
         log_error("cannot watch %s: %s", path, error_text(result));
     return result;
+}
+
+static bool has_descriptors(enum config_role role, const struct config_peer *peer,
+                            unsigned int workers)
+{
+    char text[LIMITS_TEXT_SIZE];
+    limits_note_foreign();
+    bool are_enough = limits_allow(role, peer, workers, text);
+    if (!are_enough)
+        log_error("%s", text);
+    else if (limits_are_tight(role, peer, workers, text))
+        log_warn("%s", text);
+    return are_enough;
 }
 
 enum exit_code run_role(enum config_role role, const struct config *config, const char *path,
@@ -387,6 +404,8 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     (void)program_take_channel(&channel, &shared_count);
 
     process_raise_limits(run.worker_count);
+    if (!has_descriptors(role, peer, run.worker_count))
+        return EXIT_START_ERROR;
     notify_init(&run.notify);
     /* Before signals are blocked: a directory of users may be slow, and then they end us. */
     made = privileges_change(peer->user, peer->group);

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "app/limits_check.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -97,17 +98,18 @@ static void worker_signals(void *owner, uint32_t bits)
 static int worker_make_loop(struct workers *workers, struct tunnel_worker *worker)
 {
     struct loop_options options = {.metrics = &worker->metrics};
+    char hint[LIMITS_TEXT_SIZE];
     int result = loop_create(&options, &worker->loop);
     if (result < 0) {
         if (!atomic_exchange(&workers->said_why, true))
-            log_error("cannot create an io_uring ring: %s: %s", error_text(result),
-                      loop_error_hint(result));
+            log_error("cannot create an io_uring ring: %s: %s%s", error_text(result),
+                      loop_error_hint(result), limits_hint(result, hint));
         return result;
     }
     size_t pipe_budget_bytes = pipe_pool_budget_bytes() / workers->tunnel.count;
     result = relay_engine_init(&worker->relays, worker->loop, pipe_budget_bytes);
     if (result < 0) {
-        log_error("cannot start a worker: %s", error_text(result));
+        log_error("cannot start a worker: %s%s", error_text(result), limits_hint(result, hint));
         return result;
     }
     datagram_engine_init(&worker->datagrams, worker->loop);
@@ -140,7 +142,8 @@ static void worker_run(struct workers *workers, struct tunnel_worker *worker)
     /* Wake-ups of others and closes of the last turn. */
     loop_flush(worker->loop);
     if (result < 0) {
-        log_error("worker %u: %s", worker->index, error_text(result));
+        char hint[LIMITS_TEXT_SIZE];
+        log_error("worker %u: %s%s", worker->index, error_text(result), limits_hint(result, hint));
         atomic_store(&workers->failed, true);
     }
 }
@@ -228,8 +231,9 @@ int workers_start(const struct tunnel_role *role, void *shared, unsigned int cou
     int result = workers_allocate(workers, count);
     if (result == 0)
         result = start_threads(workers);
+    char hint[LIMITS_TEXT_SIZE];
     if (result < 0)
-        log_error("cannot start the workers: %s", error_text(result));
+        log_error("cannot start the workers: %s%s", error_text(result), limits_hint(result, hint));
 
     (void)pthread_mutex_lock(&workers->lock);
     while (result == 0 && workers->ready_count + workers->failed_count < count)

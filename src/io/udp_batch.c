@@ -19,9 +19,8 @@
 #endif
 
 enum {
-    ROOM = 65536,
     /* An odd number of cache lines apart: at a power of two all datagrams would share one set. */
-    ROOM_STRIDE = ROOM + 17 * 64,
+    ROOM_STRIDE = UDP_ARRIVAL_BYTES_MAX + 17 * 64,
     ROOM_TOTAL = ROOM_STRIDE * UDP_BATCH_SIZE,
     VECTORS = 1024,
     SEGMENTS_MAX = 64,     /* the kernel's limit of 6.1 for one message */
@@ -90,7 +89,7 @@ int udp_batch_create(struct metrics *metrics, struct udp_batch **ret)
     struct receiving *in = &batch->in;
     in->room = room;
     for (size_t i = 0; i < UDP_BATCH_SIZE; i++) {
-        in->vectors[i] = (struct iovec){in->room + i * ROOM_STRIDE, ROOM};
+        in->vectors[i] = (struct iovec){in->room + i * ROOM_STRIDE, UDP_ARRIVAL_BYTES_MAX};
         in->messages[i].msg_hdr.msg_iov = &in->vectors[i];
         in->messages[i].msg_hdr.msg_iovlen = 1;
         in->messages[i].msg_hdr.msg_control = &in->control[i];
@@ -189,6 +188,9 @@ static void take_arrival(struct udp_batch *batch, unsigned int index)
         take_control(&message->msg_hdr, arrival);
     if ((message->msg_hdr.msg_flags & MSG_TRUNC) != 0) {
         metrics_add(batch->metrics, METRIC_UDP_DROPPED_TOO_LARGE, 1);
+        arrival->data = NULL;
+    } else if (udp_arrival_count(arrival) > UDP_ARRIVAL_DATAGRAMS_MAX) {
+        metrics_add(batch->metrics, METRIC_UDP_DROPPED_TOO_LARGE, udp_arrival_count(arrival));
         arrival->data = NULL;
     }
 }

@@ -1,7 +1,9 @@
 #include "io/udp_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/udp.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,6 +23,11 @@
 
 /* Of linux/sock_diag.h, which has all of it since this option exists. */
 enum { MEMINFO_DROPS = 8, MEMINFO_VALUES = 9 };
+
+enum {
+    PORTS_FIRST_DEFAULT = 32768, /* the kernel's, where /proc/sys is hidden */
+    PORTS_LAST_DEFAULT = 60999,
+};
 
 static void set_int(int fd, int level, int option, int value)
 {
@@ -122,6 +129,46 @@ int udp_socket_connect(const struct addr *to, struct udp_socket *ret)
     udp_socket_init(ret, take_fd(&fd), to);
     ret->is_connected = true;
     return 0;
+}
+
+/* An operation in the ring may hold the socket itself for a turn beyond its descriptor, and of
+ * ports there are no more than a crowd of visitors takes. */
+static void give_port_back(const struct udp_socket *udp)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    if (udp->is_connected)
+        (void)connect(udp->fd, &nobody, sizeof(nobody));
+}
+
+void udp_socket_close(struct udp_socket *udp)
+{
+    give_port_back(udp);
+    (void)close(take_fd(&udp->fd));
+}
+
+int udp_socket_replace(struct udp_socket *udp, struct udp_socket *by)
+{
+    give_port_back(udp);
+    if (dup3(by->fd, udp->fd, O_CLOEXEC) < 0)
+        return -errno;
+    (void)close(by->fd);
+    by->fd = take_fd(&udp->fd);
+    return 0;
+}
+
+unsigned int udp_socket_port_count(void)
+{
+    unsigned int first = PORTS_FIRST_DEFAULT, last = PORTS_LAST_DEFAULT;
+    FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+    if (file != NULL) {
+        unsigned int from, to;
+        if (fscanf(file, "%u %u", &from, &to) == 2 && from <= to && to <= UINT16_MAX) {
+            first = from;
+            last = to;
+        }
+        (void)fclose(file);
+    }
+    return last - first + 1;
 }
 
 uint32_t udp_socket_take_overflows(struct udp_socket *udp)

@@ -14,13 +14,16 @@
 
 enum {
     NS_PER_MS = 1000000,
-    /* A segment of a received run may be a single byte, each with a head of its own. */
-    ARRIVAL_MAX = 65536 + 64 * UDP_FRAME_HEAD_MAX,
-    BUFFER_BYTES = LIMIT_UDP_QUEUE + UDP_BATCH_SIZE * ARRIVAL_MAX,
+    BATCH_MAX = UDP_BATCH_SIZE * DATAGRAM_ARRIVAL_MAX,
+    BUFFER_BYTES = LIMIT_UDP_QUEUE + BATCH_MAX,
     IN_BYTES = LIMIT_UDP_READ + UDP_FRAME_MAX,
     QUEUE_FIRST = 256 << 10,
 };
 static_assert(LIMIT_UDP_FLUSH <= LIMIT_UDP_QUEUE, "what is packed is sent before it is too much");
+static_assert(DATAGRAM_ARRIVAL_MAX >= UDP_FRAME_PAYLOAD_MAX + UDP_FRAME_HEAD_MAX &&
+                  (int)UDP_ARRIVAL_BYTES_MAX >= (int)UDP_FRAME_PAYLOAD_MAX,
+              "a single one of the largest size");
+static_assert(BUFFER_BYTES > 0 && BUFFER_BYTES < INT32_MAX / 2, "within what a write can say");
 
 /* Packed frames. Mapped for the worst case, resident where it was used. */
 struct datagram_buffer {
@@ -246,7 +249,7 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
     struct metrics *metrics = loop_metrics(engine->loop);
     struct datagram_buffer *buffer = channel->filling;
     unsigned char head[UDP_FRAME_HEAD_MAX] = {0};
-    assert(buffer != NULL && buffer->used + ARRIVAL_MAX <= BUFFER_BYTES);
+    assert(buffer != NULL && buffer->used + DATAGRAM_ARRIVAL_MAX <= BUFFER_BYTES);
     if (arrival->segment_size > UDP_FRAME_PAYLOAD_MAX) {
         metrics_add(metrics, METRIC_UDP_DROPPED_TOO_LARGE, 1);
         return;

@@ -39,9 +39,10 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     client->worker_count = workers;
     dial_memory_init(&client->memory);
     atomic_store(&client->handover.phase, HANDOVER_SERVING);
-    client->fd_visitors_max = tunnel_fds_for_visitors();
     service_registry_init(&client->services, client_service_free);
     int result = plan_slot_init(&client->plan);
+    if (result == 0)
+        result = client_fds_init(&client->fds, config, workers);
     if (result == 0)
         result = copy_config(client, config);
     for (size_t i = 0; i < config->service_count && result == 0; i++) {
@@ -70,6 +71,7 @@ void client_destroy(struct client *client)
     free(client->noise_keys);
     config_peer_free(client_config(client));
     dial_memory_finish(&client->memory);
+    client_fds_finish(&client->fds);
     free(client);
 }
 
@@ -274,6 +276,8 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         plan_begin(worker);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
         client_channel_close_cut(worker);
+    if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
+        udp_forward_give_up(worker);
 }
 
 static bool client_is_done(const struct tunnel_worker *tunnel)

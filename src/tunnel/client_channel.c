@@ -1,7 +1,6 @@
 #include "tunnel/client_channel.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -19,11 +18,17 @@ enum {
 /* A channel that will need a second descriptor, for the local service. */
 static void set_half_open(struct client_channel *channel, bool half_open)
 {
-    _Atomic unsigned int *count = &channel->worker->client->half_open;
-    if (channel->half_open == half_open)
+    if (channel->half_open == half_open || channel->service->is_udp)
         return;
     channel->half_open = half_open;
-    (void)atomic_fetch_add(count, half_open ? 1u : UINT32_MAX);
+    (void)atomic_fetch_add(&channel->worker->client->fds.half_open, half_open ? 1 : -1);
+}
+
+static void release(struct client_channel *channel)
+{
+    if (channel->held)
+        client_fds_release(&channel->worker->client->fds, channel->service);
+    channel->held = false;
 }
 
 void client_channel_drop_session(struct client_channel *channel)
@@ -36,6 +41,12 @@ void client_channel_drop_session(struct client_channel *channel)
     channel->session = NULL;
 }
 
+void client_channel_drop_service(struct client_channel *channel)
+{
+    release(channel);
+    client_service_drop(channel->service);
+}
+
 void client_channel_forget(struct client_channel *channel)
 {
     list_remove(&channel->node);
@@ -46,7 +57,7 @@ static void channel_free(struct client_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
     client_channel_drop_session(channel);
-    client_service_drop(channel->service);
+    client_channel_drop_service(channel);
     client_channel_forget(channel);
 }
 
@@ -111,6 +122,7 @@ static void channel_stream_closed(struct stream *stream)
         return;
     }
     set_half_open(channel, false);
+    release(channel);
     channel_retry(channel);
 }
 
@@ -196,25 +208,40 @@ static const struct stream_ops channel_stream_ops = {
     .closed = channel_stream_closed,
 };
 
-static void channel_dial(struct client_channel *channel)
+/* Without a second descriptor, for the local service, the visitor would be turned away, while one
+ * that finds no channel waits. */
+static int channel_socket(struct client_channel *channel)
 {
     struct client_worker *worker = channel->worker;
-    const struct client *client = worker->client;
-    const struct addr *server = &channel->session->server;
+    struct client_fds *fds = &worker->client->fds;
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
     /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
      * with it, in the same time, and a relay must not have it. */
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
-    uint64_t now_ns = loop_now_ns(channel_loop(channel));
-    int fd = -1;
-    if (now_ns >= worker->dial_pause_until_ns) {
-        fd = socket_for_dialing(server, &options);
-        /* Without the second one, for the local service, the visitor would be turned away, while
-         * one that finds no channel waits. */
-        if (fd >= 0 && !tunnel_leaves_enough_fds(fd, &client->half_open, client->fd_visitors_max))
-            (void)close(take_fd(&fd));
-        if (fd < 0) /* one of those that wait finds out for all */
-            worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    if (now_ns < worker->dial_pause_until_ns)
+        return -EMFILE;
+    channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held && udp_forward_yield(worker))
+        channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held)
+        return -EMFILE;
+    int fd = client_fds_dial(worker, &channel->session->server, &options,
+                             client_fds_channel_max(fds, channel->service));
+    if (fd < 0) {
+        release(channel);
+        /* One of those that wait finds out for all. */
+        worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    }
+    return fd;
+}
+
+static void channel_dial(struct client_channel *channel)
+{
+    int fd = channel_socket(channel);
+    if (fd == -EMFILE || fd == -ENFILE) { /* soon, for nobody has refused anything */
+        loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(false));
+        return;
     }
     if (fd < 0) {
         channel_retry(channel);
@@ -223,8 +250,8 @@ static void channel_dial(struct client_channel *channel)
     set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
     loop_timer_start(channel_loop(channel), &channel->timer,
-                     client_config(client)->connect_timeout_ms);
-    stream_connect(&channel->stream, server);
+                     client_config(channel->worker->client)->connect_timeout_ms);
+    stream_connect(&channel->stream, &channel->session->server);
 }
 
 static void channel_timer_expired(struct timer *timer)
@@ -269,7 +296,7 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
     channel->id = tunnel_next_conn_id(tunnel);
     channel->begun_at_ns = loop_now_ns(tunnel->loop);
     channel->state = CHANNEL_DIALING;
-    channel->has_local = channel->retries = channel->half_open = false;
+    channel->has_local = channel->retries = channel->half_open = channel->held = false;
     channel->query = NULL;
     channel->stream.fd = -1;
     timer_init(&channel->timer, channel_timer_expired);

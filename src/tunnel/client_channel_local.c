@@ -85,7 +85,10 @@ static int local_socket(const struct client_channel *channel, const struct addr 
     if (addr_is_loopback(addr))
         options.keepalive_secs =
             0; /* this machine can't vanish without a reset: three calls less */
-    return socket_for_dialing(addr, &options);
+    int fd = client_fds_dial(channel->worker, addr, &options, channel->worker->client->fds.max);
+    if (fd == -EMFILE) /* it was counted when the channel was opened */
+        fd = socket_for_dialing(addr, &options);
+    return fd;
 }
 
 /* The next address that a socket can be made for. */

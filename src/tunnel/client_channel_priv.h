@@ -50,6 +50,7 @@ struct client_channel {
     bool has_local;
     bool retries;
     bool half_open;
+    bool held; /* counted among those that have a descriptor (client_fds.h) */
 };
 
 static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle relay");
@@ -73,6 +74,8 @@ static inline struct client_local *channel_local(const struct client_channel *ch
 
 /* Gives up its session, if it has one: it counts as unstarted no longer. */
 void client_channel_drop_session(struct client_channel *channel);
+/* Its descriptors are closed: it counts no longer, and its use of the service ends. */
+void client_channel_drop_service(struct client_channel *channel);
 /* Closes what is open before the relay: the stream to the server and perhaps the local one. May
  * free it. */
 void client_channel_close(struct client_channel *channel, enum stream_close how);

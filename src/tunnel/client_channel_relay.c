@@ -27,6 +27,7 @@ static void deliver_move(void *owner, const void *payload)
         transport_abort(&move.server, tunnel->loop);
         socket_set_abort(move.local_fd);
         loop_close_fd(tunnel->loop, move.local_fd);
+        client_fds_release(&worker->client->fds, move.service);
         client_service_drop(move.service);
         return;
     }
@@ -34,6 +35,7 @@ static void deliver_move(void *owner, const void *payload)
     channel->worker = worker;
     channel->session = NULL;
     channel->half_open = false;
+    channel->held = true;
     channel->service = move.service;
     channel->id = move.id;
     list_init(&channel->node);
@@ -76,7 +78,7 @@ static void channel_relay_closed(struct relay *relay)
                  (unsigned long long)relay_bytes(relay, 0),
                  (unsigned long long)relay_bytes(relay, 1), relay->error != 0 ? ", " : "",
                  relay->error != 0 ? error_text(relay->error) : "");
-        client_service_drop(channel->service);
+        client_channel_drop_service(channel);
         client_channel_forget(channel);
     }
 }

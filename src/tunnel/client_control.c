@@ -353,7 +353,7 @@ static void control_try_address(struct client_control *control)
     control->state = CONTROL_CONNECTING;
     while (dial_next(&control->dial, loop_now_ns(control_loop(control)))) {
         const struct addr *addr = &control->addrs.addrs[control->dial.index];
-        int fd = socket_for_dialing(addr, &options);
+        int fd = client_fds_dial(control->worker, addr, &options, INT32_MAX);
         if (fd >= 0) {
             control_connect(control, addr, fd);
             return;

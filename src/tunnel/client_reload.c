@@ -127,6 +127,7 @@ static void commit(struct client *client, struct client_plan *plan,
 {
     if (plan->config != NULL)
         plan->config = atomic_exchange(&client->config, plan->config);
+    client_fds_configure(&client->fds, wanted, client->worker_count);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         struct noise_keys *old = client->noise_keys;
         client->noise_keys = plan->keys;

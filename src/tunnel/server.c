@@ -71,6 +71,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     for (size_t i = 0; i < config->service_count && result == 0; i++)
         result = make_service(server, &config->services[i]);
     if (result < 0) {
+        log_error("cannot start: %s", error_text(result));
         server_destroy(server);
         return result;
     }

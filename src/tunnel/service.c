@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "tunnel/descriptors.h"
 
 /* ---- the table of session keys ---- */
 
@@ -131,8 +132,7 @@ int service_bind(const struct service *service, const struct config_service *con
     if (config->nodelay != CONFIG_UNSET)
         binding.tcp.nodelay = config->nodelay == CONFIG_TRUE;
     if (service->is_udp) /* one client core is not enough for what a server core carries */
-        binding.count = config->udp_data_channels != 0 ? config->udp_data_channels
-                                                       : MAX(service->worker_count, 2u);
+        binding.count = descriptors_lanes(config, service->worker_count);
     return binding_create(&binding, ret);
 }
 

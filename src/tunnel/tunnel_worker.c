@@ -94,9 +94,9 @@ void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *confi
 int tunnel_fds_for_visitors(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX)
-        return INT32_MAX;
-    return (int)limit.rlim_cur - LIMIT_FDS_RESERVED;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        limit.rlim_cur = RLIM_INFINITY;
+    return (int)MIN(limit.rlim_cur, (rlim_t)INT32_MAX) - LIMIT_FDS_RESERVED;
 }
 
 bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max)

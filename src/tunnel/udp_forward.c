@@ -113,12 +113,14 @@ static uint32_t visitor_receive(struct forward_visitor *visitor)
             visitor->udp.error = count; /* of a datagram that was sent; there may be others */
             continue;
         }
-        if (count > 0)
+        if (count > 0) {
             datagrams += visitor_take(visitor, room, (unsigned int)count);
-        if (count < UDP_BATCH_SIZE)
+            /* After each batch: a buffer has room for one beyond what is sent at once. */
+            datagram_flush_soon(&forward->channel);
+        }
+        if (count < UDP_BATCH_SIZE || forward->closing)
             break;
     }
-    datagram_flush_soon(&forward->channel);
     return datagrams;
 }
 
@@ -216,8 +218,9 @@ static void channel_batch_end(struct datagram_channel *channel)
 
 void udp_forward_join(struct udp_forward *forward)
 {
-    if (!forward->channel_closed || forward->socket_count > 0)
+    if (!forward->channel_closed || forward->visitor_count > 0)
         return;
+    (void)atomic_fetch_sub(&forward_share(forward)->channels, 1);
     loop_timer_stop(forward_loop(forward), &forward->expiry_timer);
     loop_timer_stop(forward_loop(forward), &forward->pause_timer);
     udp_table_finish(&forward->table);
@@ -274,6 +277,7 @@ int udp_forward_begin(struct client_worker *worker, struct client_service *servi
     forward->worker = worker;
     forward->service = service;
     client_service_use(service);
+    (void)atomic_fetch_add(&forward_share(forward)->channels, 1);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
     timer_init(&forward->expiry_timer, udp_forward_visitor_expire);

@@ -16,7 +16,7 @@ struct udp_forward {
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
     struct client_service *service; /* used */
-    unsigned int socket_count;      /* of visitors, in use or still being closed */
+    unsigned int visitor_count;     /* in use, or with an operation in the ring yet */
     struct udp_table table;
     struct list resting; /* visitors not read from: the channel has no room, or pauses */
     struct timer expiry_timer, pause_timer;
@@ -44,6 +44,11 @@ static inline void forward_count(const struct udp_forward *forward, enum metric 
                                  uint64_t amount)
 {
     metrics_add(&forward->worker->tunnel->metrics, metric, amount);
+}
+
+static inline struct udp_share *forward_share(const struct udp_forward *forward)
+{
+    return &forward->worker->client->fds.udp;
 }
 
 static inline struct client_local *forward_local(const struct udp_forward *forward)

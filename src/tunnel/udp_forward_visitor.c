@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "tunnel/udp_forward.h"
 #include "udp_forward_priv.h"
 
 enum {
@@ -17,14 +18,16 @@ static void visitor_join(struct forward_visitor *visitor)
     struct udp_forward *forward = visitor->forward;
     if (!loop_op_is_idle(&visitor->poll_op))
         return;
-    loop_close_fd(forward_loop(forward), visitor->udp.fd);
     slab_put(&forward->worker->udp_visitor_slab, visitor);
-    forward->socket_count--;
+    forward->visitor_count--;
     if (forward->closing)
         udp_forward_join(forward);
 }
 
-static void visitor_close(struct forward_visitor *visitor)
+/* The descriptor is the heir's or, without one, free at once: whoever makes room needs it now. The
+ * poll may be in the ring, or only queued for it: then it may look at another socket of the same
+ * number, for a moment and to no effect, until the cancel behind it. */
+static void visitor_close(struct forward_visitor *visitor, struct udp_socket *heir)
 {
     struct udp_forward *forward = visitor->forward;
     visitor->closing = true;
@@ -33,6 +36,9 @@ static void visitor_close(struct forward_visitor *visitor)
     datagram_forget(&visitor->target);
     list_remove(&visitor->resting_node);
     loop_cancel(forward_loop(forward), &visitor->poll_op);
+    if (heir == NULL || udp_socket_replace(&visitor->udp, heir) < 0)
+        udp_socket_close(&visitor->udp);
+    udp_share_remove(forward_share(forward), forward->worker->tunnel->index);
     visitor_join(visitor);
 }
 
@@ -45,7 +51,7 @@ void udp_forward_visitor_close_all(struct udp_forward *forward)
 {
     struct udp_table_entry *entry;
     while ((entry = udp_table_oldest(&forward->table)) != NULL)
-        visitor_close(visitor_of(entry));
+        visitor_close(visitor_of(entry), NULL);
 }
 
 void udp_forward_visitor_expire(struct timer *timer)
@@ -56,7 +62,7 @@ void udp_forward_visitor_expire(struct timer *timer)
         (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
-        visitor_close(visitor_of(entry));
+        visitor_close(visitor_of(entry), NULL);
         forward_count(forward, METRIC_UDP_VISITORS_EXPIRED, 1);
     }
     entry = udp_table_oldest(&forward->table);
@@ -72,14 +78,92 @@ void udp_forward_visitor_review_timeout(struct udp_forward *forward)
         loop_timer_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
 }
 
-static bool forward_evict(struct udp_forward *forward)
+/* ---- making room ---- */
+
+static void visitor_evict(struct forward_visitor *visitor, struct udp_socket *heir)
 {
-    struct udp_table_entry *entry = udp_table_oldest(&forward->table);
-    if (entry == NULL)
-        return false;
-    visitor_close(visitor_of(entry));
+    struct udp_forward *forward = visitor->forward;
+    /* Where all come new, the longest idle one may be of this very turn. */
+    if (!list_is_empty(&visitor->target.node))
+        datagram_fire(forward->channel.engine, udp_forward_visitor_destination);
+    visitor_close(visitor, heir);
     forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
+}
+
+/* The longest idle ones. */
+static void forward_evict(struct udp_forward *forward, unsigned int count)
+{
+    struct udp_table_entry *entry;
+    while (count-- > 0 && (entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_evict(visitor_of(entry), NULL);
+}
+
+static struct udp_forward *largest_forward(const struct client_worker *worker)
+{
+    struct udp_forward *largest = NULL;
+    list_for_each (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->table.count > 0 &&
+            (largest == NULL || forward->table.count > largest->table.count))
+            largest = forward;
+    }
+    return largest;
+}
+
+/* Of the channel with most visitors, so that a flood of one service costs the others nothing; and a
+ * part of them, so that those who are busy stay. False: this worker has none. */
+static bool worker_evict(struct client_worker *worker, unsigned int most)
+{
+    struct udp_forward *forward = largest_forward(worker);
+    if (forward == NULL)
+        return false;
+    forward_evict(forward, MIN(most, forward->table.count / LIMIT_UDP_EVICT_PART + 1));
     return true;
+}
+
+static void ask_other_worker(struct client_worker *worker, unsigned int count)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    struct udp_share *share = &worker->client->fds.udp;
+    int richest = udp_share_richest(share);
+    if (richest < 0 || (unsigned int)richest == own->index)
+        return;
+    atomic_store(&share->wanted, count);
+    mailbox_signal(own->all->items[richest].mailbox, own->mailbox, TUNNEL_SIGNAL_DESCRIPTORS);
+}
+
+void udp_forward_give_up(struct client_worker *worker)
+{
+    unsigned int count = atomic_exchange(&worker->client->fds.udp.wanted, 0);
+    if (count > 0)
+        (void)worker_evict(worker, count);
+}
+
+bool udp_forward_yield(struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    unsigned int count = MIN(udp_share_batch(share), udp_share_spare(share));
+    if (count == 0)
+        return false;
+    if (worker_evict(worker, count))
+        return true;
+    ask_other_worker(worker, count);
+    return false;
+}
+
+/* Before the share is used up. A worker with fewer sockets than most has the others make room, as
+ * long as there is a margin: what it has are not those that take it all. */
+static void make_room(struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    if (!udp_share_is_spent(share))
+        return;
+    unsigned int own = udp_share_of(share, worker->tunnel->index);
+    bool is_poor = own * worker->client->worker_count < atomic_load(&share->open);
+    if (is_poor)
+        ask_other_worker(worker, udp_share_batch(share));
+    if (!is_poor || udp_share_is_over(share))
+        (void)worker_evict(worker, udp_share_batch(share));
 }
 
 /* ---- a socket for each ---- */
@@ -112,21 +196,46 @@ static void log_no_socket(const struct udp_forward *forward, int error)
                     error_text(error), suppressed);
 }
 
+/* Errors of a table that is full, of descriptors or of ports. */
+static bool is_for_want_of_room(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -EAGAIN || error == -ENOBUFS ||
+           error == -ENOMEM;
+}
+
+/* The last descriptors are for control channels: a socket that has got one of them changes with the
+ * longest idle visitor, or stays for a while if those are another worker's. */
+static int settle_number(struct client_worker *worker, struct udp_socket *udp)
+{
+    int max = worker->client->fds.max;
+    if (udp->fd < max)
+        return 0;
+    struct udp_forward *largest = largest_forward(worker);
+    if (largest != NULL) {
+        visitor_evict(visitor_of(udp_table_oldest(&largest->table)), udp);
+        return 0;
+    }
+    ask_other_worker(worker, 1);
+    if (udp->fd < max + LIMIT_FDS_RESERVED_UDP)
+        return 0;
+    udp_socket_close(udp);
+    return -EMFILE;
+}
+
 static int visitor_connect(struct udp_forward *forward, const struct addr *addr,
                            struct udp_socket *ret)
 {
+    struct client_worker *worker = forward->worker;
+    make_room(worker);
     int result = udp_socket_connect(addr, ret);
-    if ((result == -EMFILE || result == -ENFILE) && forward_evict(forward)) {
-        loop_flush(forward_loop(forward)); /* the close is queued in the ring */
-        result = udp_socket_connect(addr, ret);
+    if (is_for_want_of_room(result)) {
+        unsigned int batch = udp_share_batch(&worker->client->fds.udp);
+        if (worker_evict(worker, batch))
+            result = udp_socket_connect(addr, ret);
+        else
+            ask_other_worker(worker, batch);
     }
-    /* The last descriptors are for control channels. */
-    if (result == 0 && ret->fd >= forward->worker->client->fd_visitors_max &&
-        !forward_evict(forward)) {
-        loop_close_fd(forward_loop(forward), ret->fd);
-        return -EMFILE;
-    }
-    return result;
+    return result < 0 ? result : settle_number(worker, ret);
 }
 
 /* To the first address that a socket can be made for, which is in use then. */
@@ -152,7 +261,7 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     struct udp_socket udp;
     udp_forward_resolve(forward);
     if (forward->table.count >= LIMIT_UDP_VISITORS)
-        (void)forward_evict(forward);
+        forward_evict(forward, 1);
     int result = visitor_connect_any(forward, &udp);
     if (result < 0) {
         log_no_socket(forward, result);
@@ -161,13 +270,13 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     struct forward_visitor *visitor = slab_get(&forward->worker->udp_visitor_slab);
     if (visitor == NULL) {
         forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
-        loop_close_fd(loop, udp.fd);
+        udp_socket_close(&udp);
         return NULL;
     }
     visitor->entry.key = *key;
     if (udp_table_add(&forward->table, &visitor->entry, loop_now_ns(loop)) < 0) {
         forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
-        loop_close_fd(loop, udp.fd);
+        udp_socket_close(&udp);
         slab_put(&forward->worker->udp_visitor_slab, visitor);
         return NULL;
     }
@@ -178,7 +287,8 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     datagram_target_init(&visitor->target);
     list_init(&visitor->resting_node);
     loop_op_init(&visitor->poll_op, visitor_readable);
-    forward->socket_count++;
+    forward->visitor_count++;
+    udp_share_add(forward_share(forward), forward->worker->tunnel->index);
     forward_count(forward, METRIC_UDP_VISITORS, 1);
     if (!forward->expiry_timer.armed)
         loop_timer_start(loop, &forward->expiry_timer,
@@ -216,7 +326,7 @@ struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
         visitor->udp.error = 0;
         udp_forward_refused(forward, visitor);
         if (visitor->local_version != forward_local(forward)->version) {
-            visitor_close(visitor);
+            visitor_close(visitor, NULL);
             return visitor_add(forward, key);
         }
     }

@@ -73,6 +73,7 @@ Test(config, defaults_of_a_client)
     const struct config_peer *client = &config->client;
     cr_expect_eq(client->heartbeat_timeout_ms, LIMIT_HEARTBEAT_TIMEOUT_MS);
     cr_expect_eq(client->connect_timeout_ms, LIMIT_CONNECT_MS);
+    cr_expect_eq(client->udp_descriptors, LIMIT_UDP_DESCRIPTORS);
     cr_expect_eq(client->retry_interval_ms, 1000);
     cr_expect_not(client->prefer_ipv6);
     cr_expect_null(client->default_token);

@@ -1,5 +1,5 @@
 /* Batches on real loopback sockets. sendmmsg and sendmsg are wrapped, so that any message may be
- * refused with any error. */
+ * refused with any error; recvmmsg, so that a kernel to come can cut finer. */
 #include "io/udp_batch.h"
 
 #include <criterion/criterion.h>
@@ -63,6 +63,31 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 {
     calls++;
     return refuses(message) ? -1 : __real_sendmsg(fd, message, flags);
+}
+
+/* ---- a kernel that cuts finer ---- */
+
+static int finer_segment; /* 0: as the kernel says */
+
+int __real_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
+                    struct timespec *timeout);
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
+                    struct timespec *timeout);
+
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
+                    struct timespec *timeout)
+{
+    int got = __real_recvmmsg(fd, messages, count, flags, timeout);
+    for (int i = 0; i < got && finer_segment != 0; i++) {
+        struct msghdr *message = &messages[i].msg_hdr;
+        struct cmsghdr *header = message->msg_control;
+        header->cmsg_level = IPPROTO_UDP;
+        header->cmsg_type = 104; /* UDP_GRO */
+        header->cmsg_len = CMSG_LEN(sizeof(finer_segment));
+        memcpy(CMSG_DATA(header), &finer_segment, sizeof(finer_segment));
+        message->msg_controllen = CMSG_SPACE(sizeof(finer_segment));
+    }
+    return got;
 }
 
 /* ---- the rig ---- */
@@ -179,6 +204,49 @@ Test(udp_batch, runs_of_one_size_come_together_or_one_by_one)
     cr_expect_eq(udp_batch_datagrams(batch, (unsigned int)count), 10);
     cr_expect_eq(total, 940);
     cr_expect_eq(datagrams, 10);
+}
+
+/* Over IPv6, where the heads are the longest: what this kernel cuts at most. */
+Test(udp_batch, the_longest_run_comes_whole)
+{
+    enum { SEGMENT = 511 };
+    close_server();
+    open_server("::1", "::1");
+    unsigned int count = UDP_ARRIVAL_DATAGRAMS_MAX;
+    int segment = SEGMENT;
+    (void)setsockopt(peer.fd, IPPROTO_UDP, 103 /* UDP_SEGMENT */, &segment, sizeof(segment));
+    while (count > 1 && send(peer.fd, large, (size_t)count * SEGMENT, 0) < 0)
+        count /= 2; /* 64 before Linux 6.9 */
+    unsigned int datagrams = 0;
+    int got = udp_batch_receive(batch, &server);
+    cr_assert_gt(got, 0);
+    for (unsigned int i = 0; i < (unsigned int)got; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        cr_assert_not_null(arrival->data);
+        cr_expect_leq(arrival->size, (uint32_t)UDP_ARRIVAL_BYTES_MAX);
+        datagrams += udp_arrival_count(arrival);
+    }
+    cr_expect_eq(datagrams, count);
+    cr_expect_eq(count_of(METRIC_UDP_DROPPED_TOO_LARGE), 0);
+}
+
+/* More than there is room for once it is packed: not a byte of it, and counted. */
+Test(udp_batch, a_run_of_too_many_is_dropped)
+{
+    enum { SIZE = 1000 };
+    for (int segment = SIZE; segment >= 1; segment--) {
+        unsigned int count = (unsigned int)((SIZE + segment - 1) / segment);
+        uint64_t before = count_of(METRIC_UDP_DROPPED_TOO_LARGE);
+        bool fits = count <= UDP_ARRIVAL_DATAGRAMS_MAX;
+        finer_segment = segment;
+        cr_assert_eq(send(peer.fd, large, SIZE, 0), SIZE);
+        cr_assert_eq(udp_batch_receive(batch, &server), 1);
+        finer_segment = 0;
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, 0);
+        cr_assert_eq(arrival->data != NULL, fits, "%u datagrams", count);
+        cr_assert_eq(udp_batch_datagrams(batch, 1), fits ? count : 0);
+        cr_assert_eq(count_of(METRIC_UDP_DROPPED_TOO_LARGE) - before, fits ? 0 : count);
+    }
 }
 
 /* ---- sending ---- */

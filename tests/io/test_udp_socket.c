@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ Test(udp_socket, a_group_shares_a_port_and_no_one_else_does)
     size_t before = open_fd_count();
     struct addr addr = address_of("127.0.0.1", free_port());
     int fds[3], other[1];
-    cr_assert_eq(udp_socket_bind_group(&addr, fds, 3), 0);
+    cr_assert_eq(udp_socket_bind_group(&addr, fds, 3));
     cr_expect_eq(udp_socket_bind_group(&addr, other, 1), -EADDRINUSE);
     for (size_t i = 0; i < 3; i++)
         (void)close(fds[i]);
@@ -38,7 +39,7 @@ Test(udp_socket, a_sender_keeps_its_socket)
     struct addr addr = address_of("127.0.0.1", free_port());
     int fds[4];
     unsigned int used = 0;
-    cr_assert_eq(udp_socket_bind_group(&addr, fds, 4), 0);
+    cr_assert_eq(udp_socket_bind_group(&addr, fds, 4));
     for (int sender = 0; sender < 32; sender++) {
         struct udp_socket from;
         cr_assert_eq(udp_socket_connect(&addr, &from), 0);
@@ -93,7 +94,7 @@ Test(udp_socket, counts_what_the_kernel_drops)
     struct addr addr = address_of("127.0.0.1", free_port());
     struct udp_socket udp, from;
     int fd, small = 4096;
-    cr_assert_eq(udp_socket_bind_group(&addr, &fd, 1), 0);
+    cr_assert_eq(udp_socket_bind_group(&addr, &fd, 1));
     udp_socket_init(&udp, fd, &addr);
     cr_expect_gt(udp_socket_receive_room(fd), 0);
     cr_expect_leq(udp_socket_receive_room(fd), LIMIT_UDP_SOCKET_BUFFER);
@@ -123,4 +124,55 @@ Test(udp_socket, errors)
     cr_expect_eq(udp.fd, -1);
     cr_expect_eq(udp_socket_receive_room(-1), 0);
     cr_expect_eq(udp_socket_take_overflows(&udp), 0);
+}
+
+/* As when a poll in the ring still holds the socket: what makes room is free for the next one. */
+Test(udp_socket, closing_gives_descriptor_and_port_back_at_once)
+{
+    struct addr addr = address_of("127.0.0.1", free_port()), own = {.len = sizeof(own.v6)};
+    struct udp_socket udp;
+    int fd;
+    cr_assert_eq(udp_socket_connect(&addr, &udp), 0);
+    cr_assert_eq(getsockname(udp.fd, &own.any, &own.len), 0);
+    int number = udp.fd, held = dup(udp.fd);
+    cr_expect_eq(udp_socket_bind_group(&own, &fd, 1), -EADDRINUSE);
+    udp_socket_close(&udp);
+    cr_expect_eq(udp.fd, -1);
+    cr_assert_eq(udp_socket_bind_group(&own, &fd, 1, 0));
+    cr_expect_eq(fd, number);
+    (void)close(fd);
+    (void)close(held);
+}
+
+Test(udp_socket, another_takes_its_number_over)
+{
+    struct addr addr = address_of("127.0.0.1", free_port()), own = {.len = sizeof(own.v6)};
+    struct udp_socket udp, by;
+    int receiver, fd;
+    size_t before = open_fd_count();
+    cr_assert_eq(udp_socket_bind_group(&addr, &receiver, 1, LIMIT_BIND_RETRY_MS));
+    cr_assert_eq(udp_socket_connect(&addr, &udp), 0);
+    cr_assert_eq(getsockname(udp.fd, &own.any, &own.len), 0);
+    cr_assert_eq(udp_socket_connect(&addr, &by), 0);
+    int number = udp.fd;
+    cr_assert_eq(udp_socket_replace(&udp, &by), 0);
+    cr_expect(by.fd == number && udp.fd == -1);
+    cr_expect_eq(open_fd_count(), before + 2);
+    cr_expect_neq(fcntl(by.fd, F_GETFD) & FD_CLOEXEC, 0);
+    cr_assert_eq(udp_socket_bind_group(&own, &fd, 1), 0, "its port is free");
+    cr_assert_eq(send(by.fd, "x", 1, 0), 1);
+    char byte;
+    cr_expect_eq(recv(receiver, &byte, 1, MSG_DONTWAIT), 1);
+    struct udp_socket gone = {.fd = -1};
+    cr_expect_lt(udp_socket_replace(&gone, &by), 0);
+    cr_expect_eq(by.fd, number);
+    (void)close(fd);
+    (void)close(by.fd);
+    (void)close(receiver);
+}
+
+Test(udp_socket, counts_the_ports_of_the_system)
+{
+    cr_expect_geq(udp_socket_port_count(), 1);
+    cr_expect_leq(udp_socket_port_count(), 65536);
 }

@@ -154,6 +154,81 @@ Test(datagram, too_large_for_the_peer)
     rig_finish(&rig);
 }
 
+/* ---- the room for a batch ---- */
+
+/* The runs that the kernel can hand over: up to 128 datagrams of one size, and 65,535 bytes. */
+Test(datagram, every_run_fits_its_reserve)
+{
+    size_t largest = 0;
+    for (uint32_t segment = 1; segment <= UDP_FRAME_PAYLOAD_MAX; segment++) {
+        for (uint32_t count = 1; count <= 128 && (count - 1) * segment < 65535; count++) {
+            struct udp_arrival arrival = {.size = MIN(count * segment, 65535u),
+                                          .segment_size = segment};
+            cr_assert_eq(udp_arrival_count(&arrival), count);
+            largest = MAX(largest, arrival.size + count * (size_t)UDP_FRAME_HEAD_MAX);
+        }
+    }
+    cr_expect_eq(largest, 65535 + 128 * 25); /* of 512 bytes, the last one shorter */
+    cr_expect_leq(largest, (size_t)DATAGRAM_ARRIVAL_MAX);
+}
+
+/* What is queued may be one byte short of its bound when a batch of the longest runs comes. */
+static void put_largest_batch(struct rig *rig, uint32_t segment)
+{
+    static const struct udp_frame_addr from = {.octets = {[15] = 1}, .port = 5, .is_v6 = 1};
+    static unsigned char data[65535];
+    struct udp_arrival run = {.data = data, .size = 128 * segment, .segment_size = segment};
+    memset(data, 7, sizeof(data));
+    for (unsigned int i = 0; i < UDP_BATCH_SIZE; i++)
+        datagram_put(&rig->channel, &from, &run);
+}
+
+Test(datagram, a_batch_of_the_longest_runs_behind_a_full_queue)
+{
+    enum { SEGMENT = 511, HEAD = 25, FRAMES = UDP_BATCH_SIZE * 128 };
+    struct rig rig;
+    size_t queued = 0, got = 0, frames = 0;
+    rig_init(&rig, 1, 4096, "");
+    rig.channel.queue_limit = LIMIT_UDP_QUEUE;
+    static unsigned char filler[65507];
+    put(&rig, filler, sizeof(filler));
+    put(&rig, filler, sizeof(filler));
+    datagram_flush(&rig.channel); /* stays on its way: the peer does not read */
+    size_t before = 2 * (sizeof(filler) + 13);
+    while (queued + 13 + sizeof(filler) < LIMIT_UDP_QUEUE) {
+        put(&rig, filler, sizeof(filler));
+        queued += 13 + sizeof(filler);
+    }
+    uint32_t rest = (uint32_t)(LIMIT_UDP_QUEUE - 1 - queued - 13);
+    put(&rig, filler, rest);
+    cr_assert_eq(datagram_room(&rig.channel), DATAGRAM_ROOM);
+    put_largest_batch(&rig, SEGMENT);
+    cr_expect_eq(datagram_room(&rig.channel), DATAGRAM_FULL);
+
+    /* All of it arrives, and whole. */
+    size_t behind = before + LIMIT_UDP_QUEUE - 1;
+    size_t total = behind + (size_t)FRAMES * (SEGMENT + HEAD);
+    unsigned char *bytes = malloc(total);
+    for (int turn = 0; turn < 200000 && got < total; turn++) {
+        ssize_t n = recv(rig.peer, bytes + got, total - got, MSG_DONTWAIT);
+        got += n > 0 ? (size_t)n : 0;
+        turns(&rig, 1);
+    }
+    cr_assert_eq(got, total);
+    for (size_t at = behind; at < total; frames++) {
+        struct udp_frame frame;
+        int size = udp_frame_decode(bytes + at, total - at, &frame);
+        cr_assert_eq(size, SEGMENT + HEAD, "frame %zu", frames);
+        cr_assert_eq(frame.payload_len, SEGMENT);
+        cr_assert(frame.payload[0] == 7 && frame.payload[SEGMENT - 1] == 7);
+        at += (size_t)size;
+    }
+    cr_expect_eq(frames, FRAMES);
+    cr_expect_eq(metrics_get(&rig.metrics, METRIC_UDP_DROPPED_TOO_LARGE), 0);
+    free(bytes);
+    rig_finish(&rig);
+}
+
 /* Sizes from nothing to the largest, in any pieces, over many wraps of the buffer. */
 Test(datagram, frames_in_any_pieces)
 {

@@ -141,6 +141,9 @@ static void rig_finish(struct rig *rig)
 {
     side_finish(&rig->side);
     cr_assert_eq(atomic_load(&rig->client->logins_in_progress), 0);
+    cr_assert_eq(rig->client->fds.tcp_channels + rig->client->fds.half_open +
+                     rig->client->fds.tcp_served,
+                 0);
     client_destroy(rig->client);
     config_destroy(rig->config);
     close_listener(&rig->listener);

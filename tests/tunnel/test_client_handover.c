@@ -44,6 +44,7 @@ static void finish(void)
 {
     (void)close(listener);
     side_finish(&side);
+    cr_assert_eq(client->fds.tcp_channels + client->fds.half_open + client->fds.tcp_served, 0);
     client_destroy(client);
     config_destroy(config);
     cr_assert_eq(open_fd_count(), fds_before, "descriptors");

@@ -57,6 +57,7 @@ static void begin(unsigned int workers)
 static void finish(void)
 {
     side_finish(&side);
+    cr_assert_eq(client->fds.tcp_channels + client->fds.half_open + client->fds.tcp_served, 0);
     client_destroy(client);
     config_destroy(config);
     noise_engine_destroy(engine);

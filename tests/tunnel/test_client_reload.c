@@ -51,6 +51,7 @@ static void set_up(void)
 static void tear_down(void)
 {
     side_finish(&side);
+    cr_assert_eq(client->fds.tcp_channels + client->fds.half_open + client->fds.tcp_served, 0);
     client_destroy(client);
     (void)close(listener);
     cr_assert_eq(open_fd_count(), fds_before, "descriptors");

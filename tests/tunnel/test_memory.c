@@ -156,6 +156,8 @@ static void live_and_die(int local_listener)
         visit(local_listener);
     side_finish(&sides[1]);
     side_finish(&sides[0]);
+    if (client != NULL)
+        cr_assert_eq(client->fds.tcp_channels + client->fds.half_open + client->fds.tcp_served, 0);
     client_destroy(client);
     server_destroy(server);
     client = NULL;

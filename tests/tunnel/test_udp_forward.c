@@ -3,11 +3,17 @@
 #include "tunnel/udp_forward.h"
 
 #include <criterion/criterion.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "io/udp_socket.h"
+#include "testing.h"
 #include "udp_rig.h"
 
 static struct udp_rig rig;
@@ -210,6 +216,80 @@ Test(udp_forward, replies_of_many_visitors_in_order)
     END(channel, local);
 }
 
+/* The visitor's socket in the client, by the address that the service has seen. */
+static int socket_of(const struct addr *from)
+{
+    for (int fd = 0; fd < 1024; fd++) {
+        struct addr own = {.len = sizeof(own.v6)};
+        if (getsockname(fd, &own.any, &own.len) == 0 && addr_equal(&own, from))
+            return fd;
+    }
+    cr_assert_fail("no such socket");
+    return -1;
+}
+
+/* Several full batches of the largest replies in one turn: more than a buffer holds. */
+Test(udp_forward, several_batches_of_the_largest_replies)
+{
+    enum { REPLIES = 4 * UDP_BATCH_SIZE, SIZE = 65507, ROOM = 64 << 20 };
+    static unsigned char data[SIZE];
+    struct addr from;
+    struct udp_frame frame;
+    int channel = begin(""), room = ROOM;
+    int local = local_service();
+    udp_rig_send_frame(&rig, channel, &alice, "x", 1);
+    cr_assert_eq(serve(local, data, sizeof(data), &from), 1);
+    if (setsockopt(socket_of(&from), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0) {
+        SKIP_LOUDLY("needs CAP_NET_ADMIN for the receive buffer");
+        END(channel, local);
+        return;
+    }
+    for (unsigned int i = 0; i < REPLIES; i++) {
+        data[0] = (unsigned char)i;
+        reply(local, &from, data, sizeof(data));
+    }
+    unsigned int got = 0;
+    while (got < REPLIES && udp_rig_get_frame(&rig, channel, &frame)) {
+        cr_assert_eq(frame.payload_len, SIZE);
+        cr_assert_eq(frame.payload[0], (unsigned char)got++);
+    }
+    cr_expect_eq(got, REPLIES);
+    END(channel, local);
+}
+
+/* ---- room for one more ---- */
+
+static struct udp_frame_addr numbered(unsigned int number)
+{
+    return (struct udp_frame_addr){.octets = {10, 0, (uint8_t)(number >> 8), (uint8_t)number},
+                                   .port = 1000};
+}
+
+/* New visitors with a datagram each, which come in one read: the service gets all of them. */
+static void flood(int channel, int local, unsigned int first, unsigned int count)
+{
+    static uint8_t wire[100 * (UDP_FRAME_HEAD_MAX + sizeof(count))];
+    static bool seen[100];
+    size_t len = 0;
+    memset(seen, 0, sizeof(seen));
+    cr_assert_leq(count, ARRAY_SIZE(seen));
+    for (unsigned int i = 0; i < count; i++) {
+        struct udp_frame_addr from = numbered(first + i);
+        len += udp_frame_encode_head(&from, sizeof(i), wire + len);
+        memcpy(wire + len, &i, sizeof(i));
+        len += sizeof(i);
+    }
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    for (unsigned int i = 0; i < count; i++) {
+        unsigned int number = UINT32_MAX;
+        struct addr from;
+        cr_assert_eq(serve(local, &number, sizeof(number), &from), sizeof(number), "%u", i);
+        cr_assert(number < count && !seen[number], "%u twice", number);
+        seen[number] = true;
+        cr_assert_leq(rig.client->fds.udp.open, rig.client->fds.udp.max);
+    }
+}
+
 Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
 {
     struct addr from;
@@ -218,11 +298,145 @@ Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
     int local = local_service();
     udp_rig_send_frame(&rig, channel, &alice, "x", 1);
     cr_expect_eq(serve(local, bytes, sizeof(bytes), &from), 1);
-    rig.client->fd_visitors_max = 0; /* all that come are too many */
+    int number = socket_of(&from);
+    rig.client->fds.max = number + 1;
     udp_rig_advance(&rig, 1);
     udp_rig_send_frame(&rig, channel, &bob, "y", 1);
     cr_expect_eq(serve(local, bytes, sizeof(bytes), &from), 1);
+    cr_expect_eq(socket_of(&from), number, "no higher one");
     cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_VISITORS_EVICTED), 1);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_NO_LOCAL), 0);
+    END(channel, local);
+}
+
+/* Also when all of them come within one turn, and so those who make room have a datagram that is
+ * not on its way yet. */
+Test(udp_forward, a_flood_keeps_to_its_share_and_loses_nothing)
+{
+    enum { SHARE = 9, COUNT = 100 };
+    int channel = begin("");
+    int local = local_service();
+    size_t fds = open_fd_count();
+    udp_share_set(&rig.client->fds.udp, SHARE * 2, 50, UINT16_MAX);
+    flood(channel, local, 0, COUNT);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_VISITORS), COUNT);
+    cr_expect_geq(udp_rig_count(&rig, METRIC_UDP_VISITORS_EVICTED), COUNT - SHARE);
+    cr_expect_leq(udp_rig_count(&rig, METRIC_UDP_VISITORS_EVICTED), COUNT - SHARE + 1);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_NO_LOCAL), 0);
+    cr_expect_leq(open_fd_count(), fds + SHARE);
+    END(channel, local);
+}
+
+Test(udp_forward, those_who_are_busy_stay)
+{
+    enum { SHARE = 32 };
+    struct addr first, again;
+    char bytes[16];
+    int channel = begin("");
+    int local = local_service();
+    udp_share_set(&rig.client->fds.udp, SHARE * 2, 50, UINT16_MAX);
+    udp_rig_send_frame(&rig, channel, &alice, "x", 1);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &first), 1);
+    for (unsigned int i = 0; i < 20; i++) {
+        udp_rig_advance(&rig, 1);
+        flood(channel, local, i * SHARE / 2, SHARE / 2);
+        udp_rig_send_frame(&rig, channel, &alice, "x", 1);
+        cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
+        cr_assert(addr_equal(&first, &again), "another socket in round %u", i);
+    }
+    END(channel, local);
+}
+
+/* The flood of one channel takes nothing from the few of another, however long they are silent. */
+Test(udp_forward, the_channel_with_most_visitors_makes_room)
+{
+    enum { SHARE = 16 };
+    struct addr first, again;
+    char bytes[16];
+    int quiet = begin(""), loud = udp_rig_channel(&rig);
+    int local = local_service();
+    udp_share_set(&rig.client->fds.udp, SHARE * 2, 50, UINT16_MAX);
+    udp_rig_send_frame(&rig, quiet, &alice, "x", 1);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &first), 1);
+    udp_rig_advance(&rig, 1000);
+    flood(loud, local, 0, 100);
+    udp_rig_send_frame(&rig, quiet, &alice, "x", 1);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
+    cr_expect(addr_equal(&first, &again));
+    /* And a new one over the quiet channel takes none of its own place. */
+    udp_rig_send_frame(&rig, quiet, &bob, "x", 1);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
+    cr_expect_not(addr_equal(&first, &again));
+    udp_rig_send_frame(&rig, quiet, &alice, "x", 1);
+    cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
+    cr_expect(addr_equal(&first, &again));
+    END(quiet, loud, local);
+}
+
+/* What is given up for a connection is free at once; a part stays, however often it is asked for.
+ */
+Test(udp_forward, some_are_given_up_for_a_connection)
+{
+    enum { SHARE = 64, KEPT = SHARE / LIMIT_UDP_KEPT_PART };
+    int channel = begin("");
+    int local = local_service();
+    struct client_worker *worker = rig.worker.role;
+    struct udp_share *share = &rig.client->fds.udp;
+    udp_share_set(share, SHARE * 2, 50, UINT16_MAX);
+    cr_expect_not(udp_forward_yield(worker), "there is none");
+    cr_expect_eq(udp_share_kept(share), KEPT);
+    flood(channel, local, 0, SHARE / 2);
+    cr_expect_eq(udp_share_kept(share), 0);
+    size_t fds = open_fd_count();
+    cr_expect(udp_forward_yield(worker));
+    cr_expect_lt(open_fd_count(), fds, "without a turn of the loop");
+    for (unsigned int i = 0; i < 2 * SHARE; i++)
+        (void)udp_forward_yield(worker);
+    cr_expect_eq(share->open, KEPT);
+    cr_expect_not(udp_forward_yield(worker));
+    /* For another worker, once each time it asks. */
+    share->wanted = 1;
+    udp_forward_give_up(worker);
+    cr_expect_eq(share->open, KEPT - 1);
+    udp_forward_give_up(worker);
+    cr_expect_eq(share->open, KEPT - 1);
+    flood(channel, local, 1000, SHARE);
+    END(channel, local);
+}
+
+static bool become_a_small_network(unsigned int ports)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    FILE *file;
+    if (unshare(CLONE_NEWNET) < 0)
+        return false;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool is_up = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &request) == 0;
+    if (fd >= 0)
+        (void)close(fd);
+    file = is_up ? fopen("/proc/sys/net/ipv4/ip_local_port_range", "we") : NULL;
+    if (file == NULL)
+        return false;
+    (void)fprintf(file, "40000 %u\n", 40000 + ports - 1);
+    return fclose(file) == 0;
+}
+
+/* Ports run out before descriptors do. */
+Test(udp_forward, without_ports_the_longest_silent_makes_room)
+{
+    enum { PORTS = 32 };
+    if (!become_a_small_network(PORTS)) {
+        SKIP_LOUDLY("needs the right to make a network namespace");
+        return;
+    }
+    cr_expect_eq(udp_socket_port_count(), PORTS);
+    int channel = begin("");
+    int local = local_service();
+    cr_expect_eq(rig.client->fds.udp.max, PORTS - PORTS / LIMIT_UDP_PORTS_LEFT_PART);
+    flood(channel, local, 0, 100);
+    udp_share_set(&rig.client->fds.udp, 1000, 50, UINT16_MAX); /* as if others had taken some */
+    flood(channel, local, 100, 100);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_NO_LOCAL), 0);
     END(channel, local);
 }
 

@@ -121,6 +121,8 @@ void udp_rig_finish(struct udp_rig *rig)
     loop_destroy(worker->loop);
     mailbox_group_destroy(rig->mailboxes);
     server_destroy(rig->server);
+    if (rig->client != NULL)
+        cr_assert_eq(rig->client->fds.udp.open + rig->client->fds.udp.channels, 0);
     client_destroy(rig->client);
     config_destroy(rig->config);
     if (rig->control >= 0)
