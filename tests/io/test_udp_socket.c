@@ -26,8 +26,8 @@ Test(udp_socket, a_group_shares_a_port_and_no_one_else_does)
     size_t before = open_fd_count();
     struct addr addr = address_of("127.0.0.1", free_port());
     int fds[3], other[1];
-    cr_assert_eq(udp_socket_bind_group(&addr, fds, 3, LIMIT_BIND_RETRY_MS), 0);
-    cr_expect_eq(udp_socket_bind_group(&addr, other, 1, LIMIT_BIND_RETRY_MS), -EADDRINUSE);
+    cr_assert_eq(udp_socket_bind_group(&addr, fds, 3), 0);
+    cr_expect_eq(udp_socket_bind_group(&addr, other, 1), -EADDRINUSE);
     for (size_t i = 0; i < 3; i++)
         (void)close(fds[i]);
     cr_expect_eq(open_fd_count(), before);
@@ -39,7 +39,7 @@ Test(udp_socket, a_sender_keeps_its_socket)
     struct addr addr = address_of("127.0.0.1", free_port());
     int fds[4];
     unsigned int used = 0;
-    cr_assert_eq(udp_socket_bind_group(&addr, fds, 4, LIMIT_BIND_RETRY_MS), 0);
+    cr_assert_eq(udp_socket_bind_group(&addr, fds, 4), 0);
     for (int sender = 0; sender < 32; sender++) {
         struct udp_socket from;
         cr_assert_eq(udp_socket_connect(&addr, &from), 0);
@@ -70,7 +70,7 @@ Test(udp_socket, any_is_dual_stack)
     uint16_t port = free_port();
     struct addr addr = address_of("::", port), v4 = address_of("127.0.0.1", port);
     int fd;
-    if (udp_socket_bind_group(&addr, &fd, 1, LIMIT_BIND_RETRY_MS) < 0) {
+    if (udp_socket_bind_group(&addr, &fd, 1) < 0) {
         SKIP_LOUDLY("no IPv6 here");
         return;
     }
@@ -94,7 +94,7 @@ Test(udp_socket, counts_what_the_kernel_drops)
     struct addr addr = address_of("127.0.0.1", free_port());
     struct udp_socket udp, from;
     int fd, small = 4096;
-    cr_assert_eq(udp_socket_bind_group(&addr, &fd, 1, LIMIT_BIND_RETRY_MS), 0);
+    cr_assert_eq(udp_socket_bind_group(&addr, &fd, 1), 0);
     udp_socket_init(&udp, fd, &addr);
     cr_expect_gt(udp_socket_receive_room(fd), 0);
     cr_expect_leq(udp_socket_receive_room(fd), LIMIT_UDP_SOCKET_BUFFER);
@@ -118,7 +118,7 @@ Test(udp_socket, errors)
     struct addr addr = address_of("203.0.113.1", 7); /* not ours */
     struct udp_socket udp = {.fd = -1};
     int fd = -1;
-    cr_expect_eq(udp_socket_bind_group(&addr, &fd, 1, LIMIT_BIND_RETRY_MS), -EADDRNOTAVAIL);
+    cr_expect_eq(udp_socket_bind_group(&addr, &fd, 1), -EADDRNOTAVAIL);
     addr = address_of("255.255.255.255", 7);
     cr_expect_eq(udp_socket_connect(&addr, &udp), -EACCES, "broadcast");
     cr_expect_eq(udp.fd, -1);
