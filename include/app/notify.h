@@ -8,7 +8,8 @@
  *
  * Without a manager ($NOTIFY_SOCKET unset) all of it does nothing. What goes wrong is a line in the
  * log at level debug: the process serves, whoever listens. A full socket of the manager's holds us
- * up for at most NOTIFY_WAIT_MS per message. Belongs to the main thread. */
+ * up for at most NOTIFY_WAIT_MS per message, of which a turn of the main thread has at most three;
+ * the watchdog's does not wait, as the next one comes soon. Belongs to the main thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,7 +20,7 @@
 
 #include "base/macros.h"
 
-enum { NOTIFY_WAIT_MS = 500 };
+enum { NOTIFY_WAIT_MS = 200 };
 
 struct notify {
     struct sockaddr_un manager;

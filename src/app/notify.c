@@ -78,15 +78,20 @@ void notify_finish(struct notify *notify)
 
 /* ---- messages ---- */
 
-static void send_message(const struct notify *notify, const char *text)
+static void send_with(const struct notify *notify, const char *text, int flags)
 {
     if (notify->fd < 0 || notify->is_silent)
         return;
     /* Not connected: a manager that starts anew has another socket of the same name. */
-    ssize_t sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
+    ssize_t sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL | flags,
                           (const struct sockaddr *)&notify->manager, notify->manager_len);
     if (sent < 0)
         log_debug("cannot notify the service manager: %s", error_text(-errno));
+}
+
+static void send_message(const struct notify *notify, const char *text)
+{
+    send_with(notify, text, 0);
 }
 
 /* One line of a datagram: whatever could end the line is replaced. */
@@ -140,7 +145,7 @@ void notify_stopping(const struct notify *notify)
 
 void notify_watchdog(const struct notify *notify)
 {
-    send_message(notify, "WATCHDOG=1");
+    send_with(notify, "WATCHDOG=1", MSG_DONTWAIT);
 }
 
 void notify_hand_over(struct notify *notify, pid_t successor)

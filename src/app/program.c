@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 enum {
     FIRST_FD = 3,
     NUMBER_SIZE = 24,
+    EXEC_WAIT_MS = 500,
     NAMES_SIZE_MAX = 64 << 10, /* one variable has at most 128 KiB; names are for people */
 };
 
@@ -315,11 +317,15 @@ static _Noreturn void child_exec(struct plan *plan)
 
 /* ---- in the parent ---- */
 
-/* Until the child has closed its end by exec, or has said why not. */
+/* Until the child has closed its end by exec, or has said why not. A program file on a slow disk
+ * must not keep the caller from its signals: what fails later is seen by the child's end. */
 static int wait_for_exec(int fd)
 {
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
     int result = 0;
     ssize_t got;
+    if (poll(&readable, 1, EXEC_WAIT_MS) == 0)
+        return 0;
     do {
         got = read(fd, &result, sizeof(result));
     } while (got < 0 && errno == EINTR);

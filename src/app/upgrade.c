@@ -26,6 +26,7 @@ enum {
     STEP_MS = 5, /* between two looks at what the workers have reached */
     WORD_SIZE = 16,
     REAP_MS = 200, /* an exit is seen by the channel a little before it is one */
+    KILL_MS = 500, /* and a killed one is gone by then */
 };
 
 static void set_phase(struct upgrade *upgrade, enum handover_phase phase)
@@ -175,7 +176,12 @@ static int reap(struct upgrade *upgrade, bool kill_now)
         (void)usleep(STEP_MS * 1000);
     }
     (void)kill(upgrade->child, SIGKILL);
-    (void)waitpid(upgrade->child, &status, 0);
+    /* The kernel may take its time for one that hangs in it; our own end reaps that one. */
+    for (int waited_ms = 0; waited_ms < KILL_MS; waited_ms += STEP_MS) {
+        if (waitpid(upgrade->child, &status, WNOHANG) != 0)
+            break;
+        (void)usleep(STEP_MS * 1000);
+    }
     return -1;
 }
 

@@ -129,12 +129,16 @@ static int bind_service(struct server *server, const struct service *service,
                    config->name);
     size_t count = find_addrs(server, &config->addr, service->is_udp ? SOCK_DGRAM : SOCK_STREAM,
                               passed_as, origin, addrs);
+    struct binding *binding = NULL;
     int result = ERR_RESOLVE;
     for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++)
-        result = service_bind(service, config, &addrs[i], &options, origin->inherited, ret);
-    if (result == 0 && service->is_udp)
-        hint_receive_room(service, *ret);
-    return result;
+        result = service_bind(service, config, &addrs[i], &options, origin->inherited, &binding);
+    if (binding == NULL)
+        return result;
+    if (service->is_udp)
+        hint_receive_room(service, binding);
+    *ret = binding;
+    return 0;
 }
 
 int server_bind_service(struct server *server, const struct service *service,

@@ -64,6 +64,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
 {
     struct binding *binding = NULL;
     unsigned int changes = item->changes;
+    assert(service != NULL);
     bool has_place = service->binding != NULL;
     if ((changes & (CONFIG_CHANGE_TYPE | CONFIG_CHANGE_LANES)) != 0) {
         prepare_replaced(prep, service);

@@ -8,6 +8,7 @@ says, or nothing.
 import ctypes
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
@@ -19,9 +20,8 @@ import time
 
 import pytest
 
-import harness
+from datagrams import UdpEcho, knock
 from harness import BINARIES, OURS, Process, free_port, is_listening, wait_until, within
-from protocol import connect
 from services import Echo, ping
 from upgrades import Manager, upgrade
 
@@ -60,10 +60,10 @@ def network():
 
 class NameServer:
     """127.0.0.1:53. addresses: {name: IPv4}; a name that has none does not exist. dead: nothing is
-    ever answered. asked: the names, one for each question for IPv4."""
+    ever answered, or to dead_names. asked: the names, one for each question for IPv4."""
 
     def __init__(self, directory):
-        self.dead, self.addresses, self.asked = True, {}, []
+        self.dead, self.dead_names, self.addresses, self.asked = True, (), {}, []
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 53))
         # Asks anew every second, for longer than any test takes.
@@ -86,7 +86,7 @@ class NameServer:
             is_v4 = question[-4:-2] == b"\0\1"
             if is_v4:
                 self.asked.append(name)
-            if self.dead:
+            if self.dead or name in self.dead_names:
                 continue
             address = self.addresses.get(name)
             answer = b""
@@ -158,7 +158,8 @@ def stops_within_a_second(process):
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 def test_an_address_that_comes_later(make, service, udp):
     """The others are served at once; one line, however often it is tried; then it is served."""
-    t = make({"echo": service(Echo).port, "late": service(Echo).port}, udp=["late"] if udp else ())
+    local = service(UdpEcho if udp else Echo)
+    t = make({"echo": service(Echo).port, "late": local.port}, udp=["late"] if udp else ())
     t.service_options["late"] = {"bind_addr": f"{LATER}:{t.port('late')}"}
     start_server(t)
     t.start_client()
@@ -170,8 +171,10 @@ def test_an_address_that_comes_later(make, service, udp):
     assert not lines(t.client, " (ERROR|WARN) "), "its client is logged in, and waits"
     add_address()
     t.server.wait_log(rf"\[late\] bind_addr {LATER}:\d+: bound now", within(2))
-    if not udp:
-        t.wait_ready(1, ["late"])
+    t.wait_ready(1, ["late"])
+    if udp:
+        knock(t.port("late"), LATER, 4, within(5))
+    else:
         ping(t.port("late"), host=LATER)
     ping(t.port("echo"))
     time.sleep(within(1.2))
@@ -385,6 +388,31 @@ def test_the_control_ports_name_does_not_exist(make, names):
     assert len(failures(t.server)) == 1 and "no usable address" in t.server.log()
 
 
+def test_root_is_given_away_all_the_same(make, service, names):
+    """A name that is found in time gets its port below 1024; the thread that still asks for another
+    has no rights left, as all others."""
+    t = make({"low": service(Echo).port, "dead": None})
+    t.ports["low"] = 81
+    named(t, "low", "dead")
+    names.addresses, names.dead, names.dead_names = {"low.test": "127.0.0.1"}, False, {"dead.test"}
+    t.server_options["user"] = "nobody"
+    start_server(t, names)
+    t.start_client()
+    t.wait_ready(3, ["low"])
+    ping(81)
+    asking = [pathlib.Path(f"/proc/{t.server.pid}/task/{task}") for task in
+              os.listdir(f"/proc/{t.server.pid}/task")]
+    assert len(asking) > 4, "main, resolver, two workers, and the one that asks"
+    for task in asking:
+        rows = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines()
+                    if ":\t" in line)
+        assert rows["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+        assert rows["NoNewPrivs"] == "1"
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(rows[kind], 16) == 0, (task.name, kind)
+    assert len(failures(t.server)) == 1, t.server.log()
+
+
 @pytest.fixture
 def reloading(make, service, names):
     """A server whose file has gained services with names, while the name server is dead."""
@@ -436,8 +464,7 @@ def test_a_reload_with_a_dead_name_server(reloading, names):
     names.dead = True
     t.ports["four"], t.services["four"] = free_port(), None
     write(t)
-    with_four = within(3)
-    t.server.wait_log("1 added", with_four)
+    t.server.wait_log("1 added", within(3))
     with t.login("four"):
         wait_until(lambda: is_listening(t.port("four")), within(1), "a service with a number")
 
