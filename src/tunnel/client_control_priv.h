@@ -35,8 +35,8 @@ struct client_control {
     bool begins_anew;   /* as soon as the stream is closed, without a wait */
     bool has_turn;      /* counts among the logins in progress */
     bool was_clean;     /* the server has ended the last session as it should */
-    bool has_stream;
-    bool tries_next; /* as soon as the stream is closed: another address */
+    bool has_stream;    /* that is not closed yet */
+    bool tries_next;    /* as soon as the stream is closed: another address */
     struct timer timer; /* the limit of the current step, or the end of a wait */
     struct client_fsm fsm;
     struct client_backoff backoff;

@@ -188,13 +188,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 
 
-def _forbid(numbers, error):
-    """From here on these system calls fail with that errno, as under a seccomp profile."""
-    load, equal, give = 0x20, 0x15, 0x06  # BPF: of the call's number, jump if equal, return
+def _forbid(calls, error):
+    """From here on these system calls fail with that errno, as under a seccomp profile. One is a
+    number, or (number, index, value): only with this value of an argument."""
+    load, equal, give = 0x20, 0x15, 0x06  # BPF: of the call's data, jump if equal, return
     allow, fail = 0x7FFF0000, 0x00050000 | error
-    rows = [(load, 0, 0, 0)]
-    rows += [(equal, len(numbers) - n, 0, number) for n, number in enumerate(numbers)]
-    rows += [(give, 0, 0, allow), (give, 0, 0, fail)]
+    rows = []
+    for call in calls:
+        number, *argument = call if isinstance(call, tuple) else (call,)
+        rows += [(load, 0, 0, 0), (equal, 0, 3 if argument else 1, number)]
+        if argument:
+            index, value = argument
+            rows += [(load, 0, 0, 16 + 8 * index), (equal, 0, 1, value)]
+        rows += [(give, 0, 0, fail)]
+    rows += [(give, 0, 0, allow)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
 
     class Program(ctypes.Structure):
@@ -206,14 +213,30 @@ def _forbid(numbers, error):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
+MS_BIND, MS_REC, MS_PRIVATE, CLONE_NEWNS = 0x1000, 0x4000, 0x40000, 0x20000
+
+
+def _show_files(files):
+    """From here on, and here alone, these files stand in the place of others."""
+    def check(result, what):
+        if result:
+            raise OSError(ctypes.get_errno(), what)
+
+    check(_libc.unshare(CLONE_NEWNS), "unshare")
+    check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
+    for place, path in files.items():
+        check(_libc.mount(os.fsencode(path), os.fsencode(place), None, MS_BIND, None), place)
+
+
 class Process:
     """One run of a program; log() is what it wrote to stdout and stderr.
 
     Processes die with the test run, even when that is killed (so start them in the main thread).
-    forbidden: (numbers of system calls, the errno they fail with)."""
+    forbidden: (system calls, the errno they fail with), see _forbid. files: {path: another that
+    the program sees there}, for root."""
 
     def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None,
-                 forbidden=None, **popen):
+                 forbidden=None, files=None, **popen):
         self.argv = [str(arg) for arg in argv]
         self.log_path = pathlib.Path(log_path)
         self.user = user
@@ -234,6 +257,8 @@ class Process:
                 limits = memlock if isinstance(memlock, tuple) else (memlock, memlock)
                 resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
             before_exec()
+            if files:
+                _show_files(files)
             if forbidden:
                 _forbid(*forbidden)
 
