@@ -370,11 +370,13 @@ static bool server_is_done(const struct tunnel_worker *tunnel)
 {
     const struct server_worker *worker = tunnel->role;
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
-           list_is_empty(&worker->control_list) && list_is_empty(&worker->logins) &&
-           list_is_empty(&worker->lanes) && list_is_empty(&worker->closing_ports) &&
+           list_is_empty(&worker->waiting_visitors) && list_is_empty(&worker->control_list) &&
+           list_is_empty(&worker->logins) && list_is_empty(&worker->lanes) &&
+           list_is_empty(&worker->closing_ports) &&
            !worker->handover_timer.armed; /* the main thread has been told how far it is */
 }
 
+    /* A visitor that was given up in the queue stays until its match has come or been undone. */
 static void server_finish(struct tunnel_worker *tunnel)
 {
     struct server_worker *worker = tunnel->role;

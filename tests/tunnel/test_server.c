@@ -225,6 +225,31 @@ Test(server, a_visitor_waits_ten_seconds)
     rig_finish(&rig);
 }
 
+/* Another worker has a channel for it, and may put it back into the queue: until then its place is
+ * not freed, whatever ends. */
+Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    struct tunnel_worker *worker = &rig.side.workers[0];
+    struct channel_pool *pool = &side_first_service(rig.server)->pool;
+    int control_fd = control(&rig);
+    int visitor_fd = visitor(&rig);
+    struct pool_match match;
+    struct pool_offer offered = {.transport = {.fd = -1}, .may_park = true};
+    cr_assert_eq(channel_pool_offer(pool, &offered, &match), POOL_MATCHED);
+    side_signal(&rig.side, TUNNEL_SIGNAL_STOP);
+    cr_assert_neq(side_end_of(&rig.side, visitor_fd), 0);
+    cr_assert_neq(side_end_of(&rig.side, control_fd), 0);
+    cr_assert_not(server_role.is_done(worker));
+    cr_assert_not(channel_pool_undo(pool, &match, offered.transport, 0), "the pool is closed");
+    side_signal(&rig.side, TUNNEL_SIGNAL_VISITORS);
+    cr_assert(server_role.is_done(worker));
+    (void)close(visitor_fd);
+    (void)close(control_fd);
+    rig_finish(&rig);
+}
+
 /* A visitor that has reset its connection while it waited gets no channel: it stays for the next.
  */
 Test(server, a_channel_is_too_good_for_a_dead_visitor)
