@@ -120,5 +120,9 @@ enum limits_time {
     LIMIT_DRAIN_MS = 30000,
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000,
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,
-    LIMIT_BIND_RETRY_MS = 1000, /* a predecessor in teardown still holds the port */
+    LIMIT_ABSENT_MS = 500, /* a loop that is late by as much was stopped, or starved; a busy one is
+                            * late by a few ms */
+    LIMIT_ABSENT_GRACE_MS = 2000, /* then nothing ends for want of an answer: two round trips over
+                                   * any network, and a retransmission */
+    LIMIT_BIND_RETRY_MS = 1000,   /* a predecessor in teardown still holds the port */
 };

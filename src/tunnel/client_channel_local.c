@@ -125,8 +125,8 @@ void client_channel_local_begin(struct client_channel *channel)
     const struct host_port *name = &client_service_config(channel->service)->addr;
     channel->state = CHANNEL_LOCAL;
     channel->addr_index = 0;
-    loop_timer_start(channel_loop(channel), &channel->timer,
-                     client_config(worker->client)->connect_timeout_ms);
+    loop_deadline_start(channel_loop(channel), &channel->timer,
+                        client_config(worker->client)->connect_timeout_ms);
     if (local->valid_until_ns > loop_now_ns(channel_loop(channel))) {
         local_try_address(channel);
         return;
