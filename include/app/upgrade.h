@@ -12,7 +12,9 @@
  *
  * Between the two what arrives waits in the sockets' queues: nothing is refused or reset. If the
  * new process dies before "go", or is not ready within LIMIT_UPGRADE_START_MS, the old one goes on
- * as if nothing had been; if the old one dies, the end of the channel means "go".
+ * as if nothing had been; if the old one dies, the end of the channel means "go". One that is
+ * stopped does not answer for as long: then the new one says "serving" and begins, and the old one
+ * leaves when it wakes up. Times are those of app/awake.h.
  *
  * A client has no sockets to hand over: the old one stops logging in when the new one is ready, the
  * server replaces its control channels by the new one's, and what is left of them ends after

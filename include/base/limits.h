@@ -145,4 +145,8 @@ enum limits_time {
     LIMIT_RELOAD_NAMES_MS = 1000,        /* a reload waits that long for names */
     LIMIT_CHECK_NAMES_MS = 3000,         /* and so does --check */
     LIMIT_ADDRESS_RETRY_MS = 1000,       /* between two attempts at an address that failed */
+    LIMIT_ABSENT_MS = 500, /* a loop that is late by as much was stopped, or starved; a busy one is
+                            * late by a few ms */
+    LIMIT_ABSENT_GRACE_MS = 2000, /* then nothing ends for want of an answer: two round trips over
+                                   * any network, and a retransmission */
 };

@@ -70,6 +70,7 @@
     X(WAKEUPS_SENT, "wakeups_sent")                         \
     X(LATE_COMPLETIONS, "late_completions")                 \
     X(CQ_OVERFLOWS, "cq_overflows")                         \
+    X(ABSENCES, "absences")                                 \
     X(SUBMIT_RETRIES, "submit_retries")                     \
     X(OUT_OF_MEMORY, "out_of_memory")
 

@@ -14,6 +14,7 @@ enum keys_sizes {
     KEYS_NONCE_SIZE = 32,  /* what a server puts into its Hello */
     KEYS_X25519_SIZE = 32, /* a private or a public key, raw */
     KEYS_TEXT_SIZE = 45,   /* such a key in base64, with its final NUL */
+    KEYS_AUTH_SIZE = 104,  /* libsodium's state of a SHA-256 */
 };
 
 /* Before anything else here, in main and in each test program; calling it again does no harm. -EIO:
@@ -27,6 +28,16 @@ void keys_service_digest(const char *name, size_t name_len, uint8_t ret[static K
 void keys_auth_digest(const char *token, size_t token_len,
                       const uint8_t nonce[static KEYS_NONCE_SIZE],
                       uint8_t ret[static KEYS_DIGEST_SIZE]);
+
+/* The same in two steps, for a nonce that comes later: what the token has become in between is here
+ * by value, so that whoever lent the token may free it. A secret, as the token is (the end of it
+ * stands in here as it was): wiped by keys_auth_end, or by the caller with keys_wipe. */
+struct keys_auth {
+    uint8_t state[KEYS_AUTH_SIZE];
+};
+void keys_auth_begin(struct keys_auth *auth, const char *token, size_t token_len);
+void keys_auth_end(struct keys_auth *auth, const uint8_t nonce[static KEYS_NONCE_SIZE],
+                   uint8_t ret[static KEYS_DIGEST_SIZE]);
 
 /* Unpredictable bytes, from the kernel. Cannot fail after keys_init. */
 void keys_random(void *out, size_t size);

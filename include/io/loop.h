@@ -67,8 +67,8 @@ void loop_destroy(struct loop *loop);
 /* What to tell the user when loop_create failed with this error: the cause and the remedy. */
 const char *loop_error_hint(int error);
 
-/* One wait (until a completion or a timer) and one drain: callbacks, then timers. Returns 0, or
- * -errno when the ring itself is broken. */
+/* One wait (until a completion or a timer) and one drain: callbacks, then timers, then, behind all
+ * that the kernel has by then, deadlines. Returns 0, or -errno when the ring itself is broken. */
 MUST_CHECK int loop_run_once(struct loop *loop);
 
 /* The time at the start of this turn. */
@@ -78,6 +78,11 @@ struct buffers *loop_buffers(const struct loop *loop);
 void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms);
 /* The same in nanoseconds, for waits below a millisecond. */
 void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns);
+/* A timer that ends something for want of what has not come (io/schedule.h): it runs only after a
+ * look that found nothing, and not right after the process was stopped. Whatever gives up, cuts
+ * off, expires or forgets is started with this; what has to be done is started with the others. */
+void loop_deadline_start(struct loop *loop, struct timer *timer, uint64_t delay_ms);
+/* Of either kind. */
 void loop_timer_stop(struct loop *loop, struct timer *timer);
 
 /* Ops. Buffers stay valid until the callback. */

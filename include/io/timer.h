@@ -1,5 +1,5 @@
 /* Deadlines of one loop: an intrusive pairing heap, so starting a timer can't fail and costs no
- * allocation. The loop sleeps until the first deadline and then runs what is due.
+ * allocation. A loop has two of them (io/schedule.h); it sleeps until the first is due and runs it.
  *
  * A timer is embedded in its owner, belongs to one loop's thread, and must be stopped before its
  * owner goes away. Time is CLOCK_MONOTONIC in nanoseconds; nothing here reads a clock. */
@@ -16,6 +16,7 @@ struct timer {
     uint64_t deadline_ns;
     struct timer *child, *next, *prev; /* prev: the left sibling, or the parent of a first child */
     bool armed;
+    bool is_deadline; /* as it was started last (io/schedule.h) */
 };
 
 struct timers {

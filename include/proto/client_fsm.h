@@ -17,8 +17,10 @@
  * server's Ack may still be readable: a server that does not know the service answers without
  * reading our Auth and closes, so the Auth fails although the reason waits in the socket.
  *
- * A machine belongs to one connection and its worker. It holds the session key; client_fsm_finish
- * wipes it and is due in every case. */
+ * A machine belongs to one connection and its worker, and points to nothing of anybody else's: a
+ * configuration may go between two of its messages. It holds the session key, and before that what
+ * the token has become (struct keys_auth); client_fsm_finish wipes both and is due in every case.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -26,6 +28,7 @@
 #include <stdint.h>
 
 #include "base/macros.h"
+#include "crypto/keys.h"
 #include "proto/message.h"
 
 enum client_fsm_state {
@@ -62,9 +65,8 @@ struct client_commands {
 
 struct client_fsm {
     enum client_fsm_state state;
-    int send_error; /* the first failed send, 0 = none */
-    const char *token;
-    size_t token_len;
+    int send_error;        /* the first failed send, 0 = none */
+    struct keys_auth auth; /* the token, until the nonce comes */
     uint8_t session_key[MESSAGE_DIGEST_SIZE];
     uint8_t partial[MESSAGE_COMMAND_SIZE]; /* the beginning of a command */
     size_t partial_len;
@@ -74,8 +76,7 @@ void client_fsm_init(struct client_fsm *fsm);
 /* From any state; wipes. Accepts a zeroed machine, and may be called twice. */
 void client_fsm_finish(struct client_fsm *fsm);
 
-/* The connection is there. -> SEND (our Hello). The token is borrowed until the machine is UP or
- * CLOSED. */
+/* The connection is there. -> SEND (our Hello). Nothing is borrowed beyond the call. */
 void client_fsm_start(struct client_fsm *fsm, const char *service, size_t service_len,
                       const char *token, size_t token_len, struct client_action *ret);
 

@@ -20,12 +20,17 @@
 #include "io/socket.h"
 #include "tunnel/channel_pool.h"
 
-/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). */
+/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). Its
+ * waiter's id is the lane's name: never used again, larger in a later binding, and with the index
+ * among the binding's sockets in it. */
 struct service_lane {
     struct pool_waiter waiter;
-    const struct binding *binding;
-    unsigned int index; /* in its sockets */
 };
+enum { LANE_INDEX_BITS = 16 };
+static inline unsigned int lane_id_index(uint64_t id)
+{
+    return (unsigned int)(id & ((1u << LANE_INDEX_BITS) - 1));
+}
 
 struct inherited;
 

@@ -25,12 +25,14 @@
 
 struct tunnel_worker;
 
-/* A visitor's place in the queue; embedded in the visitor. */
+/* A visitor's place in the queue; embedded in the visitor. It stays where it is until the visitor
+ * has left the queue, or a match has reached it or been undone: the visitor sees to that. A lane's
+ * is its binding's and may go while a match is on its way; so a match names the lane by its id. */
 struct pool_waiter {
     struct list node;
     struct tunnel_worker *worker;
-    uint64_t visitor_id;
-    bool waiting; /* under the pool's lock */
+    uint64_t visitor_id; /* a lane's: binding_lane_id */
+    bool waiting;        /* under the pool's lock */
 };
 
 struct pool_channel {
@@ -59,6 +61,7 @@ struct channel_pool {
     uint32_t outstanding, outstanding_older; /* requested: lately, and in the period before */
     uint64_t outstanding_period;
     bool request_posted; /* the owner has been told and has not looked yet */
+    uint64_t lanes_from; /* the waiters of lanes with smaller ids are gone */
     bool open;           /* a control channel is up */
     bool for_lanes;      /* of a UDP service, set once after init; see below */
 };
@@ -80,8 +83,8 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
  * its first requests are for them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);
 struct pool_match {
-    struct tunnel_worker *worker; /* NULL for lanes, which know theirs */
-    struct pool_waiter *waiter;
+    struct tunnel_worker *worker; /* NULL for lanes, whose id says theirs */
+    struct pool_waiter *waiter;   /* of a lane: for channel_pool_undo alone, it may be gone */
     uint64_t visitor_id;
 };
 
@@ -98,12 +101,15 @@ enum pool_offered { POOL_PARKED, POOL_MATCHED, POOL_SURPLUS };
  * still the caller's. */
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
                                      struct pool_match *ret_match);
-/* The match could not be delivered: the waiter is first in the queue again, the channel is parked
- * (false: not, it is the caller's). */
+/* The match could not be delivered: the waiter is first in the queue again, unless it has been
+ * forgotten meanwhile, and the channel is parked (false: not, it is the caller's). */
 MUST_CHECK bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match,
                                   struct transport transport, uint64_t now_ns);
 /* The visitor does not wait any more. False: a channel is on its way to it. */
 bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter);
+/* Of a lane that is no more, before its memory goes: out of the queue, and no undo puts it back.
+ * Lanes are forgotten in the order of their ids. */
+void channel_pool_forget(struct channel_pool *pool, struct pool_waiter *waiter);
 
 /* A control channel came up: the first requests. */
 void channel_pool_open(struct channel_pool *pool, uint64_t now_ns);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "app/awake.h"
 #include "app/limits_check.h"
 #include "app/notify.h"
 #include "app/privileges.h"
@@ -45,6 +46,7 @@ struct run {
     struct notify notify;
     struct watchdog watchdog;
     struct upgrade upgrade;
+    struct awake awake;
     int signal_fd;
     unsigned int worker_count;
     bool is_ready; /* and has said so */
@@ -54,11 +56,16 @@ struct run {
     bool failed;
 };
 
-static uint64_t now_ms(void)
+static uint64_t monotonic_ms(void)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static uint64_t now_ms(const struct run *run)
+{
+    return awake_ms(&run->awake, monotonic_ms());
 }
 
 static void run_stop(struct run *run)
@@ -84,7 +91,7 @@ static void run_tell_ready(struct run *run)
 static void run_limit_drain(struct run *run)
 {
     run->is_draining = true;
-    run->stop_at_ms = now_ms() + reload_drain_timeout_ms(run->reload);
+    run->stop_at_ms = now_ms(run) + reload_drain_timeout_ms(run->reload);
 }
 
 static void run_asked_to_stop(struct run *run)
@@ -166,9 +173,11 @@ static bool run_may_reload(const struct run *run)
 
 static int run_poll_timeout_ms(const struct run *run)
 {
-    uint64_t now = now_ms();
-    int timeout_ms =
-        sooner_ms(upgrade_timeout_ms(&run->upgrade, now), watchdog_timeout_ms(&run->watchdog, now));
+    uint64_t now = now_ms(run);
+    int timeout_ms = sooner_ms(upgrade_timeout_ms(&run->upgrade, now),
+                               watchdog_timeout_ms(&run->watchdog, monotonic_ms()));
+    if (run->is_draining || run->upgrade.state != UPGRADE_NONE)
+        timeout_ms = sooner_ms(timeout_ms, AWAKE_STEP_MS);
     if (!run->is_ready)
         timeout_ms = sooner_ms(timeout_ms, START_STEP_MS);
     if (run_may_reload(run))
@@ -204,8 +213,8 @@ static void run_reloads(struct run *run, uint64_t now)
 /* Whatever is due by now. */
 static void run_turn(struct run *run)
 {
-    uint64_t now = now_ms();
-    watchdog_turn(&run->watchdog, now);
+    uint64_t now = now_ms(run);
+    watchdog_turn(&run->watchdog, monotonic_ms()); /* the manager's clock did not stand still */
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
         run_limit_drain(run);
@@ -231,7 +240,10 @@ static void run_until_ended(struct run *run)
         };
         reload_pollfds(run->reload, &fds[OWN_FDS]);
         nfds_t watched = run_may_reload(run) ? ARRAY_SIZE(fds) : OWN_FDS;
-        (void)poll(fds, watched, run_poll_timeout_ms(run));
+        uint64_t began_ms = monotonic_ms();
+        int timeout_ms = run_poll_timeout_ms(run);
+        (void)poll(fds, watched, timeout_ms);
+        awake_waited(&run->awake, timeout_ms, monotonic_ms() - began_ms);
         run_handle_signal(run);
         run_turn(run);
         if (workers_have_ended(run->workers, &failed))
@@ -243,7 +255,7 @@ static void run_until_ended(struct run *run)
     }
     run->failed = failed;
     /* Without a relay the workers end as soon as they have left. */
-    (void)upgrade_turn(&run->upgrade, now_ms());
+    (void)upgrade_turn(&run->upgrade, now_ms(run));
 }
 
 static void log_start(enum config_role role, const struct config_peer *peer, unsigned int workers)
@@ -290,9 +302,10 @@ static void close_leftovers(struct inherited *inherited)
 /* Goes on answering the signals that end the process: names and ports may take their time. */
 static int bind_server(struct server *server, struct inherited *inherited)
 {
-    uint64_t begun_ms = now_ms();
+    uint64_t begun_ms = monotonic_ms();
     int result;
-    while ((result = server_bind(server, inherited, (uint32_t)(now_ms() - begun_ms))) == -EAGAIN) {
+    while ((result = server_bind(server, inherited, (uint32_t)(monotonic_ms() - begun_ms))) ==
+           -EAGAIN) {
         if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
             log_info("stopping: the start was not over yet");
             return -ECANCELED;
@@ -352,7 +365,7 @@ static int run_start(struct run *run, const struct tunnel_role *role, void *shar
     run->upgrade.workers = run->workers;
     run->upgrade.worker_count = run->worker_count;
     if (result == 0)
-        watchdog_init(&run->watchdog, &run->notify, run->workers, now_ms());
+        watchdog_init(&run->watchdog, &run->notify, run->workers, monotonic_ms());
     return result;
 }
 

@@ -20,7 +20,7 @@
 #include "tunnel/server_handover.h"
 
 /* One datagram each on the channel. */
-static const char ready_word[] = "ready", go_word[] = "go";
+static const char ready_word[] = "ready", go_word[] = "go", serving_word[] = "serving";
 
 enum {
     STEP_MS = 5, /* between two looks at what the workers have reached */
@@ -103,8 +103,10 @@ static void turn_awaiting(struct upgrade *upgrade, uint64_t now_ms)
     case HEARD_NOTHING:
         break;
     }
-    if (upgrade->is_reported && now_ms >= upgrade->deadline_ms)
+    if (upgrade->is_reported && now_ms >= upgrade->deadline_ms) {
+        say(upgrade, serving_word); /* it may be stopped, and wake up */
         take_over(upgrade, "the process before this one does not answer");
+    }
 }
 
 /* ---- the old process: starting the new one ---- */
@@ -233,11 +235,24 @@ static bool somebody_waits(const struct upgrade *upgrade)
     return upgrade->server != NULL && atomic_load(&upgrade->server->waiting_visitors) > 0;
 }
 
+static void begin_leaving(struct upgrade *upgrade, uint64_t now_ms)
+{
+    upgrade->state = UPGRADE_LEAVING;
+    upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_QUIET_MS;
+    set_phase(upgrade, HANDOVER_LEAVING);
+}
+
 static void turn_quiet(struct upgrade *upgrade, uint64_t now_ms)
 {
-    if (hear(upgrade, ready_word) == HEARD_END) {
+    switch (hear(upgrade, serving_word)) {
+    case HEARD_WORD: /* this process was stopped for so long that the other did not wait */
+        begin_leaving(upgrade, now_ms);
+        return;
+    case HEARD_END:
         child_ended(upgrade);
         return;
+    case HEARD_NOTHING:
+        break;
     }
     bool is_over = now_ms >= upgrade->deadline_ms;
     if (!all_reached(upgrade, HANDOVER_QUIET)) {
@@ -254,9 +269,7 @@ static void turn_quiet(struct upgrade *upgrade, uint64_t now_ms)
     /* Relays that have just begun: their command reaches the client before its session ends. */
     if (now_ms - upgrade->quiet_since_ms < LIMIT_UPGRADE_SETTLE_MS)
         return;
-    upgrade->state = UPGRADE_LEAVING;
-    upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_QUIET_MS;
-    set_phase(upgrade, HANDOVER_LEAVING);
+    begin_leaving(upgrade, now_ms);
 }
 
 static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)

@@ -3,8 +3,13 @@
 #include "app/notify.h"
 #include "app/worker.h"
 #include "base/log.h"
+#include "base/macros.h"
 
-enum { US_PER_MS = 1000 };
+enum {
+    US_PER_MS = 1000,
+    LOOK_MS = 20,  /* between two looks for an answer that is due */
+    STUCK_MS = 500 /* without one: it is not just waking up */
+};
 
 void watchdog_init(struct watchdog *watchdog, const struct notify *notify, struct workers *workers,
                    uint64_t now_ms)
@@ -25,15 +30,28 @@ int watchdog_timeout_ms(const struct watchdog *watchdog, uint64_t now_ms)
     return (int)MIN(left_ms, (uint64_t)INT32_MAX);
 }
 
+static void wait_for_answer(struct watchdog *watchdog, uint64_t now_ms)
+{
+    watchdog->due_ms = now_ms + MIN(watchdog->interval_ms, (uint64_t)LOOK_MS);
+    if (watchdog->unanswered_ms == 0)
+        watchdog->unanswered_ms = now_ms;
+    if (watchdog->has_warned || now_ms - watchdog->unanswered_ms < STUCK_MS)
+        return;
+    watchdog->has_warned = true;
+    log_warn("a worker does not answer; the service manager's watchdog is not told");
+}
+
 void watchdog_turn(struct watchdog *watchdog, uint64_t now_ms)
 {
     if (watchdog->interval_ms == 0 || now_ms < watchdog->due_ms)
         return;
-    watchdog->due_ms = now_ms + watchdog->interval_ms;
     if (!workers_have_answered(watchdog->workers)) {
-        log_warn("a worker does not answer; the service manager's watchdog is not told");
-        return; /* the same tick is still to be answered */
+        wait_for_answer(watchdog, now_ms); /* to the same tick */
+        return;
     }
+    watchdog->due_ms = now_ms + watchdog->interval_ms;
+    watchdog->unanswered_ms = 0;
+    watchdog->has_warned = false;
     notify_watchdog(watchdog->notify);
     workers_tick(watchdog->workers);
 }

@@ -12,6 +12,7 @@ static_assert(KEYS_X25519_SIZE == (int)X25519_SIZE, "keys are X25519's");
 static_assert(KEYS_TEXT_SIZE ==
                   sodium_base64_ENCODED_LEN(KEYS_X25519_SIZE, sodium_base64_VARIANT_ORIGINAL),
               "standard base64 with padding");
+static_assert((size_t)KEYS_AUTH_SIZE == sizeof(crypto_hash_sha256_state), "kept by value");
 static_assert(sizeof(uint64_t) == crypto_shorthash_BYTES, "a short hash is a number");
 
 static uint8_t hash_key[crypto_shorthash_KEYBYTES];
@@ -42,16 +43,33 @@ void keys_service_digest(const char *name, size_t name_len, uint8_t ret[static K
     (void)crypto_hash_sha256_final(&state, ret);
 }
 
-void keys_auth_digest(const char *token, size_t token_len,
-                      const uint8_t nonce[static KEYS_NONCE_SIZE],
-                      uint8_t ret[static KEYS_DIGEST_SIZE])
+void keys_auth_begin(struct keys_auth *auth, const char *token, size_t token_len)
 {
     crypto_hash_sha256_state state;
     (void)crypto_hash_sha256_init(&state);
     add(&state, token, token_len);
+    memcpy(auth->state, &state, sizeof(state));
+    sodium_memzero(&state, sizeof(state)); /* its buffer holds the end of the token */
+}
+
+void keys_auth_end(struct keys_auth *auth, const uint8_t nonce[static KEYS_NONCE_SIZE],
+                   uint8_t ret[static KEYS_DIGEST_SIZE])
+{
+    crypto_hash_sha256_state state;
+    memcpy(&state, auth->state, sizeof(state));
     add(&state, nonce, KEYS_NONCE_SIZE);
     (void)crypto_hash_sha256_final(&state, ret);
-    sodium_memzero(&state, sizeof(state)); /* its buffer holds the end of the token */
+    sodium_memzero(&state, sizeof(state));
+    sodium_memzero(auth, sizeof(*auth));
+}
+
+void keys_auth_digest(const char *token, size_t token_len,
+                      const uint8_t nonce[static KEYS_NONCE_SIZE],
+                      uint8_t ret[static KEYS_DIGEST_SIZE])
+{
+    struct keys_auth auth;
+    keys_auth_begin(&auth, token, token_len);
+    keys_auth_end(&auth, nonce, ret);
 }
 
 void keys_random(void *out, size_t size)

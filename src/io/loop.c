@@ -305,21 +305,25 @@ static bool take_patience(struct loop *loop)
            loop->now_ns - patience->hurried_at_ns > LIMIT_PATIENCE_QUIET_MS * 1000000ull;
 }
 
-static int submit_and_wait(struct loop *loop)
+struct wait {
+    uint64_t began_ns, delay_ns; /* UINT64_MAX: without end */
+};
+
+static int submit_and_wait(struct loop *loop, struct wait *ret)
 {
     uint64_t delay_ns = UINT64_MAX;
     unsigned int count = 1;
-    uint64_t next_ns = timers_next_ns(&loop->timers);
-    if (next_ns != UINT64_MAX) {
-        uint64_t now_ns = loop_monotonic_ns();
-        delay_ns = next_ns > now_ns ? next_ns - now_ns : 0;
-    }
+    uint64_t next_ns = schedule_next_ns(&loop->schedule);
+    ret->began_ns = loop_monotonic_ns();
+    if (next_ns != UINT64_MAX)
+        delay_ns = next_ns > ret->began_ns ? next_ns - ret->began_ns : 0;
     if (take_patience(loop)) {
         count = LIMIT_PATIENCE_COUNT;
         delay_ns = MIN(delay_ns, LIMIT_PATIENCE_US * 1000ull);
     }
     if (loop->spill.count > 0)
         delay_ns = 0;
+    ret->delay_ns = delay_ns;
     struct __kernel_timespec ts = {.tv_sec = (int64_t)(delay_ns / 1000000000u),
                                    .tv_nsec = (long long)(delay_ns % 1000000000u)};
     struct io_uring_cqe *cqe;
@@ -327,9 +331,46 @@ static int submit_and_wait(struct loop *loop)
                                             delay_ns == UINT64_MAX ? NULL : &ts, NULL);
 }
 
+/* Whether the thread was stopped, or had no core, for so long that its deadlines say nothing: in
+ * the last turn, at the end of the wait, or in the midst of it, which a signal ends early and
+ * without a completion. */
+static bool was_absent(const struct loop *loop, uint64_t turn_ns, const struct wait *wait)
+{
+    const uint64_t long_ns = LIMIT_ABSENT_MS * 1000000ull;
+    uint64_t waited_ns = loop->now_ns - wait->began_ns;
+    bool is_early = waited_ns < wait->delay_ns;
+    if (is_early)
+        return wait->began_ns - turn_ns > long_ns ||
+               (waited_ns > long_ns && io_uring_cq_ready(&loop->ring) == 0);
+    return wait->began_ns - turn_ns > long_ns || waited_ns - wait->delay_ns > long_ns;
+}
+
+static void note_absence(struct loop *loop, uint64_t turn_ns, const struct wait *wait)
+{
+    if (was_absent(loop, turn_ns, wait) && schedule_absent(&loop->schedule, loop->now_ns))
+        metrics_add(loop->metrics, METRIC_ABSENCES, 1);
+}
+
+/* What the kernel has by now goes first, as far as a few turns bring it: it may stop or move the
+ * deadline that is due. The ring tells of nothing that it was not asked for (DEFER_TASKRUN), and it
+ * was asked the last time before the deadline, perhaps long before. */
+static void look_again(struct loop *loop)
+{
+    for (unsigned int i = 0; i < SCHEDULE_LOOKS_MAX; i++) {
+        int result = io_uring_submit_and_get_events(&loop->ring);
+        if (result < 0 && result != -EINTR)
+            metrics_add(loop->metrics, METRIC_SUBMIT_RETRIES, 1);
+        if (io_uring_cq_ready(&loop->ring) == 0 && loop->spill.count == 0)
+            return;
+        drain(loop);
+    }
+}
+
 int loop_run_once(struct loop *loop)
 {
-    int result = submit_and_wait(loop);
+    struct wait wait;
+    uint64_t turn_ns = loop->now_ns;
+    int result = submit_and_wait(loop, &wait);
     switch (-result) {
     case ETIME:
     case EINTR:
@@ -346,9 +387,14 @@ int loop_run_once(struct loop *loop)
             return result;
     }
     loop->now_ns = loop_monotonic_ns();
+    note_absence(loop, turn_ns, &wait);
     count_overflow(loop);
     drain(loop);
-    timers_run(&loop->timers, loop->now_ns);
+    schedule_run(&loop->schedule, loop->now_ns);
+    if (schedule_deadlines_due(&loop->schedule, loop->now_ns)) {
+        look_again(loop);
+        schedule_run_deadlines(&loop->schedule, loop->now_ns);
+    }
     buffers_serve_waiters(loop->buffers);
     loop_busy_sample(&loop->busy, loop->now_ns);
     return 0;
@@ -378,12 +424,17 @@ void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
 
 void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns)
 {
-    timers_start(&loop->timers, timer, loop->now_ns + delay_ns);
+    schedule_start(&loop->schedule, timer, loop->now_ns + delay_ns);
+}
+
+void loop_deadline_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
+{
+    schedule_start_deadline(&loop->schedule, timer, loop->now_ns + delay_ms * 1000000u);
 }
 
 void loop_timer_stop(struct loop *loop, struct timer *timer)
 {
-    timers_stop(&loop->timers, timer);
+    schedule_stop(&loop->schedule, timer);
 }
 
 int loop_fd(const struct loop *loop)

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "io/loop.h"
+#include "io/schedule.h"
 
 /* Completions taken out of the ring but not yet dispatched: only filled when the submission queue
  * can't be flushed because the completion queue is full. Grows as needed. */
@@ -37,7 +38,7 @@ struct loop_patience {
 
 struct loop {
     struct io_uring ring;
-    struct timers timers;
+    struct schedule schedule;
     uint64_t now_ns;
     struct metrics *metrics;
     struct buffers *buffers;

@@ -61,7 +61,7 @@ void relay_timer_start(struct relay *relay)
     if (relay->watch_due)
         delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
     if (delay_ms != UINT32_MAX)
-        loop_timer_start(relay->engine->loop, &relay->timer, delay_ms);
+        loop_deadline_start(relay->engine->loop, &relay->timer, delay_ms);
 }
 
 static bool relay_idle_expired(struct relay *relay)

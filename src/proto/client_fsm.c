@@ -50,12 +50,6 @@ static void set_state(struct client_fsm *fsm, enum client_fsm_state state)
     fsm->state = state;
 }
 
-static void forget_token(struct client_fsm *fsm)
-{
-    fsm->token = NULL;
-    fsm->token_len = 0;
-}
-
 void client_fsm_init(struct client_fsm *fsm)
 {
     *fsm = (struct client_fsm){.state = CLIENT_FSM_IDLE};
@@ -64,7 +58,7 @@ void client_fsm_init(struct client_fsm *fsm)
 void client_fsm_finish(struct client_fsm *fsm)
 {
     set_state(fsm, CLIENT_FSM_CLOSED);
-    forget_token(fsm);
+    keys_wipe(&fsm->auth, sizeof(fsm->auth));
     keys_wipe(fsm->session_key, sizeof(fsm->session_key));
 }
 
@@ -74,8 +68,7 @@ void client_fsm_start(struct client_fsm *fsm, const char *service, size_t servic
     assert(fsm->state == CLIENT_FSM_IDLE);
     uint8_t digest[MESSAGE_DIGEST_SIZE];
     keys_service_digest(service, service_len, digest);
-    fsm->token = token;
-    fsm->token_len = token_len;
+    keys_auth_begin(&fsm->auth, token, token_len);
     set_state(fsm, CLIENT_FSM_HELLO);
     *ret = (struct client_action){.type = CLIENT_ACTION_SEND, .len = MESSAGE_HELLO_SIZE};
     message_hello_encode(MESSAGE_HELLO_CONTROL, digest, ret->bytes);
@@ -104,7 +97,7 @@ static void received_hello(struct client_fsm *fsm, const uint8_t *bytes, size_t 
         close_with(fsm, r, ret);
         return;
     }
-    keys_auth_digest(fsm->token, fsm->token_len, hello.digest, fsm->session_key);
+    keys_auth_end(&fsm->auth, hello.digest, fsm->session_key);
     set_state(fsm, CLIENT_FSM_ACK);
     *ret = (struct client_action){.type = CLIENT_ACTION_SEND, .len = MESSAGE_AUTH_SIZE};
     message_auth_encode(fsm->session_key, ret->bytes);
@@ -125,7 +118,6 @@ static void received_ack(struct client_fsm *fsm, const uint8_t *bytes, size_t le
         close_with(fsm, r, ret);
         return;
     }
-    forget_token(fsm);
     set_state(fsm, CLIENT_FSM_UP);
     *ret = (struct client_action){.type = CLIENT_ACTION_UP};
 }

@@ -1,15 +1,24 @@
 #include "tunnel/binding.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/limits.h"
 #include "io/inherit.h"
 #include "io/udp_socket.h"
 
+static_assert(LIMIT_INHERITED <= 1 << LANE_INDEX_BITS &&
+                  (int)LIMIT_UDP_LANES <= (int)LIMIT_INHERITED,
+              "an index fits");
+
 static int allocate(struct binding *binding, unsigned int count)
 {
+    static _Atomic uint64_t made; /* bindings, in the order of their making */
+    uint64_t number = atomic_fetch_add(&made, 1) + 1;
     binding->fds = calloc(count, sizeof(*binding->fds));
     if (binding->is_udp)
         binding->lanes = calloc(count, sizeof(*binding->lanes));
@@ -18,8 +27,7 @@ static int allocate(struct binding *binding, unsigned int count)
     for (unsigned int i = 0; i < count && binding->is_udp; i++) {
         struct service_lane *lane = &binding->lanes[i];
         list_init(&lane->waiter.node);
-        lane->binding = binding;
-        lane->index = i;
+        lane->waiter.visitor_id = number << LANE_INDEX_BITS | i;
     }
     return 0;
 }

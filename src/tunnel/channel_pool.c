@@ -209,9 +209,12 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
                        struct transport transport, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    list_push_front(&pool->waiting, &match->waiter->node);
-    match->waiter->waiting = true;
-    pool->waiting_count++;
+    bool is_gone = pool->for_lanes && match->visitor_id < pool->lanes_from;
+    if (!is_gone && !match->waiter->waiting) { /* a new session may have queued a lane meanwhile */
+        list_push_front(&pool->waiting, &match->waiter->node);
+        match->waiter->waiting = true;
+        pool->waiting_count++;
+    }
     bool parked = pool->open && pool->parked_count < LIMIT_POOL_PARKED;
     if (parked)
         park(pool, transport, now_ns);
@@ -219,17 +222,31 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
     return parked;
 }
 
-bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter)
+static bool leave_queue(struct channel_pool *pool, struct pool_waiter *waiter)
 {
-    (void)pthread_mutex_lock(&pool->lock);
     bool was_waiting = waiter->waiting;
     if (was_waiting) {
         list_remove(&waiter->node);
         waiter->waiting = false;
         pool->waiting_count--;
     }
+    return was_waiting;
+}
+
+bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    bool was_waiting = leave_queue(pool, waiter);
     (void)pthread_mutex_unlock(&pool->lock);
     return was_waiting;
+}
+
+void channel_pool_forget(struct channel_pool *pool, struct pool_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    (void)leave_queue(pool, waiter);
+    pool->lanes_from = MAX(pool->lanes_from, waiter->visitor_id + 1);
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 /* ---- the control channel's side ---- */

@@ -236,7 +236,7 @@ static void client_leave(struct client_worker *worker)
         return;
     worker->leaving = true;
     client_control_retire_all(worker);
-    loop_timer_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_UPGRADE_HOLD_MS);
+    loop_deadline_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_UPGRADE_HOLD_MS);
 }
 
 static void handover_sync(struct client_worker *worker)

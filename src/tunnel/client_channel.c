@@ -69,8 +69,17 @@ static uint32_t retry_delay_ms(bool first)
     return base_ms / 2 + random % base_ms;
 }
 
+static void channel_failed(struct client_channel *channel, int error);
+
+/* Given up by its age here, when a try has failed, and not when the next is due: a process that was
+ * stopped in between has not tried for as long. May free it. */
 static void channel_retry(struct client_channel *channel)
 {
+    uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
+    if (age_ms >= LIMIT_CHANNEL_RETRY_MS) {
+        channel_failed(channel, ERR_DEADLINE);
+        return;
+    }
     channel->state = CHANNEL_DIALING;
     bool first = !channel->retries;
     channel->retries = true;
@@ -193,7 +202,7 @@ static void channel_connected(struct stream *stream, int result)
     }
     if (channel->worker->tunnel->noise_keys !=
         NULL) /* an old server stalls 5 s for a silent stranger */
-        loop_timer_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
+        loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
     channel->state = CHANNEL_PARKED;
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
     stream_read(&channel->stream, channel->command, sizeof(channel->command));
@@ -249,17 +258,16 @@ static void channel_dial(struct client_channel *channel)
     }
     set_half_open(channel, true);
     stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
-    loop_timer_start(channel_loop(channel), &channel->timer,
-                     client_config(channel->worker->client)->connect_timeout_ms);
+    loop_deadline_start(channel_loop(channel), &channel->timer,
+                        client_config(channel->worker->client)->connect_timeout_ms);
     stream_connect(&channel->stream, &channel->session->server);
 }
 
 static void channel_timer_expired(struct timer *timer)
 {
     struct client_channel *channel = container_of(timer, struct client_channel, timer);
-    uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
     bool waits_to_dial = channel->state == CHANNEL_DIALING && channel->stream.fd < 0;
-    if (waits_to_dial && age_ms < LIMIT_CHANNEL_RETRY_MS)
+    if (waits_to_dial)
         channel_dial(channel);
     else if (channel->state == CHANNEL_LOCAL)
         client_channel_local_expired(channel);

@@ -108,7 +108,7 @@ static void local_try_address(struct client_channel *channel)
         const struct addr addr = local->answer.addrs[channel->dial.index];
         int fd = local_socket(channel, &addr);
         if (fd >= 0) {
-            loop_timer_start(loop, &channel->timer, channel->dial.step_ms);
+            loop_deadline_start(loop, &channel->timer, channel->dial.step_ms);
             stream_init(&channel->local, loop, fd, &local_stream_ops);
             channel->has_local = true;
             stream_connect(&channel->local, &addr);
@@ -177,7 +177,7 @@ void client_channel_local_begin(struct client_channel *channel)
         local_dial(channel);
         return;
     }
-    loop_timer_start(channel_loop(channel), &channel->timer, channel->dial.step_ms);
+    loop_deadline_start(channel_loop(channel), &channel->timer, channel->dial.step_ms);
     const struct config_service *config = client_service_config(channel->service);
     channel->local_generation = local->generation;
     bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 || config->prefer_ipv6;

@@ -27,9 +27,10 @@ static const struct config_peer *control_config(const struct client_control *con
     return client_config(control->worker->client);
 }
 
-static void step_timer(struct client_control *control, uint64_t limit_ms)
+/* The limit of a step. */
+static void step_deadline(struct client_control *control, uint64_t limit_ms)
 {
-    loop_timer_start(control_loop(control), &control->timer, limit_ms);
+    loop_deadline_start(control_loop(control), &control->timer, limit_ms);
 }
 
 void client_control_give_up_turn(struct client_control *control)
@@ -73,7 +74,7 @@ static void control_wait(struct client_control *control)
     log_service(LOG_INFO, control_name(control), "next attempt in %llu ms",
                 (unsigned long long)wait_ms);
     control->state = CONTROL_WAITING;
-    step_timer(control, wait_ms);
+    loop_timer_start(control_loop(control), &control->timer, wait_ms);
 }
 
 static void control_log_failed(const struct client_control *control, int error)
@@ -180,7 +181,7 @@ static void control_timer_expired(struct timer *timer)
             break; /* by a reload that this worker has yet to hear of */
         uint64_t silent_ms = (loop_now_ns(control_loop(control)) - control->heard_at_ns) / 1000000;
         if (silent_ms < config->heartbeat_timeout_ms)
-            step_timer(control, config->heartbeat_timeout_ms - silent_ms);
+            step_deadline(control, config->heartbeat_timeout_ms - silent_ms);
         else
             client_control_fail(control, ERR_DEADLINE);
         break;
@@ -229,7 +230,7 @@ void client_control_watch_heartbeat(struct client_control *control)
 {
     uint32_t timeout_ms = control_config(control)->heartbeat_timeout_ms;
     if (timeout_ms != 0)
-        step_timer(control, timeout_ms);
+        step_deadline(control, timeout_ms);
     else
         loop_timer_stop(control_loop(control), &control->timer);
 }
@@ -313,7 +314,7 @@ static void control_connected(struct stream *stream, int result)
         dial_remember(&control->worker->client->memory, &control->addrs.addrs[control->dial.index],
                       loop_now_ns(control_loop(control)));
     control->state = CONTROL_LOGIN;
-    step_timer(control, LIMIT_LOGIN_MS);
+    step_deadline(control, LIMIT_LOGIN_MS);
     result = tunnel_secure(control->worker->tunnel, stream, true);
     if (result < 0) {
         client_control_fail(control, result);
@@ -338,7 +339,7 @@ static const struct stream_ops control_stream_ops = {
 static void control_connect(struct client_control *control, const struct addr *addr, int fd)
 {
     socket_set_nodelay(fd, true);
-    step_timer(control, control->dial.step_ms);
+    step_deadline(control, control->dial.step_ms);
     stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
     control->has_stream = true;
     stream_connect(&control->stream, addr);
@@ -404,7 +405,7 @@ void client_control_begin(struct client_control *control)
     if (!may_begin(control))
         return; /* client_control_release_all goes on */
     if (!take_turn(control)) {
-        step_timer(control, LOGIN_TURN_MS);
+        loop_timer_start(control_loop(control), &control->timer, LOGIN_TURN_MS);
         return;
     }
     control->attempt_at_ns = loop_now_ns(control_loop(control));
@@ -416,7 +417,7 @@ void client_control_begin(struct client_control *control)
         control_resolved(control, &answer);
         return;
     }
-    step_timer(control, LIMIT_LOGIN_MS);
+    step_deadline(control, LIMIT_LOGIN_MS);
     bool prefer_ipv6 = config->prefer_ipv6 || client_service_config(control->service)->prefer_ipv6;
     control->query = resolver_ask(worker->tunnel->all->resolver, &config->addr, prefer_ipv6,
                                   worker->tunnel->mailbox, control_resolved, control);

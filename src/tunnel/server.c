@@ -257,11 +257,17 @@ void server_offer_channel(struct server_worker *worker, struct service *service,
 
 /* ---- the worker's part ---- */
 
+/* A deadline: what was asked for and is not here by then is asked for again. */
+static void tend_later(struct server_worker *worker)
+{
+    loop_deadline_start(worker->tunnel->loop, &worker->tend_timer, TEND_MS);
+}
+
 static void tend_due(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, tend_timer);
     server_control_tend_pools(worker);
-    loop_timer_start(worker->tunnel->loop, timer, TEND_MS);
+    tend_later(worker);
 }
 
 static int start_parts(struct server_worker *worker)
@@ -319,7 +325,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
     timer_init(&worker->plan_timer, plan_go_on);
-    loop_timer_start(tunnel->loop, &worker->tend_timer, TEND_MS);
+    tend_later(worker);
     server_handover_init(worker);
     int result = start_parts(worker);
     if (result == 0 && server->noise_keys != NULL)
@@ -374,9 +380,11 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 static bool server_is_done(const struct tunnel_worker *tunnel)
 {
     const struct server_worker *worker = tunnel->role;
+    /* A visitor that was given up in the queue stays until its match has come or been undone. */
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
-           list_is_empty(&worker->control_list) && list_is_empty(&worker->logins) &&
-           list_is_empty(&worker->lanes) && list_is_empty(&worker->closing_ports) &&
+           list_is_empty(&worker->waiting_visitors) && list_is_empty(&worker->control_list) &&
+           list_is_empty(&worker->logins) && list_is_empty(&worker->lanes) &&
+           list_is_empty(&worker->closing_ports) &&
            !worker->handover_timer.armed; /* the main thread has been told how far it is */
 }
 

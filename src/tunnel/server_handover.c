@@ -175,7 +175,7 @@ void server_handover_sync(struct server_worker *worker)
     case HANDOVER_AWAITED:
         break;
     case HANDOVER_SERVING:
-        loop_timer_start(loop, &worker->hold_timer, LIMIT_UPGRADE_HOLD_MS);
+        loop_deadline_start(loop, &worker->hold_timer, LIMIT_UPGRADE_HOLD_MS);
         sync_all_ports(worker);
         break;
     case HANDOVER_QUIET:

@@ -278,8 +278,8 @@ void server_login_begin(struct server_worker *worker, int fd)
     server_fsm_init(&login->fsm);
     stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
     timer_init(&login->deadline, login_deadline_expired);
-    loop_timer_start(tunnel->loop, &login->deadline,
-                     server_config(worker->server)->handshake_timeout_ms);
+    loop_deadline_start(tunnel->loop, &login->deadline,
+                        server_config(worker->server)->handshake_timeout_ms);
     if (tunnel_secure(tunnel, &login->stream, false) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         login_terminate(login, STREAM_ABORT);

@@ -149,9 +149,9 @@ void service_release_binding(struct service *service, struct binding *binding)
 {
     if (binding == NULL)
         return;
-    /* A match that could not be delivered may have put a closed lane back. */
+    /* A match that could not be delivered may have put a closed lane back, or be about to. */
     for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++)
-        (void)channel_pool_leave(&service->pool, &binding->lanes[i].waiter);
+        channel_pool_forget(&service->pool, &binding->lanes[i].waiter);
     binding_destroy(binding);
 }
 

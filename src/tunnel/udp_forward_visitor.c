@@ -69,13 +69,13 @@ void udp_forward_visitor_expire(struct timer *timer)
     if (entry == NULL)
         return;
     uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
-    loop_timer_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
+    loop_deadline_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
 void udp_forward_visitor_review_timeout(struct udp_forward *forward)
 {
     if (forward->expiry_timer.armed)
-        loop_timer_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
+        loop_deadline_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
 }
 
 /* ---- making room ---- */
@@ -291,9 +291,9 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     udp_share_add(forward_share(forward), forward->worker->tunnel->index);
     forward_count(forward, METRIC_UDP_VISITORS, 1);
     if (!forward->expiry_timer.armed)
-        loop_timer_start(loop, &forward->expiry_timer,
-                         MAX(client_service_config(forward->service)->udp_timeout_ms,
-                             (uint32_t)EXPIRY_STEP_MS));
+        loop_deadline_start(loop, &forward->expiry_timer,
+                            MAX(client_service_config(forward->service)->udp_timeout_ms,
+                                (uint32_t)EXPIRY_STEP_MS));
     udp_forward_visitor_arm(visitor);
     return visitor;
 }

@@ -169,11 +169,11 @@ static int lane_start(struct server_worker *worker, struct service *service,
 
 /* ---- a channel for a lane that waits ---- */
 
-/* A channel on its way to a lane of another worker. */
+/* A channel on its way to a lane of another worker. The lane is named, not pointed to: a reload may
+ * end it, and free its binding, from the moment the match was made. */
 struct lane_delivery {
     struct service *service; /* used by the message */
-    const struct binding *binding;
-    unsigned int lane_index;
+    uint64_t lane_id;
     struct transport channel;
 };
 static_assert(sizeof(struct lane_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
@@ -182,8 +182,7 @@ static void lane_given(struct server_worker *worker, struct lane_delivery *deliv
 {
     list_for_each (node, &worker->lanes) {
         struct udp_lane *lane = container_of(node, struct udp_lane, node);
-        if (lane->binding != delivery->binding || lane->index != delivery->lane_index ||
-            lane->closing)
+        if (lane_waiter(lane)->visitor_id != delivery->lane_id || lane->closing)
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
         udp_lane_channel_use(lane, delivery->channel);
@@ -205,9 +204,9 @@ void udp_lane_deliver(struct server_worker *worker, struct service *service,
                       const struct pool_match *match, struct transport channel)
 {
     struct tunnel_worker *own = worker->tunnel;
-    struct service_lane *lane = container_of(match->waiter, struct service_lane, waiter);
-    struct lane_delivery delivery = {service, lane->binding, lane->index, channel};
-    struct tunnel_worker *target = &own->all->items[delivery.lane_index % own->all->count];
+    struct lane_delivery delivery = {service, match->visitor_id, channel};
+    unsigned int index = lane_id_index(match->visitor_id);
+    struct tunnel_worker *target = &own->all->items[index % own->all->count];
     if (target == own) {
         lane_given(worker, &delivery);
         return;
@@ -241,9 +240,8 @@ void udp_lane_review_waiting(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
         struct udp_lane *lane = container_of(node, struct udp_lane, node);
-        struct pool_waiter *waiter = lane_waiter(lane);
-        if (!lane->closing && lane->channel == NULL &&
-            channel_pool_leave(&lane->service->pool, waiter))
+        /* Also one that has a channel and waits for its successor: that may be parked by now. */
+        if (!lane->closing && channel_pool_leave(&lane->service->pool, lane_waiter(lane)))
             udp_lane_channel_take(lane);
     }
 }

@@ -37,13 +37,13 @@ void udp_lane_visitor_expire(struct timer *timer)
     if (entry == NULL)
         return;
     uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
-    loop_timer_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
+    loop_deadline_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
 void udp_lane_visitor_review_timeout(struct udp_lane *lane)
 {
     if (lane->expiry_timer.armed)
-        loop_timer_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
+        loop_deadline_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
 }
 
 static uint32_t visitors_max(const struct udp_lane *lane)
@@ -74,9 +74,9 @@ static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_
     }
     lane_count(lane, METRIC_UDP_VISITORS, 1);
     if (!lane->expiry_timer.armed)
-        loop_timer_start(lane_loop(lane), &lane->expiry_timer,
-                         MAX(service_config(lane->service)->udp_timeout_ms,
-                             (uint32_t)EXPIRY_STEP_MS));
+        loop_deadline_start(lane_loop(lane), &lane->expiry_timer,
+                            MAX(service_config(lane->service)->udp_timeout_ms,
+                                (uint32_t)EXPIRY_STEP_MS));
     return visitor;
 }
 

@@ -133,7 +133,7 @@ bool visitor_seek(struct visitor *visitor, bool first)
         list_remove(&visitor->node);
         list_push_back(&worker->waiting_visitors, &visitor->node);
         timer_init(&visitor->wait_timer, visitor_wait_expired);
-        loop_timer_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_VISITOR_WAIT_MS);
+        loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_VISITOR_WAIT_MS);
         (void)atomic_fetch_add(&worker->server->waiting_visitors, 1);
         return true;
     case POOL_FULL:

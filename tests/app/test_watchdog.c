@@ -58,6 +58,22 @@ Test(watchdog, silent_while_a_worker_is_stuck)
     cr_assert(ticks == 2 && told == 1, "it turns again");
 }
 
+/* The whole process was stopped, with a tick on its way: the manager hears of us as soon as the
+ * workers turn again, and not half an interval later. */
+Test(watchdog, told_at_once_after_a_stop)
+{
+    const struct notify notify = {.watchdog_us = 60000000};
+    struct watchdog watchdog;
+    watchdog_init(&watchdog, &notify, NULL, 0);
+    watchdog_turn(&watchdog, 45000);
+    cr_assert(ticks == 1 && told == 0);
+    cr_assert_leq(watchdog_timeout_ms(&watchdog, 45000), 50);
+    answered = true;
+    watchdog_turn(&watchdog, 45050);
+    cr_assert(ticks == 2 && told == 1);
+    cr_assert_eq(watchdog_timeout_ms(&watchdog, 45050), 30000);
+}
+
 Test(watchdog, nobody_watches)
 {
     const struct notify notify = {.watchdog_us = 0};

@@ -46,6 +46,25 @@ Test(keys, auth_digest_is_of_token_then_nonce)
     cr_expect_not(keys_equal(digest, expected, sizeof(digest)));
 }
 
+/* Tokens of up to three blocks of SHA-256, and what they have become is all that is kept. */
+Test(keys, auth_in_two_steps)
+{
+    uint8_t nonce[KEYS_NONCE_SIZE], expected[KEYS_DIGEST_SIZE], digest[KEYS_DIGEST_SIZE];
+    char token[192];
+    keys_random(nonce, sizeof(nonce));
+    for (size_t len = 0; len <= sizeof(token); len++) {
+        struct keys_auth auth;
+        memset(token, 'a' + (int)(len % 26), sizeof(token));
+        keys_auth_digest(token, len, nonce, expected);
+        keys_auth_begin(&auth, token, len);
+        memset(token, 0, sizeof(token));
+        keys_auth_end(&auth, nonce, digest);
+        cr_assert_arr_eq(digest, expected, sizeof(digest), "%zu bytes", len);
+        for (size_t i = 0; i < sizeof(auth.state); i++)
+            cr_assert_eq(auth.state[i], 0, "wiped");
+    }
+}
+
 Test(keys, random_bytes_differ)
 {
     uint8_t zero[32] = {0}, a[32] = {0}, b[32] = {0};

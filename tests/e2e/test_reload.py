@@ -6,6 +6,7 @@ src/tunnel/client_reload.c.
 """
 
 import os
+import pathlib
 import random
 import re
 import signal
@@ -20,7 +21,10 @@ from harness import (
     SANITIZED, TOKEN, free_port, is_listening, nothing_piles_up, scaled, wait_until, within,
 )
 from noise_peer import Noise
-from protocol import Session, connect, how_closed, recv_exact
+from protocol import (
+    ACK_OK, AUTH_SIZE, HELLO_SIZE, FakeServer, Session, auth, connect, control_hello, how_closed,
+    recv_exact, server_hello, u32,
+)
 from services import Digest, Echo, Named, Prober, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
@@ -424,6 +428,72 @@ def test_a_new_token(reloadable):
     ask(kept)
     with pytest.raises(Exception):
         Session(t.control_port, "echo", TOKEN)
+
+
+def started_watching(process):
+    """It logs in a moment before it watches its file, and takes that for the one that it has read."""
+
+    def watches():
+        fds = pathlib.Path(f"/proc/{process.pid}/fd")
+        return any("inotify" in os.readlink(fd) for fd in fds.iterdir())
+
+    wait_until(watches, within(10), "inotify")
+
+
+def begun_login(fake):
+    """A connection whose Hello has been read, and is not answered yet."""
+    sock = fake.accept(within(10))
+    assert recv_exact(sock, HELLO_SIZE) == control_hello("echo")
+    return sock
+
+
+def finish_login(sock, token):
+    """Answers the Hello; the client has to prove that token."""
+    nonce = os.urandom(32)
+    sock.sendall(server_hello(nonce))
+    assert recv_exact(sock, AUTH_SIZE) == auth(token, nonce), f"not the Auth of {token}"
+    sock.sendall(u32(ACK_OK))
+
+
+def test_the_file_changes_while_a_login_waits(reloadable, transport):
+    """For a server that is slow: what the login was begun with is gone when the Hello comes."""
+    t, files = reloadable(transport=transport, start=False)
+    with FakeServer(t.control_port, secure=t.played("server")) as fake:
+        t.start_client()
+        control = begun_login(fake)
+        started_watching(t.client)
+        for port in (free_port(), free_port()):
+            t.services["echo"] = port
+            settled(t.client, lambda: files.write("client"))
+        finish_login(control, TOKEN)
+        t.client.wait_log("control channel established", within(5))
+        # With another token the login is begun anew, and the old one is answered by nobody.
+        t.token = "another-" + TOKEN
+        settled(t.client, lambda: files.write("client"))
+        old = begun_login(fake)
+        t.token = "a-third-" + TOKEN
+        settled(t.client, lambda: files.write("client"))
+        assert how_closed(old, within(5))[0] != "open"
+        finish_login(begun_login(fake), t.token)
+        wait_until(lambda: t.client.metric("logins") == 2, within(5), "the login")
+        assert t.client.metric("logins_failed") == 0
+    assert "token differs" not in t.client.log()
+
+
+def test_the_keys_change_while_a_handshake_waits(reloadable):
+    old, new = Noise("NK"), Noise("KK")
+    t, files = reloadable(transport=old, start=False)
+    with FakeServer(t.control_port) as fake:
+        t.start_client()
+        waiting = fake.accept(within(10))
+        assert recv_exact(waiting, 2), "the first message of the handshake"
+        started_watching(t.client)
+        t.transport = {"server": new, "client": new}
+        settled(t.client, lambda: files.write("client"))
+        assert how_closed(waiting, within(5))[0] != "open"
+        fake.secure = t.played("server")
+        finish_login(begun_login(fake), TOKEN)
+        wait_until(lambda: t.client.metric("logins") == 1, within(5), "the login")
 
 
 def test_the_control_port_moves(reloadable):

@@ -20,7 +20,7 @@ from datagrams import UdpEcho, UdpVisitor, knock
 from harness import OURS, RATHOLE, have, is_listening, scaled, wait_until, within
 from protocol import connect, how_closed, recv_exact
 from services import Echo, EchoForMany, answers, pattern, ping
-from upgrades import Visits, children, upgrade
+from upgrades import Successor, Visits, children, upgrade
 
 pytestmark = pytest.mark.ours
 
@@ -310,6 +310,47 @@ def test_one_that_hangs_is_ended_with_us(make, service, program):
     t.server.signal(signal.SIGTERM)
     gone(t.server)
     assert not pathlib.Path(f"/proc/{child}").exists()
+
+
+# --- processes that are stopped meanwhile ---------------------------------------------------------
+
+
+def test_both_are_stopped(make, service):
+    """For longer than either waits for the other, wherever they are: time stands still for both."""
+    t = make({"echo": service(Echo).port}, client_options={"heartbeat_timeout": 60}).start()
+    old = t.server
+    old.signal(signal.SIGUSR2)
+    child = wait_until(lambda: children(old.pid), within(5), "the new process")[0]
+    for pid in (old.pid, child):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3.5)  # LIMIT_UPGRADE_QUIET_MS is 2 s
+    for pid in (child, old.pid):
+        os.kill(pid, signal.SIGCONT)
+    old.wait_log(f"process {child} serves from here on", within(10))
+    gone(old)
+    t.server = t.kept(Successor(child, old, 0), "successor")
+    t.started.append(t.server)
+    t.wait_ready(timeout=15)
+    ping(t.port(), timeout=within(10))
+    assert "does not answer" not in old.log()
+
+
+@pytest.mark.slow
+@pytest.mark.time_limit(90)
+def test_the_old_one_is_stopped_for_too_long(make, service):
+    """The new one serves without its word; and when it wakes up, it leaves instead of ending it."""
+    t = make({"echo": service(Echo).port}).start()
+    old = t.server
+    old.signal(signal.SIGUSR2)
+    child = wait_until(lambda: children(old.pid), within(5), "the new process")[0]
+    old.signal(signal.SIGSTOP)
+    old.wait_log("does not answer, serving", within(40))
+    old.signal(signal.SIGCONT)
+    old.wait_log(f"process {child} serves from here on", within(10))
+    gone(old)
+    t.server = t.kept(Successor(child, old, 0), "successor")
+    t.started.append(t.server)
+    wait_until(lambda: answers(t.port()), within(15), "the service")
 
 
 # --- what the new process gets ------------------------------------------------------------------

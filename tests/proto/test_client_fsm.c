@@ -52,10 +52,17 @@ static void go_to_up(void)
     cr_assert_eq(action.type, CLIENT_ACTION_UP);
 }
 
+/* The token is not needed any more. */
+static void expect_no_token(void)
+{
+    for (size_t i = 0; i < sizeof(fsm.auth); i++)
+        cr_assert_eq(fsm.auth.state[i], 0);
+}
+
 static void expect_closed_and_wiped(void)
 {
     cr_expect_eq(fsm.state, CLIENT_FSM_CLOSED);
-    cr_expect_null(fsm.token);
+    expect_no_token();
     cr_expect_eq(client_fsm_wanted(&fsm), 0);
     for (size_t i = 0; i < sizeof(fsm.session_key); i++)
         cr_assert_eq(fsm.session_key[i], 0);
@@ -82,12 +89,26 @@ Test(client_fsm, login_step_by_step)
     cr_expect_eq(action.type, CLIENT_ACTION_UP);
     cr_expect_eq(fsm.state, CLIENT_FSM_UP);
     cr_expect_eq(client_fsm_wanted(&fsm), 0);
-    cr_expect_null(fsm.token, "the token is not needed any more");
+    expect_no_token();
     cr_expect(memcmp(client_fsm_session_key(&fsm), right_auth, sizeof(right_auth)) == 0);
 
     client_fsm_finish(&fsm);
     client_fsm_finish(&fsm);
     expect_closed_and_wiped();
+}
+
+/* Whoever lends the token may change or free it while the server's Hello is awaited, as a reload of
+ * the configuration does. */
+Test(client_fsm, the_token_is_not_borrowed)
+{
+    uint8_t hello[MESSAGE_HELLO_SIZE];
+    char lent[] = "token";
+    client_fsm_start(&fsm, "web", 3, lent, 5, &action);
+    memset(lent, 'x', 5);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, hello);
+    client_fsm_received(&fsm, hello, sizeof(hello), &action);
+    cr_expect_arr_eq(action.bytes, right_auth, sizeof(right_auth));
+    expect_no_token();
 }
 
 Test(client_fsm, acks_that_refuse)

@@ -14,6 +14,7 @@
 #include "base/metrics.h"
 #include "fake_priv.h"
 #include "io/buffers.h"
+#include "io/schedule.h"
 
 enum {
     OPS_MAX = 16384,
@@ -54,7 +55,7 @@ struct fake_wake {
 };
 
 struct loop {
-    struct timers timers;
+    struct schedule schedule;
     uint64_t now_ns;
     struct metrics *metrics;
     struct buffers *buffers;
@@ -638,6 +639,15 @@ static bool run_woken(struct loop *loop)
     return count > 0;
 }
 
+static void look_again(struct loop *loop)
+{
+    for (unsigned int i = 0; i < SCHEDULE_LOOKS_MAX; i++) {
+        bool woken = run_woken(loop);
+        if (!run_ops(loop) && !woken)
+            return;
+    }
+}
+
 int loop_run_once(struct loop *loop)
 {
     current = loop;
@@ -647,9 +657,13 @@ int loop_run_once(struct loop *loop)
     bool worked = run_ops(loop) || woken;
     if (!worked && loop->idle_step_ms > 0) {
         uint64_t until_ns = loop->now_ns + loop->idle_step_ms * 1000000ull;
-        loop->now_ns = MIN(until_ns, MAX(loop->now_ns, timers_next_ns(&loop->timers)));
+        loop->now_ns = MIN(until_ns, MAX(loop->now_ns, schedule_next_ns(&loop->schedule)));
     }
-    timers_run(&loop->timers, loop->now_ns);
+    schedule_run(&loop->schedule, loop->now_ns);
+    if (schedule_deadlines_due(&loop->schedule, loop->now_ns)) {
+        look_again(loop);
+        schedule_run_deadlines(&loop->schedule, loop->now_ns);
+    }
     buffers_serve(loop->buffers);
     return 0;
 }
@@ -678,12 +692,17 @@ void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
 
 void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns)
 {
-    timers_start(&loop->timers, timer, loop->now_ns + delay_ns);
+    schedule_start(&loop->schedule, timer, loop->now_ns + delay_ns);
+}
+
+void loop_deadline_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
+{
+    schedule_start_deadline(&loop->schedule, timer, loop->now_ns + delay_ms * 1000000u);
 }
 
 void loop_timer_stop(struct loop *loop, struct timer *timer)
 {
-    timers_stop(&loop->timers, timer);
+    schedule_stop(&loop->schedule, timer);
 }
 
 unsigned int loop_busy_permille(const struct loop *loop)
@@ -708,6 +727,12 @@ void fake_loop_advance_ms(struct loop *loop, uint64_t ms)
     loop->now_ns += ms * 1000000u;
 }
 
+void fake_loop_stop_ms(struct loop *loop, uint64_t ms)
+{
+    fake_loop_advance_ms(loop, ms);
+    (void)schedule_absent(&loop->schedule, loop->now_ns);
+}
+
 void fake_loop_set_busy(struct loop *loop, unsigned int permille)
 {
     loop->busy_permille = permille;
@@ -730,5 +755,5 @@ unsigned int fake_loop_deadly_count(const struct loop *loop)
 
 bool fake_loop_has_timers(const struct loop *loop)
 {
-    return timers_next_ns(&loop->timers) != UINT64_MAX;
+    return schedule_next_ns(&loop->schedule) != UINT64_MAX;
 }

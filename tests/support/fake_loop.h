@@ -42,6 +42,8 @@ void fake_loop_set_faults(struct loop *loop, const struct fake_faults *faults);
 /* Without it idle turns let up to 10 ms pass, at most to the next timer. */
 void fake_loop_set_idle_step_ms(struct loop *loop, unsigned int ms);
 void fake_loop_advance_ms(struct loop *loop, uint64_t ms);
+/* The process was stopped for so long: time passes, and the loop notices. */
+void fake_loop_stop_ms(struct loop *loop, uint64_t ms);
 void fake_loop_set_busy(struct loop *loop, unsigned int permille);
 /* What socket_peer_is_local says from now on, whatever the peer. */
 void fake_socket_set_elsewhere(bool elsewhere);

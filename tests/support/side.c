@@ -118,6 +118,13 @@ void side_advance(struct side *side, uint64_t ms)
     side_settle(side, 4);
 }
 
+void side_stop(struct side *side, uint64_t ms)
+{
+    for (unsigned int i = 0; i < side->all.count; i++)
+        fake_loop_stop_ms(side->workers[i].loop, ms);
+    side_settle(side, 4);
+}
+
 void side_set_idle_step_ms(struct side *side, unsigned int ms)
 {
     for (unsigned int i = 0; i < side->all.count; i++)

@@ -34,6 +34,8 @@ void side_finish(struct side *side);
 /* So many turns of every worker. */
 void side_settle(struct side *side, int turns);
 void side_advance(struct side *side, uint64_t ms);
+/* The process was stopped for so long; what was said meanwhile is there. */
+void side_stop(struct side *side, uint64_t ms);
 /* See fake_loop_set_idle_step_ms. */
 void side_set_idle_step_ms(struct side *side, unsigned int ms);
 void side_set_faults(struct side *side, const struct fake_faults *faults);

@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "testing.h"
@@ -145,6 +146,61 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
     cr_assert_not(channel_pool_undo(&pool, &match, (struct transport){.fd = 72}, START),
                   "closed: the caller's");
     cr_assert(channel_pool_leave(&pool, &waiters[2]));
+}
+
+static struct pool_match match_for(int fd)
+{
+    struct pool_match match;
+    struct pool_offer given = {
+        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = START};
+    cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_MATCHED);
+    return match;
+}
+
+/* A reload ends a lane while a channel is on its way to it, and frees its place in the queue. */
+Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
+{
+    enum { IN_OLD = 2, IN_NEW = 3 };
+    pool.for_lanes = true;
+    channel_pool_open(&pool, START);
+    for (size_t i = 0; i <= IN_NEW; i++)
+        channel_pool_queue(&pool, &waiters[i]);
+    struct pool_match matches[] = {match_for(70), match_for(71)};
+    for (size_t i = 0; i < IN_OLD; i++) {
+        channel_pool_forget(&pool, &waiters[i]);
+        memset(&waiters[i], 0xdd, sizeof(waiters[i])); /* it is gone */
+    }
+    for (int i = 0; i < IN_OLD; i++) {
+        cr_assert(channel_pool_undo(&pool, &matches[i], (struct transport){.fd = 70 + i}, START));
+        for (size_t k = 0; k < sizeof(waiters[i]); k++)
+            cr_assert_eq(((unsigned char *)&waiters[i])[k], 0xdd, "touched");
+    }
+    cr_assert_eq(channel_pool_waiting(&pool), 2);
+    struct pool_match later = match_for(72);
+    cr_assert_eq(later.visitor_id, IN_OLD, "the lanes of the new binding");
+    cr_assert(channel_pool_undo(&pool, &later, (struct transport){.fd = 72}, START));
+    cr_assert_eq(offer(73, START), IN_OLD);
+    channel_pool_forget(&pool, &waiters[IN_NEW]);
+    cr_assert_eq(channel_pool_waiting(&pool), 0);
+}
+
+/* A new session queues all lanes, also one whose match is being undone. */
+Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .fini = teardown)
+{
+    int fd;
+    pool.for_lanes = true;
+    channel_pool_open(&pool, START);
+    channel_pool_queue(&pool, &waiters[0]);
+    struct pool_match match = match_for(70);
+    channel_pool_queue(&pool, &waiters[0]);
+    channel_pool_queue(&pool, &waiters[1]);
+    cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 70}, START));
+    cr_assert_eq(channel_pool_waiting(&pool), 2, "once");
+    cr_assert(channel_pool_leave(&pool, &waiters[0]));
+    cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
+    cr_assert_eq(fd, 70);
+    cr_assert_eq(offer(71, START), 1);
+    cr_assert_eq(channel_pool_waiting(&pool), 0);
 }
 
 /* A burst makes the pool grow to what it took, at most 256; the hold time later it shrinks, an

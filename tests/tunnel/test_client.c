@@ -383,6 +383,45 @@ Test(client, heartbeats_keep_it_and_silence_ends_it)
     rig_finish(&rig);
 }
 
+/* A process that was stopped for longer than each of its deadlines. */
+Test(client, a_stop_ends_no_login_that_goes_on)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int fd = accepted(&rig, rig.listener);
+    cr_assert_geq(fd, 0);
+    side_stop(&rig.side, 45000);
+    cr_assert(hear_login(&rig, fd, 0));
+    side_advance(&rig.side, LIMIT_ABSENT_GRACE_MS / 2);
+    say_ack(&rig, fd, MESSAGE_ACK_OK);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS), 1);
+    side_advance(&rig.side, LIMIT_ABSENT_GRACE_MS);
+    cr_assert_eq(side_end_of(&rig.side, fd), 0);
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0);
+    (void)close(fd);
+    rig_finish(&rig);
+}
+
+Test(client, a_stop_ends_a_session_only_of_a_silent_server)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    uint8_t heartbeat[MESSAGE_COMMAND_SIZE];
+    message_command_encode(MESSAGE_COMMAND_HEARTBEAT, heartbeat);
+    say(control, heartbeat, sizeof(heartbeat));
+    side_stop(&rig.side, 45000);
+    side_advance(&rig.side, LIMIT_ABSENT_GRACE_MS + 100);
+    cr_assert_eq(side_end_of(&rig.side, control), 0);
+    side_stop(&rig.side, 45000);
+    cr_assert_eq(side_end_of(&rig.side, control), 0, "it may be about to speak");
+    side_advance(&rig.side, LIMIT_ABSENT_GRACE_MS + 100);
+    cr_assert_neq(side_end_of(&rig.side, control), 0, "soon, not a whole timeout later");
+    cr_assert_eq(side_metric(&rig.side, METRIC_CONTROL_CHANNELS_LOST), 1);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
 Test(client, unknown_commands_end_the_session)
 {
     struct rig rig;
@@ -724,6 +763,30 @@ Test(client, a_channel_is_dialled_for_ten_seconds)
     rig_finish(&rig);
 }
 
+/* It has not been tried for that long if the process was stopped. */
+Test(client, a_channel_is_dialled_after_a_stop)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    close_listener(&rig.listener);
+    (void)setsockopt(control, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    ask_for(&rig, control, 1);
+    side_advance(&rig.side, 300);
+    rig.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    (void)setsockopt(rig.listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    cr_assert_eq(bind(rig.listener, &rig.server_addr.any, rig.server_addr.len), 0);
+    cr_assert_eq(listen(rig.listener, 10), 0);
+    side_stop(&rig.side, 45000);
+    int channel = accepted(&rig, rig.listener);
+    cr_assert_geq(channel, 0);
+    cr_assert(hear_channel(&rig, channel));
+    cr_assert_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 0);
+    (void)close(channel);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
 Test(client, a_flood_of_requests_is_bounded)
 {
     for (unsigned int workers = 1; workers <= 2; workers++) {
@@ -867,6 +930,28 @@ Test(client, the_end_between_two_local_addresses)
     (void)close(control);
     rig_finish(&rig);
     hole_close(&hole);
+}
+
+/* Who looks it up was stopped, too. */
+Test(client, a_name_may_be_answered_after_a_stop)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.local_host = "local.test", .seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control);
+    say_start(channel);
+    side_settle(&rig.side, 4);
+    cr_assert_eq(asked_count, 1);
+    side_stop(&rig.side, 45000);
+    answer(&(struct resolver_answer){.count = 1, .addrs = {rig.local_addr}});
+    int local = accepted(&rig, rig.local);
+    cr_assert_geq(local, 0);
+    say(channel, "ping", 4);
+    cr_assert(side_expect(&rig.side, local, "ping", 4));
+    (void)close(control);
+    (void)close(channel);
+    (void)close(local);
+    rig_finish(&rig);
 }
 
 /* ---- the end ---- */

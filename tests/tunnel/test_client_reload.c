@@ -77,11 +77,10 @@ static struct reload_outcome reload(const char *text)
     return outcome;
 }
 
-/* The next login of the client, answered to the end; -1: there is none. */
-static int serve_login(const char *name)
+/* The next connection for a login; its Hello is read and not answered. -1: there is none. */
+static int accept_login(const char *name)
 {
-    uint8_t hello[MESSAGE_HELLO_SIZE], digest[KEYS_DIGEST_SIZE], nonce[KEYS_DIGEST_SIZE] = {7};
-    uint8_t auth[KEYS_DIGEST_SIZE], ack[MESSAGE_ACK_SIZE];
+    uint8_t hello[MESSAGE_HELLO_SIZE], digest[KEYS_DIGEST_SIZE];
     struct message_hello asked;
     int end, fd = -1;
     for (int turn = 0; turn < 20 && fd < 0; turn++) {
@@ -96,13 +95,37 @@ static int serve_login(const char *name)
     cr_assert_eq(message_hello_decode(hello, sizeof(hello), &asked), 0);
     keys_service_digest(name, strlen(name), digest);
     cr_assert_arr_eq(asked.digest, digest, sizeof(digest));
+    return fd;
+}
+
+/* Answers the Hello: whether the client proves to have that token. It is up then. */
+static void answer_login(int fd, const char *token)
+{
+    uint8_t hello[MESSAGE_HELLO_SIZE], nonce[KEYS_DIGEST_SIZE] = {7}, right[KEYS_DIGEST_SIZE];
+    uint8_t auth[KEYS_DIGEST_SIZE], ack[MESSAGE_ACK_SIZE];
+    int end;
     message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, hello);
     say(fd, hello, sizeof(hello));
     cr_assert_eq(side_read(&side, fd, auth, sizeof(auth), &end), sizeof(auth));
+    keys_auth_digest(token, strlen(token), nonce, right);
+    cr_expect_arr_eq(auth, right, sizeof(right), "not the Auth of token %s", token);
     message_ack_encode(MESSAGE_ACK_OK, ack);
     say(fd, ack, sizeof(ack));
     side_settle(&side, 4);
+}
+
+static int serve_login_as(const char *name, const char *token)
+{
+    int fd = accept_login(name);
+    if (fd >= 0)
+        answer_login(fd, token);
     return fd;
+}
+
+/* The next login of the client, answered to the end; -1: there is none. */
+static int serve_login(const char *name)
+{
+    return serve_login_as(name, "one");
 }
 
 Test(client_reload, services_come_and_go, .init = set_up, .fini = tear_down)
@@ -131,7 +154,7 @@ Test(client_reload, what_a_login_depends_on, .init = set_up, .fini = tear_down)
         cr_expect_eq(reload(file("", text)).changed, 1);
         cr_expect_neq(side_end_of(&side, echo), 0);
         (void)close(echo);
-        echo = serve_login("echo");
+        echo = serve_login_as("echo", i == 0 ? "two" : "three");
         cr_assert_geq(echo, 0, "at once, without a wait");
     }
     /* Another server. */
@@ -140,7 +163,7 @@ Test(client_reload, what_a_login_depends_on, .init = set_up, .fini = tear_down)
     cr_expect_eq(reload(file("", ECHO "token = three\n")).changes, CONFIG_CHANGE_ADDRESS);
     cr_expect_neq(side_end_of(&side, echo), 0);
     (void)close(echo);
-    echo = serve_login("echo");
+    echo = serve_login_as("echo", "three");
     cr_assert_geq(echo, 0);
     (void)close(echo);
 }
@@ -155,6 +178,43 @@ Test(client_reload, what_a_login_does_not_depend_on, .init = set_up, .fini = tea
     cr_expect_eq(side_end_of(&side, echo), 0);
     side_advance(&side, 7500);
     cr_expect_neq(side_end_of(&side, echo), 0, "no heartbeat for longer than the new limit");
+    (void)close(echo);
+}
+
+/* A server that is slow with its Hello, and what a login was begun with is replaced and freed
+ * meanwhile. Neither change is one of the login's, so it goes on, once. */
+Test(client_reload, a_login_outlives_the_configuration_that_it_began_with, .init = set_up,
+     .fini = tear_down)
+{
+    int echo = accept_login("echo");
+    cr_assert_geq(echo, 0);
+    cr_expect_eq(reload(file("", "[client.services.echo]\nlocal_addr = 127.0.0.1:10\n")).changed,
+                 1);
+    cr_expect_eq(reload(file("connect_timeout = 3\n", "[client.services.echo]\n"
+                                                      "local_addr = 127.0.0.1:10\n"))
+                     .changes,
+                 CONFIG_CHANGE_LIMITS);
+    answer_login(echo, "one");
+    cr_expect_eq(side_end_of(&side, echo), 0);
+    cr_expect_eq(accept_login("echo"), -1, "a second login");
+    cr_expect_eq(side_metric(&side, METRIC_LOGINS), 1);
+    cr_expect_eq(side_metric(&side, METRIC_LOGINS_FAILED), 0);
+    (void)close(echo);
+}
+
+/* The token itself changes: the login with the old one is given up, the new one is asked for. */
+Test(client_reload, a_token_changes_while_the_hello_is_awaited, .init = set_up, .fini = tear_down)
+{
+    int old = accept_login("echo");
+    cr_assert_geq(old, 0);
+    cr_expect_eq(reload(file("", ECHO "token = two\n")).changed, 1);
+    cr_expect_neq(side_end_of(&side, old), 0);
+    int echo = serve_login_as("echo", "two");
+    cr_assert_geq(echo, 0);
+    cr_expect_eq(side_end_of(&side, echo), 0);
+    cr_expect_eq(side_metric(&side, METRIC_LOGINS), 1);
+    cr_expect_eq(side_metric(&side, METRIC_LOGINS_FAILED), 0);
+    (void)close(old);
     (void)close(echo);
 }
 

@@ -225,6 +225,89 @@ Test(server, a_visitor_waits_ten_seconds)
     rig_finish(&rig);
 }
 
+/* Another worker has a channel for it, and may put it back into the queue: until then its place is
+ * not freed, whatever ends. */
+Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    struct tunnel_worker *worker = &rig.side.workers[0];
+    struct channel_pool *pool = &side_first_service(rig.server)->pool;
+    int control_fd = control(&rig);
+    int visitor_fd = visitor(&rig);
+    struct pool_match match;
+    struct pool_offer offered = {.transport = {.fd = -1}, .may_park = true};
+    cr_assert_eq(channel_pool_offer(pool, &offered, &match), POOL_MATCHED);
+    side_signal(&rig.side, TUNNEL_SIGNAL_STOP);
+    cr_assert_neq(side_end_of(&rig.side, visitor_fd), 0);
+    cr_assert_neq(side_end_of(&rig.side, control_fd), 0);
+    cr_assert_not(server_role.is_done(worker));
+    cr_assert_not(channel_pool_undo(pool, &match, offered.transport, 0), "the pool is closed");
+    side_signal(&rig.side, TUNNEL_SIGNAL_VISITORS);
+    cr_assert(server_role.is_done(worker));
+    (void)close(visitor_fd);
+    (void)close(control_fd);
+    rig_finish(&rig);
+}
+
+/* A process that was stopped for longer than each of its deadlines: who was about to say something
+ * may do so, in several steps, and who says nothing is ended a little later. */
+Test(server, a_stop_ends_nobody_who_speaks)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    side_set_idle_step_ms(&rig.side, 0);
+    int control_fd = control(&rig);
+    int waiting = visitor(&rig);
+    int late = tcp_dial(&rig.control_addr), silent = tcp_dial(&rig.control_addr);
+    side_settle(&rig.side, 3);
+    side_stop(&rig.side, 45000);
+    int channel_fd = channel(&rig);
+    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    cr_assert(side_expect(&rig.side, channel_fd, command, sizeof(command)));
+    say(channel_fd, "hello", 5);
+    cr_assert(side_expect(&rig.side, waiting, "hello", 5));
+    cr_assert_eq(log_in(&rig, late, "echo", secret), MESSAGE_ACK_OK);
+    cr_assert_eq(side_end_of(&rig.side, silent), 0);
+    for (int i = 0; i < LIMIT_ABSENT_GRACE_MS / 100 + 1; i++) {
+        say(silent, "\0", 1); /* which gains nothing */
+        side_advance(&rig.side, 100);
+    }
+    cr_assert_neq(side_end_of(&rig.side, silent), 0);
+    cr_assert_eq(side_metric(&rig.side, METRIC_STRANGERS_TIMED_OUT), 1);
+    cr_assert_eq(side_metric(&rig.side, METRIC_VISITORS_TIMED_OUT), 0);
+    int fds[] = {control_fd, waiting, late, silent, channel_fd};
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        (void)close(fds[i]);
+    side_settle(&rig.side, 10);
+    rig_finish(&rig);
+}
+
+/* Channels that were asked for before a stop lie in the queue behind it: they are not asked for a
+ * second time, and who brings them is no stranger. */
+Test(server, a_stop_forgets_no_request)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    side_set_idle_step_ms(&rig.side, 0);
+    int control_fd = control(&rig), channels[LIMIT_POOL_MIN];
+    uint64_t asked = side_metric(&rig.side, METRIC_DATA_CHANNELS_REQUESTED);
+    cr_assert_eq(asked, LIMIT_POOL_MIN);
+    side_stop(&rig.side, 45000);
+    for (int i = 0; i < LIMIT_POOL_MIN; i++)
+        channels[i] = channel(&rig);
+    side_advance(&rig.side, LIMIT_ABSENT_GRACE_MS + 100);
+    cr_assert_eq(parked(&rig), LIMIT_POOL_MIN);
+    cr_assert_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_REQUESTED), asked);
+    cr_assert_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 0);
+    for (int i = 0; i < LIMIT_POOL_MIN; i++)
+        (void)close(channels[i]);
+    (void)close(control_fd);
+    side_settle(&rig.side, 10);
+    rig_finish(&rig);
+}
+
 /* A visitor that has reset its connection while it waited gets no channel: it stays for the next.
  */
 Test(server, a_channel_is_too_good_for_a_dead_visitor)

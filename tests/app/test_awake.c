@@ -1,0 +1,28 @@
+#include "app/awake.h"
+
+#include <criterion/criterion.h>
+
+#include "base/limits.h"
+
+Test(awake, stands_still_while_the_process_does)
+{
+    struct awake awake = {0};
+    awake_waited(&awake, 500, 500);
+    awake_waited(&awake, 500, 3);
+    awake_waited(&awake, -1, 45000); /* nobody was expected */
+    awake_waited(&awake, 0, LIMIT_ABSENT_MS);
+    cr_expect_eq(awake_ms(&awake, 70000), 70000);
+    awake_waited(&awake, 500, 45500);
+    cr_expect_eq(awake_ms(&awake, 115000), 70000, "a deadline is as far away as it was");
+    awake_waited(&awake, 0, 10000);
+    cr_expect_eq(awake_ms(&awake, 125000), 70000);
+}
+
+/* Late by less is a busy machine: time goes on, or a deadline would never come there. */
+Test(awake, a_busy_machine_is_no_absence)
+{
+    struct awake awake = {0};
+    for (int i = 0; i < 100; i++)
+        awake_waited(&awake, 100, 100 + LIMIT_ABSENT_MS);
+    cr_expect_eq(awake_ms(&awake, 60000), 60000);
+}
