@@ -33,6 +33,9 @@ struct session {
     struct list node; /* in a bucket of the table */
     uint8_t key[KEYS_DIGEST_SIZE];
     struct service *service;
+    /* As the login came, whatever prefixes a reload has set since: what was expected of this key is
+     * taken back from it. Channels that come under another key are those of a known address, but do
+     * not raise the caps until the client logs in again. */
     struct addr_key client;
     unsigned int worker_index;
     uint32_t epoch;        /* the service's, when the login began */

@@ -261,7 +261,7 @@ void server_login_begin(struct server_worker *worker, int fd)
         loop_close_fd(tunnel->loop, fd); /* gone already */
         return;
     }
-    struct addr_key key = addr_key(&peer);
+    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
     struct server_login *login = slab_get(&worker->login_slab);
     if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, tunnel) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);

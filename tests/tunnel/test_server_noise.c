@@ -237,7 +237,7 @@ Test(server_noise, one_deadline_for_all)
 Test(server_noise, the_budget_of_handshakes)
 {
     begin(1);
-    struct addr_key key = addr_key(&control_addr);
+    struct addr_key key = addr_key(&control_addr, config_prefixes(server_config(server)));
     struct noise_peer control = log_in(false);
     for (int i = 0; i < 3; i++) {
         struct noise_peer data = channel("");
