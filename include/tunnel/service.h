@@ -42,7 +42,7 @@ struct session {
     _Atomic bool replaced; /* a newer login took over: its owner closes it */
 };
 
-enum { SESSION_BUCKETS = 256 };
+enum { SESSION_BUCKETS = 1024 }; /* a few in each, even with all the services there may be */
 struct session_table {
     pthread_mutex_t lock;
     struct list buckets[SESSION_BUCKETS];
@@ -59,6 +59,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
 /* What one worker has of a service. */
 struct service_part {
     struct list node; /* in worker->parts */
+    struct service_part *next_in_index;
     struct service *service;
     struct list ports;              /* server_port.h */
     struct server_control *control; /* the newest of this worker's, or NULL */

@@ -388,6 +388,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     server_port_free_all(&worker->closing_ports);
     list_for_each_safe (node, &worker->parts) {
         server_port_free_all(&part_of(node)->ports);
+        service_index_remove(&worker->services, part_of(node));
         list_remove(node);
     }
     free(worker);

@@ -88,18 +88,6 @@ static void login_read(struct server_login *login)
 
 static void login_act(struct server_login *login);
 
-static struct service *find_service(struct server_worker *worker, const uint8_t *digest)
-{
-    /* Digests of names are no secrets, but comparing all of them tells no one how far it got. */
-    struct service *found = NULL;
-    list_for_each (node, &worker->parts) {
-        struct service *service = container_of(node, struct service_part, node)->service;
-        if (keys_equal(service->digest, digest, KEYS_DIGEST_SIZE))
-            found = service;
-    }
-    return found;
-}
-
 static void login_find_service(struct server_login *login)
 {
     struct server *server = login->worker->server;
@@ -109,7 +97,7 @@ static void login_find_service(struct server_login *login)
     }
     uint8_t nonce[KEYS_NONCE_SIZE];
     keys_random(nonce, sizeof(nonce));
-    struct service *service = find_service(login->worker, login->action.digest);
+    struct service *service = service_index_find(&login->worker->services, login->action.digest);
     if (service != NULL) {
         login->service = service;
         service_use(service);

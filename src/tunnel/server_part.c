@@ -15,6 +15,7 @@ int server_part_start(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
+    service_index_add(&worker->services, part);
     if (service->is_udp)
         return udp_lane_start_all(worker, service, service->binding);
     return server_port_open_all(worker, service, service->binding, &part->ports);
@@ -24,6 +25,7 @@ void server_part_stop(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_remove(&part->node);
+    service_index_remove(&worker->services, part);
     server_port_close_all(&part->ports, NULL);
     udp_lane_close_others(worker, service, NULL);
     if (part->control != NULL)
