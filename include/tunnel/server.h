@@ -46,6 +46,7 @@ struct server_worker {
     struct list control_ports, closing_ports; /* server_port.h; a service's are in its part */
     struct list parts;                        /* of all services that are configured */
     struct service_index services;            /* the same, by what clients call them */
+    struct gate_desk gate_desk;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;

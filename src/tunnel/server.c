@@ -302,6 +302,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->control_ports);
     list_init(&worker->closing_ports);
     list_init(&worker->parts);
+    gate_desk_init(&worker->gate_desk, tunnel);
     list_init(&worker->logins);
     list_init(&worker->control_list);
     list_init(&worker->waiting_visitors);
