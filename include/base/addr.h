@@ -47,10 +47,17 @@ uint16_t addr_port(const struct addr *addr);
 /* 127.0.0.0/8, ::1 and their mapped forms. */
 bool addr_is_loopback(const struct addr *addr);
 
-/* Who a stranger is for the limits: the IPv4 address, or the /64 of an IPv6 address (one customer
- * holds at least that much). v4-mapped addresses count as IPv4. */
+/* How much of an address says who somebody is. One customer holds an IPv4 address, but at least a
+ * /64 of IPv6. Each at least 1. */
+struct addr_prefixes {
+    uint8_t v4, v6; /* up to 32, up to 128 */
+};
+
+/* Who a stranger is for the limits: the first bits of the address, the others zero. A v4-mapped
+ * address counts as IPv4. Not all zero, which is nobody: what would be, as "::1" without its last
+ * bit, ends with a one. Whoever counts by a key keeps it, for a reload may change the prefixes. */
 struct addr_key {
     uint8_t bytes[16];
 };
-struct addr_key addr_key(const struct addr *addr);
+struct addr_key addr_key(const struct addr *addr, struct addr_prefixes prefixes);
 bool addr_key_equal(const struct addr_key *a, const struct addr_key *b);

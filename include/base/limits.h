@@ -19,6 +19,13 @@ enum limits_gate {
     LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */
     LIMIT_PENDING_PER_IP = 64, /* one address: a client with 64 services logs in at once */
     LIMIT_HANDSHAKE_MS = 5000, /* accept to authenticated, whatever arrives and how slowly */
+    /* Once the gate is half full, a connection without a valid first message makes room after this
+     * time. A client's Hello comes with the ACK that completes its connection: a second is enough
+     * to resend a lost one. */
+    LIMIT_FIRST_BYTE_MS = 1000,
+    LIMIT_ROUND_TRIP_MS = 300,    /* younger ones may wait for a distant client's answer: gate.h */
+    LIMIT_CLIENTS_KNOWN = 4096,   /* addresses: as many as there may be services */
+    LIMIT_CLIENT_KNOWN_S = 86400, /* clients come back within a day */
 };
 
 enum limits_pool {
@@ -41,8 +48,6 @@ enum limits_handshakes {
     LIMIT_HANDSHAKES_EXPECTED_BURST = 2000,
     LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
-    LIMIT_CLIENT_KNOWN_S =
-        86400, /* an address that a client came from has no part in that of all */
 };
 
 enum limits_client {

@@ -13,6 +13,10 @@
     X(VISITORS_TIMED_OUT, "visitors_timed_out")             \
     X(STRANGERS_ACCEPTED, "strangers_accepted")             \
     X(STRANGERS_EVICTED, "strangers_evicted")               \
+    X(STRANGERS_EVICTED_SLOW, "strangers_evicted_slow")     \
+    X(STRANGERS_EVICTED_PER_IP, "strangers_evicted_per_ip") \
+    X(STRANGERS_EVICTED_SPOKE, "strangers_evicted_spoke")   \
+    X(STRANGERS_EVICTED_KNOWN, "strangers_evicted_known")   \
     X(STRANGERS_TIMED_OUT, "strangers_timed_out")           \
     X(STRANGERS_REJECTED, "strangers_rejected")             \
     X(LOGINS, "logins")                                     \

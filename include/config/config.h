@@ -84,6 +84,7 @@ struct config_peer {
     uint32_t handshake_timeout_ms;  /* server */
     uint32_t max_pending_handshakes;
     uint32_t max_pending_handshakes_per_ip;
+    uint32_t per_ip_prefix_v4, per_ip_prefix_v6; /* server; see config_prefixes */
 
     uint32_t heartbeat_timeout_ms; /* client; 0 = off */
     uint32_t retry_interval_ms;    /* client; services have it too, their own or this one */
@@ -91,6 +92,13 @@ struct config_peer {
     uint32_t udp_descriptors;      /* client; percent */
     bool prefer_ipv6;              /* client; as for retry_interval_ms */
 };
+
+/* What all limits for one address take for one. */
+static inline struct addr_prefixes config_prefixes(const struct config_peer *server)
+{
+    return (struct addr_prefixes){.v4 = (uint8_t)server->per_ip_prefix_v4,
+                                  .v6 = (uint8_t)server->per_ip_prefix_v6};
+}
 
 /* What load and check have to say, in the order of the lines. text is "FILE:LINE: key: ...". No
  * token or key value is ever in it, and what it repeats of the file has its control bytes escaped.

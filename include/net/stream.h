@@ -35,6 +35,8 @@ struct stream_ops {
     /* The first message of a peer's handshake is whole, and what it will cost to answer is not paid
      * yet. False: the handshake fails. May be NULL. */
     bool (*may_handshake)(struct stream *stream);
+    /* A message of it was right. Must not end the stream. May be NULL. */
+    void (*handshake_begun)(struct stream *stream);
 };
 
 enum stream_close {

@@ -20,6 +20,7 @@
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/service.h"
+#include "tunnel/service_index.h"
 #include "tunnel/tunnel_worker.h"
 
 struct inherited;
@@ -50,6 +51,8 @@ struct server_worker {
     struct tunnel_worker *tunnel;
     struct list control_ports, closing_ports; /* server_port.h; a service's are in its part */
     struct list parts;                        /* of all services that are configured */
+    struct service_index services;            /* the same, by what clients call them */
+    struct gate_desk gate_desk;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list lanes; /* of UDP services */
     struct slab login_slab, visitor_slab, udp_visitor_slab;

@@ -33,13 +33,16 @@ struct session {
     struct list node; /* in a bucket of the table */
     uint8_t key[KEYS_DIGEST_SIZE];
     struct service *service;
+    /* As the login came, whatever prefixes a reload has set since: what was expected of this key is
+     * taken back from it. Channels that come under another key are those of a known address, but do
+     * not raise the caps until the client logs in again. */
     struct addr_key client;
     unsigned int worker_index;
     uint32_t epoch;        /* the service's, when the login began */
     _Atomic bool replaced; /* a newer login took over: its owner closes it */
 };
 
-enum { SESSION_BUCKETS = 256 };
+enum { SESSION_BUCKETS = 1024 }; /* a few in each, even with all the services there may be */
 struct session_table {
     pthread_mutex_t lock;
     struct list buckets[SESSION_BUCKETS];
@@ -56,6 +59,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
 /* What one worker has of a service. */
 struct service_part {
     struct list node; /* in worker->parts */
+    struct service_part *next_in_index;
     struct service *service;
     struct list ports;              /* server_port.h */
     struct server_control *control; /* the newest of this worker's, or NULL */

@@ -216,16 +216,27 @@ bool addr_is_loopback(const struct addr *addr)
            IN6_IS_ADDR_LOOPBACK(&addr->v6.sin6_addr);
 }
 
-struct addr_key addr_key(const struct addr *addr)
+struct addr_key addr_key(const struct addr *addr, struct addr_prefixes prefixes)
 {
-    struct addr_key key = {0};
+    enum { V4_AT = 96 };
+    static const struct addr_key nobody;
+    struct addr_key key = {{0}};
     struct in_addr v4;
+    size_t bits;
     if (get_v4(addr, &v4)) {
-        key.bytes[10] = key.bytes[11] = 0xff; /* no /64 has these bytes: they are zero there */
+        key.bytes[10] = key.bytes[11] = 0xff; /* as in a v4-mapped address */
         memcpy(&key.bytes[12], &v4, sizeof(v4));
-    } else if (addr->len != 0) {
-        memcpy(key.bytes, &addr->v6.sin6_addr, 8);
+        bits = V4_AT + prefixes.v4;
+    } else if (addr->len != 0 && addr->any.sa_family == AF_INET6) {
+        memcpy(key.bytes, &addr->v6.sin6_addr, sizeof(key.bytes));
+        bits = prefixes.v6;
+    } else {
+        return nobody;
     }
+    for (size_t i = bits / 8; i < sizeof(key.bytes); i++)
+        key.bytes[i] &= i == bits / 8 ? (uint8_t)(0xff00u >> bits % 8) : 0;
+    if (addr_key_equal(&key, &nobody))
+        key.bytes[sizeof(key.bytes) - 1] = 1;
     return key;
 }
 

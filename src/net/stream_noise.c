@@ -202,6 +202,8 @@ static int handshake_read(struct stream *stream)
         int result = noise_handshake_read(&handshake->state, stream->noise.engine->aead,
                                           handshake->in + NOISE_FRAME_HEADER, length, payload);
         handshake->in_have = 0;
+        if (result >= 0 && stream->ops->handshake_begun != NULL)
+            stream->ops->handshake_begun(stream);
         return result < 0 ? result : 0;
     }
     stream->read_op.done = handshake_received;

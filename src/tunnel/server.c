@@ -313,6 +313,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->control_ports);
     list_init(&worker->closing_ports);
     list_init(&worker->parts);
+    gate_desk_init(&worker->gate_desk, tunnel);
     list_init(&worker->logins);
     list_init(&worker->control_list);
     list_init(&worker->waiting_visitors);
@@ -401,6 +402,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     server_port_free_all(&worker->closing_ports);
     list_for_each_safe (node, &worker->parts) {
         server_port_free_all(&part_of(node)->ports);
+        service_index_remove(&worker->services, part_of(node));
         list_remove(node);
     }
     free(worker);

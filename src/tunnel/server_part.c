@@ -15,6 +15,7 @@ int server_part_start(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
+    service_index_add(&worker->services, part);
     if (service->binding == NULL) /* its address comes later */
         return 0;
     if (service->is_udp)
@@ -26,6 +27,7 @@ void server_part_stop(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_remove(&part->node);
+    service_index_remove(&worker->services, part);
     server_port_close_all(&part->ports, NULL);
     udp_lane_close_others(worker, service, NULL);
     if (part->control != NULL)

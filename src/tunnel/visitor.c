@@ -213,7 +213,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     memset(&visitor->key, 0, sizeof(visitor->key));
     struct addr peer;
     if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
-        visitor->key = addr_key(&peer);
+        visitor->key = addr_key(&peer, config_prefixes(server_config(worker->server)));
     int result = service_enter(service, &visitor->key);
     if (result < 0) {
         log_refused(visitor, error_text(result));

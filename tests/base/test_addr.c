@@ -264,23 +264,65 @@ Test(addr, loopback)
     }
 }
 
+static struct addr_key key_of(const char *text, uint8_t v4, uint8_t v6)
+{
+    struct addr addr = numeric(text);
+    return addr_key(&addr, (struct addr_prefixes){.v4 = v4, .v6 = v6});
+}
+
 Test(addr, key)
 {
     static const struct {
         const char *a, *b;
+        uint8_t v4, v6;
         bool same;
     } rows[] = {
-        {"1.2.3.4:80", "1.2.3.4:9999", true}, /* ports do not matter */
-        {"1.2.3.4:80", "1.2.3.5:80", false},
-        {"1.2.3.4:80", "[::ffff:1.2.3.4]:80", true},
-        {"[2001:db8:1:2::1]:1", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:2", true}, /* one /64 */
-        {"[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1", false},
-        {"[::1]:1", "[::2]:1", true},
-        {"0.0.0.0:1", "[::]:1", false},
+        {"1.2.3.4:80", "1.2.3.4:9999", 32, 64, true}, /* ports do not matter */
+        {"1.2.3.4:80", "1.2.3.5:80", 32, 64, false},
+        {"1.2.3.4:80", "[::ffff:1.2.3.4]:80", 32, 64, true},
+        {"1.2.3.4:80", "[::ffff:1.2.3.4]:80", 7, 1, true},
+        {"1.2.3.4:80", "1.2.3.5:80", 31, 64, true},
+        {"1.2.3.4:80", "1.2.3.5:80", 24, 64, true},
+        {"1.2.3.4:80", "1.2.4.4:80", 24, 64, false},
+        {"1.2.3.4:80", "1.2.3.250:80", 25, 64, false},
+        {"1.2.3.4:80", "127.2.3.250:80", 1, 64, true},
+        {"1.2.3.4:80", "128.2.3.4:80", 1, 64, false},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:2", 32, 64, true},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1", 32, 64, false},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1", 32, 63, true},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:ff::1]:1", 32, 56, true},
+        {"[2001:db8:1:2::1]:1", "[2001:db8:1:102::1]:1", 32, 56, false},
+        {"[2001:db8::1]:1", "[2001:db8::2]:1", 32, 128, false},
+        {"[2001:db8::1%3]:1", "[2001:db8::1%4]:2", 32, 128, true},
+        {"[2001:db8::2]:1", "[2001:db8::3]:1", 32, 127, true},
+        {"[2001:db8::1]:1", "[7fff::]:1", 32, 1, true},
+        {"[2001:db8::1]:1", "[8000::]:1", 32, 1, false},
+        {"[::1]:1", "[::2]:1", 32, 64, true},
+        {"[::1]:1", "[::2]:1", 32, 128, false},
+        {"0.0.0.0:1", "[::]:1", 32, 64, false},
+        {"0.0.0.0:1", "[::]:1", 1, 1, false},
+        {"1.2.3.4:1", "[::1.2.3.4]:1", 32, 128, false},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        struct addr a = numeric(rows[i].a), b = numeric(rows[i].b);
-        struct addr_key key_a = addr_key(&a), key_b = addr_key(&b);
-        cr_expect_eq(addr_key_equal(&key_a, &key_b), rows[i].same, "%s %s", rows[i].a, rows[i].b);
+        struct addr_key key_a = key_of(rows[i].a, rows[i].v4, rows[i].v6);
+        struct addr_key key_b = key_of(rows[i].b, rows[i].v4, rows[i].v6);
+        cr_expect_eq(addr_key_equal(&key_a, &key_b), rows[i].same, "%s %s /%u /%u", rows[i].a,
+                     rows[i].b, rows[i].v4, rows[i].v6);
+    }
+}
+
+/* A key of zeros stands for nobody, so it must not be somebody's. */
+Test(addr, key_of_nobody)
+{
+    static const char *const somebody[] = {"[::1]:1", "[::]:1", "[::2]:1", "0.0.0.0:1"};
+    static const struct addr_key nobody;
+    struct addr none = {0};
+    struct addr_key key = addr_key(&none, (struct addr_prefixes){.v4 = 32, .v6 = 64});
+    cr_expect(addr_key_equal(&key, &nobody));
+    for (size_t i = 0; i < ARRAY_SIZE(somebody); i++) {
+        for (uint8_t bits = 1; bits <= 128; bits++) {
+            key = key_of(somebody[i], MIN(bits, 32), bits);
+            cr_expect_not(addr_key_equal(&key, &nobody), "%s /%u", somebody[i], bits);
+        }
     }
 }

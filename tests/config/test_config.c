@@ -56,6 +56,8 @@ Test(config, defaults_of_a_server)
     cr_expect_eq(server->handshake_timeout_ms, LIMIT_HANDSHAKE_MS);
     cr_expect_eq(server->max_pending_handshakes, LIMIT_PENDING);
     cr_expect_eq(server->max_pending_handshakes_per_ip, LIMIT_PENDING_PER_IP);
+    cr_expect_eq(config_prefixes(server).v4, 32);
+    cr_expect_eq(config_prefixes(server).v6, 64);
     const struct config_service *service = &server->services[0];
     cr_expect_eq(service->type, CONFIG_SERVICE_TCP);
     cr_expect_eq(service->nodelay, CONFIG_UNSET);
@@ -87,7 +89,8 @@ Test(config, every_key_of_ours)
     struct config *config = parse(
         "[server]\nbind_addr = 1.2.3.4:1\ndefault_token = t\nheartbeat_interval = 7\n"
         "handshake_timeout = 0.5\nmax_pending_handshakes = 10\n"
-        "max_pending_handshakes_per_ip = 3\ndrain_timeout = 1.25\nthreads = 2\n"
+        "max_pending_handshakes_per_ip = 3\nper_ip_prefix_v4 = 24\nper_ip_prefix_v6 = "
+        "128\ndrain_timeout = 1.25\nthreads = 2\n"
         "log_level = debug\nlog_format = json\nuser = www-data\ngroup = 33\n"
         "[server.transport]\ntype = tcp\n"
         "[server.transport.tcp]\nnodelay = false\nkeepalive_secs = 0\nkeepalive_interval = 1\n"
@@ -100,6 +103,8 @@ Test(config, every_key_of_ours)
     cr_expect_eq(server->handshake_timeout_ms, 500);
     cr_expect_eq(server->max_pending_handshakes, 10);
     cr_expect_eq(server->max_pending_handshakes_per_ip, 3);
+    cr_expect_eq(config_prefixes(server).v4, 24);
+    cr_expect_eq(config_prefixes(server).v6, 128);
     cr_expect_eq(server->drain_timeout_ms, 1250);
     cr_expect_eq(server->threads, 2);
     cr_expect_eq(server->log_level, LOG_DEBUG);

@@ -98,6 +98,8 @@ static const struct {
     {.own = {"", "heartbeat_interval = 3"}, .changes = CONFIG_CHANGE_HEARTBEAT},
     {.own = {"", "handshake_timeout = 3"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"max_pending_handshakes = 3", ""}, .changes = CONFIG_CHANGE_LIMITS},
+    {.own = {"", "per_ip_prefix_v4 = 24"}, .changes = CONFIG_CHANGE_LIMITS},
+    {.own = {"per_ip_prefix_v6 = 56", "per_ip_prefix_v6 = 64"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"drain_timeout = 1", "drain_timeout = 2"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"threads = 1", "threads = 2"}, .changes = CONFIG_CHANGE_RESTART},
     {.own = {"user = nobody", "user = nobodies"}, .changes = CONFIG_CHANGE_RESTART},

@@ -50,7 +50,8 @@ static void on_close(struct stream *stream)
     container_of(stream, struct rig, stream)->closes++;
 }
 
-static const struct stream_ops rig_ops = {on_read, on_write, on_connect, on_close, NULL};
+static const struct stream_ops rig_ops = {
+    .read_done = on_read, .write_done = on_write, .connected = on_connect, .closed = on_close};
 
 static void rig_init(struct rig *rig, uint64_t seed, const struct fake_faults *faults)
 {

@@ -17,13 +17,13 @@ static struct addr_key key_of(unsigned int number)
 Test(addr_table, entries_live_while_counted)
 {
     cr_assert_eq(keys_init(), 0);
-    struct addr_table table = {{NULL}};
+    struct addr_table table = {.entry_size = 0};
     for (unsigned int i = 0; i < KEYS; i++) {
         struct addr_key key = key_of(i);
         cr_assert_null(addr_table_find(&table, &key));
         struct addr_entry *entry = addr_table_get(&table, &key);
         cr_assert_not_null(entry);
-        cr_assert(entry->count == 0 && entry->expected == 0);
+        cr_assert_eq(entry->count, 0);
         entry->count = i + 1;
     }
     for (unsigned int i = 0; i < KEYS; i++) {
@@ -34,8 +34,7 @@ Test(addr_table, entries_live_while_counted)
         cr_assert_eq(addr_table_get(&table, &key), entry);
         addr_table_trim(&table, &key);
         cr_assert_eq(addr_table_find(&table, &key), entry, "counted, so it stays");
-        entry->count = 0;
-        entry->expected = i % 2;
+        entry->count = i % 2;
         addr_table_trim(&table, &key);
         cr_assert_eq(addr_table_find(&table, &key) != NULL, i % 2 == 1);
     }
@@ -45,4 +44,42 @@ Test(addr_table, entries_live_while_counted)
         cr_assert_null(addr_table_find(&table, &key));
         addr_table_trim(&table, &key);
     }
+}
+
+static size_t longest_chain(const struct addr_table *table)
+{
+    size_t longest = 0;
+    for (size_t i = 0; i < table->bucket_count; i++) {
+        size_t length = 0;
+        for (const struct addr_entry *entry = table->buckets[i]; entry != NULL; entry = entry->next)
+            length++;
+        longest = MAX(longest, length);
+    }
+    return longest;
+}
+
+/* A crowd of addresses must not make a look-up long, nor leave its buckets behind. */
+Test(addr_table, chains_stay_short)
+{
+    cr_assert_eq(keys_init(), 0);
+    enum { CROWD = 60000 };
+    struct addr_table table = {.entry_size = 100};
+    for (unsigned int i = 0; i < CROWD; i++) {
+        struct addr_key key = key_of(i);
+        struct addr_entry *entry = addr_table_get(&table, &key);
+        cr_assert_not_null(entry);
+        memset(entry + 1, 0xff, table.entry_size - sizeof(*entry));
+        entry->count = 1;
+    }
+    cr_assert_eq(table.entry_count, CROWD);
+    cr_assert_leq(longest_chain(&table), 12);
+    for (unsigned int i = 0; i < CROWD; i++) {
+        struct addr_key key = key_of(i);
+        addr_table_find(&table, &key)->count = 0;
+        addr_table_trim(&table, &key);
+        addr_table_trim(&table, &key);
+    }
+    cr_assert_eq(table.entry_count, 0);
+    cr_assert_leq(table.bucket_count, 16);
+    addr_table_finish(&table);
 }

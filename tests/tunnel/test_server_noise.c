@@ -222,6 +222,9 @@ Test(server_noise, one_deadline_for_all)
     struct noise_peer done = dial(&client_keys);
     say(begun, "\x30", 1);
     side_settle(&side, 4);
+    /* A right first message is one that a stranger does not find by chance. */
+    cr_assert_eq(server->gate.counts[0][GATE_SILENT], 2);
+    cr_assert_eq(server->gate.counts[0][GATE_SPOKE], 1);
     side_advance(&side, LIMIT_HANDSHAKE_MS + 100);
     cr_assert_neq(side_end_of(&side, silent), 0);
     cr_assert_neq(side_end_of(&side, begun), 0);
@@ -237,8 +240,9 @@ Test(server_noise, one_deadline_for_all)
 Test(server_noise, the_budget_of_handshakes)
 {
     begin(1);
-    struct addr_key key = addr_key(&control_addr);
+    struct addr_key key = addr_key(&control_addr, config_prefixes(server_config(server)));
     struct noise_peer control = log_in(false);
+    cr_assert_eq(server->gate.known_count, 1);
     for (int i = 0; i < 3; i++) {
         struct noise_peer data = channel("");
         noise_peer_hang_up(&data);

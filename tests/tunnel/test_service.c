@@ -213,3 +213,30 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     service_drop(other);
     cr_assert_eq(open_fd_count(), before + 1 + 1);
 }
+
+/* What a data channel's Hello is compared with, with a session for each service there may be. */
+Test(service, session_keys_are_compared_with_few, .init = set_up, .fini = tear_down)
+{
+    static struct session sessions[LIMIT_SERVICES];
+    static struct service *all[LIMIT_SERVICES];
+    struct service_leftovers leftovers;
+    for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
+        cr_assert_eq(service_create(&registry, &config, 1, &all[i]), 0);
+        sessions[i] = (struct session){.service = all[i]};
+        memcpy(sessions[i].key, &i, sizeof(i));
+        list_init(&sessions[i].node);
+        cr_assert_eq(service_begin_session(all[i], &table, &sessions[i], 1, &leftovers), 0);
+    }
+    size_t longest = 0;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++) {
+        size_t length = 0;
+        list_for_each (node, &table.buckets[i])
+            length++;
+        longest = MAX(longest, length);
+    }
+    cr_assert_leq(longest, 20, "%zu in a bucket", longest);
+    for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
+        cr_assert(service_end_session(all[i], &table, &sessions[i], &leftovers));
+        service_drop(all[i]);
+    }
+}
