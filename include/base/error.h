@@ -18,7 +18,9 @@ enum error_code {
     ERR_HANDSHAKE = -9990,    /* the Noise handshake failed: keys or patterns differ */
     ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
     ERR_RECONFIGURED = -9988, /* a reload has changed what this depends on */
-    ERR_LAST = ERR_RECONFIGURED,
+    ERR_UNACKED = -9987,      /* what was sent has not been acknowledged for too long */
+    ERR_SILENT = -9986,       /* no answer when asked */
+    ERR_LAST = ERR_SILENT,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"). Never NULL; valid
