@@ -272,7 +272,9 @@ static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)
 
 int upgrade_fd(const struct upgrade *upgrade)
 {
-    return upgrade->channel;
+    /* Nothing is read while leaving, and the end of a child that died would be reported at once,
+     * again and again. */
+    return upgrade->state == UPGRADE_LEAVING ? -1 : upgrade->channel;
 }
 
 int upgrade_timeout_ms(const struct upgrade *upgrade, uint64_t now_ms)

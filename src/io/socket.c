@@ -39,6 +39,13 @@ void socket_set_options(int fd, const struct socket_options *options)
         socket_set_user_timeout(fd, options->user_timeout_ms);
 }
 
+/* Urgent bytes stay in their place in the stream, as a relay can't pass on the mark. What a
+ * listener accepts inherits it. */
+static void prepare_connection(int fd)
+{
+    set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+}
+
 void socket_change_options(int fd, const struct socket_options *options)
 {
     if (!options->nodelay)
@@ -93,6 +100,7 @@ int socket_for_dialing(const struct addr *to, const struct socket_options *optio
     int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    prepare_connection(fd);
     socket_set_options(fd, options);
     set_congestion_control(fd, to);
     if (options->speaks_first)
@@ -125,8 +133,9 @@ static int bind_one(const struct addr *addr, const struct socket_options *option
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (join_group)
         set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    prepare_connection(fd); /* this and what follows is inherited by what is accepted */
     socket_set_options(fd, options);
-    set_congestion_control(fd, addr); /* inherited by what is accepted */
+    set_congestion_control(fd, addr);
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
     set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
@@ -171,6 +180,7 @@ void socket_adopt(int fd, const struct addr *addr, const struct socket_options *
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
     set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     socket_set_user_timeout(fd, 0);
+    prepare_connection(fd);
     socket_set_options(fd, options);
     set_congestion_control(fd, addr);
 }

@@ -49,14 +49,19 @@ static void copy_read_failed(struct relay_flow *flow, int error)
 }
 
 /* Many a service sends its answer and closes. When the first bytes back have the end right behind
- * them, both go on in one segment, and the receive that would only find the end is saved. */
-static void look_for_end(struct relay_flow *flow)
+ * them, both go on in one segment, and the receive that would only find the end is saved. The look
+ * takes a reset out of the socket, and the receive would find a clean end instead: the caller has
+ * to fail the relay for it. */
+static int look_for_end(struct relay_flow *flow)
 {
     bool is_first =
         flow->index == 1 && flow->bytes == 0 && flow_relay(flow)->noise[flow->index] == NULL;
-    if (is_first && flow->poll_first && flow_relay(flow)->state == RELAY_OPEN &&
-        socket_peek(flow_source(flow)) == ERR_EOF)
+    if (!is_first || !flow->poll_first || flow_relay(flow)->state != RELAY_OPEN)
+        return 0;
+    int peeked = socket_peek(flow_source(flow));
+    if (peeked == ERR_EOF)
         flow->eof = flow_relay(flow)->half_closed[1] = true;
+    return peeked == ERR_EOF || peeked > 0 ? 0 : peeked;
 }
 
 /* The shared buffer goes back before the result is sent. */
@@ -72,6 +77,17 @@ static void copy_transform(struct relay_flow *flow, size_t size)
         relay_fail(relay, flow->index, result);
         return;
     }
+    consider_promotion(flow, size);
+    flow_push(flow);
+}
+
+static void copy_pass_on(struct relay_flow *flow, size_t size)
+{
+    if (flow_is_noise(flow)) {
+        copy_transform(flow, size);
+        return;
+    }
+    flow_count(flow, size);
     consider_promotion(flow, size);
     flow_push(flow);
 }
@@ -95,14 +111,16 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
     flow->end = (uint32_t)res;
     flow->poll_first = !loop_flags_more_data(flags);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)res);
-    look_for_end(flow);
-    if (flow_is_noise(flow)) {
-        copy_transform(flow, (size_t)res);
+    int error = look_for_end(flow);
+    if (error == 0) {
+        copy_pass_on(flow, (size_t)res);
         return;
     }
-    flow_count(flow, (size_t)res);
-    consider_promotion(flow, (size_t)res);
-    flow_push(flow);
+    /* The bytes before the reset, then the reset. */
+    relay_hold(relay);
+    copy_pass_on(flow, (size_t)res);
+    relay_fail(relay, flow->index, error);
+    relay_unhold(relay);
 }
 
 void flow_copy_read(struct relay_flow *flow)

@@ -38,10 +38,11 @@ void plan_done(struct plan_slot *slot)
 
 void *plan_take_finished(struct plan_slot *slot)
 {
+    /* Not by `left`: whoever looked between the last worker's two steps would take the plan and
+     * leave a done_fd that stays readable, and a main thread that is woken by it for ever. */
     uint64_t count;
-    ssize_t got = read(slot->done_fd, &count, sizeof(count));
-    (void)got;
-    if (atomic_load(&slot->left) > 0)
+    if (read(slot->done_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
         return NULL;
+    assert(atomic_load(&slot->left) == 0);
     return atomic_exchange(&slot->plan, NULL);
 }

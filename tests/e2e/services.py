@@ -389,17 +389,17 @@ class NeverReads(Service):
 
 
 class Resetter(Service):
-    """Takes `after` bytes, sends `reply`, then resets the connection."""
+    """Takes `after` bytes, sends `reply`, then resets the connection, after a pause or at once."""
 
-    def __init__(self, port, after=1, reply=b"", **kwargs):
-        self.after, self.reply = after, reply
+    def __init__(self, port, after=1, reply=b"", pause=0.2, **kwargs):
+        self.after, self.reply, self.pause = after, reply, pause
         super().__init__(port, **kwargs)
 
     def serve(self, sock, record):
         recv_exact(sock, self.after)
         if self.reply:
             sock.sendall(self.reply)
-            time.sleep(0.2)
+            time.sleep(self.pause)
         reset(sock)
         record.end = "reset by us"
 

@@ -25,6 +25,7 @@ TESTS = {
         bulk_does_not_starve_ping_pong one_byte_at_a_time reset_by_visitor_reaches_the_service
         reset_in_full_flow_by_visitor reset_by_visitor_while_service_does_not_read
         reset_by_service_reaches_the_visitor a_request_is_sent_once reset_by_service_in_full_flow
+        reset_by_service_right_behind_its_answer
         visitor_leaves_before_the_service_answers
         descriptors_and_memory_return_to_the_level_before""",
     test_restart: """

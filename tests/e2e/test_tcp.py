@@ -333,6 +333,18 @@ def test_reset_by_service_reaches_the_visitor(tunnel, service, reply):
 
 
 @pytest.mark.ours
+def test_reset_by_service_right_behind_its_answer(tunnel, service):
+    """Both are there when the answer is read: it must not look complete."""
+    local = service(Resetter, 4, b"half an answer", pause=0)
+    t = tunnel({"s": local.port})
+    for _ in range(scaled(50, 20)):
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"work")
+            how, data = how_closed(visitor, within(5))
+            assert how == "rst" and data in (b"", b"half an answer")
+
+
+@pytest.mark.ours
 @pytest.mark.parametrize("request_size", [9, 16000, 200000], ids=["small", "16k", "200k"])
 def test_a_request_is_sent_once(tunnel, service, request_size):
     """A service that has read a request may have acted upon it, whatever becomes of it then."""

@@ -190,6 +190,50 @@ Test(socket, members_share_a_port_and_others_do_not)
     cr_assert_eq(open_fd_count(), before);
 }
 
+static bool is_prepared(int fd)
+{
+    return option_of(fd, SOL_SOCKET, SO_OOBINLINE) == 1;
+}
+
+/* What listeners hand on to accepted sockets, and dialled ones have. */
+static void accept_from(int listener, const struct addr *addr)
+{
+    int dialled = socket_for_dialing(addr, &no_options);
+    cr_assert_geq(dialled, 0);
+    cr_expect(is_prepared(dialled));
+    cr_assert_eq(socket_connect_now(dialled, addr), 0);
+    int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    cr_assert_geq(accepted, 0);
+    cr_expect(is_prepared(accepted));
+    (void)close(dialled);
+    (void)close(accepted);
+}
+
+Test(socket, accepted_sockets_are_prepared)
+{
+    struct addr addr = tcp_loopback(free_port());
+    int own, joined;
+    cr_assert_eq(socket_bind_group(&addr, &no_options, &own, 1, 0), 0);
+    cr_assert_eq(socket_listen(own), 0);
+    accept_from(own, &addr);
+    (void)close(own);
+
+    addr = tcp_loopback(free_port());
+    cr_assert_eq(socket_bind_group(&addr, &no_options, &own, 1, 0), 0);
+    cr_assert_eq(socket_join_group(&addr, &no_options, &joined), 0);
+    (void)close(own);
+    cr_assert_eq(socket_listen(joined), 0);
+    accept_from(joined, &addr);
+    (void)close(joined);
+
+    struct addr inherited_addr;
+    int inherited = tcp_listener(&inherited_addr);
+    cr_assert_not(is_prepared(inherited));
+    socket_adopt(inherited, &inherited_addr, &no_options);
+    accept_from(inherited, &inherited_addr);
+    (void)close(inherited);
+}
+
 Test(socket, unlisten_refuses_and_keeps_the_port)
 {
     struct addr addr = tcp_loopback(free_port());

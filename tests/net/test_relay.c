@@ -256,6 +256,89 @@ Test(relay, promotion_and_demotion)
     rig_finish(&rig, 3);
 }
 
+/* ---- urgent bytes ---- */
+
+static void make_bulk(struct rig *rig, unsigned int end)
+{
+    static const char block[65536];
+    for (int i = 0; i < 200 && relay_engine_bulk_flows(&rig->engine) == 0; i++) {
+        (void)send(rig->peers[end].fd, block, sizeof(block), MSG_DONTWAIT);
+        rig_turns(rig, 1);
+        (void)read_some(rig->peers[1 - end].fd);
+    }
+    for (int i = 0; i < 200; i++) {
+        rig_turns(rig, 1);
+        (void)read_some(rig->peers[1 - end].fd);
+    }
+    cr_assert_eq(relay_engine_bulk_flows(&rig->engine), 1);
+}
+
+/* splice(2) stops at the urgent mark for ever and says "nothing" there, or "the end" once the peer
+ * has ended; the bytes behind it must come through, and the urgent one in its place. */
+static void urgent_bytes(unsigned int end, bool half_closed, int urgent)
+{
+    struct rig rig;
+    rig_init(&rig, 4, 0);
+    int inlined = 1;
+    cr_assert_eq(setsockopt(rig.options.fds[end], SOL_SOCKET, SO_OOBINLINE, &inlined, sizeof(int)),
+                 0);
+    relay_start(&rig.relay, &rig.options);
+    make_bulk(&rig, end);
+    int from = rig.peers[end].fd, to = rig.peers[1 - end].fd;
+    static unsigned char block[10000];
+    memset(block, 'b', sizeof(block));
+    for (int i = 0; i < urgent; i++)
+        cr_assert_eq(send(from, "U", 1, MSG_OOB), 1);
+    cr_assert_eq(send(from, block, sizeof(block), 0), (ssize_t)sizeof(block));
+    if (half_closed)
+        cr_assert_eq(shutdown(from, SHUT_WR), 0);
+    rig_turns(&rig, 20);
+    static unsigned char got[20000];
+    size_t want = (size_t)urgent + sizeof(block);
+    size_t size = 0;
+    for (ssize_t part = 1; part > 0; size += (size_t)MAX(part, (ssize_t)0))
+        part = recv(to, got + size, sizeof(got) - size, MSG_DONTWAIT);
+    cr_assert_eq(size, want, "%zu of %zu", size, want);
+    for (size_t i = 0; i < want; i++)
+        cr_assert_eq(got[i], i < (size_t)urgent ? 'U' : 'b', "at %zu", i);
+    cr_assert_eq(read_some(to), half_closed ? 0 : -EAGAIN);
+    cr_assert_not(rig.closed);
+    relay_terminate(&rig.relay);
+    rig_turns(&rig, 10);
+    rig_finish(&rig, 4);
+}
+
+Test(relay, urgent_bytes)
+{
+    for (unsigned int i = 0; i < 8; i++)
+        urgent_bytes(i & 1, (i & 2) != 0, (i & 4) != 0 ? 5 : 1);
+}
+
+/* An answer and a reset behind it, both there when the answer is read: the look for the end takes
+ * the reset out of the socket, and a receive after it finds a clean end. */
+Test(relay, a_reset_behind_the_first_bytes)
+{
+    for (unsigned int noise = 0; noise < 2; noise++) {
+        struct rig rig;
+        rig_init(&rig, 5, 0);
+        if (noise)
+            rig_encrypt(&rig, 0);
+        rig.options.quiet[1] = true;
+        relay_start(&rig.relay, &rig.options);
+        rig_turns(&rig, 3);
+        rig.peers[1].total = 100;
+        rig.peers[1].reset_at = 6;
+        peer_step(&rig.peers[1], UINT64_MAX - 1);
+        cr_assert(rig.peers[1].has_reset);
+        rig_turns(&rig, 10);
+        cr_assert(rig.closed);
+        peer_drain(&rig.peers[0]);
+        cr_expect_eq(rig.peers[0].got, 6);
+        cr_expect(rig.peers[0].got_reset && !rig.peers[0].got_fin, "a cut answer looks complete");
+        rig_finish(&rig, 5);
+    }
+}
+
 /* ---- time ---- */
 
 Test(relay, idle_timeout)

@@ -466,7 +466,8 @@ static void execute_recv_select(struct loop *loop, struct fake_op *fake)
         buffers->lent++;
         flags = FLAG_BUFFER | (uint32_t)id << BUFFER_SHIFT;
     }
-    if ((ready_events(fake) & POLLIN) != 0)
+    /* As the kernel's tcp_inq_hint: bytes or an end of stream, but not a reset. */
+    if ((ready_events(fake) & (POLLIN | POLLERR)) == POLLIN)
         flags |= FLAG_MORE_DATA;
     complete(fake, got, flags);
 }

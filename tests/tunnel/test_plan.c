@@ -32,3 +32,20 @@ Test(plan, comes_back_when_all_workers_are_done)
     plan_slot_finish(&slot);
     plan_slot_finish(&slot);
 }
+
+/* Looked at between the last worker's two steps: nothing may stay readable when the plan is taken.
+ */
+Test(plan, is_taken_with_its_signal)
+{
+    struct plan_slot slot;
+    int what;
+    cr_assert_eq(plan_slot_init(&slot), 0);
+    plan_post(&slot, &what, 1);
+    atomic_store(&slot.left, 0);
+    cr_expect_null(plan_take_finished(&slot), "its signal is still to come");
+    atomic_store(&slot.left, 1);
+    plan_done(&slot);
+    cr_expect_eq(plan_take_finished(&slot), &what);
+    cr_expect_not(is_readable(slot.done_fd), "the main thread would be woken for ever");
+    plan_slot_finish(&slot);
+}
