@@ -9,6 +9,7 @@ has a lab of its own (lab.py), and all that were selected run at the same time.
 import concurrent.futures
 import contextlib
 import queue
+import re
 import select
 import socket
 import time
@@ -189,6 +190,8 @@ def cut(some_lab, service, direction):
     left = [f"{r.kind} {r.end}" for r in service.records if r.end == "fin" or not r.done.is_set()]
     assert not left, f"at the local service: {left}"
     assert sum(silent_resets(some_lab)) >= 2
+    logs = some_lab.server.log() + some_lab.client.log()
+    assert re.search(r"relay reset: the (client|server) is gone: nothing was acknowledged", logs)
     healed = time.monotonic()
     some_lab.heal()
     some_lab.wait_sessions(2, 6)
