@@ -19,7 +19,9 @@ enum error_code {
     ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
     ERR_RECONFIGURED = -9988, /* a reload has changed what this depends on */
     ERR_NOT_A_FILE = -9987,   /* a FIFO, a device or a socket where a file is read */
-    ERR_LAST = ERR_NOT_A_FILE,
+    ERR_UNACKED = -9986,      /* what was sent has not been acknowledged for too long */
+    ERR_SILENT = -9985,       /* no answer when asked */
+    ERR_LAST = ERR_SILENT,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"). Never NULL; valid

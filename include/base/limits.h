@@ -138,6 +138,19 @@ enum limits_upgrade {
     LIMIT_UPGRADE_PACE_MS = 2,         /* between two looks whether there are fewer */
 };
 
+/* When the other end of a relay is taken for dead (net/silence.h). */
+enum limits_silence {
+    /* Not acknowledging for that long: retransmissions have been sent after 0.2, 0.6, 1.4, 3, 6, 13
+     * and 25 s by then. Rathole and the kernel alone wait for a quarter of an hour. */
+    LIMIT_SILENT_MS = 30000,
+    LIMIT_SILENT_QUESTIONS =
+        4,                    /* and as many unanswered: for paths that lose packets, or are long */
+    LIMIT_ASK_MS = 10000,     /* an end that is asked answers within that, or is dead */
+    LIMIT_ASK_INTERVAL_S = 2, /* between two questions, in seconds */
+    LIMIT_SWEEP_MS = 1000,    /* from one look at all relays to the next */
+    LIMIT_SWEEP_STEP = 256,   /* relays in a turn: some 40 us */
+};
+
 enum limits_time {
     LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and parked channels */
     LIMIT_DRAIN_MS = 30000,

@@ -31,6 +31,8 @@
     X(RELAYS_CLEAN, "relays_clean")                         \
     X(RELAYS_ABORTED, "relays_aborted")                     \
     X(RELAYS_IDLE_TIMEOUT, "relays_idle_timeout")           \
+    X(RELAYS_SILENT, "relays_silent")                       \
+    X(RELAYS_ASKED, "relays_asked")                         \
     X(RELAYS_MOVED_IN, "relays_moved_in")                   \
     X(RELAYS_MOVED_OUT, "relays_moved_out")                 \
     X(BYTES_COPIED, "bytes_copied")                         \

@@ -18,6 +18,10 @@
  * What was read from one end is written to the other at most once. The loss of an end is the end of
  * the relay: what the other end has been sent may have been acted upon, so nothing is sent again.
  *
+ * An end that is gone without a word is found by what it does not acknowledge (silence.h), and both
+ * ends are reset. While nothing is outstanding nobody can know; the owner may have a reason to
+ * doubt that the other side is there (`doubts`), and then the kernel asks it.
+ *
  * Embedded in its owner and owned by one worker. It may be freed in `closed`, not before; nothing
  * is in flight then. */
 #pragma once
@@ -30,6 +34,7 @@
 #include "io/buffers.h"
 #include "io/loop.h"
 #include "io/timer.h"
+#include "net/silence.h"
 #include "net/transport.h"
 #include "net/zerocopy.h"
 
@@ -59,6 +64,9 @@ struct relay_engine {
     unsigned char *scratch; /* for a relay's greeting */
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
+    struct list relays;              /* all of them; the one not looked at for longest is first */
+    struct timer sweep_timer;        /* while there are any */
+    unsigned int sweep_left;         /* to be looked at in this round */
 };
 
 struct relay_flow {
@@ -93,10 +101,19 @@ struct relay {
     struct relay_engine *engine;
     const struct relay_ops *ops;
     struct timer timer;
-    uint64_t active_at_ns;
+    /* What a look at an idle relay reads stands together. */
+    struct list node; /* in engine->relays */
+    uint64_t active_at_ns, looked_at_ns;
+    const _Atomic uint32_t *doubts;
+    uint32_t doubts_seen;
+    struct silence silence[2];
+    struct socket_keepalive keepalive; /* while the doubted end is asked: what it was before */
+    uint8_t doubted_end;
+    uint8_t silent_end; /* with ERR_UNACKED and ERR_SILENT: which end is gone */
+    uint8_t state;      /* enum relay_state */
+    bool look_due;      /* whatever has happened: at the start, and after an end of stream */
     uint32_t idle_timeout_ms;
     int error;           /* why it was aborted; 0 = it was not, or on request */
-    uint8_t state;       /* enum relay_state */
     bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
     bool watch_due;      /* the timer is to watch the ends that have */
     bool watched[2];     /* hangup_op has fired without an error: it would fire again at once */
@@ -113,8 +130,12 @@ struct relay_options {
     const void *prefix; /* sent to end 1 before anything else; at most RELAY_PREFIX_SIZE */
     size_t prefix_len;
     uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
-    bool ended[2];            /* flows that had ended when the relay was detached elsewhere */
-    bool quiet[2];            /* ends that have probably sent nothing yet: a hint */
+    /* A counter of the owner's, which outlives the relay: when it grows, the doubted end is asked
+     * whether it is there, and goes on if it is. NULL: nobody will have doubts. */
+    const _Atomic uint32_t *doubts;
+    uint8_t doubted_end;
+    bool ended[2]; /* flows that had ended when the relay was detached elsewhere */
+    bool quiet[2]; /* ends that have probably sent nothing yet: a hint */
 };
 
 /* pipe_budget_bytes: this worker's part of pipe_pool_budget_bytes. */

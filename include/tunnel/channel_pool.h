@@ -37,7 +37,7 @@ struct pool_waiter {
 
 struct pool_channel {
     struct transport transport;
-    uint64_t parked_at_ns;
+    uint64_t parked_at_ns; /* by the clock of the worker that parked it */
 };
 
 /* Demand: takes in the last half second, as a ring of small buckets, and the highest such sum in
@@ -78,7 +78,7 @@ enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
  * the visitor is new (it counts as demand). ret_notify: the caller tells the control channel's
  * owner that channels are wanted. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
-                                 uint64_t now_ns, struct transport *ret, bool *ret_notify);
+                                 uint64_t now_ns, struct pool_channel *ret, bool *ret_notify);
 /* For lanes: joins the queue, unless it is there already. A new session does this for all, so that
  * its first requests are for them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);

@@ -92,6 +92,9 @@ static inline const struct config_peer *server_config(const struct server *serve
 void server_notify_owner(struct server_worker *worker, struct service *service);
 /* Has all workers look at the services' state. */
 void server_signal_services(struct server_worker *worker);
+/* Whether a channel that was parked may be used: it has not ended, and was heard from within the
+ * time that its keepalive takes. */
+bool server_channel_is_live(const struct server_worker *worker, const struct pool_channel *channel);
 /* Offers a data channel to the service's visitors; it is taken over in every case. requested: it
  * came from the client; otherwise a visitor of ours has no use for it. */
 void server_offer_channel(struct server_worker *worker, struct service *service,

@@ -26,7 +26,11 @@ struct service_entry {
     struct list node;
     _Atomic unsigned int users;
     _Atomic bool cut; /* its relays are to end */
-    bool removed;     /* the main thread's, as is this: */
+    /* Grows when there is reason to doubt that the other side of its relays is there: a session of
+     * it has ended without a word, or another client has taken over. Each relay asks then
+     * (net/relay.h), and ends only if nobody answers. */
+    _Atomic uint32_t doubts;
+    bool removed; /* the main thread's, as is this: */
     uint64_t cut_at_ms;
 };
 
@@ -49,6 +53,10 @@ void service_entry_finish(struct service_entry *entry);
 void service_registry_add(struct service_registry *registry, struct service_entry *entry);
 void service_entry_use(struct service_entry *entry);
 void service_entry_drop(struct service_entry *entry);
+static inline void service_entry_doubt(struct service_entry *entry)
+{
+    (void)atomic_fetch_add_explicit(&entry->doubts, 1, memory_order_relaxed);
+}
 
 /* As configured now. A reload frees the old object when every worker has ended the callback that it
  * was in: so it is read where it is needed, and never kept. Any thread. */

@@ -90,6 +90,14 @@ void tunnel_use_zerocopy(struct tunnel_worker *worker, enum config_zerocopy zero
 /* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
 MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 
+/* Whether an error means that the peer has gone without a word: neither an end of stream nor a
+ * reset nor a decision of ours. */
+bool tunnel_is_silence(int error);
+/* One line for a relay that has ended because one of its ends had; nothing for any other. ends:
+ * what they are to the reader. */
+void tunnel_log_silent_end(const struct relay *relay, const char *service, uint64_t id,
+                           const char *const ends[2]);
+
 /* An id for a connection, unique in the process, small enough to read. */
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker);
 /* Where to put a new relay: the least busy worker, unless `worker` itself is about as good: two

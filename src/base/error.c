@@ -21,6 +21,8 @@ static const char *const own_texts[] = {
     [ERR_TRUNCATED - ERR_FIRST] = "connection cut inside an encrypted message",
     [ERR_RECONFIGURED - ERR_FIRST] = "the configuration has changed",
     [ERR_NOT_A_FILE - ERR_FIRST] = "not a regular file",
+    [ERR_UNACKED - ERR_FIRST] = "nothing was acknowledged for too long",
+    [ERR_SILENT - ERR_FIRST] = "no answer to keepalive probes",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

@@ -20,6 +20,8 @@ int relay_engine_init(struct relay_engine *engine, struct loop *loop, size_t pip
 {
     memset(engine, 0, sizeof(*engine));
     engine->loop = loop;
+    list_init(&engine->relays);
+    timer_init(&engine->sweep_timer, relay_sweep);
     engine->scratch = malloc(RELAY_PREFIX_SIZE + LIMIT_FIRST_READ);
     if (engine->scratch == NULL)
         return -ENOMEM;
@@ -165,7 +167,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->watch_due = options->ended[0] || options->ended[1];
     relay->aborting = relay->idle_timed_out = false;
     relay->held = 0;
-    relay->engine->relay_count++;
+    relay_silence_start(relay, options);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
     relay_timer_start(relay);
 

@@ -54,7 +54,7 @@ static void relay_finish(struct relay *relay, enum relay_state state)
             atomic_store_explicit(&engine->bulk_flows, flows - 1, memory_order_relaxed);
         }
     }
-    engine->relay_count--;
+    relay_silence_finish(relay);
     relay->state = (uint8_t)state;
     relay->ops->closed(relay);
 }

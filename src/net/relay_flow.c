@@ -126,6 +126,7 @@ void flow_end(struct relay_flow *flow)
         return;
     }
     socket_shutdown_send(flow_sink(flow));
+    relay->look_due = true; /* it is to be acknowledged too */
     relay->watch_due = true;
     relay_timer_start(relay);
 }

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 
+#include "base/error.h"
 #include "io/socket.h"
 #include "net/relay.h"
 
@@ -81,6 +82,12 @@ void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_timer_start(struct relay *relay);
 void relay_timer_expired(struct timer *timer);
+
+/* relay_silence.c */
+void relay_sweep(struct timer *timer); /* of the engine */
+/* Brings a relay into the engine's rounds, and counts it. */
+void relay_silence_start(struct relay *relay, const struct relay_options *options);
+void relay_silence_finish(struct relay *relay);
 
 /* relay_noise.c */
 

@@ -84,12 +84,12 @@ static void park(struct channel_pool *pool, struct transport transport, uint64_t
     pool->parked_count++;
 }
 
-static struct transport unpark(struct channel_pool *pool)
+static struct pool_channel unpark(struct channel_pool *pool)
 {
-    struct transport transport = pool->parked[pool->parked_first].transport;
+    struct pool_channel channel = pool->parked[pool->parked_first];
     pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;
     pool->parked_count--;
-    return transport;
+    return channel;
 }
 
 /* Brings `wanted` up to date. True: the owner has to be told. */
@@ -143,7 +143,7 @@ static void join_queue(struct channel_pool *pool, struct pool_waiter *waiter)
 }
 
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
-                                 uint64_t now_ns, struct transport *ret, bool *ret_notify)
+                                 uint64_t now_ns, struct pool_channel *ret, bool *ret_notify)
 {
     enum pool_take result;
     *ret_notify = false;
@@ -270,7 +270,7 @@ size_t channel_pool_close(struct channel_pool *pool, struct transport *ret, bool
     pool->wanted = pool->outstanding = pool->outstanding_older = 0;
     pool->request_posted = false;
     while (pool->parked_count > 0)
-        ret[count++] = unpark(pool);
+        ret[count++] = unpark(pool).transport;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
@@ -297,7 +297,7 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct tran
      */
     uint32_t surplus = pool->parked_count > target ? pool->parked_count - target : 0;
     for (uint32_t i = 0; i < (surplus + 7) / 8 && count < max; i++)
-        ret[count++] = unpark(pool);
+        ret[count++] = unpark(pool).transport;
     *ret_notify = find_wanted(pool, now_ns);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
@@ -309,7 +309,7 @@ size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_
     (void)pthread_mutex_lock(&pool->lock);
     uint32_t half = (pool->parked_count + 1) / 2;
     while (count < half && count < max)
-        ret[count++] = unpark(pool);
+        ret[count++] = unpark(pool).transport;
     pool->demand.peak = pool->demand.last_peak = pool->parked_count;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;

@@ -73,6 +73,8 @@ static void channel_relay_closed(struct relay *relay)
         metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
         client_channel_forget(channel);
     } else {
+        static const char *const ends[2] = {"server", "local service"};
+        tunnel_log_silent_end(relay, channel_service(channel), channel->id, ends);
         log_conn(LOG_DEBUG, channel_service(channel), channel->id,
                  "relay closed: %llu bytes in, %llu bytes out%s%s",
                  (unsigned long long)relay_bytes(relay, 0),
@@ -98,6 +100,8 @@ void client_channel_relay_start(struct client_channel *channel, struct transport
         .fds = {server.fd, local_fd},
         .noise = {server.noise, NULL},
         .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
+        .doubts = &channel->service->entry.doubts,
+        .doubted_end = 0,
         .ended = {ended[0], ended[1]},
         .quiet = {false, true}, /* a service mostly waits for the request */
     };

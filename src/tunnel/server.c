@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "config/config_copy.h"
 #include "io/lookups.h"
+#include "io/socket_life.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
@@ -224,6 +225,29 @@ void server_notify_owner(struct server_worker *worker, struct service *service)
         service_drop(service);
         mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
     }
+}
+
+/* Two questions have gone unanswered by then. */
+static uint64_t keepalive_takes_ms(const struct config_peer *own)
+{
+    const struct config_transport *transport = &own->transport;
+    return 1000ull * (transport->tcp_keepalive_secs + 2ull * transport->tcp_keepalive_interval);
+}
+
+bool server_channel_is_live(const struct server_worker *worker, const struct pool_channel *channel)
+{
+    const struct config_peer *own = server_config(worker->server);
+    if (socket_peek(channel->transport.fd) < 0)
+        return false;
+    if (own->transport.tcp_keepalive_secs == 0)
+        return true; /* nothing was to be heard */
+    uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
+    uint64_t takes_ms = keepalive_takes_ms(own);
+    struct socket_life life;
+    /* The clock of the worker that parked it may be a little ahead. */
+    if (now_ns < channel->parked_at_ns + takes_ms * 1000000)
+        return true;
+    return socket_life(channel->transport.fd, &life) < 0 || life.heard_ms <= takes_ms;
 }
 
 void server_offer_channel(struct server_worker *worker, struct service *service,

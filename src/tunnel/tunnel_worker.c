@@ -1,8 +1,11 @@
 #include "tunnel/tunnel_worker.h"
 
+#include <errno.h>
 #include <sys/resource.h>
 
+#include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "net/stream.h"
 
 enum { WORTH_MOVING_PERMILLE = 250 };
@@ -10,6 +13,25 @@ enum { WORTH_MOVING_PERMILLE = 250 };
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
 {
     return ++worker->conn_count * worker->all->count + worker->index;
+}
+
+bool tunnel_is_silence(int error)
+{
+    /* The kernel reports a timeout by what routers have said meanwhile, if they have. */
+    return error == ERR_DEADLINE || error == -ETIMEDOUT || error == -EHOSTUNREACH ||
+           error == -ENETUNREACH;
+}
+
+void tunnel_log_silent_end(const struct relay *relay, const char *service, uint64_t id,
+                           const char *const ends[2])
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if ((relay->error != ERR_UNACKED && relay->error != ERR_SILENT) ||
+        !log_allowed(&limit, &suppressed))
+        return;
+    log_conn(LOG_INFO, service, id, "relay reset: the %s is gone: %s (%u similar lines suppressed)",
+             ends[relay->silent_end], error_text(relay->error), suppressed);
 }
 
 struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker)

@@ -14,7 +14,7 @@ void udp_lane_channel_take(struct udp_lane *lane)
     struct channel_pool *pool = &lane->service->pool;
     struct pool_waiter *waiter = lane_waiter(lane);
     for (;;) {
-        struct transport channel = {.fd = -1};
+        struct pool_channel channel = {.transport.fd = -1};
         bool notify;
         enum pool_take taken =
             channel_pool_take(pool, waiter, false, loop_now_ns(lane_loop(lane)), &channel, &notify);
@@ -22,13 +22,12 @@ void udp_lane_channel_take(struct udp_lane *lane)
             server_notify_owner(lane->worker, lane->service);
         if (taken != POOL_TAKEN)
             return; /* it comes by udp_lane_deliver */
-        int peeked = socket_peek(channel.fd);
-        if (peeked >= 0) {
-            udp_lane_channel_use(lane, channel);
+        if (server_channel_is_live(lane->worker, &channel)) {
+            udp_lane_channel_use(lane, channel.transport);
             return;
         }
         lane_count(lane, METRIC_DATA_CHANNELS_STALE, 1);
-        transport_close(&channel, lane_loop(lane));
+        transport_abort(&channel.transport, lane_loop(lane));
     }
 }
 

@@ -103,16 +103,16 @@ static struct transport take_live_channel(struct visitor *visitor, bool first, e
     struct server_worker *worker = visitor->worker;
     struct loop *loop = visitor_loop(visitor);
     for (;;) {
-        struct transport channel = {.fd = -1};
+        struct pool_channel channel = {.transport.fd = -1};
         bool notify;
         *ret = channel_pool_take(&visitor->service->pool, &visitor->waiter, first,
                                  loop_now_ns(loop), &channel, &notify);
         if (notify)
             server_notify_owner(worker, visitor->service);
-        if (*ret != POOL_TAKEN || socket_peek(channel.fd) >= 0)
-            return channel;
+        if (*ret != POOL_TAKEN || server_channel_is_live(worker, &channel))
+            return channel.transport;
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
-        transport_close(&channel, loop);
+        transport_abort(&channel.transport, loop);
         first = false;
     }
 }

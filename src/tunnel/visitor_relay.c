@@ -72,7 +72,9 @@ static bool visitor_became_bulk(struct relay *relay)
 
 static void log_relay_closed(const struct visitor *visitor)
 {
+    static const char *const ends[2] = {"visitor", "client"};
     const struct relay *relay = &visitor->relay;
+    tunnel_log_silent_end(relay, visitor_service(visitor), visitor->id, ends);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id,
              "relay closed: %llu bytes in, %llu bytes out%s%s",
              (unsigned long long)relay_bytes(relay, 0), (unsigned long long)relay_bytes(relay, 1),
@@ -119,11 +121,13 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
+        .doubts = &visitor->service->entry.doubts,
+        .doubted_end = 1,
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };
     /* It watched over the parked channel; on a relay it would also fire on a live peer that has
-     * closed its window. */
+     * closed its window, which the relay's own look at its ends does not (net/silence.h). */
     if (!started)
         socket_set_user_timeout(channel.fd, 0);
     visitor->state = VISITOR_RELAYING;

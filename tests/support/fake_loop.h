@@ -47,6 +47,13 @@ void fake_loop_stop_ms(struct loop *loop, uint64_t ms);
 void fake_loop_set_busy(struct loop *loop, unsigned int permille);
 /* What socket_peer_is_local says from now on, whatever the peer. */
 void fake_socket_set_elsewhere(bool elsewhere);
+/* Answers socket_life from now on in the kernel's place, whose clock is not ours; NULL: the kernel
+ * does. */
+struct socket_life;
+typedef int fake_life_fn(int fd, struct socket_life *ret);
+void fake_socket_set_life(fake_life_fn *life);
+/* How often socket_life was called so far. */
+size_t fake_socket_looks(void);
 /* Ops not yet back, closes not yet made; buffers in the hands of owners. */
 size_t fake_loop_in_flight(const struct loop *loop);
 unsigned int fake_loop_lent(const struct loop *loop);

@@ -6,6 +6,7 @@
 #include "fake_priv.h"
 #include "io/pipe_pool.h"
 #include "io/socket.h"
+#include "io/socket_life.h"
 
 ssize_t __real_socket_recv_now(int fd, void *buffer, size_t size);
 ssize_t __real_socket_send_now(int fd, const void *data, size_t size);
@@ -29,6 +30,28 @@ bool __wrap_socket_peer_is_local(int fd)
 {
     (void)fd;
     return !peers_are_elsewhere;
+}
+
+static fake_life_fn *answer_life;
+static size_t looks;
+
+void fake_socket_set_life(fake_life_fn *life)
+{
+    answer_life = life;
+}
+
+size_t fake_socket_looks(void)
+{
+    return looks;
+}
+
+int __real_socket_life(int fd, struct socket_life *ret);
+int __wrap_socket_life(int fd, struct socket_life *ret);
+
+int __wrap_socket_life(int fd, struct socket_life *ret)
+{
+    looks++;
+    return answer_life != NULL ? answer_life(fd, ret) : __real_socket_life(fd, ret);
 }
 
 int __real_socket_connect_now(int fd, const struct addr *to);

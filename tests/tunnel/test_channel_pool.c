@@ -36,11 +36,11 @@ static void teardown(void)
 static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
 {
     bool notify;
-    struct transport channel = {.fd = -1};
+    struct pool_channel channel = {.transport.fd = -1};
     enum pool_take result =
         channel_pool_take(&pool, &waiters[who], true, now_ns, &channel, &notify);
     if (result == POOL_TAKEN)
-        *ret_fd = channel.fd;
+        *ret_fd = channel.transport.fd;
     return result;
 }
 
@@ -275,7 +275,7 @@ Test(channel_pool, requests_age, .init = setup, .fini = teardown)
 /* Told once, and again only after a claim. */
 Test(channel_pool, the_owner_is_told_once, .init = setup, .fini = teardown)
 {
-    struct transport channel;
+    struct pool_channel channel;
     bool notify;
     channel_pool_open(&pool, START);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN);

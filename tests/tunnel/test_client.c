@@ -356,6 +356,12 @@ Test(client, waits_grow_and_start_over)
     rig_finish(&rig);
 }
 
+static uint32_t doubts(const struct rig *rig)
+{
+    const struct list *first = rig->client->services.entries.next;
+    return atomic_load(&container_of(first, struct service_entry, node)->doubts);
+}
+
 Test(client, heartbeats_keep_it_and_silence_ends_it)
 {
     struct rig rig;
@@ -372,9 +378,11 @@ Test(client, heartbeats_keep_it_and_silence_ends_it)
     say(control, heartbeat, 2); /* half a command is no sign of life */
     side_advance(&rig.side, 9000);
     cr_assert_eq(side_end_of(&rig.side, control), 0);
+    cr_assert_eq(doubts(&rig), 0);
     side_advance(&rig.side, 1500);
     cr_assert_neq(side_end_of(&rig.side, control), 0);
     cr_assert_eq(side_metric(&rig.side, METRIC_CONTROL_CHANNELS_LOST), 1);
+    cr_assert_eq(doubts(&rig), 1, "its relays are to be asked");
     (void)close(control);
     side_advance(&rig.side, 700);
     int next = accepted(&rig, rig.listener);
@@ -430,6 +438,7 @@ Test(client, unknown_commands_end_the_session)
     say(control, "\7\0\0\0", 4);
     cr_assert_neq(side_end_of(&rig.side, control), 0);
     cr_assert_eq(side_metric(&rig.side, METRIC_CONTROL_CHANNELS_LOST), 1);
+    cr_assert_eq(doubts(&rig), 0, "that was no silence");
     (void)close(control);
     rig_finish(&rig);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "io/socket_life.h"
 #include "proto/message.h"
 #include "side.h"
 
@@ -350,6 +351,109 @@ Test(server, a_lost_channel_is_the_visitors_end)
     (void)close(visitor_fd);
     (void)close(control_fd);
     rig_finish(&rig);
+}
+
+static uint32_t doubts(const struct rig *rig)
+{
+    return atomic_load(&side_first_service(rig->server)->entry.doubts);
+}
+
+static void expect_echo(struct rig *rig, int visitor_fd, int channel_fd)
+{
+    uint8_t bytes[MESSAGE_DATA_COMMAND_SIZE];
+    int end;
+    say(visitor_fd, "ping", 4);
+    cr_assert_eq(side_read(&rig->side, channel_fd, bytes, 4, &end), 4);
+    say(channel_fd, "pong", 4);
+    cr_assert(side_expect(&rig->side, visitor_fd, "pong", 4));
+}
+
+/* Of a session that was ended by somebody the relays go on, and nobody has doubts. A newer login
+ * may mean that the older client was switched off: its relays are asked, and those that answer go
+ * on. */
+Test(server, relays_outlive_their_session)
+{
+    for (unsigned int workers = 1; workers <= 2; workers++) {
+        struct rig rig;
+        rig_init(&rig, workers, workers);
+        int controls[3];
+        controls[0] = control(&rig);
+        int channel_fd = channel(&rig);
+        int visitor_fd = visitor(&rig);
+        uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+        message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+        cr_assert(side_expect(&rig.side, channel_fd, command, sizeof(command)));
+        (void)close(controls[0]); /* a reset: it has not read its commands */
+        side_settle(&rig.side, 10);
+        controls[1] = control(&rig);
+        side_settle(&rig.side, 10);
+        cr_assert_eq(doubts(&rig), 0);
+        controls[2] = control(&rig);
+        side_settle(&rig.side, 10);
+        cr_assert_eq(doubts(&rig), 1);
+        cr_assert_eq(side_metric(&rig.side, METRIC_RELAYS_ASKED), 0, "not in the same turn");
+        for (int i = 0; i < 40; i++)
+            side_advance(&rig.side, 1000);
+        cr_assert_eq(side_metric(&rig.side, METRIC_RELAYS_ASKED), 1);
+        cr_assert_eq(side_metric(&rig.side, METRIC_RELAYS_SILENT), 0);
+        expect_echo(&rig, visitor_fd, channel_fd);
+        (void)close(controls[1]);
+        (void)close(controls[2]);
+        (void)close(channel_fd);
+        (void)close(visitor_fd);
+        rig_finish(&rig);
+    }
+}
+
+/* ---- parked channels ---- */
+
+static uint32_t heard_ms; /* of every connection */
+
+static int answer_life(int fd, struct socket_life *ret)
+{
+    *ret = (struct socket_life){.window = 65536, .heard_ms = heard_ms};
+    return 0;
+}
+
+/* Keepalive should have taken 20 + 2 * 8 s. Only who was parked for longer is looked at. */
+Test(server, a_parked_channel_that_was_not_heard_from_is_not_handed_out)
+{
+    static const struct {
+        uint64_t parked_ms;
+        uint32_t heard_ms;
+        bool stale, looked;
+    } rows[] = {
+        {30000, 30000, false, false}, {35900, 35900, false, false}, {37000, 15000, false, true},
+        {37000, 36500, true, true},   {500000, 19000, false, true}, {500000, 480000, true, true},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct rig rig;
+        rig_init(&rig, 1, 1);
+        side_set_idle_step_ms(&rig.side, 0);
+        int control_fd = control(&rig);
+        int old = channel(&rig);
+        side_advance(&rig.side, rows[i].parked_ms);
+        int fresh = channel(&rig);
+        cr_assert_eq(parked(&rig), 2);
+        heard_ms = rows[i].heard_ms;
+        fake_socket_set_life(answer_life);
+        size_t before = fake_socket_looks();
+        int visitor_fd = visitor(&rig);
+        cr_expect_eq(fake_socket_looks() - before, rows[i].looked ? 1 : 0, "row %zu", i);
+        fake_socket_set_life(NULL);
+        cr_expect_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_STALE), rows[i].stale ? 1 : 0,
+                     "row %zu", i);
+        uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+        message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+        cr_expect(side_expect(&rig.side, rows[i].stale ? fresh : old, command, sizeof(command)));
+        if (rows[i].stale)
+            cr_expect_eq(side_end_of(&rig.side, old), -ECONNRESET, "row %zu", i);
+        (void)close(visitor_fd);
+        (void)close(old);
+        (void)close(fresh);
+        (void)close(control_fd);
+        rig_finish(&rig);
+    }
 }
 
 Test(server, drain_lets_relays_finish)

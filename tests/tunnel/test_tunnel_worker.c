@@ -1,7 +1,9 @@
 #include "tunnel/tunnel_worker.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 
+#include "base/error.h"
 #include "fake_loop.h"
 
 enum { WORKERS = 4 };
@@ -93,4 +95,19 @@ Test(tunnel_worker, the_last_descriptors_are_kept)
         cr_expect_eq(tunnel_leaves_enough_fds(rows[i].fd, &half_open, 100), rows[i].expected,
                      "row %zu", i);
     }
+}
+
+Test(tunnel_worker, silence_is_neither_an_end_nor_a_decision)
+{
+    static const struct {
+        int error;
+        bool expected;
+    } rows[] = {
+        {-ETIMEDOUT, true},    {-EHOSTUNREACH, true}, {-ENETUNREACH, true},
+        {ERR_DEADLINE, true},  {ERR_EOF, false},      {-ECONNRESET, false},
+        {-EPIPE, false},       {ERR_REPLACED, false}, {ERR_RECONFIGURED, false},
+        {ERR_PROTOCOL, false}, {-ECANCELED, false},   {0, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_expect_eq(tunnel_is_silence(rows[i].error), rows[i].expected, "row %zu", i);
 }

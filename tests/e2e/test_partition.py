@@ -1,0 +1,446 @@
+"""The path between the two ends is cut, without a word: in both directions or in one, or the client
+is gone for good. Nobody waits for ever: late visitors are reset within 35 s, busy ones within 60.
+And nobody is taken for dead who is only slow, stopped, or behind a path that loses packets.
+
+All of it takes minutes of real time, because the kernel's own clocks are at work. So each scenario
+has a lab of its own (lab.py), and all that were selected run at the same time.
+"""
+
+import concurrent.futures
+import contextlib
+import queue
+import re
+import select
+import socket
+import time
+
+import pytest
+
+import lab
+import noise_peer
+from harness import FULL, within
+from lab import BOTH, TO_CLIENT, TO_SERVER, Lab
+from protocol import recv_exact
+from services import CHUNK, POOL, Service
+
+LATE_S, BUSY_S = 35, 60  # what is promised
+CUT_S = 300 if FULL else 63    # how long the path is cut
+BRIEF_S = 10                   # too short to end anything
+QUIET_S = 600 if FULL else 120 # how long a slow reader reads nothing
+STOPPED_S = 36                 # longer than the limit of a silent end
+LOSSY_S = 600 if FULL else 60
+BULK = 48 << 20  # more than all buffers on the way hold
+TINY = 60000
+
+pytestmark = [pytest.mark.slow, pytest.mark.ours, pytest.mark.time_limit(260)]
+
+
+# --- what stands behind the tunnel, and in front of it ----------------------------------------
+
+
+class Anything(Service):
+    """The first byte says what a connection is to be."""
+
+    def serve(self, sock, record):
+        sock.settimeout(600)
+        record.kind = recv_exact(sock, 1).decode()
+        {"E": self.echo, "D": self.download, "U": self.upload, "B": self.bulk, "T": self.tiny,
+         "N": self.late_reader}[record.kind](sock, record)
+
+    def echo(self, sock, record):
+        while data := sock.recv(CHUNK):
+            sock.sendall(data)
+        record.end = "fin"
+
+    def download(self, sock, record):
+        while not self.stopping:
+            sock.sendall(POOL[:65536])
+            time.sleep(0.05)
+
+    def upload(self, sock, record):
+        while data := sock.recv(CHUNK):
+            record.received += len(data)
+        record.end = "fin"
+
+    def bulk(self, sock, record):
+        for at in range(0, BULK, CHUNK):
+            sock.sendall(POOL[at % len(POOL):at % len(POOL) + CHUNK])
+        sock.shutdown(socket.SHUT_WR)
+        record.end = "fin" if not sock.recv(1) else "surplus"
+
+    def tiny(self, sock, record):
+        for _ in range(TINY):
+            sock.sendall(b"t")
+        sock.shutdown(socket.SHUT_WR)
+        record.end = "fin" if not sock.recv(1) else "surplus"
+
+    def late_reader(self, sock, record):
+        time.sleep(QUIET_S)
+        self.upload(sock, record)
+
+    def of(self, kind):
+        with self.lock:
+            return [record for record in self.records if getattr(record, "kind", None) == kind]
+
+
+class Visitors:
+    """Some that are at work: drained and fed by step(), which notes when and how each ended."""
+
+    def __init__(self, some_lab):
+        self.lab, self.socks, self.ends, self.moved = some_lab, {}, {}, {}
+
+    def add(self, name, kind, greeting=b""):
+        sock = self.lab.visit()
+        sock.sendall(kind.encode() + greeting)
+        sock.setblocking(False)
+        self.socks[name], self.moved[name] = sock, 0
+        return sock
+
+    def _move(self, name, sock):
+        try:
+            if name == "upload":
+                self.moved[name] += sock.send(POOL[:65536])
+        except BlockingIOError:
+            pass
+        try:
+            data = sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self.moved[name] += len(data)
+        else:
+            self.ends[name] = ("fin", time.monotonic())
+
+    def step(self):
+        open_ones = {name: sock for name, sock in self.socks.items() if name not in self.ends}
+        select.select(list(open_ones.values()), [], [], 0.05)
+        for name, sock in open_ones.items():
+            try:
+                self._move(name, sock)
+            except (ConnectionResetError, BrokenPipeError):
+                self.ends[name] = ("rst", time.monotonic())
+        time.sleep(0.03)  # a paced load: many labs share the machine
+
+    def run_until(self, deadline):
+        while time.monotonic() < deadline:
+            self.step()
+
+    def check_reset(self, name, since, bound):
+        how, when = self.ends.get(name, ("open", time.monotonic()))
+        assert how == "rst", f"{name}: {how} {when - since:.1f} s after the cut"
+        assert when - since < within(bound), f"{name}: reset after {when - since:.1f} s only"
+        return when - since
+
+    def close(self):
+        for sock in self.socks.values():
+            sock.close()
+
+
+def ask(sock, question=b"are you there"):
+    sock.settimeout(30)
+    sock.sendall(question)
+    assert recv_exact(sock, len(question)) == question
+    sock.setblocking(False)
+
+
+def read_all(sock):
+    """How many bytes come until the end of the stream."""
+    sock.settimeout(within(30))
+    count = 0
+    while data := sock.recv(CHUNK):
+        count += len(data)
+    return count
+
+
+def at_work(some_lab):
+    visitors = Visitors(some_lab)
+    visitors.add("download", "D")
+    visitors.add("upload", "U")
+    ask(visitors.add("idle", "E"))
+    visitors.run_until(time.monotonic() + 2)
+    assert min(visitors.moved["download"], visitors.moved["upload"]) > 0
+    return visitors
+
+
+def silent_resets(some_lab):
+    return [process.metric("relays_silent") for process in (some_lab.server, some_lab.client)]
+
+
+# --- scenarios: each runs in a thread ---------------------------------------------------------
+
+
+def cut(some_lab, service, direction):
+    visitors = at_work(some_lab)
+    some_lab.cut(direction)
+    since = time.monotonic()
+    came = {}
+    for name, after in (("late", 3), ("later", 15)): # by then a session may be over, or not
+        visitors.run_until(since + after)
+        came[name] = time.monotonic()
+        with contextlib.suppress(ConnectionRefusedError):
+            visitors.add(name, "E", b"knock")
+    assert "late" in visitors.socks
+    visitors.run_until(since + CUT_S)
+    # The cut still lasts.
+    times = {name: visitors.check_reset(name, came[name], LATE_S)
+             for name in came if name in visitors.socks}
+    for name in ("download", "upload", "idle"):
+        times[name] = visitors.check_reset(name, since, BUSY_S)
+    # On the other end too, and a cut upload does not look complete.
+    left = [f"{r.kind} {r.end}" for r in service.records if r.end == "fin" or not r.done.is_set()]
+    assert not left, f"at the local service: {left}"
+    assert sum(silent_resets(some_lab)) >= 2
+    logs = some_lab.server.log() + some_lab.client.log()
+    assert re.search(r"relay reset: the (client|server) is gone: nothing was acknowledged", logs)
+    healed = time.monotonic()
+    some_lab.heal()
+    some_lab.wait_sessions(2, 6)
+    times["session after healing"] = time.monotonic() - healed
+    again = some_lab.visit()
+    again.sendall(b"E")
+    ask(again)
+    again.close()
+    visitors.close()
+    return times
+
+
+def brief(some_lab, service):
+    """Nothing ends that would not have to: TCP repairs it."""
+    visitors = at_work(some_lab)
+    some_lab.cut(BOTH)
+    visitors.run_until(time.monotonic() + BRIEF_S)
+    some_lab.heal()
+    moved = dict(visitors.moved)
+    visitors.run_until(time.monotonic() + BRIEF_S)
+    assert visitors.ends == {}
+    assert visitors.moved["download"] > moved["download"]
+    assert visitors.moved["upload"] > moved["upload"]
+    ask(visitors.socks["idle"])
+    assert silent_resets(some_lab) == [0, 0]
+    assert some_lab.client.log().count("control channel established") == 1
+    visitors.close()
+
+
+def slow_reader(some_lab, service):
+    """Windows that are shut for two minutes, at each of the four sockets of a relay."""
+    begun = time.monotonic()
+    readers = {}
+    for kind, room in (("B", None), ("T", 4096), ("T", 65536)):
+        with some_lab.inside("visitor"):
+            sock = socket.socket()
+        if room:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        sock.settimeout(60)
+        sock.connect((lab.SERVER_FRONT, lab.SERVICE_PORT))
+        sock.sendall(kind.encode())
+        readers[sock] = BULK if kind == "B" else TINY
+    writers = {}
+    for chunk in (POOL[:CHUNK], b"t"):
+        sock = some_lab.visit()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(b"N")
+        writers[sock] = sent = 0
+        sock.settimeout(3)
+        try:
+            while sent < (BULK if len(chunk) > 1 else TINY):
+                sent += sock.send(chunk)
+        except socket.timeout:
+            pass
+        writers[sock] = sent
+    time.sleep(max(0, begun + QUIET_S - time.monotonic()))
+    assert silent_resets(some_lab) == [0, 0]
+    for sock, expected in readers.items():
+        assert read_all(sock) == expected
+        sock.close()
+    for sock in writers:
+        sock.shutdown(socket.SHUT_WR)
+    received = sorted(service.wait_record(i, within(60)).received for i in range(3, 5))
+    assert received == sorted(writers.values())
+    for sock in writers:
+        sock.close()
+    some_lab.wait_sessions(1)
+    assert some_lab.client.log().count("control channel established") == 1
+    return {"sent before the window shut": list(writers.values())}
+
+
+def stopped(some_lab, service, role):
+    """Our own process sleeps: SIGSTOP, a suspended container. The kernel answers for it."""
+    visitors = at_work(some_lab)
+    process = getattr(some_lab, role)
+    process.signal(19)
+    visitors.run_until(time.monotonic() + STOPPED_S)
+    process.signal(18)
+    moved = dict(visitors.moved)
+    visitors.run_until(time.monotonic() + 8)
+    assert visitors.ends == {}
+    assert visitors.moved["download"] > moved["download"]
+    assert visitors.moved["upload"] > moved["upload"]
+    ask(visitors.socks["idle"])
+    assert silent_resets(some_lab) == [0, 0]
+    visitors.close()
+
+
+def lossy(some_lab, service):
+    visitors = at_work(some_lab)
+    some_lab.lose(10)
+    talker = visitors.add("talker", "E")
+    until = time.monotonic() + LOSSY_S
+    while time.monotonic() < until:
+        ask(talker)
+        visitors.step()
+    some_lab.heal()
+    ask(visitors.socks["idle"])
+    assert visitors.ends == {}
+    assert silent_resets(some_lab) == [0, 0]
+    visitors.close()
+
+
+def gone_client(some_lab, service, in_main):
+    """The client is gone, its address too; another one logs in from elsewhere."""
+    visitors = at_work(some_lab)
+    some_lab.move_client()
+    since = time.monotonic()
+    some_lab.client.kill9()
+    some_lab.client = in_main(lambda: some_lab.spawn("client", "client2"))
+    some_lab.wait_sessions(1, 5)
+    fresh = some_lab.visit()
+    begun = time.monotonic()
+    fresh.sendall(b"E")
+    ask(fresh)
+    assert time.monotonic() - begun < within(1)
+    visitors.run_until(since + 45)
+    ask(fresh)  # its session did not end, and nobody doubts it
+    times = {name: visitors.check_reset(name, since, BUSY_S)
+             for name in ("download", "upload", "idle")}
+    assert silent_resets(some_lab) == [3, 0]
+    fresh.close()
+    visitors.close()
+    return times
+
+
+NOISE = noise_peer.Noise("NK")
+PATIENT = {"client": {"heartbeat_timeout": 100}}
+SCENARIOS = {  # name: (scenario, its arguments, of the lab)
+    "cut-both-tcp": (cut, (BOTH,), {}),
+    "cut-both-noise": (cut, (BOTH,), {"transport": NOISE}),
+    "cut-to_server-tcp": (cut, (TO_SERVER,), {}),
+    "cut-to_server-noise": (cut, (TO_SERVER,), {"transport": NOISE}),
+    "cut-to_client-tcp": (cut, (TO_CLIENT,), {}),
+    "cut-to_client-noise": (cut, (TO_CLIENT,), {"transport": NOISE}),
+    "brief_cut": (brief, (), {}),
+    "slow_reader-tcp": (slow_reader, (), {}),
+    "slow_reader-noise": (slow_reader, (), {"transport": NOISE}),
+    "stopped-server": (stopped, ("server",), {"options": PATIENT}),
+    "stopped-client": (stopped, ("client",), {"options": PATIENT}),
+    "lossy": (lossy, (), {}),
+    "gone_client": (gone_client, (), {}),
+}
+
+
+# --- all at once ------------------------------------------------------------------------------
+
+
+def run_one(name, some_lab, service, in_main):
+    scenario, arguments, _ = SCENARIOS[name]
+    some_lab.wait_sessions(1, 15)
+    extra = (in_main,) if scenario is gone_client else ()
+    return scenario(some_lab, service, *arguments, *extra)
+
+
+def run_all(names, make_lab, tmp_path):
+    """{name: what the scenario returned, or raised}"""
+    requests = queue.Queue()
+
+    def in_main(function):
+        """Programs die with the thread that starts them."""
+        future = concurrent.futures.Future()
+        requests.put((function, future))
+        return future.result()
+
+    labs, services, futures, outcomes = {}, {}, {}, {}
+    try:
+        for name in names:
+            labs[name] = make_lab(tmp_path / name, **SCENARIOS[name][2])
+            with labs[name].inside("client"):
+                services[name] = Anything(lab.LOCAL_PORT)
+            labs[name].start()
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            futures = {name: pool.submit(run_one, name, labs[name], services[name], in_main)
+                       for name in names}
+            while not all(future.done() for future in futures.values()):
+                try:
+                    function, future = requests.get(timeout=0.2)
+                    future.set_result(function())
+                except queue.Empty:
+                    pass
+    finally:
+        for name, each in labs.items():
+            complaint = each.close()
+            if name in services:
+                services[name].stop()
+            if complaint:
+                outcomes[name] = AssertionError(complaint)
+    for name, future in futures.items():
+        outcomes.setdefault(name, future.exception() or future.result())
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, tmp_path_factory):
+    reason = lab.why_not()
+    if reason:
+        pytest.skip(f"NO PARTITION IS TESTED: {reason}")
+    names = [item.callspec.params["name"] for item in request.session.items
+             if item.module is request.module]
+    made = {}
+
+    def make_lab(workdir, **options):
+        made[workdir.name] = Lab(workdir, **options)
+        return made[workdir.name]
+
+    return run_all(names, make_lab, tmp_path_factory.mktemp("labs")), made
+
+
+def judge(request, outcomes, name):
+    all_outcomes, labs = outcomes
+    request.node.e2e_processes = [((lambda p=p: p.name), p) for p in labs[name].started]
+    outcome = all_outcomes[name]
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if outcome:
+        print(name, {key: value if isinstance(value, list) else round(value, 1)
+                     for key, value in outcome.items()})
+
+
+def of(prefix):
+    return pytest.mark.parametrize("name", [n for n in SCENARIOS if n.startswith(prefix)])
+
+
+@of("cut")
+def test_cut_path(request, outcomes, name):
+    judge(request, outcomes, name)
+
+
+@of("brief_cut")
+def test_brief_cut_ends_nothing(request, outcomes, name):
+    judge(request, outcomes, name)
+
+
+@of("gone_client")
+def test_client_gone_without_a_word(request, outcomes, name):
+    judge(request, outcomes, name)
+
+
+@of("slow_reader")
+def test_slow_reader_lives(request, outcomes, name):
+    judge(request, outcomes, name)
+
+
+@of("stopped")
+def test_stopped_process_resets_nobody(request, outcomes, name):
+    judge(request, outcomes, name)
+
+
+@of("lossy")
+def test_loss_is_not_silence(request, outcomes, name):
+    judge(request, outcomes, name)
