@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "app/debounce.h"
+#include "app/log_filter.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -60,8 +61,10 @@ static const struct config_peer *wanted_peer(const struct reload *reload)
 void reload_configure_log(const struct config_peer *peer)
 {
     enum log_level level = peer->log_level;
-    const char *name = getenv("RATHOLE_URING_LOG");
+    const char *name = getenv("RATHOLE_URING_LOG"), *filter = getenv("RUST_LOG");
     bool known = name == NULL || log_level_from_name(name, &level);
+    if (name == NULL && filter != NULL) /* units and containers made for rathole have it */
+        log_filter_level(filter, &level);
     log_configure(level, peer->log_format);
     if (!known)
         log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
