@@ -7,6 +7,7 @@ enum limits_config {
     LIMIT_SERVICE_NAME = 255,    /* bytes; only its digest travels */
     LIMIT_SERVICES = 4096,       /* per role */
     LIMIT_SECRET = 4000,         /* a token; must fit a line */
+    LIMIT_SECRET_MARGIN = 64,    /* what a file with one may have before and behind it */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
     LIMIT_ACCOUNT_NAME = 64,     /* of a user or a group; Linux' own tools stop at 32 */
 };

@@ -74,6 +74,11 @@ int config_load(const char *path, struct config **ret, struct config_report *rep
         say_too_large(path, report);
         return ERR_CONFIG;
     }
+    if (result == -EILSEQ) {
+        (void)report_add(report, path, true, REPORT_WHOLE_FILE,
+                         "is UTF-16, expected UTF-8: save it as that");
+        return ERR_CONFIG;
+    }
     if (result < 0) {
         (void)report_add(report, path, true, REPORT_WHOLE_FILE, "cannot be read: %s",
                          error_text(result));
