@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "crypto/keys.h"
 #include "draft_priv.h"
+#include "foreign_priv.h"
 #include "report_priv.h"
 #include "secret_priv.h"
 
@@ -46,6 +47,8 @@ int config_parse(const char *name, const char *text, size_t size, struct config 
         say_too_large(name, report);
         return ERR_CONFIG;
     }
+    if (foreign_refuse(name, text, size, report))
+        return ERR_CONFIG;
     struct draft draft = {.file = name,
                           .report = report,
                           .config = calloc(1, sizeof *draft.config)};
