@@ -116,7 +116,7 @@ static struct config *load(struct reload *reload)
     struct config *config = NULL;
     struct config_report report;
     char problem[PROBLEM_SIZE];
-    int result = config_load(path, &config, &report);
+    int result = config_load_half(path, reload->options.role, &config, &report);
     bool has_role = result == 0 && (reload->options.role == CONFIG_SERVER ? config->has_server
                                                                           : config->has_client);
     if (result < 0) {
