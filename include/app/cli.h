@@ -26,6 +26,8 @@ enum { CLI_PROBLEM_SIZE = 256 };
 MUST_CHECK int cli_parse(int argc, char *const argv[], struct cli *ret,
                          char problem[static CLI_PROBLEM_SIZE]);
 
+/* Which half of the file will run, if it has both; false: nothing says it. */
+bool cli_is_half_chosen(const struct cli *cli, enum config_role *ret);
 /* Which half of the file runs. ERR_CONFIG (exit code 1): the file has no section for the role that
  * is asked for. -EINVAL: it has both, and nothing says which. */
 MUST_CHECK int cli_select_role(const struct cli *cli, const struct config *config,

@@ -53,5 +53,5 @@ uint32_t reload_drain_timeout_ms(const struct reload *reload);
 /* The main thread's counters, as workers_log_metrics. */
 void reload_log_metrics(const struct reload *reload);
 
-/* Level and format of the log; RATHOLE_URING_LOG in the environment wins. */
+/* Level and format of the log; RATHOLE_URING_LOG in the environment wins, else RUST_LOG. */
 void reload_configure_log(const struct config_peer *peer);

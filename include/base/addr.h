@@ -30,7 +30,9 @@ struct addr {
     socklen_t len;
 };
 
-/* Parses "host:port" or "[v6]:port"; port 1 to 65535, all digits. -EINVAL leaves *ret untouched. */
+/* Parses "host:port" or "[v6]:port"; port 1 to 65535, all digits. What stands before the last colon
+ * may be an IPv6 address without brackets: "::1:80" is [::1]:80, though it might be an address as a
+ * whole. -EINVAL leaves *ret untouched. */
 MUST_CHECK int host_port_parse(const char *text, struct host_port *ret);
 /* Writes "host:port" ("[v6]:port" for an IPv6 host); always terminated. Returns out. */
 const char *host_port_format(const struct host_port *host_port, char *out, size_t out_size);

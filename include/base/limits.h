@@ -2,11 +2,12 @@
 #pragma once
 
 enum limits_config {
-    LIMIT_CONFIG_LINE = 4096,    /* longest line of a configuration file */
+    LIMIT_CONFIG_TEXT = 4096,    /* a value; and the names that lead to it, all of them together */
     LIMIT_CONFIG_FILE = 4 << 20, /* a file larger than this is a mistake or an attack */
     LIMIT_SERVICE_NAME = 255,    /* bytes; only its digest travels */
     LIMIT_SERVICES = 4096,       /* per role */
-    LIMIT_SECRET = 4000,         /* a token; must fit a line */
+    LIMIT_SECRET = 4000,         /* a token; must fit a value */
+    LIMIT_SECRET_MARGIN = 64,    /* what a file with one may have before and behind it */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
     LIMIT_ACCOUNT_NAME = 64,     /* of a user or a group; Linux' own tools stop at 32 */
 };

@@ -104,7 +104,9 @@ static inline struct addr_prefixes config_prefixes(const struct config_peer *ser
  * token or key value is ever in it, and what it repeats of the file has its control bytes escaped.
  */
 struct config_message {
-    bool is_error; /* else a warning */
+    bool is_error;         /* else a warning */
+    bool is_of_half;       /* an error that keeps this half from running and not the other */
+    enum config_role half; /* with is_of_half */
     unsigned int line;
     char *text;
 };
@@ -128,7 +130,12 @@ struct config {
  * report may be without it. report is initialised here in every case and may hold warnings on
  * success; config_report_finish frees it. A relative file:PATH begins at the working directory. */
 MUST_CHECK int config_load(const char *path, struct config **ret, struct config_report *report);
-/* The same for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
+/* The same for who runs that half alone: what keeps the other from running, such as a transport
+ * that is not built in or a secret that is on the other machine, is a warning; *ret is then without
+ * the other. */
+MUST_CHECK int config_load_half(const char *path, enum config_role half, struct config **ret,
+                                struct config_report *report);
+/* config_load for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
 MUST_CHECK int config_parse(const char *name, const char *text, size_t size, struct config **ret,
                             struct config_report *report);
 /* What --check adds: world-readable secrets, a public control port without encryption, keys that

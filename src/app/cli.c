@@ -141,6 +141,12 @@ int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static
     return 0;
 }
 
+bool cli_is_half_chosen(const struct cli *cli, enum config_role *ret)
+{
+    *ret = cli->role == CLI_ROLE_SERVER ? CONFIG_SERVER : CONFIG_CLIENT;
+    return cli->role != CLI_ROLE_FROM_FILE || cli->is_path_from_flag;
+}
+
 int cli_select_role(const struct cli *cli, const struct config *config, enum config_role *ret,
                     char problem[static CLI_PROBLEM_SIZE])
 {
@@ -166,7 +172,7 @@ void cli_print_usage(FILE *out)
 {
     (void)fputs("usage: rathole-uring [--server | --client] FILE\n"
                 "       rathole-uring [--server | --client] -c FILE\n"
-                "       rathole-uring --check FILE\n"
+                "       rathole-uring --check [--server | --client] FILE\n"
                 "       rathole-uring --genkey\n"
                 "       rathole-uring --pubkey < PRIVATE_KEY\n\n",
                 out);

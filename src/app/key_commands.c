@@ -58,8 +58,15 @@ int key_commands_generate(int out_fd)
     return result;
 }
 
+/* As in a file that a configuration names: a byte order mark and white space are none of the key.
+ */
 static int parse_private(const char *text, size_t size, uint8_t ret[static KEYS_X25519_SIZE])
 {
+    static const char mark[] = "\xef\xbb\xbf";
+    if (size >= sizeof(mark) - 1 && strncmp(text, mark, sizeof(mark) - 1) == 0) {
+        text += sizeof(mark) - 1;
+        size -= sizeof(mark) - 1;
+    }
     while (size > 0 && isspace((unsigned char)*text)) {
         text++;
         size--;

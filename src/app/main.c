@@ -63,11 +63,50 @@ static int check_accounts(const char *path, const struct config *config)
     return server < 0 ? server : client;
 }
 
+static int load(const struct cli *cli, struct config **ret, struct config_report *report)
+{
+    enum config_role half;
+    return cli_is_half_chosen(cli, &half) ? config_load_half(cli->config_path, half, ret, report)
+                                          : config_load(cli->config_path, ret, report);
+}
+
+/* Nothing has said which half will run, so both were looked at, and the file was refused. */
+static void say_which_half_is_fit(const struct cli *cli)
+{
+    static const enum config_role halves[] = {CONFIG_SERVER, CONFIG_CLIENT};
+    enum config_role half;
+    for (size_t i = 0; !cli_is_half_chosen(cli, &half) && i < ARRAY_SIZE(halves); i++) {
+        struct config *config = NULL;
+        struct config_report report;
+        if (config_load_half(cli->config_path, halves[i], &config, &report) == 0)
+            (void)fprintf(stderr, "%s: valid for --%s alone\n", cli->config_path,
+                          halves[i] == CONFIG_SERVER ? "server" : "client");
+        config_report_finish(&report);
+        config_destroy(config);
+    }
+}
+
+static int check_role(const struct cli *cli, const struct config *config)
+{
+    char problem[CLI_PROBLEM_SIZE];
+    enum config_role role;
+    int result = cli_select_role(cli, config, &role, problem);
+    if (result == ERR_CONFIG)
+        (void)fprintf(stderr, "rathole-uring: %s\n", problem);
+    if (result == -EINVAL) /* either half may run */
+        return check_accounts(cli->config_path, config);
+    if (result < 0)
+        return result;
+    return role == CONFIG_SERVER ? check_account(cli->config_path, "server", &config->server)
+                                 : check_account(cli->config_path, "client", &config->client);
+}
+
+/* Says what the start would say of the file, word for word, and more. */
 static int command_check(const struct cli *cli)
 {
     struct config *config = NULL;
     struct config_report report;
-    int result = config_load(cli->config_path, &config, &report);
+    int result = load(cli, &config, &report);
     if (result == 0)
         config_check(cli->config_path, config, &report);
     if (result == 0 && config->has_server)
@@ -76,7 +115,9 @@ static int command_check(const struct cli *cli)
     if (result == 0 && report.error_count > 0)
         result = ERR_CONFIG;
     if (result == 0)
-        result = check_accounts(cli->config_path, config);
+        result = check_role(cli, config);
+    else
+        say_which_half_is_fit(cli);
     if (result == 0)
         (void)printf("%s: valid\n", cli->config_path);
     config_report_finish(&report);
@@ -120,7 +161,7 @@ static int command_run(const struct cli *cli, const struct program *program)
     struct config_report report;
     char problem[CLI_PROBLEM_SIZE];
     enum config_role role;
-    int result = config_load(cli->config_path, &config, &report);
+    int result = load(cli, &config, &report);
     if (result < 0) {
         print_report(&report);
         config_report_finish(&report);

@@ -9,6 +9,7 @@
 
 #include "app/debounce.h"
 #include "app/limits_check.h"
+#include "app/log_filter.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -68,8 +69,10 @@ static const struct config_peer *wanted_peer(const struct reload *reload)
 void reload_configure_log(const struct config_peer *peer)
 {
     enum log_level level = peer->log_level;
-    const char *name = getenv("RATHOLE_URING_LOG");
+    const char *name = getenv("RATHOLE_URING_LOG"), *filter = getenv("RUST_LOG");
     bool known = name == NULL || log_level_from_name(name, &level);
+    if (name == NULL && filter != NULL) /* units and containers made for rathole have it */
+        log_filter_level(filter, &level);
     log_configure(level, peer->log_format);
     if (!known)
         log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
@@ -129,7 +132,7 @@ static struct config *load(struct reload *reload)
     struct config *config = NULL;
     struct config_report report;
     char problem[PROBLEM_SIZE];
-    int result = config_load(path, &config, &report);
+    int result = config_load_half(path, reload->options.role, &config, &report);
     bool has_role = result == 0 && (reload->options.role == CONFIG_SERVER ? config->has_server
                                                                           : config->has_client);
     if (result < 0) {

@@ -60,21 +60,21 @@ static bool split_v6(const char *text, struct in6_addr *ret, char scope[static I
     return inet_pton(AF_INET6, digits, ret) == 1;
 }
 
-static int parse_bracketed(char *host)
+static int unbracket(char *host)
 {
-    struct in6_addr address;
-    char scope[IF_NAMESIZE];
     size_t len = strlen(host);
     if (len < 2 || host[0] != '[' || host[len - 1] != ']')
         return -EINVAL;
     memmove(host, host + 1, len - 2);
     host[len - 2] = '\0';
-    return split_v6(host, &address, scope) ? 0 : -EINVAL;
+    return 0;
 }
 
 int host_port_parse(const char *text, struct host_port *ret)
 {
     struct host_port parsed;
+    struct in6_addr address;
+    char scope[IF_NAMESIZE];
     const char *colon = strrchr(text, ':');
     uint32_t port;
     if (colon == NULL || !parse_number(colon + 1, UINT16_MAX, &port) || port == 0)
@@ -86,13 +86,13 @@ int host_port_parse(const char *text, struct host_port *ret)
     parsed.host[len] = '\0';
     parsed.port = (uint16_t)port;
 
-    if (parsed.host[0] == '[') {
-        int r = parse_bracketed(parsed.host);
-        if (r < 0)
-            return r;
-    } else if (!is_name(parsed.host)) {
-        return -EINVAL; /* "::1:80" too: nobody can say where its port begins */
-    }
+    bool is_bracketed = parsed.host[0] == '[';
+    if (is_bracketed && unbracket(parsed.host) < 0)
+        return -EINVAL;
+    /* Without brackets, too: rathole splits at the last colon, and installers count on it. */
+    bool is_v6 = split_v6(parsed.host, &address, scope);
+    if (!is_v6 && (is_bracketed || !is_name(parsed.host)))
+        return -EINVAL;
     *ret = parsed;
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "crypto/keys.h"
 #include "draft_priv.h"
+#include "foreign_priv.h"
 #include "report_priv.h"
 #include "secret_priv.h"
 
@@ -38,22 +39,38 @@ static void say_too_large(const char *name, struct config_report *report)
                      LIMIT_CONFIG_FILE >> 20);
 }
 
-int config_parse(const char *name, const char *text, size_t size, struct config **ret,
-                 struct config_report *report)
+/* Leaves out the half that does not run if something keeps it from running. */
+static void leave_out(struct draft *draft, enum config_role half)
+{
+    struct config *config = draft->config;
+    if (!config->has_server || !config->has_client || report_demote(draft->report, half) == 0)
+        return;
+    struct config_peer *peer = draft_peer(draft, half);
+    finish_peer(peer);
+    *peer = (struct config_peer){0};
+    *(half == CONFIG_SERVER ? &config->has_server : &config->has_client) = false;
+}
+
+/* half: the one that will run; NULL = either may. */
+static int parse(const char *name, const char *text, size_t size, const enum config_role *half,
+                 struct config **ret, struct config_report *report)
 {
     *report = (struct config_report){0};
     if (size > LIMIT_CONFIG_FILE) {
         say_too_large(name, report);
         return ERR_CONFIG;
     }
+    if (foreign_refuse(name, text, size, report))
+        return ERR_CONFIG;
     struct draft draft = {.file = name,
                           .report = report,
                           .config = calloc(1, sizeof *draft.config)};
     if (draft.config == NULL)
         return -ENOMEM;
-    /* Where reading ended early, a missing key may stand in the rest. */
     if (draft_read(&draft, text, size) == 0)
         draft_validate(&draft);
+    if (half != NULL)
+        leave_out(&draft, *half == CONFIG_SERVER ? CONFIG_CLIENT : CONFIG_SERVER);
     draft_finish(&draft);
 
     int result = draft.is_out_of_memory ? -ENOMEM : report->error_count > 0 ? ERR_CONFIG : 0;
@@ -65,7 +82,14 @@ int config_parse(const char *name, const char *text, size_t size, struct config 
     return 0;
 }
 
-int config_load(const char *path, struct config **ret, struct config_report *report)
+int config_parse(const char *name, const char *text, size_t size, struct config **ret,
+                 struct config_report *report)
+{
+    return parse(name, text, size, NULL, ret, report);
+}
+
+static int load(const char *path, const enum config_role *half, struct config **ret,
+                struct config_report *report)
 {
     struct secret_file file;
     *report = (struct config_report){0};
@@ -74,14 +98,30 @@ int config_load(const char *path, struct config **ret, struct config_report *rep
         say_too_large(path, report);
         return ERR_CONFIG;
     }
+    if (result == -EILSEQ) {
+        (void)report_add(report, path, true, REPORT_WHOLE_FILE,
+                         "is UTF-16, expected UTF-8: save it as that");
+        return ERR_CONFIG;
+    }
     if (result < 0) {
         (void)report_add(report, path, true, REPORT_WHOLE_FILE, "cannot be read: %s",
                          error_text(result));
         return result;
     }
-    result = config_parse(path, file.text, file.size, ret, report);
+    result = parse(path, file.text, file.size, half, ret, report);
     secret_file_finish(&file);
     return result;
+}
+
+int config_load(const char *path, struct config **ret, struct config_report *report)
+{
+    return load(path, NULL, ret, report);
+}
+
+int config_load_half(const char *path, enum config_role half, struct config **ret,
+                     struct config_report *report)
+{
+    return load(path, &half, ret, report);
 }
 
 void config_check(const char *path, const struct config *config, struct config_report *report)

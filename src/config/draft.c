@@ -76,25 +76,30 @@ const char *draft_path(const struct draft *draft, const struct draft_place *plac
 bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
                const struct draft_place *place, const char *key, const char *format, ...)
 {
-    char *text = NULL, path[DRAFT_PATH_SIZE];
+    CLEANUP_FREE char *text = NULL;
+    char path[DRAFT_PATH_SIZE];
     va_list args;
     va_start(args, format);
     int length = vasprintf(&text, format, args);
     va_end(args);
     if (length < 0) {
+        text = NULL;
         draft->is_out_of_memory = true;
         return false;
     }
-    struct config_report *report = kind == DRAFT_NOTE ? &draft->config->notes : draft->report;
-    bool is_added = report_add(report, draft->file, kind == DRAFT_ERROR, line, "%s: %s",
-                               draft_path(draft, place, key, path), text);
-    free(text);
-    return is_added || kind != DRAFT_ERROR;
+    bool is_error = kind == DRAFT_ERROR || kind == DRAFT_BAD_SHAPE;
+    (void)draft_path(draft, place, key, path);
+    bool is_added = kind == DRAFT_ERROR
+                        ? report_add_of_half(draft->report, draft->file, place->role, line,
+                                             "%s: %s", path, text)
+                        : report_add(kind == DRAFT_NOTE ? &draft->config->notes : draft->report,
+                                     draft->file, is_error, line, "%s: %s", path, text);
+    return is_added || !is_error;
 }
 
-/* "transport.tcp" of [server.transport.tcp]; a quoted name with dots in it is no such section. */
-static bool find_section(const struct ini_section *section, const char *rest,
-                         enum option_section *ret)
+/* "transport.tcp" of [server.transport.tcp]; a quoted name with dots in it is no such section. A
+ * service whose name has dots may stand in a section without quotes, nowhere else. */
+static bool find_section(const struct ini_table *table, const char *rest, enum option_section *ret)
 {
     for (enum option_section known = SECTION_ROLE; known < SECTION_COUNT; known++) {
         const char *name = option_section_name(known);
@@ -102,24 +107,25 @@ static bool find_section(const struct ini_section *section, const char *rest,
         for (const char *at = name; *at != '\0'; at++)
             part_count += *at == '.';
         if (known != SECTION_SERVICE && strcmp(name, rest) == 0 &&
-            part_count == section->part_count) {
+            part_count == table->part_count) {
             *ret = known;
             return true;
         }
     }
     *ret = SECTION_SERVICE;
-    return section->part_count >= 3 && strcmp(section->parts[1], "services") == 0;
+    return (table->form == INI_SECTION ? table->part_count >= 3 : table->part_count == 3) &&
+           strcmp(table->parts[1], "services") == 0;
 }
 
-/* Parts from `first` on with dots between them. A line holds them all, so they fit. */
-static void join_parts(const struct ini_section *section, size_t first,
-                       char out[static LIMIT_CONFIG_LINE + 1])
+/* Parts from `first` on with dots between them. The reader bounds them all together. */
+static void join_parts(const struct ini_table *table, size_t first,
+                       char out[static LIMIT_CONFIG_TEXT + 1])
 {
     size_t used = 0;
     out[0] = '\0';
-    for (size_t i = first; i < section->part_count; i++)
-        used += (size_t)snprintf(out + used, LIMIT_CONFIG_LINE + 1 - used, "%s%s",
-                                 i == first ? "" : ".", section->parts[i]);
+    for (size_t i = first; i < table->part_count; i++)
+        used += (size_t)snprintf(out + used, LIMIT_CONFIG_TEXT + 1 - used, "%s%s",
+                                 i == first ? "" : ".", table->parts[i]);
 }
 
 static bool grow_services(struct draft *draft, enum config_role role_index)
@@ -141,20 +147,48 @@ static bool grow_services(struct draft *draft, enum config_role role_index)
     return true;
 }
 
-static bool start_service(struct draft *draft, const struct ini_section *section)
+/* FNV-1a: keys with dots may come in any order, and each has to find its service. */
+static uint32_t hash_name(const char *name)
 {
-    enum config_role role = draft->at.role;
+    uint32_t hash = 2166136261;
+    for (; *name != '\0'; name++)
+        hash = (hash ^ (unsigned char)*name) * 16777619;
+    return hash;
+}
+
+static bool find_dotted_service(struct draft *draft, unsigned int dots_of, const char *name,
+                                struct draft_place *place)
+{
+    const struct config_peer *peer = draft_peer(draft, place->role);
+    uint32_t hash = hash_name(name);
+    for (size_t i = peer->service_count; i > 0; i--) {
+        const struct draft_lines *lines = &draft->roles[place->role].service_lines[i - 1];
+        if (lines->dots_of != dots_of || lines->name_hash != hash ||
+            strcmp(peer->services[i - 1].name, name) != 0)
+            continue;
+        place->service_index = i - 1;
+        return true;
+    }
+    return false;
+}
+
+static bool start_service(struct draft *draft, const struct ini_table *table, unsigned int dots_of,
+                          struct draft_table *ret)
+{
+    enum config_role role = ret->place.role;
     struct config_peer *peer = draft_peer(draft, role);
+    char name[LIMIT_CONFIG_TEXT + 1];
+    join_parts(table, 2, name);
+    if (dots_of != 0 && find_dotted_service(draft, dots_of, name, &ret->place))
+        return true;
     if (peer->service_count == LIMIT_SERVICES) {
-        (void)report_add(draft->report, draft->file, true, section->line,
+        (void)report_add(draft->report, draft->file, true, table->line,
                          "more than %d services of a %s", LIMIT_SERVICES, option_role_name(role));
         return false;
     }
-    char name[LIMIT_CONFIG_LINE + 1];
-    join_parts(section, 2, name);
     if (name[0] == '\0' || strlen(name) > LIMIT_SERVICE_NAME) {
-        draft->is_skipping = true;
-        return report_add(draft->report, draft->file, true, section->line,
+        ret->is_refused = true;
+        return report_add(draft->report, draft->file, true, table->line,
                           "the name of a service has 1 to %d bytes, this one has %zu",
                           LIMIT_SERVICE_NAME, strlen(name));
     }
@@ -164,60 +198,75 @@ static bool start_service(struct draft *draft, const struct ini_section *section
         draft->is_out_of_memory = true;
         return false;
     }
-    draft->at.service_index = peer->service_count++;
-    peer->services[draft->at.service_index] =
-        (struct config_service){.name = copy, .nodelay = CONFIG_UNSET, .line = section->line};
-    draft->roles[role].service_lines[draft->at.service_index] = (struct draft_lines){0};
+    ret->place.service_index = peer->service_count++;
+    peer->services[ret->place.service_index] =
+        (struct config_service){.name = copy, .nodelay = CONFIG_UNSET, .line = table->line};
+    draft->roles[role].service_lines[ret->place.service_index] =
+        (struct draft_lines){.dots_of = dots_of, .name_hash = hash_name(name)};
     return true;
 }
 
-static bool refuse_section(struct draft *draft, const struct ini_section *section)
+static bool refuse_section(struct draft *draft, const struct ini_table *table)
 {
-    char name[LIMIT_CONFIG_LINE + 1], echo[REPORT_ECHO_SIZE], hint[128];
-    join_parts(section, 0, name);
-    draft->is_skipping = true;
-    return report_add(draft->report, draft->file, true, section->line, "[%s]: unknown section, %s",
+    char name[LIMIT_CONFIG_TEXT + 1], echo[REPORT_ECHO_SIZE], hint[128];
+    join_parts(table, 0, name);
+    return report_add(draft->report, draft->file, true, table->line, "[%s]: unknown section, %s",
                       text_escape(name, echo, sizeof echo),
                       option_suggest_section(name, hint, sizeof hint));
 }
 
-static bool on_section(void *owner, const struct ini_section *section)
+/* What a table stands for. There is one of each: a section, a pair of braces, or all the keys with
+ * dots that lead there from one and the same table, which dots_of tells; 0 for the others. */
+static bool enter(struct draft *draft, const struct ini_table *table, unsigned int dots_of,
+                  struct draft_table *ret)
 {
-    struct draft *draft = owner;
-    char rest[LIMIT_CONFIG_LINE + 1];
-    join_parts(section, 1, rest);
-    bool is_server = strcmp(section->parts[0], "server") == 0;
-    bool is_client = strcmp(section->parts[0], "client") == 0;
+    char rest[LIMIT_CONFIG_TEXT + 1];
+    join_parts(table, 1, rest);
+    bool is_server = strcmp(table->parts[0], "server") == 0;
+    bool is_client = strcmp(table->parts[0], "client") == 0;
     enum option_section found;
-    if ((!is_server && !is_client) || !find_section(section, rest, &found))
-        return refuse_section(draft, section);
+    *ret = (struct draft_table){.is_refused = true};
+    if ((!is_server && !is_client) || !find_section(table, rest, &found))
+        return refuse_section(draft, table);
 
-    draft->is_skipping = false;
-    draft->at =
-        (struct draft_place){.role = is_server ? CONFIG_SERVER : CONFIG_CLIENT, .section = found};
+    *ret = (struct draft_table){
+        .place = {.role = is_server ? CONFIG_SERVER : CONFIG_CLIENT, .section = found}};
     draft->config->has_server |= is_server;
     draft->config->has_client |= is_client;
-    struct draft_role *role = &draft->roles[draft->at.role];
+    struct draft_role *role = &draft->roles[ret->place.role];
     if (role->line == 0)
-        role->line = section->line;
+        role->line = table->line;
     if (found == SECTION_SERVICE)
-        return start_service(draft, section);
-    unsigned int *first = &role->section_lines[found];
-    if (*first != 0) {
-        draft->is_skipping = true;
-        char path[DRAFT_PATH_SIZE];
-        return report_add(draft->report, draft->file, true, section->line,
-                          "[%s]: stands twice, first in line %u",
-                          draft_path(draft, &draft->at, NULL, path), *first);
+        return start_service(draft, table, dots_of, ret);
+    if (role->section_lines[found] == 0) {
+        role->section_lines[found] = table->line;
+        role->section_dots_of[found] = dots_of;
+        return true;
     }
-    *first = section->line;
-    return true;
+    if (dots_of != 0 && role->section_dots_of[found] == dots_of)
+        return true;
+    ret->is_refused = true;
+    char path[DRAFT_PATH_SIZE];
+    return report_add(draft->report, draft->file, true, table->line,
+                      "[%s]: stands twice, first in line %u",
+                      draft_path(draft, &ret->place, NULL, path), role->section_lines[found]);
+}
+
+static bool on_table(void *owner, const struct ini_table *table)
+{
+    struct draft *draft = owner;
+    struct draft_table *ret = &draft->tables[table->part_count];
+    if (draft->tables[table->outer_count].is_refused) { /* that of the file itself never is */
+        ret->is_refused = true;
+        return true;
+    }
+    return enter(draft, table, 0, ret);
 }
 
 static bool refuse_key(struct draft *draft, unsigned int line, const char *key)
 {
     char echo[REPORT_ECHO_SIZE], hint[512];
-    return draft_say(draft, DRAFT_ERROR, line, &draft->at, text_escape(key, echo, sizeof echo),
+    return draft_say(draft, DRAFT_BAD_SHAPE, line, &draft->at, text_escape(key, echo, sizeof echo),
                      "unknown key, %s",
                      option_suggest_key(draft->at.section, draft->at.role, key, hint, sizeof hint));
 }
@@ -233,20 +282,41 @@ void draft_pass_over(struct draft *draft, const struct draft_place *place, size_
                     (option->flags & OPTION_NOISE) != 0 ? "for type = noise" : option->help);
 }
 
+void draft_take_default(struct draft *draft, const struct draft_place *place, size_t row)
+{
+    const struct option *option = &options[row];
+    char problem[128];
+    struct option_value value = {.option = option,
+                                 .text = option->default_text,
+                                 .problem = problem,
+                                 .problem_size = sizeof problem};
+    if (option->default_text == NULL)
+        return;
+    int result = option->parse(&value, draft_field(draft, place, option));
+    assert(result == 0);
+    (void)result;
+}
+
 bool draft_take(struct draft *draft, const struct draft_place *place, size_t row, const char *text)
 {
     const struct option *option = &options[row];
     unsigned int line = draft_lines(draft, place)->of_row[row];
-    char problem[512];
+    char problem[512] = "";
     struct option_value value = {
         .option = option, .text = text, .problem = problem, .problem_size = sizeof problem};
     int result = option->parse(&value, draft_field(draft, place, option));
-    if (result == ERR_CONFIG)
+    if (result == ERR_CONFIG) {
+        draft_take_default(draft, place, row); /* nobody shall say of a zero what it means */
         return draft_say(draft, DRAFT_ERROR, line, place, option->key, "%s", problem);
+    }
     if (result < 0) {
         draft->is_out_of_memory = true;
         return false;
     }
+    if (value.is_void)
+        draft_lines(draft, place)->of_row[row] = 0;
+    if (*problem != '\0')
+        (void)draft_say(draft, DRAFT_WARNING, line, place, option->key, "%s", problem);
     /* What config_check will want to know. */
     if (value.is_inline_secret)
         draft->config->has_inline_secrets = true;
@@ -264,27 +334,56 @@ static bool hold(struct draft *draft, size_t row, const char *text)
     return copy != NULL;
 }
 
-static bool on_entry(void *owner, unsigned int line, const char *key, const char *text)
+/* As in TOML, a '#' ends a bare value also where no white space is before it; but a secret or a
+ * path that is written without quotes may have one. */
+static void cut_comment(const struct option *option, char *text)
 {
-    struct draft *draft = owner;
-    if (draft->is_skipping)
-        return true;
-    int row = option_find(draft->at.section, draft->at.role, key);
+    if ((option->flags & (OPTION_SECRET | OPTION_PATH)) != 0)
+        return;
+    size_t size = strcspn(text, "#");
+    while (size > 0 && isblank((unsigned char)text[size - 1]))
+        size--;
+    if (size > 0)
+        text[size] = '\0';
+}
+
+static bool take_entry(struct draft *draft, const struct ini_entry *entry)
+{
+    int row = option_find(draft->at.section, draft->at.role, entry->key);
     if (row < 0)
-        return refuse_key(draft, line, key);
+        return refuse_key(draft, entry->line, entry->key);
     const struct option *option = &options[row];
     unsigned int *first = &draft_lines(draft, &draft->at)->of_row[row];
     if (*first != 0)
-        return draft_say(draft, DRAFT_ERROR, line, &draft->at, key,
+        return draft_say(draft, DRAFT_BAD_SHAPE, entry->line, &draft->at, entry->key,
                          "stands twice, first in line %u", *first);
-    *first = line;
+    *first = entry->line;
 
+    if (entry->is_bare)
+        cut_comment(option, entry->value);
     if ((option->flags & OPTION_NOISE) != 0)
-        return hold(draft, (size_t)row, text);
+        return hold(draft, (size_t)row, entry->value);
     if ((option->flags & OPTION_UNUSED) == 0)
-        return draft_take(draft, &draft->at, (size_t)row, text);
-    draft_pass_over(draft, &draft->at, (size_t)row, text);
+        return draft_take(draft, &draft->at, (size_t)row, entry->value);
+    draft_pass_over(draft, &draft->at, (size_t)row, entry->value);
     return true;
+}
+
+static bool on_entry(void *owner, const struct ini_entry *entry)
+{
+    struct draft *draft = owner;
+    const struct ini_table *table = entry->table;
+    struct draft_table dotted;
+    const struct draft_table *at = &draft->tables[table->part_count];
+    if (table->form == INI_DOTTED) {
+        if (draft->tables[table->outer_count].is_refused)
+            return true;
+        if (!enter(draft, table, table->id + 1, &dotted))
+            return false;
+        at = &dotted;
+    }
+    draft->at = at->place;
+    return at->is_refused || take_entry(draft, entry);
 }
 
 static bool on_error(void *owner, unsigned int line, const char *problem)
@@ -295,7 +394,7 @@ static bool on_error(void *owner, unsigned int line, const char *problem)
 
 int draft_read(struct draft *draft, const char *text, size_t size)
 {
-    static const struct ini_reader_ops ops = {on_section, on_entry, on_error};
+    static const struct ini_reader_ops ops = {on_table, on_entry, on_error};
     return ini_read(text, size, &ops, draft);
 }
 

@@ -5,9 +5,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/macros.h"
 #include "config/config.h"
+#include "config/ini_reader.h"
 #include "options_priv.h"
 
 enum { DRAFT_PATH_SIZE = 192 }; /* "server.services.NAME.key" with a long name cut */
@@ -17,11 +19,14 @@ enum { DRAFT_PATH_SIZE = 192 }; /* "server.services.NAME.key" with a long name c
 struct draft_lines {
     unsigned int of_row[OPTION_COUNT_MAX];
     bool is_repeated; /* a service's section that is listed as such: nothing more is said of it */
+    unsigned int dots_of; /* of a service: made by keys with dots in that table, see draft.c */
+    uint32_t name_hash;   /* with dots_of */
 };
 
 struct draft_role {
     unsigned int line; /* of the role's first section */
     unsigned int section_lines[SECTION_COUNT];
+    unsigned int section_dots_of[SECTION_COUNT];
     struct draft_lines lines;
     struct draft_lines *service_lines; /* beside config_peer.services */
     size_t service_capacity;
@@ -36,13 +41,19 @@ struct draft_place {
     size_t service_index; /* SECTION_SERVICE only */
 };
 
+/* A table that is open. */
+struct draft_table {
+    struct draft_place place;
+    bool is_refused; /* so its keys say nothing */
+};
+
 struct draft {
     const char *file; /* for messages */
     struct config *config;
     struct config_report *report;
     struct draft_role roles[2];
-    struct draft_place at; /* the section being read */
-    bool is_skipping;      /* it was refused: so its keys say nothing */
+    struct draft_table tables[INI_PARTS_MAX + 1]; /* by their number of parts */
+    struct draft_place at;                        /* where the entry being read belongs */
     bool is_out_of_memory;
 };
 
@@ -61,7 +72,13 @@ const char *draft_path(const struct draft *draft, const struct draft_place *plac
 const char *draft_service_path(enum config_role role, const char *name, const char *key,
                                char out[static DRAFT_PATH_SIZE]);
 
-enum draft_message { DRAFT_ERROR, DRAFT_WARNING, DRAFT_NOTE }; /* a note is for config_check */
+enum draft_message {
+    DRAFT_ERROR,     /* keeps that half from running; no error for who runs the other */
+    DRAFT_BAD_SHAPE, /* a key that is unknown, missing or there twice: rathole too refuses the file
+                      */
+    DRAFT_WARNING,
+    DRAFT_NOTE, /* for config_check */
+};
 /* "FILE:LINE: PATH: text". False when reading on is of no use. */
 bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
                const struct draft_place *place, const char *key, const char *format, ...)
@@ -73,8 +90,11 @@ bool draft_take(struct draft *draft, const struct draft_place *place, size_t row
 /* The same for one that nothing will look at. */
 void draft_pass_over(struct draft *draft, const struct draft_place *place, size_t row,
                      const char *text);
+/* The default of a row, if it has one: the parsers that the file's values go through take it. */
+void draft_take_default(struct draft *draft, const struct draft_place *place, size_t row);
 
-/* Reads the text into the draft. 0, or -ECANCELED when the rest was not looked at. */
+/* Reads the text into the draft. 0, or -ECANCELED when the rest was not looked at: what is missing
+ * may stand there. */
 MUST_CHECK int draft_read(struct draft *draft, const char *text, size_t size);
 void draft_validate(struct draft *draft);
 /* validate_noise.c; after the defaults of the role. */

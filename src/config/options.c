@@ -22,6 +22,7 @@ enum option_bounds {
 #define REQUIRED   OPTION_REQUIRED
 #define SECRET     OPTION_SECRET
 #define UNUSED_KEY OPTION_UNUSED
+#define CLAMP      OPTION_CLAMP
 #define CHANGE(of) CONFIG_CHANGE_##of
 
 /* A row reads as a row. */
@@ -33,16 +34,17 @@ const struct option options[] = {
      REQUIRED, CHANGE(ADDRESS), "where control and data channels arrive"},
     {SECTION_ROLE, FOR_CLIENT, "remote_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
      REQUIRED, CHANGE(ADDRESS), "the server; resolved again for each new control channel"},
-    {SECTION_ROLE, FOR_BOTH, "default_token", value_secret, PEER(default_token), 0, 0, NULL,
-     "secret", SECRET, CHANGE(NONE), "for services without a token of their own"},
+    {SECTION_ROLE, FOR_BOTH, "default_token", value_default_token, PEER(default_token), 0, 0,
+     NULL, "secret", SECRET, CHANGE(NONE), "for services without a token of their own"},
     {SECTION_ROLE, FOR_SERVER, "heartbeat_interval", value_seconds, PEER(heartbeat_interval_ms),
-     0, WEEK_MS, "30", "s", 0, CHANGE(HEARTBEAT),
+     0, WEEK_MS, "30", "s", CLAMP, CHANGE(HEARTBEAT),
      "between two heartbeats on a quiet control channel; 0 = never"},
     {SECTION_ROLE, FOR_CLIENT, "heartbeat_timeout", value_seconds, PEER(heartbeat_timeout_ms),
-     0, WEEK_MS, "40", "s", 0, CHANGE(HEARTBEAT),
+     0, WEEK_MS, "40", "s", CLAMP, CHANGE(HEARTBEAT),
      "no message for that long: reconnect; more than the server's interval; 0 = off"},
     {SECTION_ROLE, FOR_CLIENT, "retry_interval", value_seconds, PEER(retry_interval_ms),
-     0, WEEK_MS, "1", "s", 0, CHANGE(LIMITS), "longest wait between two attempts; 0 is read as 1"},
+     0, WEEK_MS, "1", "s", CLAMP, CHANGE(LIMITS),
+     "longest wait between two attempts; 0 is read as 1"},
     {SECTION_ROLE, FOR_CLIENT, "prefer_ipv6", value_bool, PEER(prefer_ipv6), 0, 0, "false", "bool",
      0, CHANGE(LIMITS), "which addresses of a name are tried first"},
     {SECTION_ROLE, FOR_SERVER, "handshake_timeout", value_seconds_fraction,
@@ -86,10 +88,10 @@ const struct option options[] = {
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "nodelay", value_bool, PEER(transport.tcp_nodelay), 0, 0,
      "true", "bool", 0, CHANGE(SOCKETS), "TCP_NODELAY on channels, visitors and local connections"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_secs", value_number,
-     PEER(transport.tcp_keepalive_secs), 0, KEEPALIVE_MAX, "20", "s", 0, CHANGE(SOCKETS),
+     PEER(transport.tcp_keepalive_secs), 0, KEEPALIVE_MAX, "20", "s", CLAMP, CHANGE(SOCKETS),
      "quiet time before the first TCP keepalive probe; 0 = no probes"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_interval", value_number,
-     PEER(transport.tcp_keepalive_interval), 1, KEEPALIVE_MAX, "8", "s", 0, CHANGE(SOCKETS),
+     PEER(transport.tcp_keepalive_interval), 1, KEEPALIVE_MAX, "8", "s", CLAMP, CHANGE(SOCKETS),
      "between two TCP keepalive probes"},
     {SECTION_TRANSPORT_TCP, FOR_CLIENT, "proxy", value_no_proxy, NOWHERE, 0, 0, NULL, "URL",
      OPTION_SECRET, CHANGE(NONE), "not in this version"},
@@ -112,7 +114,7 @@ const struct option options[] = {
      PEER(transport.noise), 0, 0, NULL, "secret", OPTION_SECRET | OPTION_NOISE, CHANGE(TRANSPORT),
      "from --genkey, base64; needed by the server with NK, by both with KK"},
     {SECTION_TRANSPORT_NOISE, FOR_BOTH, "remote_public_key", value_remote_public_key,
-     PEER(transport.noise), 0, 0, NULL, "base64", OPTION_NOISE, CHANGE(TRANSPORT),
+     PEER(transport.noise), 0, 0, NULL, "base64", OPTION_NOISE | OPTION_PATH, CHANGE(TRANSPORT),
      "the other side's; needed by the client with NK, by both with KK"},
     {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_zerocopy,
      PEER(transport.noise.zerocopy_send), 0, 0, "auto", "word", OPTION_NOISE, CHANGE(LIMITS),
@@ -133,7 +135,8 @@ const struct option options[] = {
     {SECTION_SERVICE, FOR_CLIENT, "prefer_ipv6", value_bool, SERVICE(prefer_ipv6), 0, 0, NULL,
      "bool", 0, CHANGE(LIMITS), "as client.prefer_ipv6, which it defaults to"},
     {SECTION_SERVICE, FOR_CLIENT, "retry_interval", value_seconds, SERVICE(retry_interval_ms),
-     0, WEEK_MS, NULL, "s", 0, CHANGE(LIMITS), "as client.retry_interval, which it defaults to"},
+     0, WEEK_MS, NULL, "s", CLAMP, CHANGE(LIMITS),
+     "as client.retry_interval, which it defaults to"},
     {SECTION_SERVICE, FOR_BOTH, "idle_timeout", value_seconds_fraction, SERVICE(idle_timeout_ms),
      0, WEEK_MS, "0", "s", 0, CHANGE(LIMITS),
      "both directions silent for that long: closed; 0 = never"},

@@ -35,6 +35,8 @@ enum option_flags {
     OPTION_SECRET = 1 << 1, /* its value is repeated nowhere */
     OPTION_UNUSED = 1 << 2, /* belongs to what is not built; taken and not looked at */
     OPTION_NOISE = 1 << 3,  /* the same unless transport.type = noise, which may stand below */
+    OPTION_CLAMP = 1 << 4,  /* rathole takes any number: beyond min and max these two are taken */
+    OPTION_PATH = 1 << 5,   /* no secret, but may be file:PATH */
 };
 
 enum { OPTION_COUNT_MAX = 64 };
@@ -45,13 +47,16 @@ struct option;
 struct option_value {
     const struct option *option;
     const char *text;
-    char *problem; /* out: "expected ..., got ..." */
+    char
+        *problem; /* out: "expected ..., got ..."; of a value that is taken: what is odd about it */
     size_t problem_size;
+    bool is_void;                  /* out: an empty text that counts as not given */
     bool is_inline_secret;         /* out */
     bool is_world_readable_secret; /* out */
 };
 
-/* Writes *target on success only. ERR_CONFIG: problem is filled in. */
+/* Writes *target on success only. ERR_CONFIG: problem is filled in; 0: it is left alone or has a
+ * warning. */
 typedef int option_parser(struct option_value *value, void *target);
 
 /* Offsets are into struct config_service for SECTION_SERVICE, into struct config_peer for all else.
@@ -90,8 +95,8 @@ const char *option_suggest_section(const char *name, char *out, size_t out_size)
 const char *option_nearest_word(const char *text, const char *const *words, size_t count);
 
 /* values.c */
-option_parser value_addr, value_secret, value_bool, value_tristate, value_seconds,
-    value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
+option_parser value_addr, value_secret, value_default_token, value_bool, value_tristate,
+    value_seconds, value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
     value_transport_type, value_noise_pattern, value_zerocopy, value_log_level, value_log_format,
     value_account, value_no_proxy, value_unused;
 /* These two set their has_ flag as well: their target is a whole struct config_noise. */

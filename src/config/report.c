@@ -32,34 +32,77 @@ static size_t warning_count(const struct config_report *report)
     return count;
 }
 
-bool report_add(struct config_report *report, const char *file, bool is_error, unsigned int line,
-                const char *format, ...)
+/* message has all but the text. */
+static bool add(struct config_report *report, const char *file, struct config_message message,
+                const char *format, va_list args) PRINTF_FORMAT(4, 0);
+static bool add(struct config_report *report, const char *file, struct config_message message,
+                const char *format, va_list args)
 {
-    if (is_error && ++report->error_count > REPORT_ERRORS_MAX + 1)
+    if (message.is_error && ++report->error_count > REPORT_ERRORS_MAX + 1)
         return false;
-    if (!is_error && warning_count(report) >= REPORT_WARNINGS_MAX)
+    if (!message.is_error && warning_count(report) >= REPORT_WARNINGS_MAX)
         return false;
-    if (is_error && report->error_count == REPORT_ERRORS_MAX + 1) {
-        line = REPORT_LAST;
-        format = "more errors than are listed here";
-    }
-
     CLEANUP_FREE char *text = NULL;
-    va_list args;
-    va_start(args, format);
-    int length = vasprintf(&text, format, args);
-    va_end(args);
-    if (length < 0) {
+    bool is_last = message.is_error && report->error_count == REPORT_ERRORS_MAX + 1;
+    if (is_last) {
+        message.line = REPORT_LAST;
+        message.is_of_half = false;
+        text = strdup("more errors than are listed here");
+    } else if (vasprintf(&text, format, args) < 0) {
         text = NULL;
-        return false;
     }
+    if (text == NULL)
+        return false;
     char name[512], number[16] = "";
-    if (line != REPORT_WHOLE_FILE && line != REPORT_LAST)
-        (void)snprintf(number, sizeof number, ":%u", line);
-    struct config_message message = {.is_error = is_error, .line = line};
+    if (message.line != REPORT_WHOLE_FILE && message.line != REPORT_LAST)
+        (void)snprintf(number, sizeof number, ":%u", message.line);
     if (asprintf(&message.text, "%s%s: %s", text_escape(file, name, sizeof name), number, text) < 0)
         return false;
     return insert(report, message) && report->error_count <= REPORT_ERRORS_MAX;
+}
+
+bool report_add(struct config_report *report, const char *file, bool is_error, unsigned int line,
+                const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    struct config_message message = {.is_error = is_error, .line = line};
+    bool is_added = add(report, file, message, format, args);
+    va_end(args);
+    return is_added;
+}
+
+bool report_add_of_half(struct config_report *report, const char *file, enum config_role half,
+                        unsigned int line, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    struct config_message message = {
+        .is_error = true, .is_of_half = true, .half = half, .line = line};
+    bool is_added = add(report, file, message, format, args);
+    va_end(args);
+    return is_added;
+}
+
+size_t report_demote(struct config_report *report, enum config_role half)
+{
+    size_t count = 0;
+    if (report->error_count > REPORT_ERRORS_MAX)
+        return 0;
+    for (size_t i = 0; i < report->count; i++) {
+        struct config_message *message = &report->messages[i];
+        if (!message->is_error || !message->is_of_half || message->half != half)
+            continue;
+        char *text;
+        if (asprintf(&text, "%s (in the half that does not run)", message->text) >= 0) {
+            free(message->text);
+            message->text = text;
+        }
+        message->is_error = false;
+        report->error_count--;
+        count++;
+    }
+    return count;
 }
 
 void report_append(struct config_report *to, const struct config_report *from)

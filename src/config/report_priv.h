@@ -22,5 +22,10 @@ enum report_line {
  * all the same, so that nothing that has errors can pass. */
 bool report_add(struct config_report *report, const char *file, bool is_error, unsigned int line,
                 const char *format, ...) PRINTF_FORMAT(5, 6);
+/* An error that is of that half alone. */
+bool report_add_of_half(struct config_report *report, const char *file, enum config_role half,
+                        unsigned int line, const char *format, ...) PRINTF_FORMAT(5, 6);
+/* Makes warnings of the errors of that half, unless the list is cut short. Returns their number. */
+size_t report_demote(struct config_report *report, enum config_role half);
 /* Moves all messages of `from` to `to`. */
 void report_append(struct config_report *to, const struct config_report *from);

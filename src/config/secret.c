@@ -56,6 +56,31 @@ static int read_all(int fd, size_t size_max, struct secret_file *file)
     return 0;
 }
 
+/* UTF-16 without a mark, too: half of the bytes of what a configuration or a secret is made of are
+ * zero then. */
+static bool is_utf16(const struct secret_file *file)
+{
+    const unsigned char *bytes = (const unsigned char *)file->text;
+    if (file->size < 2 || file->size % 2 != 0)
+        return false;
+    bool has_mark =
+        (bytes[0] == 0xff && bytes[1] == 0xfe) || (bytes[0] == 0xfe && bytes[1] == 0xff);
+    bool is_half_zero = file->size >= 4 && (bytes[0] == 0) != (bytes[1] == 0) &&
+                        (bytes[0] == 0) == (bytes[2] == 0) && (bytes[1] == 0) == (bytes[3] == 0);
+    return has_mark || is_half_zero;
+}
+
+static void strip_mark(struct secret_file *file)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    const size_t size = sizeof mark - 1;
+    if (file->size < size || strncmp(file->text, mark, size) != 0)
+        return;
+    file->size -= size;
+    memmove(file->text, file->text + size, file->size + 1);
+    keys_wipe(file->text + file->size, size);
+}
+
 static bool is_handed_over(const char *path)
 {
     return strncmp(path, "/dev/fd/", 8) == 0 || strcmp(path, "/dev/stdin") == 0 ||
@@ -93,10 +118,13 @@ int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
     if (file.text == NULL)
         return -ENOMEM;
     int result = read_all(fd, size_max, &file);
+    if (result == 0 && is_utf16(&file))
+        result = -EILSEQ;
     if (result < 0) {
         secret_file_finish(&file);
         return result;
     }
+    strip_mark(&file);
     *ret = file;
     return 0;
 }
@@ -130,22 +158,38 @@ static int expand_path(const char *path, char **ret, char *problem, size_t probl
     return length >= 0 ? 0 : -ENOMEM;
 }
 
-static void strip_newline(struct secret_file *file)
+static bool is_white(char c)
 {
-    if (file->size > 0 && file->text[file->size - 1] == '\n')
-        file->text[--file->size] = '\0';
-    if (file->size > 0 && file->text[file->size - 1] == '\r')
-        file->text[--file->size] = '\0';
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* A secret without white space at its end. The one newline that an editor or echo leaves there is
+ * expected; more of it was hardly meant, and it would be a wrong token for ever. */
+static size_t measure(const char *text, size_t size, bool may_end_in_newline, bool *ret_stripped)
+{
+    if (may_end_in_newline && size > 0 && text[size - 1] == '\n') {
+        size--;
+        size -= size > 0 && text[size - 1] == '\r';
+    }
+    size_t stripped = size;
+    while (stripped > 0 && is_white(text[stripped - 1]))
+        stripped--;
+    *ret_stripped = stripped < size;
+    return stripped;
 }
 
 /* Reads the file and says what is wrong with it as a secret, or NULL. */
-static const char *read_secret(const char *path, struct secret_file *ret, int *ret_result)
+static const char *read_secret(const char *path, struct secret_file *ret, bool *ret_stripped,
+                               int *ret_result)
 {
     static const char too_long[] = "the file is longer than 4000 bytes";
-    *ret_result = secret_file_read(path, LIMIT_SECRET + 2, ret);
+    *ret_result = secret_file_read(path, LIMIT_SECRET + LIMIT_SECRET_MARGIN, ret);
     if (*ret_result < 0)
-        return *ret_result == -EFBIG ? too_long : error_text(*ret_result);
-    strip_newline(ret);
+        return *ret_result == -EFBIG    ? too_long
+               : *ret_result == -EILSEQ ? "the file is UTF-16; save it as UTF-8"
+                                        : error_text(*ret_result);
+    if (ret->size > 0)
+        ret->size = measure(ret->text, ret->size, true, ret_stripped);
     if (ret->size == 0)
         return "the file is empty";
     if (ret->size > LIMIT_SECRET)
@@ -160,7 +204,8 @@ static int resolve_file(const char *value, struct secret *ret, char *problem, si
     if (result < 0)
         return result;
     struct secret_file file = {0};
-    const char *reason = read_secret(path, &file, &result);
+    bool is_stripped = false;
+    const char *reason = read_secret(path, &file, &is_stripped, &result);
     if (result == -ENOMEM)
         return result;
     if (result < 0 || reason != NULL) {
@@ -170,25 +215,31 @@ static int resolve_file(const char *value, struct secret *ret, char *problem, si
                        text_escape(path, echo, sizeof echo), reason);
         return ERR_CONFIG;
     }
-    char *text = strdup(file.text);
+    char *text = strndup(file.text, file.size);
     *ret = (struct secret){.text = text,
                            .origin = SECRET_FILE,
-                           .is_world_readable = (file.mode & S_IROTH) != 0};
+                           .is_world_readable = (file.mode & S_IROTH) != 0,
+                           .is_stripped = is_stripped};
     secret_file_finish(&file);
     return text != NULL ? 0 : -ENOMEM;
 }
 
-/* A secret that stands in the file or in the environment. */
+/* A secret that stands in the file, as it is, or in the environment, where files of variables leave
+ * white space at the end. */
 static int copy_secret(const char *text, enum secret_origin origin, struct secret *ret,
                        char *problem, size_t problem_size)
 {
+    bool is_stripped = false;
     size_t size = strlen(text);
+    if (origin == SECRET_ENV)
+        size = measure(text, size, false, &is_stripped);
     if (size == 0 || size > LIMIT_SECRET) {
         (void)snprintf(problem, problem_size, "expected a secret of 1 to %d bytes, got %zu bytes",
                        LIMIT_SECRET, size);
         return ERR_CONFIG;
     }
-    *ret = (struct secret){.text = strdup(text), .origin = origin};
+    *ret =
+        (struct secret){.text = strndup(text, size), .origin = origin, .is_stripped = is_stripped};
     return ret->text != NULL ? 0 : -ENOMEM;
 }
 

@@ -1,5 +1,7 @@
-/* The one place of this layer that opens files: the configuration itself and the secrets that it
- * names. Whatever is read may be secret, so it is wiped before it is freed. */
+/* The one place of this layer that opens files, and one rule for all of them: the configuration
+ * itself and the secrets that it names. A byte order mark of UTF-8 is no part of a file, and one in
+ * UTF-16 is refused: editors of other systems write both. Whatever is read may be secret, so it is
+ * wiped before it is freed. */
 #pragma once
 
 #include <stdbool.h>
@@ -25,11 +27,12 @@ struct secret {
     char *text; /* the caller's: secret_free */
     enum secret_origin origin;
     bool is_world_readable; /* SECRET_FILE only */
+    bool is_stripped;       /* of white space at its end, beyond the newline of a file */
 };
 
-/* -EFBIG: more than size_max bytes. ERR_NOT_A_FILE: a FIFO, a device or a socket, whose open or
- * read could wait for ever; a pipe by the name of /dev/fd/N is read, with a limit of half a second
- * for each piece (-ETIMEDOUT). */
+/* -EFBIG: more than size_max bytes; -EILSEQ: UTF-16. ERR_NOT_A_FILE: a FIFO, a device or a socket,
+ * whose open or read could wait for ever; a pipe by the name of /dev/fd/N is read, with a limit of
+ * half a second for each piece (-ETIMEDOUT). */
 MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
 void secret_file_finish(struct secret_file *file);
 

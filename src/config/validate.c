@@ -1,6 +1,7 @@
 /* What only the whole file can tell: what is missing, what is inherited, and what does not go
  * together. */
 #include <assert.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,26 +10,17 @@
 #include "options_priv.h"
 #include "report_priv.h"
 
-/* Defaults go through the parsers that the file's values go through. */
 static void fill_row(struct draft *draft, const struct draft_place *place, unsigned int place_line,
                      size_t row)
 {
     const struct option *option = &options[row];
     if (draft_lines(draft, place)->of_row[row] != 0)
         return;
-    if ((option->flags & OPTION_REQUIRED) != 0) {
-        (void)draft_say(draft, DRAFT_ERROR, place_line, place, option->key, "missing, expected %s",
-                        option->unit);
-    } else if (option->default_text != NULL) {
-        char problem[128];
-        struct option_value value = {.option = option,
-                                     .text = option->default_text,
-                                     .problem = problem,
-                                     .problem_size = sizeof problem};
-        int result = option->parse(&value, draft_field(draft, place, option));
-        assert(result == 0);
-        (void)result;
-    }
+    if ((option->flags & OPTION_REQUIRED) != 0)
+        (void)draft_say(draft, DRAFT_BAD_SHAPE, place_line, place, option->key,
+                        "missing, expected %s", option->unit);
+    else
+        draft_take_default(draft, place, row);
 }
 
 static void fill_section(struct draft *draft, const struct draft_place *place,
@@ -57,7 +49,7 @@ static void fill_token(struct draft *draft, const struct draft_place *place,
     if (draft_line_of(draft, place, "token") != 0)
         return;
     if (draft_line_of(draft, &role_place, "default_token") == 0) {
-        (void)draft_say(draft, DRAFT_ERROR, service->line, place, "token",
+        (void)draft_say(draft, DRAFT_BAD_SHAPE, service->line, place, "token",
                         "missing, and there is no %s.default_token", option_role_name(place->role));
         return;
     }

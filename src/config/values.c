@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "crypto/keys.h"
 #include "crypto/noise.h"
+#include "number_priv.h"
 #include "options_priv.h"
 #include "report_priv.h"
 #include "secret_priv.h"
@@ -27,6 +28,12 @@ int value_addr(struct option_value *value, void *target)
     if (host_port_parse(value->text, &addr) < 0)
         return refuse(value, "host:port");
     *(struct host_port *)target = addr;
+    if (value->text[0] != '[' && strchr(addr.host, ':') != NULL) {
+        char echo[REPORT_ECHO_SIZE], text[ADDR_HOST_SIZE + 16];
+        (void)snprintf(value->problem, value->problem_size, "\"%s\" is read as %s",
+                       text_escape(value->text, echo, sizeof echo),
+                       host_port_format(&addr, text, sizeof text));
+    }
     return 0;
 }
 
@@ -38,8 +45,27 @@ int value_secret(struct option_value *value, void *target)
         return result;
     value->is_inline_secret = secret.origin == SECRET_INLINE;
     value->is_world_readable_secret = secret.is_world_readable;
+    if (secret.is_stripped)
+        (void)snprintf(value->problem, value->problem_size,
+                       "white space at the end of %s is left out",
+                       secret.origin == SECRET_FILE ? "the file" : "the variable");
     *(char **)target = secret.text;
     return 0;
+}
+
+/* rathole takes an empty text, and it does no harm where each service has a token of its own. */
+static bool is_void(struct option_value *value)
+{
+    if (*value->text != '\0')
+        return false;
+    value->is_void = true;
+    (void)snprintf(value->problem, value->problem_size, "is empty and counts as not given");
+    return true;
+}
+
+int value_default_token(struct option_value *value, void *target)
+{
+    return is_void(value) ? 0 : value_secret(value, target);
 }
 
 /* What else may be white space in a key's file is none of the key. */
@@ -91,6 +117,8 @@ int value_local_private_key(struct option_value *value, void *target)
 {
     struct config_noise *noise = target;
     struct secret secret;
+    if (is_void(value))
+        return 0;
     int result = parse_key(value, &secret, noise->local_private_key);
     if (result < 0)
         return result;
@@ -104,6 +132,8 @@ int value_remote_public_key(struct option_value *value, void *target)
 {
     struct config_noise *noise = target;
     struct secret secret;
+    if (is_void(value))
+        return 0;
     int result = parse_key(value, &secret, noise->remote_public_key);
     if (result == 0)
         noise->has_remote_public_key = true;
@@ -133,36 +163,6 @@ int value_tristate(struct option_value *value, void *target)
     return result;
 }
 
-/* Digits and, when fraction_digits is not 0, a point and at most that many more; the result counts
- * units of the last of them. False for anything else and beyond 2^53. */
-static bool parse_decimal(const char *text, unsigned int fraction_digits, int64_t *ret)
-{
-    const int64_t largest = INT64_C(1) << 53;
-    int64_t number = 0;
-    bool has_point = false;
-    if (!isdigit((unsigned char)*text))
-        return false;
-    for (; *text != '\0'; text++) {
-        if (*text == '.' && !has_point && fraction_digits > 0 && isdigit((unsigned char)text[1])) {
-            has_point = true;
-            continue;
-        }
-        if (!isdigit((unsigned char)*text) || (has_point && fraction_digits == 0))
-            return false;
-        number = number * 10 + (*text - '0');
-        if (number > largest)
-            return false;
-        fraction_digits -= has_point;
-    }
-    for (; fraction_digits > 0; fraction_digits--) {
-        number *= 10;
-        if (number > largest)
-            return false;
-    }
-    *ret = number;
-    return true;
-}
-
 /* A bound in ms as the seconds that a person writes. */
 static const char *format_seconds(int64_t ms, char *out, size_t out_size)
 {
@@ -174,14 +174,30 @@ static const char *format_seconds(int64_t ms, char *out, size_t out_size)
     return out;
 }
 
+/* The number within its bounds, with a warning where it was not and the row allows for that. */
+static bool fit(struct option_value *value, int64_t *number, bool is_ms)
+{
+    const struct option *option = value->option;
+    int64_t fitting = MIN(MAX(*number, option->min), option->max);
+    if (fitting == *number)
+        return true;
+    if ((option->flags & OPTION_CLAMP) == 0)
+        return false;
+    char echo[REPORT_ECHO_SIZE];
+    (void)snprintf(value->problem, value->problem_size, "%s is read as %" PRId64,
+                   text_escape(value->text, echo, sizeof echo), is_ms ? fitting / 1000 : fitting);
+    *number = fitting;
+    return true;
+}
+
 static int parse_seconds(struct option_value *value, unsigned int fraction_digits, uint32_t *ret)
 {
     const struct option *option = value->option;
     int64_t number;
-    bool is_number = parse_decimal(value->text, fraction_digits, &number);
+    bool is_number = number_parse(value->text, fraction_digits, &number);
     if (is_number && fraction_digits == 0)
         number *= 1000;
-    if (!is_number || number < option->min || number > option->max) {
+    if (!is_number || !fit(value, &number, true)) {
         char expected[80], min[24], max[24];
         (void)snprintf(expected, sizeof expected, "%s from %s to %s",
                        fraction_digits == 0 ? "whole seconds" : "seconds",
@@ -207,7 +223,7 @@ static int parse_number(struct option_value *value, const char *or_word, uint32_
 {
     const struct option *option = value->option;
     int64_t number;
-    if (!parse_decimal(value->text, 0, &number) || number < option->min || number > option->max) {
+    if (!number_parse(value->text, 0, &number) || !fit(value, &number, false)) {
         char expected[80];
         (void)snprintf(expected, sizeof expected, "a number from %" PRId64 " to %" PRId64 "%s",
                        option->min, option->max, or_word);

@@ -158,6 +158,28 @@ Test(cli, role)
     }
 }
 
+/* What keeps the other half from running is a warning only where something says which one runs. */
+Test(cli, half_that_is_chosen)
+{
+    static const struct {
+        struct cli cli;
+        bool is_chosen;
+        enum config_role half;
+    } rows[] = {
+        {{.role = CLI_ROLE_SERVER}, true, CONFIG_SERVER},
+        {{.role = CLI_ROLE_CLIENT}, true, CONFIG_CLIENT},
+        {{.role = CLI_ROLE_SERVER, .is_path_from_flag = true}, true, CONFIG_SERVER},
+        {{.is_path_from_flag = true}, true, CONFIG_CLIENT},
+        {{.role = CLI_ROLE_FROM_FILE}, false, CONFIG_CLIENT},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        enum config_role half;
+        cr_expect_eq(cli_is_half_chosen(&rows[i].cli, &half), rows[i].is_chosen, "row %zu", i);
+        if (rows[i].is_chosen)
+            cr_expect_eq(half, rows[i].half, "row %zu", i);
+    }
+}
+
 Test(cli, usage_names_every_argument)
 {
     static const char *const flags[] = {"--server", "-s,",      "--client", "--config",  "-c,",

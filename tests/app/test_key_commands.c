@@ -72,6 +72,7 @@ Test(key_commands, pairs_belong_together)
 Test(key_commands, white_space_around_a_key)
 {
     static const char *const texts[] = {PRIVATE, PRIVATE "\n", PRIVATE "\r\n",
+                                        "\xef\xbb\xbf" PRIVATE "\r\n",
                                         "\n\t  " PRIVATE " \v\f\n\n"};
     char out[256];
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {

@@ -90,6 +90,60 @@ Test(config_errors, what_stands_twice)
     CHECK_EXAMPLES(examples);
 }
 
+/* A table is written once, in one of the three ways; keys with dots may come in any order. */
+Test(config_errors, tables_in_three_forms)
+{
+    static const struct example examples[] = {
+        {SERVER "transport.tcp.nodelay=true\ntransport.type=tcp\ntransport.tcp.keepalive_secs=1\n"
+                "services.a.bind_addr=h:1\nservices.b.bind_addr=h:2\nservices.a.token=x\n",
+         ""},
+        {SERVER "transport={type=tcp,tcp={nodelay=true}}\nservices={a={bind_addr=h:1}}\n", ""},
+        {SERVER "services.a={bind_addr=h:1}\n[server.services]\nb={bind_addr=h:2}\n"
+                "c.bind_addr=h:3\n[server.services.d]\nbind_addr=h:4\n",
+         ""},
+        {"server.bind_addr=h:1\n[server.services.a]\ntoken=x\nbind_addr=h:2\n", ""},
+        {SERVER SERVICE "[server]\nservices.b.bind_addr=h:3\n",
+         "f:6: [server]: stands twice, first in line 1\n"},
+        {SERVER "services.a.bind_addr=h:1\n" SERVICE,
+         "f:5: [server.services.a]: stands twice, first in line 4\n"},
+        {SERVER SERVICE "[server.services]\na.bind_addr=h:1\nb.bind_addr=h:2\n",
+         "f:7: [server.services.a]: stands twice, first in line 4\n"},
+        {SERVER SERVICE "[server.services]\na={bind_addr=h:1}\n",
+         "f:7: [server.services.a]: stands twice, first in line 4\n"},
+        {SERVER "[server.services]\na={bind_addr=h:1}\na.token=x\n",
+         "f:6: [server.services.a]: stands twice, first in line 5\n"},
+        {SERVER "services.a.bind_addr=h:1\nservices.a.bind_addr=h:2\n",
+         "f:5: server.services.a.bind_addr: stands twice, first in line 4\n"},
+        {SERVER "services={a={bind_addr=h:1,bind_addr=h:2}}\n",
+         "f:4: server.services.a.bind_addr: stands twice, first in line 4\n"},
+        {SERVER "transport.type=tcp\n" SERVICE "[server.transport]\ntype=tcp\n",
+         "f:7: [server.transport]: stands twice, first in line 4\n"},
+        {SERVER SERVICE "[server.transport]\ntcp.nodelay=true\n[server.transport.tcp]\n",
+         "f:8: [server.transport.tcp]: stands twice, first in line 7\n"},
+        {SERVER SERVICE "[server.transport]\ntype=tcp\n[client]\nserver.transport.type=tcp\n",
+         "f:8: client.remote_addr: missing, expected host:port\n"
+         "f:9: [client.server.transport]: unknown section, did you mean "
+         "[client.services.NAME]?\n"},
+        /* A service has no tables, and only a section has a name with dots without quotes. */
+        {SERVER SERVICE "x.y=1\n[server.services.b]\nbind_addr=h:1\nx={}\n",
+         "f:6: [server.services.a.x]: unknown section, did you mean [server.services.NAME]?\n"
+         "f:9: [server.services.b.x]: unknown section, did you mean [server.services.NAME]?\n"},
+        {SERVER "services.a.b.bind_addr=h:1\nservices.\"a.b\".bind_addr=h:2\n",
+         "f:4: [server.services.a.b]: unknown section, did you mean [server.services.NAME]?\n"},
+        {SERVER SERVICE "[server.transport]\ntype={}\n",
+         "f:7: [server.transport.type]: unknown section, did you mean [server.transport.tcp]?\n"},
+        {"x.y=1\nx={}\n" SERVER SERVICE,
+         "f:1: [x]: unknown section, sections begin with server or client\n"
+         "f:2: [x]: unknown section, sections begin with server or client\n"},
+        /* What is within a table that is refused is not listed as well. */
+        {SERVER SERVICE "[server.transprt]\na={b={c=1}}\nd.e=1\n",
+         "f:6: [server.transprt]: unknown section, did you mean [server.transport]?\n"},
+        {SERVER "services={\"\"={bind_addr=1,x={}},a={bind_addr=h:1}}\n",
+         "f:4: the name of a service has 1 to 255 bytes, this one has 0\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
 #define NAME_16 "uuuuuuuuuuuuuuuu"
 #define NAME_64 NAME_16 NAME_16 NAME_16 NAME_16
 
@@ -201,7 +255,13 @@ Test(config_errors, no_message_repeats_a_secret)
         SERVER SERVICE "token = \"HUSH\" HUSH\n",
         SERVER SERVICE "token = [\"HUSH\"]\n",
         SERVER SERVICE "token = { a = HUSH }\n",
-        SERVER SERVICE "token = \"\"\"HUSH\"\"\"\n",
+        SERVER SERVICE "token = \"\"\"HUSH\nHUSH = HUSH\n[HUSH]\n",
+        SERVER SERVICE "token = '''\nHUSH\n\x01HUSH\nHUSH''' HUSH\n",
+        SERVER SERVICE "x.token = HUSH\n",
+        SERVER SERVICE "x = {token = HUSH}\n",
+        SERVER "[server.services]\na = {token = HUSH, x = HUSH}\n",
+        SERVER "[server.services]\na = {token = HUSH HUSH}\n",
+        SERVER "[server.services]\na.token = HUSH\na.token = HUSH\n",
         SERVER SERVICE "token: HUSH\n",
         SERVER SERVICE "token HUSH\n",
         SERVER SERVICE "token = HUSH\x01\n",
@@ -232,6 +292,83 @@ static void write_file(char *path, const char *text, mode_t mode)
     cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     cr_assert_eq(fchmod(fd, mode), 0);
     (void)close(fd);
+}
+
+/* What is said at the start of that half; without the name of the file. */
+static void check_half(const char *text, enum config_role half, bool is_fit, const char *expected)
+{
+    char path[] = "/tmp/test_config_XXXXXX", full[2048] = "";
+    struct config *config = NULL;
+    write_file(path, text, 0600);
+    config_report_finish(&report);
+    cr_expect_eq(config_load_half(path, half, &config, &report), is_fit ? 0 : ERR_CONFIG, "%s",
+                 said());
+    (void)unlink(path);
+    size_t used = 0;
+    for (const char *at = expected, *end; *at != '\0'; at = end + 1) {
+        end = strchr(at, '\n');
+        bool is_warning = strncmp(at, "W ", 2) == 0;
+        used +=
+            (size_t)snprintf(full + used, sizeof full - used, "%s%s:%.*s\n", is_warning ? "W " : "",
+                             path, (int)(end - at) - 2 * is_warning, at + 2 * is_warning);
+    }
+    cr_expect_str_eq(said(), full);
+    if (is_fit) {
+        cr_expect_eq(config->has_server, half == CONFIG_SERVER);
+        cr_expect_eq(config->has_client, half == CONFIG_CLIENT);
+        const struct config_peer *left_out =
+            half == CONFIG_SERVER ? &config->client : &config->server;
+        cr_expect_eq(left_out->service_count, 0);
+        cr_expect_null(left_out->services);
+    }
+    config_destroy(config);
+}
+
+#define OTHER " (in the half that does not run)\n"
+
+/* Files are shared by machines of which each can run its own half. What rathole refuses in either
+ * half stays an error: it is the file that is wrong then, and not the machine. */
+Test(config_errors, the_half_that_does_not_run)
+{
+    (void)unsetenv("RU_NO_SUCH_VARIABLE");
+    check_half(SERVER SERVICE CLIENT LOCAL "token=env:RU_NO_SUCH_VARIABLE\n", CONFIG_SERVER, true,
+               "W 11: client.services.a.token: environment variable \"RU_NO_SUCH_VARIABLE\" is not "
+               "set" OTHER);
+    check_half(SERVER SERVICE CLIENT LOCAL "token=env:RU_NO_SUCH_VARIABLE\n", CONFIG_CLIENT, false,
+               "11: client.services.a.token: environment variable \"RU_NO_SUCH_VARIABLE\" is not "
+               "set\n");
+    check_half(SERVER SERVICE "[server.transport]\ntype=noise\n" CLIENT LOCAL, CONFIG_CLIENT, true,
+               "W 7: server.transport.noise.local_private_key: missing, "
+               "Noise_NK_25519_ChaChaPoly_BLAKE2s needs it: make a key pair with rathole-uring "
+               "--genkey; the private key goes here, the public key into "
+               "client.transport.noise.remote_public_key of the other side" OTHER);
+    check_half(SERVER SERVICE CLIENT "remote_adr=x\n" LOCAL, CONFIG_SERVER, false,
+               "9: client.remote_adr: unknown key, did you mean remote_addr?\n");
+    check_half(SERVER SERVICE "[client]\n" LOCAL "token=x\n", CONFIG_SERVER, false,
+               "6: client.remote_addr: missing, expected host:port\n");
+    check_half(SERVER SERVICE CLIENT LOCAL "local_addr=h:3\n", CONFIG_SERVER, false,
+               "11: client.services.a.local_addr: stands twice, first in line 10\n");
+    /* A file with one half has no other. */
+    check_half(CLIENT LOCAL "token=env:RU_NO_SUCH_VARIABLE\n", CONFIG_SERVER, false,
+               "6: client.services.a.token: environment variable \"RU_NO_SUCH_VARIABLE\" is not "
+               "set\n");
+}
+
+/* A list that was cut short says less than there is. */
+Test(config_errors, too_many_errors_of_the_half_that_does_not_run)
+{
+    static char text[64 << 10];
+    char path[] = "/tmp/test_config_XXXXXX";
+    struct config *config = NULL;
+    size_t used = (size_t)snprintf(text, sizeof text, "%s", SERVER SERVICE CLIENT);
+    for (int i = 0; i < 120; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used,
+                                 "[client.services.s%d]\nlocal_addr=x\n", i);
+    write_file(path, text, 0600);
+    cr_expect_eq(config_load_half(path, CONFIG_SERVER, &config, &report), ERR_CONFIG);
+    (void)unlink(path);
+    cr_expect_null(config);
+    cr_expect_not_null(strstr(said(), "more errors than are listed here"));
 }
 
 static void check_mode(const char *text, mode_t mode, const char *expected)
@@ -328,6 +465,15 @@ Test(config_errors, bombs)
         "[server]\nbind_addr = \"\\u0041\\u0041\\u0041",
         "\xff",
         "\"",
+        "a={",
+        "{",
+        "a={},",
+        "server={services={a={bind_addr=1},b.c=1}},",
+        "server.services.a.token=1\n",
+        "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r=1\n",
+        "[server]\na=\"\"\"\n\"\"\"\n",
+        "[server]\nbind_addr=\"\"\"\\\n\n\n\"\"\"\n",
+        "{\"serverAddres",
     };
     char *text = malloc(SIZE);
     cr_assert_not_null(text);
@@ -339,6 +485,26 @@ Test(config_errors, bombs)
         cr_expect_str_eq(said(), "f: larger than 4 MiB\n");
         check_bomb(text, LIMIT_CONFIG_FILE); /* as large as it may be */
     }
+    free(text);
+}
+
+/* Each key finds its service among thousands. */
+Test(config_errors, bomb_of_dots)
+{
+    static const char *const keys[] = {"bind_addr=h:1",  "token=x",
+                                       "type=udp",       "nodelay=true",
+                                       "idle_timeout=1", "max_connections=1",
+                                       "udp_timeout=1",  "max_udp_visitors=1",
+                                       "unknown=1"};
+    char *text = malloc(LIMIT_CONFIG_FILE);
+    cr_assert_not_null(text);
+    size_t used =
+        (size_t)snprintf(text, LIMIT_CONFIG_FILE, "[server]\nbind_addr=h:2\n[server.services]\n");
+    for (size_t key = 0; key < ARRAY_SIZE(keys); key++)
+        for (unsigned int i = 0; i < LIMIT_SERVICES; i++)
+            used += (size_t)snprintf(text + used, LIMIT_CONFIG_FILE - used, "a_service_%u.%s\n", i,
+                                     keys[key]);
+    check_bomb(text, used);
     free(text);
 }
 

@@ -73,6 +73,13 @@ char *__wrap_strdup(const char *text)
     return must_fail() ? NULL : __real_strdup(text);
 }
 
+char *__real_strndup(const char *text, size_t size);
+char *__wrap_strndup(const char *text, size_t size);
+char *__wrap_strndup(const char *text, size_t size)
+{
+    return must_fail() ? NULL : __real_strndup(text, size);
+}
+
 int __wrap_vasprintf(char **ret, const char *format, va_list args) PRINTF_FORMAT(2, 0);
 int __real_vasprintf(char **ret, const char *format, va_list args) PRINTF_FORMAT(2, 0);
 int __wrap_vasprintf(char **ret, const char *format, va_list args)
@@ -110,7 +117,8 @@ int __wrap___asprintf_chk(char **ret, int flag, const char *format, ...)
     return length;
 }
 
-/* Loads the text with every single allocation failing in turn, until none is left to fail. */
+/* Loads the text with every single allocation failing in turn, until none is left to fail; a file,
+ * for its server alone. */
 static void fail_each(const char *path, const char *text, int expected)
 {
     unsigned int allocations = 0;
@@ -119,7 +127,7 @@ static void fail_each(const char *path, const char *text, int expected)
         struct config_report report;
         has_failed = false;
         countdown = ++allocations;
-        int result = path != NULL ? config_load(path, &config, &report)
+        int result = path != NULL ? config_load_half(path, CONFIG_SERVER, &config, &report)
                                   : config_parse("f", text, strlen(text), &config, &report);
         countdown = 0;
         if (!has_failed)
@@ -141,6 +149,8 @@ static void fail_each(const char *path, const char *text, int expected)
 static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nheartbeat_interval=0\n"
                            "[server.services.a]\nbind_addr=1.2.3.4:2\nudp_timeout=1\n"
                            "[server.services.b]\nbind_addr=h:2\ntoken=env:PATH\n"
+                           "[server.services]\nc.bind_addr=::1:2\nd={bind_addr=h:3}\nc.token=x\n"
+                           "[server.transport.tcp]\nkeepalive_secs=86400\n"
                            "[server.transport.noise]\npattern=x\nlocal_private_key=x\n"
                            "[client]\nremote_addr=h:1\nretry_interval=0\n"
                            "[client.services.a]\nlocal_addr=h:2\ntoken=x\n"
@@ -161,6 +171,31 @@ Test(memory, bad_file)
 {
     (void)setenv("CREDENTIALS_DIRECTORY", "/nonexistent", 1);
     fail_each(NULL, bad, ERR_CONFIG);
+}
+
+/* The client's half is left out. */
+Test(memory, half_of_a_file)
+{
+    static const char text[] = "[server]\nbind_addr=h:1\ndefault_token=HUSH-HUSH\n"
+                               "[server.services.a]\nbind_addr=h:2\n"
+                               "[client]\nremote_addr=h:3\ndefault_token=env:RU_NO_SUCH_TOKEN\n"
+                               "[client.transport]\ntype=tls\n"
+                               "[client.services.a]\nlocal_addr=h:4\ntoken=HUSH-HUSH\n";
+    char path[] = "/tmp/test_memory_XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(fd);
+    is_watching = true;
+    fail_each(path, NULL, 0);
+    is_watching = false;
+    cr_expect_eq(leaked_count, 0);
+    (void)unlink(path);
+}
+
+Test(memory, file_of_frp)
+{
+    fail_each(NULL, "[common]\nbind_port = 7000\n", ERR_CONFIG);
 }
 
 Test(memory, unreadable_file)
@@ -188,6 +223,8 @@ Test(memory, secrets_are_wiped)
                                "[server.services.a]\nbind_addr=h:2\n"
                                "[server.services.b]\nbind_addr=h:3\ntoken=\"\\u0048USH-HUSH\"\n"
                                "[server.services.c]\nbind_addr=h:4\ntoken=env:RU_TEST_TOKEN\n"
+                               "[server.services]\nd.token=\"\"\"\nHUSH-\\\n HUSH\"\"\"\n"
+                               "d.bind_addr=h:6\ne={bind_addr=h:7,token=HUSH-HUSH}\n"
                                "[server.transport.noise]\n" KEY "[server.transport]\ntype=noise\n";
     char path[] = "/tmp/test_memory_XXXXXX", more[256];
     int fd = mkstemp(path);
@@ -197,7 +234,7 @@ Test(memory, secrets_are_wiped)
     check_wiped(path, 0);
     /* A token that is read from a file, this one: it holds the secret as well. */
     int length = snprintf(more, sizeof more,
-                          "[server.services.d]\nbind_addr=h:5\ntoken=file:%s\n"
+                          "[server.services.f]\nbind_addr=h:5\ntoken=file:%s\n"
                           "[client]\nremote_addr=h:1\n"
                           "[client.transport.noise]\n" KEY, /* for type = noise alone */
                           path);

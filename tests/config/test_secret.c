@@ -38,6 +38,8 @@ static void write_secret(const void *bytes, size_t size, mode_t mode)
     cr_assert_eq(chmod(path, mode), 0);
 }
 
+static bool is_stripped; /* the last one that was taken */
+
 static void check(const char *value, const char *expected, const char *expected_problem)
 {
     char problem[512] = "";
@@ -47,6 +49,7 @@ static void check(const char *value, const char *expected, const char *expected_
     cr_expect_str_eq(problem, expected != NULL ? "" : expected_problem);
     if (expected != NULL && result == 0)
         cr_expect_str_eq(secret.text, expected);
+    is_stripped = secret.is_stripped;
     secret_free(secret.text);
 }
 
@@ -70,6 +73,7 @@ Test(secret, inline_value)
     static char text[LIMIT_SECRET + 2];
     check("x", "x", "");
     check("File:x", "File:x", "");
+    check(" x ", " x ", ""); /* quoted: as it is */
     check("", NULL, "expected a secret of 1 to 4000 bytes, got 0 bytes");
     memset(text, 'x', LIMIT_SECRET);
     check(text, text, "");
@@ -81,6 +85,16 @@ Test(secret, environment)
 {
     (void)setenv("RU_TEST_TOKEN", "from the environment", 1);
     check("env:RU_TEST_TOKEN", "from the environment", "");
+    cr_expect_not(is_stripped);
+    /* A file of variables with lines of another system, read by a shell or a container engine. */
+    (void)setenv("RU_TEST_TOKEN", "s3cret\r", 1);
+    check("env:RU_TEST_TOKEN", "s3cret", "");
+    cr_expect(is_stripped);
+    (void)setenv("RU_TEST_TOKEN", "s3cret\n", 1);
+    check("env:RU_TEST_TOKEN", "s3cret", "");
+    cr_expect(is_stripped);
+    (void)setenv("RU_TEST_TOKEN", " ", 1);
+    check("env:RU_TEST_TOKEN", NULL, "expected a secret of 1 to 4000 bytes, got 0 bytes");
     (void)setenv("RU_TEST_TOKEN", "", 1);
     check("env:RU_TEST_TOKEN", NULL, "expected a secret of 1 to 4000 bytes, got 0 bytes");
     (void)unsetenv("RU_TEST_TOKEN");
@@ -95,14 +109,55 @@ Test(secret, file_with_and_without_newline)
     for (size_t i = 0; i < ARRAY_SIZE(contents); i++) {
         write_secret(contents[i], strlen(contents[i]), 0600);
         check(file_value(), "s3cret", "");
+        cr_expect_not(is_stripped);
     }
-    write_secret("a b\n\n", 5, 0600);
-    check(file_value(), "a b\n", ""); /* one newline, no more */
+}
+
+#define MARK "\xef\xbb\xbf"
+
+/* What editors and shells of other systems add would be a wrong token for ever. */
+Test(secret, file_with_a_mark_or_white_space_at_its_end)
+{
+    static const struct {
+        const char *content, *secret;
+        bool is_stripped;
+    } rows[] = {
+        {MARK "s3cret", "s3cret", false},
+        {MARK "s3cret\r\n", "s3cret", false},
+        {"s3cret ", "s3cret", true},
+        {"s3cret \n", "s3cret", true},
+        {"s3cret\n\n", "s3cret", true},
+        {"s3cret\r\n\r\n", "s3cret", true},
+        {MARK "a b\t \v\f\r\n", "a b", true},
+        {"\n s3cret", "\n s3cret", false}, /* nobody adds that by chance */
+        {"s3cret" MARK, "s3cret" MARK, false},
+        {MARK MARK "s3cret", MARK "s3cret", false},
+        {"\xef\xbb", "\xef\xbb", false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        write_secret(rows[i].content, strlen(rows[i].content), 0600);
+        check(file_value(), rows[i].secret, "");
+        cr_expect_eq(is_stripped, rows[i].is_stripped, "row %zu", i);
+    }
+    write_secret(MARK " \n", 5, 0600);
+    check(file_value(), NULL, file_problem("the file is empty"));
+}
+
+Test(secret, file_in_utf_16)
+{
+    static const struct {
+        const char *content;
+        size_t size;
+    } rows[] = {{"\xff\xfes\0003\0", 6}, {"\xfe\xff\0s\0003", 6}, {"s\0003\0", 4}, {"\0s\0003", 4}};
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        write_secret(rows[i].content, rows[i].size, 0600);
+        check(file_value(), NULL, file_problem("the file is UTF-16; save it as UTF-8"));
+    }
 }
 
 Test(secret, files_that_will_not_do)
 {
-    static char text[LIMIT_SECRET + 8];
+    static char text[LIMIT_SECRET + LIMIT_SECRET_MARGIN + 2];
     check(file_value(), NULL, file_problem("no such file or directory"));
     check("file:", NULL, "cannot take the secret from file \"\": no such file or directory");
     write_secret("", 0, 0600);
@@ -115,6 +170,8 @@ Test(secret, files_that_will_not_do)
     write_secret(text, LIMIT_SECRET + 1, 0600);
     check(file_value(), NULL, file_problem("the file is longer than 4000 bytes"));
     write_secret(text, LIMIT_SECRET + 3, 0600);
+    check(file_value(), NULL, file_problem("the file is longer than 4000 bytes"));
+    write_secret(text, sizeof text, 0600);
     check(file_value(), NULL, file_problem("the file is longer than 4000 bytes"));
     text[LIMIT_SECRET] = '\n';
     write_secret(text, LIMIT_SECRET + 1, 0600);

@@ -240,7 +240,10 @@ class Process:
         self.argv = [str(arg) for arg in argv]
         self.log_path = pathlib.Path(log_path)
         self.user = user
-        environment = dict(os.environ, RUST_LOG="info", RUST_BACKTRACE="0", NO_COLOR="1")
+        environment = dict(os.environ, RUST_BACKTRACE="0", NO_COLOR="1")
+        environment.pop("RUST_LOG", None)  # ours would follow it, whatever its file says
+        if self.is_rathole():
+            environment["RUST_LOG"] = "info"
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:quarantine_size_mb=16")
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         environment.setdefault("TSAN_OPTIONS", "second_deadlock_stack=1")

@@ -285,6 +285,26 @@ def test_log_level(tunnel, service):
     assert t2.server.log() != ""
 
 
+@pytest.mark.parametrize("env, level", [
+    ({"RUST_LOG": "info"}, "INFO"),
+    ({"RUST_LOG": "warn,rathole=debug"}, "DEBUG"),
+    ({"RUST_LOG": "debug", "RATHOLE_URING_LOG": "info"}, "INFO"),
+    ({"RUST_LOG": "hyper[span{x=1}]=trace,,=,%"}, None),
+    ({"RUST_LOG": "rathole::server=trace"}, None),
+], ids=str)
+def test_log_level_of_rust_log(tunnel, service, env, level):
+    """A unit or a container made for rathole sets its level so; what is not understood is no error
+    and changes nothing."""
+    t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "error"})
+    t.start_server(env=env)
+    t.start_client()
+    t.wait_ready()
+    ping(t.port())
+    levels = set(re.findall(r"^\S+ ([A-Z]+) ", t.server.log(), re.M))
+    assert ("INFO" in levels, "DEBUG" in levels) == (level is not None, level == "DEBUG")
+    assert levels <= {"INFO", "DEBUG", "WARN"} if level else not levels, t.server.log()
+
+
 def test_log_to_a_full_pipe_does_not_stop_forwarding(tunnel, service):
     """Nobody reads the log: lines are dropped, bytes are not."""
     t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "trace"},

@@ -1,5 +1,6 @@
 /* A configuration file: whatever its bytes are, it is taken or refused with messages of one clean
- * line each; and what is taken stays the same when it is written anew with quotes. */
+ * line each; and what is taken stays the same when it is written anew with quotes, as sections and
+ * as braces and dots. */
 #include <string.h>
 
 #include "base/error.h"
@@ -58,7 +59,7 @@ static void check_peer(const struct config_peer *peer, enum config_role role)
         const struct config_service *service = &peer->services[i];
         FUZZ_CHECK(service->name[0] != '\0' && service->line > 0);
         FUZZ_CHECK(service->token != NULL && service->token[0] != '\0');
-        FUZZ_CHECK(service->type == CONFIG_SERVICE_TCP);
+        FUZZ_CHECK(service->type <= CONFIG_SERVICE_UDP);
         check_addr(&service->addr);
     }
 }
@@ -89,6 +90,11 @@ static void write_noise(FILE *out, const char *role, const struct config_noise *
     (void)fprintf(out, "[%s.transport]\ntype = noise\n", role);
 }
 
+static const char *type_name(const struct config_service *service)
+{
+    return service->type == CONFIG_SERVICE_UDP ? "udp" : "tcp";
+}
+
 static void write_peer(FILE *out, const char *role, const struct config_peer *peer)
 {
     char addr[ADDR_HOST_SIZE + 16];
@@ -99,11 +105,48 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fprintf(out, "  [%s.services.", role);
         write_quoted(out, peer->services[i].name);
-        (void)fprintf(out, "]\n\t%s_addr = '%s'\ntoken = ", *role == 's' ? "bind" : "local",
-                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        (void)fprintf(out,
+                      "]\n\t%s_addr = '%s'\ntype = '%s'\ntoken = ", *role == 's' ? "bind" : "local",
+                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)),
+                      type_name(&peer->services[i]));
         write_quoted(out, peer->services[i].token);
         (void)fputc('\n', out);
     }
+}
+
+static void write_noise_in_braces(FILE *out, const struct config_noise *noise)
+{
+    char text[KEYS_TEXT_SIZE];
+    (void)fprintf(out, ", transport = {noise.pattern = \"%s\", type = noise",
+                  noise_pattern_name(noise->pattern));
+    keys_to_text(noise->local_private_key, text);
+    if (noise->has_local_private_key)
+        (void)fprintf(out, ", noise.local_private_key = %s", text);
+    keys_to_text(noise->remote_public_key, text);
+    if (noise->has_remote_public_key)
+        (void)fprintf(out, ", noise.remote_public_key = '''\n%s'''", text);
+    (void)fputc('}', out);
+}
+
+/* One line for all of it. */
+static void write_peer_in_braces(FILE *out, const char *role, const struct config_peer *peer)
+{
+    char addr[ADDR_HOST_SIZE + 16];
+    (void)fprintf(out, "%s = {%s_addr = %s", role, *role == 's' ? "bind" : "remote",
+                  host_port_format(&peer->addr, addr, sizeof(addr)));
+    if (peer->transport.type == CONFIG_TRANSPORT_NOISE)
+        write_noise_in_braces(out, &peer->transport.noise);
+    (void)fputs(", services = {", out);
+    for (size_t i = 0; i < peer->service_count; i++) {
+        (void)fputs(i > 0 ? ", " : "", out);
+        write_quoted(out, peer->services[i].name);
+        (void)fprintf(out, " = {%s_addr=%s,type=%s,token=", *role == 's' ? "bind" : "local",
+                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)),
+                      type_name(&peer->services[i]));
+        write_quoted(out, peer->services[i].token);
+        (void)fputc('}', out);
+    }
+    (void)fputs("}}\n", out);
 }
 
 static void check_same(const struct config_peer *a, const struct config_peer *b)
@@ -118,12 +161,15 @@ static void check_same(const struct config_peer *a, const struct config_peer *b)
     for (size_t i = 0; i < a->service_count; i++) {
         FUZZ_CHECK(strcmp(a->services[i].name, b->services[i].name) == 0);
         FUZZ_CHECK(strcmp(a->services[i].token, b->services[i].token) == 0);
+        FUZZ_CHECK(a->services[i].type == b->services[i].type);
         FUZZ_CHECK(strcmp(a->services[i].addr.host, b->services[i].addr.host) == 0);
         FUZZ_CHECK(a->services[i].addr.port == b->services[i].addr.port);
     }
 }
 
-static void check_rewritten(const struct config *config)
+typedef void write_function(FILE *out, const char *role, const struct config_peer *peer);
+
+static void check_rewritten(const struct config *config, write_function *write_one)
 {
     static char text[COPY_SIZE];
     struct config *again;
@@ -131,17 +177,12 @@ static void check_rewritten(const struct config *config)
     FILE *out = fmemopen(text, sizeof(text), "w");
     FUZZ_CHECK(out != NULL);
     if (config->has_server)
-        write_peer(out, "server", &config->server);
+        write_one(out, "server", &config->server);
     if (config->has_client)
-        write_peer(out, "client", &config->client);
+        write_one(out, "client", &config->client);
     long size = ftell(out);
-    /* With \u in place of single bytes it may no longer fit the room or a line. */
-    bool is_whole = fclose(out) == 0 && size >= 0 && size < COPY_SIZE - 1;
-    for (char *line = text, *end; is_whole && line < text + size; line = end + 1) {
-        end = memchr(line, '\n', (size_t)(text + size - line));
-        is_whole = end != NULL && end - line <= 4096;
-    }
-    if (!is_whole)
+    /* With \u in place of single bytes it may no longer fit the room. */
+    if (fclose(out) != 0 || size < 0 || size >= COPY_SIZE - 1)
         return;
     FUZZ_CHECK(config_parse("again", text, (size_t)size, &again, &report) == 0);
     if (config->has_server)
@@ -172,7 +213,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check_peer(&config->client, CONFIG_CLIENT);
         config_check("/", config, &report);
         check_report(&report, result);
-        check_rewritten(config);
+        check_rewritten(config, write_peer);
+        check_rewritten(config, write_peer_in_braces);
     }
     config_destroy(config);
     config_report_finish(&report);
