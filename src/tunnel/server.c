@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
+#include "tunnel/descriptors.h"
 #include "tunnel/server_bind.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_handover.h"
@@ -54,6 +55,14 @@ static int make_keys(struct server *server)
     return 0;
 }
 
+void server_limit_strangers(struct server *server, const struct config_peer *config)
+{
+    int fds = tunnel_fds_for_visitors();
+    unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
+    atomic_store(&server->fd_visitors_max, fds - (int)strangers);
+    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip);
+}
+
 int server_create(const struct config_peer *config, unsigned int workers,
                   struct inherited *inherited, struct server **ret)
 {
@@ -68,8 +77,8 @@ int server_create(const struct config_peer *config, unsigned int workers,
     }
     server->config = copy;
     server->worker_count = workers;
-    server->fd_visitors_max = tunnel_fds_for_visitors();
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
+    server_limit_strangers(server, config);
     session_table_init(&server->sessions);
     atomic_store(&server->handover.phase, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
