@@ -18,6 +18,8 @@ enum limits_memlock { LIMIT_MEMLOCK_MIN = 64 << 20, LIMIT_MEMLOCK_WORKER = 1 << 
 
 enum limits_gate {
     LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */
+    LIMIT_PENDING_FDS_PART = 8, /* of the descriptors, at most, or visitors and strangers together
+                                 * would keep the clients out */
     LIMIT_PENDING_PER_IP = 64, /* one address: a client with 64 services logs in at once */
     LIMIT_HANDSHAKE_MS = 5000, /* accept to authenticated, whatever arrives and how slowly */
     /* Once the gate is half full, a connection without a valid first message makes room after this
@@ -88,6 +90,8 @@ enum limits_udp {
      * a part. */
     LIMIT_UDP_EVICT_BATCH = 32,
     LIMIT_UDP_EVICT_PART = 16,
+    LIMIT_UDP_NEW_PER_TURN =
+        64, /* of a channel: a socket is 25 us, and others wait for their turn */
     LIMIT_UDP_PORTS_LEFT_PART = 8, /* of the system's range of ports, to others */
     LIMIT_UDP_KEPT_PART = 8, /* of UDP's share: what TCP visitors leave to it, however many come */
 };
@@ -110,6 +114,7 @@ enum limits_io {
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
     LIMIT_PIPE_SIZE_MIN = 64 << 10, /* less carries less than a copy */
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
+    LIMIT_PIPES_FDS_PART = 64,      /* no more than one for so many descriptors there may be */
     LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
     LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
     LIMIT_FDS_RESERVED_UDP = 16,    /* of them, for the data channels of UDP services too */

@@ -84,6 +84,7 @@ struct datagram_channel {
     struct list node; /* in engine->channels */
     struct datagram_buffer *filling, *writing;
     struct timer flush_timer; /* at the end of the turn, or when the queue gets too old */
+    struct timer take_timer;  /* goes on with what has been read, after datagram_enough */
     uint64_t write_began_ns;
     uint64_t oldest_ns; /* in writing */
     size_t queue_limit; /* bytes that may wait in filling */
@@ -92,6 +93,7 @@ struct datagram_channel {
     uint32_t in_touched;  /* since the last trim */
     struct udp_pace pace; /* of what is put; its owner asks it when to receive */
     bool room_wanted;
+    bool is_enough;
     bool ending;
 };
 
@@ -128,6 +130,10 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
 void datagram_flush(struct datagram_channel *channel);
 /* The same at the end of this turn, or now if it is much. */
 void datagram_flush_soon(struct datagram_channel *channel);
+
+/* From `received`: that was much work. batch_end follows, the rest comes in the next turn of the
+ * loop, and nothing is read meanwhile. */
+void datagram_enough(struct datagram_channel *channel);
 
 /* ---- towards the visitors ---- */
 

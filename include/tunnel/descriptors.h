@@ -19,6 +19,8 @@ unsigned int descriptors_needed(enum config_role role, const struct config_peer 
                                 unsigned int workers);
 unsigned int descriptors_wanted(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers);
+/* How many of these may be connections to the server that have not logged in. */
+unsigned int descriptors_strangers(const struct config_peer *peer, unsigned int fds);
 /* Services of that type. */
 unsigned int descriptors_services(const struct config_peer *peer, enum config_service_type type);
 /* The sockets, and so the data channels, of a UDP service on the server. */

@@ -41,7 +41,7 @@ struct server {
     uint32_t start_until_ms;            /* the services' addresses are waited for, at the start */
     _Atomic unsigned int unbound_count; /* services whose address can't be had yet; any thread */
     unsigned int worker_count;
-    int fd_visitors_max; /* descriptors from this number on are kept for control channels */
+    _Atomic int fd_visitors_max; /* from this number on: for strangers and control channels */
     _Atomic unsigned int waiting_visitors;
     struct handover handover;
 };
@@ -88,6 +88,9 @@ static inline const struct config_peer *server_config(const struct server *serve
     return atomic_load_explicit(&server->config, memory_order_acquire);
 }
 
+/* How many connections may not have logged in yet: as configured, but only so many that neither
+ * they nor visitors can take all descriptors. What visitors may have follows from it. */
+void server_limit_strangers(struct server *server, const struct config_peer *config);
 /* Tells the owner of the service's control channel that its pool wants channels. */
 void server_notify_owner(struct server_worker *worker, struct service *service);
 /* Has all workers look at the services' state. */

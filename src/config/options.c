@@ -52,7 +52,7 @@ const struct option options[] = {
      "from accept to authenticated, in all"},
     {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes", value_number,
      PEER(max_pending_handshakes), 1, 65536, "256", "connections", 0, CHANGE(LIMITS),
-     "unauthenticated connections in all"},
+     "unauthenticated connections in all; never more than an eighth of the descriptors"},
     {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes_per_ip", value_number,
      PEER(max_pending_handshakes_per_ip), 1, 65536, "64", "connections", 0, CHANGE(LIMITS),
      "unauthenticated connections of one address"},

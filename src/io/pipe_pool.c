@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -13,7 +14,7 @@ enum { SOFT_PAGES_DEFAULT = 16384 }; /* the kernel's default, where /proc/sys is
 
 struct pipe_pool {
     size_t budget_bytes, used_bytes;
-    unsigned int count;
+    unsigned int count, count_max;
     struct list free;
 };
 
@@ -32,12 +33,22 @@ size_t pipe_pool_budget_bytes(void)
     return pages / 4 * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* A pipe that is free keeps its two descriptors: visitors must not miss them. */
+static unsigned int count_of_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return LIMIT_PIPES;
+    return (unsigned int)MIN((rlim_t)LIMIT_PIPES, limit.rlim_cur / LIMIT_PIPES_FDS_PART);
+}
+
 int pipe_pool_create(size_t budget_bytes, struct pipe_pool **ret)
 {
     struct pipe_pool *pool = calloc(1, sizeof(*pool));
     if (pool == NULL)
         return -ENOMEM;
     pool->budget_bytes = budget_bytes;
+    pool->count_max = count_of_descriptors();
     list_init(&pool->free);
     *ret = pool;
     return 0;
@@ -96,7 +107,7 @@ struct pipe *pipe_pool_get(struct pipe_pool *pool)
     if (node != NULL)
         return container_of(node, struct pipe, node);
     size_t size_bytes = next_size(pool);
-    if (size_bytes == 0 || pool->count >= LIMIT_PIPES)
+    if (size_bytes == 0 || pool->count >= pool->count_max)
         return NULL;
     struct pipe *pipe = pipe_open(size_bytes);
     if (pipe == NULL)

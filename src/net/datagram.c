@@ -149,6 +149,8 @@ static void flush_due(struct timer *timer)
     }
 }
 
+static void take_due(struct timer *timer);
+
 int datagram_channel_init(struct datagram_channel *channel, struct datagram_engine *engine,
                           const struct datagram_ops *ops)
 {
@@ -168,6 +170,7 @@ int datagram_channel_init(struct datagram_channel *channel, struct datagram_engi
     channel->ops = ops;
     channel->queue_limit = QUEUE_FIRST;
     timer_init(&channel->flush_timer, flush_due);
+    timer_init(&channel->take_timer, take_due);
     udp_pace_init(&channel->pace, loop_now_ns(engine->loop));
     list_push_back(&engine->channels, &channel->node);
     return 0;
@@ -197,6 +200,7 @@ void datagram_channel_terminate(struct datagram_channel *channel, enum stream_cl
 {
     channel->ending = true;
     loop_timer_stop(channel->engine->loop, &channel->flush_timer);
+    loop_timer_stop(channel->engine->loop, &channel->take_timer);
     stream_terminate(&channel->stream, how);
 }
 
@@ -342,19 +346,13 @@ static void make_read_room(struct datagram_channel *channel)
     }
 }
 
-static void channel_read_done(struct stream *stream, int result)
+static void take_frames(struct datagram_channel *channel)
 {
-    struct datagram_channel *channel = container_of(stream, struct datagram_channel, stream);
     struct udp_frame frame;
-    if (result < 0) {
-        channel_fail(channel, result);
-        return;
-    }
-    note_use(channel->engine);
-    channel->in_end += (uint32_t)result;
-    channel->in_touched = MAX(channel->in_touched, channel->in_end);
-    int size;
-    while ((size = udp_frame_decode(channel->in + channel->in_begin,
+    int size = 0;
+    channel->is_enough = false;
+    while (!channel->is_enough &&
+           (size = udp_frame_decode(channel->in + channel->in_begin,
                                     channel->in_end - channel->in_begin, &frame)) > 0) {
         channel->in_begin += (uint32_t)size;
         udp_pace_count(&channel->pace, 0, 1);
@@ -367,8 +365,35 @@ static void channel_read_done(struct stream *stream, int result)
     }
     if (channel->ending)
         return;
+    if (channel->is_enough) {
+        loop_timer_start(channel->engine->loop, &channel->take_timer, 0);
+        return;
+    }
     make_read_room(channel);
     read_more(channel);
+}
+
+static void take_due(struct timer *timer)
+{
+    take_frames(container_of(timer, struct datagram_channel, take_timer));
+}
+
+void datagram_enough(struct datagram_channel *channel)
+{
+    channel->is_enough = true;
+}
+
+static void channel_read_done(struct stream *stream, int result)
+{
+    struct datagram_channel *channel = container_of(stream, struct datagram_channel, stream);
+    if (result < 0) {
+        channel_fail(channel, result);
+        return;
+    }
+    note_use(channel->engine);
+    channel->in_end += (uint32_t)result;
+    channel->in_touched = MAX(channel->in_touched, channel->in_end);
+    take_frames(channel);
 }
 
 static void channel_connected(struct stream *stream, int result)

@@ -47,6 +47,11 @@ unsigned int descriptors_fixed(enum config_role role, const struct config_peer *
     return sum;
 }
 
+unsigned int descriptors_strangers(const struct config_peer *peer, unsigned int fds)
+{
+    return MIN(peer->max_pending_handshakes, MAX(fds / LIMIT_PENDING_FDS_PART, 1u));
+}
+
 unsigned int descriptors_needed(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers)
 {
@@ -55,7 +60,11 @@ unsigned int descriptors_needed(enum config_role role, const struct config_peer 
     /* Of all that is there for visitors UDP keeps a part. */
     if (udp > 0)
         udp = MAX(udp, tcp / (LIMIT_UDP_KEPT_PART - 1) + 1);
-    return descriptors_fixed(role, peer, workers) + LIMIT_FDS_RESERVED + tcp + udp;
+    unsigned int sum = descriptors_fixed(role, peer, workers) + tcp + udp;
+    if (role == CONFIG_SERVER) /* so that an eighth of it all is beside that */
+        sum += descriptors_strangers(peer, (sum / (LIMIT_PENDING_FDS_PART - 1) + 1) *
+                                               LIMIT_PENDING_FDS_PART);
+    return sum + LIMIT_FDS_RESERVED;
 }
 
 unsigned int descriptors_wanted(enum config_role role, const struct config_peer *peer,

@@ -11,6 +11,7 @@
 #include "config/config_copy.h"
 #include "io/lookups.h"
 #include "io/socket_life.h"
+#include "tunnel/descriptors.h"
 #include "tunnel/server_control.h"
 #include "tunnel/server_handover.h"
 #include "tunnel/server_login.h"
@@ -43,6 +44,14 @@ static int make_keys(struct server *server)
     return 0;
 }
 
+void server_limit_strangers(struct server *server, const struct config_peer *config)
+{
+    int fds = tunnel_fds_for_visitors();
+    unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
+    atomic_store(&server->fd_visitors_max, fds - (int)strangers);
+    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip);
+}
+
 int server_allocate(const struct config_peer *config, unsigned int workers,
                     void (*thread_begins)(void), struct server **ret)
 {
@@ -57,8 +66,8 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     }
     server->config = copy;
     server->worker_count = workers;
-    server->fd_visitors_max = tunnel_fds_for_visitors();
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
+    server_limit_strangers(server, config);
     session_table_init(&server->sessions);
     atomic_store(&server->handover.phase, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);

@@ -212,8 +212,7 @@ static void commit_own(struct preparation *prep)
         plan->keys = old;
     }
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
-        gate_set_limits(&server->gate, prep->wanted->max_pending_handshakes,
-                        prep->wanted->max_pending_handshakes_per_ip);
+        server_limit_strangers(server, prep->wanted);
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
         server_update_control_options(server->control_binding, prep->wanted);
         for (size_t i = 0; i < prep->running.peer.service_count; i++)

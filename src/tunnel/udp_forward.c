@@ -211,6 +211,7 @@ static void channel_received(struct datagram_channel *channel, const struct udp_
 
 static void channel_batch_end(struct datagram_channel *channel)
 {
+    container_of(channel, struct udp_forward, channel)->new_count = 0;
     datagram_fire(channel->engine, udp_forward_visitor_destination);
 }
 

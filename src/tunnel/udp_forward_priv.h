@@ -16,6 +16,7 @@ struct udp_forward {
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
     struct client_service *service; /* used */
+    unsigned int new_count;         /* since the last batch ended */
     unsigned int visitor_count;     /* in use, or with an operation in the ring yet */
     struct udp_table table;
     struct list resting; /* visitors not read from: the channel has no room, or pauses */

@@ -139,30 +139,37 @@ void udp_forward_give_up(struct client_worker *worker)
         (void)worker_evict(worker, count);
 }
 
+/* A worker with fewer sockets than most: those who have been idle for longest are not here. Others
+ * make room as long as there is a margin, or each new one would push out the one before. */
+static bool is_poor(const struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    unsigned int own = udp_share_of(share, worker->tunnel->index);
+    return own * worker->client->worker_count < atomic_load(&share->open);
+}
+
 bool udp_forward_yield(struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
     unsigned int count = MIN(udp_share_batch(share), udp_share_spare(share));
     if (count == 0)
         return false;
-    if (worker_evict(worker, count))
+    if (!is_poor(worker) && worker_evict(worker, count))
         return true;
     ask_other_worker(worker, count);
     return false;
 }
 
-/* Before the share is used up. A worker with fewer sockets than most has the others make room, as
- * long as there is a margin: what it has are not those that take it all. */
+/* Before the share is used up. */
 static void make_room(struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
     if (!udp_share_is_spent(share))
         return;
-    unsigned int own = udp_share_of(share, worker->tunnel->index);
-    bool is_poor = own * worker->client->worker_count < atomic_load(&share->open);
-    if (is_poor)
+    bool others_do = is_poor(worker);
+    if (others_do)
         ask_other_worker(worker, udp_share_batch(share));
-    if (!is_poor || udp_share_is_over(share))
+    if (!others_do || udp_share_is_over(share))
         (void)worker_evict(worker, udp_share_batch(share));
 }
 
@@ -204,20 +211,22 @@ static bool is_for_want_of_room(int error)
 }
 
 /* The last descriptors are for control channels: a socket that has got one of them changes with the
- * longest idle visitor, or stays for a while if those are another worker's. */
+ * longest idle visitor. If that is another worker's it goes there, and the number stays in use. */
 static int settle_number(struct client_worker *worker, struct udp_socket *udp)
 {
     int max = worker->client->fds.max;
     if (udp->fd < max)
         return 0;
+    if (is_poor(worker)) {
+        ask_other_worker(worker, 1);
+        if (udp->fd < max + LIMIT_FDS_RESERVED_UDP)
+            return 0;
+    }
     struct udp_forward *largest = largest_forward(worker);
     if (largest != NULL) {
         visitor_evict(visitor_of(udp_table_oldest(&largest->table)), udp);
         return 0;
     }
-    ask_other_worker(worker, 1);
-    if (udp->fd < max + LIMIT_FDS_RESERVED_UDP)
-        return 0;
     udp_socket_close(udp);
     return -EMFILE;
 }
@@ -288,6 +297,8 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
     list_init(&visitor->resting_node);
     loop_op_init(&visitor->poll_op, visitor_readable);
     forward->visitor_count++;
+    if (++forward->new_count == LIMIT_UDP_NEW_PER_TURN)
+        datagram_enough(&forward->channel);
     udp_share_add(forward_share(forward), forward->worker->tunnel->index);
     forward_count(forward, METRIC_UDP_VISITORS, 1);
     if (!forward->expiry_timer.armed)

@@ -173,7 +173,7 @@ def test_a_crowd_of_tcp_leaves_udp_a_part(both):
                 visitor.sendall(b"x")
         wait_until(lambda: t.client.fds() >= 0.7 * nofile, within(10), "a crowd")
         with Flows(t.port("udp"), 200) as flows:
-            flows.run(1, total=4)
+            flows.run(1, total=2)
             assert flows.lost == 0
         assert t.client.metric("udp_dropped_no_local") == 0
         t.server.kill9()
@@ -196,3 +196,27 @@ def test_the_share_of_a_reload(both):
         sources.send(nofile)
         wait_until(lambda: t.client.fds() <= 0.25 * nofile, within(5),
                    lambda: f"{t.client.fds()} descriptors")
+
+
+def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
+    """A server full of visitors who stay, and silent strangers at its control port: who has something
+    to say there is heard at once."""
+    local = service(Echo)
+    t = tunnel({"tcp": local.port, "s": None}, start=False)
+    t.start_server(nofile=256)
+    t.start_client()
+    t.wait_ready(names=["tcp"])
+    with contextlib.ExitStack() as stack:
+        for _ in range(256):
+            with contextlib.suppress(OSError):
+                stack.enter_context(connect(t.port("tcp"), timeout=2))
+        wait_until(lambda: t.server.metric("accept_paused") > 0, within(5), "a crowd")
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                stack.enter_context(connect(t.control_port, timeout=2))
+        for _ in range(3):
+            started = time.monotonic()
+            with t.login("s"):
+                assert time.monotonic() - started < within(2)
+        assert t.server.metric("control_channels_lost") <= 3
+        assert t.server.fds() < 256

@@ -1,6 +1,7 @@
 #include "io/pipe_pool.h"
 
 #include <criterion/criterion.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -35,4 +36,29 @@ Test(pipe_pool, budget_and_reuse)
     pipe_pool_destroy(pool);
     pipe_pool_destroy(NULL);
     cr_assert_eq(open_fd_count(), before);
+}
+
+/* Where descriptors are few, pipes are fewer; then what is copied needs none. */
+Test(pipe_pool, few_descriptors)
+{
+    struct rlimit limit;
+    struct pipe_pool *pool;
+    struct pipe *pipes[4];
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = 4 * LIMIT_PIPES_FDS_PART - 1;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(pipe_pool_create(SIZE_MAX / 2, &pool), 0);
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_not_null(pipes[i] = pipe_pool_get(pool));
+    cr_expect_null(pipe_pool_get(pool));
+    pipe_pool_put(pool, pipes[0]);
+    cr_expect_not_null(pipes[0] = pipe_pool_get(pool));
+    for (size_t i = 0; i < 3; i++)
+        pipe_pool_put(pool, pipes[i]);
+    pipe_pool_destroy(pool);
+    limit.rlim_cur = LIMIT_PIPES_FDS_PART - 1;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(pipe_pool_create(SIZE_MAX / 2, &pool), 0);
+    cr_expect_null(pipe_pool_get(pool));
+    pipe_pool_destroy(pool);
 }

@@ -26,6 +26,7 @@ struct rig {
     struct metrics metrics;
     int peer;
     unsigned int frames, batches, rooms, ends, closes;
+    unsigned int enough_every; /* 0 = never */
     int error;
     struct udp_frame_addr last_from;
     uint64_t payload_bytes, payload_sum;
@@ -40,6 +41,8 @@ static void on_received(struct datagram_channel *channel, const struct udp_frame
 {
     struct rig *rig = rig_of(channel);
     rig->frames++;
+    if (rig->enough_every != 0 && rig->frames % rig->enough_every == 0)
+        datagram_enough(channel);
     rig->last_from = frame->from;
     rig->payload_bytes += frame->payload_len;
     for (uint32_t i = 0; i < frame->payload_len; i++)
@@ -241,6 +244,7 @@ Test(datagram, frames_in_any_pieces)
         unsigned int sent = 0;
         uint64_t bytes = 0, sum = 0;
         rig_init(&rig, seed, 0, "");
+        rig.enough_every = seed % 2 * 2; /* or all at once */
         fake_loop_set_faults(rig.loop, &faults);
         while (sent < 300) {
             static const size_t sizes[] = {0, 1, 64, 1200, 2048, 9000, 65507};
@@ -269,6 +273,34 @@ Test(datagram, frames_in_any_pieces)
         cr_expect_eq(rig.ends, 0);
         rig_finish(&rig);
     }
+}
+
+/* The owner has enough for a turn: the rest follows, a few in each. */
+Test(datagram, what_is_enough_for_a_turn)
+{
+    enum { FRAMES = 100, EACH = 5 };
+    struct rig rig;
+    unsigned char wire[UDP_FRAME_HEAD_MAX];
+    unsigned int before = 0, most = 0;
+    rig_init(&rig, 1, 0, "");
+    rig.enough_every = EACH;
+    size_t len = udp_frame_encode_head(&visitor, 0, wire);
+    for (int i = 0; i < FRAMES; i++)
+        cr_assert_eq(send(rig.peer, wire, len, 0), len);
+    for (int turn = 0; turn < 100 && before < FRAMES; turn++) {
+        turns(&rig, 1);
+        most = MAX(most, rig.frames - before);
+        before = rig.frames;
+    }
+    cr_expect_eq(rig.frames, FRAMES);
+    cr_expect_leq(most, 2 * EACH); /* from the read, and from the timer */
+    cr_expect_eq(rig.batches, FRAMES / EACH + 1, "each batch is ended");
+    cr_expect_eq(rig.ends, 0);
+    for (int i = 0; i < FRAMES; i++)
+        cr_assert_eq(send(rig.peer, wire, len, 0), len);
+    turns(&rig, 1);
+    rig_finish(&rig); /* in the middle of it */
+    cr_expect_lt(rig.frames, 2 * FRAMES);
 }
 
 Test(datagram, a_bad_frame_ends_the_channel_after_the_good_ones)

@@ -38,12 +38,34 @@ Test(descriptors, each_service_and_each_worker_takes_its_own)
     static const char lanes[] =
         "[server.services.u]\ntype = udp\nbind_addr = a:2\nudp_data_channels = 9\n";
     unsigned int one = needed(CONFIG_SERVER, "", 1), four = needed(CONFIG_SERVER, "", 4);
-    cr_expect_eq(four - one, 3 * 5); /* ring, mailbox, time, polls; a listener */
-    cr_expect_eq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2); /* listener, claim, control; relay */
-    cr_expect_eq(needed(CONFIG_SERVER, tcp, 4) - four, 6 + 2);
-    cr_expect_eq(needed(CONFIG_SERVER, udp, 1) - one, 1 + 2 * 2); /* control; lanes, channels */
-    cr_expect_eq(needed(CONFIG_SERVER, udp, 4) - four, 1 + 2 * 4);
-    cr_expect_eq(needed(CONFIG_SERVER, lanes, 4) - four, 1 + 2 * 9);
+    /* And a seventh of it for strangers. */
+    cr_expect_geq(four - one, 3 * 5); /* ring, mailbox, time, polls; a listener */
+    cr_expect_leq(four - one, 3 * 5 * 8 / 7 + 1);
+    cr_expect_geq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2); /* listener, claim, control; relay */
+    cr_expect_leq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2 + 1);
+    cr_expect_geq(needed(CONFIG_SERVER, tcp, 4) - four, 6 + 2);
+    cr_expect_leq(needed(CONFIG_SERVER, tcp, 4) - four, 6 + 2 + 2);
+    cr_expect_geq(needed(CONFIG_SERVER, udp, 1) - one, 1 + 2 * 2); /* control; lanes, channels */
+    cr_expect_leq(needed(CONFIG_SERVER, udp, 1) - one, 1 + 2 * 2 + 1);
+    cr_expect_geq(needed(CONFIG_SERVER, lanes, 4) - four, 1 + 2 * 9);
+    cr_expect_leq(needed(CONFIG_SERVER, lanes, 4) - four, 1 + 2 * 9 + 3);
+}
+
+/* However many services there are: what strangers may have is beside what is needed. */
+Test(descriptors, are_enough_beside_strangers)
+{
+    for (unsigned int pending = 1; pending <= 65536; pending *= 4) {
+        for (unsigned int tcp = 1; tcp < 400; tcp += 3) {
+            static struct config_service services[400];
+            struct config_peer peer = {.services = services,
+                                       .service_count = tcp,
+                                       .max_pending_handshakes = pending};
+            unsigned int fds = descriptors_needed(CONFIG_SERVER, &peer, 2) - LIMIT_FDS_RESERVED;
+            unsigned int strangers = descriptors_strangers(&peer, fds);
+            cr_assert_leq(strangers, pending);
+            cr_assert_geq(fds - strangers, descriptors_fixed(CONFIG_SERVER, &peer, 2) + 2 * tcp);
+        }
+    }
 }
 
 Test(descriptors, of_a_client)

@@ -327,6 +327,34 @@ Test(udp_forward, a_flood_keeps_to_its_share_and_loses_nothing)
     END(channel, local);
 }
 
+/* What comes new has a part of a turn only, so that others need not wait for all of it. */
+Test(udp_forward, a_turn_has_so_many_new_ones)
+{
+    enum { COUNT = 1000 };
+    static uint8_t wire[COUNT * (UDP_FRAME_HEAD_MAX + 1)];
+    size_t len = 0;
+    uint64_t before = 0, most = 0;
+    int channel = begin("");
+    int local = local_service();
+    for (unsigned int i = 0; i < COUNT; i++) {
+        struct udp_frame_addr from = numbered(i);
+        len += udp_frame_encode_head(&from, 1, wire + len);
+        wire[len++] = 1;
+    }
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    for (int turn = 0; turn < 100 && before < COUNT; turn++) {
+        udp_rig_settle(&rig, 1);
+        uint64_t now = udp_rig_count(&rig, METRIC_UDP_VISITORS);
+        most = MAX(most, now - before);
+        before = now;
+    }
+    cr_expect_eq(before, COUNT);
+    cr_expect_leq(most, 2 * LIMIT_UDP_NEW_PER_TURN, "%llu in a turn", (unsigned long long)most);
+    /* In the middle of it the channel may end. */
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    END(channel, local);
+}
+
 Test(udp_forward, those_who_are_busy_stay)
 {
     enum { SHARE = 32 };
