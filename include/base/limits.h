@@ -113,7 +113,7 @@ enum limits_upgrade {
 };
 
 enum limits_time {
-    LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and parked channels */
+    LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and UDP data channels */
     LIMIT_DRAIN_MS = 30000,
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000,
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,

@@ -25,7 +25,6 @@ int server_bind_control(const struct config_peer *own, unsigned int workers,
         .wait_ms = wait_ms,
     };
     struct binding *binding;
-    options.tcp.user_timeout_ms = LIMIT_USER_TIMEOUT_MS; /* until a data channel gets its visitor */
     int result = binding_create(&options, &binding);
     if (result < 0)
         return result;

@@ -258,7 +258,7 @@ void server_login_begin(struct server_worker *worker, int fd)
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
     struct addr peer;
     if (socket_peer(fd, &peer) < 0) {
-        loop_close_fd(tunnel->loop, fd); /* gone already */
+        transport_close_fd(fd, tunnel->loop); /* gone already */
         return;
     }
     struct addr_key key = addr_key(&peer);
@@ -267,7 +267,7 @@ void server_login_begin(struct server_worker *worker, int fd)
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         if (login != NULL)
             slab_put(&worker->login_slab, login);
-        loop_close_fd(tunnel->loop, fd);
+        transport_close_fd(fd, tunnel->loop);
         return;
     }
     login->worker = worker;
