@@ -17,11 +17,11 @@ enum limits_config {
 enum limits_memlock { LIMIT_MEMLOCK_MIN = 64 << 20, LIMIT_MEMLOCK_WORKER = 1 << 20 };
 
 enum limits_gate {
-    LIMIT_PENDING = 256,       /* unauthenticated connections in all: 64 KiB of state */
+    LIMIT_PENDING = 256,        /* unauthenticated connections in all: 64 KiB of state */
     LIMIT_PENDING_FDS_PART = 8, /* of the descriptors, at most, or visitors and strangers together
                                  * would keep the clients out */
-    LIMIT_PENDING_PER_IP = 64, /* one address: a client with 64 services logs in at once */
-    LIMIT_HANDSHAKE_MS = 5000, /* accept to authenticated, whatever arrives and how slowly */
+    LIMIT_PENDING_PER_IP = 64,  /* one address: a client with 64 services logs in at once */
+    LIMIT_HANDSHAKE_MS = 5000,  /* accept to authenticated, whatever arrives and how slowly */
     /* Once the gate is half full, a connection without a valid first message makes room after this
      * time. A client's Hello comes with the ACK that completes its connection: a second is enough
      * to resend a lost one. */
@@ -158,7 +158,7 @@ enum limits_silence {
 };
 
 enum limits_time {
-    LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and parked channels */
+    LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and UDP data channels */
     LIMIT_DRAIN_MS = 30000,
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000,
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,

@@ -33,8 +33,12 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms);
 void socket_widen_window(int fd, int bytes);
 /* The kernel takes at most about this much more than it can send (TCP_NOTSENT_LOWAT). */
 void socket_set_unsent_limit(int fd, size_t bytes);
-/* The next close sends a reset instead of an end of stream. */
-void socket_set_abort(int fd);
+/* A close sends an end of stream. Without this it resets a connection that was accepted or dialled
+ * here, as does the kernel when the process is killed: an end of stream is never said by accident.
+ */
+void socket_close_cleanly(int fd);
+/* What socket_for_dialing and our listeners see to, for a connection of another listener. */
+void socket_prepare_accepted(int fd);
 
 /* A socket for socket_connect_now: non-blocking, close-on-exec, options set. */
 MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
@@ -67,8 +71,11 @@ MUST_CHECK int socket_join_group(const struct addr *addr, const struct socket_op
                                  int *ret_fd);
 /* Whether a listener could be bound to the address now: 0 or -errno. Binds for a moment. */
 MUST_CHECK int socket_probe(const struct addr *addr, bool is_udp);
-/* Gives a listener that was inherited the options of one that was bound here. */
-void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options);
+/* Gives a listener that was inherited the options of one that was bound here. False: it is somebody
+ * else's, who may not know that a close resets unless it is told to be clean (a service manager, or
+ * 0.1.0, which serves on with it if this program fails to start). So it is left as it is, and what
+ * it accepts needs socket_prepare_accepted. */
+MUST_CHECK bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *options);
 /* Starts and ends listening. The port stays ours in between, and connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);

@@ -40,6 +40,7 @@ struct binding {
     bool is_inherited; /* taken over, and may hold what arrived before */
     bool is_listening; /* when it was taken over */
     bool is_shared;    /* with a service manager: never shut down (io/inherit.h) */
+    bool is_foreign;   /* of no program like this one: what it accepts lacks options */
     unsigned int count;
     unsigned int distinct_count; /* those behind them are duplicates */
     int *fds;                    /* count of them; -1 = closed by its worker */

@@ -39,11 +39,41 @@ void socket_set_options(int fd, const struct socket_options *options)
         socket_set_user_timeout(fd, options->user_timeout_ms);
 }
 
-/* Urgent bytes stay in their place in the stream, as a relay can't pass on the mark. What a
- * listener accepts inherits it. */
+static void set_linger(int fd, int is_on)
+{
+    /* On, and for no time: a close throws away what is unsent, and resets. */
+    struct linger linger = {.l_onoff = is_on, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+/* Urgent bytes stay in their place in the stream, as a relay can't pass on the mark. And a close is
+ * a reset until it is meant to be clean: the kernel closes the sockets of a process that is killed,
+ * and half a transfer would look complete. What a listener accepts inherits both. */
 static void prepare_connection(int fd)
 {
     set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+    set_linger(fd, 1);
+}
+
+static bool is_prepared(int fd)
+{
+    struct linger linger = {0, 0};
+    int inlined = 0;
+    socklen_t linger_len = sizeof(linger), inlined_len = sizeof(inlined);
+    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &linger_len) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inlined, &inlined_len) == 0 &&
+           linger.l_onoff != 0 && linger.l_linger == 0 && inlined != 0;
+}
+
+void socket_prepare_accepted(int fd)
+{
+    prepare_connection(fd);
+    socket_set_user_timeout(fd, 0); /* 0.1.0 had one on its control port */
+}
+
+void socket_close_cleanly(int fd)
+{
+    set_linger(fd, 0);
 }
 
 void socket_change_options(int fd, const struct socket_options *options)
@@ -87,12 +117,6 @@ void socket_widen_window(int fd, int bytes)
 void socket_set_unsent_limit(int fd, size_t bytes)
 {
     set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
-}
-
-void socket_set_abort(int fd)
-{
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
 int socket_for_dialing(const struct addr *to, const struct socket_options *options)
@@ -230,15 +254,15 @@ int socket_probe(const struct addr *addr, bool is_udp)
     return bind(fd, &addr->any, addr->len) < 0 ? -errno : 0;
 }
 
-void socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
+bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
 {
     /* What socket_set_options leaves alone may be set. */
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
     set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     socket_set_user_timeout(fd, 0);
-    prepare_connection(fd);
     socket_set_options(fd, options);
     set_congestion_control(fd, addr);
+    return is_prepared(fd);
 }
 
 int socket_listen(int fd)

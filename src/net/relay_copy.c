@@ -49,18 +49,19 @@ static void copy_read_failed(struct relay_flow *flow, int error)
 }
 
 /* Many a service sends its answer and closes. When the first bytes back have the end right behind
- * them, both go on in one segment, and the receive that would only find the end is saved. The look
- * takes a reset out of the socket, and the receive would find a clean end instead: the caller has
- * to fail the relay for it. */
-static int look_for_end(struct relay_flow *flow)
+ * them, both go on in one segment, and the receive that would only find the end is saved. Asked
+ * only where the kernel says that there is more and the buffer had room for it: that is the end, or
+ * has come just now. A look takes an error out of the socket, and the receive behind it would find
+ * a clean end: the caller has to fail the relay for it. */
+static int look_for_end(struct relay_flow *flow, size_t size)
 {
-    bool is_first =
-        flow->index == 1 && flow->bytes == 0 && flow_relay(flow)->noise[flow->index] == NULL;
-    if (!is_first || !flow->poll_first || flow_relay(flow)->state != RELAY_OPEN)
+    struct relay *relay = flow_relay(flow);
+    bool is_first = flow->index == 1 && flow->bytes == 0 && relay->noise[1] == NULL;
+    if (!is_first || flow->poll_first || size == LIMIT_BUFFER_SIZE || relay->state != RELAY_OPEN)
         return 0;
     int peeked = socket_peek(flow_source(flow));
     if (peeked == ERR_EOF)
-        flow->eof = flow_relay(flow)->half_closed[1] = true;
+        flow->eof = relay->half_closed[1] = true;
     return peeked == ERR_EOF || peeked > 0 ? 0 : peeked;
 }
 
@@ -111,7 +112,7 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
     flow->end = (uint32_t)res;
     flow->poll_first = !loop_flags_more_data(flags);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)res);
-    int error = look_for_end(flow);
+    int error = look_for_end(flow, (size_t)res);
     if (error == 0) {
         copy_pass_on(flow, (size_t)res);
         return;

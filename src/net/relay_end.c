@@ -62,8 +62,9 @@ static void relay_finish(struct relay *relay, enum relay_state state)
 static void relay_close_fds(struct relay *relay)
 {
     for (unsigned int i = 0; i < 2; i++) {
-        if (relay->aborting)
-            socket_set_abort(relay->fds[i]);
+        if (!relay->aborting)
+            socket_close_cleanly(
+                relay->fds[i]); /* also after our end of stream: it may be unsent */
         loop_close_fd(relay->engine->loop, relay->fds[i]);
         relay->fds[i] = -1;
         noise_link_free(relay_take_noise(relay, i));

@@ -15,8 +15,8 @@ void stream_join(struct stream *stream)
 {
     if (!loop_op_is_idle(&stream->read_op) || !loop_op_is_idle(&stream->write_op))
         return;
-    if (stream->aborting)
-        socket_set_abort(stream->fd);
+    if (!stream->aborting)
+        socket_close_cleanly(stream->fd);
     loop_close_fd(stream->loop, stream->fd);
     stream->fd = -1;
     stream_noise_finish(stream);

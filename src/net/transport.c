@@ -2,7 +2,7 @@
 
 #include "io/socket.h"
 
-void transport_close(struct transport *transport, struct loop *loop)
+void transport_abort(struct transport *transport, struct loop *loop)
 {
     if (transport->fd >= 0)
         loop_close_fd(loop, transport->fd);
@@ -10,9 +10,15 @@ void transport_close(struct transport *transport, struct loop *loop)
     *transport = (struct transport){.fd = -1};
 }
 
-void transport_abort(struct transport *transport, struct loop *loop)
+void transport_close(struct transport *transport, struct loop *loop)
 {
     if (transport->fd >= 0)
-        socket_set_abort(transport->fd);
-    transport_close(transport, loop);
+        socket_close_cleanly(transport->fd);
+    transport_abort(transport, loop);
+}
+
+void transport_close_fd(int fd, struct loop *loop)
+{
+    socket_close_cleanly(fd);
+    loop_close_fd(loop, fd);
 }

@@ -46,7 +46,7 @@ static void take_inherited(struct binding *binding, const struct binding_options
         if (binding->is_udp)
             udp_socket_adopt(taken.fd, &taken.addr);
         else
-            socket_adopt(taken.fd, &taken.addr, &options->tcp);
+            binding->is_foreign |= !socket_adopt(taken.fd, &taken.addr, &options->tcp);
         binding->fds[binding->count++] = taken.fd;
     }
     binding->is_inherited = true;

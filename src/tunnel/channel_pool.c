@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/socket.h"
+
 enum { NS_PER_MS = 1000000 };
 
 int channel_pool_init(struct channel_pool *pool)
@@ -24,6 +26,7 @@ void channel_pool_finish(struct channel_pool *pool)
     if (pool->parked == NULL)
         return;
     while (pool->parked_count > 0) {
+        socket_close_cleanly(pool->parked[pool->parked_first].transport.fd);
         (void)close(pool->parked[pool->parked_first].transport.fd);
         noise_link_free(pool->parked[pool->parked_first].transport.noise);
         pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;

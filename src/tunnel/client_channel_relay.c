@@ -25,8 +25,7 @@ static void deliver_move(void *owner, const void *payload)
     if (channel == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         transport_abort(&move.server, tunnel->loop);
-        socket_set_abort(move.local_fd);
-        loop_close_fd(tunnel->loop, move.local_fd);
+        loop_close_fd(tunnel->loop, move.local_fd); /* with a reset */
         client_fds_release(&worker->client->fds, move.service);
         client_service_drop(move.service);
         return;

@@ -80,7 +80,6 @@ static int bind_control_at(struct server *server, const struct config_peer *own,
         .count = server->worker_count,
     };
     struct binding *binding;
-    options.tcp.user_timeout_ms = LIMIT_USER_TIMEOUT_MS; /* until a data channel gets its visitor */
     int result = binding_create(&options, &binding);
     if (result < 0)
         return result;

@@ -224,6 +224,7 @@ void server_control_begin(const struct server_control_options *options)
     stream_adopt(&control->stream, tunnel->noise, options->transport.noise);
     list_push_back(&worker->control_list, &control->node);
     socket_set_nodelay(options->transport.fd, true);
+    socket_set_user_timeout(options->transport.fd, LIMIT_USER_TIMEOUT_MS);
 
     /* Registered before the Ack leaves: data channels may follow it at once. */
     if (control_register(control) < 0) { /* a reload was faster */

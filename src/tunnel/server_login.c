@@ -259,7 +259,7 @@ void server_login_begin(struct server_worker *worker, int fd)
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
     struct addr peer;
     if (socket_peer(fd, &peer) < 0) {
-        loop_close_fd(tunnel->loop, fd); /* gone already */
+        transport_close_fd(fd, tunnel->loop); /* gone already */
         return;
     }
     struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
@@ -269,7 +269,7 @@ void server_login_begin(struct server_worker *worker, int fd)
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         if (login != NULL)
             slab_put(&worker->login_slab, login);
-        loop_close_fd(tunnel->loop, fd);
+        transport_close_fd(fd, tunnel->loop);
         return;
     }
     login->worker = worker;

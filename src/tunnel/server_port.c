@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "io/socket.h"
+#include "net/transport.h"
 #include "tunnel/binding.h"
 #include "tunnel/server.h"
 #include "tunnel/server_login.h"
@@ -104,7 +105,7 @@ static void port_take(struct server_port *port, int fd)
     if (port->service == NULL) {
         server_login_begin(worker, fd);
     } else if (!server_port_leaves_enough_fds(worker, fd)) {
-        loop_close_fd(port_loop(port), fd);
+        transport_close_fd(fd, port_loop(port));
         if (!port->paused)
             port_pause(port);
     } else {
@@ -125,10 +126,12 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 {
     struct server_port *port = container_of(op, struct server_port, accept_op);
     bool wanted = port_is_wanted(port);
+    if (res >= 0 && port->binding->is_foreign)
+        socket_prepare_accepted(res);
     if (res >= 0 && wanted)
         port_take(port, res);
     else if (res >= 0)
-        loop_close_fd(port_loop(port), res);
+        transport_close_fd(res, port_loop(port));
     else if (wanted && out_of_fds(res))
         port_pause(port);
     else if (wanted && !port->paused && loop_op_is_idle(op))

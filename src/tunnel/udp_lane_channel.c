@@ -137,6 +137,7 @@ void udp_lane_channel_use(struct udp_lane *lane, struct transport transport)
     lane->channel_count++;
     lane->channel_since_ns = loop_now_ns(lane_loop(lane));
     log_service(LOG_DEBUG, service_name(lane->service), "lane %u: data channel", lane->index);
+    socket_set_user_timeout(transport.fd, LIMIT_USER_TIMEOUT_MS); /* it is replaced by then */
     stream_init(&channel->base.stream, lane_loop(lane), transport.fd, &datagram_stream_ops);
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);

@@ -64,7 +64,7 @@ static void visitor_give_up(struct visitor *visitor)
 {
     assert(visitor->state == VISITOR_WAITING);
     visitor_stop_waiting(visitor);
-    loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
     service_leave(visitor->service, &visitor->key);
     if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
         visitor_free(visitor);
@@ -160,7 +160,7 @@ static void visitor_matched(struct visitor *visitor, struct transport channel)
     int peeked = socket_peek(visitor->fd); /* takes the error: only once */
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
-        loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
         server_offer_channel(worker, visitor->service, channel, false, NULL);
         visitor_finish(visitor);
         return;
@@ -205,7 +205,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     metrics_add(&tunnel->metrics, METRIC_VISITORS_ACCEPTED, 1);
     struct visitor *visitor = visitor_new(worker, service);
     if (visitor == NULL) {
-        loop_close_fd(tunnel->loop, fd);
+        transport_close_fd(fd, tunnel->loop);
         return;
     }
     service_use(service);
@@ -217,13 +217,13 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     int result = service_enter(service, &visitor->key);
     if (result < 0) {
         log_refused(visitor, error_text(result));
-        loop_close_fd(tunnel->loop, fd);
+        transport_close_fd(fd, tunnel->loop);
         visitor_free(visitor);
         return;
     }
     visitor->fd = fd;
     if (!visitor_seek(visitor, true)) {
-        loop_close_fd(tunnel->loop, take_fd(&visitor->fd));
+        transport_close_fd(take_fd(&visitor->fd), tunnel->loop);
         visitor_finish(visitor);
     }
 }
@@ -247,7 +247,7 @@ static void review(struct visitor *visitor)
     visitor->state = VISITOR_RELAYING; /* or about to be */
     if (visitor_seek(visitor, false))
         return;
-    loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
     visitor_finish(visitor);
 }
 

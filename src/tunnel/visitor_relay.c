@@ -30,8 +30,7 @@ static void deliver_move(void *owner, const void *payload)
     memcpy(&move, payload, sizeof(move));
     struct visitor *visitor = visitor_new(worker, move.service);
     if (visitor == NULL) {
-        socket_set_abort(move.visitor_fd);
-        loop_close_fd(tunnel->loop, move.visitor_fd);
+        loop_close_fd(tunnel->loop, move.visitor_fd); /* with a reset */
         transport_abort(&move.channel, tunnel->loop);
         service_leave(move.service, &move.key);
         service_drop(move.service);
@@ -126,10 +125,6 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };
-    /* It watched over the parked channel; on a relay it would also fire on a live peer that has
-     * closed its window, which the relay's own look at its ends does not (net/silence.h). */
-    if (!started)
-        socket_set_user_timeout(channel.fd, 0);
     visitor->state = VISITOR_RELAYING;
     list_remove(&visitor->node);
     list_push_back(&worker->relaying_visitors, &visitor->node);

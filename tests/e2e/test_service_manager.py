@@ -62,6 +62,28 @@ def test_sockets_of_a_manager(make, service, threads):
         ping(t.port(), timeout=within(10))
 
 
+def test_who_came_before_the_program_is_like_the_others(make, service):
+    """What waited in a manager's queue did not inherit our options: its urgent bytes stay in their
+    place, too, its end is clean, and a killed server resets it."""
+    local = service(Echo)
+    t = make({"echo": local.port})
+    with listener(t.control_port) as control, listener(t.port()) as visitors:
+        with connect(t.port()) as first, connect(t.port()) as second:
+            for early in (first, second):
+                early.sendall(b"a")
+                early.send(b"B", socket.MSG_OOB)
+                early.sendall(b"c")
+            spawn_activated(t, "server", {"a": control, "b": visitors})
+            t.start_client()
+            for early in (first, second):
+                early.settimeout(within(10))
+                assert recv_exact(early, 3) == b"aBc"
+            first.shutdown(socket.SHUT_WR)
+            assert how_closed(first, within(5)) == ("fin", b"")
+            t.server.kill9()
+            assert how_closed(second, within(5)) == ("rst", b"")
+
+
 def test_without_a_client_visitors_are_closed(make, service):
     t = make({"echo": service(Echo).port})
     with listener(t.control_port) as control, listener(t.port()) as visitors:

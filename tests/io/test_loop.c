@@ -630,7 +630,7 @@ Test(loop, close_fd_closes)
         int fds[2];
         char byte;
         tcp_pair(fds, 0);
-        socket_set_abort(fds[0]);
+        tcp_abort_on_close(fds[0]);
         loop_close_fd(ring.loop, fds[0]);
         ring_settle(&ring);
         cr_assert_eq(recv(fds[1], &byte, 1, MSG_DONTWAIT), -1);

@@ -248,7 +248,10 @@ Test(socket, a_successor_has_a_guard_of_its_own)
 
 static bool is_prepared(int fd)
 {
-    return option_of(fd, SOL_SOCKET, SO_OOBINLINE) == 1;
+    struct linger linger = {0, 0};
+    socklen_t len = sizeof(linger);
+    cr_assert_eq(getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len), 0);
+    return option_of(fd, SOL_SOCKET, SO_OOBINLINE) == 1 && linger.l_onoff && linger.l_linger == 0;
 }
 
 /* What listeners hand on to accepted sockets, and dialled ones have. */
@@ -285,7 +288,11 @@ Test(socket, accepted_sockets_are_prepared)
     struct addr inherited_addr;
     int inherited = tcp_listener(&inherited_addr);
     cr_assert_not(is_prepared(inherited));
-    socket_adopt(inherited, &inherited_addr, &no_options);
+    cr_expect_not(socket_adopt(inherited, &inherited_addr, &no_options));
+    cr_expect_not(is_prepared(inherited), "its owner does not know of it");
+    socket_prepare_accepted(inherited);
+    cr_expect(is_prepared(inherited));
+    cr_expect(socket_adopt(inherited, &inherited_addr, &no_options));
     accept_from(inherited, &inherited_addr);
     (void)close(inherited);
 }
@@ -416,7 +423,7 @@ Test(socket, peek)
     wait_for(fds[0], POLLIN);
     close_all(fds, 2);
     tcp_pair(fds, 0);
-    socket_set_abort(fds[0]);
+    tcp_abort_on_close(fds[0]);
     (void)close(fds[0]);
     wait_for(fds[1], POLLIN);
     cr_assert_eq(socket_peek(fds[1]), -ECONNRESET, "an abort is a reset");
@@ -437,7 +444,7 @@ Test(socket, recv_and_send_now_do_not_wait)
         all += (size_t)sent;
     cr_assert_eq(sent, -EAGAIN);
     cr_assert_gt(all, 0);
-    socket_set_abort(fds[1]);
+    tcp_abort_on_close(fds[1]);
     (void)close(fds[1]);
     wait_for(fds[0], POLLOUT);
     cr_assert_eq(socket_send_now(fds[0], bytes, 1), -ECONNRESET);
@@ -479,7 +486,7 @@ Test(socket, splice)
     cr_assert_eq(socket_splice_in(in[1], pipe, 1000), 4);
     cr_assert_eq(socket_splice_out(pipe, out[0]), -EAGAIN);
     cr_assert_eq(pipe->pending_bytes, 4, "still there");
-    socket_set_abort(out[1]);
+    tcp_abort_on_close(out[1]);
     (void)close(out[1]);
     cr_assert_lt(socket_splice_out(pipe, out[0]), 0);
     cr_assert_eq(pipe->pending_bytes, 4);

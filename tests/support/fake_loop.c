@@ -467,8 +467,9 @@ static void execute_recv_select(struct loop *loop, struct fake_op *fake)
         buffers->lent++;
         flags = FLAG_BUFFER | (uint32_t)id << BUFFER_SHIFT;
     }
-    /* As the kernel's tcp_inq_hint: bytes or an end of stream, but not a reset. */
-    if ((ready_events(fake) & (POLLIN | POLLERR)) == POLLIN)
+    /* A hint: the kernel's tells of bytes and of an end of stream, and not of a reset. */
+    short events = ready_events(fake);
+    if ((events & POLLIN) != 0 && ((events & POLLERR) == 0 || draw(loop, 500)))
         flags |= FLAG_MORE_DATA;
     complete(fake, got, flags);
 }

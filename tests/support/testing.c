@@ -87,6 +87,7 @@ void tcp_pair(int fds[2], int buffer_size)
     need(fds[1] >= 0, "accept");
     need(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0, "fcntl");
     set_buffers(fds[1], buffer_size);
+    tcp_abort_on_close(fds[1]);
     (void)close(listener);
 }
 

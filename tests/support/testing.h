@@ -20,8 +20,9 @@ bool random_permille(struct random *random, unsigned int permille);
 /* A test that cannot run here says so, loudly. */
 #define SKIP_LOUDLY(why) (void)fprintf(stderr, "SKIPPED: %s: %s\n", __func__, why)
 
-/* Two ends of a TCP connection over loopback, non-blocking. buffer_size 0: the system's. Aborts the
- * program on failure. */
+/* Two ends of a TCP connection over loopback, non-blocking: the peer's, and the program's, as its
+ * listeners accept it, so that a close resets unless it is meant to be clean. buffer_size 0: the
+ * system's. Aborts the program on failure. */
 void tcp_pair(int fds[2], int buffer_size);
 /* Pacing runs on the real clock and would make a virtual one nondeterministic. */
 void tcp_without_pacing(const int fds[2]);
