@@ -25,6 +25,10 @@ void dial_begin(struct dial *dial, uint32_t limit_ms, uint64_t now_ns)
 void dial_addresses(struct dial *dial, size_t count, uint64_t now_ns)
 {
     charge(dial, now_ns);
+    /* An answer in the last moment is worth an attempt: the deadline of a process that was stopped
+     * is held back, and the time that it was away is gone all the same. */
+    if (dial->count == 0)
+        dial->left_ms = MAX(dial->left_ms, (uint32_t)LIMIT_DIAL_FIRST_MS);
     dial->error = ERR_DEADLINE;
     dial->count = (uint8_t)count;
     dial->index = dial->round = dial->failed = 0;
