@@ -120,8 +120,7 @@ enum limits_io {
     LIMIT_FDS_RESERVED_UDP = 16,    /* of them, for the data channels of UDP services too */
     LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
     LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
-    LIMIT_LOOKUP_THREADS = 16,      /* for bind_addr: dead names that do not delay the next one */
-    LIMIT_RESOLVER_NAMES = 8192,    /* known to the resolver: twice what a client can have */
+    LIMIT_RESOLVER_NAMES = 8192,    /* known to the resolver: twice what a role can have */
     LIMIT_RESOLVER_ASKERS = 4096, /* of one name: visitors, with a descriptor each, and services */
     LIMIT_RESOLVER_THREADS = 16,  /* look-ups at a time, of names in the hosts file ... */
     LIMIT_RESOLVER_UNKNOWN = 14,  /* ... of other names, which may turn out slow ... */

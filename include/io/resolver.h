@@ -1,7 +1,10 @@
-/* Names to addresses, off the loops: getaddrinfo(3) may block for many seconds, so threads of its
- * own do nothing else, and the answer comes through the asker's mailbox.
+/* Names to addresses, for threads that must not wait: getaddrinfo(3) may block for many seconds, so
+ * threads of its own do nothing else. A worker's answer comes through its mailbox; the main thread,
+ * which has none, polls a descriptor and then finds what is known by now.
  *
- *     resolver_ask --> the name's askers --> a thread looks it up --> the keeper --> mailbox
+ *     resolver_ask ----> the name's askers --.                       .--> the keeper --> mailbox
+ *                                             > a thread looks it up <
+ *     resolver_begin ------------------------'                       '--> resolver_fd is readable
  *
  * Look-ups of different names do not wait for each other, up to LIMIT_RESOLVER_THREADS of them; the
  * last threads are for names in the hosts file, and no more than some are for names that are known
@@ -10,12 +13,10 @@
  * while nobody answers a later one (resolver_answer.is_stale): after LIMIT_RESOLVER_PATIENCE_MS, or
  * at once when the trouble is known. A name that has ceased to exist has no such answer.
  *
- * Threading: any worker asks; the answer runs in the asker's thread, never from inside. The query
+ * Threading: any thread asks; the answer runs in the asker's thread, never from inside. The query
  * belongs to the resolver; the asker may abandon it, and then hears nothing more. There are no
  * threads before the first name and none after a while without one. At exit those that are stuck in
- * a look-up are left behind; they touch nothing but their own memory by then.
- *
- * The main thread has no mailbox; threads of its own may use resolver_look_up. */
+ * a look-up are left behind; they touch nothing but their own memory by then. */
 #pragma once
 
 #include <stdbool.h>
@@ -40,6 +41,9 @@ struct resolver_answer {
 typedef void resolver_answered_fn(void *asker, const struct resolver_answer *answer);
 
 MUST_CHECK int resolver_create(struct resolver **ret);
+/* One that also a thread without a mailbox may ask; see below. thread_begins (NULL: nothing) runs
+ * first in the thread that makes all the others, which inherit its rights. -errno. */
+MUST_CHECK int resolver_create_polled(void (*thread_begins)(void), struct resolver **ret);
 /* Stops answering; does not wait for look-ups. Accepts NULL. */
 void resolver_destroy(struct resolver *resolver);
 
@@ -52,5 +56,17 @@ MUST_CHECK struct resolver_query *resolver_ask(struct resolver *resolver,
 /* In the asker's thread, before the answer. Accepts NULL. */
 void resolver_abandon(struct resolver_query *query);
 
-/* The same look-up, here and now, without memory of others: for threads that may wait. */
-void resolver_look_up(const struct host_port *name, bool prefer_ipv6, struct resolver_answer *ret);
+/* ---- without a mailbox: one thread, of a resolver_create_polled ---- */
+
+/* Begins a look-up of the name, unless one goes on or has ended since resolver_poll: one is for all
+ * who have the name. A remembered failure is no reason not to. Addresses need none. A failure to
+ * begin (no memory, no thread) is a look-up that has found nothing. */
+void resolver_begin(struct resolver *resolver, const struct host_port *name);
+/* Readable when a look-up has ended since resolver_poll. */
+int resolver_fd(const struct resolver *resolver);
+/* True: no look-up goes on, and resolver_find knows what all of them have found. */
+bool resolver_poll(struct resolver *resolver);
+/* The addresses of the name's last good look-up with this port, IPv4 first, and their number; a
+ * later one that goes on or fails, for whatever reason, leaves them. 0: none is known. */
+size_t resolver_find(struct resolver *resolver, const struct host_port *name,
+                     struct addr ret[static LIMIT_ADDRESSES]);

@@ -35,7 +35,7 @@ struct server {
     struct service_registry services;
     struct binding *control_binding; /* NULL: a reload has found its new address in use */
     /* Of the main thread, for addresses (server_bind.h): */
-    struct lookups *lookups;
+    struct resolver *resolver;          /* polled */
     const char *file;                   /* for messages; borrowed; NULL: there is none */
     unsigned int control_failures_said; /* as a service's */
     uint32_t start_until_ms;            /* the services' addresses are waited for, at the start */
@@ -67,7 +67,7 @@ struct server_worker {
 };
 
 /* Makes all but the sockets, and begins to look up the names of addresses. What is needed of config
- * is copied. thread_begins: see lookups_create. -errno. */
+ * is copied. thread_begins: see resolver_create_polled. -errno. */
 MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int workers,
                                void (*thread_begins)(void), struct server **ret);
 /* Then this, until it does not return -EAGAIN, with the time since the first call: binds what it

@@ -1,6 +1,6 @@
 /* The server's addresses, as the main thread binds them: at the start (server_bind in server.h),
  * where what was inherited is taken first, and for a reload. Nothing here waits, for a name server
- * or for a port: names are what server->lookups has found by now, and what fails is tried again
+ * or for a port: names are what server->resolver has found by now, and what fails is tried again
  * every second by app/reload.c. */
 #pragma once
 

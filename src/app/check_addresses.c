@@ -7,12 +7,12 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/addresses.h"
-#include "io/lookups.h"
+#include "io/resolver.h"
 #include "io/socket.h"
 
 static size_t find(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES])
 {
-    return lookups_find(owner, name, ret);
+    return resolver_find(owner, name, ret);
 }
 
 static int probe(void *owner, const struct addr *addr, bool is_udp)
@@ -28,31 +28,30 @@ static uint64_t now_ms(void)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static void look_up(struct lookups *lookups, const struct config_peer *server)
+static void look_up(struct resolver *resolver, const struct config_peer *server)
 {
     uint64_t until_ms = now_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
-    lookups_ask(lookups, &server->addr);
+    resolver_begin(resolver, &server->addr);
     for (size_t i = 0; i < server->service_count; i++)
-        lookups_ask(lookups, &server->services[i].addr);
-    while (!lookups_are_done(lookups) && (at_ms = now_ms()) < until_ms) {
-        struct pollfd fd = {.fd = lookups_fd(lookups), .events = POLLIN};
+        resolver_begin(resolver, &server->services[i].addr);
+    while (!resolver_poll(resolver) && (at_ms = now_ms()) < until_ms) {
+        struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
         (void)poll(&fd, 1, (int)(until_ms - at_ms));
-        lookups_take(lookups);
     }
 }
 
 void check_addresses(const char *path, const struct config_peer *server,
                      struct config_report *report)
 {
-    struct lookups *lookups;
-    int result = lookups_create(NULL, &lookups);
+    struct resolver *resolver;
+    int result = resolver_create_polled(NULL, &resolver);
     if (result < 0) {
         (void)fprintf(stderr, "warning: %s: addresses are not checked: %s\n", path,
                       error_text(result));
         return;
     }
-    const struct config_network network = {.owner = lookups, .find = find, .probe = probe};
-    look_up(lookups, server);
+    const struct config_network network = {.owner = resolver, .find = find, .probe = probe};
+    look_up(resolver, server);
     config_check_addresses(path, server, &network, report);
-    lookups_destroy(lookups);
+    resolver_destroy(resolver);
 }

@@ -1,9 +1,9 @@
 #include "io/resolver.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "base/error.h"
@@ -33,21 +33,6 @@ struct resolver_query {
     struct resolver_answer answer;
 };
 
-/* Threads and the owner use it; the last of them frees it. */
-struct resolver {
-    pthread_mutex_t posting; /* held while answers are posted; taken before lock */
-    pthread_mutex_t lock;    /* over everything below, and all names */
-    pthread_cond_t changed;  /* the keeper waits for it */
-    unsigned int users;
-    unsigned int running; /* threads that look up */
-    bool has_keeper, stopping;
-    bool told;            /* the keeper has something to do */
-    struct list answered; /* queries for the keeper to post */
-    struct list queue;    /* names */
-    struct list impatient;
-    struct names names;
-};
-
 static uint64_t clock_ns(void)
 {
     struct timespec ts;
@@ -74,7 +59,8 @@ static void ready(struct resolver_query *query)
 static void answer_query(struct resolver_query *query, const struct name *name, int error)
 {
     if (error == 0 || name->has_good) {
-        look_up_choose(&name->good, query->port, query->prefer_ipv6, &query->answer);
+        query->answer.count =
+            resolver_choose(&name->good, query->port, query->prefer_ipv6, query->answer.addrs);
         query->answer.is_stale = error != 0;
     } else {
         query->answer = (struct resolver_answer){.error = error};
@@ -196,7 +182,7 @@ static struct name *take_queued(struct resolver *resolver, unsigned int others)
     return NULL;
 }
 
-/* is_final: see look_up_host. */
+/* is_final: see resolver_ask_system. */
 static void take_result(struct name *name, const struct name_addresses *found, int result,
                         bool is_final)
 {
@@ -212,6 +198,9 @@ static void take_result(struct name *name, const struct name_addresses *found, i
         name->failed_until_ns = now_ns + LIMIT_RESOLVER_FAILED_MS * (uint64_t)NS_PER_MS;
     name->has_good = result == 0 || (name->has_good && !is_final);
     answer_askers(name, result);
+    name->ended_in_poll = name->resolver->polls;
+    if (name->resolver->event_fd >= 0)
+        (void)eventfd_write(name->resolver->event_fd, 1);
 }
 
 static void *look_up_thread(void *arg)
@@ -223,7 +212,7 @@ static void *look_up_thread(void *arg)
         struct name_addresses found;
         bool is_final = false;
         (void)pthread_mutex_unlock(&resolver->lock);
-        int result = look_up_host(name->host, &found, &is_final);
+        int result = resolver_ask_system(name->host, &found, &is_final);
         (void)pthread_mutex_lock(&resolver->lock);
         take_result(name, &found, result, is_final);
         name = take_queued(resolver, resolver->running - 1);
@@ -269,7 +258,7 @@ static void check_hosts_file(struct resolver *resolver)
     if (host[0] == '\0')
         return;
     (void)pthread_mutex_unlock(&resolver->lock);
-    bool is_in_hosts = look_up_is_in_hosts_file(host);
+    bool is_in_hosts = resolver_is_in_hosts_file(host);
     (void)pthread_mutex_lock(&resolver->lock);
     struct name *name = names_find(&resolver->names, host);
     if (name != NULL)
@@ -323,6 +312,8 @@ static void *keeper_thread(void *arg)
 {
     struct resolver *resolver = arg;
     (void)pthread_setname_np(pthread_self(), "resolver");
+    if (resolver->thread_begins != NULL)
+        resolver->thread_begins(); /* those that look up inherit it */
     (void)pthread_mutex_lock(&resolver->lock);
     while (!resolver->stopping && wait_for_work(resolver)) {
         resolver->told = false;
@@ -354,6 +345,8 @@ int resolver_create(struct resolver **ret)
     (void)pthread_mutex_init(&resolver->posting, NULL);
     (void)pthread_mutex_init(&resolver->lock, NULL);
     resolver->users = 1;
+    resolver->event_fd = -1;
+    resolver->polls = 1;
     list_init(&resolver->answered);
     list_init(&resolver->queue);
     list_init(&resolver->impatient);
@@ -369,6 +362,8 @@ void resolver_destroy(struct resolver *resolver)
     (void)pthread_mutex_lock(&resolver->posting);
     (void)pthread_mutex_lock(&resolver->lock);
     resolver->stopping = true;
+    if (resolver->event_fd >= 0)
+        (void)close(take_fd(&resolver->event_fd));
     (void)pthread_cond_signal(&resolver->changed);
     (void)pthread_mutex_unlock(&resolver->lock);
     (void)pthread_mutex_unlock(&resolver->posting);
@@ -386,11 +381,11 @@ void resolver_destroy(struct resolver *resolver)
     leave(resolver);
 }
 
-static void look_up(struct name *name, uint64_t now_ns)
+void resolver_queue(struct name *name)
 {
     struct resolver *resolver = name->resolver;
     name->state = NAME_QUEUED;
-    name->asked_at_ns = now_ns;
+    name->asked_at_ns = clock_ns();
     name->hosts_checked = name->is_in_hosts = false;
     list_push_back(&resolver->queue, &name->queue_node);
     list_push_back(&resolver->impatient, &name->impatient_node);
@@ -402,15 +397,14 @@ static bool ask_name(struct resolver_query *query, const char *host)
 {
     struct resolver *resolver = query->resolver;
     struct name *name = names_get(&resolver->names, host);
-    uint64_t now_ns = clock_ns();
     if (name == NULL || name->asker_count >= LIMIT_RESOLVER_ASKERS)
         return false;
-    if (name->failed_until_ns > now_ns) {
+    if (name->failed_until_ns > clock_ns()) {
         answer_query(query, name, name->error);
         return true;
     }
     if (name->state == NAME_IDLE)
-        look_up(name, now_ns);
+        resolver_queue(name);
     if (name->is_troubled && name->has_good) {
         answer_query(query, name, ERR_RESOLVE);
         return true;
@@ -421,7 +415,7 @@ static bool ask_name(struct resolver_query *query, const char *host)
     return true;
 }
 
-static bool have_keeper(struct resolver *resolver)
+bool resolver_has_keeper(struct resolver *resolver)
 {
     if (!resolver->has_keeper)
         resolver->has_keeper = start_thread(resolver, keeper_thread, resolver) == 0;
@@ -444,7 +438,7 @@ struct resolver_query *resolver_ask(struct resolver *resolver, const struct host
     query->asker = asker;
     query->answer.count = addr_from_numeric(name, &query->answer.addrs[0]) ? 1 : 0;
     (void)pthread_mutex_lock(&resolver->lock);
-    bool is_asked = have_keeper(resolver);
+    bool is_asked = resolver_has_keeper(resolver);
     if (is_asked && query->answer.count > 0)
         ready(query);
     else if (is_asked)

@@ -1,9 +1,12 @@
 /* What the files of the resolver share:
  *
- *     resolver.c        who asks, who looks up, who answers, and when
- *     resolver_names.c  the names that are known
- *     look_up.c         one look-up, by the system */
+ *     resolver.c         who asks, who looks up, who answers, and when
+ *     resolver_poll.c    who asks without a mailbox
+ *     resolver_names.c   the names that are known
+ *     resolver_system.c  one look-up, by the system */
 #pragma once
+
+#include <pthread.h>
 
 #include "base/list.h"
 #include "io/resolver.h"
@@ -14,17 +17,18 @@ struct name_addresses {
     struct addr v4[LIMIT_ADDRESSES], v6[LIMIT_ADDRESSES]; /* without a port */
 };
 
-/* ---- look_up.c: any thread ---- */
+/* ---- resolver_system.c: any thread ---- */
 
 /* Asks the system and may block for many seconds. 0, ERR_RESOLVE or -ENOMEM; *ret_is_final: the
  * name has no address, as opposed to nobody being there to ask. */
-MUST_CHECK int look_up_host(const char *host, struct name_addresses *ret, bool *ret_is_final);
-/* As an asker wants them: no more than fit, the preferred family first. */
-void look_up_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
-                    struct resolver_answer *ret);
+MUST_CHECK int resolver_ask_system(const char *host, struct name_addresses *ret,
+                                   bool *ret_is_final);
+/* As an asker wants them: no more than fit, the preferred family first. Their number. */
+size_t resolver_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
+                       struct addr ret[static LIMIT_ADDRESSES]);
 /* Whether the name stands in the hosts file, so that a look-up needs no network. Reads the file's
  * first LIMIT_HOSTS_FILE bytes; a name behind them counts as not there. */
-bool look_up_is_in_hosts_file(const char *host);
+bool resolver_is_in_hosts_file(const char *host);
 
 /* ---- resolver_names.c: under the resolver's lock ---- */
 
@@ -43,9 +47,10 @@ struct name {
     bool hosts_checked; /* since it was queued: */
     bool is_in_hosts;
     uint64_t asked_at_ns, begun_at_ns;
-    uint64_t failed_until_ns; /* the failure is remembered */
-    int error;                /* of that failure */
-    bool has_good;
+    uint64_t ended_in_poll;     /* resolver->polls when the last look-up ended */
+    uint64_t failed_until_ns;   /* the failure is remembered */
+    int error;                  /* of that failure */
+    bool has_good;              /* something was found, and the name has not ceased to exist */
     struct name_addresses good; /* what was found last */
     char host[ADDR_HOST_SIZE];
 };
@@ -67,3 +72,28 @@ struct name *names_find(struct names *names, const char *host);
 struct name *names_get(struct names *names, const char *host);
 /* Nobody may be waiting for it. */
 void names_remove(struct names *names, struct name *name);
+
+/* ---- resolver.c ---- */
+
+/* Threads and the owner use it; the last of them frees it. */
+struct resolver {
+    pthread_mutex_t posting; /* held while answers are posted; taken before lock */
+    pthread_mutex_t lock;    /* over everything below, and all names */
+    pthread_cond_t changed;  /* the keeper waits for it */
+    unsigned int users;
+    unsigned int running; /* threads that look up */
+    bool has_keeper, stopping;
+    bool told;            /* the keeper has something to do */
+    struct list answered; /* queries for the keeper to post */
+    struct list queue;    /* names */
+    struct list impatient;
+    struct names names;
+    void (*thread_begins)(void); /* NULL: nothing */
+    int event_fd;                /* -1: nobody polls */
+    uint64_t polls;              /* calls of resolver_poll, and 1 */
+};
+
+/* Under the lock. False: no thread can be made. */
+bool resolver_has_keeper(struct resolver *resolver);
+/* Under the lock: an idle name is to be looked up. */
+void resolver_queue(struct name *name);

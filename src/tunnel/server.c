@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
-#include "io/lookups.h"
+#include "io/resolver.h"
 #include "io/socket_life.h"
 #include "tunnel/descriptors.h"
 #include "tunnel/server_control.h"
@@ -28,7 +28,7 @@ enum { TEND_MS = 1000 };
 static int make_service(struct server *server, const struct config_service *config)
 {
     struct service *service; /* the registry has it */
-    lookups_ask(server->lookups, &config->addr);
+    resolver_begin(server->resolver, &config->addr);
     return service_create(&server->services, config, server->worker_count, &service);
 }
 
@@ -75,9 +75,9 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     if (result == 0)
         result = make_keys(server);
     if (result == 0)
-        result = lookups_create(thread_begins, &server->lookups);
+        result = resolver_create_polled(thread_begins, &server->resolver);
     if (result == 0)
-        lookups_ask(server->lookups, &config->addr);
+        resolver_begin(server->resolver, &config->addr);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
         result = make_service(server, &config->services[i]);
     if (result < 0) {
@@ -111,7 +111,7 @@ void server_destroy(struct server *server)
     server_plan_discard(server, plan_current(&server->plan));
     plan_slot_finish(&server->plan);
     binding_destroy(server->control_binding);
-    lookups_destroy(server->lookups);
+    resolver_destroy(server->resolver);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);

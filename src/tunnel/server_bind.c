@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "config/addresses.h"
 #include "io/inherit.h"
-#include "io/lookups.h"
+#include "io/resolver.h"
 #include "io/udp_socket.h"
 #include "tunnel/server.h"
 
@@ -26,6 +26,7 @@ static bool is_elsewhere(int error)
 struct origin {
     struct inherited *inherited; /* NULL: nothing */
     bool may_guess;              /* enough was waited for the name */
+    bool knows_names;            /* no look-up goes on */
 };
 
 static const struct origin no_origin;
@@ -36,7 +37,7 @@ static size_t find_addrs(const struct server *server, const struct host_port *na
                          const char *passed_as, const struct origin *origin,
                          struct addr ret[static LIMIT_ADDRESSES])
 {
-    size_t count = lookups_find(server->lookups, name, ret);
+    size_t count = resolver_find(server->resolver, name, ret);
     if (count == 0 && origin->may_guess &&
         inherited_find_named(origin->inherited, passed_as, type, name->port, &ret[0]))
         return 1;
@@ -165,7 +166,7 @@ struct server_holder server_find_holder(struct server *server, const struct conf
     struct addr addrs[LIMIT_ADDRESSES];
     bool is_udp = config != NULL && config->type == CONFIG_SERVICE_UDP;
     size_t count =
-        lookups_find(server->lookups, config != NULL ? &config->addr : &wanted->addr, addrs);
+        resolver_find(server->resolver, config != NULL ? &config->addr : &wanted->addr, addrs);
     holder.is_control = config != NULL && is_held_by(server->control_binding, addrs, count, is_udp);
     if (holder.is_control)
         return holder;
@@ -247,7 +248,7 @@ void server_bind_failed(struct server *server, const struct config_peer *wanted,
 {
     const struct host_port *addr = config != NULL ? &config->addr : &wanted->addr;
     char text[ADDR_HOST_SIZE + 8];
-    lookups_ask(server->lookups, addr);
+    resolver_begin(server->resolver, addr);
     if ((*said & cause_of(error)) != 0)
         return;
     *said |= cause_of(error);
@@ -295,8 +296,7 @@ static int start_control(struct server *server, const struct origin *origin, uin
     server->start_until_ms = waited_ms + MIN(UINT32_MAX - waited_ms, (uint32_t)LIMIT_START_MS);
     if (result == -EADDRINUSE && waited_ms < LIMIT_BIND_RETRY_MS)
         return -EAGAIN;
-    if (result == ERR_RESOLVE && waited_ms < LIMIT_START_CONTROL_NAME_MS &&
-        !lookups_are_done(server->lookups))
+    if (result == ERR_RESOLVE && waited_ms < LIMIT_START_CONTROL_NAME_MS && !origin->knows_names)
         return -EAGAIN;
     if (result < 0)
         server_bind_failed(server, own, NULL, &server->control_failures_said, result);
@@ -322,14 +322,15 @@ static int start_service(struct server *server, struct service *service,
 
 int server_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms)
 {
-    struct origin origin = {.inherited = inherited, .may_guess = waited_ms >= LIMIT_START_MS};
-    lookups_take(server->lookups);
+    struct origin origin = {.inherited = inherited,
+                            .may_guess = waited_ms >= LIMIT_START_MS,
+                            .knows_names = resolver_poll(server->resolver)};
     /* First: a second server with the same file is refused there, at once. */
     int result = start_control(server, &origin, waited_ms);
     if (result < 0)
         return result;
     bool is_last = waited_ms >= server->start_until_ms;
-    if (!is_last && !lookups_are_done(server->lookups))
+    if (!is_last && !origin.knows_names)
         return -EAGAIN; /* in the order of the file: the first one gets an address */
     bool is_waiting = false;
     list_for_each (node, &server->services.entries) { /* no other thread is there yet */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "config/config_copy.h"
-#include "io/lookups.h"
+#include "io/resolver.h"
 #include "server_reload_priv.h"
 #include "tunnel/server_bind.h"
 #include "tunnel/server_control.h"
@@ -341,25 +341,22 @@ static void server_reload_look_up(void *shared, const struct config_peer *wanted
     if (compare(&prep) < 0)
         return; /* begin will say so */
     if (server->control_binding == NULL || (prep.diff.changes & CONFIG_CHANGE_ADDRESS) != 0)
-        lookups_ask(server->lookups, &wanted->addr);
+        resolver_begin(server->resolver, &wanted->addr);
     for (size_t i = 0; i < prep.diff.service_count; i++) {
         if (needs_address(&prep.diff.services[i]))
-            lookups_ask(server->lookups, &prep.diff.services[i].new->addr);
+            resolver_begin(server->resolver, &prep.diff.services[i].new->addr);
     }
-    lookups_forget_unused(server->lookups);
     compared(&prep);
 }
 
 static bool server_reload_has_looked_up(void *shared)
 {
-    struct server *server = shared;
-    lookups_take(server->lookups);
-    return lookups_are_done(server->lookups);
+    return resolver_poll(((struct server *)shared)->resolver);
 }
 
 static int server_reload_names_fd(void *shared)
 {
-    return lookups_fd(((struct server *)shared)->lookups);
+    return resolver_fd(((struct server *)shared)->resolver);
 }
 
 static bool server_reload_is_unfinished(void *shared)

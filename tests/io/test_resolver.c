@@ -1,5 +1,5 @@
 /* The resolver, with a getaddrinfo(3) whose answers and pace are ours: the linker puts it in
- * between. Covers src/io/look_up.c and src/io/resolver_names.c. */
+ * between. Covers src/io/resolver_system.c and src/io/resolver_names.c. */
 #include "io/resolver.h"
 
 #include <ctype.h>
@@ -27,8 +27,8 @@ static _Atomic unsigned char moody_address = 1;
 int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
                        struct addrinfo **ret);
 void __wrap_freeaddrinfo(struct addrinfo *results);
-bool __wrap_look_up_is_in_hosts_file(const char *host);
-bool __real_look_up_is_in_hosts_file(const char *host);
+bool __wrap_resolver_is_in_hosts_file(const char *host);
+bool __real_resolver_is_in_hosts_file(const char *host);
 
 static struct addrinfo *result_new(int family, unsigned char last, struct addrinfo *next)
 {
@@ -106,7 +106,7 @@ void __wrap_freeaddrinfo(struct addrinfo *results)
     }
 }
 
-bool __wrap_look_up_is_in_hosts_file(const char *host)
+bool __wrap_resolver_is_in_hosts_file(const char *host)
 {
     return strncmp(host, "hosts", 5) == 0;
 }
@@ -124,35 +124,25 @@ static const char *text_of(const struct addr *addr)
     return addr_format(addr, text, sizeof(text));
 }
 
-/* ---- here and now ---- */
+/* ---- one look-up ---- */
 
-Test(resolver, look_up)
+Test(resolver, what_the_system_has_found)
 {
-    struct resolver_answer answer;
-    struct host_port name = name_of("127.0.0.1", 80);
-    resolver_look_up(&name, true, &answer);
-    cr_assert_eq(answer.error, 0);
-    cr_assert_eq(answer.count, 1);
-    cr_assert_str_eq(text_of(&answer.addrs[0]), "127.0.0.1:80");
-    name = name_of("::1", 81);
-    resolver_look_up(&name, false, &answer);
-    cr_assert_str_eq(text_of(&answer.addrs[0]), "[::1]:81");
-    cr_assert_eq(atomic_load(&look_up_count), 0, "numbers need nobody");
+    struct name_addresses found;
+    struct addr addrs[LIMIT_ADDRESSES];
+    bool is_final;
+    cr_assert_eq(resolver_ask_system("both", &found, &is_final), 0);
+    cr_assert_eq(resolver_choose(&found, 82, false, addrs), 3);
+    cr_assert_str_eq(text_of(&addrs[0]), "10.0.0.1:82");
+    cr_assert_str_eq(text_of(&addrs[1]), "10.0.0.2:82");
+    cr_assert_str_eq(text_of(&addrs[2]), "[::1]:82");
+    cr_assert_eq(resolver_choose(&found, 82, true, addrs), 3);
+    cr_assert_str_eq(text_of(&addrs[0]), "[::1]:82");
+    cr_assert_str_eq(text_of(&addrs[1]), "10.0.0.1:82");
 
-    name = name_of("both", 82);
-    resolver_look_up(&name, false, &answer);
-    cr_assert_eq(answer.count, 3);
-    cr_assert_str_eq(text_of(&answer.addrs[0]), "10.0.0.1:82");
-    cr_assert_str_eq(text_of(&answer.addrs[1]), "10.0.0.2:82");
-    cr_assert_str_eq(text_of(&answer.addrs[2]), "[::1]:82");
-    resolver_look_up(&name, true, &answer);
-    cr_assert_str_eq(text_of(&answer.addrs[0]), "[::1]:82");
-    cr_assert_str_eq(text_of(&answer.addrs[1]), "10.0.0.1:82");
-
-    name = name_of("many", 83);
-    resolver_look_up(&name, false, &answer);
-    cr_assert_eq(answer.count, LIMIT_ADDRESSES);
-    cr_assert_str_eq(text_of(&answer.addrs[LIMIT_ADDRESSES - 1]), "10.0.0.8:83");
+    cr_assert_eq(resolver_ask_system("many", &found, &is_final), 0);
+    cr_assert_eq(resolver_choose(&found, 83, false, addrs), LIMIT_ADDRESSES);
+    cr_assert_str_eq(text_of(&addrs[LIMIT_ADDRESSES - 1]), "10.0.0.8:83");
 }
 
 Test(resolver, failures)
@@ -160,13 +150,18 @@ Test(resolver, failures)
     static const struct {
         const char *host;
         int error;
-    } rows[] = {{"none", ERR_RESOLVE}, {"memory", -ENOMEM}, {"strange", ERR_RESOLVE}};
+        bool is_final;
+    } rows[] = {{"none", ERR_RESOLVE, true},
+                {"memory", -ENOMEM, false},
+                {"strange", ERR_RESOLVE, true}};
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-        struct resolver_answer answer;
-        struct host_port name = name_of(rows[i].host, 1);
-        resolver_look_up(&name, false, &answer);
-        cr_expect_eq(answer.error, rows[i].error, "%s: %d", rows[i].host, answer.error);
-        cr_expect_eq(answer.count, 0);
+        struct name_addresses found;
+        struct addr addrs[LIMIT_ADDRESSES];
+        bool is_final;
+        int error = resolver_ask_system(rows[i].host, &found, &is_final);
+        cr_expect_eq(error, rows[i].error, "%s: %d", rows[i].host, error);
+        cr_expect_eq(is_final, rows[i].is_final, "%s", rows[i].host);
+        cr_expect_eq(resolver_choose(&found, 1, false, addrs), 0);
     }
 }
 
@@ -181,15 +176,15 @@ Test(resolver, names_of_the_hosts_file)
         char host[256];
         if (sscanf(line, " %*[0-9a-fA-F.:] %255[^ \t\r\n#]", host) != 1)
             continue;
-        cr_expect(__real_look_up_is_in_hosts_file(host), "%s", host);
+        cr_expect(__real_resolver_is_in_hosts_file(host), "%s", host);
         host[0] = (char)toupper((unsigned char)host[0]);
-        cr_expect(__real_look_up_is_in_hosts_file(host), "%s", host);
+        cr_expect(__real_resolver_is_in_hosts_file(host), "%s", host);
     }
     if (file != NULL)
         (void)fclose(file);
-    cr_expect_not(__real_look_up_is_in_hosts_file("no-such-host.invalid"));
-    cr_expect_not(__real_look_up_is_in_hosts_file("127.0.0.1"), "an address is no name");
-    cr_expect_not(__real_look_up_is_in_hosts_file(""));
+    cr_expect_not(__real_resolver_is_in_hosts_file("no-such-host.invalid"));
+    cr_expect_not(__real_resolver_is_in_hosts_file("127.0.0.1"), "an address is no name");
+    cr_expect_not(__real_resolver_is_in_hosts_file(""));
 }
 
 Test(resolver, names_make_room_for_others)
@@ -283,6 +278,7 @@ Test(resolver, answers_come_to_the_asker)
     cr_assert_not_null(ask(&asker, "10.1.2.3"));
     ring_run(&asker.ring, &asker.answer_count, 3);
     cr_assert_str_eq(text_of(&asker.last.addrs[0]), "10.1.2.3:99");
+    cr_assert_eq(atomic_load(&look_up_count), 2, "numbers need none");
     asker_close(&asker);
 }
 

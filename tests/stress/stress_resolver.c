@@ -1,7 +1,9 @@
 /* The resolver under load: workers with real loops ask for names that are quick, slow, dead or
- * moody, and abandon some of the questions. Each question has one answer, an abandoned one none,
- * and a name is never looked up twice at a time. The end comes while look-ups go on. */
+ * moody, and abandon some of the questions, while another thread polls for the same names. Each
+ * question has one answer, an abandoned one none, and a name is never looked up twice at a time.
+ * The end comes while look-ups go on. */
 #include <netdb.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -83,8 +85,20 @@ struct worker {
 };
 
 static struct worker workers[WORKERS];
-static _Atomic bool skip;
+static _Atomic bool skip, workers_are_done;
 static pthread_barrier_t barrier;
+
+static bool is_address_of(const struct addr *addr, unsigned int index)
+{
+    return ntohl(addr->v4.sin_addr.s_addr) - 0x0a000000u == index && addr_port(addr) == index + 1;
+}
+
+static struct host_port name_of(unsigned int index)
+{
+    struct host_port name = {.port = (uint16_t)(index + 1)};
+    (void)snprintf(name.host, sizeof(name.host), "name%u", index);
+    return name;
+}
 
 static void answered(void *asker, const struct resolver_answer *answer)
 {
@@ -92,9 +106,7 @@ static void answered(void *asker, const struct resolver_answer *answer)
     if (question->query == NULL) /* abandoned, or answered before */
         atomic_store(&failed, true);
     if (answer->error == 0 &&
-        (answer->count != 1 ||
-         ntohl(answer->addrs[0].v4.sin_addr.s_addr) - 0x0a000000u != question->index ||
-         addr_port(&answer->addrs[0]) != question->index + 1))
+        (answer->count != 1 || !is_address_of(&answer->addrs[0], question->index)))
         atomic_store(&failed, true);
     question->query = NULL;
     question->worker->open_count--;
@@ -102,11 +114,9 @@ static void answered(void *asker, const struct resolver_answer *answer)
 
 static void ask(struct worker *worker, struct question *question)
 {
-    struct host_port name;
     question->worker = worker;
     question->index = (unsigned int)random_below(&worker->random, NAMES);
-    name.port = (uint16_t)(question->index + 1);
-    (void)snprintf(name.host, sizeof(name.host), "name%u", question->index);
+    struct host_port name = name_of(question->index);
     question->query =
         resolver_ask(worker->resolver, &name, false, worker->mailbox, answered, question);
     if (question->query == NULL) {
@@ -180,11 +190,43 @@ static void *worker_thread(void *arg)
     return NULL;
 }
 
+/* ---- who polls ---- */
+
+static void begin_and_find(struct resolver *resolver, unsigned int index)
+{
+    struct addr addrs[LIMIT_ADDRESSES];
+    struct host_port name = name_of(index);
+    resolver_begin(resolver, &name);
+    size_t count = resolver_find(resolver, &name, addrs);
+    if (count > 1 || (count == 1 && !is_address_of(&addrs[0], index)))
+        atomic_store(&failed, true);
+}
+
+static void *poller_thread(void *arg)
+{
+    struct resolver *resolver = arg;
+    struct random random = {WORKERS + 1};
+    struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
+    while (!atomic_load(&workers_are_done)) {
+        begin_and_find(resolver, (unsigned int)random_below(&random, NAMES));
+        (void)poll(&fd, 1, 1);
+        (void)resolver_poll(resolver);
+    }
+    while (!resolver_poll(resolver)) {
+        if (poll(&fd, 1, GIVE_UP_MS) != 1)
+            give_up_due(NULL);
+    }
+    for (unsigned int i = 0; i < NAMES; i++)
+        begin_and_find(resolver, i);
+    return NULL;
+}
+
 static void run(uint64_t count)
 {
     struct mailbox_group *group;
     struct resolver *resolver;
-    if (mailbox_group_create(WORKERS, &group) < 0 || resolver_create(&resolver) < 0) {
+    pthread_t poller;
+    if (mailbox_group_create(WORKERS, &group) < 0 || resolver_create_polled(NULL, &resolver) < 0) {
         atomic_store(&failed, true);
         return;
     }
@@ -194,8 +236,12 @@ static void run(uint64_t count)
         workers[i].mailbox = mailbox_of(group, i);
         (void)pthread_create(&workers[i].thread, NULL, worker_thread, &workers[i]);
     }
+    atomic_store(&workers_are_done, false);
+    (void)pthread_create(&poller, NULL, poller_thread, resolver);
     for (unsigned int i = 0; i < WORKERS; i++)
         (void)pthread_join(workers[i].thread, NULL);
+    atomic_store(&workers_are_done, true);
+    (void)pthread_join(poller, NULL);
     resolver_destroy(resolver);
     for (unsigned int i = 0; i < WORKERS; i++)
         loop_destroy(workers[i].loop);

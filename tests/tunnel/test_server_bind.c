@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "io/inherit.h"
-#include "io/lookups.h"
+#include "io/resolver.h"
 #include "side.h"
 #include "tunnel/server.h"
 
@@ -57,11 +57,9 @@ static void allocate(const char *control_host, const char *host_a, const char *h
 
 static void await_names(void)
 {
-    struct pollfd fd = {.fd = lookups_fd(server->lookups), .events = POLLIN};
-    while (!lookups_are_done(server->lookups)) {
+    struct pollfd fd = {.fd = resolver_fd(server->resolver), .events = POLLIN};
+    while (!resolver_poll(server->resolver))
         cr_assert_eq(poll(&fd, 1, 30000), 1);
-        lookups_take(server->lookups);
-    }
 }
 
 static const struct binding *binding_of(const char *name)

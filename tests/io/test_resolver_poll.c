@@ -1,6 +1,6 @@
-/* Look-ups for the main thread, with a getaddrinfo(3) whose answers and pace are ours: the linker
- * puts it in between. */
-#include "io/lookups.h"
+/* The resolver, asked by a thread that polls, with a getaddrinfo(3) whose answers and pace are
+ * ours: the linker puts it in between. */
+#include "io/resolver.h"
 
 #include <criterion/criterion.h>
 #include <netdb.h>
@@ -54,7 +54,7 @@ void __wrap_freeaddrinfo(struct addrinfo *results)
 
 /* ---- the main thread's side ---- */
 
-static struct lookups *lookups;
+static struct resolver *resolver;
 
 static void begins(void)
 {
@@ -64,12 +64,12 @@ static void begins(void)
 static void set_up(void)
 {
     cr_assert_eq(sem_init(&dead_may_end, 0, 0), 0);
-    cr_assert_eq(lookups_create(begins, &lookups), 0);
+    cr_assert_eq(resolver_create_polled(begins, &resolver), 0);
 }
 
 static void tear_down(void)
 {
-    lookups_destroy(lookups);
+    resolver_destroy(resolver);
 }
 
 static struct host_port name_of(const char *host, uint16_t port)
@@ -82,7 +82,7 @@ static struct host_port name_of(const char *host, uint16_t port)
 static void ask(const char *host)
 {
     struct host_port name = name_of(host, 1);
-    lookups_ask(lookups, &name);
+    resolver_begin(resolver, &name);
 }
 
 /* The first address as text, "" without one. */
@@ -91,24 +91,23 @@ static const char *find(const char *host, uint16_t port)
     static char text[ADDR_TEXT_SIZE];
     struct addr addrs[LIMIT_ADDRESSES];
     struct host_port name = name_of(host, port);
-    return lookups_find(lookups, &name, addrs) == 0 ? ""
-                                                    : addr_format(&addrs[0], text, sizeof(text));
+    size_t found = resolver_find(resolver, &name, addrs);
+    return found == 0 ? "" : addr_format(&addrs[0], text, sizeof(text));
 }
 
 /* Until a look-up ends. */
 static void await_one(void)
 {
-    struct pollfd fd = {.fd = lookups_fd(lookups), .events = POLLIN};
+    struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
     cr_assert_eq(poll(&fd, 1, 10000), 1);
-    lookups_take(lookups);
-    if (lookups_are_done(lookups))
-        cr_assert_eq(poll(&fd, 1, 0), 0, "nobody is woken for nothing");
 }
 
 static void await_all(void)
 {
-    while (!lookups_are_done(lookups))
+    struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
+    while (!resolver_poll(resolver))
         await_one();
+    cr_assert_eq(poll(&fd, 1, 0), 0, "nobody is woken for nothing");
 }
 
 static void until_dead(unsigned int wanted)
@@ -118,20 +117,22 @@ static void until_dead(unsigned int wanted)
     cr_assert_eq(atomic_load(&dead_count), wanted);
 }
 
-Test(lookups, addresses_need_none, .init = set_up, .fini = tear_down)
+Test(resolver_poll, addresses_need_none, .init = set_up, .fini = tear_down)
 {
     ask("127.0.0.1");
     ask("::1");
-    cr_expect(lookups_are_done(lookups));
+    cr_expect(resolver_poll(resolver));
     cr_expect_str_eq(find("127.0.0.1", 80), "127.0.0.1:80");
     cr_expect_str_eq(find("::1", 81), "[::1]:81");
     cr_expect_eq(atomic_load(&count), 0);
 }
 
-Test(lookups, one_look_up_for_all_ports_of_a_name, .init = set_up, .fini = tear_down)
+Test(resolver_poll, one_look_up_for_all_ports_of_a_name, .init = set_up, .fini = tear_down)
 {
     cr_expect_str_eq(find("moves", 80), "", "never asked for");
     ask("moves");
+    ask("moves");
+    await_one();
     ask("moves");
     await_all();
     cr_expect_eq(atomic_load(&count), 1);
@@ -140,7 +141,7 @@ Test(lookups, one_look_up_for_all_ports_of_a_name, .init = set_up, .fini = tear_
     cr_expect_str_eq(find("moves", 81), "10.0.0.1:81");
 }
 
-Test(lookups, the_last_good_address_stays, .init = set_up, .fini = tear_down)
+Test(resolver_poll, the_last_good_address_stays, .init = set_up, .fini = tear_down)
 {
     ask("moves");
     await_all();
@@ -155,66 +156,52 @@ Test(lookups, the_last_good_address_stays, .init = set_up, .fini = tear_down)
     cr_expect_str_eq(find("moves", 80), "10.0.0.2:80");
 }
 
-Test(lookups, a_dead_name_delays_no_other, .init = set_up, .fini = tear_down)
+Test(resolver_poll, a_dead_name_delays_no_other, .init = set_up, .fini = tear_down)
 {
     char name[16];
-    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS - 1u; i++) {
+    for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN - 1u; i++) {
         (void)snprintf(name, sizeof(name), "dead%u", i);
         ask(name);
     }
     ask("moves");
     await_one();
     cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
-    cr_expect_not(lookups_are_done(lookups));
+    cr_expect_not(resolver_poll(resolver));
     /* More of them wait for a thread, and none is forgotten. */
     ask("dead98");
     ask("dead99");
     ask("alive");
-    until_dead(LIMIT_LOOKUP_THREADS);
+    until_dead(LIMIT_RESOLVER_UNKNOWN);
     cr_expect_str_eq(find("alive", 80), "");
-    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS + 1u; i++)
+    for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN + 1u; i++)
         (void)sem_post(&dead_may_end);
     await_all();
     cr_expect_str_eq(find("alive", 80), "10.0.0.1:80");
     cr_expect_str_eq(find("dead99", 80), "");
-    cr_expect_eq(atomic_load(&dead_count), LIMIT_LOOKUP_THREADS + 1);
+    cr_expect_eq(atomic_load(&dead_count), LIMIT_RESOLVER_UNKNOWN + 1);
     ask("dead99"); /* again, as a retry does */
     (void)sem_post(&dead_may_end);
     await_all();
-    cr_expect_eq(atomic_load(&dead_count), LIMIT_LOOKUP_THREADS + 2);
-}
-
-Test(lookups, unused_names_are_forgotten, .init = set_up, .fini = tear_down)
-{
-    ask("moves");
-    ask("stays");
-    await_all();
-    lookups_forget_unused(lookups);
-    cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
-    ask("stays");
-    lookups_forget_unused(lookups);
-    cr_expect_str_eq(find("moves", 80), "");
-    cr_expect_str_eq(find("stays", 80), "10.0.0.1:80");
-    await_all();
+    cr_expect_eq(atomic_load(&dead_count), LIMIT_RESOLVER_UNKNOWN + 2);
 }
 
 /* The end of the process does not wait for a name server. */
-Test(lookups, the_end_comes_in_the_middle, .init = set_up)
+Test(resolver_poll, the_end_comes_in_the_middle, .init = set_up)
 {
     struct timespec begun, ended;
-    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS + 2u; i++) {
+    for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN + 2u; i++) {
         char name[16];
         (void)snprintf(name, sizeof(name), "dead%u", i);
         ask(name);
     }
-    until_dead(LIMIT_LOOKUP_THREADS);
+    until_dead(LIMIT_RESOLVER_UNKNOWN);
     size_t fds = open_fd_count();
     (void)clock_gettime(CLOCK_MONOTONIC, &begun);
-    lookups_destroy(lookups);
+    resolver_destroy(resolver);
     (void)clock_gettime(CLOCK_MONOTONIC, &ended);
     cr_expect_lt(ended.tv_sec - begun.tv_sec, 2);
     cr_expect_eq(open_fd_count(), fds - 1);
-    for (unsigned int i = 0; i < LIMIT_LOOKUP_THREADS; i++)
+    for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN; i++)
         (void)sem_post(&dead_may_end); /* they touch nothing of ours */
     (void)usleep(20000);
 }

@@ -33,7 +33,7 @@ static bool is_final(int status)
     return false;
 }
 
-int look_up_host(const char *host, struct name_addresses *ret, bool *ret_is_final)
+int resolver_ask_system(const char *host, struct name_addresses *ret, bool *ret_is_final)
 {
     memset(ret, 0, sizeof(*ret));
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
@@ -50,43 +50,30 @@ int look_up_host(const char *host, struct name_addresses *ret, bool *ret_is_fina
     return status == EAI_MEMORY ? -ENOMEM : ERR_RESOLVE;
 }
 
-static void add_family(const struct addr *addrs, size_t count, uint16_t port,
-                       struct resolver_answer *ret)
+static size_t add_family(const struct addr *addrs, size_t count, uint16_t port, size_t ret_count,
+                         struct addr *ret)
 {
-    for (size_t i = 0; i < count && ret->count < LIMIT_ADDRESSES; i++) {
-        struct addr *addr = &ret->addrs[ret->count++];
+    for (size_t i = 0; i < count && ret_count < LIMIT_ADDRESSES; i++) {
+        struct addr *addr = &ret[ret_count++];
         *addr = addrs[i];
         if (addr->any.sa_family == AF_INET)
             addr->v4.sin_port = htons(port);
         else
             addr->v6.sin6_port = htons(port);
     }
+    return ret_count;
 }
 
-void look_up_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
-                    struct resolver_answer *ret)
+size_t resolver_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
+                       struct addr ret[static LIMIT_ADDRESSES])
 {
-    memset(ret, 0, sizeof(*ret));
+    size_t count = 0;
     if (prefer_ipv6)
-        add_family(found->v6, found->v6_count, port, ret);
-    add_family(found->v4, found->v4_count, port, ret);
+        count = add_family(found->v6, found->v6_count, port, count, ret);
+    count = add_family(found->v4, found->v4_count, port, count, ret);
     if (!prefer_ipv6)
-        add_family(found->v6, found->v6_count, port, ret);
-}
-
-void resolver_look_up(const struct host_port *name, bool prefer_ipv6, struct resolver_answer *ret)
-{
-    struct name_addresses found;
-    bool no_matter;
-    memset(ret, 0, sizeof(*ret));
-    if (addr_from_numeric(name, &ret->addrs[0])) {
-        ret->count = 1;
-        return;
-    }
-    int result = look_up_host(name->host, &found, &no_matter);
-    if (result == 0)
-        look_up_choose(&found, name->port, prefer_ipv6, ret);
-    ret->error = result;
+        count = add_family(found->v6, found->v6_count, port, count, ret);
+    return count;
 }
 
 /* "ADDRESS NAME NAME ... # comment" */
@@ -103,7 +90,7 @@ static bool line_has(char *line, const char *host)
     return false;
 }
 
-bool look_up_is_in_hosts_file(const char *host)
+bool resolver_is_in_hosts_file(const char *host)
 {
     char line[1024];
     size_t total = 0;
