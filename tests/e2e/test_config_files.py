@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import harness
+import ledger
 from harness import BINARIES, OURS, RATHOLE, ROOT, Process, have, wait_until, within
 from services import Echo, ping
 
@@ -220,7 +221,9 @@ def test_both_read_the_same_value(service, tmp_path, processes, form, server, cl
     """One end is rathole, so names and tokens have to be the same bytes."""
     path = tmp_path / "both.toml"
     port = harness.free_port()
-    text = FORMS[form].format(control=harness.free_port(), port=port, local=service(Echo).port)
+    local = service(Echo).port
+    ledger.current.note_route(port, local)
+    text = FORMS[form].format(control=harness.free_port(), port=port, local=local)
     path.write_bytes(text.encode())
     for role, implementation in (("server", server), ("client", client)):
         processes(Process([BINARIES[implementation], f"--{role}", path], tmp_path / role), role)

@@ -97,6 +97,7 @@ def test_a_dead_name_holds_up_nobody_else(tunnel, service, dns):
     assert names.count("dead.test") == 1
     begun = time.monotonic()
     t.client.signal(signal.SIGTERM)
+    t.client.wait_log("stopping", within(3))  # two at once would be one
     t.client.signal(signal.SIGTERM)
     assert t.client.wait(within(5)) == 0
     assert time.monotonic() - begun < within(3), "the end waits for the look-up"

@@ -217,7 +217,7 @@ def test_log_level(reloadable):
 
 def test_removed_services_drain_and_come_back_on_the_same_port(reloadable, service):
     """A64: live relays go on until drain_timeout, the port is free at once."""
-    drain = within(1.5)
+    drain = within(3)
     t, files = reloadable(["echo", "gone"], server_options={"drain_timeout": drain},
                           client_options={"drain_timeout": 60})
     kept, going = connect(t.port()), connect(t.port("gone"))
