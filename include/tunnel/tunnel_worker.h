@@ -15,7 +15,7 @@
 #include "io/loop.h"
 #include "io/mailbox.h"
 #include "net/datagram.h"
-#include "net/relay.h"
+#include "relay/relay.h"
 
 struct resolver;
 struct stream;

@@ -20,15 +20,15 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "client/client.h"
+#include "client/reload.h"
 #include "crypto/aead.h"
 #include "crypto/x25519.h"
 #include "io/inherit.h"
 #include "io/kernel.h"
-#include "tunnel/client.h"
-#include "tunnel/client_reload.h"
-#include "tunnel/server.h"
-#include "tunnel/server_handover.h"
-#include "tunnel/server_reload.h"
+#include "server/handover.h"
+#include "server/reload.h"
+#include "server/server.h"
 
 /* ---- running ---- */
 

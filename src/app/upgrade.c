@@ -15,9 +15,9 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "server/handover.h"
+#include "server/server.h"
 #include "tunnel/handover.h"
-#include "tunnel/server.h"
-#include "tunnel/server_handover.h"
 
 /* One datagram each on the channel. */
 static const char ready_word[] = "ready", go_word[] = "go", serving_word[] = "serving";

@@ -1,7 +1,7 @@
 """Strangers at the control port, hostile visitors, and a hostile server against our client.
 
 What must hold: they are gone in time, others do not notice, and nothing grows. Covers
-src/tunnel/server_login.c, src/tunnel/client_control.c and src/tunnel/client_channel.c, whose only
+src/server/login.c, src/client/control.c and src/client/data_channel.c, whose only
 business is with peers like these.
 """
 

@@ -1,7 +1,7 @@
 """Tests of test_tcp.py, test_restart.py and test_hostile.py inside Noise: what they say of a relay,
 of an end that dies and of a played peer holds there too.
 
-Covers src/net/relay_noise.c and src/net/transport.c.
+Covers src/relay/noise.c and src/net/transport.c.
 """
 
 import functools

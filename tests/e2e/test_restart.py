@@ -1,6 +1,6 @@
 """Ends that die, come back, are replaced, or are told to stop.
 
-Covers src/tunnel/server.c, src/tunnel/client.c, src/app/run.c and src/app/worker.c: start, drain, stop.
+Covers src/server/server.c, src/client/client.c, src/app/run.c and src/app/worker.c: start, drain, stop.
 """
 
 import re

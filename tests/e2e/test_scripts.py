@@ -56,11 +56,11 @@ def test_empty_tree_fails(tmp_path, script):
 @pytest.mark.parametrize("name, text, complaint", [
     ("src/base/x.c", '#include "io/loop.h"\n', "higher layer"),
     ("src/io/x.c", '#include "config/config.h"\n', "sibling"),
-    ("include/proto/x.h", '#include "net/relay.h"\n', "higher layer"),
+    ("include/proto/x.h", '#include "relay/relay.h"\n', "higher layer"),
     ("src/net/x.c", '#include <liburing.h>\n', "belongs to io/"),
     ("src/proto/x.c", '#include <sodium.h>\n', "belongs to crypto/"),
     ("src/app/x.c", '#  include <ini.h>\n', "belongs to config/"),
-    ("src/app/x.c", '#include "net/relay_priv.h"\n', "private to net/"),
+    ("src/app/x.c", '#include "relay/relay_priv.h"\n', "private to net/"),
     ("src/app/x.c", '#include "../net/relay.h"\n', "not beside|reaches into"),
     ("src/other/x.c", '#include "base/sum.h"\n', "is no layer"),
 ])

@@ -1,7 +1,7 @@
 """Stale channels and the pool: our server against a client that is played here.
 
 A channel that died while parked must cost no visitor. Covers
-src/tunnel/visitor.c, src/tunnel/service.c and src/tunnel/server_control.c.
+src/server/visitor.c, src/server/service.c and src/server/control.c.
 """
 
 import collections

@@ -1,6 +1,6 @@
 """A new program takes over from a running one: nobody is refused, nobody is reset.
 
-Covers src/app/upgrade.c, src/app/watchdog.c, src/tunnel/server_handover.c and the client's part of it.
+Covers src/app/upgrade.c, src/app/watchdog.c, src/server/handover.c and the client's part of it.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """transport.noise.zerocopy_send: the bytes are right, and the counters tell what became of them.
 
 Over loopback and veth the kernel copies all the same and says so; what is saved shows on a network
-card only. Covers src/net/zerocopy.c, src/net/relay_zerocopy.c and src/io/loop_zerocopy.c with the
+card only. Covers src/relay/zerocopy_pool.c, src/relay/zerocopy.c and src/io/loop_zerocopy.c with the
 kernel.
 """
 

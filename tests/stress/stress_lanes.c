@@ -15,10 +15,10 @@
 
 #include "app/worker.h"
 #include "base/log.h"
+#include "client/client.h"
+#include "server/reload.h"
+#include "server/server.h"
 #include "testing.h"
-#include "tunnel/client.h"
-#include "tunnel/server.h"
-#include "tunnel/server_reload.h"
 
 enum {
     WORKERS = 4,

@@ -13,9 +13,9 @@
 
 #include "app/worker.h"
 #include "base/log.h"
+#include "client/client.h"
+#include "server/server.h"
 #include "testing.h"
-#include "tunnel/client.h"
-#include "tunnel/server.h"
 
 enum { WORKERS = 4, VISITORS = 6, CHURNERS = 2, CHUNK = 16384, EXIT_SKIP = 77 };
 

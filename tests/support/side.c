@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tunnel/server.h"
+#include "server/server.h"
 
 enum { READ_TURNS = 3000, END_TURNS = 30, STOP_TURNS = 40 };
 

@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/client.h"
+#include "server/server.h"
 #include "side.h"
-#include "tunnel/client.h"
-#include "tunnel/server.h"
 
 /* ---- memory ---- */
 

@@ -1,0 +1,366 @@
+#include "client/client.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "client/control.h"
+#include "client/data_channel.h"
+#include "client/forward.h"
+#include "client/reload.h"
+#include "config/config_copy.h"
+
+enum { ABOUT_AS_BUSY_PERMILLE = 250 };
+
+static int copy_config(struct client *client, const struct config_peer *config)
+{
+    const struct config_peer *copy;
+    int result = config_peer_copy(config, &copy);
+    if (result < 0)
+        return result;
+    client->config = copy;
+    if (config->transport.type != CONFIG_TRANSPORT_NOISE)
+        return 0;
+    client->noise_keys = calloc(1, sizeof(*client->noise_keys));
+    if (client->noise_keys == NULL)
+        return -ENOMEM;
+    tunnel_noise_keys(client->noise_keys, &config->transport.noise);
+    return 0;
+}
+
+int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
+{
+    struct client *client = calloc(1, sizeof(*client));
+    if (client == NULL)
+        return -ENOMEM;
+    client->worker_count = workers;
+    dial_memory_init(&client->memory);
+    atomic_store(&client->handover.phase, HANDOVER_SERVING);
+    service_registry_init(&client->services, client_service_free);
+    int result = plan_slot_init(&client->plan);
+    if (result == 0)
+        result = client_fds_init(&client->fds, config, workers);
+    if (result == 0)
+        result = copy_config(client, config);
+    for (size_t i = 0; i < config->service_count && result == 0; i++) {
+        struct client_service *service; /* the registry has it */
+        result = client_service_create(&client->services, &config->services[i], workers, &service);
+        if (result == 0)
+            service->worker = client->next_control++ % workers;
+    }
+    if (result < 0) {
+        client_destroy(client);
+        return result;
+    }
+    *ret = client;
+    return 0;
+}
+
+void client_destroy(struct client *client)
+{
+    if (client == NULL)
+        return;
+    client_plan_discard(client, plan_current(&client->plan));
+    plan_slot_finish(&client->plan);
+    service_registry_finish(&client->services);
+    if (client->noise_keys != NULL)
+        noise_keys_wipe(client->noise_keys);
+    free(client->noise_keys);
+    config_peer_free(client_config(client));
+    dial_memory_finish(&client->memory);
+    client_fds_finish(&client->fds);
+    free(client);
+}
+
+/* ---- sessions ---- */
+
+struct client_session *client_session_create(struct client_service *service,
+                                             const struct addr *server,
+                                             const uint8_t key[static KEYS_DIGEST_SIZE])
+{
+    struct client_session *session = calloc(1, sizeof(*session));
+    if (session == NULL)
+        return NULL;
+    session->users = 1;
+    session->service = service;
+    client_service_use(service);
+    session->server = *server;
+    memcpy(session->key, key, sizeof(session->key));
+    return session;
+}
+
+void client_session_use(struct client_session *session)
+{
+    (void)atomic_fetch_add(&session->users, 1);
+}
+
+void client_session_drop(struct client_session *session)
+{
+    if (atomic_fetch_sub(&session->users, 1) != 1)
+        return;
+    client_service_drop(session->service);
+    keys_wipe(session->key, sizeof(session->key));
+    free(session);
+}
+
+void client_session_end(struct client_worker *worker, struct client_session *session)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    atomic_store(&session->ended, true);
+    /* Not here and now: a reload may end hundreds of them in a turn. On the way out the parked
+     * channels have been reset already, before the control channels. */
+    for (unsigned int i = 0; i < own->all->count; i++)
+        mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
+}
+
+/* ---- opening channels on all workers ---- */
+
+struct open_request {
+    struct client_session *session; /* one use travels along */
+    size_t count;
+};
+
+static void open_here(struct client_worker *worker, struct client_session *session, size_t count)
+{
+    /* What is beyond the limit would be refused one by one. */
+    for (size_t i = 0; i < count && i <= LIMIT_CLIENT_CHANNELS_PENDING; i++)
+        client_channel_open(worker, session);
+}
+
+static void deliver_open(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct open_request request;
+    memcpy(&request, payload, sizeof(request));
+    open_here(tunnel->role, request.session, request.count);
+    client_session_drop(request.session);
+}
+
+static void open_on(struct client_worker *worker, struct tunnel_worker *target,
+                    struct client_session *session, size_t count)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    if (count == 0)
+        return;
+    if (target != own) {
+        struct open_request request = {session, count};
+        client_session_use(session);
+        if (mailbox_post(target->mailbox, own->mailbox, deliver_open, &request, sizeof(request)) ==
+            0)
+            return;
+        client_session_drop(session);
+    }
+    open_here(worker, session, count);
+}
+
+void client_open_channels(struct client_worker *worker, struct client_session *session,
+                          size_t count)
+{
+    struct tunnel_workers *all = worker->tunnel->all;
+    assert(all->count > 0);
+    unsigned int least = UINT32_MAX;
+    unsigned int busy[LIMIT_WORKERS];
+    for (unsigned int i = 0; i < all->count; i++) {
+        busy[i] = loop_busy_permille(all->items[i].loop);
+        least = MIN(least, busy[i]);
+    }
+    /* Workers that are about as busy as the least busy one take turns. */
+    unsigned int first = atomic_fetch_add_explicit(&worker->client->next_worker,
+                                                   (unsigned int)count, memory_order_relaxed);
+    size_t share[LIMIT_WORKERS] = {0};
+    count = MIN(count, (size_t)LIMIT_CLIENT_CHANNELS_PENDING + 1);
+    for (unsigned int at = first; count > 0; at++) {
+        unsigned int i = at % all->count;
+        if (busy[i] <= least + ABOUT_AS_BUSY_PERMILLE) {
+            share[i]++;
+            count--;
+        }
+    }
+    for (unsigned int i = 0; i < all->count; i++)
+        open_on(worker, &all->items[i], session, share[i]);
+}
+
+/* ---- the worker's part ---- */
+
+void client_set_channel_options(struct client_worker *worker)
+{
+    const struct config_peer *config = client_config(worker->client);
+    worker->channel_options = (struct socket_options){
+        .nodelay = config->transport.tcp_nodelay,
+        .keepalive_secs = config->transport.tcp_keepalive_secs,
+        .keepalive_interval = config->transport.tcp_keepalive_interval,
+    };
+}
+
+/* A few steps of a reload's plan at a time, so that no relay waits for long. */
+static void plan_go_on(struct timer *timer)
+{
+    struct client_worker *worker = container_of(timer, struct client_worker, plan_timer);
+    struct plan_slot *slot = &worker->client->plan;
+    if (client_reload_step(worker, plan_current(slot), &worker->plan_at))
+        plan_done(slot);
+    else
+        loop_timer_start(worker->tunnel->loop, timer, 0);
+}
+
+static void plan_begin(struct client_worker *worker)
+{
+    worker->plan_at = 0;
+    plan_go_on(&worker->plan_timer);
+}
+
+static void client_drain(struct client_worker *worker)
+{
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    loop_timer_stop(worker->tunnel->loop, &worker->leave_timer);
+    client_channel_close_unstarted(worker);
+    udp_forward_close_all(worker); /* datagrams have no end that could be waited for */
+    client_control_close_all(worker);
+}
+
+/* ---- handing over to a successor, or taking over from a predecessor (handover.h) ---- */
+
+static void leave_over(struct timer *timer)
+{
+    client_drain(container_of(timer, struct client_worker, leave_timer));
+}
+
+static void client_leave(struct client_worker *worker)
+{
+    if (worker->leaving || worker->draining)
+        return;
+    worker->leaving = true;
+    client_control_retire_all(worker);
+    loop_deadline_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_UPGRADE_HOLD_MS);
+}
+
+static void handover_sync(struct client_worker *worker)
+{
+    enum handover_phase phase = handover_phase(&worker->client->handover);
+    switch (phase) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED: /* controls wait by themselves */
+        break;
+    case HANDOVER_SERVING:
+        client_control_release_all(worker);
+        break;
+    case HANDOVER_QUIET:
+        client_control_hold_all(worker);
+        break;
+    case HANDOVER_LEAVING:
+        client_leave(worker);
+        break;
+    }
+    handover_reach(&worker->client->handover, worker->tunnel->index, phase);
+}
+
+static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
+{
+    struct client_worker *worker = tunnel->role;
+    if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0)
+        client_drain(worker);
+    if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
+        handover_sync(worker);
+    if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
+        worker->stopping = true;
+        client_channel_close_all(worker);
+    }
+    if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
+        client_channel_close_ended(worker);
+    if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
+        plan_begin(worker);
+    if ((bits & TUNNEL_SIGNAL_CUT) != 0)
+        client_channel_close_cut(worker);
+    if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
+        udp_forward_give_up(worker);
+}
+
+static bool client_is_done(const struct tunnel_worker *tunnel)
+{
+    const struct client_worker *worker = tunnel->role;
+    return (worker->draining || worker->leaving) && list_is_empty(&worker->controls) &&
+           list_is_empty(&worker->channels) && list_is_empty(&worker->relaying) &&
+           list_is_empty(&worker->forwards);
+}
+
+static void client_finish(struct tunnel_worker *tunnel)
+{
+    struct client_worker *worker = tunnel->role;
+    if (worker == NULL)
+        return;
+    loop_timer_stop(tunnel->loop, &worker->leave_timer);
+    slab_finish(&worker->channel_slab);
+    slab_finish(&worker->udp_visitor_slab);
+    free(worker);
+    tunnel->role = NULL;
+}
+
+/* Some controls have begun, and nobody will run the loop for them: what they have in flight ends
+ * here, so that none is left behind. */
+static void abandon_start(struct tunnel_worker *tunnel)
+{
+    client_signalled(tunnel, TUNNEL_SIGNAL_STOP);
+    int result = 0;
+    while (result == 0 && !client_is_done(tunnel))
+        result = loop_run_once(tunnel->loop);
+    if (result == 0)
+        client_finish(tunnel);
+}
+
+static int start_controls(struct client_worker *worker)
+{
+    struct service_registry *registry = &worker->client->services;
+    int result = 0;
+    (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
+    list_for_each (node, &registry->entries) {
+        struct client_service *service =
+            client_service_of(container_of(node, struct service_entry, node));
+        if (result == 0 && service->worker == worker->tunnel->index)
+            result = client_control_start(worker, service);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    return result;
+}
+
+static int client_start(void *shared, struct tunnel_worker *tunnel)
+{
+    struct client *client = shared;
+    struct client_worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL)
+        return -ENOMEM;
+    worker->client = client;
+    worker->tunnel = tunnel;
+    client_set_channel_options(worker);
+    timer_init(&worker->plan_timer, plan_go_on);
+    list_init(&worker->controls);
+    list_init(&worker->channels);
+    list_init(&worker->relaying);
+    list_init(&worker->forwards);
+    timer_init(&worker->leave_timer, leave_over);
+    client_channel_init_slab(&worker->channel_slab);
+    udp_forward_init_slab(&worker->udp_visitor_slab);
+    tunnel->role = worker;
+    int result = 0;
+    if (client->noise_keys != NULL)
+        result = tunnel_use_noise(tunnel, client->noise_keys);
+    tunnel_use_zerocopy(tunnel, client_config(client)->transport.noise.zerocopy_send);
+    if (result == 0)
+        result = start_controls(worker);
+    if (result < 0)
+        abandon_start(tunnel);
+    else
+        handover_reach(&client->handover, tunnel->index, handover_phase(&client->handover));
+    return result;
+}
+
+const struct tunnel_role client_role = {
+    .start = client_start,
+    .signalled = client_signalled,
+    .is_done = client_is_done,
+    .finish = client_finish,
+};

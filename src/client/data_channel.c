@@ -1,0 +1,362 @@
+#include "client/data_channel.h"
+
+#include <errno.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "client/forward.h"
+#include "data_channel_priv.h"
+
+enum {
+    RETRY_FIRST_MS = 500, /* upstream's: then every 100 ms, each 50 % more or less */
+    RETRY_MS = 100,
+    DIAL_PAUSE_MS = 20, /* between looks for free descriptors, of all channels that wait for one */
+};
+
+/* ---- the end ---- */
+
+/* A channel that will need a second descriptor, for the local service. */
+static void set_half_open(struct client_channel *channel, bool half_open)
+{
+    if (channel->half_open == half_open || channel->service->is_udp)
+        return;
+    channel->half_open = half_open;
+    (void)atomic_fetch_add(&channel->worker->client->fds.half_open, half_open ? 1 : -1);
+}
+
+static void release(struct client_channel *channel)
+{
+    if (channel->held)
+        client_fds_release(&channel->worker->client->fds, channel->service);
+    channel->held = false;
+}
+
+void client_channel_drop_session(struct client_channel *channel)
+{
+    set_half_open(channel, false);
+    if (channel->session == NULL)
+        return;
+    (void)atomic_fetch_sub(&channel->session->unstarted, 1);
+    client_session_drop(channel->session);
+    channel->session = NULL;
+}
+
+void client_channel_drop_service(struct client_channel *channel)
+{
+    release(channel);
+    client_service_drop(channel->service);
+}
+
+void client_channel_forget(struct client_channel *channel)
+{
+    list_remove(&channel->node);
+    slab_put(&channel->worker->channel_slab, channel);
+}
+
+static void channel_free(struct client_channel *channel)
+{
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    client_channel_drop_session(channel);
+    client_channel_drop_service(channel);
+    client_channel_forget(channel);
+}
+
+static uint32_t retry_delay_ms(bool first)
+{
+    uint32_t random;
+    keys_random(&random, sizeof(random));
+    uint32_t base_ms = first ? RETRY_FIRST_MS : RETRY_MS;
+    return base_ms / 2 + random % base_ms;
+}
+
+static void channel_failed(struct client_channel *channel, int error);
+
+/* Given up by its age here, when a try has failed, and not when the next is due: a process that was
+ * stopped in between has not tried for as long. May free it. */
+static void channel_retry(struct client_channel *channel)
+{
+    uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
+    if (age_ms >= LIMIT_CHANNEL_RETRY_MS) {
+        channel_failed(channel, ERR_DEADLINE);
+        return;
+    }
+    channel->state = CHANNEL_DIALING;
+    bool first = !channel->retries;
+    channel->retries = true;
+    loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(first));
+}
+
+void client_channel_close(struct client_channel *channel, enum stream_close how)
+{
+    if (channel->state == CHANNEL_CLOSING)
+        return;
+    channel->state = CHANNEL_CLOSING;
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    resolver_abandon(channel->query);
+    channel->query = NULL;
+    channel->streams_open = channel->stream.fd >= 0 ? 1 : 0;
+    if (channel->has_local) {
+        channel->streams_open++;
+        stream_terminate(&channel->local, STREAM_ABORT);
+    }
+    if (channel->stream.fd >= 0)
+        stream_terminate(&channel->stream, how);
+    if (channel->streams_open == 0)
+        channel_free(channel);
+}
+
+void client_channel_stream_gone(struct client_channel *channel)
+{
+    if (--channel->streams_open == 0)
+        channel_free(channel);
+}
+
+static void channel_failed(struct client_channel *channel, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_conn(LOG_WARN, channel_service(channel), channel->id,
+                 "data channel failed: %s (%u similar lines suppressed)", error_text(error),
+                 suppressed);
+    client_channel_close(channel, STREAM_ABORT);
+}
+
+static void channel_stream_closed(struct stream *stream)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    if (channel->state == CHANNEL_CLOSING) {
+        client_channel_stream_gone(channel);
+        return;
+    }
+    set_half_open(channel, false);
+    release(channel);
+    channel_retry(channel);
+}
+
+/* ---- UDP: the channel serves all visitors that the server sends over it ---- */
+
+static void channel_become_forward(struct client_channel *channel)
+{
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    int result = udp_forward_begin(channel->worker, channel->service, &channel->stream);
+    if (result < 0)
+        channel_failed(channel, result);
+    else
+        channel_free(channel);
+}
+
+/* ---- the server's side: dial, hello, park, command ---- */
+
+static void channel_stream_read_done(struct stream *stream, int result)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    enum message_data_command command;
+    if (result < 0) {
+        log_conn(LOG_DEBUG, channel_service(channel), channel->id, "parked channel ended: %s",
+                 error_text(result));
+        client_channel_close(channel, STREAM_ABORT);
+        return;
+    }
+    if (stream_is_writing(stream)) {
+        channel_failed(channel, ERR_PROTOCOL); /* a command before our hello is out */
+        return;
+    }
+    result = message_data_command_decode(channel->command, (size_t)result, &command);
+    bool is_udp = channel->service->is_udp;
+    if (result == 0 && command != (is_udp ? MESSAGE_DATA_START_UDP : MESSAGE_DATA_START_TCP))
+        result = ERR_PROTOCOL;
+    if (result < 0)
+        channel_failed(channel, result);
+    else if (is_udp)
+        channel_become_forward(channel);
+    else
+        client_channel_local_begin(channel);
+}
+
+static void channel_stream_write_done(struct stream *stream, int result)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    keys_wipe(channel->hello, sizeof(channel->hello));
+    if (result < 0)
+        return; /* the read says the same, and is the one to act */
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+}
+
+static void channel_connected(struct stream *stream, int result)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    if (result < 0) {
+        log_conn(LOG_DEBUG, channel_service(channel), channel->id, "data channel: connect: %s",
+                 error_text(result));
+        stream_terminate(&channel->stream, STREAM_ABORT); /* then tries again */
+        return;
+    }
+    const struct config_service *config = client_service_config(channel->service);
+    if (config->nodelay != CONFIG_UNSET)
+        socket_set_nodelay(stream->fd, config->nodelay == CONFIG_TRUE);
+    if (tunnel_secure(channel->worker->tunnel, stream, true) < 0) {
+        channel_failed(channel, -ENOMEM);
+        return;
+    }
+    if (channel->worker->tunnel->noise_keys !=
+        NULL) /* an old server stalls 5 s for a silent stranger */
+        loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
+    channel->state = CHANNEL_PARKED;
+    message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
+    stream_read(&channel->stream, channel->command, sizeof(channel->command));
+    stream_write(&channel->stream, channel->hello, sizeof(channel->hello));
+    metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
+}
+
+static const struct stream_ops channel_stream_ops = {
+    .read_done = channel_stream_read_done,
+    .write_done = channel_stream_write_done,
+    .connected = channel_connected,
+    .closed = channel_stream_closed,
+};
+
+/* Without a second descriptor, for the local service, the visitor would be turned away, while one
+ * that finds no channel waits. */
+static int channel_socket(struct client_channel *channel)
+{
+    struct client_worker *worker = channel->worker;
+    struct client_fds *fds = &worker->client->fds;
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
+     * with it, in the same time, and a relay must not have it. */
+    struct socket_options options = worker->channel_options;
+    options.speaks_first = true;
+    if (now_ns < worker->dial_pause_until_ns)
+        return -EMFILE;
+    channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held && udp_forward_yield(worker))
+        channel->held = client_fds_hold(fds, channel->service);
+    if (!channel->held)
+        return -EMFILE;
+    int fd = client_fds_dial(worker, &channel->session->server, &options,
+                             client_fds_channel_max(fds, channel->service));
+    if (fd < 0) {
+        release(channel);
+        /* One of those that wait finds out for all. */
+        worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+    }
+    return fd;
+}
+
+static void channel_dial(struct client_channel *channel)
+{
+    int fd = channel_socket(channel);
+    if (fd == -EMFILE || fd == -ENFILE) { /* soon, for nobody has refused anything */
+        loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(false));
+        return;
+    }
+    if (fd < 0) {
+        channel_retry(channel);
+        return;
+    }
+    set_half_open(channel, true);
+    stream_init(&channel->stream, channel_loop(channel), fd, &channel_stream_ops);
+    loop_deadline_start(channel_loop(channel), &channel->timer,
+                        client_config(channel->worker->client)->connect_timeout_ms);
+    stream_connect(&channel->stream, &channel->session->server);
+}
+
+static void channel_timer_expired(struct timer *timer)
+{
+    struct client_channel *channel = container_of(timer, struct client_channel, timer);
+    bool waits_to_dial = channel->state == CHANNEL_DIALING && channel->stream.fd < 0;
+    if (waits_to_dial)
+        channel_dial(channel);
+    else if (channel->state == CHANNEL_LOCAL)
+        client_channel_local_expired(channel);
+    else
+        channel_failed(channel, ERR_DEADLINE);
+}
+
+void client_channel_open(struct client_worker *worker, struct client_session *session)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct tunnel_worker *tunnel = worker->tunnel;
+    if (worker->draining || atomic_load(&session->ended))
+        return;
+    if (atomic_fetch_add(&session->unstarted, 1) >= LIMIT_CLIENT_CHANNELS_PENDING) {
+        (void)atomic_fetch_sub(&session->unstarted, 1);
+        if (log_allowed(&limit, &suppressed))
+            log_service(LOG_WARN, client_service_name(session->service),
+                        "the server asks for too many data channels (%u similar lines suppressed)",
+                        suppressed);
+        return;
+    }
+    struct client_channel *channel = slab_get(&worker->channel_slab);
+    if (channel == NULL) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        (void)atomic_fetch_sub(&session->unstarted, 1);
+        return;
+    }
+    client_session_use(session);
+    channel->worker = worker;
+    channel->session = session;
+    channel->service = session->service;
+    client_service_use(channel->service);
+    channel->id = tunnel_next_conn_id(tunnel);
+    channel->begun_at_ns = loop_now_ns(tunnel->loop);
+    channel->state = CHANNEL_DIALING;
+    channel->has_local = channel->retries = channel->half_open = channel->held = false;
+    channel->query = NULL;
+    channel->stream.fd = -1;
+    timer_init(&channel->timer, channel_timer_expired);
+    list_push_back(&worker->channels, &channel->node);
+    channel_dial(channel);
+}
+
+/* ---- all of a worker's ---- */
+
+void client_channel_close_ended(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->channels) {
+        struct client_channel *channel = container_of(node, struct client_channel, node);
+        bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
+        if (!unstarted || !atomic_load(&channel->session->ended))
+            continue;
+        /* A visitor got this one before the session ended: the command is here, not yet read. */
+        bool is_taken = channel->state == CHANNEL_PARKED && socket_peek(channel->stream.fd) > 0;
+        if (!is_taken)
+            client_channel_close(channel, STREAM_ABORT);
+    }
+}
+
+void client_channel_close_unstarted(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->channels) {
+        struct client_channel *channel = container_of(node, struct client_channel, node);
+        if (channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED)
+            client_channel_close(channel, STREAM_ABORT);
+    }
+}
+
+void client_channel_close_cut(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->relaying) {
+        struct client_channel *channel = container_of(node, struct client_channel, node);
+        if (atomic_load(&channel->service->entry.cut))
+            relay_terminate(&channel->relay);
+    }
+}
+
+void client_channel_close_all(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->channels) {
+        client_channel_close(container_of(node, struct client_channel, node), STREAM_ABORT);
+    }
+    list_for_each_safe (node, &worker->relaying) {
+        relay_terminate(&container_of(node, struct client_channel, node)->relay);
+    }
+}
+
+void client_channel_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct client_channel));
+}

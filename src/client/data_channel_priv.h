@@ -1,0 +1,101 @@
+/* What the files of a client's data channel share: its state, and the steps that one hands on to
+ * the next. client_channel.c dials, waits for the command and ends what ends before a relay;
+ * client_channel_local.c finds the local service; client_channel_relay.c joins the two.
+ *
+ * Until the relay starts the channel holds its session and is in worker->channels; a channel that
+ * relays holds only its use of the service and is in worker->relaying. Runs in the thread of
+ * channel->worker. */
+#pragma once
+
+#include <assert.h>
+
+#include "client/client.h"
+#include "client/data_channel.h"
+#include "net/stream.h"
+#include "proto/message.h"
+#include "relay/relay.h"
+
+enum channel_state {
+    CHANNEL_DIALING, /* connecting, saying hello, or waiting to try again */
+    CHANNEL_PARKED,  /* waits for the command */
+    CHANNEL_LOCAL,   /* resolving or connecting the local service */
+    CHANNEL_RELAYING,
+    CHANNEL_CLOSING,
+};
+
+struct client_channel {
+    union {
+        struct {
+            struct stream stream; /* to the server */
+            struct stream local;
+            struct resolver_query *query;
+            struct dial dial; /* of the local service */
+            uint8_t hello[MESSAGE_HELLO_SIZE];
+            uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+        };
+        struct relay relay; /* once both ends are there */
+    };
+    struct list node; /* in worker->channels, or worker->relaying */
+    struct client_worker *worker;
+    struct client_session *session; /* until the relay starts */
+    struct client_service *service; /* used */
+    struct timer timer;             /* the limit of the current step, or the end of a wait */
+    uint64_t id;
+    uint64_t begun_at_ns;
+    struct tunnel_worker *move_to;
+    uint32_t local_generation; /* when the local service's name was asked for */
+    uint32_t local_version;    /* of the addresses that are tried */
+    uint8_t state;
+    uint8_t streams_open; /* while CLOSING: how many `closed` are still to come */
+    bool has_local;
+    bool retries;
+    bool half_open;
+    bool held; /* counted among those that have a descriptor (client_fds.h) */
+};
+
+static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle relay");
+
+static inline struct loop *channel_loop(const struct client_channel *channel)
+{
+    return channel->worker->tunnel->loop;
+}
+
+static inline const char *channel_service(const struct client_channel *channel)
+{
+    return client_service_name(channel->service);
+}
+
+static inline struct client_local *channel_local(const struct client_channel *channel)
+{
+    return &channel->service->locals[channel->worker->tunnel->index];
+}
+
+/* client_channel.c */
+
+/* Gives up its session, if it has one: it counts as unstarted no longer. */
+void client_channel_drop_session(struct client_channel *channel);
+/* Its descriptors are closed: it counts no longer, and its use of the service ends. */
+void client_channel_drop_service(struct client_channel *channel);
+/* Closes what is open before the relay: the stream to the server and perhaps the local one. May
+ * free it. */
+void client_channel_close(struct client_channel *channel, enum stream_close how);
+/* While CLOSING: one of its streams is closed. The last one frees it. */
+void client_channel_stream_gone(struct client_channel *channel);
+/* Frees it alone: its use of the service lives on elsewhere, or has ended. */
+void client_channel_forget(struct client_channel *channel);
+
+/* client_channel_local.c. Both may free the channel. */
+
+/* The command has come: connects to the local service, within a limit, then starts the relay. */
+void client_channel_local_begin(struct client_channel *channel);
+/* There is no local service: closes the channel. */
+void client_channel_local_unavailable(struct client_channel *channel, int error);
+/* The time of a step is over: of the name, or of an address. */
+void client_channel_local_expired(struct client_channel *channel);
+
+/* client_channel_relay.c */
+
+/* Joins the two descriptors, which become the relay's; which of them have ended already is told by
+ * `ended`. May free the channel. */
+void client_channel_relay_start(struct client_channel *channel, struct transport server,
+                                int local_fd, const bool ended[2]);

@@ -1,0 +1,112 @@
+/* The relay between the server and the local service: its start, its move to another worker when it
+ * becomes bulk, its end. */
+#include <string.h>
+
+#include "base/error.h"
+#include "data_channel_priv.h"
+
+/* A relay on its way to another worker. */
+struct channel_move {
+    struct transport server;
+    int local_fd;
+    struct client_service *service; /* the channel's use of it goes along */
+    bool ended[2];
+    uint64_t id;
+};
+static_assert(sizeof(struct channel_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+static void deliver_move(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct client_worker *worker = tunnel->role;
+    struct channel_move move;
+    memcpy(&move, payload, sizeof(move));
+    struct client_channel *channel = slab_get(&worker->channel_slab);
+    if (channel == NULL) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        transport_abort(&move.server, tunnel->loop);
+        loop_close_fd(tunnel->loop, move.local_fd); /* with a reset */
+        client_fds_release(&worker->client->fds, move.service);
+        client_service_drop(move.service);
+        return;
+    }
+    metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
+    channel->worker = worker;
+    channel->session = NULL;
+    channel->half_open = false;
+    channel->held = true;
+    channel->service = move.service;
+    channel->id = move.id;
+    list_init(&channel->node);
+    client_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+    if (worker->stopping)
+        client_channel_close_all(worker);
+    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+        client_channel_close_cut(worker);
+}
+
+static bool channel_became_bulk(struct relay *relay)
+{
+    struct client_channel *channel = container_of(relay, struct client_channel, relay);
+    channel->move_to = tunnel_place_bulk(channel->worker->tunnel);
+    if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
+        return false;
+    relay_detach(relay);
+    return true;
+}
+
+static void channel_relay_closed(struct relay *relay)
+{
+    struct client_channel *channel = container_of(relay, struct client_channel, relay);
+    struct tunnel_worker *own = channel->worker->tunnel;
+    struct channel_move move = {.service = channel->service, .id = channel->id};
+    int fds[2];
+    if (relay_detached(relay, fds, move.ended)) {
+        move.server = (struct transport){.fd = fds[0], .noise = relay_take_noise(relay, 0)};
+        move.local_fd = fds[1];
+        if (mailbox_post(channel->move_to->mailbox, own->mailbox, deliver_move, &move,
+                         sizeof(move)) < 0) {
+            client_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+            return;
+        }
+        metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
+        client_channel_forget(channel);
+    } else {
+        static const char *const ends[2] = {"server", "local service"};
+        tunnel_log_silent_end(relay, channel_service(channel), channel->id, ends);
+        log_conn(LOG_DEBUG, channel_service(channel), channel->id,
+                 "relay closed: %llu bytes in, %llu bytes out%s%s",
+                 (unsigned long long)relay_bytes(relay, 0),
+                 (unsigned long long)relay_bytes(relay, 1), relay->error != 0 ? ", " : "",
+                 relay->error != 0 ? error_text(relay->error) : "");
+        client_channel_drop_service(channel);
+        client_channel_forget(channel);
+    }
+}
+
+static const struct relay_ops channel_relay_ops = {
+    .became_bulk = channel_became_bulk,
+    .closed = channel_relay_closed,
+};
+
+void client_channel_relay_start(struct client_channel *channel, struct transport server,
+                                int local_fd, const bool ended[2])
+{
+    struct client_worker *worker = channel->worker;
+    struct relay_options options = {
+        .engine = &worker->tunnel->relays,
+        .ops = &channel_relay_ops,
+        .fds = {server.fd, local_fd},
+        .noise = {server.noise, NULL},
+        .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
+        .doubts = &channel->service->entry.doubts,
+        .doubted_end = 0,
+        .ended = {ended[0], ended[1]},
+        .quiet = {false, true}, /* a service mostly waits for the request */
+    };
+    channel->state = CHANNEL_RELAYING;
+    list_remove(&channel->node);
+    list_push_back(&worker->relaying, &channel->node);
+    log_conn(LOG_DEBUG, channel_service(channel), channel->id, "relay started");
+    relay_start(&channel->relay, &options);
+}

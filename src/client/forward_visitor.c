@@ -1,0 +1,353 @@
+#include <errno.h>
+#include <poll.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "client/forward.h"
+#include "forward_priv.h"
+
+enum {
+    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    NS_PER_MS = 1000000,
+};
+
+/* ---- closing ---- */
+
+static void visitor_join(struct forward_visitor *visitor)
+{
+    struct udp_forward *forward = visitor->forward;
+    if (!loop_op_is_idle(&visitor->poll_op))
+        return;
+    slab_put(&forward->worker->udp_visitor_slab, visitor);
+    forward->visitor_count--;
+    if (forward->closing)
+        udp_forward_join(forward);
+}
+
+/* The descriptor is the heir's or, without one, free at once: whoever makes room needs it now. The
+ * poll may be in the ring, or only queued for it: then it may look at another socket of the same
+ * number, for a moment and to no effect, until the cancel behind it. */
+static void visitor_close(struct forward_visitor *visitor, struct udp_socket *heir)
+{
+    struct udp_forward *forward = visitor->forward;
+    visitor->closing = true;
+    udp_batch_count_overflows(forward->channel.engine->batch, &visitor->udp);
+    udp_table_remove(&forward->table, &visitor->entry);
+    datagram_forget(&visitor->target);
+    list_remove(&visitor->resting_node);
+    loop_cancel(forward_loop(forward), &visitor->poll_op);
+    if (heir == NULL || udp_socket_replace(&visitor->udp, heir) < 0)
+        udp_socket_close(&visitor->udp);
+    udp_share_remove(forward_share(forward), forward->worker->tunnel->index);
+    visitor_join(visitor);
+}
+
+static struct forward_visitor *visitor_of(struct udp_table_entry *entry)
+{
+    return container_of(entry, struct forward_visitor, entry);
+}
+
+void udp_forward_visitor_close_all(struct udp_forward *forward)
+{
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_close(visitor_of(entry), NULL);
+}
+
+void udp_forward_visitor_expire(struct timer *timer)
+{
+    struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
+    uint64_t idle_ns =
+        (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
+        visitor_close(visitor_of(entry), NULL);
+        forward_count(forward, METRIC_UDP_VISITORS_EXPIRED, 1);
+    }
+    entry = udp_table_oldest(&forward->table);
+    if (entry == NULL)
+        return;
+    uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
+    loop_deadline_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
+}
+
+void udp_forward_visitor_review_timeout(struct udp_forward *forward)
+{
+    if (forward->expiry_timer.armed)
+        loop_deadline_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
+}
+
+/* ---- making room ---- */
+
+static void visitor_evict(struct forward_visitor *visitor, struct udp_socket *heir)
+{
+    struct udp_forward *forward = visitor->forward;
+    /* Where all come new, the longest idle one may be of this very turn. */
+    if (!list_is_empty(&visitor->target.node))
+        datagram_fire(forward->channel.engine, udp_forward_visitor_destination);
+    visitor_close(visitor, heir);
+    forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
+}
+
+/* The longest idle ones. */
+static void forward_evict(struct udp_forward *forward, unsigned int count)
+{
+    struct udp_table_entry *entry;
+    while (count-- > 0 && (entry = udp_table_oldest(&forward->table)) != NULL)
+        visitor_evict(visitor_of(entry), NULL);
+}
+
+static struct udp_forward *largest_forward(const struct client_worker *worker)
+{
+    struct udp_forward *largest = NULL;
+    list_for_each (node, &worker->forwards) {
+        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        if (forward->table.count > 0 &&
+            (largest == NULL || forward->table.count > largest->table.count))
+            largest = forward;
+    }
+    return largest;
+}
+
+/* Of the channel with most visitors, so that a flood of one service costs the others nothing; and a
+ * part of them, so that those who are busy stay. False: this worker has none. */
+static bool worker_evict(struct client_worker *worker, unsigned int most)
+{
+    struct udp_forward *forward = largest_forward(worker);
+    if (forward == NULL)
+        return false;
+    forward_evict(forward, MIN(most, forward->table.count / LIMIT_UDP_EVICT_PART + 1));
+    return true;
+}
+
+static void ask_other_worker(struct client_worker *worker, unsigned int count)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    struct udp_share *share = &worker->client->fds.udp;
+    int richest = udp_share_richest(share);
+    if (richest < 0 || (unsigned int)richest == own->index)
+        return;
+    atomic_store(&share->wanted, count);
+    mailbox_signal(own->all->items[richest].mailbox, own->mailbox, TUNNEL_SIGNAL_DESCRIPTORS);
+}
+
+void udp_forward_give_up(struct client_worker *worker)
+{
+    unsigned int count = atomic_exchange(&worker->client->fds.udp.wanted, 0);
+    if (count > 0)
+        (void)worker_evict(worker, count);
+}
+
+/* A worker with fewer sockets than most: those who have been idle for longest are not here. Others
+ * make room as long as there is a margin, or each new one would push out the one before. */
+static bool is_poor(const struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    unsigned int own = udp_share_of(share, worker->tunnel->index);
+    return own * worker->client->worker_count < atomic_load(&share->open);
+}
+
+bool udp_forward_yield(struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    unsigned int count = MIN(udp_share_batch(share), udp_share_spare(share));
+    if (count == 0)
+        return false;
+    if (!is_poor(worker) && worker_evict(worker, count))
+        return true;
+    ask_other_worker(worker, count);
+    return false;
+}
+
+/* Before the share is used up. */
+static void make_room(struct client_worker *worker)
+{
+    const struct udp_share *share = &worker->client->fds.udp;
+    if (!udp_share_is_spent(share))
+        return;
+    bool others_do = is_poor(worker);
+    if (others_do)
+        ask_other_worker(worker, udp_share_batch(share));
+    if (!others_do || udp_share_is_over(share))
+        (void)worker_evict(worker, udp_share_batch(share));
+}
+
+/* ---- a socket for each ---- */
+
+void udp_forward_visitor_arm(struct forward_visitor *visitor)
+{
+    if (loop_op_is_idle(&visitor->poll_op))
+        loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
+}
+
+static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
+{
+    struct forward_visitor *visitor = container_of(op, struct forward_visitor, poll_op);
+    if (visitor->closing)
+        visitor_join(visitor);
+    else
+        udp_forward_ready(visitor);
+}
+
+static void log_no_socket(const struct udp_forward *forward, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char text[ADDR_HOST_SIZE + 8];
+    if (log_allowed(&limit, &suppressed))
+        log_service(LOG_WARN, client_service_name(forward->service),
+                    "no socket to the local service %s: %s (%u similar lines suppressed)",
+                    host_port_format(&client_service_config(forward->service)->addr, text,
+                                     sizeof(text)),
+                    error_text(error), suppressed);
+}
+
+/* Errors of a table that is full, of descriptors or of ports. */
+static bool is_for_want_of_room(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -EAGAIN || error == -ENOBUFS ||
+           error == -ENOMEM;
+}
+
+/* The last descriptors are for control channels: a socket that has got one of them changes with the
+ * longest idle visitor. If that is another worker's it goes there, and the number stays in use. */
+static int settle_number(struct client_worker *worker, struct udp_socket *udp)
+{
+    int max = worker->client->fds.max;
+    if (udp->fd < max)
+        return 0;
+    if (is_poor(worker)) {
+        ask_other_worker(worker, 1);
+        if (udp->fd < max + LIMIT_FDS_RESERVED_UDP)
+            return 0;
+    }
+    struct udp_forward *largest = largest_forward(worker);
+    if (largest != NULL) {
+        visitor_evict(visitor_of(udp_table_oldest(&largest->table)), udp);
+        return 0;
+    }
+    udp_socket_close(udp);
+    return -EMFILE;
+}
+
+static int visitor_connect(struct udp_forward *forward, const struct addr *addr,
+                           struct udp_socket *ret)
+{
+    struct client_worker *worker = forward->worker;
+    make_room(worker);
+    int result = udp_socket_connect(addr, ret);
+    if (is_for_want_of_room(result)) {
+        unsigned int batch = udp_share_batch(&worker->client->fds.udp);
+        if (worker_evict(worker, batch))
+            result = udp_socket_connect(addr, ret);
+        else
+            ask_other_worker(worker, batch);
+    }
+    return result < 0 ? result : settle_number(worker, ret);
+}
+
+/* To the first address that a socket can be made for, which is in use then. */
+static int visitor_connect_any(struct udp_forward *forward, struct udp_socket *ret)
+{
+    struct client_local *local = forward_local(forward);
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
+    int result = ERR_RESOLVE;
+    client_local_catch_up(local, now_ns);
+    for (size_t i = 0; i < local->answer.count; i++) {
+        result = visitor_connect(forward, &local->answer.addrs[0], ret);
+        if (!socket_error_is_of_address(result) || local->answer.count == 1)
+            break;
+        client_local_rotate(local, now_ns);
+    }
+    return result;
+}
+
+static struct forward_visitor *visitor_add(struct udp_forward *forward,
+                                           const struct udp_frame_addr *key)
+{
+    struct loop *loop = forward_loop(forward);
+    struct udp_socket udp;
+    udp_forward_resolve(forward);
+    if (forward->table.count >= LIMIT_UDP_VISITORS)
+        forward_evict(forward, 1);
+    int result = visitor_connect_any(forward, &udp);
+    if (result < 0) {
+        log_no_socket(forward, result);
+        return NULL;
+    }
+    struct forward_visitor *visitor = slab_get(&forward->worker->udp_visitor_slab);
+    if (visitor == NULL) {
+        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
+        udp_socket_close(&udp);
+        return NULL;
+    }
+    visitor->entry.key = *key;
+    if (udp_table_add(&forward->table, &visitor->entry, loop_now_ns(loop)) < 0) {
+        forward_count(forward, METRIC_OUT_OF_MEMORY, 1);
+        udp_socket_close(&udp);
+        slab_put(&forward->worker->udp_visitor_slab, visitor);
+        return NULL;
+    }
+    visitor->forward = forward;
+    visitor->udp = udp;
+    visitor->local_version = forward_local(forward)->version;
+    visitor->closing = false;
+    datagram_target_init(&visitor->target);
+    list_init(&visitor->resting_node);
+    loop_op_init(&visitor->poll_op, visitor_readable);
+    forward->visitor_count++;
+    if (++forward->new_count == LIMIT_UDP_NEW_PER_TURN)
+        datagram_enough(&forward->channel);
+    udp_share_add(forward_share(forward), forward->worker->tunnel->index);
+    forward_count(forward, METRIC_UDP_VISITORS, 1);
+    if (!forward->expiry_timer.armed)
+        loop_deadline_start(loop, &forward->expiry_timer,
+                            MAX(client_service_config(forward->service)->udp_timeout_ms,
+                                (uint32_t)EXPIRY_STEP_MS));
+    udp_forward_visitor_arm(visitor);
+    return visitor;
+}
+
+/* What a datagram may cause that another address would not. The others are about the datagram. */
+static bool does_not_reach(int error)
+{
+    switch (-error) {
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case ENETDOWN:
+    case EACCES:
+    case EPERM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
+                                                 const struct udp_frame_addr *key)
+{
+    struct udp_table_entry *entry = udp_table_find(&forward->table, key);
+    if (entry == NULL)
+        return visitor_add(forward, key);
+    struct forward_visitor *visitor = visitor_of(entry);
+    if (does_not_reach(visitor->udp.error)) {
+        visitor->udp.error = 0;
+        udp_forward_refused(forward, visitor);
+        if (visitor->local_version != forward_local(forward)->version) {
+            visitor_close(visitor, NULL);
+            return visitor_add(forward, key);
+        }
+    }
+    udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
+    return visitor;
+}
+
+struct udp_socket *udp_forward_visitor_destination(struct datagram_target *target,
+                                                   const struct udp_route **ret_route)
+{
+    *ret_route = NULL; /* connected */
+    return &container_of(target, struct forward_visitor, target)->udp;
+}

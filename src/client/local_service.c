@@ -1,0 +1,190 @@
+/* The local service of a data channel: its name is resolved and kept for a while, its addresses are
+ * tried in order, and the relay starts with the first that answers. */
+#include <errno.h>
+
+#include "base/error.h"
+#include "data_channel_priv.h"
+
+enum {
+    DISCARD_BYTES = 4096,
+    DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
+};
+
+static void local_try_address(struct client_channel *channel);
+
+/* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
+ * unread would turn our close into a reset, so they are thrown away. */
+void client_channel_local_unavailable(struct client_channel *channel, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    channel_local(channel)->valid_until_ns = 0;
+    if (log_allowed(&limit, &suppressed)) {
+        char text[ADDR_HOST_SIZE + 8];
+        log_conn(LOG_WARN, channel_service(channel), channel->id,
+                 "cannot connect to the local service %s: %s (%u similar lines suppressed)",
+                 host_port_format(&client_service_config(channel->service)->addr, text,
+                                  sizeof(text)),
+                 error_text(error), suppressed);
+    }
+    socket_shutdown_send(channel->stream.fd);
+    unsigned char discarded[DISCARD_BYTES];
+    for (unsigned int i = 0; i < DISCARDS_MAX; i++) {
+        if (socket_recv_now(channel->stream.fd, discarded, sizeof(discarded)) <= 0)
+            break;
+    }
+    client_channel_close(channel, STREAM_CLEAN);
+}
+
+static void local_connected(struct stream *stream, int result)
+{
+    static const bool none_ended[2] = {false, false};
+    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    struct client_local *local = channel_local(channel);
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    if (result < 0) {
+        dial_failed(&channel->dial, result);
+        stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
+        return;
+    }
+    if (channel->local_version == local->version)
+        client_local_worked(local, channel->dial.index, loop_now_ns(channel_loop(channel)));
+    client_channel_drop_session(channel);
+    struct transport server = stream_release(&channel->stream);
+    client_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
+}
+
+static void local_closed(struct stream *stream)
+{
+    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    channel->has_local = false;
+    if (channel->state != CHANNEL_CLOSING)
+        local_try_address(channel);
+    else
+        client_channel_stream_gone(channel);
+}
+
+static void local_unexpected(struct stream *stream, int result)
+{
+    /* Nothing is read or written before the relay. */
+}
+
+static const struct stream_ops local_stream_ops = {
+    .read_done = local_unexpected,
+    .write_done = local_unexpected,
+    .connected = local_connected,
+    .closed = local_closed,
+};
+
+static int local_socket(const struct client_channel *channel, const struct addr *addr)
+{
+    struct socket_options options = channel->worker->channel_options;
+    const struct config_service *config = client_service_config(channel->service);
+    if (config->nodelay != CONFIG_UNSET)
+        options.nodelay = config->nodelay == CONFIG_TRUE;
+    if (addr_is_loopback(addr))
+        options.keepalive_secs =
+            0; /* this machine can't vanish without a reset: three calls less */
+    int fd = client_fds_dial(channel->worker, addr, &options, channel->worker->client->fds.max);
+    if (fd == -EMFILE) /* it was counted when the channel was opened */
+        fd = socket_for_dialing(addr, &options);
+    return fd;
+}
+
+/* The next address that a socket can be made for. */
+static void local_try_address(struct client_channel *channel)
+{
+    struct loop *loop = channel_loop(channel);
+    const struct client_local *local = channel_local(channel);
+    if (local->answer.count == 0) { /* another name by now */
+        client_channel_local_begin(channel);
+        return;
+    }
+    if (channel->local_version != local->version) {
+        channel->local_version = local->version;
+        dial_addresses(&channel->dial, local->answer.count, loop_now_ns(loop));
+    }
+    while (dial_next(&channel->dial, loop_now_ns(loop))) {
+        const struct addr addr = local->answer.addrs[channel->dial.index];
+        int fd = local_socket(channel, &addr);
+        if (fd >= 0) {
+            loop_deadline_start(loop, &channel->timer, channel->dial.step_ms);
+            stream_init(&channel->local, loop, fd, &local_stream_ops);
+            channel->has_local = true;
+            stream_connect(&channel->local, &addr);
+            return;
+        }
+        dial_failed(&channel->dial, fd);
+        if (!socket_error_is_of_address(fd))
+            break;
+    }
+    client_channel_local_unavailable(channel, channel->dial.error);
+}
+
+/* The addresses are known. */
+static void local_dial(struct client_channel *channel)
+{
+    struct client_local *local = channel_local(channel);
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    client_local_catch_up(local, now_ns);
+    channel->local_version = local->version;
+    dial_addresses(&channel->dial, local->answer.count, now_ns);
+    local_try_address(channel);
+}
+
+void client_channel_local_expired(struct client_channel *channel)
+{
+    if (!channel->has_local) {
+        client_channel_local_unavailable(channel, ERR_DEADLINE);
+        return;
+    }
+    dial_timed_out(&channel->dial);
+    stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
+}
+
+static void local_resolved(void *asker, const struct resolver_answer *answer)
+{
+    struct client_channel *channel = asker;
+    struct client_local *local = channel_local(channel);
+    channel->query = NULL;
+    if (local->generation != channel->local_generation) { /* another name by now */
+        client_channel_local_begin(channel);
+        return;
+    }
+    if (answer->error < 0) {
+        client_channel_local_unavailable(channel, answer->error);
+        return;
+    }
+    client_local_take(local, answer, loop_now_ns(channel_loop(channel)));
+    local_dial(channel);
+}
+
+void client_channel_local_begin(struct client_channel *channel)
+{
+    struct client_worker *worker = channel->worker;
+    struct client_local *local = channel_local(channel);
+    const struct host_port *name = &client_service_config(channel->service)->addr;
+    uint64_t now_ns = loop_now_ns(channel_loop(channel));
+    channel->state = CHANNEL_LOCAL;
+    dial_begin(&channel->dial, client_config(worker->client)->connect_timeout_ms, now_ns);
+    if (local->valid_until_ns > now_ns) {
+        local_dial(channel);
+        return;
+    }
+    if (addr_from_numeric(name, &local->answer.addrs[0])) {
+        local->answer.count = 1;
+        local->valid_until_ns = UINT64_MAX;
+        local_dial(channel);
+        return;
+    }
+    loop_deadline_start(channel_loop(channel), &channel->timer, channel->dial.step_ms);
+    const struct config_service *config = client_service_config(channel->service);
+    channel->local_generation = local->generation;
+    bool prefer_ipv6 = client_config(worker->client)->prefer_ipv6 || config->prefer_ipv6;
+    channel->query = resolver_ask(worker->tunnel->all->resolver, name, prefer_ipv6,
+                                  worker->tunnel->mailbox, local_resolved, channel);
+    if (channel->query == NULL && local->answer.count > 0)
+        local_dial(channel); /* what was good the last time */
+    else if (channel->query == NULL)
+        client_channel_local_unavailable(channel, -ENOMEM);
+}

@@ -1,0 +1,291 @@
+#include "client/reload.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "client/client.h"
+#include "client/control.h"
+#include "client/data_channel.h"
+#include "client/forward.h"
+#include "config/config_copy.h"
+#include "config/config_diff.h"
+
+enum step_kind { STEP_ADD, STEP_REMOVE, STEP_CHANGE };
+
+struct client_step {
+    enum step_kind kind;
+    struct client_service *service;
+    const struct config_service *config; /* the new one until it is posted; then the old */
+    unsigned int changes;                /* enum config_change */
+};
+
+struct client_plan {
+    struct client_step *steps;
+    size_t step_count;
+    /* Of the client itself: as in a step. */
+    unsigned int changes;
+    const struct config_peer *config;
+    struct noise_keys *keys, *new_keys;
+    struct noise_engine **engines; /* one for each worker, taken by it if it has none */
+};
+
+/* ---- preparing ---- */
+
+static int prepare_service(struct client *client, struct client_plan *plan,
+                           const struct service_view *running,
+                           const struct config_service_diff *item, struct reload_outcome *outcome)
+{
+    struct client_step *step = &plan->steps[plan->step_count];
+    *step = (struct client_step){.changes = item->changes};
+    int result = 0;
+    if (item->old != NULL)
+        step->service = client_service_of(service_view_entry(running, item->old));
+    if (item->fate == CONFIG_SERVICE_ADDED) {
+        step->kind = STEP_ADD;
+        result = client_service_create(&client->services, item->new, client->worker_count,
+                                       &step->service);
+        if (result == 0)
+            step->service->worker = client->next_control++ % client->worker_count;
+        outcome->added++;
+    } else if (item->fate == CONFIG_SERVICE_REMOVED) {
+        step->kind = STEP_REMOVE;
+        outcome->removed++;
+    } else if ((item->changes & CONFIG_CHANGE_TYPE) != 0) {
+        step->kind = STEP_REMOVE; /* another kind of service: it comes with the next plan */
+        outcome->failed++;
+        outcome->deferred++;
+        outcome->replaced++;
+    } else {
+        step->kind = STEP_CHANGE;
+        result = config_service_copy(item->new, &step->config);
+        outcome->changed++;
+    }
+    if (result == 0)
+        plan->step_count++;
+    return result;
+}
+
+static int prepare_keys(const struct client *client, struct client_plan *plan,
+                        const struct config_peer *wanted)
+{
+    if (wanted->transport.type != CONFIG_TRANSPORT_NOISE)
+        return 0;
+    plan->keys = calloc(1, sizeof(*plan->keys));
+    plan->engines = calloc(client->worker_count, sizeof(struct noise_engine *));
+    if (plan->keys == NULL || plan->engines == NULL)
+        return -ENOMEM;
+    tunnel_noise_keys(plan->keys, &wanted->transport.noise);
+    int result = 0;
+    for (unsigned int i = 0; i < client->worker_count && result == 0; i++)
+        result = noise_engine_create(&plan->engines[i]);
+    return result;
+}
+
+static int prepare_own(const struct client *client, struct client_plan *plan,
+                       const struct config_peer *wanted)
+{
+    if (plan->changes == 0)
+        return 0;
+    struct config_peer own = *wanted;
+    own.threads = client_config(client)->threads;
+    int result = config_peer_copy(&own, &plan->config);
+    if (result == 0 && (plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
+        result = prepare_keys(client, plan, wanted);
+    return result;
+}
+
+static void plan_free(const struct client *client, struct client_plan *plan)
+{
+    for (unsigned int i = 0; plan->engines != NULL && i < client->worker_count; i++)
+        noise_engine_destroy(plan->engines[i]);
+    free(plan->engines);
+    if (plan->keys != NULL)
+        noise_keys_wipe(plan->keys);
+    free(plan->keys);
+    config_peer_free(plan->config);
+    for (size_t i = 0; i < plan->step_count; i++)
+        config_service_free(plan->steps[i].config);
+    free(plan->steps);
+    free(plan);
+}
+
+/* Nothing has been changed: takes back what was made. */
+static void abandon(const struct client *client, struct client_plan *plan)
+{
+    for (size_t i = 0; i < plan->step_count; i++) {
+        if (plan->steps[i].kind == STEP_ADD)
+            client_service_drop(plan->steps[i].service);
+    }
+    plan_free(client, plan);
+}
+
+/* From here on it can't fail. */
+static void commit(struct client *client, struct client_plan *plan,
+                   const struct config_peer *wanted, uint64_t now_ms)
+{
+    if (plan->config != NULL)
+        plan->config = atomic_exchange(&client->config, plan->config);
+    client_fds_configure(&client->fds, wanted, client->worker_count);
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
+        struct noise_keys *old = client->noise_keys;
+        client->noise_keys = plan->keys;
+        plan->new_keys = plan->keys;
+        plan->keys = old;
+    }
+    for (size_t i = 0; i < plan->step_count; i++) {
+        struct client_step *step = &plan->steps[i];
+        if (step->kind == STEP_REMOVE)
+            service_entry_remove(&step->service->entry, now_ms + wanted->drain_timeout_ms);
+        if (step->config != NULL)
+            step->config = service_entry_set_config(&step->service->entry, step->config);
+    }
+}
+
+static int prepare(struct client *client, const struct config_peer *wanted,
+                   const struct service_view *running, const struct config_diff *diff,
+                   struct reload_outcome *outcome, struct client_plan **ret)
+{
+    struct client_plan *plan = calloc(1, sizeof(*plan));
+    if (plan == NULL)
+        return -ENOMEM;
+    plan->changes = outcome->changes = diff->changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
+    plan->steps = calloc(diff->service_count + 1, sizeof(*plan->steps));
+    int result = plan->steps != NULL ? prepare_own(client, plan, wanted) : -ENOMEM;
+    for (size_t i = 0; i < diff->service_count && result == 0; i++)
+        result = prepare_service(client, plan, running, &diff->services[i], outcome);
+    if (result < 0 || (plan->step_count == 0 && plan->changes == 0)) {
+        abandon(client, plan);
+        return result;
+    }
+    *ret = plan;
+    return 1;
+}
+
+static int client_reload_begin(void *shared, const struct config_peer *wanted,
+                               enum reload_attempt attempt, uint64_t now_ms,
+                               struct reload_outcome *ret)
+{
+    struct client *client = shared;
+    struct service_view running;
+    struct config_diff diff;
+    struct client_plan *plan = NULL;
+    *ret = (struct reload_outcome){0};
+    int result = service_view_init(&running, &client->services, client_config(client));
+    if (result < 0)
+        return result;
+    result = config_diff(CONFIG_CLIENT, &running.peer, wanted, &diff);
+    if (result == 0) {
+        result = prepare(client, wanted, &running, &diff, ret, &plan);
+        if (plan != NULL)
+            commit(client, plan, wanted, now_ms);
+        config_diff_finish(&diff);
+    }
+    service_view_finish(&running);
+    if (plan != NULL)
+        plan_post(&client->plan, plan, client->worker_count);
+    return result;
+}
+
+/* ---- applying, in each worker ---- */
+
+static void apply_own(struct client_worker *worker, const struct client_plan *plan)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
+    if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
+        client_set_channel_options(worker);
+    tunnel_use_zerocopy(tunnel, client_config(worker->client)->transport.noise.zerocopy_send);
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
+        client_channel_close_unstarted(worker); /* they have begun with the old keys */
+        tunnel_change_noise(tunnel, plan->new_keys,
+                            plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
+    }
+    if ((plan->changes & login) != 0)
+        client_control_log_in_all_again(worker);
+    if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
+        client_control_review_heartbeats(worker);
+}
+
+static void apply_local_addr(struct client_worker *worker, struct client_service *service)
+{
+    client_local_forget(&service->locals[worker->tunnel->index]);
+    udp_forward_change_local(worker, service);
+}
+
+static void apply_step(struct client_worker *worker, const struct client_step *step)
+{
+    struct client_service *service = step->service;
+    bool has_control = service->worker == worker->tunnel->index;
+    switch (step->kind) {
+    case STEP_ADD:
+        if (has_control && client_control_start(worker, service) < 0) {
+            metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+            log_service(LOG_ERROR, client_service_name(service), "out of memory: not served");
+        }
+        break;
+    case STEP_REMOVE:
+        if (has_control && service->control != NULL)
+            client_control_stop(service->control);
+        udp_forward_close_of(worker, service);
+        break;
+    case STEP_CHANGE:
+        if ((step->changes & CONFIG_CHANGE_ADDRESS) != 0)
+            apply_local_addr(worker, service);
+        udp_forward_review_timeout(worker, service);
+        if (has_control && service->control != NULL)
+            client_control_review(service->control, (step->changes & CONFIG_CHANGE_TOKEN) != 0);
+        break;
+    }
+}
+
+bool client_reload_step(struct client_worker *worker, const struct client_plan *plan, size_t *at)
+{
+    if (worker->draining)
+        return true;
+    if (*at == 0)
+        apply_own(worker, plan);
+    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
+        apply_step(worker, &plan->steps[(*at)++]);
+    return *at >= plan->step_count;
+}
+
+/* ---- and afterwards ---- */
+
+static bool client_reload_finish(void *shared)
+{
+    struct client *client = shared;
+    struct client_plan *plan = plan_take_finished(&client->plan);
+    if (plan == NULL)
+        return false;
+    for (size_t i = 0; i < plan->step_count; i++) {
+        if (plan->steps[i].kind == STEP_REMOVE)
+            client_service_drop(plan->steps[i].service);
+    }
+    plan_free(client, plan);
+    return true;
+}
+
+void client_plan_discard(struct client *client, struct client_plan *plan)
+{
+    if (plan != NULL)
+        plan_free(client, plan);
+}
+
+static struct plan_slot *client_reload_slot(void *shared)
+{
+    return &((struct client *)shared)->plan;
+}
+
+static bool client_reload_cut_due(void *shared, uint64_t now_ms, uint64_t *ret_next_ms)
+{
+    return service_registry_cut_due(&((struct client *)shared)->services, now_ms, ret_next_ms);
+}
+
+const struct reload_ops client_reload_ops = {
+    .begin = client_reload_begin,
+    .slot = client_reload_slot,
+    .finish = client_reload_finish,
+    .cut_due = client_reload_cut_due,
+};

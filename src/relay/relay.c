@@ -1,0 +1,183 @@
+#include "relay/relay.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "io/pipe_pool.h"
+#include "relay_priv.h"
+
+static_assert(offsetof(struct relay, flow) == 0, "flow_relay counts on it");
+static_assert(sizeof(struct relay) <= 640, "an idle relay costs at most 1 KiB with its owner");
+
+/* ---- engine ---- */
+
+int relay_engine_init(struct relay_engine *engine, struct loop *loop, size_t pipe_budget_bytes)
+{
+    memset(engine, 0, sizeof(*engine));
+    engine->loop = loop;
+    list_init(&engine->relays);
+    timer_init(&engine->sweep_timer, relay_sweep);
+    engine->scratch = malloc(RELAY_PREFIX_SIZE + LIMIT_FIRST_READ);
+    if (engine->scratch == NULL)
+        return -ENOMEM;
+    int result = pipe_pool_create(pipe_budget_bytes, &engine->pipes);
+    if (result < 0) {
+        free(engine->scratch);
+        engine->scratch = NULL;
+    }
+    return result;
+}
+
+void relay_engine_finish(struct relay_engine *engine)
+{
+    while (engine->bulk_free_count > 0)
+        free(engine->bulk_free[--engine->bulk_free_count]);
+    pipe_pool_destroy(engine->pipes);
+    zerocopy_destroy(engine->zerocopy);
+    free(engine->scratch);
+    memset(engine, 0, sizeof(*engine));
+}
+
+unsigned int relay_engine_bulk_flows(const struct relay_engine *engine)
+{
+    return atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
+}
+
+/* ---- the start ---- */
+
+static void flow_begin(struct relay_flow *flow)
+{
+    if (flow_noise_take_early(flow))
+        flow_push(flow);
+    else
+        flow_next(flow);
+}
+
+/* Sends the first `size` bytes of the scratch buffer to end 1 in one segment; what it does not take
+ * becomes the flow's pending bytes. */
+static void relay_send_scratch(struct relay *relay, size_t size)
+{
+    struct relay_flow *flow = &relay->flow[0];
+    unsigned char *scratch = relay->engine->scratch;
+    if (relay->noise[1] != NULL && size > 0) {
+        ssize_t sealed = relay_noise_seal(relay, scratch, size, &scratch);
+        if (sealed < 0) {
+            relay_fail(relay, 1, (int)sealed);
+            return;
+        }
+        size = (size_t)sealed;
+    }
+    ssize_t sent = size > 0 ? socket_send_now(relay->fds[1], scratch, size) : 0;
+    if (sent == -EAGAIN || sent == -EINTR)
+        sent = 0;
+    if (sent < 0) {
+        relay_fail(relay, 1, (int)sent);
+        return;
+    }
+    size_t left = size - (size_t)sent;
+    if (left > 0) {
+        flow->data = malloc(left);
+        if (flow->data == NULL) {
+            relay_fail(relay, 0, -ENOMEM);
+            return;
+        }
+        memcpy(flow->data, scratch + sent, left);
+        flow->pending = PENDING_STASH;
+        flow->begin = 0;
+        flow->end = (uint32_t)left;
+        flow_block(flow);
+        return;
+    }
+    if (flow->eof)
+        flow_end(flow);
+    else
+        flow_next(flow);
+}
+
+/* The prefix, and with it what end 0 has sent already: one segment instead of two. */
+static void relay_greet(struct relay *relay, const void *prefix, size_t prefix_len)
+{
+    struct relay_flow *flow = &relay->flow[0];
+    unsigned char *scratch = relay->engine->scratch;
+    memcpy(scratch, prefix, prefix_len);
+    ssize_t got = socket_recv_now(relay->fds[0], scratch + prefix_len, LIMIT_FIRST_READ);
+    size_t size = prefix_len;
+    if (got > 0) {
+        size += (size_t)got;
+        metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)got);
+        flow_count(flow, (size_t)got);
+    } else if (got == 0) {
+        flow->eof = relay->half_closed[0] = true;
+    } else if (got != -EAGAIN && got != -EINTR) {
+        relay_fail(relay, 0, (int)got);
+        return;
+    }
+    flow->poll_first = true;
+    relay_send_scratch(relay, size);
+}
+
+static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
+{
+    loop_op_init(&flow->read_op, NULL);
+    loop_op_init(&flow->write_op, flow_writable);
+    buffers_waiter_init(&flow->buffers_waiter, flow_copy_buffers_available);
+    flow->buffer = (struct buffer){NULL, 0};
+    flow->data = NULL;
+    flow->pipe = NULL;
+    flow->zerocopy = NULL;
+    flow->zerocopy_use = FLOW_ZEROCOPY_UNDECIDED;
+    flow->zerocopy_sending = false;
+    flow->begin = flow->end = 0;
+    flow->bytes = 0;
+    flow->unsent = UINT32_MAX;
+    flow->index = (uint8_t)index;
+    flow->pending = PENDING_NONE;
+    flow->streak = 0;
+    flow->bulk = flow->offered = flow->poll_first = false;
+    flow->eof = flow->finished = ended;
+}
+
+void relay_start(struct relay *relay, const struct relay_options *options)
+{
+    assert(options->prefix_len <= RELAY_PREFIX_SIZE);
+    assert(!options->ended[0] || !options->ended[1]);
+    assert(options->prefix_len == 0 || options->noise[0] == NULL); /* relay_greet reads plaintext */
+    relay->engine = options->engine;
+    relay->ops = options->ops;
+    for (unsigned int i = 0; i < 2; i++) {
+        flow_init(&relay->flow[i], i, options->ended[i]);
+        relay->flow[i].poll_first = options->quiet[i];
+        relay->fds[i] = options->fds[i];
+        relay->noise[i] = options->noise[i];
+        relay->watched[i] = false;
+        relay->half_closed[i] = options->ended[i];
+    }
+    loop_op_init(&relay->hangup_op[0], relay_end0_hung_up);
+    loop_op_init(&relay->hangup_op[1], relay_end1_hung_up);
+    timer_init(&relay->timer, relay_timer_expired);
+    relay->active_at_ns = loop_now_ns(relay->engine->loop);
+    relay->idle_timeout_ms = options->idle_timeout_ms;
+    relay->error = 0;
+    relay->state = RELAY_OPEN;
+    relay->watch_due = options->ended[0] || options->ended[1];
+    relay->aborting = relay->idle_timed_out = false;
+    relay->held = 0;
+    relay_silence_start(relay, options);
+    metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
+    relay_timer_start(relay);
+
+    relay_hold(relay);
+    for (unsigned int i = 0; i < 2; i++) {
+        if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
+            flow_begin(&relay->flow[i]);
+    }
+    /* Early bytes may have met a sink that is gone, and ended the relay. */
+    if (!options->ended[0] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
+        relay_greet(relay, options->prefix, options->prefix_len);
+    relay_unhold(relay);
+}

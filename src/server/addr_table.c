@@ -1,0 +1,102 @@
+#include "server/addr_table.h"
+
+#include <stdlib.h>
+
+#include "crypto/keys.h"
+
+enum {
+    BUCKETS_MIN = 16,
+    BUCKETS_MAX = 1 << 17, /* more connections than this have longer chains: 1 MiB is enough */
+    SPARSE = 8,            /* so many buckets for an entry: half of them will do */
+};
+
+static uint32_t hash_of(const struct addr_key *key)
+{
+    return (uint32_t)keys_hash(key->bytes, sizeof(key->bytes));
+}
+
+/* Where the entry hangs, or would. Only with buckets. */
+static struct addr_entry **find_link(const struct addr_table *table, const struct addr_key *key,
+                                     uint32_t hash)
+{
+    struct addr_entry **link = &table->buckets[hash & (table->bucket_count - 1)];
+    while (*link != NULL && ((*link)->hash != hash || !addr_key_equal(&(*link)->key, key)))
+        link = &(*link)->next;
+    return link;
+}
+
+/* Without memory all stays as it was: slower, not wrong. */
+static void resize(struct addr_table *table, size_t bucket_count)
+{
+    struct addr_entry **buckets = calloc(bucket_count, sizeof(struct addr_entry *));
+    if (buckets == NULL)
+        return;
+    for (size_t i = 0; i < table->bucket_count; i++) {
+        while (table->buckets[i] != NULL) {
+            struct addr_entry *entry = table->buckets[i];
+            table->buckets[i] = entry->next;
+            struct addr_entry **bucket = &buckets[entry->hash & (bucket_count - 1)];
+            entry->next = *bucket;
+            *bucket = entry;
+        }
+    }
+    free(table->buckets);
+    table->buckets = buckets;
+    table->bucket_count = bucket_count;
+}
+
+void addr_table_finish(struct addr_table *table)
+{
+    for (size_t i = 0; i < table->bucket_count; i++) {
+        while (table->buckets[i] != NULL) {
+            struct addr_entry *entry = table->buckets[i];
+            table->buckets[i] = entry->next;
+            free(entry);
+        }
+    }
+    free(table->buckets);
+    *table = (struct addr_table){.entry_size = table->entry_size};
+}
+
+struct addr_entry *addr_table_find(const struct addr_table *table, const struct addr_key *key)
+{
+    return table->bucket_count != 0 ? *find_link(table, key, hash_of(key)) : NULL;
+}
+
+struct addr_entry *addr_table_get(struct addr_table *table, const struct addr_key *key)
+{
+    struct addr_entry *entry = addr_table_find(table, key);
+    if (entry != NULL)
+        return entry;
+    if (table->bucket_count == 0)
+        resize(table, BUCKETS_MIN);
+    else if (table->entry_count >= table->bucket_count && table->bucket_count < BUCKETS_MAX)
+        resize(table, 2 * table->bucket_count);
+    if (table->bucket_count == 0)
+        return NULL;
+    entry = calloc(1, MAX(table->entry_size, sizeof(*entry)));
+    if (entry == NULL)
+        return NULL;
+    entry->key = *key;
+    entry->hash = hash_of(key);
+    struct addr_entry **bucket = &table->buckets[entry->hash & (table->bucket_count - 1)];
+    entry->next = *bucket;
+    *bucket = entry;
+    table->entry_count++;
+    return entry;
+}
+
+void addr_table_trim(struct addr_table *table, const struct addr_key *key)
+{
+    if (table->bucket_count == 0)
+        return;
+    struct addr_entry **link = find_link(table, key, hash_of(key));
+    struct addr_entry *entry = *link;
+    if (entry == NULL || entry->count > 0)
+        return;
+    *link = entry->next;
+    free(entry);
+    table->entry_count--;
+    if (table->bucket_count > BUCKETS_MIN && table->entry_count < table->bucket_count / SPARSE)
+        resize(table, table->bucket_count / 2);
+}

@@ -1,0 +1,373 @@
+#include "server/addresses.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "config/addresses.h"
+#include "io/inherit.h"
+#include "io/resolver.h"
+#include "io/udp_socket.h"
+#include "server/server.h"
+
+/* ---- one address ---- */
+
+/* Of a name's addresses the first that this machine has, or none. */
+static bool is_elsewhere(int error)
+{
+    return error == -EADDRNOTAVAIL || error == -EAFNOSUPPORT;
+}
+
+/* What a start has besides the configuration. */
+struct origin {
+    struct inherited *inherited; /* NULL: nothing */
+    bool may_guess;              /* enough was waited for the name */
+    bool knows_names;            /* no look-up goes on */
+};
+
+static const struct origin no_origin;
+
+/* The addresses of a name, those with inherited sockets first. While the name can't be looked up, a
+ * successor goes on with the sockets of its predecessor. */
+static size_t find_addrs(const struct server *server, const struct host_port *name, int type,
+                         const char *passed_as, const struct origin *origin,
+                         struct addr ret[static LIMIT_ADDRESSES])
+{
+    size_t count = resolver_find(server->resolver, name, ret);
+    if (count == 0 && origin->may_guess &&
+        inherited_find_named(origin->inherited, passed_as, type, name->port, &ret[0]))
+        return 1;
+    for (size_t i = 1; i < count; i++) {
+        struct addr addr = ret[i];
+        if (inherited_count(origin->inherited, &addr, type) == 0)
+            continue;
+        memmove(&ret[1], &ret[0], i * sizeof(ret[0]));
+        ret[0] = addr;
+        break;
+    }
+    return count;
+}
+
+/* Accepted sockets inherit these. */
+static struct socket_options listener_options(const struct config_peer *own)
+{
+    return (struct socket_options){
+        .nodelay = own->transport.tcp_nodelay,
+        .keepalive_secs = own->transport.tcp_keepalive_secs,
+        .keepalive_interval = own->transport.tcp_keepalive_interval,
+    };
+}
+
+static int listen_all(const struct binding *binding)
+{
+    int result = 0;
+    for (unsigned int i = 0; i < binding->count && result == 0; i++)
+        result = socket_listen(binding->fds[i]);
+    return result;
+}
+
+static int bind_control_at(struct server *server, const struct config_peer *own,
+                           const struct addr *addr, struct inherited *inherited,
+                           struct binding **ret)
+{
+    struct binding_options options = {
+        .addr = addr,
+        .tcp = listener_options(own),
+        .inherited = inherited,
+        .count = server->worker_count,
+    };
+    struct binding *binding;
+    int result = binding_create(&options, &binding);
+    if (result < 0)
+        return result;
+    result = listen_all(binding);
+    if (result < 0)
+        binding_destroy(binding);
+    else
+        *ret = binding;
+    return result;
+}
+
+static int bind_control(struct server *server, const struct config_peer *own,
+                        const struct origin *origin, struct binding **ret)
+{
+    struct addr addrs[LIMIT_ADDRESSES];
+    size_t count = find_addrs(server, &own->addr, SOCK_STREAM, "control", origin, addrs);
+    int result = ERR_RESOLVE;
+    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++)
+        result = bind_control_at(server, own, &addrs[i], origin->inherited, ret);
+    return result;
+}
+
+int server_bind_control(struct server *server, const struct config_peer *own, struct binding **ret)
+{
+    return bind_control(server, own, &no_origin, ret);
+}
+
+static void hint_receive_room(const struct service *service, const struct binding *binding)
+{
+    size_t room = udp_socket_receive_room(binding->fds[0]);
+    if (room < LIMIT_UDP_SOCKET_BUFFER)
+        log_service(LOG_INFO, service_name(service),
+                    "the system allows %zu KiB of receive buffer: bursts beyond that are lost; "
+                    "sysctl net.core.rmem_max=%d would allow what is asked for",
+                    room >> 10, LIMIT_UDP_SOCKET_BUFFER);
+}
+
+static int bind_service(struct server *server, const struct service *service,
+                        const struct config_service *config, const struct config_peer *own,
+                        const struct origin *origin, struct binding **ret)
+{
+    struct socket_options options = listener_options(own);
+    struct addr addrs[LIMIT_ADDRESSES];
+    char passed_as[LIMIT_SERVICE_NAME + 16];
+    (void)snprintf(passed_as, sizeof(passed_as), "%s-%s", service->is_udp ? "udp" : "service",
+                   config->name);
+    size_t count = find_addrs(server, &config->addr, service->is_udp ? SOCK_DGRAM : SOCK_STREAM,
+                              passed_as, origin, addrs);
+    struct binding *binding = NULL;
+    int result = ERR_RESOLVE;
+    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++)
+        result = service_bind(service, config, &addrs[i], &options, origin->inherited, &binding);
+    if (binding == NULL)
+        return result;
+    if (service->is_udp)
+        hint_receive_room(service, binding);
+    *ret = binding;
+    return 0;
+}
+
+int server_bind_service(struct server *server, const struct service *service,
+                        const struct config_service *config, const struct config_peer *own,
+                        struct binding **ret)
+{
+    return bind_service(server, service, config, own, &no_origin, ret);
+}
+
+/* ---- who has it ---- */
+
+static bool is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
+                       bool is_udp)
+{
+    bool is_held = false;
+    for (size_t i = 0; binding != NULL && binding->is_udp == is_udp && i < count; i++)
+        is_held |= addr_overlaps(&binding->addr, &addrs[i]);
+    return is_held;
+}
+
+struct server_holder server_find_holder(struct server *server, const struct config_peer *wanted,
+                                        const struct config_service *config)
+{
+    struct server_holder holder = {0};
+    struct addr addrs[LIMIT_ADDRESSES];
+    bool is_udp = config != NULL && config->type == CONFIG_SERVICE_UDP;
+    size_t count =
+        resolver_find(server->resolver, config != NULL ? &config->addr : &wanted->addr, addrs);
+    holder.is_control = config != NULL && is_held_by(server->control_binding, addrs, count, is_udp);
+    if (holder.is_control)
+        return holder;
+    struct service_registry *registry = &server->services;
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        struct service *service = service_of(container_of(node, struct service_entry, node));
+        if (holder.service == NULL && is_held_by(service->binding, addrs, count, is_udp) &&
+            (config == NULL || strcmp(service_name(service), config->name) != 0))
+            holder.service = service;
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    return holder;
+}
+
+/* ---- what is said of it ---- */
+
+static unsigned int cause_of(int error)
+{
+    switch (error) {
+    case ERR_RESOLVE:
+        return 1u << 0;
+    case -EADDRINUSE:
+        return 1u << 1;
+    case -EADDRNOTAVAIL:
+        return 1u << 2;
+    case -EACCES:
+        return 1u << 3;
+    default:
+        return 1u << 4;
+    }
+}
+
+static const struct config_service *find_service(const struct config_peer *peer, const char *name)
+{
+    for (size_t i = 0; i < peer->service_count; i++) {
+        if (strcmp(peer->services[i].name, name) == 0)
+            return &peer->services[i];
+    }
+    return NULL;
+}
+
+static const char again[] = "; it is tried again every second";
+
+/* The words of --check, if the file itself asks for both. */
+static bool log_taken(struct server *server, const struct config_peer *wanted,
+                      const struct config_service *config)
+{
+    struct server_holder holder = server_find_holder(server, wanted, config);
+    const struct config_service *first = NULL;
+    char text[CONFIG_TAKEN_SIZE];
+    if (config == NULL || (!holder.is_control && holder.service == NULL))
+        return false;
+    if (holder.service != NULL) {
+        /* A server keeps its own settings without the services. */
+        first = wanted->service_count > 0 ? find_service(wanted, service_name(holder.service))
+                                          : service_config(holder.service);
+        if (first == NULL)
+            return false; /* it is leaving */
+    }
+    log_service(LOG_WARN, config->name, "%s%s",
+                config_taken_text(server->file != NULL ? server->file : "", wanted, config, first,
+                                  text),
+                again);
+    return true;
+}
+
+static const char *remedy_of(int error)
+{
+    if (error == -EADDRINUSE)
+        return " (another process has it; is a server running already?)";
+    if (error == -EACCES)
+        return " (ports below 1024 need CAP_NET_BIND_SERVICE)";
+    return "";
+}
+
+void server_bind_failed(struct server *server, const struct config_peer *wanted,
+                        const struct config_service *config, unsigned int *said, int error)
+{
+    const struct host_port *addr = config != NULL ? &config->addr : &wanted->addr;
+    char text[ADDR_HOST_SIZE + 8];
+    resolver_begin(server->resolver, addr);
+    if ((*said & cause_of(error)) != 0)
+        return;
+    *said |= cause_of(error);
+    if (error == -EADDRINUSE && log_taken(server, wanted, config))
+        return;
+    log_service(LOG_ERROR, config != NULL ? config->name : NULL, "bind_addr %s: %s%s%s",
+                host_port_format(addr, text, sizeof(text)), error_text(error), remedy_of(error),
+                config != NULL ? again : "");
+}
+
+void server_bind_succeeded(const struct config_service *config, const struct binding *binding,
+                           unsigned int *said)
+{
+    char text[ADDR_TEXT_SIZE];
+    if (*said != 0)
+        log_service(LOG_INFO, config != NULL ? config->name : NULL, "bind_addr %s: bound now",
+                    addr_format(&binding->addr, text, sizeof(text)));
+    *said = 0;
+}
+
+void server_count_unbound(struct server *server)
+{
+    struct service_registry *registry = &server->services;
+    unsigned int count = 0;
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        const struct service_entry *entry = container_of(node, struct service_entry, node);
+        const struct service *service = container_of(entry, struct service, entry);
+        count += !entry->removed && service->binding == NULL;
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    atomic_store(&server->unbound_count, count);
+}
+
+/* ---- the start ---- */
+
+/* What a start may wait for is -EAGAIN. */
+static int start_control(struct server *server, const struct origin *origin, uint32_t waited_ms)
+{
+    const struct config_peer *own = server_config(server);
+    if (server->control_binding != NULL)
+        return 0;
+    int result = bind_control(server, own, origin, &server->control_binding);
+    /* The services may have as long from here on: a predecessor closes its ports one by one. */
+    server->start_until_ms = waited_ms + MIN(UINT32_MAX - waited_ms, (uint32_t)LIMIT_START_MS);
+    if (result == -EADDRINUSE && waited_ms < LIMIT_BIND_RETRY_MS)
+        return -EAGAIN;
+    if (result == ERR_RESOLVE && waited_ms < LIMIT_START_CONTROL_NAME_MS && !origin->knows_names)
+        return -EAGAIN;
+    if (result < 0)
+        server_bind_failed(server, own, NULL, &server->control_failures_said, result);
+    return result;
+}
+
+static int start_service(struct server *server, struct service *service,
+                         const struct origin *origin, bool is_last)
+{
+    const struct config_peer *own = server_config(server);
+    const struct config_service *config = service_config(service);
+    if (service->binding != NULL)
+        return 0;
+    int result = bind_service(server, service, config, own, origin, &service->binding);
+    if (result == 0 || result == -ENOMEM)
+        return result;
+    struct server_holder holder = server_find_holder(server, own, config);
+    if (result == -EADDRINUSE && !is_last && !holder.is_control && holder.service == NULL)
+        return -EAGAIN;
+    server_bind_failed(server, own, config, &service->failures_said, result);
+    return 0;
+}
+
+int server_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms)
+{
+    struct origin origin = {.inherited = inherited,
+                            .may_guess = waited_ms >= LIMIT_START_MS,
+                            .knows_names = resolver_poll(server->resolver)};
+    /* First: a second server with the same file is refused there, at once. */
+    int result = start_control(server, &origin, waited_ms);
+    if (result < 0)
+        return result;
+    bool is_last = waited_ms >= server->start_until_ms;
+    if (!is_last && !origin.knows_names)
+        return -EAGAIN; /* in the order of the file: the first one gets an address */
+    bool is_waiting = false;
+    list_for_each (node, &server->services.entries) { /* no other thread is there yet */
+        struct service *service = service_of(container_of(node, struct service_entry, node));
+        result = start_service(server, service, &origin, is_last);
+        if (result < 0 && result != -EAGAIN)
+            return result;
+        is_waiting |= result == -EAGAIN;
+    }
+    server_count_unbound(server);
+    return is_waiting ? -EAGAIN : 0;
+}
+
+/* ---- what is accepted ---- */
+
+static void update(const struct binding *binding, const struct socket_options *options)
+{
+    for (unsigned int i = 0; i < binding->count; i++) {
+        if (binding->fds[i] >= 0)
+            socket_change_options(binding->fds[i], options);
+    }
+}
+
+void server_update_control_options(const struct binding *binding, const struct config_peer *own)
+{
+    struct socket_options options = listener_options(own);
+    if (binding != NULL)
+        update(binding, &options);
+}
+
+void server_update_service_options(const struct service *service, const struct config_peer *own)
+{
+    const struct config_service *config = service_config(service);
+    struct socket_options options = listener_options(own);
+    if (service->is_udp || service->binding == NULL)
+        return;
+    if (config->nodelay != CONFIG_UNSET)
+        options.nodelay = config->nodelay == CONFIG_TRUE;
+    update(service->binding, &options);
+}

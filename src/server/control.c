@@ -1,0 +1,327 @@
+#include "server/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/stream.h"
+#include "proto/server_fsm.h"
+#include "server/server.h"
+
+enum { COMMANDS_BYTES = LIMIT_POOL_MAX * MESSAGE_COMMAND_SIZE };
+
+struct server_control {
+    struct stream stream;
+    struct list node; /* in worker->control_list */
+    struct server_worker *worker;
+    struct service *service;
+    struct server_fsm fsm;
+    struct session session;
+    struct timer heartbeat; /* restarted by every command */
+    struct timer flush;     /* requests of one turn leave in one write */
+    uint64_t conn_id;
+    uint8_t end; /* where the byte that ends the session is read to */
+    bool terminating;
+    uint8_t out[MESSAGE_ACK_SIZE + COMMANDS_BYTES];
+};
+
+static const char *control_name(const struct server_control *control)
+{
+    return service_name(control->service);
+}
+
+static void close_channels(struct server_worker *worker, struct transport *channels, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        transport_close(&channels[i], worker->tunnel->loop);
+}
+
+static void clear_leftovers(struct server_worker *worker, struct service_leftovers *leftovers)
+{
+    close_channels(worker, leftovers->channels, leftovers->channel_count);
+    gate_expect(&worker->server->gate, &leftovers->client, -(int)leftovers->asked);
+}
+
+/* ---- the end ---- */
+
+static void control_terminate(struct server_control *control, int error)
+{
+    if (control->terminating)
+        return;
+    control->terminating = true;
+    struct server_worker *worker = control->worker;
+    struct service *service = control->service;
+    loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
+    loop_timer_stop(worker->tunnel->loop, &control->flush);
+
+    struct service_leftovers leftovers;
+    bool is_down =
+        service_end_session(service, &worker->server->sessions, &control->session, &leftovers);
+    clear_leftovers(worker, &leftovers);
+    if (service->parts[worker->tunnel->index].control == control)
+        service->parts[worker->tunnel->index].control = NULL;
+    if (is_down)
+        server_signal_services(worker);
+    /* A client that was switched off has said nothing, and logs in again when it is back. */
+    if (tunnel_is_silence(error) || error == ERR_REPLACED)
+        service_entry_doubt(&service->entry);
+    if (error == ERR_REPLACED || error == ERR_RECONFIGURED) {
+        log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel %s",
+                 error == ERR_REPLACED ? "replaced by a newer one"
+                                       : "closed: the configuration has changed");
+    } else {
+        metrics_add(&worker->tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
+        log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel lost: %s",
+                 error_text(error));
+    }
+    stream_terminate(&control->stream, STREAM_CLEAN);
+}
+
+static void control_closed(struct stream *stream)
+{
+    struct server_control *control = container_of(stream, struct server_control, stream);
+    list_remove(&control->node);
+    server_fsm_finish(&control->fsm);
+    keys_wipe(&control->session, sizeof(control->session));
+    service_drop(control->service);
+    free(control);
+}
+
+/* ---- what goes out ---- */
+
+/* May end the control channel: the last thing a caller does. */
+static void control_write(struct server_control *control, size_t size)
+{
+    uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
+    if (interval_ms != 0)
+        loop_timer_start(control->worker->tunnel->loop, &control->heartbeat, interval_ms);
+    stream_write(&control->stream, control->out, size);
+}
+
+/* Claims what the pool wants and writes the commands behind `at` bytes already in the buffer. */
+static size_t control_fill(struct server_control *control, size_t at)
+{
+    struct server_worker *worker = control->worker;
+    if (atomic_load(&control->session.replaced))
+        return at; /* the requests are its successor's to make */
+    uint32_t count =
+        channel_pool_claim_requests(&control->service->pool, COMMANDS_BYTES / MESSAGE_COMMAND_SIZE);
+    if (count == 0)
+        return at;
+    metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_REQUESTED, count);
+    gate_expect(&worker->server->gate, &control->session.client, (int)count);
+    service_asked(control->service, count);
+    return at + server_fsm_commands(&control->fsm, MESSAGE_COMMAND_CREATE_CHANNEL, count,
+                                    control->out + at, sizeof(control->out) - at);
+}
+
+static void control_flush(struct server_control *control)
+{
+    if (control->terminating || stream_is_writing(&control->stream))
+        return; /* write_done looks again */
+    size_t size = control_fill(control, 0);
+    if (size > 0)
+        control_write(control, size);
+}
+
+static void control_flush_due(struct timer *timer)
+{
+    control_flush(container_of(timer, struct server_control, flush));
+}
+
+void server_control_send_requests(struct server_control *control)
+{
+    if (!control->terminating)
+        loop_timer_start(control->worker->tunnel->loop, &control->flush, 0);
+}
+
+static void control_heartbeat_due(struct timer *timer)
+{
+    struct server_control *control = container_of(timer, struct server_control, heartbeat);
+    uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
+    if (interval_ms == 0)
+        return; /* by a reload that this worker has yet to hear of */
+    if (stream_is_writing(&control->stream)) {
+        /* The client is not reading; TCP_USER_TIMEOUT decides whether it is alive. */
+        loop_timer_start(control->worker->tunnel->loop, timer, interval_ms);
+        return;
+    }
+    control_write(control, server_fsm_commands(&control->fsm, MESSAGE_COMMAND_HEARTBEAT, 1,
+                                               control->out, sizeof(control->out)));
+}
+
+static void control_write_done(struct stream *stream, int result)
+{
+    struct server_control *control = container_of(stream, struct server_control, stream);
+    if (result < 0)
+        control_terminate(control, result);
+    else
+        control_flush(control);
+}
+
+/* ---- what comes in: only the end ---- */
+
+static void control_read_done(struct stream *stream, int result)
+{
+    struct server_control *control = container_of(stream, struct server_control, stream);
+    /* A client has nothing to say after its Auth: bytes are as final as an end of stream. */
+    control_terminate(control, result > 0 ? ERR_PROTOCOL : result);
+}
+
+static const struct stream_ops control_stream_ops = {
+    .read_done = control_read_done,
+    .write_done = control_write_done,
+    .closed = control_closed,
+};
+
+/* ---- the beginning ---- */
+
+static int control_register(struct server_control *control)
+{
+    struct server_worker *worker = control->worker;
+    struct service *service = control->service;
+    struct service_leftovers leftovers;
+    int result = service_begin_session(service, &worker->server->sessions, &control->session,
+                                       loop_now_ns(worker->tunnel->loop), &leftovers);
+    if (result < 0)
+        return result;
+    clear_leftovers(worker, &leftovers);
+    service->parts[worker->tunnel->index].control = control;
+    if (leftovers.replaced)
+        server_control_close_replaced(worker); /* if it is here; else its worker is told below */
+    server_signal_services(worker);
+    return 0;
+}
+
+void server_control_begin(const struct server_control_options *options)
+{
+    struct server_worker *worker = options->worker;
+    struct tunnel_worker *tunnel = worker->tunnel;
+    struct server_control *control = calloc(1, sizeof(*control));
+    if (control == NULL) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        struct transport transport = options->transport;
+        transport_close(&transport, tunnel->loop);
+        return;
+    }
+    control->worker = worker;
+    control->service = options->service;
+    service_use(control->service);
+    control->fsm = *options->fsm;
+    control->conn_id = options->conn_id;
+    control->session.service = options->service;
+    control->session.client = options->client;
+    control->session.worker_index = tunnel->index;
+    control->session.epoch = options->epoch;
+    list_init(&control->session.node);
+    memcpy(control->session.key, options->session_key, KEYS_DIGEST_SIZE);
+    timer_init(&control->heartbeat, control_heartbeat_due);
+    timer_init(&control->flush, control_flush_due);
+    stream_init(&control->stream, tunnel->loop, options->transport.fd, &control_stream_ops);
+    stream_adopt(&control->stream, tunnel->noise, options->transport.noise);
+    list_push_back(&worker->control_list, &control->node);
+    socket_set_nodelay(options->transport.fd, true);
+    socket_set_user_timeout(options->transport.fd, LIMIT_USER_TIMEOUT_MS);
+
+    /* Registered before the Ack leaves: data channels may follow it at once. */
+    if (control_register(control) < 0) { /* a reload was faster */
+        control->terminating = true;
+        stream_terminate(&control->stream, STREAM_CLEAN);
+        return;
+    }
+    metrics_add(&tunnel->metrics, METRIC_LOGINS, 1);
+    log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel established");
+
+    struct server_action action;
+    server_fsm_registered(&control->fsm, &action);
+    memcpy(control->out, action.bytes, action.len);
+    stream_read_some(&control->stream, &control->end, sizeof(control->end));
+    control_write(control, control_fill(control, action.len));
+}
+
+/* ---- all of a worker's ---- */
+
+void server_control_close_replaced(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        struct server_control *control = container_of(node, struct server_control, node);
+        if (atomic_load(&control->session.replaced))
+            control_terminate(control, ERR_REPLACED);
+    }
+}
+
+void server_control_close(struct server_control *control)
+{
+    control_terminate(control, ERR_RECONFIGURED);
+}
+
+void server_control_close_if_expired(struct server_control *control)
+{
+    if (control->session.epoch != atomic_load(&control->service->epoch))
+        control_terminate(control, ERR_RECONFIGURED);
+}
+
+void server_control_close_reconfigured(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        server_control_close(container_of(node, struct server_control, node));
+    }
+}
+
+void server_control_restart_heartbeats(struct server_worker *worker)
+{
+    uint32_t interval_ms = server_config(worker->server)->heartbeat_interval_ms;
+    list_for_each (node, &worker->control_list) {
+        struct server_control *control = container_of(node, struct server_control, node);
+        if (control->terminating)
+            continue;
+        if (interval_ms != 0)
+            loop_timer_start(worker->tunnel->loop, &control->heartbeat, interval_ms);
+        else
+            loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
+    }
+}
+
+void server_control_close_all(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        control_terminate(container_of(node, struct server_control, node), -ECANCELED);
+    }
+}
+
+static void tend_pool(struct server_control *control)
+{
+    struct server_worker *worker = control->worker;
+    struct transport channels[LIMIT_POOL_MAX];
+    uint32_t lost;
+    bool notify;
+    size_t surplus = channel_pool_tend(&control->service->pool, loop_now_ns(worker->tunnel->loop),
+                                       channels, ARRAY_SIZE(channels), &lost, &notify);
+    close_channels(worker, channels, surplus);
+    metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, surplus);
+    if (lost > 0) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        gate_expect(&worker->server->gate, &control->session.client,
+                    -(int)service_answered(control->service, lost));
+        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, lost);
+        if (log_allowed(&limit, &suppressed))
+            log_service(LOG_WARN, control_name(control),
+                        "%u requested data channels did not come (%u similar lines suppressed)",
+                        lost, suppressed);
+    }
+    if (notify)
+        server_control_send_requests(control);
+}
+
+void server_control_tend_pools(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        struct server_control *control = container_of(node, struct server_control, node);
+        if (!control->terminating)
+            tend_pool(control);
+    }
+}

@@ -1,0 +1,401 @@
+#include "server/gate.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "base/limits.h"
+#include "base/metrics.h"
+#include "crypto/keys.h"
+#include "tunnel/tunnel_worker.h"
+
+#define NS_PER_MS 1000000ull
+
+enum {
+    SILENT_SHARE = 8,    /* pending_max / 8: what those who never spoke keep */
+    KNOWN_SHARE = 2,     /* and known addresses */
+    EVICTED_AT_ONCE = 2, /* by one newcomer: one for itself, one to get below a cap that has sunk */
+    SPARED_MAX = 16,     /* a queue is not turned for longer, however the coins fall */
+};
+
+/* What the gate has of an address: while it holds a ticket, is expected, or is known. */
+struct gate_addr {
+    struct addr_entry entry; /* counts its tickets */
+    uint32_t expected;       /* connections asked for */
+    bool is_known;
+    struct list queues[GATE_QUEUES]; /* its tickets */
+    struct list known_node;          /* in gate->known */
+    uint64_t known_until_ns;
+    struct gate_budget handshakes; /* while it is known */
+};
+
+void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
+{
+    *gate = (struct gate){.pending_max = pending_max, .pending_max_per_ip = pending_max_per_ip};
+    (void)pthread_mutex_init(&gate->lock, NULL);
+    gate->addrs.entry_size = sizeof(struct gate_addr);
+    list_init(&gate->known);
+    for (int known = 0; known < 2; known++) {
+        for (int queue = 0; queue < GATE_QUEUES; queue++)
+            list_init(&gate->queues[known][queue]);
+    }
+}
+
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    gate->pending_max = pending_max;
+    gate->pending_max_per_ip = pending_max_per_ip;
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
+void gate_finish(struct gate *gate)
+{
+    addr_table_finish(&gate->addrs);
+    (void)pthread_mutex_destroy(&gate->lock);
+}
+
+/* ---- addresses ---- */
+
+static struct gate_addr *addr_of(struct addr_entry *entry)
+{
+    return entry != NULL ? container_of(entry, struct gate_addr, entry) : NULL;
+}
+
+static struct gate_addr *find_addr(const struct gate *gate, const struct addr_key *key)
+{
+    return addr_of(addr_table_find(&gate->addrs, key));
+}
+
+static struct gate_addr *get_addr(struct gate *gate, const struct addr_key *key)
+{
+    struct gate_addr *addr = addr_of(addr_table_get(&gate->addrs, key));
+    if (addr != NULL && addr->known_node.next == NULL) { /* just made */
+        list_init(&addr->known_node);
+        for (int queue = 0; queue < GATE_QUEUES; queue++)
+            list_init(&addr->queues[queue]);
+    }
+    return addr;
+}
+
+/* Frees what stands for nothing any more. */
+static void release_addr(struct gate *gate, struct gate_addr *addr)
+{
+    if (addr->expected == 0 && !addr->is_known)
+        addr_table_trim(&gate->addrs, &addr->entry.key);
+}
+
+/* ---- the queues ---- */
+
+static enum gate_queue queue_of(const struct gate_ticket *ticket)
+{
+    return ticket->spoke ? GATE_SPOKE : GATE_SILENT;
+}
+
+static void put_into_queues(struct gate *gate, struct gate_ticket *ticket)
+{
+    struct gate_addr *addr = ticket->addr;
+    enum gate_queue queue = queue_of(ticket);
+    list_push_back(&gate->queues[addr->is_known][queue], &ticket->node);
+    list_push_back(&addr->queues[queue], &ticket->addr_node);
+    gate->counts[addr->is_known][queue]++;
+}
+
+static void take_out_of_queues(struct gate *gate, struct gate_ticket *ticket)
+{
+    list_remove(&ticket->node);
+    list_remove(&ticket->addr_node);
+    gate->counts[ticket->addr->is_known][queue_of(ticket)]--;
+}
+
+static void remove_ticket(struct gate *gate, struct gate_ticket *ticket)
+{
+    struct gate_addr *addr = ticket->addr;
+    take_out_of_queues(gate, ticket);
+    ticket->addr = NULL;
+    gate->pending_count--;
+    addr->entry.count--;
+    release_addr(gate, addr);
+}
+
+/* Its tickets change over to the queues of the others. They are as many as an address may have, and
+ * it takes a client's login, or a day, to make them do so. */
+static void set_known(struct gate *gate, struct gate_addr *addr, bool is_known)
+{
+    for (int queue = 0; queue < GATE_QUEUES; queue++) {
+        uint32_t count = 0;
+        list_for_each (node, &addr->queues[queue]) {
+            struct gate_ticket *ticket = container_of(node, struct gate_ticket, addr_node);
+            list_remove(&ticket->node);
+            list_push_back(&gate->queues[is_known][queue], &ticket->node);
+            count++;
+        }
+        gate->counts[addr->is_known][queue] -= count;
+        gate->counts[is_known][queue] += count;
+    }
+    addr->is_known = is_known;
+    if (is_known)
+        gate->known_count++;
+    else
+        gate->known_count--;
+}
+
+static void forget_oldest_known(struct gate *gate)
+{
+    struct gate_addr *addr =
+        container_of(list_pop_front(&gate->known), struct gate_addr, known_node);
+    set_known(gate, addr, false);
+    release_addr(gate, addr);
+}
+
+static void forget_expired(struct gate *gate, uint64_t now_ns)
+{
+    while (!list_is_empty(&gate->known) &&
+           container_of(gate->known.next, struct gate_addr, known_node)->known_until_ns <= now_ns)
+        forget_oldest_known(gate);
+}
+
+/* ---- who goes ---- */
+
+static bool throw_coin(struct gate *gate)
+{
+    if (gate->coin_count == 0) {
+        keys_random(&gate->coins, sizeof(gate->coins));
+        gate->coin_count = 8 * sizeof(gate->coins);
+    }
+    return (gate->coins >> --gate->coin_count & 1) != 0;
+}
+
+static struct gate_ticket *ticket_at(struct list *node, bool of_addr)
+{
+    return of_addr ? container_of(node, struct gate_ticket, addr_node)
+                   : container_of(node, struct gate_ticket, node);
+}
+
+/* Workers' clocks differ by the length of a turn. */
+static bool is_older(const struct gate_ticket *ticket, uint64_t now_ns, unsigned int ms)
+{
+    return now_ns > ticket->since_ns && now_ns - ticket->since_ns >= ms * NS_PER_MS;
+}
+
+/* Out of a queue that is not empty; an address's own if of_addr. */
+static struct gate_ticket *choose(struct gate *gate, struct list *queue, bool of_addr,
+                                  uint64_t now_ns)
+{
+    struct gate_ticket *first = ticket_at(queue->next, of_addr);
+    for (int spared = 0;
+         spared < SPARED_MAX && !is_older(first, now_ns, LIMIT_ROUND_TRIP_MS) && throw_coin(gate);
+         spared++) {
+        struct list *node = queue->next;
+        list_remove(node);
+        list_push_back(queue, node);
+        first = ticket_at(queue->next, of_addr);
+    }
+    return first;
+}
+
+/* The first queue that holds more than its share. There is a ticket at least. */
+static struct list *queue_to_choose_from(struct gate *gate)
+{
+    const uint32_t(*counts)[GATE_QUEUES] = gate->counts;
+    uint32_t known_count = counts[1][GATE_SILENT] + counts[1][GATE_SPOKE];
+    uint32_t known_share = gate->pending_max / KNOWN_SHARE + gate->expected_count;
+    bool has_strangers = counts[0][GATE_SILENT] + counts[0][GATE_SPOKE] > 0;
+    if (counts[0][GATE_SILENT] > gate->pending_max / SILENT_SHARE)
+        return &gate->queues[0][GATE_SILENT];
+    if (known_count > 0 && (known_count >= known_share || !has_strangers))
+        return &gate->queues[1][counts[1][GATE_SILENT] > 0 ? GATE_SILENT : GATE_SPOKE];
+    return &gate->queues[0][counts[0][GATE_SPOKE] > 0 ? GATE_SPOKE : GATE_SILENT];
+}
+
+static void evict(struct gate *gate, struct gate_ticket *victim, struct gate_desk *from)
+{
+    struct metrics *metrics = &from->worker->metrics;
+    struct gate_desk *desk = victim->desk;
+    assert(victim->addr != NULL); /* who stands in a queue is inside */
+    metrics_add(metrics, METRIC_STRANGERS_EVICTED, 1);
+    if (victim->spoke)
+        metrics_add(metrics, METRIC_STRANGERS_EVICTED_SPOKE, 1);
+    if (victim->addr->is_known)
+        metrics_add(metrics, METRIC_STRANGERS_EVICTED_KNOWN, 1);
+    remove_ticket(gate, victim);
+    list_push_back(&desk->evicted, &victim->node);
+    mailbox_signal(desk->worker->mailbox, from->worker->mailbox, TUNNEL_SIGNAL_EVICTED);
+}
+
+static void evict_own(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
+                      uint64_t now_ns)
+{
+    struct list *silent = &addr->queues[GATE_SILENT], *spoke = &addr->queues[GATE_SPOKE];
+    struct list *queue = list_is_empty(silent) ? spoke : silent;
+    if (list_is_empty(queue))
+        return;
+    metrics_add(&from->worker->metrics, METRIC_STRANGERS_EVICTED_PER_IP, 1);
+    evict(gate, choose(gate, queue, true, now_ns), from);
+}
+
+/* A newcomer has been counted to its address, and has no place yet. */
+static void make_room(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
+                      uint64_t now_ns)
+{
+    uint32_t max = gate->pending_max + gate->expected_count;
+    if (addr->entry.count > gate->pending_max_per_ip + addr->expected)
+        evict_own(gate, addr, from, now_ns);
+    for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max; i++)
+        evict(gate, choose(gate, queue_to_choose_from(gate), false, now_ns), from);
+    /* Half full: a shorter deadline for the first message, kept by those who come. */
+    struct list *silent = &gate->queues[0][GATE_SILENT];
+    for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max / 2; i++) {
+        if (list_is_empty(silent) ||
+            !is_older(ticket_at(silent->next, false), now_ns, LIMIT_FIRST_BYTE_MS))
+            break;
+        metrics_add(&from->worker->metrics, METRIC_STRANGERS_EVICTED_SLOW, 1);
+        evict(gate, ticket_at(silent->next, false), from);
+    }
+}
+
+/* ---- coming and going ---- */
+
+void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker)
+{
+    desk->worker = worker;
+    list_init(&desk->evicted);
+}
+
+struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    struct list *node = list_pop_front(&desk->evicted);
+    (void)pthread_mutex_unlock(&gate->lock);
+    return node != NULL ? ticket_at(node, false) : NULL;
+}
+
+int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
+               struct gate_desk *desk, uint64_t now_ns)
+{
+    *ticket = (struct gate_ticket){.key = *key, .desk = desk, .since_ns = now_ns};
+    list_init(&ticket->node);
+    list_init(&ticket->addr_node);
+
+    (void)pthread_mutex_lock(&gate->lock);
+    forget_expired(gate, now_ns);
+    struct gate_addr *addr = get_addr(gate, key);
+    if (addr != NULL) {
+        addr->entry.count++; /* first, so that it outlives the eviction of a sibling */
+        make_room(gate, addr, desk, now_ns);
+        gate->pending_count++;
+        ticket->addr = addr;
+        put_into_queues(gate, ticket);
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+    return addr != NULL ? 0 : -ENOMEM;
+}
+
+bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    bool inside = ticket->addr != NULL;
+    if (inside) {
+        take_out_of_queues(gate, ticket);
+        ticket->spoke = true;
+        ticket->since_ns = now_ns;
+        put_into_queues(gate, ticket);
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+    return inside;
+}
+
+void gate_leave(struct gate *gate, struct gate_ticket *ticket)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    if (ticket->addr != NULL)
+        remove_ticket(gate, ticket);
+    else
+        list_remove(&ticket->node); /* from the desk */
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
+void gate_expect(struct gate *gate, const struct addr_key *key, int count)
+{
+    if (count == 0)
+        return;
+    (void)pthread_mutex_lock(&gate->lock);
+    struct gate_addr *addr = get_addr(gate, key);
+    if (addr != NULL) { /* without memory the client counts as a stranger: slower, not wrong */
+        if (count < 0 && (uint32_t)-count > addr->expected)
+            count = -(int)addr->expected;
+        addr->expected += (uint32_t)count;
+        gate->expected_count += (uint32_t)count;
+        release_addr(gate, addr);
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
+/* ---- clients, and handshakes ---- */
+
+static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
+{
+    uint64_t step_ns = 1000000000u / per_s;
+    /* Each worker brings the time of its own turn: one may be a little behind another, and going
+     * back would let the same time grow handshakes twice. */
+    if (now_ns < budget->since_ns)
+        return;
+    if (budget->spent == 0) {
+        budget->since_ns = now_ns;
+        return;
+    }
+    uint64_t grown = (now_ns - budget->since_ns) / step_ns;
+    budget->since_ns += grown * step_ns;
+    budget->spent -= (uint32_t)MIN(grown, (uint64_t)budget->spent);
+}
+
+/* addr: the key's, or NULL. */
+static struct gate_budget *budget_of(struct gate *gate, struct gate_addr *addr,
+                                     const struct addr_key *key)
+{
+    if (addr != NULL && addr->is_known)
+        return &addr->handshakes;
+    return &gate->handshakes_by_addr[keys_hash(key->bytes, sizeof(key->bytes)) % GATE_BUDGETS];
+}
+
+bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    forget_expired(gate, now_ns);
+    struct gate_addr *addr = find_addr(gate, key);
+    struct gate_budget *own = budget_of(gate, addr, key);
+    bool is_expected = addr != NULL && addr->expected > 0;
+    budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
+                  now_ns);
+    budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
+    bool in_that_of_all =
+        (addr != NULL && addr->is_known) || gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
+    bool allowed = is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
+                               : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
+    if (allowed) {
+        own->spent++;
+        gate->handshakes.spent++;
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+    return allowed;
+}
+
+void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshake, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    struct gate_addr *addr = get_addr(gate, key);
+    struct gate_budget *own = budget_of(gate, addr, key);
+    if (has_handshake && own->spent > 0)
+        own->spent--;
+    if (has_handshake && gate->handshakes.spent > 0)
+        gate->handshakes.spent--;
+    if (addr != NULL) { /* without memory it stays a stranger's */
+        if (!addr->is_known)
+            set_known(gate, addr, true);
+        addr->known_until_ns = now_ns + LIMIT_CLIENT_KNOWN_S * 1000 * NS_PER_MS;
+        list_remove(&addr->known_node);
+        list_push_back(&gate->known, &addr->known_node);
+        if (gate->known_count > LIMIT_CLIENTS_KNOWN)
+            forget_oldest_known(gate);
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
+}

@@ -1,0 +1,197 @@
+#include "server/handover.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "server/control.h"
+#include "server/lane.h"
+#include "server/listener.h"
+#include "server/login.h"
+#include "server/server.h"
+#include "server/visitor.h"
+#include "tunnel/handover.h"
+
+enum { STEP_MS = 5 /* between two looks whether all is at rest */ };
+
+/* ---- the sockets, for the main thread ---- */
+
+static int list_add(struct server_sockets *list, int fd, const char *kind, const char *name)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity * 2 + 16;
+        int *fds = realloc(list->fds, capacity * sizeof(*fds));
+        if (fds != NULL)
+            list->fds = fds;
+        char **names = realloc(list->names, capacity * sizeof(*names));
+        if (names != NULL)
+            list->names = names;
+        if (fds == NULL || names == NULL)
+            return -ENOMEM;
+        list->capacity = capacity;
+    }
+    char *text;
+    if (asprintf(&text, "%s%s%s", kind, name != NULL ? "-" : "", name != NULL ? name : "") < 0)
+        return -ENOMEM;
+    list->fds[list->count] = fd;
+    list->names[list->count++] = text;
+    return 0;
+}
+
+/* Those that are shared, or those that are not. */
+static int list_binding(struct server_sockets *list, const struct binding *binding,
+                        const char *service, bool shared)
+{
+    if (binding == NULL)
+        return 0;
+    const char *kind = service == NULL ? "control" : binding->is_udp ? "udp" : "service";
+    int result = 0;
+    for (unsigned int i = 0;
+         i < binding->distinct_count && binding->is_shared == shared && result == 0; i++) {
+        if (binding->fds[i] >= 0)
+            result = list_add(list, binding->fds[i], kind, service);
+    }
+    return result;
+}
+
+static int list_all(struct server *server, struct server_sockets *list, bool shared)
+{
+    struct service_registry *registry = &server->services;
+    int result = list_binding(list, server->control_binding, NULL, shared);
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        struct service *service = service_of(container_of(node, struct service_entry, node));
+        if (result == 0)
+            result = list_binding(list, service->binding, service_name(service), shared);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    return result;
+}
+
+int server_sockets_list(struct server *server, struct server_sockets *ret)
+{
+    *ret = (struct server_sockets){0};
+    int result = list_all(server, ret, true);
+    ret->shared_count = ret->count;
+    return result < 0 ? result : list_all(server, ret, false);
+}
+
+void server_sockets_finish(struct server_sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->count; i++)
+        free(sockets->names[i]);
+    free(sockets->names);
+    free(sockets->fds);
+}
+
+void server_leave_addresses(struct server *server)
+{
+    struct service_registry *registry = &server->services;
+    binding_leave(server->control_binding);
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries)
+        binding_leave(service_of(container_of(node, struct service_entry, node))->binding);
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
+/* ---- a worker's part ---- */
+
+static struct service_part *part_of(struct list *node)
+{
+    return container_of(node, struct service_part, node);
+}
+
+static void sync_all_ports(struct server_worker *worker)
+{
+    server_port_sync_all(&worker->control_ports);
+    list_for_each (node, &worker->parts)
+        server_port_sync_all(&part_of(node)->ports);
+}
+
+/* The clients had their time. */
+static void hold_over(struct timer *timer)
+{
+    struct server_worker *worker = container_of(timer, struct server_worker, hold_timer);
+    list_for_each (node, &worker->parts)
+        server_port_release_all(&part_of(node)->ports);
+    udp_lane_release_all(worker);
+}
+
+static void leave(struct server_worker *worker)
+{
+    worker->draining = true;
+    server_port_close_all(&worker->control_ports, NULL);
+    list_for_each (node, &worker->parts)
+        server_port_close_all(&part_of(node)->ports, NULL);
+    server_login_close_all(worker);
+    server_control_close_all(worker);
+    visitor_close_waiting(worker);
+    udp_lane_close_all(worker);
+}
+
+static bool has_reached(struct server_worker *worker, enum handover_phase phase)
+{
+    switch (phase) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED:
+    case HANDOVER_SERVING:
+        return true;
+    case HANDOVER_QUIET:
+        list_for_each (node, &worker->parts) {
+            if (!server_port_all_rest(&part_of(node)->ports))
+                return false;
+        }
+        return true;
+    case HANDOVER_LEAVING:
+        return list_is_empty(&worker->closing_ports) && list_is_empty(&worker->lanes);
+    }
+    return false;
+}
+
+static void look_again(struct timer *timer)
+{
+    struct server_worker *worker = container_of(timer, struct server_worker, handover_timer);
+    struct handover *handover = &worker->server->handover;
+    enum handover_phase phase = handover_phase(handover);
+    if (has_reached(worker, phase))
+        handover_reach(handover, worker->tunnel->index, phase);
+    else
+        loop_timer_start(worker->tunnel->loop, timer, STEP_MS);
+}
+
+void server_handover_init(struct server_worker *worker)
+{
+    timer_init(&worker->hold_timer, hold_over);
+    timer_init(&worker->handover_timer, look_again);
+}
+
+void server_handover_sync(struct server_worker *worker)
+{
+    struct loop *loop = worker->tunnel->loop;
+    switch (handover_phase(&worker->server->handover)) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED:
+        break;
+    case HANDOVER_SERVING:
+        loop_deadline_start(loop, &worker->hold_timer, LIMIT_UPGRADE_HOLD_MS);
+        sync_all_ports(worker);
+        break;
+    case HANDOVER_QUIET:
+        sync_all_ports(worker);
+        break;
+    case HANDOVER_LEAVING:
+        loop_timer_stop(loop, &worker->hold_timer);
+        if (!worker->draining)
+            leave(worker);
+        break;
+    }
+    look_again(&worker->handover_timer);
+}
+
+void server_handover_finish(struct server_worker *worker)
+{
+    loop_timer_stop(worker->tunnel->loop, &worker->hold_timer);
+    loop_timer_stop(worker->tunnel->loop, &worker->handover_timer);
+}

@@ -1,0 +1,287 @@
+#include "server/lane.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lane_priv.h"
+
+enum { BATCHES_PER_TURN = 4 }; /* then it is the turn of others */
+
+/* ---- what arrives ---- */
+
+/* Datagrams that arrived and have no channel to leave by */
+static void lane_drop(const struct udp_lane *lane, unsigned int arrivals)
+{
+    lane_count(lane,
+               lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
+                                     : METRIC_UDP_DROPPED_QUEUE_FULL,
+               udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
+}
+
+static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
+{
+    if (arrival->data == NULL)
+        return;
+    if (addr_port(arrival->from) == 0) {
+        lane_count(lane, METRIC_UDP_DROPPED_PORT_ZERO,
+                   udp_arrival_count(arrival)); /* nobody could answer it */
+        return;
+    }
+    struct lane_visitor *visitor = udp_lane_visitor_heard(lane, arrival);
+    if (visitor != NULL)
+        datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
+}
+
+void udp_lane_arm(struct udp_lane *lane)
+{
+    if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
+        loop_op_is_idle(&lane->poll_op))
+        loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
+}
+
+static void lane_pause(struct udp_lane *lane, uint64_t pause_ns)
+{
+    loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+}
+
+/* One batch. How many entries it had; 0: nothing, or no room for it. */
+static unsigned int lane_receive_batch(struct udp_lane *lane, enum datagram_room room,
+                                       uint32_t *datagrams)
+{
+    struct udp_batch *batch = lane_engine(lane)->batch;
+    int count = udp_batch_receive(batch, &lane->udp);
+    if (count <= 0)
+        return 0;
+    if (room == DATAGRAM_STALE) {
+        lane_drop(lane, (unsigned int)count);
+        return (unsigned int)count;
+    }
+    for (unsigned int i = 0; i < (unsigned int)count; i++) {
+        const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
+        *datagrams += udp_arrival_count(arrival);
+        lane_take(lane, arrival);
+    }
+    datagram_flush(&lane->channel->base);
+    return (unsigned int)count;
+}
+
+static void lane_receive(struct udp_lane *lane)
+{
+    uint64_t now_ns = loop_now_ns(lane_loop(lane));
+    uint64_t pause_ns = 0;
+    uint32_t datagrams = 0;
+    for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
+        enum datagram_room room =
+            lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
+        if (room == DATAGRAM_FULL)
+            return; /* channel_room goes on */
+        if (lane_receive_batch(lane, room, &datagrams) < UDP_BATCH_SIZE)
+            break;
+    }
+    if (lane->channel != NULL) {
+        datagram_flush(&lane->channel->base);
+        pause_ns = udp_pace_received(&lane->channel->base.pace, datagrams, now_ns);
+    }
+    if (pause_ns != 0)
+        lane_pause(lane, pause_ns);
+    else
+        udp_lane_arm(lane);
+}
+
+static void lane_resume(struct timer *timer)
+{
+    lane_receive(container_of(timer, struct udp_lane, pause_timer));
+}
+
+static void lane_readable(struct loop_op *op, int res, uint32_t flags)
+{
+    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
+    uint64_t pause_ns = 0;
+    if (lane->closing) {
+        udp_lane_join(lane);
+        return;
+    }
+    if (lane->channel != NULL)
+        pause_ns = udp_pace_ready(&lane->channel->base.pace, loop_now_ns(lane_loop(lane)));
+    if (pause_ns != 0)
+        lane_pause(lane, pause_ns);
+    else
+        lane_receive(lane);
+}
+
+/* ---- a lane's life ---- */
+
+void udp_lane_join(struct udp_lane *lane)
+{
+    if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
+        return;
+    /* At once, so that whoever waits for the lanes may bind the address again. */
+    lane->worker->closing_lanes--;
+    lane->binding->fds[lane->index] = -1;
+    (void)close(lane->udp.fd);
+    list_remove(&lane->node);
+    service_drop(lane->service);
+    free(lane);
+}
+
+static void lane_close(struct udp_lane *lane)
+{
+    if (lane->closing)
+        return;
+    lane->closing = true;
+    lane->worker->closing_lanes++;
+    loop_timer_stop(lane_loop(lane), &lane->retry_timer);
+    loop_timer_stop(lane_loop(lane), &lane->pause_timer);
+    (void)channel_pool_leave(&lane->service->pool, lane_waiter(lane));
+    udp_lane_channel_leave(lane);
+    udp_lane_visitor_finish(lane);
+    loop_cancel(lane_loop(lane), &lane->poll_op);
+    udp_lane_join(lane);
+}
+
+static int lane_start(struct server_worker *worker, struct service *service,
+                      struct binding *binding, unsigned int index)
+{
+    struct udp_lane *lane = calloc(1, sizeof(*lane));
+    if (lane == NULL)
+        return -ENOMEM;
+    lane->worker = worker;
+    lane->service = service;
+    service_use(service);
+    lane->binding = binding;
+    lane->index = index;
+    lane->held = binding->is_inherited;
+    udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
+    udp_table_init(&lane->table);
+    loop_op_init(&lane->poll_op, lane_readable);
+    timer_init(&lane->retry_timer, udp_lane_channel_retry);
+    timer_init(&lane->expiry_timer, udp_lane_visitor_expire);
+    timer_init(&lane->pause_timer, lane_resume);
+    list_push_back(&worker->lanes, &lane->node);
+    udp_lane_channel_take(lane);
+    udp_lane_arm(lane);
+    return 0;
+}
+
+/* ---- a channel for a lane that waits ---- */
+
+/* A channel on its way to a lane of another worker. The lane is named, not pointed to: a reload may
+ * end it, and free its binding, from the moment the match was made. */
+struct lane_delivery {
+    struct service *service; /* used by the message */
+    uint64_t lane_id;
+    struct transport channel;
+};
+static_assert(sizeof(struct lane_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+static void lane_given(struct server_worker *worker, struct lane_delivery *delivery)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane_waiter(lane)->visitor_id != delivery->lane_id || lane->closing)
+            continue;
+        loop_timer_stop(lane_loop(lane), &lane->retry_timer);
+        udp_lane_channel_use(lane, delivery->channel);
+        return;
+    }
+    transport_close(&delivery->channel, worker->tunnel->loop);
+}
+
+static void deliver_channel(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct lane_delivery delivery;
+    memcpy(&delivery, payload, sizeof(delivery));
+    lane_given(tunnel->role, &delivery);
+    service_drop(delivery.service);
+}
+
+void udp_lane_deliver(struct server_worker *worker, struct service *service,
+                      const struct pool_match *match, struct transport channel)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    struct lane_delivery delivery = {service, match->visitor_id, channel};
+    unsigned int index = lane_id_index(match->visitor_id);
+    struct tunnel_worker *target = &own->all->items[index % own->all->count];
+    if (target == own) {
+        lane_given(worker, &delivery);
+        return;
+    }
+    service_use(service);
+    int result =
+        mailbox_post(target->mailbox, own->mailbox, deliver_channel, &delivery, sizeof(delivery));
+    if (result == 0)
+        return;
+    service_drop(service);
+    if (result == -EPIPE || /* that worker has ended, and its lanes with it */
+        !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
+        transport_close(&channel, own->loop);
+    if (result != -EPIPE)
+        mailbox_signal(target->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+}
+
+/* ---- all of a worker's ---- */
+
+int udp_lane_start_all(struct server_worker *worker, struct service *service,
+                       struct binding *binding)
+{
+    const struct tunnel_worker *tunnel = worker->tunnel;
+    int result = datagram_engine_prepare(&worker->tunnel->datagrams);
+    for (unsigned int i = tunnel->index; i < binding->count && result == 0; i += tunnel->all->count)
+        result = lane_start(worker, service, binding, i);
+    return result;
+}
+
+void udp_lane_review_waiting(struct server_worker *worker)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        /* Also one that has a channel and waits for its successor: that may be parked by now. */
+        if (!lane->closing && channel_pool_leave(&lane->service->pool, lane_waiter(lane)))
+            udp_lane_channel_take(lane);
+    }
+}
+
+void udp_lane_close_all(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->lanes) {
+        lane_close(container_of(node, struct udp_lane, node));
+    }
+}
+
+void udp_lane_release_all(struct server_worker *worker)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        lane->held = false;
+        udp_lane_arm(lane);
+    }
+}
+
+void udp_lane_close_others(struct server_worker *worker, const struct service *service,
+                           const struct binding *binding)
+{
+    list_for_each_safe (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service && lane->binding != binding)
+            lane_close(lane);
+    }
+}
+
+void udp_lane_review_timeout(struct server_worker *worker, const struct service *service)
+{
+    list_for_each (node, &worker->lanes) {
+        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        if (lane->service == service)
+            udp_lane_visitor_review_timeout(lane);
+    }
+}
+
+void udp_lane_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct lane_visitor));
+}

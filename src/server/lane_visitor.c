@@ -1,0 +1,162 @@
+#include <string.h>
+
+#include "lane_priv.h"
+
+enum {
+    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    NS_PER_MS = 1000000,
+};
+
+static void visitor_remove(struct lane_visitor *visitor)
+{
+    struct udp_lane *lane = visitor->lane;
+    udp_table_remove(&lane->table, &visitor->entry);
+    datagram_forget(&visitor->target);
+    if (lane->last == visitor)
+        lane->last = NULL;
+    slab_put(&lane->worker->udp_visitor_slab, visitor);
+}
+
+static struct lane_visitor *visitor_of(struct udp_table_entry *entry)
+{
+    return container_of(entry, struct lane_visitor, entry);
+}
+
+void udp_lane_visitor_expire(struct timer *timer)
+{
+    struct udp_lane *lane = container_of(timer, struct udp_lane, expiry_timer);
+    uint64_t now_ns = loop_now_ns(lane_loop(lane));
+    uint64_t idle_ns = (uint64_t)service_config(lane->service)->udp_timeout_ms * NS_PER_MS;
+    struct udp_table_entry *entry;
+    while ((entry = udp_table_expired(&lane->table, now_ns, idle_ns)) != NULL) {
+        visitor_remove(visitor_of(entry));
+        lane_count(lane, METRIC_UDP_VISITORS_EXPIRED, 1);
+    }
+    udp_batch_count_overflows(lane_engine(lane)->batch, &lane->udp);
+    entry = udp_table_oldest(&lane->table);
+    if (entry == NULL)
+        return;
+    uint64_t left_ms = (entry->active_at_ns + idle_ns - now_ns) / NS_PER_MS + 1;
+    loop_deadline_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
+}
+
+void udp_lane_visitor_review_timeout(struct udp_lane *lane)
+{
+    if (lane->expiry_timer.armed)
+        loop_deadline_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
+}
+
+static uint32_t visitors_max(const struct udp_lane *lane)
+{
+    return MAX(service_config(lane->service)->max_udp_visitors / lane->binding->count, 1u);
+}
+
+static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_frame_addr *key)
+{
+    /* Two, as the limit may have become smaller. */
+    for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
+        visitor_remove(visitor_of(udp_table_oldest(&lane->table)));
+        lane_count(lane, METRIC_UDP_VISITORS_EVICTED, 1);
+    }
+    struct lane_visitor *visitor = slab_get(&lane->worker->udp_visitor_slab);
+    if (visitor == NULL) {
+        lane_count(lane, METRIC_OUT_OF_MEMORY, 1);
+        return NULL;
+    }
+    memset(visitor, 0, sizeof(*visitor));
+    visitor->lane = lane;
+    visitor->entry.key = *key;
+    datagram_target_init(&visitor->target);
+    if (udp_table_add(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane))) < 0) {
+        lane_count(lane, METRIC_OUT_OF_MEMORY, 1);
+        slab_put(&lane->worker->udp_visitor_slab, visitor);
+        return NULL;
+    }
+    lane_count(lane, METRIC_UDP_VISITORS, 1);
+    if (!lane->expiry_timer.armed)
+        loop_deadline_start(lane_loop(lane), &lane->expiry_timer,
+                            MAX(service_config(lane->service)->udp_timeout_ms,
+                                (uint32_t)EXPIRY_STEP_MS));
+    return visitor;
+}
+
+/* An address as upstream writes it: by the family of the socket, so that an IPv4 visitor of a
+ * dual-stack socket is a v4-mapped one. */
+static void frame_addr_of(const struct addr *addr, struct udp_frame_addr *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (addr->any.sa_family == AF_INET) {
+        memcpy(ret->octets, &addr->v4.sin_addr, sizeof(addr->v4.sin_addr));
+    } else {
+        memcpy(ret->octets, &addr->v6.sin6_addr, sizeof(ret->octets));
+        ret->is_v6 = 1;
+    }
+    ret->port = addr_port(addr);
+}
+
+struct lane_visitor *udp_lane_visitor_heard(struct udp_lane *lane,
+                                            const struct udp_arrival *arrival)
+{
+    struct udp_frame_addr key;
+    frame_addr_of(arrival->from, &key);
+    struct lane_visitor *visitor = lane->last;
+    if (visitor == NULL || !udp_frame_addr_equal(&visitor->entry.key, &key)) {
+        struct udp_table_entry *entry = udp_table_find(&lane->table, &key);
+        visitor = entry != NULL ? visitor_of(entry) : visitor_add(lane, &key);
+        if (visitor == NULL)
+            return NULL;
+        lane->last = visitor;
+    }
+    udp_table_touch(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane)));
+    /* Its scope and the address that it has used may change; the latest are right. */
+    visitor->route = (struct udp_route){*arrival->from, arrival->to};
+    return visitor;
+}
+
+/* As on upstream's server, an IPv4 address means the v4-mapped one on a dual-stack socket. */
+static struct udp_frame_addr key_of(const struct udp_lane *lane, const struct udp_frame_addr *from)
+{
+    struct udp_frame_addr key = *from;
+    if (lane->udp.is_v6 && !from->is_v6) {
+        memset(key.octets, 0, 10);
+        memset(key.octets + 10, 0xff, 2);
+        memcpy(key.octets + 12, from->octets, 4);
+        key.is_v6 = 1;
+    }
+    return key;
+}
+
+struct lane_visitor *udp_lane_visitor_answered(struct udp_lane *lane,
+                                               const struct udp_frame_addr *addr)
+{
+    struct lane_visitor *visitor = lane->last;
+    struct udp_frame_addr key = key_of(lane, addr);
+    if (visitor == NULL || !udp_frame_addr_equal(&visitor->entry.key, &key)) {
+        struct udp_table_entry *entry = udp_table_find(&lane->table, &key);
+        if (entry == NULL) {
+            /* Nobody may use us to send to strangers, not even our client. */
+            lane_count(lane, METRIC_UDP_DROPPED_STRANGER, 1);
+            return NULL;
+        }
+        visitor = lane->last = visitor_of(entry);
+    }
+    udp_table_touch(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane)));
+    return visitor;
+}
+
+struct udp_socket *udp_lane_visitor_destination(struct datagram_target *target,
+                                                const struct udp_route **ret_route)
+{
+    struct lane_visitor *visitor = container_of(target, struct lane_visitor, target);
+    *ret_route = &visitor->route;
+    return &visitor->lane->udp;
+}
+
+void udp_lane_visitor_finish(struct udp_lane *lane)
+{
+    struct udp_table_entry *entry;
+    loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
+    while ((entry = udp_table_oldest(&lane->table)) != NULL)
+        visitor_remove(visitor_of(entry));
+    udp_table_finish(&lane->table);
+}

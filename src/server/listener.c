@@ -1,0 +1,341 @@
+#include "server/listener.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "io/socket.h"
+#include "net/transport.h"
+#include "server/binding.h"
+#include "server/login.h"
+#include "server/server.h"
+#include "server/visitor.h"
+
+enum { CAUTIOUS_MS = 2000 };
+
+static struct loop *port_loop(const struct server_port *port)
+{
+    return port->worker->tunnel->loop;
+}
+
+static struct server_port *port_of(struct list *node)
+{
+    return container_of(node, struct server_port, node);
+}
+
+/* ---- accepting ---- */
+
+/* Not while a successor takes over; the control port stays until nobody waits for a channel. */
+static bool may_accept(const struct server_port *port)
+{
+    enum handover_phase phase = handover_phase(&port->worker->server->handover);
+    return phase == HANDOVER_SERVING || (phase == HANDOVER_QUIET && port->service == NULL);
+}
+
+/* Visitors who came all at once after an upgrade would be more than may wait for a channel. */
+static bool is_pool_crowded(const struct server_port *port)
+{
+    return port->service != NULL &&
+           channel_pool_waiting(&port->service->pool) >= LIMIT_UPGRADE_PACE_VISITORS;
+}
+
+static void port_arm(struct server_port *port)
+{
+    struct loop *loop = port_loop(port);
+    if (!loop_op_is_idle(&port->accept_op) || port->held || !may_accept(port))
+        return;
+    if (loop_now_ns(loop) >= port->cautious_until_ns)
+        loop_accept_multishot(loop, &port->accept_op, port->fd);
+    else if (is_pool_crowded(port))
+        loop_timer_start(loop, &port->pace_timer, LIMIT_UPGRADE_PACE_MS);
+    else
+        loop_accept(loop, &port->accept_op, port->fd);
+}
+
+static void port_pace_due(struct timer *timer)
+{
+    struct server_port *port = container_of(timer, struct server_port, pace_timer);
+    if (port->listening && !port->paused)
+        port_arm(port);
+}
+
+/* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
+static void port_pause(struct server_port *port)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct server_worker *worker = port->worker;
+    struct loop *loop = port_loop(port);
+    port->paused = true;
+    loop_cancel(loop, &port->accept_op);
+    metrics_add(&worker->tunnel->metrics, METRIC_ACCEPT_PAUSED, 1);
+    if (!worker->resume_timer.armed)
+        loop_timer_start(loop, &worker->resume_timer, worker->pause_ms);
+    if (log_allowed(&limit, &suppressed))
+        log_service(LOG_WARN, port->service != NULL ? service_name(port->service) : NULL,
+                    "out of file descriptors, accepting pauses; raise the limit (ulimit -n) "
+                    "(%u similar lines suppressed)",
+                    suppressed);
+}
+
+/* Each visitor that waits will need a descriptor more, for its channel. */
+bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd)
+{
+    const struct server *server = worker->server;
+    return tunnel_leaves_enough_fds(fd, &server->waiting_visitors, server->fd_visitors_max);
+}
+
+static bool out_of_fds(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
+static bool port_is_wanted(const struct server_port *port)
+{
+    return port->listening && !port->closing;
+}
+
+/* A connection has come; the port goes on as it should afterwards. */
+static void port_take(struct server_port *port, int fd)
+{
+    struct server_worker *worker = port->worker;
+    if (port->service == NULL) {
+        server_login_begin(worker, fd);
+    } else if (!server_port_leaves_enough_fds(worker, fd)) {
+        transport_close_fd(fd, port_loop(port));
+        if (!port->paused)
+            port_pause(port);
+    } else {
+        visitor_begin(worker, port->service, fd);
+    }
+    if (port->paused || !loop_op_is_idle(&port->accept_op))
+        return;
+    /* The next one would get the next number, or a lower one. */
+    if (port->service != NULL && !server_port_leaves_enough_fds(worker, fd + 1))
+        port_pause(port);
+    else
+        port_arm(port);
+}
+
+static void port_join(struct server_port *port);
+
+static void port_accepted(struct loop_op *op, int res, uint32_t flags)
+{
+    struct server_port *port = container_of(op, struct server_port, accept_op);
+    bool wanted = port_is_wanted(port);
+    if (res >= 0 && port->binding->is_foreign)
+        socket_prepare_accepted(res);
+    if (res >= 0 && wanted)
+        port_take(port, res);
+    else if (res >= 0)
+        transport_close_fd(res, port_loop(port));
+    else if (wanted && out_of_fds(res))
+        port_pause(port);
+    else if (wanted && !port->paused && loop_op_is_idle(op))
+        port_arm(port); /* an aborted connection, or the end of one shot */
+    if (port->closing)
+        port_join(port);
+}
+
+/* ---- listening ---- */
+
+static void port_stop_accepting(struct server_port *port)
+{
+    loop_timer_stop(port_loop(port), &port->pace_timer);
+    loop_cancel(port_loop(port), &port->accept_op);
+}
+
+static void port_listen(struct server_port *port)
+{
+    int result = port->listening ? 0 : socket_listen(port->fd);
+    if (result < 0) {
+        log_service(LOG_ERROR, port->service != NULL ? service_name(port->service) : NULL,
+                    "listen: %s", error_text(result));
+        return;
+    }
+    port->rested |= port->held;
+    port->held = false;
+    port->listening = true;
+}
+
+static void port_refuse(struct server_port *port)
+{
+    bool ends = port->worker->draining || port->closing;
+    if (port->held && !ends)
+        return;
+    port->held = false;
+    if (!port->binding->is_shared) {
+        port->listening = false;
+        socket_unlisten(port->fd); /* which also ends the accept */
+    } else if (ends) {
+        port->listening = false;
+        port_stop_accepting(port);
+    } /* else whoever comes is closed, for want of a client */
+}
+
+static void port_accept_or_rest(struct server_port *port)
+{
+    if (!may_accept(port)) {
+        port->rested = true;
+        port_stop_accepting(port);
+        return;
+    }
+    if (!port->listening || port->paused || port->held)
+        return;
+    if (port->rested) {
+        port->rested = false;
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + LIMIT_UPGRADE_HOLD_MS * 1000000ull;
+    }
+    port_arm(port);
+}
+
+static void port_sync(struct server_port *port)
+{
+    bool up = !port->worker->draining && !port->closing &&
+              (port->service == NULL || atomic_load(&port->service->up));
+    switch (handover_phase(&port->worker->server->handover)) {
+    case HANDOVER_UNKNOWN:
+    case HANDOVER_AWAITED:
+    case HANDOVER_SERVING:
+        if (up)
+            port_listen(port);
+        else if (port->listening)
+            port_refuse(port);
+        break;
+    case HANDOVER_QUIET:
+    case HANDOVER_LEAVING:
+        break; /* the sockets are the successor's, too */
+    }
+    port_accept_or_rest(port);
+}
+
+void server_port_sync_all(struct list *ports)
+{
+    list_for_each (node, ports)
+        port_sync(port_of(node));
+}
+
+void server_port_release_all(struct list *ports)
+{
+    list_for_each (node, ports) {
+        struct server_port *port = port_of(node);
+        port->held = false;
+        port_sync(port);
+    }
+}
+
+bool server_port_all_rest(const struct list *ports)
+{
+    list_for_each (node, ports) {
+        const struct server_port *port = port_of(node);
+        if (!loop_op_is_idle(&port->accept_op) || port->pace_timer.armed)
+            return false;
+    }
+    return true;
+}
+
+static bool port_resume(struct server_port *port, bool enough_fds)
+{
+    if (!port->paused)
+        return true;
+    if (!enough_fds || !loop_op_is_idle(&port->accept_op))
+        return false;
+    port->paused = false;
+    if (port->service != NULL)
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + CAUTIOUS_MS * 1000000ull;
+    if (port->listening)
+        port_arm(port);
+    return true;
+}
+
+bool server_port_resume_all(struct list *ports, bool enough_fds)
+{
+    bool all = true;
+    list_for_each (node, ports)
+        all &= port_resume(port_of(node), enough_fds);
+    return all;
+}
+
+/* ---- opening and closing ---- */
+
+static struct server_port *port_open(struct server_worker *worker, struct service *service,
+                                     struct binding *binding, unsigned int index)
+{
+    struct server_port *port = calloc(1, sizeof(*port));
+    if (port == NULL)
+        return NULL;
+    port->worker = worker;
+    port->service = service;
+    port->binding = binding;
+    port->index = index;
+    port->fd = binding->fds[index];
+    port->listening = binding->is_listening;
+    port->held = binding->is_listening && service != NULL;
+    timer_init(&port->pace_timer, port_pace_due);
+    loop_op_init(&port->accept_op, port_accepted);
+    return port;
+}
+
+int server_port_open_all(struct server_worker *worker, struct service *service,
+                         struct binding *binding, struct list *ports)
+{
+    struct list opened;
+    list_init(&opened);
+    for (unsigned int i = worker->tunnel->index; i < binding->count;
+         i += worker->tunnel->all->count) {
+        struct server_port *port = port_open(worker, service, binding, i);
+        if (port == NULL) {
+            server_port_free_all(&opened);
+            return -ENOMEM;
+        }
+        list_push_back(&opened, &port->node);
+    }
+    struct list *node;
+    while ((node = list_pop_front(&opened)) != NULL) {
+        list_push_back(ports, node);
+        port_sync(port_of(node));
+    }
+    return 0;
+}
+
+static void port_free(struct server_port *port)
+{
+    loop_timer_stop(port_loop(port), &port->pace_timer);
+    list_remove(&port->node);
+    free(port);
+}
+
+static void port_join(struct server_port *port)
+{
+    if (!loop_op_is_idle(&port->accept_op))
+        return;
+    /* At once, so that whoever waits for closing_ports may bind the address again. */
+    port->binding->fds[port->index] = -1;
+    (void)close(port->fd);
+    port_free(port);
+}
+
+void server_port_close_all(struct list *ports, const struct binding *binding)
+{
+    list_for_each_safe (node, ports) {
+        struct server_port *port = port_of(node);
+        if (binding != NULL && port->binding != binding)
+            continue;
+        port->closing = true;
+        port_sync(port);
+        list_remove(&port->node);
+        list_push_back(&port->worker->closing_ports, &port->node);
+        port_stop_accepting(port);
+        port_join(port);
+    }
+}
+
+void server_port_free_all(struct list *ports)
+{
+    list_for_each_safe (node, ports) {
+        port_free(port_of(node));
+    }
+}

@@ -1,0 +1,312 @@
+#include "server/login.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "net/stream.h"
+#include "proto/server_fsm.h"
+#include "server/control.h"
+#include "server/server.h"
+
+struct server_login {
+    struct stream stream;
+    struct list node; /* in worker->logins */
+    struct server_worker *worker;
+    struct gate_ticket ticket;
+    struct timer deadline;
+    struct server_fsm fsm;
+    struct service *service; /* between the two messages of a control channel */
+    uint32_t epoch;          /* of the service, at that time */
+    uint64_t conn_id;
+    bool close_after_write;
+    bool has_handshake; /* taken from the gate's budget */
+    uint8_t in[MESSAGE_HELLO_SIZE];
+    struct server_action action;
+};
+
+static_assert(sizeof(struct server_login) <= 1024, "all that a stranger can make us allocate");
+
+static void login_terminate(struct server_login *login, enum stream_close how)
+{
+    loop_timer_stop(login->worker->tunnel->loop, &login->deadline);
+    stream_terminate(&login->stream, how);
+}
+
+static void login_free(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    loop_timer_stop(worker->tunnel->loop, &login->deadline);
+    gate_leave(&worker->server->gate, &login->ticket);
+    server_fsm_finish(&login->fsm);
+    keys_wipe(login->in, sizeof(login->in));
+    keys_wipe(&login->action, sizeof(login->action));
+    list_remove(&login->node);
+    service_drop(login->service);
+    slab_put(&worker->login_slab, login);
+}
+
+static void login_closed(struct stream *stream)
+{
+    login_free(container_of(stream, struct server_login, stream));
+}
+
+/* Whatever a stranger can cause is counted, and logged at most once a second. */
+static void log_rejected(const struct server_login *login, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    metrics_add(&login->worker->tunnel->metrics,
+                login->service != NULL ? METRIC_LOGINS_FAILED : METRIC_STRANGERS_REJECTED, 1);
+    if (!log_enabled(LOG_WARN) || !log_allowed(&limit, &suppressed))
+        return;
+    struct addr peer;
+    char text[ADDR_TEXT_SIZE] = "?";
+    if (socket_peer(login->stream.fd, &peer) == 0)
+        (void)addr_format(&peer, text, sizeof(text));
+    const char *service = login->service != NULL ? service_name(login->service) : NULL;
+    log_conn(LOG_WARN, service, login->conn_id,
+             "connection from %s rejected: %s (%u similar lines suppressed)", text,
+             error_text(error), suppressed);
+}
+
+static void login_deadline_expired(struct timer *timer)
+{
+    struct server_login *login = container_of(timer, struct server_login, deadline);
+    metrics_add(&login->worker->tunnel->metrics, METRIC_STRANGERS_TIMED_OUT, 1);
+    log_rejected(login, ERR_DEADLINE);
+    login_terminate(login, STREAM_ABORT);
+}
+
+static void login_read(struct server_login *login)
+{
+    stream_read(&login->stream, login->in, server_fsm_wanted(&login->fsm));
+}
+
+/* ---- the actions of the state machine ---- */
+
+static void login_act(struct server_login *login);
+
+static bool login_spoke(struct server_login *login)
+{
+    return gate_spoke(&login->worker->server->gate, &login->ticket,
+                      loop_now_ns(login->worker->tunnel->loop));
+}
+
+static void login_find_service(struct server_login *login)
+{
+    if (!login_spoke(login)) {
+        login_terminate(login, STREAM_ABORT);
+        return;
+    }
+    uint8_t nonce[KEYS_NONCE_SIZE];
+    keys_random(nonce, sizeof(nonce));
+    struct service *service = service_index_find(&login->worker->services, login->action.digest);
+    if (service != NULL) {
+        login->service = service;
+        service_use(service);
+        /* In this order: a token that changes meanwhile is an epoch that is over. */
+        login->epoch = atomic_load(&service->epoch);
+        const char *token = service_config(service)->token;
+        server_fsm_service_found(&login->fsm, token, strlen(token), nonce, &login->action);
+    } else {
+        server_fsm_service_unknown(&login->fsm, nonce, &login->action);
+    }
+    login_act(login);
+}
+
+/* It has proved to be a client of ours. */
+static void login_is_trusted(struct server_login *login)
+{
+    gate_trust(&login->worker->server->gate, &login->ticket.key, login->has_handshake,
+               loop_now_ns(login->worker->tunnel->loop));
+}
+
+static void login_become_control(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    struct service *service = login->service;
+    struct server_control_options options = {
+        .worker = worker,
+        .service = service,
+        .fsm = &login->fsm,
+        .session_key = login->action.digest,
+        .epoch = login->epoch,
+        .conn_id = login->conn_id,
+        .client = login->ticket.key,
+        .transport = stream_release(&login->stream),
+    };
+    login_is_trusted(login);
+    gate_leave(&worker->server->gate, &login->ticket);
+    server_control_begin(&options);
+    login_free(login);
+}
+
+static void login_become_data_channel(struct server_login *login)
+{
+    struct server_worker *worker = login->worker;
+    struct service *service;
+    struct addr_key client;
+    if (!session_table_find(&worker->server->sessions, login->action.digest, &service, &client)) {
+        log_rejected(login, ERR_AUTH);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    login_is_trusted(login);
+    struct transport channel = stream_release(&login->stream);
+    uint64_t conn_id = login->conn_id;
+    login_free(login);
+    metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
+    const struct config_service *config = service_config(service);
+    log_conn(LOG_DEBUG, config->name, conn_id, "data channel");
+    if (config->nodelay != CONFIG_UNSET)
+        socket_set_nodelay(channel.fd, config->nodelay == CONFIG_TRUE);
+    server_offer_channel(worker, service, channel, true, &client);
+    service_drop(service);
+}
+
+static void login_act(struct server_login *login)
+{
+    struct server_action *action = &login->action;
+    switch (action->type) {
+    case SERVER_ACTION_FIND_SERVICE:
+        login_find_service(login);
+        break;
+    case SERVER_ACTION_SEND:
+        login_read(login);
+        stream_write(&login->stream, action->bytes, action->len);
+        break;
+    case SERVER_ACTION_LOGIN:
+        login_become_control(login);
+        break;
+    case SERVER_ACTION_DATA_CHANNEL:
+        login_become_data_channel(login);
+        break;
+    case SERVER_ACTION_SEND_AND_CLOSE:
+        log_rejected(login, action->error);
+        login->close_after_write = true;
+        stream_write(&login->stream, action->bytes, action->len);
+        break;
+    case SERVER_ACTION_CLOSE:
+        log_rejected(login, action->error);
+        login_terminate(login, STREAM_CLEAN);
+        break;
+    case SERVER_ACTION_COUNT:
+        break;
+    }
+}
+
+static void login_read_done(struct stream *stream, int result)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    if (result < 0) {
+        log_rejected(login, result);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    if (stream_is_writing(stream)) {
+        /* An Auth that came before our Hello was out can't be an answer to it; and the connection
+         * changes hands with nothing in flight. */
+        log_rejected(login, ERR_PROTOCOL);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
+    server_fsm_received(&login->fsm, login->in, (size_t)result, &login->action);
+    login_act(login);
+}
+
+static void login_write_done(struct stream *stream, int result)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    if (result < 0 || login->close_after_write)
+        login_terminate(login, STREAM_CLEAN);
+}
+
+/* A stranger may make us compute handshakes only so fast. */
+static bool login_may_handshake(struct stream *stream)
+{
+    struct server_login *login = container_of(stream, struct server_login, stream);
+    struct tunnel_worker *tunnel = login->worker->tunnel;
+    if (login->has_handshake) /* XX has two messages of the client */
+        return true;
+    login->has_handshake = gate_take_handshake(&login->worker->server->gate, &login->ticket.key,
+                                               loop_now_ns(tunnel->loop));
+    if (!login->has_handshake)
+        metrics_add(&tunnel->metrics, METRIC_NOISE_HANDSHAKES_LIMITED, 1);
+    return login->has_handshake;
+}
+
+/* No stranger by chance: its first message had a tag that only the server's public key makes. (With
+ * XX it has none, and is worth no more than a Hello for a service that exists.) */
+static void login_handshake_begun(struct stream *stream)
+{
+    (void)login_spoke(
+        container_of(stream, struct server_login, stream)); /* evicted: told as all are */
+}
+
+static const struct stream_ops login_stream_ops = {
+    .may_handshake = login_may_handshake,
+    .handshake_begun = login_handshake_begun,
+    .read_done = login_read_done,
+    .write_done = login_write_done,
+    .closed = login_closed,
+};
+
+void server_login_begin(struct server_worker *worker, int fd)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
+    struct addr peer;
+    if (socket_peer(fd, &peer) < 0) {
+        transport_close_fd(fd, tunnel->loop); /* gone already */
+        return;
+    }
+    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
+    struct server_login *login = slab_get(&worker->login_slab);
+    if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, &worker->gate_desk,
+                                    loop_now_ns(tunnel->loop)) < 0) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        if (login != NULL)
+            slab_put(&worker->login_slab, login);
+        transport_close_fd(fd, tunnel->loop);
+        return;
+    }
+    login->worker = worker;
+    login->service = NULL;
+    login->close_after_write = login->has_handshake = false;
+    login->conn_id = tunnel_next_conn_id(tunnel);
+    list_push_back(&worker->logins, &login->node);
+    server_fsm_init(&login->fsm);
+    stream_init(&login->stream, tunnel->loop, fd, &login_stream_ops);
+    timer_init(&login->deadline, login_deadline_expired);
+    loop_deadline_start(tunnel->loop, &login->deadline,
+                        server_config(worker->server)->handshake_timeout_ms);
+    if (tunnel_secure(tunnel, &login->stream, false) < 0) {
+        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        login_terminate(login, STREAM_ABORT);
+        return;
+    }
+    stream_distrust(&login->stream);
+    /* A client speaks first, and mostly before its connection is accepted. */
+    stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
+}
+
+void server_login_close_evicted(struct server_worker *worker)
+{
+    struct gate_ticket *ticket;
+    while ((ticket = gate_next_evicted(&worker->server->gate, &worker->gate_desk)) != NULL)
+        login_terminate(container_of(ticket, struct server_login, ticket), STREAM_ABORT);
+}
+
+void server_login_close_all(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->logins) {
+        login_terminate(container_of(node, struct server_login, node), STREAM_ABORT);
+    }
+}
+
+void server_login_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct server_login));
+}

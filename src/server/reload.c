@@ -1,0 +1,473 @@
+#include "server/reload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config_copy.h"
+#include "io/resolver.h"
+#include "reload_priv.h"
+#include "server/addresses.h"
+#include "server/control.h"
+#include "server/listener.h"
+#include "server/login.h"
+#include "server/service_part.h"
+
+/* ---- preparing: services ---- */
+
+static struct server_step *add_step(struct preparation *prep, enum step_kind kind,
+                                    struct service *service)
+{
+    struct server_step *step = &prep->plan->steps[prep->plan->step_count++];
+    *step = (struct server_step){.kind = kind, .service = service};
+    return step;
+}
+
+static int prepare_added(struct preparation *prep, const struct config_service *config)
+{
+    struct service *service;
+    int result =
+        service_create(&prep->server->services, config, prep->server->worker_count, &service);
+    if (result < 0)
+        return result;
+    result = server_bind_service(prep->server, service, config, prep->wanted, &service->binding);
+    if (result == -ENOMEM ||
+        (result < 0 && server_reload_note_failed(prep, config, &service->failures_said, result,
+                                                 server_reload_is_given_up(prep, config)))) {
+        service_drop(service);
+        return result == -ENOMEM ? result : 0;
+    }
+    prep->outcome->added++;
+    (void)add_step(prep, STEP_ADD, service);
+    return 0;
+}
+
+static void prepare_removed(struct preparation *prep, struct service *service)
+{
+    prep->outcome->removed++;
+    (void)add_step(prep, STEP_REMOVE, service);
+}
+
+/* Another kind of service under the same name, or one of a circle: it goes now, and comes with the
+ * plan that follows. */
+static void prepare_replaced(struct preparation *prep, struct service *service)
+{
+    prep->outcome->deferred++;
+    prep->outcome->replaced++;
+    prep->outcome->failed++;
+    (void)add_step(prep, STEP_REMOVE, service);
+}
+
+static int prepare_changed(struct preparation *prep, const struct config_service_diff *item,
+                           struct service *service)
+{
+    struct binding *binding = NULL;
+    unsigned int changes = item->changes;
+    assert(service != NULL);
+    bool has_place = service->binding != NULL;
+    if ((changes & (CONFIG_CHANGE_TYPE | CONFIG_CHANGE_LANES)) != 0) {
+        prepare_replaced(prep, service);
+        return 0;
+    }
+    if ((changes & CONFIG_CHANGE_ADDRESS) != 0) {
+        int result = server_reload_prepare_address(prep, item->new, service, &binding);
+        if (result < 0)
+            return result;
+        /* Where it is, it goes on as it was; without a place the rest is in force all the same. */
+        if (result == RELOAD_REPLACED)
+            prepare_replaced(prep, service);
+        if (result != RELOAD_MOVED && (result != RELOAD_STAYS || has_place))
+            return 0;
+        if (!has_place &&
+            server_reload_is_same_addr(&service_config(service)->addr, &item->new->addr))
+            changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
+    }
+    if (binding == NULL && changes == 0)
+        return 0;
+    struct server_step *step = add_step(prep, STEP_CHANGE, service);
+    step->binding = binding;
+    step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
+    if (changes == 0) {
+        prep->outcome->bound++;
+        return 0;
+    }
+    prep->outcome->changed++;
+    return config_service_copy(item->new, &step->config);
+}
+
+/* Removed ones first; then as in the file, since the first one gets an address. */
+static int compare_places(const void *a, const void *b)
+{
+    const struct config_service *left = ((const struct config_service_diff *)a)->new;
+    const struct config_service *right = ((const struct config_service_diff *)b)->new;
+    return (left > right) - (left < right);
+}
+
+static int prepare_services(struct preparation *prep)
+{
+    int result = 0;
+    qsort(prep->diff.services, prep->diff.service_count, sizeof(*prep->diff.services),
+          compare_places);
+    for (size_t i = 0; i < prep->diff.service_count && result == 0; i++) {
+        const struct config_service_diff *item = &prep->diff.services[i];
+        struct service *service =
+            item->old != NULL ? service_of(service_view_entry(&prep->running, item->old)) : NULL;
+        switch (item->fate) {
+        case CONFIG_SERVICE_ADDED:
+            result = prepare_added(prep, item->new);
+            break;
+        case CONFIG_SERVICE_REMOVED:
+            prepare_removed(prep, service);
+            break;
+        case CONFIG_SERVICE_CHANGED:
+            result = prepare_changed(prep, item, service);
+            break;
+        }
+    }
+    return result;
+}
+
+/* ---- preparing: the server itself ---- */
+
+static int prepare_keys(struct preparation *prep)
+{
+    struct server_plan *plan = prep->plan;
+    unsigned int workers = prep->server->worker_count;
+    if (prep->wanted->transport.type != CONFIG_TRANSPORT_NOISE)
+        return 0;
+    plan->keys = calloc(1, sizeof(*plan->keys));
+    plan->engines = calloc(workers, sizeof(struct noise_engine *));
+    if (plan->keys == NULL || plan->engines == NULL)
+        return -ENOMEM;
+    tunnel_noise_keys(plan->keys, &prep->wanted->transport.noise);
+    int result = 0;
+    for (unsigned int i = 0; i < workers && result == 0; i++)
+        result = noise_engine_create(&plan->engines[i]);
+    return result;
+}
+
+static int prepare_own(struct preparation *prep)
+{
+    struct server_plan *plan = prep->plan;
+    unsigned int changes = prep->diff.changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
+    if (prep->server->control_binding == NULL)
+        changes |= CONFIG_CHANGE_ADDRESS;
+    if ((changes & CONFIG_CHANGE_ADDRESS) != 0)
+        server_reload_prepare_control(prep, &changes);
+    int result = 0;
+    if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
+        result = prepare_keys(prep);
+    plan->changes = prep->outcome->changes = changes;
+    if (changes == 0 || result < 0)
+        return result;
+    struct config_peer own = *prep->wanted;
+    const struct config_peer *running = server_config(prep->server);
+    own.threads = running->threads;
+    if ((changes & CONFIG_CHANGE_ADDRESS) == 0)
+        own.addr = running->addr;
+    return config_peer_copy(&own, &plan->config);
+}
+
+/* ---- from here on it can't fail ---- */
+
+static void commit_service(struct preparation *prep, struct server_step *step)
+{
+    struct service *service = step->service;
+    if (step->kind == STEP_REMOVE) {
+        service_entry_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
+        service_close(service);
+    }
+    if (step->config != NULL)
+        step->config = service_entry_set_config(&service->entry, step->config);
+    if (step->binding != NULL) {
+        server_bind_succeeded(service_config(service), step->binding, &service->failures_said);
+        step->new_binding = step->binding;
+        step->binding = service_set_binding(service, step->binding);
+    }
+    if (step->expires)
+        service_expire_sessions(service);
+    if (step->kind == STEP_CHANGE)
+        server_update_service_options(service, prep->wanted);
+}
+
+static void commit_own(struct preparation *prep)
+{
+    struct server *server = prep->server;
+    struct server_plan *plan = prep->plan;
+    if (plan->config != NULL)
+        plan->config = atomic_exchange(&server->config, plan->config);
+    if (plan->control_binding != NULL)
+        server_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
+    if (plan->control_binding != NULL || plan->closes_control) {
+        struct binding *old = server->control_binding;
+        server->control_binding = plan->control_binding;
+        plan->new_control_binding = plan->control_binding;
+        plan->control_binding = old;
+    }
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
+        struct noise_keys *old = server->noise_keys;
+        server->noise_keys = plan->keys;
+        plan->new_keys = plan->keys;
+        plan->keys = old;
+    }
+    if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
+        server_limit_strangers(server, prep->wanted);
+    if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
+        server_update_control_options(server->control_binding, prep->wanted);
+        for (size_t i = 0; i < prep->running.peer.service_count; i++)
+            server_update_service_options(service_of(prep->running.entries[i]), prep->wanted);
+    }
+}
+
+static void wipe_keys(struct noise_keys *keys)
+{
+    if (keys != NULL)
+        noise_keys_wipe(keys);
+    free(keys);
+}
+
+static void plan_free(struct server *server, struct server_plan *plan)
+{
+    for (unsigned int i = 0; plan->engines != NULL && i < server->worker_count; i++)
+        noise_engine_destroy(plan->engines[i]);
+    free(plan->engines);
+    wipe_keys(plan->keys);
+    config_peer_free(plan->config);
+    binding_destroy(plan->control_binding);
+    free(plan->steps);
+    free(plan);
+}
+
+/* Nothing has been changed: takes back what was made. */
+static void abandon(struct preparation *prep)
+{
+    struct server_plan *plan = prep->plan;
+    for (size_t i = 0; i < plan->step_count; i++) {
+        struct server_step *step = &plan->steps[i];
+        config_service_free(step->config);
+        binding_destroy(step->binding);
+        if (step->kind == STEP_ADD)
+            service_drop(step->service);
+    }
+    plan_free(prep->server, plan);
+}
+
+static int prepare(struct preparation *prep)
+{
+    struct server_plan *plan = prep->plan = calloc(1, sizeof(*prep->plan));
+    if (plan == NULL)
+        return -ENOMEM;
+    plan->steps = calloc(prep->diff.service_count + 1, sizeof(*plan->steps));
+    int result = plan->steps != NULL ? prepare_own(prep) : -ENOMEM;
+    if (result == 0)
+        result = prepare_services(prep);
+    if (result < 0 || (plan->step_count == 0 && plan->changes == 0 && !plan->closes_control)) {
+        abandon(prep);
+        return result;
+    }
+    commit_own(prep);
+    for (size_t i = 0; i < plan->step_count; i++)
+        commit_service(prep, &plan->steps[i]);
+    return 1;
+}
+
+/* A service that has no address yet does not run at the configured one: what makes it differ from
+ * the file is the address. */
+static void mark_unbound(struct service_view *running)
+{
+    for (size_t i = 0; i < running->peer.service_count; i++) {
+        if (service_of(running->entries[i])->binding == NULL)
+            running->peer.services[i].addr = (struct host_port){0};
+    }
+}
+
+/* What runs against what is wanted. -ENOMEM. */
+static int compare(struct preparation *prep)
+{
+    struct server *server = prep->server;
+    int result = service_view_init(&prep->running, &server->services, server_config(server));
+    if (result < 0)
+        return result;
+    mark_unbound(&prep->running);
+    result = config_diff(CONFIG_SERVER, &prep->running.peer, prep->wanted, &prep->diff);
+    if (result < 0)
+        service_view_finish(&prep->running);
+    return result;
+}
+
+static void compared(struct preparation *prep)
+{
+    config_diff_finish(&prep->diff);
+    service_view_finish(&prep->running);
+}
+
+static int server_reload_begin(void *shared, const struct config_peer *wanted,
+                               enum reload_attempt attempt, uint64_t now_ms,
+                               struct reload_outcome *ret)
+{
+    struct server *server = shared;
+    struct preparation prep = {
+        .server = server,
+        .wanted = wanted,
+        .outcome = ret,
+        .now_ms = now_ms,
+        .attempt = attempt,
+    };
+    *ret = (struct reload_outcome){0};
+    int result = compare(&prep);
+    if (result < 0)
+        return result;
+    result = prepare(&prep);
+    compared(&prep);
+    server_count_unbound(server);
+    if (result > 0)
+        plan_post(&server->plan, prep.plan, server->worker_count);
+    return result;
+}
+
+/* ---- names, before it begins ---- */
+
+static bool needs_address(const struct config_service_diff *item)
+{
+    return item->fate == CONFIG_SERVICE_ADDED ||
+           (item->fate == CONFIG_SERVICE_CHANGED && (item->changes & CONFIG_CHANGE_ADDRESS) != 0);
+}
+
+static void server_reload_look_up(void *shared, const struct config_peer *wanted)
+{
+    struct server *server = shared;
+    struct preparation prep = {.server = server, .wanted = wanted};
+    if (compare(&prep) < 0)
+        return; /* begin will say so */
+    if (server->control_binding == NULL || (prep.diff.changes & CONFIG_CHANGE_ADDRESS) != 0)
+        resolver_begin(server->resolver, &wanted->addr);
+    for (size_t i = 0; i < prep.diff.service_count; i++) {
+        if (needs_address(&prep.diff.services[i]))
+            resolver_begin(server->resolver, &prep.diff.services[i].new->addr);
+    }
+    compared(&prep);
+}
+
+static bool server_reload_has_looked_up(void *shared)
+{
+    return resolver_poll(((struct server *)shared)->resolver);
+}
+
+static int server_reload_names_fd(void *shared)
+{
+    return resolver_fd(((struct server *)shared)->resolver);
+}
+
+static bool server_reload_is_unfinished(void *shared)
+{
+    return atomic_load(&((struct server *)shared)->unbound_count) > 0;
+}
+
+/* ---- applying, in each worker ---- */
+
+static void apply_own(struct server_worker *worker, const struct server_plan *plan)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    if (plan->new_control_binding != NULL &&
+        server_port_open_all(worker, NULL, plan->new_control_binding, &worker->control_ports) < 0)
+        server_part_log_no_memory(worker, NULL);
+    if (plan->control_binding != NULL)
+        server_port_close_all(&worker->control_ports, plan->control_binding);
+    tunnel_use_zerocopy(tunnel, server_config(worker->server)->transport.noise.zerocopy_send);
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
+        /* What has begun here until now has begun with the old keys. */
+        server_login_close_all(worker);
+        server_control_close_reconfigured(worker);
+        tunnel_change_noise(tunnel, plan->new_keys,
+                            plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
+    }
+    if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
+        server_control_restart_heartbeats(worker);
+}
+
+static void apply_step(struct server_worker *worker, const struct server_step *step)
+{
+    switch (step->kind) {
+    case STEP_ADD:
+        if (server_part_start(worker, step->service) < 0)
+            server_part_log_no_memory(worker, step->service);
+        break;
+    case STEP_REMOVE:
+        server_part_stop(worker, step->service);
+        break;
+    case STEP_CHANGE:
+        if (step->new_binding != NULL &&
+            server_part_rebind(worker, step->service, step->new_binding) < 0)
+            server_part_log_no_memory(worker, step->service);
+        server_part_review(worker, step->service);
+        break;
+    }
+}
+
+bool server_reload_step(struct server_worker *worker, const struct server_plan *plan, size_t *at)
+{
+    if (worker->draining) /* which closes all of it */
+        return true;
+    if (*at == 0)
+        apply_own(worker, plan);
+    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
+        apply_step(worker, &plan->steps[(*at)++]);
+    if (plan->step_count == 0)
+        *at = 1; /* not again */
+    return *at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
+           worker->closing_lanes == 0;
+}
+
+/* ---- and afterwards ---- */
+
+static bool server_reload_finish(void *shared)
+{
+    struct server *server = shared;
+    struct server_plan *plan = plan_take_finished(&server->plan);
+    if (plan == NULL)
+        return false;
+    for (size_t i = 0; i < plan->step_count; i++) {
+        struct server_step *step = &plan->steps[i];
+        config_service_free(step->config);
+        service_release_binding(step->service, step->binding);
+        if (step->kind == STEP_REMOVE) {
+            service_release_binding(step->service, service_set_binding(step->service, NULL));
+            service_drop(step->service);
+        }
+    }
+    plan_free(server, plan);
+    return true;
+}
+
+void server_plan_discard(struct server *server, struct server_plan *plan)
+{
+    if (plan == NULL)
+        return;
+    for (size_t i = 0; i < plan->step_count; i++) {
+        config_service_free(plan->steps[i].config);
+        service_release_binding(plan->steps[i].service, plan->steps[i].binding);
+    }
+    plan_free(server, plan);
+}
+
+static struct plan_slot *server_reload_slot(void *shared)
+{
+    return &((struct server *)shared)->plan;
+}
+
+static bool server_reload_cut_due(void *shared, uint64_t now_ms, uint64_t *ret_next_ms)
+{
+    return service_registry_cut_due(&((struct server *)shared)->services, now_ms, ret_next_ms);
+}
+
+const struct reload_ops server_reload_ops = {
+    .look_up = server_reload_look_up,
+    .has_looked_up = server_reload_has_looked_up,
+    .names_fd = server_reload_names_fd,
+    .is_unfinished = server_reload_is_unfinished,
+    .begin = server_reload_begin,
+    .slot = server_reload_slot,
+    .finish = server_reload_finish,
+    .cut_due = server_reload_cut_due,
+};

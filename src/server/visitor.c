@@ -1,0 +1,296 @@
+#include "server/visitor.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "visitor_priv.h"
+
+/* A channel on its way to a visitor of another worker. */
+struct visitor_delivery {
+    struct pool_match match;
+    struct transport channel;
+};
+static_assert(sizeof(struct visitor_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+/* ---- making and freeing ---- */
+
+struct visitor *visitor_new(struct server_worker *worker, struct service *service)
+{
+    struct visitor *visitor = slab_get(&worker->visitor_slab);
+    if (visitor == NULL) {
+        metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        return NULL;
+    }
+    visitor->worker = worker;
+    visitor->service = service;
+    visitor->waiter.waiting = false;
+    visitor->fd = -1;
+    visitor->move_to = NULL;
+    list_init(&visitor->node);
+    list_init(&visitor->waiter.node);
+    return visitor;
+}
+
+void visitor_forget(struct visitor *visitor)
+{
+    list_remove(&visitor->node);
+    slab_put(&visitor->worker->visitor_slab, visitor);
+}
+
+static void visitor_free(struct visitor *visitor)
+{
+    struct service *service = visitor->service;
+    visitor_forget(visitor);
+    service_drop(service);
+}
+
+void visitor_finish(struct visitor *visitor)
+{
+    service_leave(visitor->service, &visitor->key);
+    visitor_free(visitor);
+}
+
+void visitor_stop_waiting(struct visitor *visitor)
+{
+    loop_timer_stop(visitor_loop(visitor), &visitor->wait_timer);
+    (void)atomic_fetch_sub(&visitor->worker->server->waiting_visitors, 1);
+}
+
+/* Closes a visitor that waits. */
+static void visitor_give_up(struct visitor *visitor)
+{
+    assert(visitor->state == VISITOR_WAITING);
+    visitor_stop_waiting(visitor);
+    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    service_leave(visitor->service, &visitor->key);
+    if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
+        visitor_free(visitor);
+    else
+        visitor->state = VISITOR_GONE;
+}
+
+static void visitor_wait_expired(struct timer *timer)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct visitor *visitor = container_of(timer, struct visitor, wait_timer);
+    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_TIMED_OUT, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
+                 "no data channel for a visitor in %d s (%u similar lines suppressed)",
+                 LIMIT_VISITOR_WAIT_MS / 1000, suppressed);
+    visitor_give_up(visitor);
+}
+
+/* ---- finding a channel ---- */
+
+static void log_refused(const struct visitor *visitor, const char *why)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_REFUSED_LIMIT, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
+                 "visitor refused: %s (%u similar lines suppressed)", why, suppressed);
+}
+
+/* The oldest parked channel that is still alive, if there is one; the take's result in *ret. */
+static struct transport take_live_channel(struct visitor *visitor, bool first, enum pool_take *ret)
+{
+    struct server_worker *worker = visitor->worker;
+    struct loop *loop = visitor_loop(visitor);
+    for (;;) {
+        struct pool_channel channel = {.transport.fd = -1};
+        bool notify;
+        *ret = channel_pool_take(&visitor->service->pool, &visitor->waiter, first,
+                                 loop_now_ns(loop), &channel, &notify);
+        if (notify)
+            server_notify_owner(worker, visitor->service);
+        if (*ret != POOL_TAKEN || server_channel_is_live(worker, &channel))
+            return channel.transport;
+        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
+        transport_abort(&channel.transport, loop);
+        first = false;
+    }
+}
+
+bool visitor_seek(struct visitor *visitor, bool first)
+{
+    struct server_worker *worker = visitor->worker;
+    visitor->waiter.worker = worker->tunnel;
+    visitor->waiter.visitor_id = visitor->id;
+    enum pool_take result;
+    struct transport channel = take_live_channel(visitor, first, &result);
+    switch (result) {
+    case POOL_TAKEN:
+        visitor_relay_bind(visitor, channel);
+        return true;
+    case POOL_WAITING:
+        visitor->state = VISITOR_WAITING;
+        list_remove(&visitor->node);
+        list_push_back(&worker->waiting_visitors, &visitor->node);
+        timer_init(&visitor->wait_timer, visitor_wait_expired);
+        loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_VISITOR_WAIT_MS);
+        (void)atomic_fetch_add(&worker->server->waiting_visitors, 1);
+        return true;
+    case POOL_FULL:
+        log_refused(visitor, "too many visitors wait for a data channel");
+        return false;
+    case POOL_CLOSED:
+        log_refused(visitor, "no control channel");
+        return false;
+    }
+    return false;
+}
+
+/* A channel has come for a visitor of this worker. */
+static void visitor_matched(struct visitor *visitor, struct transport channel)
+{
+    struct server_worker *worker = visitor->worker;
+    if (visitor->state == VISITOR_GONE) {
+        server_offer_channel(worker, visitor->service, channel, false, NULL);
+        visitor_free(visitor);
+        return;
+    }
+    assert(visitor->state == VISITOR_WAITING);
+    visitor_stop_waiting(visitor);
+    int peeked = socket_peek(visitor->fd); /* takes the error: only once */
+    if (peeked < 0 && peeked != ERR_EOF) {
+        /* It has reset its connection while it waited: the channel is too good for it. */
+        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+        server_offer_channel(worker, visitor->service, channel, false, NULL);
+        visitor_finish(visitor);
+        return;
+    }
+    visitor_relay_bind(visitor, channel);
+}
+
+static void deliver_channel(void *owner, const void *payload)
+{
+    struct visitor_delivery delivery;
+    memcpy(&delivery, payload, sizeof(delivery));
+    visitor_matched(container_of(delivery.match.waiter, struct visitor, waiter), delivery.channel);
+}
+
+void visitor_deliver(struct server_worker *worker, struct service *service,
+                     const struct pool_match *match, struct transport channel)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    if (match->worker == own) {
+        visitor_matched(container_of(match->waiter, struct visitor, waiter), channel);
+        return;
+    }
+    struct visitor_delivery delivery = {.match = *match, .channel = channel};
+    int result = mailbox_post(match->worker->mailbox, own->mailbox, deliver_channel, &delivery,
+                              sizeof(delivery));
+    if (result == 0)
+        return;
+    if (result == -EPIPE) { /* that worker has ended, and its visitors with it */
+        transport_close(&channel, own->loop);
+        return;
+    }
+    if (!channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
+        transport_close(&channel, own->loop);
+    mailbox_signal(match->worker->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+}
+
+/* ---- the beginning ---- */
+
+void visitor_begin(struct server_worker *worker, struct service *service, int fd)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    metrics_add(&tunnel->metrics, METRIC_VISITORS_ACCEPTED, 1);
+    struct visitor *visitor = visitor_new(worker, service);
+    if (visitor == NULL) {
+        transport_close_fd(fd, tunnel->loop);
+        return;
+    }
+    service_use(service);
+    visitor->id = tunnel_next_conn_id(tunnel);
+    memset(&visitor->key, 0, sizeof(visitor->key));
+    struct addr peer;
+    if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
+        visitor->key = addr_key(&peer, config_prefixes(server_config(worker->server)));
+    int result = service_enter(service, &visitor->key);
+    if (result < 0) {
+        log_refused(visitor, error_text(result));
+        transport_close_fd(fd, tunnel->loop);
+        visitor_free(visitor);
+        return;
+    }
+    visitor->fd = fd;
+    if (!visitor_seek(visitor, true)) {
+        transport_close_fd(take_fd(&visitor->fd), tunnel->loop);
+        visitor_finish(visitor);
+    }
+}
+
+/* ---- all of a worker's ---- */
+
+static void review(struct visitor *visitor)
+{
+    if (visitor->state == VISITOR_GONE) {
+        if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
+            visitor_free(visitor);
+        return;
+    }
+    if (!atomic_load(&visitor->service->up)) {
+        visitor_give_up(visitor);
+        return;
+    }
+    if (!channel_pool_leave(&visitor->service->pool, &visitor->waiter))
+        return; /* a channel is on its way */
+    visitor_stop_waiting(visitor);
+    visitor->state = VISITOR_RELAYING; /* or about to be */
+    if (visitor_seek(visitor, false))
+        return;
+    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_finish(visitor);
+}
+
+void visitor_review_waiting(struct server_worker *worker)
+{
+    struct list queue; /* who goes on waiting is put back at the end of the worker's list */
+    list_init(&queue);
+    struct list *node;
+    while ((node = list_pop_front(&worker->waiting_visitors)) != NULL)
+        list_push_back(&queue, node);
+    while ((node = list_pop_front(&queue)) != NULL) {
+        list_push_back(&worker->waiting_visitors, node);
+        review(container_of(node, struct visitor, node));
+    }
+}
+
+void visitor_close_waiting(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->waiting_visitors) {
+        struct visitor *visitor = container_of(node, struct visitor, node);
+        if (visitor->state == VISITOR_WAITING)
+            visitor_give_up(visitor);
+    }
+}
+
+void visitor_close_cut(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->relaying_visitors) {
+        struct visitor *visitor = container_of(node, struct visitor, node);
+        if (atomic_load(&visitor->service->entry.cut))
+            relay_terminate(&visitor->relay);
+    }
+}
+
+void visitor_close_all(struct server_worker *worker)
+{
+    visitor_close_waiting(worker);
+    list_for_each_safe (node, &worker->relaying_visitors) {
+        relay_terminate(&container_of(node, struct visitor, node)->relay);
+    }
+}
+
+void visitor_init_slab(struct slab *slab)
+{
+    slab_init(slab, sizeof(struct visitor));
+}

@@ -1,0 +1,322 @@
+/* The pool alone: numbers stand for descriptors, and time is an argument. */
+#include "server/channel_pool.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "testing.h"
+
+#define MS(ms) ((uint64_t)(ms)*1000000u)
+
+/* Away from the borders of buckets and periods. */
+static const uint64_t START = MS(LIMIT_POOL_HOLD_MS) * 10 + MS(50);
+
+static struct channel_pool pool;
+static struct pool_waiter waiters[LIMIT_VISITORS_WAITING + 1];
+
+static void setup(void)
+{
+    cr_assert_eq(channel_pool_init(&pool), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(waiters); i++) {
+        list_init(&waiters[i].node);
+        waiters[i].visitor_id = i;
+        waiters[i].waiting = false;
+    }
+}
+
+static void teardown(void)
+{
+    struct transport fds[LIMIT_POOL_PARKED];
+    (void)channel_pool_close(&pool, fds, false);
+    channel_pool_finish(&pool);
+}
+
+static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
+{
+    bool notify;
+    struct pool_channel channel = {.transport.fd = -1};
+    enum pool_take result =
+        channel_pool_take(&pool, &waiters[who], true, now_ns, &channel, &notify);
+    if (result == POOL_TAKEN)
+        *ret_fd = channel.transport.fd;
+    return result;
+}
+
+/* The visitor's id that got it, -1: parked, -2: surplus. */
+static int offer(int fd, uint64_t now_ns)
+{
+    struct pool_match match;
+    struct pool_offer given = {
+        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = now_ns};
+    switch (channel_pool_offer(&pool, &given, &match)) {
+    case POOL_MATCHED:
+        return (int)match.visitor_id;
+    case POOL_SURPLUS:
+        return -2;
+    case POOL_PARKED:
+        break;
+    }
+    return -1;
+}
+
+static uint32_t claim_all(void)
+{
+    return channel_pool_claim_requests(&pool, LIMIT_POOL_MAX);
+}
+
+Test(channel_pool, closed_until_opened, .init = setup, .fini = teardown)
+{
+    int fd = -7;
+    cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
+    cr_assert_eq(offer(1000, START), -2);
+    channel_pool_open(&pool, START);
+    cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
+    cr_assert_eq(claim_all(), 0);
+    cr_assert_eq(offer(1000, START), -1);
+    cr_assert_eq(offer(1001, START), -1);
+    cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
+    cr_assert_eq(fd, 1000, "the oldest first");
+    struct transport fds[LIMIT_POOL_PARKED];
+    cr_assert_eq(channel_pool_close(&pool, fds, false), 1);
+    cr_assert_eq(fds[0].fd, 1001);
+    cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
+}
+
+Test(channel_pool, waiters_are_served_in_order, .init = setup, .fini = teardown)
+{
+    int fd;
+    channel_pool_open(&pool, START);
+    for (size_t i = 0; i < 10; i++)
+        cr_assert_eq(take(i, START, &fd), POOL_WAITING);
+    cr_assert(channel_pool_leave(&pool, &waiters[3]));
+    cr_assert_not(channel_pool_leave(&pool, &waiters[3]));
+    for (int i = 0; i < 10; i++) {
+        if (i != 3)
+            cr_assert_eq(offer(2000 + i, START), i);
+    }
+    cr_assert_not(channel_pool_leave(&pool, &waiters[0]), "a channel is on its way to it");
+    cr_assert_eq(offer(3000, START), -1);
+}
+
+Test(channel_pool, queue_and_parking_are_bounded, .init = setup, .fini = teardown)
+{
+    int fd;
+    channel_pool_open(&pool, START);
+    for (size_t i = 0; i < LIMIT_VISITORS_WAITING; i++)
+        cr_assert_eq(take(i, START, &fd), POOL_WAITING);
+    cr_assert_eq(take(LIMIT_VISITORS_WAITING, START, &fd), POOL_FULL);
+    for (size_t i = 0; i < LIMIT_VISITORS_WAITING; i++)
+        cr_assert_eq(offer(5000, START), (int)i);
+    for (size_t i = 0; i < LIMIT_POOL_PARKED; i++)
+        cr_assert_eq(offer(6000 + (int)i, START), -1);
+    cr_assert_eq(offer(9999, START), -2);
+}
+
+Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardown)
+{
+    int fd;
+    struct pool_match match;
+    channel_pool_open(&pool, START);
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_eq(take(i, START, &fd), POOL_WAITING);
+    cr_assert_eq(channel_pool_offer(&pool,
+                                    &(struct pool_offer){.transport = {.fd = 70},
+                                                         .requested = true,
+                                                         .may_park = true,
+                                                         .now_ns = START},
+                                    &match),
+                 POOL_MATCHED);
+    cr_assert_eq(match.visitor_id, 0);
+    cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 70}, START));
+    cr_assert_eq(offer(71, START), 0, "first in the queue again");
+    cr_assert(channel_pool_leave(&pool, &waiters[1]));
+    cr_assert_eq(take(1, START, &fd), POOL_TAKEN);
+    cr_assert_eq(fd, 70);
+    cr_assert_eq(channel_pool_offer(&pool,
+                                    &(struct pool_offer){.transport = {.fd = 72},
+                                                         .requested = true,
+                                                         .may_park = true,
+                                                         .now_ns = START},
+                                    &match),
+                 POOL_MATCHED);
+    struct transport fds[LIMIT_POOL_PARKED];
+    (void)channel_pool_close(&pool, fds, false);
+    cr_assert_not(channel_pool_undo(&pool, &match, (struct transport){.fd = 72}, START),
+                  "closed: the caller's");
+    cr_assert(channel_pool_leave(&pool, &waiters[2]));
+}
+
+static struct pool_match match_for(int fd)
+{
+    struct pool_match match;
+    struct pool_offer given = {
+        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = START};
+    cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_MATCHED);
+    return match;
+}
+
+/* A reload ends a lane while a channel is on its way to it, and frees its place in the queue. */
+Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
+{
+    enum { IN_OLD = 2, IN_NEW = 3 };
+    pool.for_lanes = true;
+    channel_pool_open(&pool, START);
+    for (size_t i = 0; i <= IN_NEW; i++)
+        channel_pool_queue(&pool, &waiters[i]);
+    struct pool_match matches[] = {match_for(70), match_for(71)};
+    for (size_t i = 0; i < IN_OLD; i++) {
+        channel_pool_forget(&pool, &waiters[i]);
+        memset(&waiters[i], 0xdd, sizeof(waiters[i])); /* it is gone */
+    }
+    for (int i = 0; i < IN_OLD; i++) {
+        cr_assert(channel_pool_undo(&pool, &matches[i], (struct transport){.fd = 70 + i}, START));
+        for (size_t k = 0; k < sizeof(waiters[i]); k++)
+            cr_assert_eq(((unsigned char *)&waiters[i])[k], 0xdd, "touched");
+    }
+    cr_assert_eq(channel_pool_waiting(&pool), 2);
+    struct pool_match later = match_for(72);
+    cr_assert_eq(later.visitor_id, IN_OLD, "the lanes of the new binding");
+    cr_assert(channel_pool_undo(&pool, &later, (struct transport){.fd = 72}, START));
+    cr_assert_eq(offer(73, START), IN_OLD);
+    channel_pool_forget(&pool, &waiters[IN_NEW]);
+    cr_assert_eq(channel_pool_waiting(&pool), 0);
+}
+
+/* A new session queues all lanes, also one whose match is being undone. */
+Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .fini = teardown)
+{
+    int fd;
+    pool.for_lanes = true;
+    channel_pool_open(&pool, START);
+    channel_pool_queue(&pool, &waiters[0]);
+    struct pool_match match = match_for(70);
+    channel_pool_queue(&pool, &waiters[0]);
+    channel_pool_queue(&pool, &waiters[1]);
+    cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 70}, START));
+    cr_assert_eq(channel_pool_waiting(&pool), 2, "once");
+    cr_assert(channel_pool_leave(&pool, &waiters[0]));
+    cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
+    cr_assert_eq(fd, 70);
+    cr_assert_eq(offer(71, START), 1);
+    cr_assert_eq(channel_pool_waiting(&pool), 0);
+}
+
+/* A burst makes the pool grow to what it took, at most 256; the hold time later it shrinks, an
+ * eighth of the surplus at a time. */
+Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
+{
+    int fd;
+    channel_pool_open(&pool, START);
+    cr_assert_eq(channel_pool_target(&pool, START), LIMIT_POOL_MIN);
+    for (size_t i = 0; i < 100; i++)
+        cr_assert_eq(take(i, START + MS(i), &fd), POOL_WAITING);
+    cr_assert_eq(channel_pool_target(&pool, START + MS(100)), 100);
+    cr_assert_eq(claim_all(), 200, "one for each visitor, and as many for the next burst");
+    for (size_t i = 100; i < 1000; i++)
+        cr_assert_eq(take(i, START + MS(100), &fd), POOL_WAITING);
+    cr_assert_eq(channel_pool_target(&pool, START + MS(100)), LIMIT_POOL_MAX);
+    for (size_t i = 0; i < 1000; i++)
+        cr_assert_eq(offer(5000, START + MS(200)), (int)i);
+    for (int i = 0; i < LIMIT_POOL_MAX; i++)
+        cr_assert_eq(offer(6000 + i, START + MS(200)), -1);
+    struct transport fds[LIMIT_POOL_MAX];
+    uint32_t lost;
+    bool notify;
+    uint64_t now = START + MS(LIMIT_POOL_HOLD_MS) - MS(100);
+    cr_assert_eq(channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify), 0,
+                 "remembered");
+    now = START + MS(LIMIT_POOL_HOLD_MS) * 2;
+    size_t closed = channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert_eq(closed, (LIMIT_POOL_MAX - LIMIT_POOL_MIN + 7) / 8);
+    cr_assert_eq(fds[0].fd, 6000, "the oldest go");
+    for (int i = 0; i < 100; i++)
+        closed += channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert_eq(closed, LIMIT_POOL_MAX - LIMIT_POOL_MIN);
+}
+
+/* Workers look at the clock once per turn, so one may be a little behind another. */
+Test(channel_pool, a_worker_behind_does_not_erase_the_demand, .init = setup, .fini = teardown)
+{
+    int fd;
+    channel_pool_open(&pool, START);
+    uint64_t border = START + MS(LIMIT_POOL_HOLD_MS) - MS(50); /* of a bucket and of a period */
+    for (size_t i = 0; i < 100; i++)
+        cr_assert_eq(take(i, border - MS(1), &fd), POOL_WAITING);
+    cr_assert_eq(take(100, border + MS(1), &fd), POOL_WAITING);
+    cr_assert_eq(channel_pool_target(&pool, border + MS(1)), 101);
+    cr_assert_eq(take(101, border - MS(1), &fd), POOL_WAITING);
+    cr_expect_geq(channel_pool_target(&pool, border + MS(2)), 101, "the burst is forgotten");
+}
+
+Test(channel_pool, requests_age, .init = setup, .fini = teardown)
+{
+    struct transport fds[LIMIT_POOL_MAX];
+    uint32_t lost;
+    bool notify;
+    uint64_t period = MS(LIMIT_CHANNEL_REQUEST_MS);
+    uint64_t start = START / period * period;
+    channel_pool_open(&pool, start);
+    cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
+    (void)channel_pool_tend(&pool, start + period - 1, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert(lost == 0 && !notify);
+    (void)channel_pool_tend(&pool, start + period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert(lost == 0 && !notify);
+    cr_assert_eq(offer(50, start + period), -1);
+    (void)channel_pool_tend(&pool, start + 2 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert_eq(lost, LIMIT_POOL_MIN - 1);
+    cr_assert(notify);
+    cr_assert_eq(claim_all(), LIMIT_POOL_MIN - 1, "asked for anew");
+    (void)channel_pool_tend(&pool, start + 9 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    cr_assert_eq(lost, LIMIT_POOL_MIN - 1, "after a long sleep too");
+}
+
+/* Told once, and again only after a claim. */
+Test(channel_pool, the_owner_is_told_once, .init = setup, .fini = teardown)
+{
+    struct pool_channel channel;
+    bool notify;
+    channel_pool_open(&pool, START);
+    cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
+    (void)channel_pool_take(&pool, &waiters[0], true, START, &channel, &notify);
+    cr_assert(notify);
+    (void)channel_pool_take(&pool, &waiters[1], true, START, &channel, &notify);
+    cr_assert_not(notify);
+    cr_assert_eq(channel_pool_claim_requests(&pool, 1), 1);
+    (void)channel_pool_take(&pool, &waiters[2], true, START, &channel, &notify);
+    cr_assert(notify);
+    cr_assert_eq(claim_all(), 2);
+}
+
+Test(channel_pool, finish_closes_what_is_parked)
+{
+    setup();
+    size_t before = open_fd_count();
+    channel_pool_open(&pool, START);
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(offer(open("/dev/null", O_RDONLY | O_CLOEXEC), START), -1);
+    cr_assert_eq(open_fd_count(), before + 20);
+    channel_pool_finish(&pool);
+    channel_pool_finish(&pool);
+    cr_assert_eq(open_fd_count(), before);
+}
+
+/* With descriptors scarce a channel is for a visitor that waits, or for nobody, and the pool stops
+ * asking for more than it has. */
+Test(channel_pool, nothing_is_parked_without_descriptors, .init = setup, .fini = teardown)
+{
+    int fd;
+    channel_pool_open(&pool, START);
+    (void)claim_all();
+    for (size_t i = 0; i < 20; i++)
+        (void)take(i, START, &fd);
+    cr_assert_geq(channel_pool_target(&pool, START), 20);
+    struct pool_match match;
+    struct pool_offer scarce = {
+        .transport = {.fd = 90}, .requested = true, .may_park = false, .now_ns = START};
+    for (size_t i = 0; i < 20; i++)
+        cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_MATCHED);
+    cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_SURPLUS);
+    cr_assert_eq(channel_pool_target(&pool, START), LIMIT_POOL_MIN);
+}

@@ -1,0 +1,509 @@
+/* Reloads of the server on the fake loop: what main prepares, and what each worker does with it,
+ * also while somebody is logging in. Covers src/server/reload_ports.c and
+ * src/server/service_part.c too. */
+#include "server/reload.h"
+
+#include <assert.h>
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "config/config_diff.h"
+#include "proto/message.h"
+#include "server/addresses.h"
+#include "server/server.h"
+#include "side.h"
+
+enum { WORKERS = 2, ECHO = 0, WEB, PORTS };
+
+static struct side side;
+static struct server *server;
+static struct addr control_addr, ports[PORTS];
+static uint8_t session_key[KEYS_DIGEST_SIZE];
+static size_t fds_before;
+
+static const char *file(const char *own, const char *services)
+{
+    static char text[20000];
+    (void)snprintf(text, sizeof(text),
+                   "[server]\nbind_addr = 127.0.0.1:%u\ndefault_token = one\n%s\n%s",
+                   addr_port(&control_addr), own, services);
+    return text;
+}
+
+static const char *service(const char *name, unsigned int port, const char *options)
+{
+    static char texts[4][300];
+    static unsigned int next;
+    char *text = texts[next++ % 4];
+    (void)snprintf(text, sizeof(texts[0]), "[server.services.%s]\nbind_addr = 127.0.0.1:%u\n%s\n",
+                   name, addr_port(&ports[port]), options);
+    return text;
+}
+
+static void set_up(void)
+{
+    log_configure(LOG_ERROR, LOG_TEXT);
+    cr_assert_eq(keys_init(), 0);
+    fds_before = open_fd_count();
+    control_addr = tcp_loopback(free_port());
+    for (size_t i = 0; i < PORTS; i++)
+        ports[i] = tcp_loopback(free_port());
+    cr_assert_eq(side_init(&side, WORKERS), 0);
+    struct config *config = side_config(file("", service("echo", ECHO, "")));
+    cr_assert_eq(server_create(&config->server, WORKERS, NULL, &server), 0);
+    config_destroy(config); /* nothing of it is kept */
+    cr_assert_eq(side_start(&side, &server_role, server), 0);
+    side_settle(&side, 3);
+}
+
+static void tear_down(void)
+{
+    side_finish(&side);
+    server_destroy(server);
+    cr_assert_eq(open_fd_count(), fds_before, "descriptors");
+}
+
+/* Prepares and posts; the workers have not turned yet. */
+static struct reload_outcome begin(const char *text, enum reload_attempt attempt, int expected)
+{
+    struct reload_outcome outcome;
+    struct config *config = side_config(text);
+    cr_assert_eq(server_reload_ops.begin(server, &config->server, attempt, 0, &outcome), expected);
+    config_destroy(config);
+    return outcome;
+}
+
+static void apply_posted(void)
+{
+    side_signal(&side, TUNNEL_SIGNAL_PLAN);
+    for (int turn = 0; turn < 300 && !server_reload_ops.finish(server); turn++)
+        side_settle(&side, 1);
+    cr_assert_null(plan_current(&server->plan), "all workers have finished");
+}
+
+static struct reload_outcome reload(const char *text)
+{
+    struct reload_outcome outcome = begin(text, RELOAD_FIRST, 1);
+    apply_posted();
+    return outcome;
+}
+
+/* ---- the other side ---- */
+
+static int say_hello(const char *name, struct message_hello *ret)
+{
+    uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE];
+    int end, fd = tcp_dial(&control_addr);
+    keys_service_digest(name, strlen(name), digest);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
+    say(fd, hello, sizeof(hello));
+    cr_assert_eq(side_read(&side, fd, hello, sizeof(hello), &end), sizeof(hello));
+    cr_assert_eq(message_hello_decode(hello, sizeof(hello), ret), 0);
+    return fd;
+}
+
+/* The Ack, or -1: closed without one. */
+static int say_auth(int fd, const struct message_hello *hello, const char *token)
+{
+    uint8_t bytes[MESSAGE_ACK_SIZE];
+    enum message_ack ack;
+    int end;
+    keys_auth_digest(token, strlen(token), hello->digest, session_key);
+    say(fd, session_key, KEYS_DIGEST_SIZE);
+    if (side_read(&side, fd, bytes, sizeof(bytes), &end) != sizeof(bytes) ||
+        message_ack_decode(bytes, sizeof(bytes), &ack) < 0)
+        return -1;
+    return (int)ack;
+}
+
+static int log_in(const char *name, const char *token)
+{
+    struct message_hello hello;
+    int fd = say_hello(name, &hello);
+    cr_assert_eq(say_auth(fd, &hello, token), MESSAGE_ACK_OK);
+    return fd;
+}
+
+static bool connects(unsigned int port)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    bool connected = connect(fd, &ports[port].any, ports[port].len) == 0;
+    (void)close(fd);
+    side_settle(&side, 3);
+    return connected;
+}
+
+/* ---- services ---- */
+
+Test(server_reload, the_same_file_is_nothing_to_do, .init = set_up, .fini = tear_down)
+{
+    struct reload_outcome outcome = begin(file("", service("echo", ECHO, "")), RELOAD_FIRST, 0);
+    cr_expect(outcome.added + outcome.removed + outcome.changed + outcome.failed == 0);
+    cr_expect_eq(outcome.changes, 0);
+}
+
+Test(server_reload, added_and_removed, .init = set_up, .fini = tear_down)
+{
+    char both[700];
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    struct reload_outcome outcome = reload(file("", both));
+    cr_expect(outcome.added == 1 && outcome.removed == 0 && outcome.changed == 0);
+    int echo = log_in("echo", "one"), web = log_in("web", "one");
+    cr_expect(connects(ECHO) && connects(WEB));
+    outcome = reload(file("", service("echo", ECHO, "")));
+    cr_expect(outcome.removed == 1 && outcome.added == 0);
+    cr_expect_eq(side_end_of(&side, web), 1);
+    cr_expect(connects(ECHO) && !connects(WEB));
+    /* And back on the same port, at once. */
+    outcome = reload(file("", both));
+    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    (void)close(web);
+    web = log_in("web", "one");
+    cr_expect(connects(WEB));
+    (void)close(web);
+    (void)close(echo);
+}
+
+Test(server_reload, hundreds_at_a_time, .init = set_up, .fini = tear_down)
+{
+    static char many[16000];
+    size_t used = 0;
+    static bool is_given[UINT16_MAX + 1];
+    for (unsigned int i = 0; i < 150; i++) {
+        uint16_t port = free_port();
+        while (is_given[port])
+            port = free_port();
+        is_given[port] = true;
+        used += (size_t)snprintf(many + used, sizeof(many) - used,
+                                 "[server.services.s%u]\nbind_addr = 127.0.0.1:%u\n", i, port);
+    }
+    cr_expect_geq(reload(file("", many)).added, 140, "all whose port was still free");
+    cr_expect_geq(reload(file("", service("web", WEB, ""))).removed, 140);
+}
+
+/* The login began before the service went; its worker hears of that later than main decides. */
+Test(server_reload, no_session_begins_on_a_removed_service, .init = set_up, .fini = tear_down)
+{
+    struct message_hello before, between;
+    int first = say_hello("echo", &before);
+    (void)begin(file("", service("web", WEB, "")), RELOAD_FIRST, 1);
+    int second = say_hello("echo", &between);
+    cr_expect_eq(say_auth(first, &before, "one"), -1);
+    apply_posted();
+    cr_expect_eq(say_auth(second, &between, "one"), -1);
+    cr_expect_not(connects(ECHO));
+    (void)close(first);
+    (void)close(second);
+}
+
+Test(server_reload, a_new_token_ends_sessions_and_logins, .init = set_up, .fini = tear_down)
+{
+    struct message_hello hello;
+    int up = log_in("echo", "one");
+    int half = say_hello("echo", &hello);
+    struct reload_outcome outcome = reload(file("", service("echo", ECHO, "token = two")));
+    cr_expect(outcome.changed == 1 && outcome.added == 0);
+    cr_expect_eq(side_end_of(&side, up), 1);
+    cr_expect_eq(say_auth(half, &hello, "one"), -1);
+    cr_expect_not(connects(ECHO));
+    int again = log_in("echo", "two");
+    cr_expect(connects(ECHO));
+    (void)close(up);
+    (void)close(half);
+    (void)close(again);
+}
+
+Test(server_reload, a_new_address_leaves_the_session, .init = set_up, .fini = tear_down)
+{
+    int fd = log_in("echo", "one");
+    cr_expect_eq(reload(file("", service("echo", WEB, ""))).changed, 1);
+    cr_expect(connects(WEB) && !connects(ECHO));
+    uint8_t bytes[64];
+    cr_expect_gt(recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT), 0, "requests, and no end");
+    (void)close(fd);
+}
+
+Test(server_reload, an_address_in_use, .init = set_up, .fini = tear_down)
+{
+    struct addr taken;
+    int listener = tcp_listener(&taken);
+    ports[WEB] = taken;
+    int fd = log_in("echo", "one");
+    struct reload_outcome outcome = begin(file("", service("echo", WEB, "")), RELOAD_FIRST, 0);
+    cr_expect(outcome.failed == 1 && outcome.changed == 0 && outcome.deferred == 0);
+    cr_expect(connects(ECHO), "it stays where it was");
+    (void)close(listener);
+    outcome = begin(file("", service("echo", WEB, "")), RELOAD_RETRY, 1);
+    apply_posted();
+    cr_expect(outcome.failed == 0 && outcome.changed == 1);
+    cr_expect(connects(WEB) && !connects(ECHO));
+    (void)close(fd);
+}
+
+Test(server_reload, a_service_takes_anothers_port, .init = set_up, .fini = tear_down)
+{
+    const char *text = file("", service("web", ECHO, ""));
+    struct reload_outcome outcome = reload(text);
+    cr_expect(outcome.removed == 1 && outcome.deferred == 1 && outcome.added == 0);
+    outcome = begin(text, RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    int fd = log_in("web", "one");
+    cr_expect(connects(ECHO));
+    (void)close(fd);
+}
+
+Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = tear_down)
+{
+    char text[700];
+    int echo = log_in("echo", "one");
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", WEB, ""), service("web", ECHO, ""));
+    struct reload_outcome outcome = reload(file("", text));
+    cr_expect(outcome.changed == 1 && outcome.added == 0 && outcome.deferred == 1);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
+    cr_expect(connects(WEB));
+    /* Now they want each other's: both go, and come back. */
+    (void)snprintf(text, sizeof(text), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    outcome = reload(file("", text));
+    cr_expect(outcome.replaced == 2 && outcome.changed == 0);
+    outcome = begin(file("", text), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.added == 2 && outcome.failed == 0);
+    cr_expect_neq(side_end_of(&side, echo), 0);
+    (void)close(echo);
+}
+
+Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_down)
+{
+    const char *options[] = {"type = udp", "type = udp\nudp_data_channels = 3", ""};
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        struct reload_outcome outcome = reload(file("", service("echo", ECHO, options[i])));
+        cr_expect(outcome.replaced == 1 && outcome.deferred == 1);
+        outcome = begin(file("", service("echo", ECHO, options[i])), RELOAD_AGAIN, 1);
+        apply_posted();
+        cr_expect(outcome.added == 1 && outcome.failed == 0);
+    }
+    cr_expect_eq(reload(file("", service("echo", ECHO, "type = udp"))).replaced, 1);
+}
+
+/* ---- services without an address ---- */
+
+static struct service *find_service(const char *name)
+{
+    struct service *found = NULL;
+    list_for_each (node, &server->services.entries) {
+        struct service *service = service_of(container_of(node, struct service_entry, node));
+        if (strcmp(service_name(service), name) == 0 && !service->entry.removed)
+            found = service;
+    }
+    if (found == NULL)
+        cr_assert_fail("no service %s", name);
+    assert(found != NULL);
+    return found;
+}
+
+static unsigned int unbound(void)
+{
+    return atomic_load(&server->unbound_count);
+}
+
+/* A new service whose port somebody has: it is there, its client logs in, and when the port is free
+ * its visitors come. */
+Test(server_reload, a_service_waits_for_its_address, .init = set_up, .fini = tear_down)
+{
+    for (int is_udp = 0; is_udp < 2; is_udp++) {
+        char both[700];
+        int type = is_udp ? SOCK_DGRAM : SOCK_STREAM;
+        int holder = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+        cr_assert_eq(bind(holder, &ports[WEB].any, ports[WEB].len), 0);
+        (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                       service("web", WEB, is_udp ? "type = udp" : ""));
+        struct reload_outcome outcome = reload(file("", both));
+        cr_expect(outcome.added == 1 && outcome.failed == 1 && outcome.deferred == 0);
+        cr_expect_eq(unbound(), 1);
+        cr_expect_neq(find_service("web")->failures_said, 0);
+        int echo = log_in("echo", "one"), web = log_in("web", "one");
+        cr_expect(connects(ECHO));
+        for (int again = 0; again < 3; again++) {
+            outcome = begin(file("", both), RELOAD_RETRY, 0);
+            cr_expect(outcome.failed == 1 && outcome.bound == 0 && outcome.changed == 0);
+        }
+        (void)close(holder);
+        outcome = begin(file("", both), RELOAD_RETRY, 1);
+        apply_posted();
+        cr_expect(outcome.failed == 0 && outcome.bound == 1 && outcome.changed == 0);
+        cr_expect_eq(unbound(), 0);
+        cr_expect_eq(find_service("web")->failures_said, 0);
+        cr_expect(is_udp || connects(WEB), "its client is there already");
+        cr_expect_eq(side_end_of(&side, web), 0, "and its session stays");
+        outcome = begin(file("", both), RELOAD_RETRY, 0);
+        cr_expect(outcome.failed == 0, "nothing is left to do");
+        (void)close(web);
+        (void)close(echo);
+        cr_expect_eq(reload(file("", service("echo", ECHO, ""))).removed, 1);
+    }
+}
+
+/* While it waits, the rest of its configuration changes, and where it is to be. */
+Test(server_reload, a_waiting_service_changes, .init = set_up, .fini = tear_down)
+{
+    struct addr taken;
+    int listener = tcp_listener(&taken);
+    char both[700];
+    uint16_t free_one = addr_port(&ports[WEB]);
+    ports[WEB] = taken;
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
+    cr_expect_eq(reload(file("", both)).added, 1);
+    int web = log_in("web", "one");
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                   service("web", WEB, "token = two"));
+    struct reload_outcome outcome = reload(file("", both));
+    cr_expect(outcome.changed == 1 && outcome.failed == 1);
+    cr_expect_eq(side_end_of(&side, web), 1, "by the new token");
+    (void)close(web);
+    web = log_in("web", "two");
+    ports[WEB] = tcp_loopback(free_one);
+    (void)snprintf(both, sizeof(both), "%s%s", service("echo", ECHO, ""),
+                   service("web", WEB, "token = two"));
+    outcome = reload(file("", both));
+    cr_expect(outcome.changed == 1 && outcome.failed == 0 && unbound() == 0);
+    cr_expect(connects(WEB));
+    (void)close(web);
+    (void)close(listener);
+}
+
+/* The first in the file has it; the others wait until it goes. */
+Test(server_reload, services_with_one_address, .init = set_up, .fini = tear_down)
+{
+    char three[1000];
+    (void)snprintf(three, sizeof(three), "%s%s%s", service("echo", ECHO, ""), service("z", WEB, ""),
+                   service("b", WEB, ""));
+    struct reload_outcome outcome = reload(file("", three));
+    cr_expect(outcome.added == 2 && outcome.failed == 1);
+    cr_expect_not_null(find_service("z")->binding, "in the order of the file, not of the names");
+    cr_expect_null(find_service("b")->binding);
+    (void)snprintf(three, sizeof(three), "%s%s", service("echo", ECHO, ""), service("b", WEB, ""));
+    outcome = reload(file("", three));
+    cr_expect(outcome.removed == 1 && outcome.deferred == 1);
+    outcome = begin(file("", three), RELOAD_AGAIN, 1);
+    apply_posted();
+    cr_expect(outcome.bound == 1 && outcome.failed == 0 && unbound() == 0);
+    cr_expect_not_null(find_service("b")->binding);
+}
+
+/* Any address of the host is in the way of each, and the control port is in everybody's. */
+Test(server_reload, addresses_that_overlap, .init = set_up, .fini = tear_down)
+{
+    char text[1000];
+    (void)snprintf(text, sizeof(text),
+                   "%s[server.services.any]\nbind_addr = 0.0.0.0:%u\n"
+                   "[server.services.control]\nbind_addr = 0.0.0.0:%u\n",
+                   service("echo", ECHO, ""), addr_port(&ports[ECHO]), addr_port(&control_addr));
+    struct reload_outcome outcome = reload(file("", text));
+    cr_expect(outcome.added == 2 && outcome.failed == 2 && unbound() == 2);
+    struct server_holder holder =
+        server_find_holder(server, server_config(server), service_config(find_service("any")));
+    cr_expect(!holder.is_control && holder.service == find_service("echo"));
+    holder =
+        server_find_holder(server, server_config(server), service_config(find_service("control")));
+    cr_expect(holder.is_control);
+    int echo = log_in("echo", "one");
+    cr_expect(connects(ECHO));
+    (void)close(echo);
+}
+
+/* A name is looked up elsewhere: nothing waits for it here. */
+Test(server_reload, a_name_comes_later, .init = set_up, .fini = tear_down)
+{
+    char text[1000];
+    (void)snprintf(text, sizeof(text), "%s[server.services.web]\nbind_addr = localhost:%u\n",
+                   service("echo", ECHO, ""), addr_port(&ports[WEB]));
+    struct reload_outcome outcome = reload(file("", text)); /* nobody has asked for it */
+    cr_expect(outcome.added == 1 && outcome.failed == 1 && unbound() == 1);
+    struct config *config = side_config(file("", text));
+    struct pollfd fd = {.fd = server_reload_ops.names_fd(server), .events = POLLIN};
+    server_reload_ops.look_up(server, &config->server);
+    while (!server_reload_ops.has_looked_up(server))
+        cr_assert_eq(poll(&fd, 1, 10000), 1);
+    config_destroy(config);
+    outcome = begin(file("", text), RELOAD_RETRY, 1);
+    apply_posted();
+    cr_expect(outcome.bound == 1 && outcome.failed == 0 && unbound() == 0);
+    int web = log_in("web", "one");
+    cr_expect(connects(WEB));
+    (void)close(web);
+}
+
+/* ---- the server itself ---- */
+
+Test(server_reload, settings, .init = set_up, .fini = tear_down)
+{
+    int fd = log_in("echo", "one");
+    struct reload_outcome outcome = reload(
+        file("max_pending_handshakes = 7\nheartbeat_interval = 2\n", service("echo", ECHO, "")));
+    cr_expect_eq(outcome.changes, CONFIG_CHANGE_LIMITS | CONFIG_CHANGE_HEARTBEAT);
+    cr_expect_eq(server->gate.pending_max, 7);
+    cr_expect_eq(server_config(server)->heartbeat_interval_ms, 2000);
+    uint8_t bytes[4096];
+    while (recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+        ;
+    side_advance(&side, 2100);
+    cr_expect_geq(recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT), 4, "a heartbeat");
+    cr_expect_eq(begin(file("threads = 9\n", service("echo", ECHO, "")), RELOAD_FIRST, 1).changes &
+                     CONFIG_CHANGE_RESTART,
+                 0);
+    apply_posted();
+    (void)close(fd);
+}
+
+Test(server_reload, the_control_port_moves, .init = set_up, .fini = tear_down)
+{
+    struct addr old = control_addr;
+    int fd = log_in("echo", "one");
+    control_addr = tcp_loopback(free_port());
+    cr_expect_eq(reload(file("", service("echo", ECHO, ""))).changes, CONFIG_CHANGE_ADDRESS);
+    int other = log_in("echo", "one"); /* at the new port, replacing the first */
+    cr_expect_eq(side_end_of(&side, fd), 1);
+    int probe = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect_lt(connect(probe, &old.any, old.len), 0);
+    (void)close(probe);
+    (void)close(fd);
+    (void)close(other);
+}
+
+#define NOISE                                                      \
+    "[server.transport]\ntype = noise\n[server.transport.noise]\n" \
+    "local_private_key = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=\n"
+
+Test(server_reload, another_transport_ends_what_began_with_the_old, .init = set_up,
+     .fini = tear_down)
+{
+    struct message_hello hello;
+    int up = log_in("echo", "one"), half = say_hello("echo", &hello);
+    cr_expect_eq(reload(file("", NOISE "[server.services.echo]\nbind_addr = 127.0.0.1:1\n")).failed,
+                 0);
+    cr_expect_neq(side_end_of(&side, up), 0);
+    cr_expect_neq(side_end_of(&side, half), 0);
+    cr_expect_not_null(side.workers[0].noise_keys);
+    (void)reload(file("", service("echo", ECHO, "")));
+    cr_expect_null(side.workers[1].noise_keys);
+    (void)close(up);
+    (void)close(half);
+    int fd = log_in("echo", "one");
+    (void)close(fd);
+}
+
+/* The process ends while a plan is on its way. */
+Test(server_reload, an_unfinished_plan_is_freed, .init = set_up)
+{
+    (void)begin(file("handshake_timeout = 3\n", service("echo", WEB, "token = x")), RELOAD_FIRST,
+                1);
+    tear_down();
+}
