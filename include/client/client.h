@@ -1,10 +1,10 @@
 /* The client: one control channel per service to the server, and per request of the server a data
  * channel that waits for a visitor and is then joined with the local service.
  *
- *     client_control --CreateDataChannel--> client_channel (least busy worker)
+ *     client_control --CreateDataChannel--> data_channel (least busy worker)
  *          dials, logs in, stays               dials, says hello, parks, gets the command,
  *                                              connects to the local service, relays;
- *                                              or becomes a udp_forward
+ *                                              or becomes a forward
  *
  * struct client is shared: made before the workers, ended after them. Control channels are spread
  * over the workers; a data channel stays on the worker that opened it until its relay becomes bulk.

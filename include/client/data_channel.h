@@ -5,7 +5,7 @@
  *        | fails    ended by either     no local service: closed, which is the visitor's answer
  *        +-(up to 10 s, as upstream)
  *
- * That of a UDP service becomes a udp_forward with its command.
+ * That of a UDP service becomes a forward with its command.
  *
  * Owned by the worker that opened it; as a bulk relay it may move to another. */
 #pragma once
@@ -14,13 +14,13 @@ struct client_session;
 struct client_worker;
 struct slab;
 
-void client_channel_open(struct client_worker *worker, struct client_session *session);
+void data_channel_open(struct client_worker *worker, struct client_session *session);
 /* Resets the channels without a visitor whose session has ended. */
-void client_channel_close_ended(struct client_worker *worker);
+void data_channel_close_ended(struct client_worker *worker);
 /* Resets all channels without a visitor. */
-void client_channel_close_unstarted(struct client_worker *worker);
+void data_channel_close_unstarted(struct client_worker *worker);
 /* Resets the relays of services that are cut. */
-void client_channel_close_cut(struct client_worker *worker);
+void data_channel_close_cut(struct client_worker *worker);
 /* Resets everything. */
-void client_channel_close_all(struct client_worker *worker);
-void client_channel_init_slab(struct slab *slab);
+void data_channel_close_all(struct client_worker *worker);
+void data_channel_init_slab(struct slab *slab);

@@ -23,20 +23,20 @@ struct slab;
 struct stream;
 
 /* Takes the stream over, unless it fails (-ENOMEM). */
-MUST_CHECK int udp_forward_begin(struct client_worker *worker, struct client_service *service,
-                                 struct stream *stream);
+MUST_CHECK int forward_begin(struct client_worker *worker, struct client_service *service,
+                             struct stream *stream);
 /* Those of this worker and that service: closes them; their local service has another address; or
  * udp_timeout may have changed. */
-void udp_forward_close_of(struct client_worker *worker, const struct client_service *service);
-void udp_forward_change_local(struct client_worker *worker, const struct client_service *service);
-void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service);
+void forward_close_of(struct client_worker *worker, const struct client_service *service);
+void forward_change_local(struct client_worker *worker, const struct client_service *service);
+void forward_review_timeout(struct client_worker *worker, const struct client_service *service);
 /* Closes all of this worker; worker->forwards is empty when that is done. */
-void udp_forward_close_all(struct client_worker *worker);
+void forward_close_all(struct client_worker *worker);
 /* A connection has found no descriptor: closes some of the visitors that have been silent for
  * longest. True: now there are some; false: there will be, if another worker has visitors, or else
  * UDP has no more than what is kept for it. */
-bool udp_forward_yield(struct client_worker *worker);
+bool forward_yield(struct client_worker *worker);
 /* TUNNEL_SIGNAL_DESCRIPTORS: another worker wants what this one can give. */
-void udp_forward_give_up(struct client_worker *worker);
+void forward_give_up(struct client_worker *worker);
 /* Prepares the worker's slab of visitors. */
-void udp_forward_init_slab(struct slab *slab);
+void forward_init_slab(struct slab *slab);

@@ -27,7 +27,7 @@ struct client_local {
 };
 
 struct client_service {
-    struct service_entry entry;
+    struct service_base entry;
     bool is_udp;
     _Atomic int tcp_channels;       /* see client_fds.h */
     unsigned int worker;            /* that has the control channel */
@@ -41,17 +41,17 @@ MUST_CHECK int client_service_create(struct service_registry *registry,
                                      const struct config_service *config, unsigned int workers,
                                      struct client_service **ret);
 /* For service_registry_init. */
-void client_service_free(struct service_entry *entry);
+void client_service_free(struct service_base *entry);
 
-static inline struct client_service *client_service_of(struct service_entry *entry)
+static inline struct client_service *client_service_of(struct service_base *entry)
 {
     return container_of(entry, struct client_service, entry);
 }
-/* Read where it is needed, and never kept: see service_entry_config. */
+/* Read where it is needed, and never kept: see service_base_config. */
 static inline const struct config_service *client_service_config(
     const struct client_service *service)
 {
-    return service_entry_config(&service->entry);
+    return service_base_config(&service->entry);
 }
 /* The name stays the same. */
 static inline const char *client_service_name(const struct client_service *service)
@@ -60,11 +60,11 @@ static inline const char *client_service_name(const struct client_service *servi
 }
 static inline void client_service_use(struct client_service *service)
 {
-    service_entry_use(&service->entry);
+    service_base_use(&service->entry);
 }
 static inline void client_service_drop(struct client_service *service)
 {
-    service_entry_drop(&service->entry);
+    service_base_drop(&service->entry);
 }
 
 /* New addresses. */

@@ -1,4 +1,4 @@
-/* The server's addresses, as the main thread binds them: at the start (server_bind in server.h),
+/* The server's addresses, as the main thread binds them: at the start (addresses_bind in server.h),
  * where what was inherited is taken first, and for a reload. Nothing here waits, for a name server
  * or for a port: names are what server->resolver has found by now, and what fails is tried again
  * every second by app/reload.c. */
@@ -13,13 +13,13 @@ struct server;
 
 /* Binds the control port and listens on it: a second server is refused by a port that listens.
  * Nothing is logged. -errno, or ERR_RESOLVE: no address of the name is known, not yet perhaps. */
-MUST_CHECK int server_bind_control(struct server *server, const struct config_peer *own,
-                                   struct binding **ret);
+MUST_CHECK int addresses_bind_control(struct server *server, const struct config_peer *own,
+                                      struct binding **ret);
 /* Binds what that configuration of a service says. Nothing is logged, save for a hint when it
  * succeeds. The same errors. */
-MUST_CHECK int server_bind_service(struct server *server, const struct service *service,
-                                   const struct config_service *config,
-                                   const struct config_peer *own, struct binding **ret);
+MUST_CHECK int addresses_bind_service(struct server *server, const struct service *service,
+                                      const struct config_service *config,
+                                      const struct config_peer *own, struct binding **ret);
 
 /* Who of this server has the address that a service (NULL: the control port) wants. */
 struct server_holder {
@@ -30,11 +30,11 @@ struct server_holder server_find_holder(struct server *server, const struct conf
                                         const struct config_service *config);
 /* Says why the address can't be had, each cause once: *said keeps which were. config NULL: the
  * control port. And looks its name up anew. */
-void server_bind_failed(struct server *server, const struct config_peer *wanted,
-                        const struct config_service *config, unsigned int *said, int error);
+void addresses_bind_failed(struct server *server, const struct config_peer *wanted,
+                           const struct config_service *config, unsigned int *said, int error);
 /* Says that it is bound now, if a failure was said before. */
-void server_bind_succeeded(const struct config_service *config, const struct binding *binding,
-                           unsigned int *said);
+void addresses_bind_succeeded(const struct config_service *config, const struct binding *binding,
+                              unsigned int *said);
 /* Counts the services without an address (server->unbound_count). */
 void server_count_unbound(struct server *server);
 

@@ -25,22 +25,22 @@ struct slab;
 
 struct binding;
 /* Starts this worker's lanes on the sockets of a binding of the service. */
-MUST_CHECK int udp_lane_start_all(struct server_worker *worker, struct service *service,
-                                  struct binding *binding);
+MUST_CHECK int lane_start_all(struct server_worker *worker, struct service *service,
+                              struct binding *binding);
 /* Closes this worker's lanes of the service on other sockets than those of the binding (NULL: on
  * any); worker->closing_lanes is 0 when that is done. */
-void udp_lane_close_others(struct server_worker *worker, const struct service *service,
-                           const struct binding *binding);
+void lane_close_others(struct server_worker *worker, const struct service *service,
+                       const struct binding *binding);
 /* udp_timeout may have changed. */
-void udp_lane_review_timeout(struct server_worker *worker, const struct service *service);
+void lane_review_timeout(struct server_worker *worker, const struct service *service);
 /* Hands a channel to the lane that waits for it (a match of channel_pool_offer), wherever it is. */
-void udp_lane_deliver(struct server_worker *worker, struct service *service,
-                      const struct pool_match *match, struct transport channel);
+void lane_deliver(struct server_worker *worker, struct service *service,
+                  const struct pool_match *match, struct transport channel);
 /* Lanes that wait look for parked channels again. */
-void udp_lane_review_waiting(struct server_worker *worker);
+void lane_review_waiting(struct server_worker *worker);
 /* Lanes whose sockets were taken over receive, whether they have a channel by now or not. */
-void udp_lane_release_all(struct server_worker *worker);
+void lane_release_all(struct server_worker *worker);
 /* Closes this worker's lanes and their sockets; worker->lanes is empty when all of it is done. */
-void udp_lane_close_all(struct server_worker *worker);
+void lane_close_all(struct server_worker *worker);
 /* Prepares the worker's slab of visitors. */
-void udp_lane_init_slab(struct slab *slab);
+void lane_init_slab(struct slab *slab);

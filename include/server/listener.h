@@ -24,7 +24,7 @@ struct binding;
 struct server_worker;
 struct service;
 
-struct server_port {
+struct listener {
     struct loop_op accept_op;
     struct list node; /* in the service's part, in worker->control_ports or closing_ports */
     struct server_worker *worker;
@@ -41,21 +41,21 @@ struct server_port {
 
 /* Makes this worker's ports of a binding, behind those in the list. Ports of the control port
  * (service NULL) accept at once. -ENOMEM: none of them is there. */
-MUST_CHECK int server_port_open_all(struct server_worker *worker, struct service *service,
-                                    struct binding *binding, struct list *ports);
+MUST_CHECK int listener_open_all(struct server_worker *worker, struct service *service,
+                                 struct binding *binding, struct list *ports);
 /* Closes those ports in the list that belong to the binding (NULL: all); worker->closing_ports is
  * empty when that is done. */
-void server_port_close_all(struct list *ports, const struct binding *binding);
+void listener_close_all(struct list *ports, const struct binding *binding);
 /* Frees them without ceremony, when the loop does not turn any more. */
-void server_port_free_all(struct list *ports);
+void listener_free_all(struct list *ports);
 /* A service's port refuses while no client serves it; and the worker's phase of a handover says
  * whether it accepts. */
-void server_port_sync_all(struct list *ports);
+void listener_sync_all(struct list *ports);
 /* Those that are held are no longer. */
-void server_port_release_all(struct list *ports);
+void listener_release_all(struct list *ports);
 /* None of them accepts, nor is about to. */
-bool server_port_all_rest(const struct list *ports);
+bool listener_all_rest(const struct list *ports);
 /* After a pause: looks whether there are descriptors again. False: call again in a while. */
-MUST_CHECK bool server_port_resume_all(struct list *ports, bool enough_fds);
+MUST_CHECK bool listener_resume_all(struct list *ports, bool enough_fds);
 /* Whether a visitor may have that descriptor; those above are kept for control channels. */
-bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd);
+bool listener_leaves_enough_fds(const struct server_worker *worker, int fd);

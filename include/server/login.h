@@ -7,9 +7,9 @@ struct server_worker;
 struct slab;
 
 /* Takes a just accepted descriptor over. */
-void server_login_begin(struct server_worker *worker, int fd);
+void login_begin(struct server_worker *worker, int fd);
 /* The gate has given places away: closes those logins. */
-void server_login_close_evicted(struct server_worker *worker);
-void server_login_close_all(struct server_worker *worker);
+void login_close_evicted(struct server_worker *worker);
+void login_close_all(struct server_worker *worker);
 /* Prepares the worker's slab of these. */
-void server_login_init_slab(struct slab *slab);
+void login_init_slab(struct slab *slab);

@@ -1,10 +1,10 @@
 /* The server: the control port where clients log in and bring data channels, and the services'
  * ports where visitors arrive.
  *
- *     control port --accept--> server_login --+--> server_control (one per service: its session)
+ *     control port --accept--> login --+--> server_control (one per service: its session)
  *                                             +--> channel_pool (a data channel)
  *     service port --accept--> visitor --channel_pool--> relay --> closed
- *     UDP service port --datagrams--> udp_lane --channel_pool--> data channel
+ *     UDP service port --datagrams--> lane --channel_pool--> data channel
  *
  * struct server is shared: made before the workers, ended after them. Each worker has a struct
  * server_worker with its own listeners, logins, control channels and visitors. */
@@ -75,7 +75,8 @@ MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int wo
  * addresses is taken out of it. 0: a service whose address can't be had is without it from here on,
  * which is logged, and reloads try it again. Another error: the control port can't be had, which is
  * logged. */
-MUST_CHECK int server_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms);
+MUST_CHECK int addresses_bind(struct server *server, struct inherited *inherited,
+                              uint32_t waited_ms);
 /* Both, without waiting for anything. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct inherited *inherited, struct server **ret);

@@ -66,7 +66,7 @@ struct service_part {
 };
 
 struct service {
-    struct service_entry entry;
+    struct service_base entry;
     struct service_part *parts; /* by worker */
     unsigned int worker_count;
     uint8_t digest[KEYS_DIGEST_SIZE];
@@ -94,29 +94,29 @@ MUST_CHECK int service_create(struct service_registry *registry,
                               struct service **ret);
 static inline void service_use(struct service *service)
 {
-    service_entry_use(&service->entry);
+    service_base_use(&service->entry);
 }
 static inline void service_drop(struct service *service) /* accepts NULL; may free it */
 {
     if (service != NULL)
-        service_entry_drop(&service->entry);
+        service_base_drop(&service->entry);
 }
-/* Read where it is needed, and never kept: see service_entry_config. */
+/* Read where it is needed, and never kept: see service_base_config. */
 static inline const struct config_service *service_config(const struct service *service)
 {
-    return service_entry_config(&service->entry);
+    return service_base_config(&service->entry);
 }
 /* The name stays the same. */
 static inline const char *service_name(const struct service *service)
 {
     return service_config(service)->name;
 }
-static inline struct service *service_of(struct service_entry *entry)
+static inline struct service *service_of(struct service_base *entry)
 {
     return container_of(entry, struct service, entry);
 }
 /* For service_registry_init. */
-void service_free(struct service_entry *entry);
+void service_free(struct service_base *entry);
 
 /* Binds an address (one that the configuration's bind_addr stands for) as that configuration says.
  * The cause of a failure is not logged. inherited may be NULL. */

@@ -10,12 +10,12 @@ struct service;
 
 /* A service without an address is found by login all the same. -ENOMEM: some of it may be missing.
  */
-MUST_CHECK int server_part_start(struct server_worker *worker, struct service *service);
+MUST_CHECK int service_part_start(struct server_worker *worker, struct service *service);
 /* Login does not find it any more, its port is closed, its control channel ends. Relays go on. */
-void server_part_stop(struct server_worker *worker, struct service *service);
+void service_part_stop(struct server_worker *worker, struct service *service);
 /* Opens the sockets of the new binding, then closes those of any other. -ENOMEM: the same. */
-MUST_CHECK int server_part_rebind(struct server_worker *worker, struct service *service,
-                                  struct binding *binding);
+MUST_CHECK int service_part_rebind(struct server_worker *worker, struct service *service,
+                                   struct binding *binding);
 /* Its configuration has changed: what was settled by the old one is looked at again. */
-void server_part_review(struct server_worker *worker, struct service *service);
-void server_part_log_no_memory(const struct server_worker *worker, const struct service *service);
+void service_part_review(struct server_worker *worker, struct service *service);
+void service_part_log_no_memory(const struct server_worker *worker, const struct service *service);

@@ -20,7 +20,7 @@
 
 struct service_registry;
 
-struct service_entry {
+struct service_base {
     _Atomic(const struct config_service *) config; /* owned */
     struct service_registry *registry;
     struct list node;
@@ -37,52 +37,52 @@ struct service_entry {
 struct service_registry {
     pthread_mutex_t lock; /* over the list */
     struct list entries;
-    void (*free)(struct service_entry *entry); /* what it is embedded in, after _finish */
+    void (*free)(struct service_base *entry); /* what it is embedded in, after _finish */
 };
 
 void service_registry_init(struct service_registry *registry,
-                           void (*free)(struct service_entry *entry));
+                           void (*free)(struct service_base *entry));
 /* Frees all that are left, whoever uses them. */
 void service_registry_finish(struct service_registry *registry);
 
 /* Copies the configuration; the caller is the first user. -ENOMEM. */
-MUST_CHECK int service_entry_init(struct service_entry *entry, const struct config_service *config);
+MUST_CHECK int service_base_init(struct service_base *entry, const struct config_service *config);
 /* For one that is not in a registry. */
-void service_entry_finish(struct service_entry *entry);
-/* From here on the last user's service_entry_drop frees it. */
-void service_registry_add(struct service_registry *registry, struct service_entry *entry);
-void service_entry_use(struct service_entry *entry);
-void service_entry_drop(struct service_entry *entry);
-static inline void service_entry_doubt(struct service_entry *entry)
+void service_base_finish(struct service_base *entry);
+/* From here on the last user's service_base_drop frees it. */
+void service_registry_add(struct service_registry *registry, struct service_base *entry);
+void service_base_use(struct service_base *entry);
+void service_base_drop(struct service_base *entry);
+static inline void service_base_doubt(struct service_base *entry)
 {
     (void)atomic_fetch_add_explicit(&entry->doubts, 1, memory_order_relaxed);
 }
 
 /* As configured now. A reload frees the old object when every worker has ended the callback that it
  * was in: so it is read where it is needed, and never kept. Any thread. */
-static inline const struct config_service *service_entry_config(const struct service_entry *entry)
+static inline const struct config_service *service_base_config(const struct service_base *entry)
 {
     return atomic_load_explicit(&entry->config, memory_order_acquire);
 }
 /* Returns the old one, which is the caller's then. */
-MUST_CHECK const struct config_service *service_entry_set_config(
-    struct service_entry *entry, const struct config_service *config);
+MUST_CHECK const struct config_service *service_base_set_config(
+    struct service_base *entry, const struct config_service *config);
 
 /* What is configured now, in the form that config_diff takes. The strings are the entries' own. */
 struct service_view {
     struct config_peer peer;
-    struct service_entry **entries; /* of peer.services, one by one */
+    struct service_base **entries; /* of peer.services, one by one */
 };
 /* own: all else than the services. -ENOMEM. The main thread's, as all below. */
 MUST_CHECK int service_view_init(struct service_view *view, struct service_registry *registry,
                                  const struct config_peer *own);
 void service_view_finish(struct service_view *view);
 /* Whose configuration that is, out of the view. */
-struct service_entry *service_view_entry(const struct service_view *view,
-                                         const struct config_service *config);
+struct service_base *service_view_entry(const struct service_view *view,
+                                        const struct config_service *config);
 
 /* Not configured any more; the caller's use goes on. */
-void service_entry_remove(struct service_entry *entry, uint64_t cut_at_ms);
+void service_base_remove(struct service_base *entry, uint64_t cut_at_ms);
 /* Cuts the removed ones whose time has come: true if there was one, and the workers are to look.
  * ret_next_ms: when to call again; UINT64_MAX = there is none that waits. */
 MUST_CHECK bool service_registry_cut_due(struct service_registry *registry, uint64_t now_ms,

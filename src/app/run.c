@@ -304,7 +304,7 @@ static int bind_server(struct server *server, struct inherited *inherited)
 {
     uint64_t begun_ms = monotonic_ms();
     int result;
-    while ((result = server_bind(server, inherited, (uint32_t)(monotonic_ms() - begun_ms))) ==
+    while ((result = addresses_bind(server, inherited, (uint32_t)(monotonic_ms() - begun_ms))) ==
            -EAGAIN) {
         if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
             log_info("stopping: the start was not over yet");

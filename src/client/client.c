@@ -127,7 +127,7 @@ static void open_here(struct client_worker *worker, struct client_session *sessi
 {
     /* What is beyond the limit would be refused one by one. */
     for (size_t i = 0; i < count && i <= LIMIT_CLIENT_CHANNELS_PENDING; i++)
-        client_channel_open(worker, session);
+        data_channel_open(worker, session);
 }
 
 static void deliver_open(void *owner, const void *payload)
@@ -218,8 +218,8 @@ static void client_drain(struct client_worker *worker)
         return;
     worker->draining = true;
     loop_timer_stop(worker->tunnel->loop, &worker->leave_timer);
-    client_channel_close_unstarted(worker);
-    udp_forward_close_all(worker); /* datagrams have no end that could be waited for */
+    data_channel_close_unstarted(worker);
+    forward_close_all(worker); /* datagrams have no end that could be waited for */
     client_control_close_all(worker);
 }
 
@@ -268,16 +268,16 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
         worker->stopping = true;
-        client_channel_close_all(worker);
+        data_channel_close_all(worker);
     }
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
-        client_channel_close_ended(worker);
+        data_channel_close_ended(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
         plan_begin(worker);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
-        client_channel_close_cut(worker);
+        data_channel_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
-        udp_forward_give_up(worker);
+        forward_give_up(worker);
 }
 
 static bool client_is_done(const struct tunnel_worker *tunnel)
@@ -319,7 +319,7 @@ static int start_controls(struct client_worker *worker)
     (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
     list_for_each (node, &registry->entries) {
         struct client_service *service =
-            client_service_of(container_of(node, struct service_entry, node));
+            client_service_of(container_of(node, struct service_base, node));
         if (result == 0 && service->worker == worker->tunnel->index)
             result = client_control_start(worker, service);
     }
@@ -342,8 +342,8 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->relaying);
     list_init(&worker->forwards);
     timer_init(&worker->leave_timer, leave_over);
-    client_channel_init_slab(&worker->channel_slab);
-    udp_forward_init_slab(&worker->udp_visitor_slab);
+    data_channel_init_slab(&worker->channel_slab);
+    forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
     int result = 0;
     if (client->noise_keys != NULL)

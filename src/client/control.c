@@ -115,7 +115,7 @@ void client_control_fail(struct client_control *control, int error)
     else if (error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
     if (control->state == CONTROL_UP && tunnel_is_silence(error))
-        service_entry_doubt(&control->service->entry);
+        service_base_doubt(&control->service->entry);
     control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
     client_control_give_up_turn(control);
     loop_timer_stop(tunnel->loop, &control->timer);

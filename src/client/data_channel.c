@@ -16,7 +16,7 @@ enum {
 /* ---- the end ---- */
 
 /* A channel that will need a second descriptor, for the local service. */
-static void set_half_open(struct client_channel *channel, bool half_open)
+static void set_half_open(struct data_channel *channel, bool half_open)
 {
     if (channel->half_open == half_open || channel->service->is_udp)
         return;
@@ -24,14 +24,14 @@ static void set_half_open(struct client_channel *channel, bool half_open)
     (void)atomic_fetch_add(&channel->worker->client->fds.half_open, half_open ? 1 : -1);
 }
 
-static void release(struct client_channel *channel)
+static void release(struct data_channel *channel)
 {
     if (channel->held)
         client_fds_release(&channel->worker->client->fds, channel->service);
     channel->held = false;
 }
 
-void client_channel_drop_session(struct client_channel *channel)
+void data_channel_drop_session(struct data_channel *channel)
 {
     set_half_open(channel, false);
     if (channel->session == NULL)
@@ -41,24 +41,24 @@ void client_channel_drop_session(struct client_channel *channel)
     channel->session = NULL;
 }
 
-void client_channel_drop_service(struct client_channel *channel)
+void data_channel_drop_service(struct data_channel *channel)
 {
     release(channel);
     client_service_drop(channel->service);
 }
 
-void client_channel_forget(struct client_channel *channel)
+void data_channel_forget(struct data_channel *channel)
 {
     list_remove(&channel->node);
     slab_put(&channel->worker->channel_slab, channel);
 }
 
-static void channel_free(struct client_channel *channel)
+static void channel_free(struct data_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
-    client_channel_drop_session(channel);
-    client_channel_drop_service(channel);
-    client_channel_forget(channel);
+    data_channel_drop_session(channel);
+    data_channel_drop_service(channel);
+    data_channel_forget(channel);
 }
 
 static uint32_t retry_delay_ms(bool first)
@@ -69,11 +69,11 @@ static uint32_t retry_delay_ms(bool first)
     return base_ms / 2 + random % base_ms;
 }
 
-static void channel_failed(struct client_channel *channel, int error);
+static void channel_failed(struct data_channel *channel, int error);
 
 /* Given up by its age here, when a try has failed, and not when the next is due: a process that was
  * stopped in between has not tried for as long. May free it. */
-static void channel_retry(struct client_channel *channel)
+static void channel_retry(struct data_channel *channel)
 {
     uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
     if (age_ms >= LIMIT_CHANNEL_RETRY_MS) {
@@ -86,7 +86,7 @@ static void channel_retry(struct client_channel *channel)
     loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(first));
 }
 
-void client_channel_close(struct client_channel *channel, enum stream_close how)
+void data_channel_close(struct data_channel *channel, enum stream_close how)
 {
     if (channel->state == CHANNEL_CLOSING)
         return;
@@ -105,13 +105,13 @@ void client_channel_close(struct client_channel *channel, enum stream_close how)
         channel_free(channel);
 }
 
-void client_channel_stream_gone(struct client_channel *channel)
+void data_channel_stream_gone(struct data_channel *channel)
 {
     if (--channel->streams_open == 0)
         channel_free(channel);
 }
 
-static void channel_failed(struct client_channel *channel, int error)
+static void channel_failed(struct data_channel *channel, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -120,14 +120,14 @@ static void channel_failed(struct client_channel *channel, int error)
         log_conn(LOG_WARN, channel_service(channel), channel->id,
                  "data channel failed: %s (%u similar lines suppressed)", error_text(error),
                  suppressed);
-    client_channel_close(channel, STREAM_ABORT);
+    data_channel_close(channel, STREAM_ABORT);
 }
 
 static void channel_stream_closed(struct stream *stream)
 {
-    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    struct data_channel *channel = container_of(stream, struct data_channel, stream);
     if (channel->state == CHANNEL_CLOSING) {
-        client_channel_stream_gone(channel);
+        data_channel_stream_gone(channel);
         return;
     }
     set_half_open(channel, false);
@@ -137,10 +137,10 @@ static void channel_stream_closed(struct stream *stream)
 
 /* ---- UDP: the channel serves all visitors that the server sends over it ---- */
 
-static void channel_become_forward(struct client_channel *channel)
+static void channel_become_forward(struct data_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
-    int result = udp_forward_begin(channel->worker, channel->service, &channel->stream);
+    int result = forward_begin(channel->worker, channel->service, &channel->stream);
     if (result < 0)
         channel_failed(channel, result);
     else
@@ -151,12 +151,12 @@ static void channel_become_forward(struct client_channel *channel)
 
 static void channel_stream_read_done(struct stream *stream, int result)
 {
-    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    struct data_channel *channel = container_of(stream, struct data_channel, stream);
     enum message_data_command command;
     if (result < 0) {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "parked channel ended: %s",
                  error_text(result));
-        client_channel_close(channel, STREAM_ABORT);
+        data_channel_close(channel, STREAM_ABORT);
         return;
     }
     if (stream_is_writing(stream)) {
@@ -172,12 +172,12 @@ static void channel_stream_read_done(struct stream *stream, int result)
     else if (is_udp)
         channel_become_forward(channel);
     else
-        client_channel_local_begin(channel);
+        data_channel_local_begin(channel);
 }
 
 static void channel_stream_write_done(struct stream *stream, int result)
 {
-    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    struct data_channel *channel = container_of(stream, struct data_channel, stream);
     keys_wipe(channel->hello, sizeof(channel->hello));
     if (result < 0)
         return; /* the read says the same, and is the one to act */
@@ -186,7 +186,7 @@ static void channel_stream_write_done(struct stream *stream, int result)
 
 static void channel_connected(struct stream *stream, int result)
 {
-    struct client_channel *channel = container_of(stream, struct client_channel, stream);
+    struct data_channel *channel = container_of(stream, struct data_channel, stream);
     if (result < 0) {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "data channel: connect: %s",
                  error_text(result));
@@ -219,7 +219,7 @@ static const struct stream_ops channel_stream_ops = {
 
 /* Without a second descriptor, for the local service, the visitor would be turned away, while one
  * that finds no channel waits. */
-static int channel_socket(struct client_channel *channel)
+static int channel_socket(struct data_channel *channel)
 {
     struct client_worker *worker = channel->worker;
     struct client_fds *fds = &worker->client->fds;
@@ -231,7 +231,7 @@ static int channel_socket(struct client_channel *channel)
     if (now_ns < worker->dial_pause_until_ns)
         return -EMFILE;
     channel->held = client_fds_hold(fds, channel->service);
-    if (!channel->held && udp_forward_yield(worker))
+    if (!channel->held && forward_yield(worker))
         channel->held = client_fds_hold(fds, channel->service);
     if (!channel->held)
         return -EMFILE;
@@ -245,7 +245,7 @@ static int channel_socket(struct client_channel *channel)
     return fd;
 }
 
-static void channel_dial(struct client_channel *channel)
+static void channel_dial(struct data_channel *channel)
 {
     int fd = channel_socket(channel);
     if (fd == -EMFILE || fd == -ENFILE) { /* soon, for nobody has refused anything */
@@ -265,17 +265,17 @@ static void channel_dial(struct client_channel *channel)
 
 static void channel_timer_expired(struct timer *timer)
 {
-    struct client_channel *channel = container_of(timer, struct client_channel, timer);
+    struct data_channel *channel = container_of(timer, struct data_channel, timer);
     bool waits_to_dial = channel->state == CHANNEL_DIALING && channel->stream.fd < 0;
     if (waits_to_dial)
         channel_dial(channel);
     else if (channel->state == CHANNEL_LOCAL)
-        client_channel_local_expired(channel);
+        data_channel_local_expired(channel);
     else
         channel_failed(channel, ERR_DEADLINE);
 }
 
-void client_channel_open(struct client_worker *worker, struct client_session *session)
+void data_channel_open(struct client_worker *worker, struct client_session *session)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -290,7 +290,7 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
                         suppressed);
         return;
     }
-    struct client_channel *channel = slab_get(&worker->channel_slab);
+    struct data_channel *channel = slab_get(&worker->channel_slab);
     if (channel == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         (void)atomic_fetch_sub(&session->unstarted, 1);
@@ -314,49 +314,49 @@ void client_channel_open(struct client_worker *worker, struct client_session *se
 
 /* ---- all of a worker's ---- */
 
-void client_channel_close_ended(struct client_worker *worker)
+void data_channel_close_ended(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->channels) {
-        struct client_channel *channel = container_of(node, struct client_channel, node);
+        struct data_channel *channel = container_of(node, struct data_channel, node);
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
         if (!unstarted || !atomic_load(&channel->session->ended))
             continue;
         /* A visitor got this one before the session ended: the command is here, not yet read. */
         bool is_taken = channel->state == CHANNEL_PARKED && socket_peek(channel->stream.fd) > 0;
         if (!is_taken)
-            client_channel_close(channel, STREAM_ABORT);
+            data_channel_close(channel, STREAM_ABORT);
     }
 }
 
-void client_channel_close_unstarted(struct client_worker *worker)
+void data_channel_close_unstarted(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->channels) {
-        struct client_channel *channel = container_of(node, struct client_channel, node);
+        struct data_channel *channel = container_of(node, struct data_channel, node);
         if (channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED)
-            client_channel_close(channel, STREAM_ABORT);
+            data_channel_close(channel, STREAM_ABORT);
     }
 }
 
-void client_channel_close_cut(struct client_worker *worker)
+void data_channel_close_cut(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->relaying) {
-        struct client_channel *channel = container_of(node, struct client_channel, node);
+        struct data_channel *channel = container_of(node, struct data_channel, node);
         if (atomic_load(&channel->service->entry.cut))
             relay_terminate(&channel->relay);
     }
 }
 
-void client_channel_close_all(struct client_worker *worker)
+void data_channel_close_all(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->channels) {
-        client_channel_close(container_of(node, struct client_channel, node), STREAM_ABORT);
+        data_channel_close(container_of(node, struct data_channel, node), STREAM_ABORT);
     }
     list_for_each_safe (node, &worker->relaying) {
-        relay_terminate(&container_of(node, struct client_channel, node)->relay);
+        relay_terminate(&container_of(node, struct data_channel, node)->relay);
     }
 }
 
-void client_channel_init_slab(struct slab *slab)
+void data_channel_init_slab(struct slab *slab)
 {
-    slab_init(slab, sizeof(struct client_channel));
+    slab_init(slab, sizeof(struct data_channel));
 }

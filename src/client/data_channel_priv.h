@@ -1,6 +1,6 @@
 /* What the files of a client's data channel share: its state, and the steps that one hands on to
  * the next. client_channel.c dials, waits for the command and ends what ends before a relay;
- * client_channel_local.c finds the local service; client_channel_relay.c joins the two.
+ * data_channel_local.c finds the local service; data_channel_relay.c joins the two.
  *
  * Until the relay starts the channel holds its session and is in worker->channels; a channel that
  * relays holds only its use of the service and is in worker->relaying. Runs in the thread of
@@ -23,7 +23,7 @@ enum channel_state {
     CHANNEL_CLOSING,
 };
 
-struct client_channel {
+struct data_channel {
     union {
         struct {
             struct stream stream; /* to the server */
@@ -53,19 +53,19 @@ struct client_channel {
     bool held; /* counted among those that have a descriptor (client_fds.h) */
 };
 
-static_assert(sizeof(struct client_channel) <= 1024, "the budget of an idle relay");
+static_assert(sizeof(struct data_channel) <= 1024, "the budget of an idle relay");
 
-static inline struct loop *channel_loop(const struct client_channel *channel)
+static inline struct loop *channel_loop(const struct data_channel *channel)
 {
     return channel->worker->tunnel->loop;
 }
 
-static inline const char *channel_service(const struct client_channel *channel)
+static inline const char *channel_service(const struct data_channel *channel)
 {
     return client_service_name(channel->service);
 }
 
-static inline struct client_local *channel_local(const struct client_channel *channel)
+static inline struct client_local *channel_local(const struct data_channel *channel)
 {
     return &channel->service->locals[channel->worker->tunnel->index];
 }
@@ -73,29 +73,29 @@ static inline struct client_local *channel_local(const struct client_channel *ch
 /* client_channel.c */
 
 /* Gives up its session, if it has one: it counts as unstarted no longer. */
-void client_channel_drop_session(struct client_channel *channel);
+void data_channel_drop_session(struct data_channel *channel);
 /* Its descriptors are closed: it counts no longer, and its use of the service ends. */
-void client_channel_drop_service(struct client_channel *channel);
+void data_channel_drop_service(struct data_channel *channel);
 /* Closes what is open before the relay: the stream to the server and perhaps the local one. May
  * free it. */
-void client_channel_close(struct client_channel *channel, enum stream_close how);
+void data_channel_close(struct data_channel *channel, enum stream_close how);
 /* While CLOSING: one of its streams is closed. The last one frees it. */
-void client_channel_stream_gone(struct client_channel *channel);
+void data_channel_stream_gone(struct data_channel *channel);
 /* Frees it alone: its use of the service lives on elsewhere, or has ended. */
-void client_channel_forget(struct client_channel *channel);
+void data_channel_forget(struct data_channel *channel);
 
-/* client_channel_local.c. Both may free the channel. */
+/* data_channel_local.c. Both may free the channel. */
 
 /* The command has come: connects to the local service, within a limit, then starts the relay. */
-void client_channel_local_begin(struct client_channel *channel);
+void data_channel_local_begin(struct data_channel *channel);
 /* There is no local service: closes the channel. */
-void client_channel_local_unavailable(struct client_channel *channel, int error);
+void data_channel_local_unavailable(struct data_channel *channel, int error);
 /* The time of a step is over: of the name, or of an address. */
-void client_channel_local_expired(struct client_channel *channel);
+void data_channel_local_expired(struct data_channel *channel);
 
-/* client_channel_relay.c */
+/* data_channel_relay.c */
 
 /* Joins the two descriptors, which become the relay's; which of them have ended already is told by
  * `ended`. May free the channel. */
-void client_channel_relay_start(struct client_channel *channel, struct transport server,
-                                int local_fd, const bool ended[2]);
+void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd,
+                              const bool ended[2]);

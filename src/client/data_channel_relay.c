@@ -21,7 +21,7 @@ static void deliver_move(void *owner, const void *payload)
     struct client_worker *worker = tunnel->role;
     struct channel_move move;
     memcpy(&move, payload, sizeof(move));
-    struct client_channel *channel = slab_get(&worker->channel_slab);
+    struct data_channel *channel = slab_get(&worker->channel_slab);
     if (channel == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         transport_abort(&move.server, tunnel->loop);
@@ -38,16 +38,16 @@ static void deliver_move(void *owner, const void *payload)
     channel->service = move.service;
     channel->id = move.id;
     list_init(&channel->node);
-    client_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+    data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
     if (worker->stopping)
-        client_channel_close_all(worker);
+        data_channel_close_all(worker);
     else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
-        client_channel_close_cut(worker);
+        data_channel_close_cut(worker);
 }
 
 static bool channel_became_bulk(struct relay *relay)
 {
-    struct client_channel *channel = container_of(relay, struct client_channel, relay);
+    struct data_channel *channel = container_of(relay, struct data_channel, relay);
     channel->move_to = tunnel_place_bulk(channel->worker->tunnel);
     if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
         return false;
@@ -57,7 +57,7 @@ static bool channel_became_bulk(struct relay *relay)
 
 static void channel_relay_closed(struct relay *relay)
 {
-    struct client_channel *channel = container_of(relay, struct client_channel, relay);
+    struct data_channel *channel = container_of(relay, struct data_channel, relay);
     struct tunnel_worker *own = channel->worker->tunnel;
     struct channel_move move = {.service = channel->service, .id = channel->id};
     int fds[2];
@@ -66,11 +66,11 @@ static void channel_relay_closed(struct relay *relay)
         move.local_fd = fds[1];
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, deliver_move, &move,
                          sizeof(move)) < 0) {
-            client_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+            data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
             return;
         }
         metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
-        client_channel_forget(channel);
+        data_channel_forget(channel);
     } else {
         static const char *const ends[2] = {"server", "local service"};
         tunnel_log_silent_end(relay, channel_service(channel), channel->id, ends);
@@ -79,8 +79,8 @@ static void channel_relay_closed(struct relay *relay)
                  (unsigned long long)relay_bytes(relay, 0),
                  (unsigned long long)relay_bytes(relay, 1), relay->error != 0 ? ", " : "",
                  relay->error != 0 ? error_text(relay->error) : "");
-        client_channel_drop_service(channel);
-        client_channel_forget(channel);
+        data_channel_drop_service(channel);
+        data_channel_forget(channel);
     }
 }
 
@@ -89,8 +89,8 @@ static const struct relay_ops channel_relay_ops = {
     .closed = channel_relay_closed,
 };
 
-void client_channel_relay_start(struct client_channel *channel, struct transport server,
-                                int local_fd, const bool ended[2])
+void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd,
+                              const bool ended[2])
 {
     struct client_worker *worker = channel->worker;
     struct relay_options options = {

@@ -80,7 +80,7 @@ int client_fds_dial(struct client_worker *worker, const struct addr *addr,
             (void)close(take_fd(&fd));
             fd = -EMFILE;
         }
-        if ((fd != -EMFILE && fd != -ENFILE) || again || !udp_forward_yield(worker))
+        if ((fd != -EMFILE && fd != -ENFILE) || again || !forward_yield(worker))
             return fd;
     }
 }

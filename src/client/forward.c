@@ -14,7 +14,7 @@ enum {
 
 /* ---- the local service's address ---- */
 
-static void forward_start(struct udp_forward *forward)
+static void forward_start(struct forward *forward)
 {
     if (forward->started || forward->closing)
         return;
@@ -24,7 +24,7 @@ static void forward_start(struct udp_forward *forward)
 
 static void forward_resolved(void *asker, const struct resolver_answer *answer)
 {
-    struct udp_forward *forward = asker;
+    struct forward *forward = asker;
     struct client_local *local = forward_local(forward);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
     forward->query = NULL;
@@ -43,7 +43,7 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
     forward_start(forward);
 }
 
-void udp_forward_resolve(struct udp_forward *forward)
+void forward_resolve(struct forward *forward)
 {
     struct client_worker *worker = forward->worker;
     struct client_local *local = forward_local(forward);
@@ -62,12 +62,12 @@ void udp_forward_resolve(struct udp_forward *forward)
                      prefer_ipv6, worker->tunnel->mailbox, forward_resolved, forward);
 }
 
-void udp_forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor)
+void forward_refused(struct forward *forward, const struct forward_visitor *visitor)
 {
     struct client_local *local = forward_local(forward);
     if (visitor->local_version == local->version && local->answer.count > 1)
         client_local_rotate(local, loop_now_ns(forward_loop(forward)));
-    udp_forward_resolve(forward);
+    forward_resolve(forward);
 }
 
 /* ---- from the local service to the channel ---- */
@@ -80,7 +80,7 @@ static struct forward_visitor *visitor_of_resting(struct list *node)
 static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room room,
                              unsigned int count)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     struct udp_batch *batch = forward->channel.engine->batch;
     uint32_t datagrams = 0;
     udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
@@ -100,7 +100,7 @@ static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room
 /* How many datagrams there were. */
 static uint32_t visitor_receive(struct forward_visitor *visitor)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
         enum datagram_room room = datagram_room(&forward->channel);
@@ -124,13 +124,13 @@ static uint32_t visitor_receive(struct forward_visitor *visitor)
     return datagrams;
 }
 
-static void forward_pause(struct udp_forward *forward, uint64_t pause_ns)
+static void forward_pause(struct forward *forward, uint64_t pause_ns)
 {
     loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
 }
 
 /* Receives from these visitors, and leaves none of them in the list. */
-static void forward_receive(struct udp_forward *forward, struct list *ready)
+static void forward_receive(struct forward *forward, struct list *ready)
 {
     struct list active;
     struct list *node;
@@ -145,7 +145,7 @@ static void forward_receive(struct udp_forward *forward, struct list *ready)
         if (received > 0 && list_is_empty(node))
             list_push_back(&active, node);
         else if (list_is_empty(node))
-            udp_forward_visitor_arm(visitor);
+            forward_visitor_arm(visitor);
     }
     uint64_t pause_ns =
         udp_pace_received(&forward->channel.pace, datagrams, loop_now_ns(forward_loop(forward)));
@@ -155,13 +155,13 @@ static void forward_receive(struct udp_forward *forward, struct list *ready)
         if (pause_ns != 0)
             list_push_back(&forward->resting, node);
         else
-            udp_forward_visitor_arm(visitor_of_resting(node));
+            forward_visitor_arm(visitor_of_resting(node));
     }
 }
 
-void udp_forward_ready(struct forward_visitor *visitor)
+void forward_ready(struct forward_visitor *visitor)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     uint64_t pause_ns = 0;
     if (!forward->pause_timer.armed) {
         pause_ns = udp_pace_ready(&forward->channel.pace, loop_now_ns(forward_loop(forward)));
@@ -178,7 +178,7 @@ void udp_forward_ready(struct forward_visitor *visitor)
     forward_receive(forward, &alone);
 }
 
-static void forward_wake(struct udp_forward *forward)
+static void forward_wake(struct forward *forward)
 {
     struct list awake; /* some may go to rest again */
     list_init(&awake);
@@ -188,36 +188,36 @@ static void forward_wake(struct udp_forward *forward)
 
 static void forward_resume(struct timer *timer)
 {
-    forward_wake(container_of(timer, struct udp_forward, pause_timer));
+    forward_wake(container_of(timer, struct forward, pause_timer));
 }
 
 static void channel_room(struct datagram_channel *channel)
 {
-    forward_wake(container_of(channel, struct udp_forward, channel));
+    forward_wake(container_of(channel, struct forward, channel));
 }
 
 /* ---- from the channel to the local service ---- */
 
 static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
-    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
-    struct forward_visitor *visitor = udp_forward_visitor_find(forward, &frame->from);
+    struct forward *forward = container_of(channel, struct forward, channel);
+    struct forward_visitor *visitor = forward_visitor_find(forward, &frame->from);
     if (visitor == NULL) {
         forward_count(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
         return;
     }
-    datagram_aim_or_fire(channel->engine, &visitor->target, frame, udp_forward_visitor_destination);
+    datagram_aim_or_fire(channel->engine, &visitor->target, frame, forward_visitor_destination);
 }
 
 static void channel_batch_end(struct datagram_channel *channel)
 {
-    container_of(channel, struct udp_forward, channel)->new_count = 0;
-    datagram_fire(channel->engine, udp_forward_visitor_destination);
+    container_of(channel, struct forward, channel)->new_count = 0;
+    datagram_fire(channel->engine, forward_visitor_destination);
 }
 
 /* ---- the channel's life ---- */
 
-void udp_forward_join(struct udp_forward *forward)
+void forward_join(struct forward *forward)
 {
     if (!forward->channel_closed || forward->visitor_count > 0)
         return;
@@ -230,7 +230,7 @@ void udp_forward_join(struct udp_forward *forward)
     free(forward);
 }
 
-static void forward_close(struct udp_forward *forward, enum stream_close how)
+static void forward_close(struct forward *forward, enum stream_close how)
 {
     if (forward->closing)
         return;
@@ -238,12 +238,12 @@ static void forward_close(struct udp_forward *forward, enum stream_close how)
     resolver_abandon(forward->query);
     forward->query = NULL;
     datagram_channel_terminate(&forward->channel, how);
-    udp_forward_visitor_close_all(forward);
+    forward_visitor_close_all(forward);
 }
 
 static void channel_ended(struct datagram_channel *channel, int error)
 {
-    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    struct forward *forward = container_of(channel, struct forward, channel);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel ended: %s",
                 error_text(error));
     forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);
@@ -251,9 +251,9 @@ static void channel_ended(struct datagram_channel *channel, int error)
 
 static void channel_closed(struct datagram_channel *channel)
 {
-    struct udp_forward *forward = container_of(channel, struct udp_forward, channel);
+    struct forward *forward = container_of(channel, struct forward, channel);
     forward->channel_closed = true;
-    udp_forward_join(forward);
+    forward_join(forward);
 }
 
 static const struct datagram_ops forward_ops = {
@@ -264,10 +264,10 @@ static const struct datagram_ops forward_ops = {
     .closed = channel_closed,
 };
 
-int udp_forward_begin(struct client_worker *worker, struct client_service *service,
-                      struct stream *stream)
+int forward_begin(struct client_worker *worker, struct client_service *service,
+                  struct stream *stream)
 {
-    struct udp_forward *forward = calloc(1, sizeof(*forward));
+    struct forward *forward = calloc(1, sizeof(*forward));
     if (forward == NULL)
         return -ENOMEM;
     int result = datagram_channel_init(&forward->channel, &worker->tunnel->datagrams, &forward_ops);
@@ -281,66 +281,66 @@ int udp_forward_begin(struct client_worker *worker, struct client_service *servi
     (void)atomic_fetch_add(&forward_share(forward)->channels, 1);
     udp_table_init(&forward->table);
     list_init(&forward->resting);
-    timer_init(&forward->expiry_timer, udp_forward_visitor_expire);
+    timer_init(&forward->expiry_timer, forward_visitor_expire);
     timer_init(&forward->pause_timer, forward_resume);
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
     /* Nothing is read before there is somewhere to send it. */
-    udp_forward_resolve(forward);
+    forward_resolve(forward);
     if (forward->query == NULL || forward_local(forward)->answer.count > 0)
         forward_start(forward);
     return 0;
 }
 
-void udp_forward_close_of(struct client_worker *worker, const struct client_service *service)
+void forward_close_of(struct client_worker *worker, const struct client_service *service)
 {
     list_for_each_safe (node, &worker->forwards) {
-        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        struct forward *forward = container_of(node, struct forward, node);
         if (forward->service == service)
             forward_close(forward, STREAM_CLEAN);
     }
 }
 
 /* Each visitor gets a new socket with its next datagram. */
-static void forward_change_local(struct udp_forward *forward)
+static void forward_move_local(struct forward *forward)
 {
     if (forward->closing)
         return;
     resolver_abandon(forward->query);
     forward->query = NULL;
-    udp_forward_visitor_close_all(forward);
-    udp_forward_resolve(forward);
+    forward_visitor_close_all(forward);
+    forward_resolve(forward);
     if (forward->query == NULL)
         forward_start(forward);
 }
 
-void udp_forward_change_local(struct client_worker *worker, const struct client_service *service)
+void forward_change_local(struct client_worker *worker, const struct client_service *service)
 {
     list_for_each_safe (node, &worker->forwards) {
-        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        struct forward *forward = container_of(node, struct forward, node);
         if (forward->service == service)
-            forward_change_local(forward);
+            forward_move_local(forward);
     }
 }
 
-void udp_forward_review_timeout(struct client_worker *worker, const struct client_service *service)
+void forward_review_timeout(struct client_worker *worker, const struct client_service *service)
 {
     list_for_each (node, &worker->forwards) {
-        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        struct forward *forward = container_of(node, struct forward, node);
         if (forward->service == service)
-            udp_forward_visitor_review_timeout(forward);
+            forward_visitor_review_timeout(forward);
     }
 }
 
-void udp_forward_close_all(struct client_worker *worker)
+void forward_close_all(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->forwards) {
-        forward_close(container_of(node, struct udp_forward, node), STREAM_CLEAN);
+        forward_close(container_of(node, struct forward, node), STREAM_CLEAN);
     }
 }
 
-void udp_forward_init_slab(struct slab *slab)
+void forward_init_slab(struct slab *slab)
 {
     slab_init(slab, sizeof(struct forward_visitor));
 }

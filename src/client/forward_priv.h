@@ -1,17 +1,17 @@
 /* What the files of a forward share:
  *
  *     udp_forward.c          the data channel, the local service's address, what comes back
- *     udp_forward_visitor.c  the visitors' sockets: made when needed, closed when silent
+ *     forward_visitor.c  the visitors' sockets: made when needed, closed when silent
  *
  * A forward owns its channel and its visitors, and a visitor its socket; the forward is freed by
- * udp_forward_join when all of them are closed. One worker has all of it. */
+ * forward_join when all of them are closed. One worker has all of it. */
 #pragma once
 
 #include "client/client.h"
 #include "net/datagram.h"
 #include "net/udp_table.h"
 
-struct udp_forward {
+struct forward {
     struct datagram_channel channel;
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
@@ -31,28 +31,27 @@ struct forward_visitor {
     struct udp_socket udp;
     struct loop_op poll_op;
     struct list resting_node;
-    struct udp_forward *forward;
+    struct forward *forward;
     uint32_t local_version; /* of the service's addresses; the first of them is in use */
     bool closing;
 };
 
-static inline struct loop *forward_loop(const struct udp_forward *forward)
+static inline struct loop *forward_loop(const struct forward *forward)
 {
     return forward->worker->tunnel->loop;
 }
 
-static inline void forward_count(const struct udp_forward *forward, enum metric metric,
-                                 uint64_t amount)
+static inline void forward_count(const struct forward *forward, enum metric metric, uint64_t amount)
 {
     metrics_add(&forward->worker->tunnel->metrics, metric, amount);
 }
 
-static inline struct udp_share *forward_share(const struct udp_forward *forward)
+static inline struct udp_share *forward_share(const struct forward *forward)
 {
     return &forward->worker->client->fds.udp;
 }
 
-static inline struct client_local *forward_local(const struct udp_forward *forward)
+static inline struct client_local *forward_local(const struct forward *forward)
 {
     return &forward->service->locals[forward->worker->tunnel->index];
 }
@@ -60,29 +59,29 @@ static inline struct client_local *forward_local(const struct udp_forward *forwa
 /* ---- udp_forward.c ---- */
 
 /* There may be something to receive on an open visitor's socket. */
-void udp_forward_ready(struct forward_visitor *visitor);
+void forward_ready(struct forward_visitor *visitor);
 /* Brings the local service's address up to date, now or later; meanwhile the last one is used. */
-void udp_forward_resolve(struct udp_forward *forward);
+void forward_resolve(struct forward *forward);
 /* A visitor's datagram did not reach the service. Its socket goes on being used, since the service
  * may be back any moment, unless there is another address to try: then the version changes. */
-void udp_forward_refused(struct udp_forward *forward, const struct forward_visitor *visitor);
+void forward_refused(struct forward *forward, const struct forward_visitor *visitor);
 /* Frees a forward that is closing when all of it is closed. */
-void udp_forward_join(struct udp_forward *forward);
+void forward_join(struct forward *forward);
 
-/* ---- udp_forward_visitor.c ---- */
+/* ---- forward_visitor.c ---- */
 
 /* The visitor that a frame is for, new or known, with a socket to the address in use. NULL: no
  * address, descriptor or memory, which is logged or counted. May close others to make room. */
-struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
-                                                 const struct udp_frame_addr *key);
+struct forward_visitor *forward_visitor_find(struct forward *forward,
+                                             const struct udp_frame_addr *key);
 /* For datagram_fire. */
-struct udp_socket *udp_forward_visitor_destination(struct datagram_target *target,
-                                                   const struct udp_route **ret_route);
-/* Waits for what comes back; udp_forward_ready follows. */
-void udp_forward_visitor_arm(struct forward_visitor *visitor);
+struct udp_socket *forward_visitor_destination(struct datagram_target *target,
+                                               const struct udp_route **ret_route);
+/* Waits for what comes back; forward_ready follows. */
+void forward_visitor_arm(struct forward_visitor *visitor);
 /* Of forward->expiry_timer: closes those for which nothing has moved for udp_timeout. */
-void udp_forward_visitor_expire(struct timer *timer);
+void forward_visitor_expire(struct timer *timer);
 /* Looks for them soon if there are visitors, for udp_timeout may have changed. */
-void udp_forward_visitor_review_timeout(struct udp_forward *forward);
+void forward_visitor_review_timeout(struct forward *forward);
 /* Closes all of them; a new one may come with the next frame. Not after the channel has closed. */
-void udp_forward_visitor_close_all(struct udp_forward *forward);
+void forward_visitor_close_all(struct forward *forward);

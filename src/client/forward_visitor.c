@@ -15,13 +15,13 @@ enum {
 
 static void visitor_join(struct forward_visitor *visitor)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     if (!loop_op_is_idle(&visitor->poll_op))
         return;
     slab_put(&forward->worker->udp_visitor_slab, visitor);
     forward->visitor_count--;
     if (forward->closing)
-        udp_forward_join(forward);
+        forward_join(forward);
 }
 
 /* The descriptor is the heir's or, without one, free at once: whoever makes room needs it now. The
@@ -29,7 +29,7 @@ static void visitor_join(struct forward_visitor *visitor)
  * number, for a moment and to no effect, until the cancel behind it. */
 static void visitor_close(struct forward_visitor *visitor, struct udp_socket *heir)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     visitor->closing = true;
     udp_batch_count_overflows(forward->channel.engine->batch, &visitor->udp);
     udp_table_remove(&forward->table, &visitor->entry);
@@ -47,16 +47,16 @@ static struct forward_visitor *visitor_of(struct udp_table_entry *entry)
     return container_of(entry, struct forward_visitor, entry);
 }
 
-void udp_forward_visitor_close_all(struct udp_forward *forward)
+void forward_visitor_close_all(struct forward *forward)
 {
     struct udp_table_entry *entry;
     while ((entry = udp_table_oldest(&forward->table)) != NULL)
         visitor_close(visitor_of(entry), NULL);
 }
 
-void udp_forward_visitor_expire(struct timer *timer)
+void forward_visitor_expire(struct timer *timer)
 {
-    struct udp_forward *forward = container_of(timer, struct udp_forward, expiry_timer);
+    struct forward *forward = container_of(timer, struct forward, expiry_timer);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
     uint64_t idle_ns =
         (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
@@ -72,7 +72,7 @@ void udp_forward_visitor_expire(struct timer *timer)
     loop_deadline_start(forward_loop(forward), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
-void udp_forward_visitor_review_timeout(struct udp_forward *forward)
+void forward_visitor_review_timeout(struct forward *forward)
 {
     if (forward->expiry_timer.armed)
         loop_deadline_start(forward_loop(forward), &forward->expiry_timer, EXPIRY_STEP_MS);
@@ -82,27 +82,27 @@ void udp_forward_visitor_review_timeout(struct udp_forward *forward)
 
 static void visitor_evict(struct forward_visitor *visitor, struct udp_socket *heir)
 {
-    struct udp_forward *forward = visitor->forward;
+    struct forward *forward = visitor->forward;
     /* Where all come new, the longest idle one may be of this very turn. */
     if (!list_is_empty(&visitor->target.node))
-        datagram_fire(forward->channel.engine, udp_forward_visitor_destination);
+        datagram_fire(forward->channel.engine, forward_visitor_destination);
     visitor_close(visitor, heir);
     forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
 }
 
 /* The longest idle ones. */
-static void forward_evict(struct udp_forward *forward, unsigned int count)
+static void forward_evict(struct forward *forward, unsigned int count)
 {
     struct udp_table_entry *entry;
     while (count-- > 0 && (entry = udp_table_oldest(&forward->table)) != NULL)
         visitor_evict(visitor_of(entry), NULL);
 }
 
-static struct udp_forward *largest_forward(const struct client_worker *worker)
+static struct forward *largest_forward(const struct client_worker *worker)
 {
-    struct udp_forward *largest = NULL;
+    struct forward *largest = NULL;
     list_for_each (node, &worker->forwards) {
-        struct udp_forward *forward = container_of(node, struct udp_forward, node);
+        struct forward *forward = container_of(node, struct forward, node);
         if (forward->table.count > 0 &&
             (largest == NULL || forward->table.count > largest->table.count))
             largest = forward;
@@ -114,7 +114,7 @@ static struct udp_forward *largest_forward(const struct client_worker *worker)
  * part of them, so that those who are busy stay. False: this worker has none. */
 static bool worker_evict(struct client_worker *worker, unsigned int most)
 {
-    struct udp_forward *forward = largest_forward(worker);
+    struct forward *forward = largest_forward(worker);
     if (forward == NULL)
         return false;
     forward_evict(forward, MIN(most, forward->table.count / LIMIT_UDP_EVICT_PART + 1));
@@ -132,7 +132,7 @@ static void ask_other_worker(struct client_worker *worker, unsigned int count)
     mailbox_signal(own->all->items[richest].mailbox, own->mailbox, TUNNEL_SIGNAL_DESCRIPTORS);
 }
 
-void udp_forward_give_up(struct client_worker *worker)
+void forward_give_up(struct client_worker *worker)
 {
     unsigned int count = atomic_exchange(&worker->client->fds.udp.wanted, 0);
     if (count > 0)
@@ -148,7 +148,7 @@ static bool is_poor(const struct client_worker *worker)
     return own * worker->client->worker_count < atomic_load(&share->open);
 }
 
-bool udp_forward_yield(struct client_worker *worker)
+bool forward_yield(struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
     unsigned int count = MIN(udp_share_batch(share), udp_share_spare(share));
@@ -175,7 +175,7 @@ static void make_room(struct client_worker *worker)
 
 /* ---- a socket for each ---- */
 
-void udp_forward_visitor_arm(struct forward_visitor *visitor)
+void forward_visitor_arm(struct forward_visitor *visitor)
 {
     if (loop_op_is_idle(&visitor->poll_op))
         loop_poll(forward_loop(visitor->forward), &visitor->poll_op, visitor->udp.fd, POLLIN);
@@ -187,10 +187,10 @@ static void visitor_readable(struct loop_op *op, int res, uint32_t flags)
     if (visitor->closing)
         visitor_join(visitor);
     else
-        udp_forward_ready(visitor);
+        forward_ready(visitor);
 }
 
-static void log_no_socket(const struct udp_forward *forward, int error)
+static void log_no_socket(const struct forward *forward, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -222,7 +222,7 @@ static int settle_number(struct client_worker *worker, struct udp_socket *udp)
         if (udp->fd < max + LIMIT_FDS_RESERVED_UDP)
             return 0;
     }
-    struct udp_forward *largest = largest_forward(worker);
+    struct forward *largest = largest_forward(worker);
     if (largest != NULL) {
         visitor_evict(visitor_of(udp_table_oldest(&largest->table)), udp);
         return 0;
@@ -231,8 +231,7 @@ static int settle_number(struct client_worker *worker, struct udp_socket *udp)
     return -EMFILE;
 }
 
-static int visitor_connect(struct udp_forward *forward, const struct addr *addr,
-                           struct udp_socket *ret)
+static int visitor_connect(struct forward *forward, const struct addr *addr, struct udp_socket *ret)
 {
     struct client_worker *worker = forward->worker;
     make_room(worker);
@@ -248,7 +247,7 @@ static int visitor_connect(struct udp_forward *forward, const struct addr *addr,
 }
 
 /* To the first address that a socket can be made for, which is in use then. */
-static int visitor_connect_any(struct udp_forward *forward, struct udp_socket *ret)
+static int visitor_connect_any(struct forward *forward, struct udp_socket *ret)
 {
     struct client_local *local = forward_local(forward);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
@@ -263,12 +262,12 @@ static int visitor_connect_any(struct udp_forward *forward, struct udp_socket *r
     return result;
 }
 
-static struct forward_visitor *visitor_add(struct udp_forward *forward,
+static struct forward_visitor *visitor_add(struct forward *forward,
                                            const struct udp_frame_addr *key)
 {
     struct loop *loop = forward_loop(forward);
     struct udp_socket udp;
-    udp_forward_resolve(forward);
+    forward_resolve(forward);
     if (forward->table.count >= LIMIT_UDP_VISITORS)
         forward_evict(forward, 1);
     int result = visitor_connect_any(forward, &udp);
@@ -305,7 +304,7 @@ static struct forward_visitor *visitor_add(struct udp_forward *forward,
         loop_deadline_start(loop, &forward->expiry_timer,
                             MAX(client_service_config(forward->service)->udp_timeout_ms,
                                 (uint32_t)EXPIRY_STEP_MS));
-    udp_forward_visitor_arm(visitor);
+    forward_visitor_arm(visitor);
     return visitor;
 }
 
@@ -326,8 +325,8 @@ static bool does_not_reach(int error)
     }
 }
 
-struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
-                                                 const struct udp_frame_addr *key)
+struct forward_visitor *forward_visitor_find(struct forward *forward,
+                                             const struct udp_frame_addr *key)
 {
     struct udp_table_entry *entry = udp_table_find(&forward->table, key);
     if (entry == NULL)
@@ -335,7 +334,7 @@ struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
     struct forward_visitor *visitor = visitor_of(entry);
     if (does_not_reach(visitor->udp.error)) {
         visitor->udp.error = 0;
-        udp_forward_refused(forward, visitor);
+        forward_refused(forward, visitor);
         if (visitor->local_version != forward_local(forward)->version) {
             visitor_close(visitor, NULL);
             return visitor_add(forward, key);
@@ -345,8 +344,8 @@ struct forward_visitor *udp_forward_visitor_find(struct udp_forward *forward,
     return visitor;
 }
 
-struct udp_socket *udp_forward_visitor_destination(struct datagram_target *target,
-                                                   const struct udp_route **ret_route)
+struct udp_socket *forward_visitor_destination(struct datagram_target *target,
+                                               const struct udp_route **ret_route)
 {
     *ret_route = NULL; /* connected */
     return &container_of(target, struct forward_visitor, target)->udp;

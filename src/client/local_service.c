@@ -10,11 +10,11 @@ enum {
     DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
 };
 
-static void local_try_address(struct client_channel *channel);
+static void local_try_address(struct data_channel *channel);
 
 /* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
  * unread would turn our close into a reset, so they are thrown away. */
-void client_channel_local_unavailable(struct client_channel *channel, int error)
+void data_channel_local_unavailable(struct data_channel *channel, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -33,13 +33,13 @@ void client_channel_local_unavailable(struct client_channel *channel, int error)
         if (socket_recv_now(channel->stream.fd, discarded, sizeof(discarded)) <= 0)
             break;
     }
-    client_channel_close(channel, STREAM_CLEAN);
+    data_channel_close(channel, STREAM_CLEAN);
 }
 
 static void local_connected(struct stream *stream, int result)
 {
     static const bool none_ended[2] = {false, false};
-    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    struct data_channel *channel = container_of(stream, struct data_channel, local);
     struct client_local *local = channel_local(channel);
     loop_timer_stop(channel_loop(channel), &channel->timer);
     if (result < 0) {
@@ -49,19 +49,19 @@ static void local_connected(struct stream *stream, int result)
     }
     if (channel->local_version == local->version)
         client_local_worked(local, channel->dial.index, loop_now_ns(channel_loop(channel)));
-    client_channel_drop_session(channel);
+    data_channel_drop_session(channel);
     struct transport server = stream_release(&channel->stream);
-    client_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
+    data_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
 }
 
 static void local_closed(struct stream *stream)
 {
-    struct client_channel *channel = container_of(stream, struct client_channel, local);
+    struct data_channel *channel = container_of(stream, struct data_channel, local);
     channel->has_local = false;
     if (channel->state != CHANNEL_CLOSING)
         local_try_address(channel);
     else
-        client_channel_stream_gone(channel);
+        data_channel_stream_gone(channel);
 }
 
 static void local_unexpected(struct stream *stream, int result)
@@ -76,7 +76,7 @@ static const struct stream_ops local_stream_ops = {
     .closed = local_closed,
 };
 
-static int local_socket(const struct client_channel *channel, const struct addr *addr)
+static int local_socket(const struct data_channel *channel, const struct addr *addr)
 {
     struct socket_options options = channel->worker->channel_options;
     const struct config_service *config = client_service_config(channel->service);
@@ -92,12 +92,12 @@ static int local_socket(const struct client_channel *channel, const struct addr 
 }
 
 /* The next address that a socket can be made for. */
-static void local_try_address(struct client_channel *channel)
+static void local_try_address(struct data_channel *channel)
 {
     struct loop *loop = channel_loop(channel);
     const struct client_local *local = channel_local(channel);
     if (local->answer.count == 0) { /* another name by now */
-        client_channel_local_begin(channel);
+        data_channel_local_begin(channel);
         return;
     }
     if (channel->local_version != local->version) {
@@ -118,11 +118,11 @@ static void local_try_address(struct client_channel *channel)
         if (!socket_error_is_of_address(fd))
             break;
     }
-    client_channel_local_unavailable(channel, channel->dial.error);
+    data_channel_local_unavailable(channel, channel->dial.error);
 }
 
 /* The addresses are known. */
-static void local_dial(struct client_channel *channel)
+static void local_dial(struct data_channel *channel)
 {
     struct client_local *local = channel_local(channel);
     uint64_t now_ns = loop_now_ns(channel_loop(channel));
@@ -132,10 +132,10 @@ static void local_dial(struct client_channel *channel)
     local_try_address(channel);
 }
 
-void client_channel_local_expired(struct client_channel *channel)
+void data_channel_local_expired(struct data_channel *channel)
 {
     if (!channel->has_local) {
-        client_channel_local_unavailable(channel, ERR_DEADLINE);
+        data_channel_local_unavailable(channel, ERR_DEADLINE);
         return;
     }
     dial_timed_out(&channel->dial);
@@ -144,22 +144,22 @@ void client_channel_local_expired(struct client_channel *channel)
 
 static void local_resolved(void *asker, const struct resolver_answer *answer)
 {
-    struct client_channel *channel = asker;
+    struct data_channel *channel = asker;
     struct client_local *local = channel_local(channel);
     channel->query = NULL;
     if (local->generation != channel->local_generation) { /* another name by now */
-        client_channel_local_begin(channel);
+        data_channel_local_begin(channel);
         return;
     }
     if (answer->error < 0) {
-        client_channel_local_unavailable(channel, answer->error);
+        data_channel_local_unavailable(channel, answer->error);
         return;
     }
     client_local_take(local, answer, loop_now_ns(channel_loop(channel)));
     local_dial(channel);
 }
 
-void client_channel_local_begin(struct client_channel *channel)
+void data_channel_local_begin(struct data_channel *channel)
 {
     struct client_worker *worker = channel->worker;
     struct client_local *local = channel_local(channel);
@@ -186,5 +186,5 @@ void client_channel_local_begin(struct client_channel *channel)
     if (channel->query == NULL && local->answer.count > 0)
         local_dial(channel); /* what was good the last time */
     else if (channel->query == NULL)
-        client_channel_local_unavailable(channel, -ENOMEM);
+        data_channel_local_unavailable(channel, -ENOMEM);
 }

@@ -137,9 +137,9 @@ static void commit(struct client *client, struct client_plan *plan,
     for (size_t i = 0; i < plan->step_count; i++) {
         struct client_step *step = &plan->steps[i];
         if (step->kind == STEP_REMOVE)
-            service_entry_remove(&step->service->entry, now_ms + wanted->drain_timeout_ms);
+            service_base_remove(&step->service->entry, now_ms + wanted->drain_timeout_ms);
         if (step->config != NULL)
-            step->config = service_entry_set_config(&step->service->entry, step->config);
+            step->config = service_base_set_config(&step->service->entry, step->config);
     }
 }
 
@@ -198,7 +198,7 @@ static void apply_own(struct client_worker *worker, const struct client_plan *pl
         client_set_channel_options(worker);
     tunnel_use_zerocopy(tunnel, client_config(worker->client)->transport.noise.zerocopy_send);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        client_channel_close_unstarted(worker); /* they have begun with the old keys */
+        data_channel_close_unstarted(worker); /* they have begun with the old keys */
         tunnel_change_noise(tunnel, plan->new_keys,
                             plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
     }
@@ -211,7 +211,7 @@ static void apply_own(struct client_worker *worker, const struct client_plan *pl
 static void apply_local_addr(struct client_worker *worker, struct client_service *service)
 {
     client_local_forget(&service->locals[worker->tunnel->index]);
-    udp_forward_change_local(worker, service);
+    forward_change_local(worker, service);
 }
 
 static void apply_step(struct client_worker *worker, const struct client_step *step)
@@ -228,12 +228,12 @@ static void apply_step(struct client_worker *worker, const struct client_step *s
     case STEP_REMOVE:
         if (has_control && service->control != NULL)
             client_control_stop(service->control);
-        udp_forward_close_of(worker, service);
+        forward_close_of(worker, service);
         break;
     case STEP_CHANGE:
         if ((step->changes & CONFIG_CHANGE_ADDRESS) != 0)
             apply_local_addr(worker, service);
-        udp_forward_review_timeout(worker, service);
+        forward_review_timeout(worker, service);
         if (has_control && service->control != NULL)
             client_control_review(service->control, (step->changes & CONFIG_CHANGE_TOKEN) != 0);
         break;

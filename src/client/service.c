@@ -16,7 +16,7 @@ int client_service_create(struct service_registry *registry, const struct config
     if (service == NULL)
         return -ENOMEM;
     service->locals = calloc(workers, sizeof(*service->locals));
-    if (service->locals == NULL || service_entry_init(&service->entry, config) < 0) {
+    if (service->locals == NULL || service_base_init(&service->entry, config) < 0) {
         free(service->locals);
         free(service);
         return -ENOMEM;
@@ -30,10 +30,10 @@ int client_service_create(struct service_registry *registry, const struct config
     return 0;
 }
 
-void client_service_free(struct service_entry *entry)
+void client_service_free(struct service_base *entry)
 {
     struct client_service *service = client_service_of(entry);
-    service_entry_finish(entry);
+    service_base_finish(entry);
     dial_memory_finish(&service->memory);
     free(service->locals);
     free(service);

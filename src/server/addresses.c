@@ -103,7 +103,8 @@ static int bind_control(struct server *server, const struct config_peer *own,
     return result;
 }
 
-int server_bind_control(struct server *server, const struct config_peer *own, struct binding **ret)
+int addresses_bind_control(struct server *server, const struct config_peer *own,
+                           struct binding **ret)
 {
     return bind_control(server, own, &no_origin, ret);
 }
@@ -141,9 +142,9 @@ static int bind_service(struct server *server, const struct service *service,
     return 0;
 }
 
-int server_bind_service(struct server *server, const struct service *service,
-                        const struct config_service *config, const struct config_peer *own,
-                        struct binding **ret)
+int addresses_bind_service(struct server *server, const struct service *service,
+                           const struct config_service *config, const struct config_peer *own,
+                           struct binding **ret)
 {
     return bind_service(server, service, config, own, &no_origin, ret);
 }
@@ -173,7 +174,7 @@ struct server_holder server_find_holder(struct server *server, const struct conf
     struct service_registry *registry = &server->services;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
-        struct service *service = service_of(container_of(node, struct service_entry, node));
+        struct service *service = service_of(container_of(node, struct service_base, node));
         if (holder.service == NULL && is_held_by(service->binding, addrs, count, is_udp) &&
             (config == NULL || strcmp(service_name(service), config->name) != 0))
             holder.service = service;
@@ -243,8 +244,8 @@ static const char *remedy_of(int error)
     return "";
 }
 
-void server_bind_failed(struct server *server, const struct config_peer *wanted,
-                        const struct config_service *config, unsigned int *said, int error)
+void addresses_bind_failed(struct server *server, const struct config_peer *wanted,
+                           const struct config_service *config, unsigned int *said, int error)
 {
     const struct host_port *addr = config != NULL ? &config->addr : &wanted->addr;
     char text[ADDR_HOST_SIZE + 8];
@@ -259,8 +260,8 @@ void server_bind_failed(struct server *server, const struct config_peer *wanted,
                 config != NULL ? again : "");
 }
 
-void server_bind_succeeded(const struct config_service *config, const struct binding *binding,
-                           unsigned int *said)
+void addresses_bind_succeeded(const struct config_service *config, const struct binding *binding,
+                              unsigned int *said)
 {
     char text[ADDR_TEXT_SIZE];
     if (*said != 0)
@@ -275,7 +276,7 @@ void server_count_unbound(struct server *server)
     unsigned int count = 0;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
-        const struct service_entry *entry = container_of(node, struct service_entry, node);
+        const struct service_base *entry = container_of(node, struct service_base, node);
         const struct service *service = container_of(entry, struct service, entry);
         count += !entry->removed && service->binding == NULL;
     }
@@ -299,7 +300,7 @@ static int start_control(struct server *server, const struct origin *origin, uin
     if (result == ERR_RESOLVE && waited_ms < LIMIT_START_CONTROL_NAME_MS && !origin->knows_names)
         return -EAGAIN;
     if (result < 0)
-        server_bind_failed(server, own, NULL, &server->control_failures_said, result);
+        addresses_bind_failed(server, own, NULL, &server->control_failures_said, result);
     return result;
 }
 
@@ -316,11 +317,11 @@ static int start_service(struct server *server, struct service *service,
     struct server_holder holder = server_find_holder(server, own, config);
     if (result == -EADDRINUSE && !is_last && !holder.is_control && holder.service == NULL)
         return -EAGAIN;
-    server_bind_failed(server, own, config, &service->failures_said, result);
+    addresses_bind_failed(server, own, config, &service->failures_said, result);
     return 0;
 }
 
-int server_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms)
+int addresses_bind(struct server *server, struct inherited *inherited, uint32_t waited_ms)
 {
     struct origin origin = {.inherited = inherited,
                             .may_guess = waited_ms >= LIMIT_START_MS,
@@ -334,7 +335,7 @@ int server_bind(struct server *server, struct inherited *inherited, uint32_t wai
         return -EAGAIN; /* in the order of the file: the first one gets an address */
     bool is_waiting = false;
     list_for_each (node, &server->services.entries) { /* no other thread is there yet */
-        struct service *service = service_of(container_of(node, struct service_entry, node));
+        struct service *service = service_of(container_of(node, struct service_base, node));
         result = start_service(server, service, &origin, is_last);
         if (result < 0 && result != -EAGAIN)
             return result;

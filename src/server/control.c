@@ -67,7 +67,7 @@ static void control_terminate(struct server_control *control, int error)
         server_signal_services(worker);
     /* A client that was switched off has said nothing, and logs in again when it is back. */
     if (tunnel_is_silence(error) || error == ERR_REPLACED)
-        service_entry_doubt(&service->entry);
+        service_base_doubt(&service->entry);
     if (error == ERR_REPLACED || error == ERR_RECONFIGURED) {
         log_conn(LOG_INFO, control_name(control), control->conn_id, "control channel %s",
                  error == ERR_REPLACED ? "replaced by a newer one"

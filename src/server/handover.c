@@ -62,7 +62,7 @@ static int list_all(struct server *server, struct server_sockets *list, bool sha
     int result = list_binding(list, server->control_binding, NULL, shared);
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
-        struct service *service = service_of(container_of(node, struct service_entry, node));
+        struct service *service = service_of(container_of(node, struct service_base, node));
         if (result == 0)
             result = list_binding(list, service->binding, service_name(service), shared);
     }
@@ -92,7 +92,7 @@ void server_leave_addresses(struct server *server)
     binding_leave(server->control_binding);
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries)
-        binding_leave(service_of(container_of(node, struct service_entry, node))->binding);
+        binding_leave(service_of(container_of(node, struct service_base, node))->binding);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
@@ -105,9 +105,9 @@ static struct service_part *part_of(struct list *node)
 
 static void sync_all_ports(struct server_worker *worker)
 {
-    server_port_sync_all(&worker->control_ports);
+    listener_sync_all(&worker->control_ports);
     list_for_each (node, &worker->parts)
-        server_port_sync_all(&part_of(node)->ports);
+        listener_sync_all(&part_of(node)->ports);
 }
 
 /* The clients had their time. */
@@ -115,20 +115,20 @@ static void hold_over(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, hold_timer);
     list_for_each (node, &worker->parts)
-        server_port_release_all(&part_of(node)->ports);
-    udp_lane_release_all(worker);
+        listener_release_all(&part_of(node)->ports);
+    lane_release_all(worker);
 }
 
 static void leave(struct server_worker *worker)
 {
     worker->draining = true;
-    server_port_close_all(&worker->control_ports, NULL);
+    listener_close_all(&worker->control_ports, NULL);
     list_for_each (node, &worker->parts)
-        server_port_close_all(&part_of(node)->ports, NULL);
-    server_login_close_all(worker);
+        listener_close_all(&part_of(node)->ports, NULL);
+    login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
-    udp_lane_close_all(worker);
+    lane_close_all(worker);
 }
 
 static bool has_reached(struct server_worker *worker, enum handover_phase phase)
@@ -140,7 +140,7 @@ static bool has_reached(struct server_worker *worker, enum handover_phase phase)
         return true;
     case HANDOVER_QUIET:
         list_for_each (node, &worker->parts) {
-            if (!server_port_all_rest(&part_of(node)->ports))
+            if (!listener_all_rest(&part_of(node)->ports))
                 return false;
         }
         return true;

@@ -14,7 +14,7 @@ enum { BATCHES_PER_TURN = 4 }; /* then it is the turn of others */
 /* ---- what arrives ---- */
 
 /* Datagrams that arrived and have no channel to leave by */
-static void lane_drop(const struct udp_lane *lane, unsigned int arrivals)
+static void lane_drop(const struct lane *lane, unsigned int arrivals)
 {
     lane_count(lane,
                lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
@@ -22,7 +22,7 @@ static void lane_drop(const struct udp_lane *lane, unsigned int arrivals)
                udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
 }
 
-static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
+static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
 {
     if (arrival->data == NULL)
         return;
@@ -31,25 +31,25 @@ static void lane_take(struct udp_lane *lane, const struct udp_arrival *arrival)
                    udp_arrival_count(arrival)); /* nobody could answer it */
         return;
     }
-    struct lane_visitor *visitor = udp_lane_visitor_heard(lane, arrival);
+    struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
     if (visitor != NULL)
         datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
 }
 
-void udp_lane_arm(struct udp_lane *lane)
+void lane_arm(struct lane *lane)
 {
     if (!lane->closing && !lane->held && !lane->pause_timer.armed &&
         loop_op_is_idle(&lane->poll_op))
         loop_poll(lane_loop(lane), &lane->poll_op, lane->udp.fd, POLLIN);
 }
 
-static void lane_pause(struct udp_lane *lane, uint64_t pause_ns)
+static void lane_pause(struct lane *lane, uint64_t pause_ns)
 {
     loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
 }
 
 /* One batch. How many entries it had; 0: nothing, or no room for it. */
-static unsigned int lane_receive_batch(struct udp_lane *lane, enum datagram_room room,
+static unsigned int lane_receive_batch(struct lane *lane, enum datagram_room room,
                                        uint32_t *datagrams)
 {
     struct udp_batch *batch = lane_engine(lane)->batch;
@@ -69,7 +69,7 @@ static unsigned int lane_receive_batch(struct udp_lane *lane, enum datagram_room
     return (unsigned int)count;
 }
 
-static void lane_receive(struct udp_lane *lane)
+static void lane_receive(struct lane *lane)
 {
     uint64_t now_ns = loop_now_ns(lane_loop(lane));
     uint64_t pause_ns = 0;
@@ -89,20 +89,20 @@ static void lane_receive(struct udp_lane *lane)
     if (pause_ns != 0)
         lane_pause(lane, pause_ns);
     else
-        udp_lane_arm(lane);
+        lane_arm(lane);
 }
 
 static void lane_resume(struct timer *timer)
 {
-    lane_receive(container_of(timer, struct udp_lane, pause_timer));
+    lane_receive(container_of(timer, struct lane, pause_timer));
 }
 
 static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 {
-    struct udp_lane *lane = container_of(op, struct udp_lane, poll_op);
+    struct lane *lane = container_of(op, struct lane, poll_op);
     uint64_t pause_ns = 0;
     if (lane->closing) {
-        udp_lane_join(lane);
+        lane_join(lane);
         return;
     }
     if (lane->channel != NULL)
@@ -115,7 +115,7 @@ static void lane_readable(struct loop_op *op, int res, uint32_t flags)
 
 /* ---- a lane's life ---- */
 
-void udp_lane_join(struct udp_lane *lane)
+void lane_join(struct lane *lane)
 {
     if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
         return;
@@ -128,7 +128,7 @@ void udp_lane_join(struct udp_lane *lane)
     free(lane);
 }
 
-static void lane_close(struct udp_lane *lane)
+static void lane_close(struct lane *lane)
 {
     if (lane->closing)
         return;
@@ -137,16 +137,16 @@ static void lane_close(struct udp_lane *lane)
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->pause_timer);
     (void)channel_pool_leave(&lane->service->pool, lane_waiter(lane));
-    udp_lane_channel_leave(lane);
-    udp_lane_visitor_finish(lane);
+    lane_channel_leave(lane);
+    lane_visitor_finish(lane);
     loop_cancel(lane_loop(lane), &lane->poll_op);
-    udp_lane_join(lane);
+    lane_join(lane);
 }
 
 static int lane_start(struct server_worker *worker, struct service *service,
                       struct binding *binding, unsigned int index)
 {
-    struct udp_lane *lane = calloc(1, sizeof(*lane));
+    struct lane *lane = calloc(1, sizeof(*lane));
     if (lane == NULL)
         return -ENOMEM;
     lane->worker = worker;
@@ -158,12 +158,12 @@ static int lane_start(struct server_worker *worker, struct service *service,
     udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);
     loop_op_init(&lane->poll_op, lane_readable);
-    timer_init(&lane->retry_timer, udp_lane_channel_retry);
-    timer_init(&lane->expiry_timer, udp_lane_visitor_expire);
+    timer_init(&lane->retry_timer, lane_channel_retry);
+    timer_init(&lane->expiry_timer, lane_visitor_expire);
     timer_init(&lane->pause_timer, lane_resume);
     list_push_back(&worker->lanes, &lane->node);
-    udp_lane_channel_take(lane);
-    udp_lane_arm(lane);
+    lane_channel_take(lane);
+    lane_arm(lane);
     return 0;
 }
 
@@ -181,11 +181,11 @@ static_assert(sizeof(struct lane_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by 
 static void lane_given(struct server_worker *worker, struct lane_delivery *delivery)
 {
     list_for_each (node, &worker->lanes) {
-        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        struct lane *lane = container_of(node, struct lane, node);
         if (lane_waiter(lane)->visitor_id != delivery->lane_id || lane->closing)
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
-        udp_lane_channel_use(lane, delivery->channel);
+        lane_channel_use(lane, delivery->channel);
         return;
     }
     transport_close(&delivery->channel, worker->tunnel->loop);
@@ -200,8 +200,8 @@ static void deliver_channel(void *owner, const void *payload)
     service_drop(delivery.service);
 }
 
-void udp_lane_deliver(struct server_worker *worker, struct service *service,
-                      const struct pool_match *match, struct transport channel)
+void lane_deliver(struct server_worker *worker, struct service *service,
+                  const struct pool_match *match, struct transport channel)
 {
     struct tunnel_worker *own = worker->tunnel;
     struct lane_delivery delivery = {service, match->visitor_id, channel};
@@ -226,8 +226,7 @@ void udp_lane_deliver(struct server_worker *worker, struct service *service,
 
 /* ---- all of a worker's ---- */
 
-int udp_lane_start_all(struct server_worker *worker, struct service *service,
-                       struct binding *binding)
+int lane_start_all(struct server_worker *worker, struct service *service, struct binding *binding)
 {
     const struct tunnel_worker *tunnel = worker->tunnel;
     int result = datagram_engine_prepare(&worker->tunnel->datagrams);
@@ -236,52 +235,52 @@ int udp_lane_start_all(struct server_worker *worker, struct service *service,
     return result;
 }
 
-void udp_lane_review_waiting(struct server_worker *worker)
+void lane_review_waiting(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
-        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        struct lane *lane = container_of(node, struct lane, node);
         /* Also one that has a channel and waits for its successor: that may be parked by now. */
         if (!lane->closing && channel_pool_leave(&lane->service->pool, lane_waiter(lane)))
-            udp_lane_channel_take(lane);
+            lane_channel_take(lane);
     }
 }
 
-void udp_lane_close_all(struct server_worker *worker)
+void lane_close_all(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->lanes) {
-        lane_close(container_of(node, struct udp_lane, node));
+        lane_close(container_of(node, struct lane, node));
     }
 }
 
-void udp_lane_release_all(struct server_worker *worker)
+void lane_release_all(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
-        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        struct lane *lane = container_of(node, struct lane, node);
         lane->held = false;
-        udp_lane_arm(lane);
+        lane_arm(lane);
     }
 }
 
-void udp_lane_close_others(struct server_worker *worker, const struct service *service,
-                           const struct binding *binding)
+void lane_close_others(struct server_worker *worker, const struct service *service,
+                       const struct binding *binding)
 {
     list_for_each_safe (node, &worker->lanes) {
-        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        struct lane *lane = container_of(node, struct lane, node);
         if (lane->service == service && lane->binding != binding)
             lane_close(lane);
     }
 }
 
-void udp_lane_review_timeout(struct server_worker *worker, const struct service *service)
+void lane_review_timeout(struct server_worker *worker, const struct service *service)
 {
     list_for_each (node, &worker->lanes) {
-        struct udp_lane *lane = container_of(node, struct udp_lane, node);
+        struct lane *lane = container_of(node, struct lane, node);
         if (lane->service == service)
-            udp_lane_visitor_review_timeout(lane);
+            lane_visitor_review_timeout(lane);
     }
 }
 
-void udp_lane_init_slab(struct slab *slab)
+void lane_init_slab(struct slab *slab)
 {
     slab_init(slab, sizeof(struct lane_visitor));
 }

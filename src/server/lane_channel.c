@@ -9,7 +9,7 @@ enum { NS_PER_MS = 1000000 };
 
 /* ---- finding one ---- */
 
-void udp_lane_channel_take(struct udp_lane *lane)
+void lane_channel_take(struct lane *lane)
 {
     struct channel_pool *pool = &lane->service->pool;
     struct pool_waiter *waiter = lane_waiter(lane);
@@ -21,9 +21,9 @@ void udp_lane_channel_take(struct udp_lane *lane)
         if (notify)
             server_notify_owner(lane->worker, lane->service);
         if (taken != POOL_TAKEN)
-            return; /* it comes by udp_lane_deliver */
+            return; /* it comes by lane_deliver */
         if (server_channel_is_live(lane->worker, &channel)) {
-            udp_lane_channel_use(lane, channel.transport);
+            lane_channel_use(lane, channel.transport);
             return;
         }
         lane_count(lane, METRIC_DATA_CHANNELS_STALE, 1);
@@ -31,14 +31,14 @@ void udp_lane_channel_take(struct udp_lane *lane)
     }
 }
 
-void udp_lane_channel_retry(struct timer *timer)
+void lane_channel_retry(struct timer *timer)
 {
-    struct udp_lane *lane = container_of(timer, struct udp_lane, retry_timer);
+    struct lane *lane = container_of(timer, struct lane, retry_timer);
     if (lane->channel == NULL)
-        udp_lane_channel_take(lane);
+        lane_channel_take(lane);
 }
 
-static void channel_seek(struct udp_lane *lane)
+static void channel_seek(struct lane *lane)
 {
     uint64_t lived_ns = loop_now_ns(lane_loop(lane)) - lane->channel_since_ns;
     if (lane->closing)
@@ -47,47 +47,46 @@ static void channel_seek(struct udp_lane *lane)
     if (lane->channel_since_ns != 0 && lived_ns < (uint64_t)LIMIT_UDP_RETRY_MS * NS_PER_MS)
         loop_timer_start(lane_loop(lane), &lane->retry_timer, LIMIT_UDP_RETRY_MS);
     else
-        udp_lane_channel_take(lane);
+        lane_channel_take(lane);
 }
 
 /* ---- what it brings ---- */
 
 static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
-    struct udp_lane *lane = container_of(channel, struct lane_channel, base)->lane;
-    struct lane_visitor *visitor = udp_lane_visitor_answered(lane, &frame->from);
+    struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
+    struct lane_visitor *visitor = lane_visitor_answered(lane, &frame->from);
     if (visitor != NULL)
-        datagram_aim_or_fire(channel->engine, &visitor->target, frame,
-                             udp_lane_visitor_destination);
+        datagram_aim_or_fire(channel->engine, &visitor->target, frame, lane_visitor_destination);
 }
 
 static void channel_batch_end(struct datagram_channel *channel)
 {
-    datagram_fire(channel->engine, udp_lane_visitor_destination);
+    datagram_fire(channel->engine, lane_visitor_destination);
 }
 
 static void channel_room(struct datagram_channel *channel)
 {
-    struct udp_lane *lane = container_of(channel, struct lane_channel, base)->lane;
-    udp_lane_arm(lane);
+    struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
+    lane_arm(lane);
 }
 
 /* ---- its life ---- */
 
-void udp_lane_channel_leave(struct udp_lane *lane)
+void lane_channel_leave(struct lane *lane)
 {
     struct lane_channel *channel = lane->channel;
     if (channel == NULL)
         return;
     lane->channel = NULL;
     datagram_channel_terminate(&channel->base, STREAM_ABORT); /* so that the client's side ends */
-    udp_lane_arm(lane);
+    lane_arm(lane);
 }
 
 static void channel_ended(struct datagram_channel *base, int error)
 {
     struct lane_channel *channel = container_of(base, struct lane_channel, base);
-    struct udp_lane *lane = channel->lane;
+    struct lane *lane = channel->lane;
     static struct log_limit limit;
     uint32_t suppressed;
     if (log_allowed(&limit, &suppressed))
@@ -96,18 +95,18 @@ static void channel_ended(struct datagram_channel *base, int error)
                     error_text(error), suppressed);
     if (lane->channel != channel)
         return; /* on its way out already */
-    udp_lane_channel_leave(lane);
+    lane_channel_leave(lane);
     channel_seek(lane);
 }
 
 static void channel_closed(struct datagram_channel *base)
 {
     struct lane_channel *channel = container_of(base, struct lane_channel, base);
-    struct udp_lane *lane = channel->lane;
+    struct lane *lane = channel->lane;
     free(channel);
     lane->channel_count--;
     if (lane->closing)
-        udp_lane_join(lane);
+        lane_join(lane);
 }
 
 static const struct datagram_ops lane_channel_ops = {
@@ -118,7 +117,7 @@ static const struct datagram_ops lane_channel_ops = {
     .closed = channel_closed,
 };
 
-void udp_lane_channel_use(struct udp_lane *lane, struct transport transport)
+void lane_channel_use(struct lane *lane, struct transport transport)
 {
     struct datagram_engine *engine = lane_engine(lane);
     uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
@@ -130,7 +129,7 @@ void udp_lane_channel_use(struct udp_lane *lane, struct transport transport)
         loop_timer_start(lane_loop(lane), &lane->retry_timer, LIMIT_UDP_RETRY_MS);
         return;
     }
-    udp_lane_channel_leave(lane);
+    lane_channel_leave(lane);
     lane->held = false;
     channel->lane = lane;
     lane->channel = channel;
@@ -142,5 +141,5 @@ void udp_lane_channel_use(struct udp_lane *lane, struct transport transport)
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);
     datagram_channel_start(&channel->base, command, sizeof(command));
-    udp_lane_arm(lane);
+    lane_arm(lane);
 }

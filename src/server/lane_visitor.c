@@ -9,7 +9,7 @@ enum {
 
 static void visitor_remove(struct lane_visitor *visitor)
 {
-    struct udp_lane *lane = visitor->lane;
+    struct lane *lane = visitor->lane;
     udp_table_remove(&lane->table, &visitor->entry);
     datagram_forget(&visitor->target);
     if (lane->last == visitor)
@@ -22,9 +22,9 @@ static struct lane_visitor *visitor_of(struct udp_table_entry *entry)
     return container_of(entry, struct lane_visitor, entry);
 }
 
-void udp_lane_visitor_expire(struct timer *timer)
+void lane_visitor_expire(struct timer *timer)
 {
-    struct udp_lane *lane = container_of(timer, struct udp_lane, expiry_timer);
+    struct lane *lane = container_of(timer, struct lane, expiry_timer);
     uint64_t now_ns = loop_now_ns(lane_loop(lane));
     uint64_t idle_ns = (uint64_t)service_config(lane->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
@@ -40,18 +40,18 @@ void udp_lane_visitor_expire(struct timer *timer)
     loop_deadline_start(lane_loop(lane), timer, MAX(left_ms, (uint64_t)EXPIRY_STEP_MS));
 }
 
-void udp_lane_visitor_review_timeout(struct udp_lane *lane)
+void lane_visitor_review_timeout(struct lane *lane)
 {
     if (lane->expiry_timer.armed)
         loop_deadline_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
 }
 
-static uint32_t visitors_max(const struct udp_lane *lane)
+static uint32_t visitors_max(const struct lane *lane)
 {
     return MAX(service_config(lane->service)->max_udp_visitors / lane->binding->count, 1u);
 }
 
-static struct lane_visitor *visitor_add(struct udp_lane *lane, const struct udp_frame_addr *key)
+static struct lane_visitor *visitor_add(struct lane *lane, const struct udp_frame_addr *key)
 {
     /* Two, as the limit may have become smaller. */
     for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
@@ -94,8 +94,7 @@ static void frame_addr_of(const struct addr *addr, struct udp_frame_addr *ret)
     ret->port = addr_port(addr);
 }
 
-struct lane_visitor *udp_lane_visitor_heard(struct udp_lane *lane,
-                                            const struct udp_arrival *arrival)
+struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arrival *arrival)
 {
     struct udp_frame_addr key;
     frame_addr_of(arrival->from, &key);
@@ -114,7 +113,7 @@ struct lane_visitor *udp_lane_visitor_heard(struct udp_lane *lane,
 }
 
 /* As on upstream's server, an IPv4 address means the v4-mapped one on a dual-stack socket. */
-static struct udp_frame_addr key_of(const struct udp_lane *lane, const struct udp_frame_addr *from)
+static struct udp_frame_addr key_of(const struct lane *lane, const struct udp_frame_addr *from)
 {
     struct udp_frame_addr key = *from;
     if (lane->udp.is_v6 && !from->is_v6) {
@@ -126,8 +125,7 @@ static struct udp_frame_addr key_of(const struct udp_lane *lane, const struct ud
     return key;
 }
 
-struct lane_visitor *udp_lane_visitor_answered(struct udp_lane *lane,
-                                               const struct udp_frame_addr *addr)
+struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_frame_addr *addr)
 {
     struct lane_visitor *visitor = lane->last;
     struct udp_frame_addr key = key_of(lane, addr);
@@ -144,15 +142,15 @@ struct lane_visitor *udp_lane_visitor_answered(struct udp_lane *lane,
     return visitor;
 }
 
-struct udp_socket *udp_lane_visitor_destination(struct datagram_target *target,
-                                                const struct udp_route **ret_route)
+struct udp_socket *lane_visitor_destination(struct datagram_target *target,
+                                            const struct udp_route **ret_route)
 {
     struct lane_visitor *visitor = container_of(target, struct lane_visitor, target);
     *ret_route = &visitor->route;
     return &visitor->lane->udp;
 }
 
-void udp_lane_visitor_finish(struct udp_lane *lane)
+void lane_visitor_finish(struct lane *lane)
 {
     struct udp_table_entry *entry;
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);

@@ -16,33 +16,33 @@
 
 enum { CAUTIOUS_MS = 2000 };
 
-static struct loop *port_loop(const struct server_port *port)
+static struct loop *port_loop(const struct listener *port)
 {
     return port->worker->tunnel->loop;
 }
 
-static struct server_port *port_of(struct list *node)
+static struct listener *port_of(struct list *node)
 {
-    return container_of(node, struct server_port, node);
+    return container_of(node, struct listener, node);
 }
 
 /* ---- accepting ---- */
 
 /* Not while a successor takes over; the control port stays until nobody waits for a channel. */
-static bool may_accept(const struct server_port *port)
+static bool may_accept(const struct listener *port)
 {
     enum handover_phase phase = handover_phase(&port->worker->server->handover);
     return phase == HANDOVER_SERVING || (phase == HANDOVER_QUIET && port->service == NULL);
 }
 
 /* Visitors who came all at once after an upgrade would be more than may wait for a channel. */
-static bool is_pool_crowded(const struct server_port *port)
+static bool is_pool_crowded(const struct listener *port)
 {
     return port->service != NULL &&
            channel_pool_waiting(&port->service->pool) >= LIMIT_UPGRADE_PACE_VISITORS;
 }
 
-static void port_arm(struct server_port *port)
+static void port_arm(struct listener *port)
 {
     struct loop *loop = port_loop(port);
     if (!loop_op_is_idle(&port->accept_op) || port->held || !may_accept(port))
@@ -57,13 +57,13 @@ static void port_arm(struct server_port *port)
 
 static void port_pace_due(struct timer *timer)
 {
-    struct server_port *port = container_of(timer, struct server_port, pace_timer);
+    struct listener *port = container_of(timer, struct listener, pace_timer);
     if (port->listening && !port->paused)
         port_arm(port);
 }
 
 /* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
-static void port_pause(struct server_port *port)
+static void port_pause(struct listener *port)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -82,7 +82,7 @@ static void port_pause(struct server_port *port)
 }
 
 /* Each visitor that waits will need a descriptor more, for its channel. */
-bool server_port_leaves_enough_fds(const struct server_worker *worker, int fd)
+bool listener_leaves_enough_fds(const struct server_worker *worker, int fd)
 {
     const struct server *server = worker->server;
     return tunnel_leaves_enough_fds(fd, &server->waiting_visitors, server->fd_visitors_max);
@@ -93,18 +93,18 @@ static bool out_of_fds(int error)
     return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
 }
 
-static bool port_is_wanted(const struct server_port *port)
+static bool port_is_wanted(const struct listener *port)
 {
     return port->listening && !port->closing;
 }
 
 /* A connection has come; the port goes on as it should afterwards. */
-static void port_take(struct server_port *port, int fd)
+static void port_take(struct listener *port, int fd)
 {
     struct server_worker *worker = port->worker;
     if (port->service == NULL) {
-        server_login_begin(worker, fd);
-    } else if (!server_port_leaves_enough_fds(worker, fd)) {
+        login_begin(worker, fd);
+    } else if (!listener_leaves_enough_fds(worker, fd)) {
         transport_close_fd(fd, port_loop(port));
         if (!port->paused)
             port_pause(port);
@@ -114,17 +114,17 @@ static void port_take(struct server_port *port, int fd)
     if (port->paused || !loop_op_is_idle(&port->accept_op))
         return;
     /* The next one would get the next number, or a lower one. */
-    if (port->service != NULL && !server_port_leaves_enough_fds(worker, fd + 1))
+    if (port->service != NULL && !listener_leaves_enough_fds(worker, fd + 1))
         port_pause(port);
     else
         port_arm(port);
 }
 
-static void port_join(struct server_port *port);
+static void port_join(struct listener *port);
 
 static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 {
-    struct server_port *port = container_of(op, struct server_port, accept_op);
+    struct listener *port = container_of(op, struct listener, accept_op);
     bool wanted = port_is_wanted(port);
     if (res >= 0 && port->binding->is_foreign)
         socket_prepare_accepted(res);
@@ -142,13 +142,13 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 
 /* ---- listening ---- */
 
-static void port_stop_accepting(struct server_port *port)
+static void port_stop_accepting(struct listener *port)
 {
     loop_timer_stop(port_loop(port), &port->pace_timer);
     loop_cancel(port_loop(port), &port->accept_op);
 }
 
-static void port_listen(struct server_port *port)
+static void port_listen(struct listener *port)
 {
     int result = port->listening ? 0 : socket_listen(port->fd);
     if (result < 0) {
@@ -161,7 +161,7 @@ static void port_listen(struct server_port *port)
     port->listening = true;
 }
 
-static void port_refuse(struct server_port *port)
+static void port_refuse(struct listener *port)
 {
     bool ends = port->worker->draining || port->closing;
     if (port->held && !ends)
@@ -176,7 +176,7 @@ static void port_refuse(struct server_port *port)
     } /* else whoever comes is closed, for want of a client */
 }
 
-static void port_accept_or_rest(struct server_port *port)
+static void port_accept_or_rest(struct listener *port)
 {
     if (!may_accept(port)) {
         port->rested = true;
@@ -192,7 +192,7 @@ static void port_accept_or_rest(struct server_port *port)
     port_arm(port);
 }
 
-static void port_sync(struct server_port *port)
+static void port_sync(struct listener *port)
 {
     bool up = !port->worker->draining && !port->closing &&
               (port->service == NULL || atomic_load(&port->service->up));
@@ -212,32 +212,32 @@ static void port_sync(struct server_port *port)
     port_accept_or_rest(port);
 }
 
-void server_port_sync_all(struct list *ports)
+void listener_sync_all(struct list *ports)
 {
     list_for_each (node, ports)
         port_sync(port_of(node));
 }
 
-void server_port_release_all(struct list *ports)
+void listener_release_all(struct list *ports)
 {
     list_for_each (node, ports) {
-        struct server_port *port = port_of(node);
+        struct listener *port = port_of(node);
         port->held = false;
         port_sync(port);
     }
 }
 
-bool server_port_all_rest(const struct list *ports)
+bool listener_all_rest(const struct list *ports)
 {
     list_for_each (node, ports) {
-        const struct server_port *port = port_of(node);
+        const struct listener *port = port_of(node);
         if (!loop_op_is_idle(&port->accept_op) || port->pace_timer.armed)
             return false;
     }
     return true;
 }
 
-static bool port_resume(struct server_port *port, bool enough_fds)
+static bool port_resume(struct listener *port, bool enough_fds)
 {
     if (!port->paused)
         return true;
@@ -251,7 +251,7 @@ static bool port_resume(struct server_port *port, bool enough_fds)
     return true;
 }
 
-bool server_port_resume_all(struct list *ports, bool enough_fds)
+bool listener_resume_all(struct list *ports, bool enough_fds)
 {
     bool all = true;
     list_for_each (node, ports)
@@ -261,10 +261,10 @@ bool server_port_resume_all(struct list *ports, bool enough_fds)
 
 /* ---- opening and closing ---- */
 
-static struct server_port *port_open(struct server_worker *worker, struct service *service,
-                                     struct binding *binding, unsigned int index)
+static struct listener *port_open(struct server_worker *worker, struct service *service,
+                                  struct binding *binding, unsigned int index)
 {
-    struct server_port *port = calloc(1, sizeof(*port));
+    struct listener *port = calloc(1, sizeof(*port));
     if (port == NULL)
         return NULL;
     port->worker = worker;
@@ -279,16 +279,16 @@ static struct server_port *port_open(struct server_worker *worker, struct servic
     return port;
 }
 
-int server_port_open_all(struct server_worker *worker, struct service *service,
-                         struct binding *binding, struct list *ports)
+int listener_open_all(struct server_worker *worker, struct service *service,
+                      struct binding *binding, struct list *ports)
 {
     struct list opened;
     list_init(&opened);
     for (unsigned int i = worker->tunnel->index; i < binding->count;
          i += worker->tunnel->all->count) {
-        struct server_port *port = port_open(worker, service, binding, i);
+        struct listener *port = port_open(worker, service, binding, i);
         if (port == NULL) {
-            server_port_free_all(&opened);
+            listener_free_all(&opened);
             return -ENOMEM;
         }
         list_push_back(&opened, &port->node);
@@ -301,14 +301,14 @@ int server_port_open_all(struct server_worker *worker, struct service *service,
     return 0;
 }
 
-static void port_free(struct server_port *port)
+static void port_free(struct listener *port)
 {
     loop_timer_stop(port_loop(port), &port->pace_timer);
     list_remove(&port->node);
     free(port);
 }
 
-static void port_join(struct server_port *port)
+static void port_join(struct listener *port)
 {
     if (!loop_op_is_idle(&port->accept_op))
         return;
@@ -318,10 +318,10 @@ static void port_join(struct server_port *port)
     port_free(port);
 }
 
-void server_port_close_all(struct list *ports, const struct binding *binding)
+void listener_close_all(struct list *ports, const struct binding *binding)
 {
     list_for_each_safe (node, ports) {
-        struct server_port *port = port_of(node);
+        struct listener *port = port_of(node);
         if (binding != NULL && port->binding != binding)
             continue;
         port->closing = true;
@@ -333,7 +333,7 @@ void server_port_close_all(struct list *ports, const struct binding *binding)
     }
 }
 
-void server_port_free_all(struct list *ports)
+void listener_free_all(struct list *ports)
 {
     list_for_each_safe (node, ports) {
         port_free(port_of(node));

@@ -10,7 +10,7 @@
 #include "server/control.h"
 #include "server/server.h"
 
-struct server_login {
+struct login {
     struct stream stream;
     struct list node; /* in worker->logins */
     struct server_worker *worker;
@@ -26,15 +26,15 @@ struct server_login {
     struct server_action action;
 };
 
-static_assert(sizeof(struct server_login) <= 1024, "all that a stranger can make us allocate");
+static_assert(sizeof(struct login) <= 1024, "all that a stranger can make us allocate");
 
-static void login_terminate(struct server_login *login, enum stream_close how)
+static void login_terminate(struct login *login, enum stream_close how)
 {
     loop_timer_stop(login->worker->tunnel->loop, &login->deadline);
     stream_terminate(&login->stream, how);
 }
 
-static void login_free(struct server_login *login)
+static void login_free(struct login *login)
 {
     struct server_worker *worker = login->worker;
     loop_timer_stop(worker->tunnel->loop, &login->deadline);
@@ -49,11 +49,11 @@ static void login_free(struct server_login *login)
 
 static void login_closed(struct stream *stream)
 {
-    login_free(container_of(stream, struct server_login, stream));
+    login_free(container_of(stream, struct login, stream));
 }
 
 /* Whatever a stranger can cause is counted, and logged at most once a second. */
-static void log_rejected(const struct server_login *login, int error)
+static void log_rejected(const struct login *login, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -73,28 +73,28 @@ static void log_rejected(const struct server_login *login, int error)
 
 static void login_deadline_expired(struct timer *timer)
 {
-    struct server_login *login = container_of(timer, struct server_login, deadline);
+    struct login *login = container_of(timer, struct login, deadline);
     metrics_add(&login->worker->tunnel->metrics, METRIC_STRANGERS_TIMED_OUT, 1);
     log_rejected(login, ERR_DEADLINE);
     login_terminate(login, STREAM_ABORT);
 }
 
-static void login_read(struct server_login *login)
+static void login_read(struct login *login)
 {
     stream_read(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 
 /* ---- the actions of the state machine ---- */
 
-static void login_act(struct server_login *login);
+static void login_act(struct login *login);
 
-static bool login_spoke(struct server_login *login)
+static bool login_spoke(struct login *login)
 {
     return gate_spoke(&login->worker->server->gate, &login->ticket,
                       loop_now_ns(login->worker->tunnel->loop));
 }
 
-static void login_find_service(struct server_login *login)
+static void login_find_service(struct login *login)
 {
     if (!login_spoke(login)) {
         login_terminate(login, STREAM_ABORT);
@@ -117,13 +117,13 @@ static void login_find_service(struct server_login *login)
 }
 
 /* It has proved to be a client of ours. */
-static void login_is_trusted(struct server_login *login)
+static void login_is_trusted(struct login *login)
 {
     gate_trust(&login->worker->server->gate, &login->ticket.key, login->has_handshake,
                loop_now_ns(login->worker->tunnel->loop));
 }
 
-static void login_become_control(struct server_login *login)
+static void login_become_control(struct login *login)
 {
     struct server_worker *worker = login->worker;
     struct service *service = login->service;
@@ -143,7 +143,7 @@ static void login_become_control(struct server_login *login)
     login_free(login);
 }
 
-static void login_become_data_channel(struct server_login *login)
+static void login_become_data_channel(struct login *login)
 {
     struct server_worker *worker = login->worker;
     struct service *service;
@@ -166,7 +166,7 @@ static void login_become_data_channel(struct server_login *login)
     service_drop(service);
 }
 
-static void login_act(struct server_login *login)
+static void login_act(struct login *login)
 {
     struct server_action *action = &login->action;
     switch (action->type) {
@@ -199,7 +199,7 @@ static void login_act(struct server_login *login)
 
 static void login_read_done(struct stream *stream, int result)
 {
-    struct server_login *login = container_of(stream, struct server_login, stream);
+    struct login *login = container_of(stream, struct login, stream);
     if (result < 0) {
         log_rejected(login, result);
         login_terminate(login, STREAM_CLEAN);
@@ -218,7 +218,7 @@ static void login_read_done(struct stream *stream, int result)
 
 static void login_write_done(struct stream *stream, int result)
 {
-    struct server_login *login = container_of(stream, struct server_login, stream);
+    struct login *login = container_of(stream, struct login, stream);
     if (result < 0 || login->close_after_write)
         login_terminate(login, STREAM_CLEAN);
 }
@@ -226,7 +226,7 @@ static void login_write_done(struct stream *stream, int result)
 /* A stranger may make us compute handshakes only so fast. */
 static bool login_may_handshake(struct stream *stream)
 {
-    struct server_login *login = container_of(stream, struct server_login, stream);
+    struct login *login = container_of(stream, struct login, stream);
     struct tunnel_worker *tunnel = login->worker->tunnel;
     if (login->has_handshake) /* XX has two messages of the client */
         return true;
@@ -241,8 +241,7 @@ static bool login_may_handshake(struct stream *stream)
  * XX it has none, and is worth no more than a Hello for a service that exists.) */
 static void login_handshake_begun(struct stream *stream)
 {
-    (void)login_spoke(
-        container_of(stream, struct server_login, stream)); /* evicted: told as all are */
+    (void)login_spoke(container_of(stream, struct login, stream)); /* evicted: told as all are */
 }
 
 static const struct stream_ops login_stream_ops = {
@@ -253,7 +252,7 @@ static const struct stream_ops login_stream_ops = {
     .closed = login_closed,
 };
 
-void server_login_begin(struct server_worker *worker, int fd)
+void login_begin(struct server_worker *worker, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
@@ -263,7 +262,7 @@ void server_login_begin(struct server_worker *worker, int fd)
         return;
     }
     struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
-    struct server_login *login = slab_get(&worker->login_slab);
+    struct login *login = slab_get(&worker->login_slab);
     if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, &worker->gate_desk,
                                     loop_now_ns(tunnel->loop)) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
@@ -292,21 +291,21 @@ void server_login_begin(struct server_worker *worker, int fd)
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 
-void server_login_close_evicted(struct server_worker *worker)
+void login_close_evicted(struct server_worker *worker)
 {
     struct gate_ticket *ticket;
     while ((ticket = gate_next_evicted(&worker->server->gate, &worker->gate_desk)) != NULL)
-        login_terminate(container_of(ticket, struct server_login, ticket), STREAM_ABORT);
+        login_terminate(container_of(ticket, struct login, ticket), STREAM_ABORT);
 }
 
-void server_login_close_all(struct server_worker *worker)
+void login_close_all(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->logins) {
-        login_terminate(container_of(node, struct server_login, node), STREAM_ABORT);
+        login_terminate(container_of(node, struct login, node), STREAM_ABORT);
     }
 }
 
-void server_login_init_slab(struct slab *slab)
+void login_init_slab(struct slab *slab)
 {
-    slab_init(slab, sizeof(struct server_login));
+    slab_init(slab, sizeof(struct login));
 }

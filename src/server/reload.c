@@ -31,7 +31,7 @@ static int prepare_added(struct preparation *prep, const struct config_service *
         service_create(&prep->server->services, config, prep->server->worker_count, &service);
     if (result < 0)
         return result;
-    result = server_bind_service(prep->server, service, config, prep->wanted, &service->binding);
+    result = addresses_bind_service(prep->server, service, config, prep->wanted, &service->binding);
     if (result == -ENOMEM ||
         (result < 0 && server_reload_note_failed(prep, config, &service->failures_said, result,
                                                  server_reload_is_given_up(prep, config)))) {
@@ -175,13 +175,13 @@ static void commit_service(struct preparation *prep, struct server_step *step)
 {
     struct service *service = step->service;
     if (step->kind == STEP_REMOVE) {
-        service_entry_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
+        service_base_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
         service_close(service);
     }
     if (step->config != NULL)
-        step->config = service_entry_set_config(&service->entry, step->config);
+        step->config = service_base_set_config(&service->entry, step->config);
     if (step->binding != NULL) {
-        server_bind_succeeded(service_config(service), step->binding, &service->failures_said);
+        addresses_bind_succeeded(service_config(service), step->binding, &service->failures_said);
         step->new_binding = step->binding;
         step->binding = service_set_binding(service, step->binding);
     }
@@ -198,7 +198,7 @@ static void commit_own(struct preparation *prep)
     if (plan->config != NULL)
         plan->config = atomic_exchange(&server->config, plan->config);
     if (plan->control_binding != NULL)
-        server_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
+        addresses_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
     if (plan->control_binding != NULL || plan->closes_control) {
         struct binding *old = server->control_binding;
         server->control_binding = plan->control_binding;
@@ -370,14 +370,14 @@ static void apply_own(struct server_worker *worker, const struct server_plan *pl
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     if (plan->new_control_binding != NULL &&
-        server_port_open_all(worker, NULL, plan->new_control_binding, &worker->control_ports) < 0)
-        server_part_log_no_memory(worker, NULL);
+        listener_open_all(worker, NULL, plan->new_control_binding, &worker->control_ports) < 0)
+        service_part_log_no_memory(worker, NULL);
     if (plan->control_binding != NULL)
-        server_port_close_all(&worker->control_ports, plan->control_binding);
+        listener_close_all(&worker->control_ports, plan->control_binding);
     tunnel_use_zerocopy(tunnel, server_config(worker->server)->transport.noise.zerocopy_send);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         /* What has begun here until now has begun with the old keys. */
-        server_login_close_all(worker);
+        login_close_all(worker);
         server_control_close_reconfigured(worker);
         tunnel_change_noise(tunnel, plan->new_keys,
                             plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
@@ -390,17 +390,17 @@ static void apply_step(struct server_worker *worker, const struct server_step *s
 {
     switch (step->kind) {
     case STEP_ADD:
-        if (server_part_start(worker, step->service) < 0)
-            server_part_log_no_memory(worker, step->service);
+        if (service_part_start(worker, step->service) < 0)
+            service_part_log_no_memory(worker, step->service);
         break;
     case STEP_REMOVE:
-        server_part_stop(worker, step->service);
+        service_part_stop(worker, step->service);
         break;
     case STEP_CHANGE:
         if (step->new_binding != NULL &&
-            server_part_rebind(worker, step->service, step->new_binding) < 0)
-            server_part_log_no_memory(worker, step->service);
-        server_part_review(worker, step->service);
+            service_part_rebind(worker, step->service, step->new_binding) < 0)
+            service_part_log_no_memory(worker, step->service);
+        service_part_review(worker, step->service);
         break;
     }
 }

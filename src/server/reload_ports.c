@@ -82,7 +82,7 @@ bool server_reload_note_failed(struct preparation *prep, const struct config_ser
         prep->outcome->deferred++;
         return true;
     }
-    server_bind_failed(prep->server, prep->wanted, config, said, error);
+    addresses_bind_failed(prep->server, prep->wanted, config, said, error);
     return false;
 }
 
@@ -99,7 +99,7 @@ int server_reload_prepare_address(struct preparation *prep, const struct config_
     bool is_new = !server_reload_is_same_addr(&service_config(service)->addr, &wanted->addr);
     if (prep->attempt == RELOAD_FIRST && is_new)
         service->failures_said = 0;
-    int result = server_bind_service(prep->server, service, wanted, prep->wanted, ret);
+    int result = addresses_bind_service(prep->server, service, wanted, prep->wanted, ret);
     if (result == 0)
         return RELOAD_MOVED;
     if (result == -ENOMEM)
@@ -117,7 +117,7 @@ void server_reload_prepare_control(struct preparation *prep, unsigned int *chang
     struct server *server = prep->server;
     if (prep->attempt == RELOAD_FIRST)
         server->control_failures_said = 0;
-    int result = server_bind_control(server, prep->wanted, &prep->plan->control_binding);
+    int result = addresses_bind_control(server, prep->wanted, &prep->plan->control_binding);
     if (result == 0)
         return;
     *changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;

@@ -49,7 +49,7 @@ struct preparation {
 bool server_reload_is_same_addr(const struct host_port *a, const struct host_port *b);
 /* The address is in use by what is to leave it: a service, or the control port. */
 bool server_reload_is_given_up(const struct preparation *prep, const struct config_service *config);
-/* True: it is left to the plan that follows. said: see server_bind_failed. */
+/* True: it is left to the plan that follows. said: see addresses_bind_failed. */
 bool server_reload_note_failed(struct preparation *prep, const struct config_service *config,
                                unsigned int *said, int error, bool is_ours);
 

@@ -96,7 +96,7 @@ int server_create(const struct config_peer *config, unsigned int workers,
     int result = server_allocate(config, workers, NULL, &server);
     if (result < 0)
         return result;
-    result = server_bind(server, inherited, UINT32_MAX);
+    result = addresses_bind(server, inherited, UINT32_MAX);
     if (result < 0)
         server_destroy(server);
     else
@@ -156,16 +156,16 @@ static void resume_accepting(struct timer *timer)
     struct server_worker *worker = container_of(timer, struct server_worker, resume_timer);
     if (worker->draining)
         return;
-    bool all = server_port_resume_all(&worker->control_ports, true);
+    bool all = listener_resume_all(&worker->control_ports, true);
     int fd = next_fd();
-    bool enough = fd >= 0 && server_port_leaves_enough_fds(worker, fd);
+    bool enough = fd >= 0 && listener_leaves_enough_fds(worker, fd);
     /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
     worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
                               : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
     if (!enough)
         shed_parked(worker);
     list_for_each (node, &worker->parts)
-        all &= server_port_resume_all(&part_of(node)->ports, enough);
+        all &= listener_resume_all(&part_of(node)->ports, enough);
     if (!all)
         loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
 }
@@ -175,13 +175,13 @@ static void resume_accepting(struct timer *timer)
 static void sync_ports(struct server_worker *worker)
 {
     list_for_each (node, &worker->parts)
-        server_port_sync_all(&part_of(node)->ports);
+        listener_sync_all(&part_of(node)->ports);
 }
 
 static void review_waiting(struct server_worker *worker)
 {
     visitor_review_waiting(worker);
-    udp_lane_review_waiting(worker);
+    lane_review_waiting(worker);
 }
 
 static void worker_sync_services(struct server_worker *worker)
@@ -275,7 +275,7 @@ void server_offer_channel(struct server_worker *worker, struct service *service,
     switch (channel_pool_offer(&service->pool, &offer, &match)) {
     case POOL_MATCHED:
         if (service->is_udp)
-            udp_lane_deliver(worker, service, &match, channel);
+            lane_deliver(worker, service, &match, channel);
         else
             visitor_deliver(worker, service, &match, channel);
         break;
@@ -310,8 +310,8 @@ static int start_parts(struct server_worker *worker)
     (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
     list_for_each (node, &registry->entries) {
         if (result == 0)
-            result = server_part_start(worker,
-                                       service_of(container_of(node, struct service_entry, node)));
+            result = service_part_start(worker,
+                                        service_of(container_of(node, struct service_base, node)));
     }
     (void)pthread_mutex_unlock(&registry->lock);
     return result;
@@ -352,8 +352,8 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->waiting_visitors);
     list_init(&worker->relaying_visitors);
     list_init(&worker->lanes);
-    udp_lane_init_slab(&worker->udp_visitor_slab);
-    server_login_init_slab(&worker->login_slab);
+    lane_init_slab(&worker->udp_visitor_slab);
+    login_init_slab(&worker->login_slab);
     visitor_init_slab(&worker->visitor_slab);
     timer_init(&worker->resume_timer, resume_accepting);
     worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
@@ -366,8 +366,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
         result = tunnel_use_noise(tunnel, server->noise_keys);
     tunnel_use_zerocopy(tunnel, server_config(server)->transport.noise.zerocopy_send);
     if (result == 0)
-        result =
-            server_port_open_all(worker, NULL, server->control_binding, &worker->control_ports);
+        result = listener_open_all(worker, NULL, server->control_binding, &worker->control_ports);
     if (result == 0)
         server_handover_sync(worker);
     return result;
@@ -376,12 +375,12 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
 static void worker_drain(struct server_worker *worker)
 {
     worker->draining = true;
-    server_port_sync_all(&worker->control_ports);
+    listener_sync_all(&worker->control_ports);
     sync_ports(worker);
-    server_login_close_all(worker);
+    login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
-    udp_lane_close_all(worker); /* datagrams have no end that could be waited for */
+    lane_close_all(worker); /* datagrams have no end that could be waited for */
 }
 
 static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
@@ -396,7 +395,7 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
         server_handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
-        server_login_close_evicted(worker);
+        login_close_evicted(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
         worker_sync_services(worker);
     else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
@@ -431,10 +430,10 @@ static void server_finish(struct tunnel_worker *tunnel)
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
     slab_finish(&worker->udp_visitor_slab);
-    server_port_free_all(&worker->control_ports);
-    server_port_free_all(&worker->closing_ports);
+    listener_free_all(&worker->control_ports);
+    listener_free_all(&worker->closing_ports);
     list_for_each_safe (node, &worker->parts) {
-        server_port_free_all(&part_of(node)->ports);
+        listener_free_all(&part_of(node)->ports);
         service_index_remove(&worker->services, part_of(node));
         list_remove(node);
     }

@@ -66,14 +66,14 @@ static void table_remove(struct session_table *table, struct session *session)
 
 /* ---- the life of a service ---- */
 
-void service_free(struct service_entry *entry)
+void service_free(struct service_base *entry)
 {
     struct service *service = service_of(entry);
     binding_destroy(service->binding);
     channel_pool_finish(&service->pool);
     addr_table_finish(&service->per_ip);
     (void)pthread_mutex_destroy(&service->lock);
-    service_entry_finish(entry);
+    service_base_finish(entry);
     free(service->parts);
     free(service);
 }
@@ -95,10 +95,10 @@ int service_create(struct service_registry *registry, const struct config_servic
     if (service == NULL)
         return -ENOMEM;
     service->parts = calloc(workers, sizeof(*service->parts));
-    if (service->parts == NULL || service_entry_init(&service->entry, config) < 0)
+    if (service->parts == NULL || service_base_init(&service->entry, config) < 0)
         goto err;
     if (channel_pool_init(&service->pool) < 0) {
-        service_entry_finish(&service->entry);
+        service_base_finish(&service->entry);
         goto err;
     }
     service->is_udp = service->pool.for_lanes = config->type == CONFIG_SERVICE_UDP;

@@ -11,7 +11,7 @@ static struct service_part *part_of(const struct server_worker *worker, struct s
     return &service->parts[worker->tunnel->index];
 }
 
-int server_part_start(struct server_worker *worker, struct service *service)
+int service_part_start(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
@@ -19,50 +19,50 @@ int server_part_start(struct server_worker *worker, struct service *service)
     if (service->binding == NULL) /* its address comes later */
         return 0;
     if (service->is_udp)
-        return udp_lane_start_all(worker, service, service->binding);
-    return server_port_open_all(worker, service, service->binding, &part->ports);
+        return lane_start_all(worker, service, service->binding);
+    return listener_open_all(worker, service, service->binding, &part->ports);
 }
 
-void server_part_stop(struct server_worker *worker, struct service *service)
+void service_part_stop(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = part_of(worker, service);
     list_remove(&part->node);
     service_index_remove(&worker->services, part);
-    server_port_close_all(&part->ports, NULL);
-    udp_lane_close_others(worker, service, NULL);
+    listener_close_all(&part->ports, NULL);
+    lane_close_others(worker, service, NULL);
     if (part->control != NULL)
         server_control_close(part->control);
 }
 
-int server_part_rebind(struct server_worker *worker, struct service *service,
-                       struct binding *binding)
+int service_part_rebind(struct server_worker *worker, struct service *service,
+                        struct binding *binding)
 {
     struct service_part *part = part_of(worker, service);
     int result;
     if (service->is_udp) {
-        result = udp_lane_start_all(worker, service, binding);
-        udp_lane_close_others(worker, service, binding);
+        result = lane_start_all(worker, service, binding);
+        lane_close_others(worker, service, binding);
     } else {
         struct list old;
         list_init(&old);
         struct list *node;
         while ((node = list_pop_front(&part->ports)) != NULL)
             list_push_back(&old, node);
-        result = server_port_open_all(worker, service, binding, &part->ports);
-        server_port_close_all(&old, NULL);
+        result = listener_open_all(worker, service, binding, &part->ports);
+        listener_close_all(&old, NULL);
     }
     return result;
 }
 
-void server_part_review(struct server_worker *worker, struct service *service)
+void service_part_review(struct server_worker *worker, struct service *service)
 {
     struct server_control *control = part_of(worker, service)->control;
     if (control != NULL)
         server_control_close_if_expired(control);
-    udp_lane_review_timeout(worker, service);
+    lane_review_timeout(worker, service);
 }
 
-void server_part_log_no_memory(const struct server_worker *worker, const struct service *service)
+void service_part_log_no_memory(const struct server_worker *worker, const struct service *service)
 {
     metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
     log_service(LOG_ERROR, service != NULL ? service_name(service) : NULL,

@@ -6,15 +6,15 @@
 
 #include "config/config_copy.h"
 
-static struct service_entry *entry_of(struct list *node)
+static struct service_base *entry_of(struct list *node)
 {
-    return container_of(node, struct service_entry, node);
+    return container_of(node, struct service_base, node);
 }
 
 /* ---- the registry and the users ---- */
 
 void service_registry_init(struct service_registry *registry,
-                           void (*free)(struct service_entry *entry))
+                           void (*free)(struct service_base *entry))
 {
     (void)pthread_mutex_init(&registry->lock, NULL);
     list_init(&registry->entries);
@@ -29,23 +29,23 @@ void service_registry_finish(struct service_registry *registry)
     (void)pthread_mutex_destroy(&registry->lock);
 }
 
-int service_entry_init(struct service_entry *entry, const struct config_service *config)
+int service_base_init(struct service_base *entry, const struct config_service *config)
 {
     const struct config_service *copy;
     int result = config_service_copy(config, &copy);
     if (result < 0)
         return result;
-    *entry = (struct service_entry){.config = copy, .users = 1};
+    *entry = (struct service_base){.config = copy, .users = 1};
     list_init(&entry->node);
     return 0;
 }
 
-void service_entry_finish(struct service_entry *entry)
+void service_base_finish(struct service_base *entry)
 {
-    config_service_free(service_entry_config(entry));
+    config_service_free(service_base_config(entry));
 }
 
-void service_registry_add(struct service_registry *registry, struct service_entry *entry)
+void service_registry_add(struct service_registry *registry, struct service_base *entry)
 {
     entry->registry = registry;
     (void)pthread_mutex_lock(&registry->lock);
@@ -53,12 +53,12 @@ void service_registry_add(struct service_registry *registry, struct service_entr
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
-void service_entry_use(struct service_entry *entry)
+void service_base_use(struct service_base *entry)
 {
     (void)atomic_fetch_add(&entry->users, 1);
 }
 
-void service_entry_drop(struct service_entry *entry)
+void service_base_drop(struct service_base *entry)
 {
     if (atomic_fetch_sub(&entry->users, 1) != 1)
         return;
@@ -69,8 +69,8 @@ void service_entry_drop(struct service_entry *entry)
     registry->free(entry);
 }
 
-const struct config_service *service_entry_set_config(struct service_entry *entry,
-                                                      const struct config_service *config)
+const struct config_service *service_base_set_config(struct service_base *entry,
+                                                     const struct config_service *config)
 {
     return atomic_exchange(&entry->config, config);
 }
@@ -89,10 +89,10 @@ int service_view_init(struct service_view *view, struct service_registry *regist
     view->entries = calloc(room + 1, sizeof(*view->entries));
     bool has_memory = view->peer.services != NULL && view->entries != NULL;
     list_for_each (node, &registry->entries) {
-        struct service_entry *entry = entry_of(node);
+        struct service_base *entry = entry_of(node);
         if (!has_memory || entry->removed)
             continue;
-        view->peer.services[count] = *service_entry_config(entry);
+        view->peer.services[count] = *service_base_config(entry);
         view->entries[count++] = entry;
     }
     (void)pthread_mutex_unlock(&registry->lock);
@@ -110,15 +110,15 @@ void service_view_finish(struct service_view *view)
     view->entries = NULL;
 }
 
-struct service_entry *service_view_entry(const struct service_view *view,
-                                         const struct config_service *config)
+struct service_base *service_view_entry(const struct service_view *view,
+                                        const struct config_service *config)
 {
     assert(config >= view->peer.services &&
            config < view->peer.services + view->peer.service_count);
     return view->entries[config - view->peer.services];
 }
 
-void service_entry_remove(struct service_entry *entry, uint64_t cut_at_ms)
+void service_base_remove(struct service_base *entry, uint64_t cut_at_ms)
 {
     (void)pthread_mutex_lock(&entry->registry->lock);
     entry->removed = true;
@@ -133,7 +133,7 @@ bool service_registry_cut_due(struct service_registry *registry, uint64_t now_ms
     *ret_next_ms = UINT64_MAX;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
-        struct service_entry *entry = entry_of(node);
+        struct service_base *entry = entry_of(node);
         if (!entry->removed || atomic_load(&entry->cut))
             continue;
         if (entry->cut_at_ms <= now_ms) {

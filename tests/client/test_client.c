@@ -359,7 +359,7 @@ Test(client, waits_grow_and_start_over)
 static uint32_t doubts(const struct rig *rig)
 {
     const struct list *first = rig->client->services.entries.next;
-    return atomic_load(&container_of(first, struct service_entry, node)->doubts);
+    return atomic_load(&container_of(first, struct service_base, node)->doubts);
 }
 
 Test(client, heartbeats_keep_it_and_silence_ends_it)
@@ -899,7 +899,7 @@ Test(client, all_workers_know_which_local_address_works)
     rig_init(&rig, &(struct rig_options){.local_host = "local.test", .workers = 2, .seed = 1});
     int control = logged_in(&rig);
     struct client_service *service = client_service_of(
-        container_of(rig.client->services.entries.next, struct service_entry, node));
+        container_of(rig.client->services.entries.next, struct service_base, node));
     const struct resolver_answer both = {.count = 2, .addrs = {hole.addr, rig.local_addr}};
     for (unsigned int i = 0; i < 2; i++)
         client_local_take(&service->locals[i], &both, loop_now_ns(rig.side.workers[i].loop));

@@ -59,7 +59,7 @@ static void reply(int local, const struct addr *to, const void *data, size_t siz
     cr_assert_eq(sendto(local, data, size, 0, &to->any, to->len), size);
 }
 
-Test(udp_forward, each_visitor_has_a_socket_and_is_echoed)
+Test(forward, each_visitor_has_a_socket_and_is_echoed)
 {
     int channel = begin("");
     int local = local_service();
@@ -86,7 +86,7 @@ Test(udp_forward, each_visitor_has_a_socket_and_is_echoed)
     END(channel, local);
 }
 
-Test(udp_forward, all_sizes)
+Test(forward, all_sizes)
 {
     static const size_t sizes[] = {0, 1, 1472, 2047, 2048, 2049, 9000, 65507};
     static unsigned char data[65507], bytes[65507];
@@ -111,7 +111,7 @@ Test(udp_forward, all_sizes)
     END(channel, local);
 }
 
-Test(udp_forward, any_number_of_channels_each_with_its_own_visitors)
+Test(forward, any_number_of_channels_each_with_its_own_visitors)
 {
     struct addr from[2];
     struct udp_frame frame;
@@ -133,7 +133,7 @@ Test(udp_forward, any_number_of_channels_each_with_its_own_visitors)
     END(second, local);
 }
 
-Test(udp_forward, silent_visitors_are_forgotten)
+Test(forward, silent_visitors_are_forgotten)
 {
     struct addr first, second;
     char bytes[16];
@@ -156,7 +156,7 @@ Test(udp_forward, silent_visitors_are_forgotten)
 }
 
 /* Refused, for as long as it takes; and its return costs nobody anything. */
-Test(udp_forward, a_service_that_comes_back)
+Test(forward, a_service_that_comes_back)
 {
     struct addr before, after;
     char bytes[16];
@@ -175,7 +175,7 @@ Test(udp_forward, a_service_that_comes_back)
     END(channel, local);
 }
 
-Test(udp_forward, a_bad_frame_ends_its_channel_and_the_session_lives)
+Test(forward, a_bad_frame_ends_its_channel_and_the_session_lives)
 {
     int channel = begin("");
     cr_assert_eq(send(channel, "\x0b", 1, MSG_NOSIGNAL), 1);
@@ -191,7 +191,7 @@ Test(udp_forward, a_bad_frame_ends_its_channel_and_the_session_lives)
 }
 
 /* Many replies of one turn leave together. */
-Test(udp_forward, replies_of_many_visitors_in_order)
+Test(forward, replies_of_many_visitors_in_order)
 {
     enum { VISITORS = 50, EACH = 10 };
     struct addr from[VISITORS];
@@ -229,7 +229,7 @@ static int socket_of(const struct addr *from)
 }
 
 /* Several full batches of the largest replies in one turn: more than a buffer holds. */
-Test(udp_forward, several_batches_of_the_largest_replies)
+Test(forward, several_batches_of_the_largest_replies)
 {
     enum { REPLIES = 4 * UDP_BATCH_SIZE, SIZE = 65507, ROOM = 64 << 20 };
     static unsigned char data[SIZE];
@@ -290,7 +290,7 @@ static void flood(int channel, int local, unsigned int first, unsigned int count
     }
 }
 
-Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
+Test(forward, without_descriptors_the_longest_silent_makes_room)
 {
     struct addr from;
     char bytes[16];
@@ -311,7 +311,7 @@ Test(udp_forward, without_descriptors_the_longest_silent_makes_room)
 
 /* Also when all of them come within one turn, and so those who make room have a datagram that is
  * not on its way yet. */
-Test(udp_forward, a_flood_keeps_to_its_share_and_loses_nothing)
+Test(forward, a_flood_keeps_to_its_share_and_loses_nothing)
 {
     enum { SHARE = 9, COUNT = 100 };
     int channel = begin("");
@@ -328,7 +328,7 @@ Test(udp_forward, a_flood_keeps_to_its_share_and_loses_nothing)
 }
 
 /* What comes new has a part of a turn only, so that others need not wait for all of it. */
-Test(udp_forward, a_turn_has_so_many_new_ones)
+Test(forward, a_turn_has_so_many_new_ones)
 {
     enum { COUNT = 1000 };
     static uint8_t wire[COUNT * (UDP_FRAME_HEAD_MAX + 1)];
@@ -355,7 +355,7 @@ Test(udp_forward, a_turn_has_so_many_new_ones)
     END(channel, local);
 }
 
-Test(udp_forward, those_who_are_busy_stay)
+Test(forward, those_who_are_busy_stay)
 {
     enum { SHARE = 32 };
     struct addr first, again;
@@ -376,7 +376,7 @@ Test(udp_forward, those_who_are_busy_stay)
 }
 
 /* The flood of one channel takes nothing from the few of another, however long they are silent. */
-Test(udp_forward, the_channel_with_most_visitors_makes_room)
+Test(forward, the_channel_with_most_visitors_makes_room)
 {
     enum { SHARE = 16 };
     struct addr first, again;
@@ -403,7 +403,7 @@ Test(udp_forward, the_channel_with_most_visitors_makes_room)
 
 /* What is given up for a connection is free at once; a part stays, however often it is asked for.
  */
-Test(udp_forward, some_are_given_up_for_a_connection)
+Test(forward, some_are_given_up_for_a_connection)
 {
     enum { SHARE = 64, KEPT = SHARE / LIMIT_UDP_KEPT_PART };
     int channel = begin("");
@@ -411,22 +411,22 @@ Test(udp_forward, some_are_given_up_for_a_connection)
     struct client_worker *worker = rig.worker.role;
     struct udp_share *share = &rig.client->fds.udp;
     udp_share_set(share, SHARE * 2, 50, UINT16_MAX);
-    cr_expect_not(udp_forward_yield(worker), "there is none");
+    cr_expect_not(forward_yield(worker), "there is none");
     cr_expect_eq(udp_share_kept(share), KEPT);
     flood(channel, local, 0, SHARE / 2);
     cr_expect_eq(udp_share_kept(share), 0);
     size_t fds = open_fd_count();
-    cr_expect(udp_forward_yield(worker));
+    cr_expect(forward_yield(worker));
     cr_expect_lt(open_fd_count(), fds, "without a turn of the loop");
     for (unsigned int i = 0; i < 2 * SHARE; i++)
-        (void)udp_forward_yield(worker);
+        (void)forward_yield(worker);
     cr_expect_eq(share->open, KEPT);
-    cr_expect_not(udp_forward_yield(worker));
+    cr_expect_not(forward_yield(worker));
     /* For another worker, once each time it asks. */
     share->wanted = 1;
-    udp_forward_give_up(worker);
+    forward_give_up(worker);
     cr_expect_eq(share->open, KEPT - 1);
-    udp_forward_give_up(worker);
+    forward_give_up(worker);
     cr_expect_eq(share->open, KEPT - 1);
     flood(channel, local, 1000, SHARE);
     END(channel, local);
@@ -450,7 +450,7 @@ static bool become_a_small_network(unsigned int ports)
 }
 
 /* Ports run out before descriptors do. */
-Test(udp_forward, without_ports_the_longest_silent_makes_room)
+Test(forward, without_ports_the_longest_silent_makes_room)
 {
     enum { PORTS = 32 };
     if (!become_a_small_network(PORTS)) {
@@ -469,7 +469,7 @@ Test(udp_forward, without_ports_the_longest_silent_makes_room)
 }
 
 /* The service streams to two visitors and hears nothing: what it sends gathers, of both. */
-Test(udp_forward, a_dense_stream_gathers)
+Test(forward, a_dense_stream_gathers)
 {
     int channel = begin("");
     int local = local_service();

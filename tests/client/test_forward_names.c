@@ -119,7 +119,7 @@ static bool is_served(int channel, const struct udp_frame_addr *visitor, int loc
     return got == 1;
 }
 
-Test(udp_forward_names, without_ipv6_the_other_address_is_used)
+Test(forward_names, without_ipv6_the_other_address_is_used)
 {
     int channel = begin();
     int local = service_at(1);
@@ -142,7 +142,7 @@ Test(udp_forward_names, without_ipv6_the_other_address_is_used)
     udp_rig_end(&rig, (const int[]){channel, second, local}, 3);
 }
 
-Test(udp_forward_names, an_address_that_refuses_is_left)
+Test(forward_names, an_address_that_refuses_is_left)
 {
     int channel = begin();
     int local = service_at(2);
@@ -166,7 +166,7 @@ Test(udp_forward_names, an_address_that_refuses_is_left)
 }
 
 /* Known addresses serve while a look-up goes on, and after one that failed. */
-Test(udp_forward_names, the_last_addresses_are_used_meanwhile)
+Test(forward_names, the_last_addresses_are_used_meanwhile)
 {
     int channel = begin();
     int local = service_at(1);

@@ -65,7 +65,7 @@ static void await_names(void)
 static const struct binding *binding_of(const char *name)
 {
     list_for_each (node, &server->services.entries) {
-        struct service *service = service_of(container_of(node, struct service_entry, node));
+        struct service *service = service_of(container_of(node, struct service_base, node));
         if (strcmp(service_name(service), name) == 0)
             return service->binding;
     }
@@ -80,102 +80,102 @@ static int hold(uint16_t port)
     return fd;
 }
 
-Test(server_bind, all_of_it, .init = set_up, .fini = tear_down)
+Test(addresses_bind, all_of_it, .init = set_up, .fini = tear_down)
 {
     allocate("127.0.0.1", "127.0.0.1", "0.0.0.0");
-    cr_assert_eq(server_bind(server, NULL, 0), 0);
+    cr_assert_eq(addresses_bind(server, NULL, 0), 0);
     cr_expect_not_null(server->control_binding);
     cr_expect_not_null(binding_of("a"));
     cr_expect_not_null(binding_of("b"));
     cr_expect_eq(atomic_load(&server->unbound_count), 0);
 }
 
-Test(server_bind, names_have_a_moment, .init = set_up, .fini = tear_down)
+Test(addresses_bind, names_have_a_moment, .init = set_up, .fini = tear_down)
 {
     allocate("127.0.0.1", "localhost", "127.0.0.1");
     await_names();
-    cr_assert_eq(server_bind(server, NULL, 0), 0);
+    cr_assert_eq(addresses_bind(server, NULL, 0), 0);
     cr_expect_not_null(binding_of("a"));
 }
 
 /* A service's port that somebody has: a moment for a predecessor, and then without it. */
-Test(server_bind, a_port_in_use, .init = set_up, .fini = tear_down)
+Test(addresses_bind, a_port_in_use, .init = set_up, .fini = tear_down)
 {
     int holder = hold(ports[A]);
     allocate("127.0.0.1", "127.0.0.1", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), -EAGAIN);
+    cr_expect_eq(addresses_bind(server, NULL, 0), -EAGAIN);
     cr_expect_not_null(binding_of("b"), "the others do not wait");
-    cr_expect_eq(server_bind(server, NULL, LIMIT_START_MS - 1), -EAGAIN);
-    cr_expect_eq(server_bind(server, NULL, LIMIT_START_MS), 0);
+    cr_expect_eq(addresses_bind(server, NULL, LIMIT_START_MS - 1), -EAGAIN);
+    cr_expect_eq(addresses_bind(server, NULL, LIMIT_START_MS), 0);
     cr_expect_null(binding_of("a"));
     cr_expect_eq(atomic_load(&server->unbound_count), 1);
     (void)close(holder);
 }
 
-Test(server_bind, a_port_that_is_free_in_time, .init = set_up, .fini = tear_down)
+Test(addresses_bind, a_port_that_is_free_in_time, .init = set_up, .fini = tear_down)
 {
     int holder = hold(ports[A]);
     allocate("127.0.0.1", "127.0.0.1", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), -EAGAIN);
+    cr_expect_eq(addresses_bind(server, NULL, 0), -EAGAIN);
     (void)close(holder);
-    cr_expect_eq(server_bind(server, NULL, 20), 0);
+    cr_expect_eq(addresses_bind(server, NULL, 20), 0);
     cr_expect_eq(atomic_load(&server->unbound_count), 0);
 }
 
-Test(server_bind, an_address_of_another_machine_is_not_waited_for, .init = set_up,
+Test(addresses_bind, an_address_of_another_machine_is_not_waited_for, .init = set_up,
      .fini = tear_down)
 {
     allocate("127.0.0.1", "192.0.2.77", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), 0);
+    cr_expect_eq(addresses_bind(server, NULL, 0), 0);
     cr_expect_null(binding_of("a"));
     cr_expect_not_null(binding_of("b"));
 }
 
-Test(server_bind, the_control_port_is_needed, .init = set_up, .fini = tear_down)
+Test(addresses_bind, the_control_port_is_needed, .init = set_up, .fini = tear_down)
 {
     int holder = hold(control_port);
     allocate("127.0.0.1", "127.0.0.1", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), -EAGAIN);
-    cr_expect_eq(server_bind(server, NULL, LIMIT_BIND_RETRY_MS), -EADDRINUSE);
+    cr_expect_eq(addresses_bind(server, NULL, 0), -EAGAIN);
+    cr_expect_eq(addresses_bind(server, NULL, LIMIT_BIND_RETRY_MS), -EADDRINUSE);
     cr_expect_null(binding_of("a"), "nothing is bound before it");
     (void)close(holder);
 }
 
-Test(server_bind, the_control_port_is_nobodys, .init = set_up, .fini = tear_down)
+Test(addresses_bind, the_control_port_is_nobodys, .init = set_up, .fini = tear_down)
 {
     allocate("192.0.2.77", "127.0.0.1", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), -EADDRNOTAVAIL);
+    cr_expect_eq(addresses_bind(server, NULL, 0), -EADDRNOTAVAIL);
 }
 
-Test(server_bind, the_control_ports_name_has_no_address, .init = set_up, .fini = tear_down)
+Test(addresses_bind, the_control_ports_name_has_no_address, .init = set_up, .fini = tear_down)
 {
     allocate("no-such-name.invalid", "127.0.0.1", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), -EAGAIN, "it is looked up");
+    cr_expect_eq(addresses_bind(server, NULL, 0), -EAGAIN, "it is looked up");
     await_names();
-    cr_expect_eq(server_bind(server, NULL, 1), ERR_RESOLVE);
+    cr_expect_eq(addresses_bind(server, NULL, 1), ERR_RESOLVE);
 }
 
 /* One address for two, and the control port's: the first one has it, and nobody waits. */
-Test(server_bind, one_address_for_two, .init = set_up, .fini = tear_down)
+Test(addresses_bind, one_address_for_two, .init = set_up, .fini = tear_down)
 {
     ports[B] = ports[A];
     allocate("127.0.0.1", "0.0.0.0", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), 0);
+    cr_expect_eq(addresses_bind(server, NULL, 0), 0);
     cr_expect_not_null(binding_of("a"));
     cr_expect_null(binding_of("b"));
 }
 
-Test(server_bind, the_control_ports_address, .init = set_up, .fini = tear_down)
+Test(addresses_bind, the_control_ports_address, .init = set_up, .fini = tear_down)
 {
     ports[A] = control_port;
     allocate("127.0.0.1", "0.0.0.0", "127.0.0.1");
-    cr_expect_eq(server_bind(server, NULL, 0), 0);
+    cr_expect_eq(addresses_bind(server, NULL, 0), 0);
     cr_expect_null(binding_of("a"));
     cr_expect_not_null(binding_of("b"));
 }
 
 /* A successor, and no name server answers: it goes on with what its predecessor had. */
-Test(server_bind, a_successor_without_a_name_server, .init = set_up, .fini = tear_down)
+Test(addresses_bind, a_successor_without_a_name_server, .init = set_up, .fini = tear_down)
 {
     struct inherited_socket items[2] = {{.type = SOCK_STREAM, .name = "service-a"},
                                         {.type = SOCK_STREAM, .name = "control"}};
@@ -187,7 +187,7 @@ Test(server_bind, a_successor_without_a_name_server, .init = set_up, .fini = tea
     items[1].fd = hold(control_port);
     allocate("no-such-name.invalid", "no-such-name.invalid", "127.0.0.1");
     await_names();
-    cr_expect_eq(server_bind(server, &inherited, LIMIT_START_MS), 0);
+    cr_expect_eq(addresses_bind(server, &inherited, LIMIT_START_MS), 0);
     cr_assert_not_null(binding_of("a"));
     cr_expect(addr_equal(&binding_of("a")->addr, &of_a));
     cr_expect(addr_equal(&server->control_binding->addr, &of_control));

@@ -261,11 +261,11 @@ static void start_inherited(void)
     for (unsigned int i = 0; i < WORKERS; i++)
         cr_assert_eq(socket_listen(echo->binding->fds[i]), 0);
     list_for_each (node, &echo->parts[0].ports) {
-        struct server_port *port = container_of(node, struct server_port, node);
+        struct listener *port = container_of(node, struct listener, node);
         port->listening = port->held = true;
     }
     list_for_each (node, &echo->parts[1].ports) {
-        struct server_port *port = container_of(node, struct server_port, node);
+        struct listener *port = container_of(node, struct listener, node);
         port->listening = port->held = true;
     }
 }

@@ -50,7 +50,7 @@ static int begin(const char *bind_host, const char *more)
 #define END(...) \
     udp_rig_end(&rig, (const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
 
-Test(udp_lane, datagrams_pass_whole_both_ways)
+Test(lane, datagrams_pass_whole_both_ways)
 {
     static const size_t sizes[] = {0, 1, 1472, 2047, 2048, 2049, 9000, sizeof(large)};
     int channel = begin("127.0.0.1", "udp_data_channels = 1\n");
@@ -73,7 +73,7 @@ Test(udp_lane, datagrams_pass_whole_both_ways)
 }
 
 /* A lane asks for as many channels as there are lanes, and waits for no visitor. */
-Test(udp_lane, each_lane_gets_a_channel_and_a_lost_one_is_asked_for)
+Test(lane, each_lane_gets_a_channel_and_a_lost_one_is_asked_for)
 {
     udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 3\n");
     udp_rig_log_in(&rig);
@@ -94,7 +94,7 @@ Test(udp_lane, each_lane_gets_a_channel_and_a_lost_one_is_asked_for)
     END(channels[0], channels[1], channels[2]);
 }
 
-Test(udp_lane, without_a_channel_datagrams_are_dropped_and_counted)
+Test(lane, without_a_channel_datagrams_are_dropped_and_counted)
 {
     udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 1\n");
     int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
@@ -109,7 +109,7 @@ Test(udp_lane, without_a_channel_datagrams_are_dropped_and_counted)
 }
 
 /* UDP_GRO may hand a run over as one: it is counted as many. */
-Test(udp_lane, joined_datagrams_are_dropped_one_by_one)
+Test(lane, joined_datagrams_are_dropped_one_by_one)
 {
     int size = 100;
     udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 1\n");
@@ -122,7 +122,7 @@ Test(udp_lane, joined_datagrams_are_dropped_one_by_one)
 }
 
 /* The lane goes on with the old channel until the new one is there. */
-Test(udp_lane, a_new_session_brings_a_new_channel)
+Test(lane, a_new_session_brings_a_new_channel)
 {
     int old_channel = begin("127.0.0.1", "udp_data_channels = 1\n");
     int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
@@ -140,7 +140,7 @@ Test(udp_lane, a_new_session_brings_a_new_channel)
     END(old_channel, channel, visitor);
 }
 
-Test(udp_lane, answers_go_to_those_who_have_spoken)
+Test(lane, answers_go_to_those_who_have_spoken)
 {
     char bytes[8];
     int channel = begin("127.0.0.1", "udp_data_channels = 1\nudp_timeout = 10\n");
@@ -164,7 +164,7 @@ Test(udp_lane, answers_go_to_those_who_have_spoken)
     END(channel, visitor);
 }
 
-Test(udp_lane, a_full_table_gives_the_place_of_the_longest_silent_away)
+Test(lane, a_full_table_gives_the_place_of_the_longest_silent_away)
 {
     char bytes[8];
     int visitors[3];
@@ -189,7 +189,7 @@ Test(udp_lane, a_full_table_gives_the_place_of_the_longest_silent_away)
 }
 
 /* v4-mapped, as upstream writes it; and answers leave from the address that was asked. */
-Test(udp_lane, dual_stack)
+Test(lane, dual_stack)
 {
     struct udp_frame frame;
     char bytes[8];
@@ -210,7 +210,7 @@ Test(udp_lane, dual_stack)
     END(channel, visitor);
 }
 
-Test(udp_lane, a_bad_frame_costs_the_channel_alone)
+Test(lane, a_bad_frame_costs_the_channel_alone)
 {
     int channel = begin("127.0.0.1", "udp_data_channels = 1\n");
     int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
@@ -226,7 +226,7 @@ Test(udp_lane, a_bad_frame_costs_the_channel_alone)
 }
 
 /* Whatever a client sends: the service goes on. */
-Test(udp_lane, answers_that_cannot_be_sent)
+Test(lane, answers_that_cannot_be_sent)
 {
     char bytes[8];
     int channel = begin("127.0.0.1", "udp_data_channels = 1\n");
@@ -250,7 +250,7 @@ Test(udp_lane, answers_that_cannot_be_sent)
 }
 
 /* A dense stream without answers is left to gather, and arrives whole. */
-Test(udp_lane, a_dense_stream_gathers)
+Test(lane, a_dense_stream_gathers)
 {
     int channel = begin("127.0.0.1", "udp_data_channels = 1\n");
     int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);

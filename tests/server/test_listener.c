@@ -69,12 +69,11 @@ static size_t count(const struct list *ports)
 static void open_all(void)
 {
     for (unsigned int i = 0; i < 2; i++)
-        cr_assert_eq(server_port_open_all(&workers[i], service, service->binding,
-                                          &service->parts[i].ports),
-                     0);
+        cr_assert_eq(
+            listener_open_all(&workers[i], service, service->binding, &service->parts[i].ports), 0);
 }
 
-Test(server_port, listens_while_the_service_is_up, .init = set_up, .fini = tear_down)
+Test(listener, listens_while_the_service_is_up, .init = set_up, .fini = tear_down)
 {
     open_all();
     cr_assert_eq(count(&service->parts[0].ports), 1);
@@ -82,10 +81,10 @@ Test(server_port, listens_while_the_service_is_up, .init = set_up, .fini = tear_
     cr_assert_not(connects(), "refused: no client serves it");
     atomic_store(&service->up, true);
     for (unsigned int i = 0; i < 2; i++)
-        server_port_sync_all(&service->parts[i].ports);
+        listener_sync_all(&service->parts[i].ports);
     cr_assert(connects());
     for (unsigned int i = 0; i < 2; i++)
-        server_port_close_all(&service->parts[i].ports, NULL);
+        listener_close_all(&service->parts[i].ports, NULL);
     cr_assert_not(connects(), "refused at once");
     side_settle(&side, 4);
     cr_assert_eq(service->binding->fds[0], -1);
@@ -93,23 +92,23 @@ Test(server_port, listens_while_the_service_is_up, .init = set_up, .fini = tear_
 }
 
 /* A process that takes sockets over may have more of them than workers, or fewer. */
-Test(server_port, sockets_are_shared_out, .init = set_up, .fini = tear_down)
+Test(listener, sockets_are_shared_out, .init = set_up, .fini = tear_down)
 {
     struct binding few = {.guard_fd = -1, .count = 1, .fds = (int[]){dup(0)}};
     struct binding many = {.guard_fd = -1, .count = 5, .fds = (int[5]){0}};
     for (unsigned int i = 0; i < many.count; i++)
         many.fds[i] = dup(0);
     struct list *first = &service->parts[0].ports, *second = &service->parts[1].ports;
-    cr_assert_eq(server_port_open_all(&workers[0], service, &few, first), 0);
-    cr_assert_eq(server_port_open_all(&workers[1], service, &few, second), 0);
+    cr_assert_eq(listener_open_all(&workers[0], service, &few, first), 0);
+    cr_assert_eq(listener_open_all(&workers[1], service, &few, second), 0);
     cr_assert(count(first) == 1 && count(second) == 0);
-    cr_assert_eq(server_port_open_all(&workers[0], service, &many, first), 0);
-    cr_assert_eq(server_port_open_all(&workers[1], service, &many, second), 0);
+    cr_assert_eq(listener_open_all(&workers[0], service, &many, first), 0);
+    cr_assert_eq(listener_open_all(&workers[1], service, &many, second), 0);
     cr_assert(count(first) == 1 + 3 && count(second) == 2);
-    server_port_close_all(first, &few);
+    listener_close_all(first, &few);
     cr_assert(count(first) == 3, "those of the other binding stay");
-    server_port_close_all(first, &many);
-    server_port_close_all(second, &many);
+    listener_close_all(first, &many);
+    listener_close_all(second, &many);
     cr_assert(count(first) + count(second) == 0);
     cr_assert_eq(few.fds[0], -1);
     for (unsigned int i = 0; i < many.count; i++)

@@ -299,7 +299,7 @@ static struct service *find_service(const char *name)
 {
     struct service *found = NULL;
     list_for_each (node, &server->services.entries) {
-        struct service *service = service_of(container_of(node, struct service_entry, node));
+        struct service *service = service_of(container_of(node, struct service_base, node));
         if (strcmp(service_name(service), name) == 0 && !service->entry.removed)
             found = service;
     }

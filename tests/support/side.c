@@ -205,7 +205,7 @@ int side_end_of(struct side *side, int fd)
 struct service *side_first_service(struct server *server)
 {
     cr_assert_not(list_is_empty(&server->services.entries));
-    return service_of(container_of(server->services.entries.next, struct service_entry, node));
+    return service_of(container_of(server->services.entries.next, struct service_base, node));
 }
 
 struct config *side_config(const char *text)
