@@ -10,31 +10,32 @@
 #include "io/resolver.h"
 #include "io/socket.h"
 
-static size_t find(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES])
+static size_t check_find(void *owner, const struct host_port *name,
+                         struct addr ret[LIMIT_ADDRESSES])
 {
     return resolver_find(owner, name, ret);
 }
 
-static int probe(void *owner, const struct addr *addr, bool is_udp)
+static int check_probe(void *owner, const struct addr *addr, bool is_udp)
 {
     (void)owner;
     return socket_probe(addr, is_udp);
 }
 
-static uint64_t now_ms(void)
+static uint64_t check_now_ms(void)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static void look_up(struct resolver *resolver, const struct config_peer *server)
+static void check_look_up(struct resolver *resolver, const struct config_peer *server)
 {
-    uint64_t until_ms = now_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
+    uint64_t until_ms = check_now_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
     resolver_begin(resolver, &server->addr);
     for (size_t i = 0; i < server->service_count; i++)
         resolver_begin(resolver, &server->services[i].addr);
-    while (!resolver_poll(resolver) && (at_ms = now_ms()) < until_ms) {
+    while (!resolver_poll(resolver) && (at_ms = check_now_ms()) < until_ms) {
         struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
         (void)poll(&fd, 1, (int)(until_ms - at_ms));
     }
@@ -50,8 +51,10 @@ void check_addresses(const char *path, const struct config_peer *server,
                       error_text(result));
         return;
     }
-    const struct config_network network = {.owner = resolver, .find = find, .probe = probe};
-    look_up(resolver, server);
+    const struct config_network network = {.owner = resolver,
+                                           .find = check_find,
+                                           .probe = check_probe};
+    check_look_up(resolver, server);
     config_check_addresses(path, server, &network, report);
     resolver_destroy(resolver);
 }

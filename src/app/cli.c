@@ -40,8 +40,8 @@ static const struct argument *find(const char *text, const char **ret_value)
     return NULL;
 }
 
-static int refuse(char problem[static CLI_PROBLEM_SIZE], const char *before, const char *text,
-                  const char *after)
+static int cli_refuse(char problem[static CLI_PROBLEM_SIZE], const char *before, const char *text,
+                      const char *after)
 {
     /* argv may hold anything, and one event is one line. */
     char echo[80];
@@ -57,9 +57,9 @@ static int set_path(struct cli *cli, const char *path, bool is_from_flag,
                     char problem[static CLI_PROBLEM_SIZE])
 {
     if (*path == '\0')
-        return refuse(problem, "the name of FILE is empty", "", "");
+        return cli_refuse(problem, "the name of FILE is empty", "", "");
     if (cli->config_path != NULL)
-        return refuse(problem, "one FILE is enough, \"", path, "\" is another");
+        return cli_refuse(problem, "one FILE is enough, \"", path, "\" is another");
     cli->config_path = path;
     cli->is_path_from_flag = is_from_flag;
     return 0;
@@ -72,8 +72,8 @@ static int set_genkey(struct cli *cli, const char *value, const char *next, bool
     *ret_used = value == NULL && next != NULL && next[0] != '-';
     const char *curve = value != NULL ? value : *ret_used ? next : "x25519";
     if (strcmp(curve, "x25519") != 0)
-        return refuse(problem, "--genkey: expected x25519, the one curve there is, got \"", curve,
-                      "\"");
+        return cli_refuse(problem, "--genkey: expected x25519, the one curve there is, got \"",
+                          curve, "\"");
     cli->command = CLI_GENKEY;
     return 0;
 }
@@ -84,20 +84,20 @@ static int apply(const struct argument *argument, const char *value, const char 
 {
     *ret_used = false;
     if (value != NULL && argument->effect != SET_CONFIG && argument->effect != SET_GENKEY)
-        return refuse(problem, "", argument->flag, " takes no value");
+        return cli_refuse(problem, "", argument->flag, " takes no value");
     switch (argument->effect) {
     case SET_COMMAND:
         cli->command = (enum cli_command)argument->number;
         return 0;
     case SET_ROLE:
         if (cli->role != CLI_ROLE_FROM_FILE && cli->role != (enum cli_role)argument->number)
-            return refuse(problem, "--server and --client exclude each other", "", "");
+            return cli_refuse(problem, "--server and --client exclude each other", "", "");
         cli->role = (enum cli_role)argument->number;
         return 0;
     case SET_CONFIG:
         *ret_used = value == NULL;
         if (value == NULL && next == NULL)
-            return refuse(problem, "", argument->flag, " needs a FILE");
+            return cli_refuse(problem, "", argument->flag, " needs a FILE");
         return set_path(cli, value != NULL ? value : next, true, problem);
     case SET_GENKEY:
         return set_genkey(cli, value, next, ret_used, problem);
@@ -122,7 +122,7 @@ int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static
             const struct argument *argument = find(text, &value);
             bool is_next_used;
             if (argument == NULL)
-                return refuse(problem, "unknown argument \"", text, "\", see --help");
+                return cli_refuse(problem, "unknown argument \"", text, "\", see --help");
             result = apply(argument, value, i + 1 < argc ? argv[i + 1] : NULL, &cli, &is_next_used,
                            problem);
             i += result == 0 && is_next_used;
@@ -133,10 +133,10 @@ int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static
             break;
     }
     if (cli.config_path == NULL && (cli.command == CLI_RUN || cli.command == CLI_CHECK))
-        return refuse(problem, "a configuration FILE is missing, see --help", "", "");
+        return cli_refuse(problem, "a configuration FILE is missing, see --help", "", "");
     if (cli.config_path != NULL && (cli.command == CLI_GENKEY || cli.command == CLI_PUBKEY))
-        return refuse(problem, cli.command == CLI_GENKEY ? "--genkey" : "--pubkey",
-                      " takes no FILE", "");
+        return cli_refuse(problem, cli.command == CLI_GENKEY ? "--genkey" : "--pubkey",
+                          " takes no FILE", "");
     *ret = cli;
     return 0;
 }
@@ -152,9 +152,9 @@ int cli_select_role(const struct cli *cli, const struct config *config, enum con
 {
     bool is_server = cli->role == CLI_ROLE_SERVER, is_client = cli->role == CLI_ROLE_CLIENT;
     if ((is_server && !config->has_server) || (is_client && !config->has_client)) {
-        (void)refuse(problem, "", cli->config_path,
-                     is_server ? ": no [server] section, as --server asks for"
-                               : ": no [client] section, as --client asks for");
+        (void)cli_refuse(problem, "", cli->config_path,
+                         is_server ? ": no [server] section, as --server asks for"
+                                   : ": no [client] section, as --client asks for");
         return ERR_CONFIG;
     }
     if (cli->role == CLI_ROLE_FROM_FILE) {
@@ -162,8 +162,8 @@ int cli_select_role(const struct cli *cli, const struct config *config, enum con
         is_client = config->has_client && (!config->has_server || cli->is_path_from_flag);
     }
     if (!is_server && !is_client)
-        return refuse(problem, "", cli->config_path,
-                      " has [server] and [client]: choose with --server or --client");
+        return cli_refuse(problem, "", cli->config_path,
+                          " has [server] and [client]: choose with --server or --client");
     *ret = is_server ? CONFIG_SERVER : CONFIG_CLIENT;
     return 0;
 }

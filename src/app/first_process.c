@@ -49,7 +49,7 @@ static pid_t next_ended(idtype_t type, pid_t id)
 /* Reaps whoever has ended. False: nobody of the group is left; *code is that of the last of them. A
  * successor is a child of its predecessor until that ends, and the kernel gives it to PID 1 before
  * it reports the end: so there is no moment in which the group looks empty. */
-static bool reap(pid_t group, int *code)
+static bool first_process_reap(pid_t group, int *code)
 {
     pid_t ended;
     while ((ended = next_ended(P_ALL, 0)) > 0) {
@@ -77,7 +77,7 @@ static void pass_on(pid_t group, int number)
 static _Noreturn void stay(pid_t group, const sigset_t *signals)
 {
     int code = EXIT_SUCCESS;
-    while (reap(group, &code)) {
+    while (first_process_reap(group, &code)) {
         int number = sigwaitinfo(signals, NULL);
         if (number > 0 && number != SIGCHLD)
             pass_on(group, number);

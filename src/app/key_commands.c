@@ -26,7 +26,7 @@ static int write_all(int fd, const char *text, size_t size)
 }
 
 /* Bytes read, up to size; fewer only at the end of the input. */
-static ssize_t read_all(int fd, char *out, size_t size)
+static ssize_t key_read_all(int fd, char *out, size_t size)
 {
     size_t used = 0;
     while (used < size) {
@@ -80,7 +80,7 @@ int key_commands_public(int in_fd, int out_fd)
 {
     char input[INPUT_SIZE_MAX + 1];
     uint8_t private_key[KEYS_X25519_SIZE], public_key[KEYS_X25519_SIZE];
-    ssize_t size = read_all(in_fd, input, sizeof(input));
+    ssize_t size = key_read_all(in_fd, input, sizeof(input));
     int result = size < 0                ? (int)size
                  : size > INPUT_SIZE_MAX ? -EINVAL
                                          : parse_private(input, (size_t)size, private_key);

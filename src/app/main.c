@@ -28,7 +28,7 @@ static void print_report(const struct config_report *report)
                       report->messages[i].is_error ? "" : "warning: ", report->messages[i].text);
 }
 
-static void log_warnings(const struct config_report *report)
+static void command_log_warnings(const struct config_report *report)
 {
     for (size_t i = 0; i < report->count; i++) {
         if (!report->messages[i].is_error)
@@ -38,7 +38,7 @@ static void log_warnings(const struct config_report *report)
 
 /* What depends on this machine's accounts. As root, since whoever starts it otherwise has given
  * root away already. */
-static int check_account(const char *path, const char *role, const struct config_peer *peer)
+static int command_check_account(const char *path, const char *role, const struct config_peer *peer)
 {
     struct account account;
     char problem[PRIVILEGES_PROBLEM_SIZE];
@@ -58,12 +58,12 @@ static int check_account(const char *path, const char *role, const struct config
 
 static int check_accounts(const char *path, const struct config *config)
 {
-    int server = config->has_server ? check_account(path, "server", &config->server) : 0;
-    int client = config->has_client ? check_account(path, "client", &config->client) : 0;
+    int server = config->has_server ? command_check_account(path, "server", &config->server) : 0;
+    int client = config->has_client ? command_check_account(path, "client", &config->client) : 0;
     return server < 0 ? server : client;
 }
 
-static int load(const struct cli *cli, struct config **ret, struct config_report *report)
+static int command_load(const struct cli *cli, struct config **ret, struct config_report *report)
 {
     enum config_role half;
     return cli_is_half_chosen(cli, &half) ? config_load_half(cli->config_path, half, ret, report)
@@ -97,8 +97,9 @@ static int check_role(const struct cli *cli, const struct config *config)
         return check_accounts(cli->config_path, config);
     if (result < 0)
         return result;
-    return role == CONFIG_SERVER ? check_account(cli->config_path, "server", &config->server)
-                                 : check_account(cli->config_path, "client", &config->client);
+    return role == CONFIG_SERVER
+               ? command_check_account(cli->config_path, "server", &config->server)
+               : command_check_account(cli->config_path, "client", &config->client);
 }
 
 /* Says what the start would say of the file, word for word, and more. */
@@ -106,7 +107,7 @@ static int command_check(const struct cli *cli)
 {
     struct config *config = NULL;
     struct config_report report;
-    int result = load(cli, &config, &report);
+    int result = command_load(cli, &config, &report);
     if (result == 0)
         config_check(cli->config_path, config, &report);
     if (result == 0 && config->has_server)
@@ -161,7 +162,7 @@ static int command_run(const struct cli *cli, const struct program *program)
     struct config_report report;
     char problem[CLI_PROBLEM_SIZE];
     enum config_role role;
-    int result = load(cli, &config, &report);
+    int result = command_load(cli, &config, &report);
     if (result < 0) {
         print_report(&report);
         config_report_finish(&report);
@@ -176,7 +177,7 @@ static int command_run(const struct cli *cli, const struct program *program)
         const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
-        log_warnings(&report);
+        command_log_warnings(&report);
         exit_code = run_role(role, config, cli->config_path, program);
     }
     config_report_finish(&report);

@@ -18,7 +18,7 @@ enum { STATUS_SIZE = 201, MESSAGE_SIZE = 320 };
 /* ---- what the environment says ---- */
 
 /* All digits, more than 0; else 0. */
-static uint64_t number_of(const char *text)
+static uint64_t notify_number(const char *text)
 {
     if (text == NULL || text[0] < '0' || text[0] > '9')
         return 0;
@@ -45,9 +45,9 @@ static bool set_manager(struct notify *notify, const char *path)
 static uint64_t watchdog_of_environment(void)
 {
     const char *pid = getenv("WATCHDOG_PID");
-    if (pid != NULL && number_of(pid) != (uint64_t)getpid())
+    if (pid != NULL && notify_number(pid) != (uint64_t)getpid())
         return 0;
-    return number_of(getenv("WATCHDOG_USEC"));
+    return notify_number(getenv("WATCHDOG_USEC"));
 }
 
 void notify_init(struct notify *notify)

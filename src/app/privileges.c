@@ -20,7 +20,7 @@
 /* ---- who ---- */
 
 /* Accounts without a name have a number; -1 means "unchanged" to the kernel. */
-static bool parse_number(const char *text, uint32_t *ret)
+static bool account_parse_number(const char *text, uint32_t *ret)
 {
     char *end;
     if (!isdigit((unsigned char)*text))
@@ -33,8 +33,8 @@ static bool parse_number(const char *text, uint32_t *ret)
     return true;
 }
 
-static int refuse(char problem[static PRIVILEGES_PROBLEM_SIZE], const char *what, const char *name,
-                  const char *reason)
+static int account_refuse(char problem[static PRIVILEGES_PROBLEM_SIZE], const char *what,
+                          const char *name, const char *reason)
 {
     (void)snprintf(problem, PRIVILEGES_PROBLEM_SIZE, "%s %.64s: %s", what, name, reason);
     return ERR_CONFIG;
@@ -55,30 +55,30 @@ int privileges_find(const char *user, const char *group, struct account *ret,
     errno = 0;
     const struct passwd *passwd = getpwnam(user);
     int error = errno;
-    bool is_number = passwd == NULL && parse_number(user, &number);
+    bool is_number = passwd == NULL && account_parse_number(user, &number);
     if (is_number)
         passwd = getpwuid(number);
     if (passwd == NULL && !is_number)
-        return refuse(problem, "user", user, why_not_found(error));
+        return account_refuse(problem, "user", user, why_not_found(error));
     account.uid = passwd != NULL ? passwd->pw_uid : number;
 
     if (*group == '\0' && passwd == NULL)
-        return refuse(problem, "user", user, "a number without a name needs group as well");
+        return account_refuse(problem, "user", user, "a number without a name needs group as well");
     if (*group == '\0') {
         account.gid = passwd->pw_gid;
     } else {
         errno = 0;
         const struct group *found = getgrnam(group);
         error = errno;
-        if (found == NULL && !parse_number(group, &number))
-            return refuse(problem, "group", group, why_not_found(error));
+        if (found == NULL && !account_parse_number(group, &number))
+            return account_refuse(problem, "group", group, why_not_found(error));
         account.gid = found != NULL ? found->gr_gid : number;
     }
     if (account.uid == 0)
-        return refuse(problem, "user", user, "this is root, who would give nothing away");
+        return account_refuse(problem, "user", user, "this is root, who would give nothing away");
     if (account.gid == 0)
-        return refuse(problem, *group != '\0' ? "group" : "user", *group != '\0' ? group : user,
-                      "this would stay in root's group");
+        return account_refuse(problem, *group != '\0' ? "group" : "user",
+                              *group != '\0' ? group : user, "this would stay in root's group");
     *ret = account;
     return 0;
 }

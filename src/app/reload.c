@@ -51,7 +51,7 @@ struct reload {
     struct metrics metrics;
 };
 
-static uint64_t now_ns(void)
+static uint64_t reload_now_ns(void)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -82,7 +82,8 @@ void reload_configure_log(const struct config_peer *peer)
 
 /* One line says that it is not applied, and why; the other errors follow as warnings. What is the
  * same as the last time is not said again. */
-static void refuse(struct reload *reload, const struct config_report *report, const char *problem)
+static void reload_refuse(struct reload *reload, const struct config_report *report,
+                          const char *problem)
 {
     bool is_known = reload->last_problem != NULL && strcmp(reload->last_problem, problem) == 0;
     metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
@@ -109,7 +110,7 @@ static const char *first_error(const struct config_report *report)
     return "out of memory";
 }
 
-static void log_warnings(const struct config_report *report)
+static void reload_log_warnings(const struct config_report *report)
 {
     for (size_t i = 0; i < report->count; i++) {
         if (!report->messages[i].is_error)
@@ -117,8 +118,8 @@ static void log_warnings(const struct config_report *report)
     }
 }
 
-static bool has_descriptors(const struct reload *reload, const struct config *config,
-                            char problem[static LIMITS_TEXT_SIZE])
+static bool reload_has_descriptors(const struct reload *reload, const struct config *config,
+                                   char problem[static LIMITS_TEXT_SIZE])
 {
     enum config_role role = reload->options.role;
     const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
@@ -126,7 +127,7 @@ static bool has_descriptors(const struct reload *reload, const struct config *co
 }
 
 /* NULL: it is not to be applied, which has been said. */
-static struct config *load(struct reload *reload)
+static struct config *reload_load(struct reload *reload)
 {
     const char *path = reload->options.path;
     struct config *config = NULL;
@@ -138,19 +139,19 @@ static struct config *load(struct reload *reload)
     if (result < 0) {
         (void)snprintf(problem, sizeof(problem), "%s (%zu errors)", first_error(&report),
                        report.error_count);
-        refuse(reload, &report, problem);
+        reload_refuse(reload, &report, problem);
     } else if (!has_role) {
         (void)snprintf(problem, sizeof(problem), "%s: it has no section [%s] any more", path,
                        reload->options.role == CONFIG_SERVER ? "server" : "client");
-        refuse(reload, &report, problem);
+        reload_refuse(reload, &report, problem);
         config_destroy(config);
         config = NULL;
-    } else if (!has_descriptors(reload, config, problem)) {
-        refuse(reload, &report, problem);
+    } else if (!reload_has_descriptors(reload, config, problem)) {
+        reload_refuse(reload, &report, problem);
         config_destroy(config);
         config = NULL;
     } else {
-        log_warnings(&report); /* what config_check adds was said at the start */
+        reload_log_warnings(&report); /* what config_check adds was said at the start */
         free(reload->last_problem);
         reload->last_problem = NULL;
     }
@@ -183,7 +184,7 @@ static void log_applied(const struct reload *reload)
              : outcome->changes == 0 ? "nothing has changed"
                                      : "",
              has_services && outcome->changes != 0 ? "; " : "", changes,
-             (double)(now_ns() - reload->begun_at_ns) / 1e6,
+             (double)(reload_now_ns() - reload->begun_at_ns) / 1e6,
              outcome->failed > 0 ? "; what failed is tried again" : "",
              reload->needs_restart ? "; what has changed of threads, user or group needs a restart"
                                    : "");
@@ -214,7 +215,7 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
     if (attempt != RELOAD_AGAIN)
         reload->outcome = (struct reload_outcome){0};
     if (attempt == RELOAD_RETRY)
-        reload->begun_at_ns = now_ns();
+        reload->begun_at_ns = reload_now_ns();
     reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
     int result =
@@ -265,8 +266,8 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
 
 static void apply_file(struct reload *reload, uint64_t now_ms)
 {
-    reload->begun_at_ns = now_ns();
-    struct config *config = load(reload);
+    reload->begun_at_ns = reload_now_ns();
+    struct config *config = reload_load(reload);
     reload->is_asked = false;
     if (config == NULL)
         return;

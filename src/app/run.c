@@ -63,7 +63,7 @@ static uint64_t monotonic_ms(void)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static uint64_t now_ms(const struct run *run)
+static uint64_t run_now_ms(const struct run *run)
 {
     return awake_ms(&run->awake, monotonic_ms());
 }
@@ -91,7 +91,7 @@ static void run_tell_ready(struct run *run)
 static void run_limit_drain(struct run *run)
 {
     run->is_draining = true;
-    run->stop_at_ms = now_ms(run) + reload_drain_timeout_ms(run->reload);
+    run->stop_at_ms = run_now_ms(run) + reload_drain_timeout_ms(run->reload);
 }
 
 static void run_asked_to_stop(struct run *run)
@@ -173,7 +173,7 @@ static bool run_may_reload(const struct run *run)
 
 static int run_poll_timeout_ms(const struct run *run)
 {
-    uint64_t now = now_ms(run);
+    uint64_t now = run_now_ms(run);
     int timeout_ms = sooner_ms(upgrade_timeout_ms(&run->upgrade, now),
                                watchdog_timeout_ms(&run->watchdog, monotonic_ms()));
     if (run->is_draining || run->upgrade.state != UPGRADE_NONE)
@@ -213,7 +213,7 @@ static void run_reloads(struct run *run, uint64_t now)
 /* Whatever is due by now. */
 static void run_turn(struct run *run)
 {
-    uint64_t now = now_ms(run);
+    uint64_t now = run_now_ms(run);
     watchdog_turn(&run->watchdog, monotonic_ms()); /* the manager's clock did not stand still */
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
@@ -255,7 +255,7 @@ static void run_until_ended(struct run *run)
     }
     run->failed = failed;
     /* Without a relay the workers end as soon as they have left. */
-    (void)upgrade_turn(&run->upgrade, now_ms(run));
+    (void)upgrade_turn(&run->upgrade, run_now_ms(run));
 }
 
 static void log_start(enum config_role role, const struct config_peer *peer, unsigned int workers)
@@ -387,8 +387,8 @@ static int start_reloads(struct run *run, enum config_role role, const struct co
     return result;
 }
 
-static bool has_descriptors(enum config_role role, const struct config_peer *peer,
-                            unsigned int workers)
+static bool run_has_descriptors(enum config_role role, const struct config_peer *peer,
+                                unsigned int workers)
 {
     char text[LIMITS_TEXT_SIZE];
     limits_note_foreign();
@@ -417,7 +417,7 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     (void)program_take_channel(&channel, &shared_count);
 
     process_raise_limits(run.worker_count);
-    if (!has_descriptors(role, peer, run.worker_count))
+    if (!run_has_descriptors(role, peer, run.worker_count))
         return EXIT_START_ERROR;
     notify_init(&run.notify);
     /* Before signals are blocked: a directory of users may be slow, and then they end us. */

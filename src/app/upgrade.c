@@ -78,7 +78,7 @@ void upgrade_await(struct upgrade *upgrade, int channel)
     upgrade->is_reported = false;
 }
 
-static void take_over(struct upgrade *upgrade, const char *why)
+static void upgrade_take_over(struct upgrade *upgrade, const char *why)
 {
     close_channel(upgrade);
     upgrade->state = UPGRADE_NONE;
@@ -95,17 +95,17 @@ static void turn_awaiting(struct upgrade *upgrade, uint64_t now_ms)
     }
     switch (hear(upgrade, go_word)) {
     case HEARD_WORD:
-        take_over(upgrade, "the process before this one has left");
+        upgrade_take_over(upgrade, "the process before this one has left");
         return;
     case HEARD_END:
-        take_over(upgrade, "the process before this one has ended");
+        upgrade_take_over(upgrade, "the process before this one has ended");
         return;
     case HEARD_NOTHING:
         break;
     }
     if (upgrade->is_reported && now_ms >= upgrade->deadline_ms) {
         say(upgrade, serving_word); /* it may be stopped, and wake up */
-        take_over(upgrade, "the process before this one does not answer");
+        upgrade_take_over(upgrade, "the process before this one does not answer");
     }
 }
 
@@ -169,7 +169,7 @@ void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
 }
 
 /* The end of a child that is of no use; its exit status, or -1. */
-static int reap(struct upgrade *upgrade, bool kill_now)
+static int upgrade_reap(struct upgrade *upgrade, bool kill_now)
 {
     int status = 0;
     for (int waited_ms = 0; !kill_now && waited_ms < REAP_MS; waited_ms += STEP_MS) {
@@ -190,7 +190,7 @@ static int reap(struct upgrade *upgrade, bool kill_now)
 static void child_ended(struct upgrade *upgrade)
 {
     char why[80] = "the new process broke off";
-    int status = reap(upgrade, false);
+    int status = upgrade_reap(upgrade, false);
     if (status >= 0)
         (void)snprintf(why, sizeof(why), "the new process ended at its start (exit code %d)",
                        status);
@@ -199,7 +199,7 @@ static void child_ended(struct upgrade *upgrade)
 
 static void give_up_child(struct upgrade *upgrade, const char *why)
 {
-    (void)reap(upgrade, true); /* before its channel ends, or it would take that for "go" */
+    (void)upgrade_reap(upgrade, true); /* before its channel ends, or it would take that for "go" */
     failed(upgrade, why);
 }
 

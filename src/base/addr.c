@@ -10,7 +10,7 @@
 static_assert(ADDR_TEXT_SIZE > 1 + INET6_ADDRSTRLEN + 1 + IF_NAMESIZE + 2 + 5, "any address fits");
 
 /* Decimal digits and nothing else: no sign, no space, as strtoul would allow. */
-static bool parse_number(const char *text, uint32_t max, uint32_t *ret)
+static bool addr_parse_number(const char *text, uint32_t max, uint32_t *ret)
 {
     uint64_t value = 0;
     if (*text == '\0')
@@ -26,7 +26,7 @@ static bool parse_number(const char *text, uint32_t max, uint32_t *ret)
     return true;
 }
 
-static bool is_name_char(char c)
+static bool is_host_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
            c == '.' || c == '_';
@@ -35,7 +35,7 @@ static bool is_name_char(char c)
 static bool is_name(const char *text)
 {
     const char *c = text;
-    while (is_name_char(*c))
+    while (is_host_char(*c))
         c++;
     return c != text && *c == '\0';
 }
@@ -77,7 +77,7 @@ int host_port_parse(const char *text, struct host_port *ret)
     char scope[IF_NAMESIZE];
     const char *colon = strrchr(text, ':');
     uint32_t port;
-    if (colon == NULL || !parse_number(colon + 1, UINT16_MAX, &port) || port == 0)
+    if (colon == NULL || !addr_parse_number(colon + 1, UINT16_MAX, &port) || port == 0)
         return -EINVAL;
     size_t len = (size_t)(colon - text);
     if (len == 0 || len >= sizeof(parsed.host))
@@ -118,7 +118,7 @@ bool addr_from_numeric(const struct host_port *host_port, struct addr *ret)
     }
     if (!split_v6(host_port->host, &addr.v6.sin6_addr, scope))
         return false;
-    if (scope[0] != '\0' && !parse_number(scope, UINT32_MAX, &addr.v6.sin6_scope_id)) {
+    if (scope[0] != '\0' && !addr_parse_number(scope, UINT32_MAX, &addr.v6.sin6_scope_id)) {
         addr.v6.sin6_scope_id = if_nametoindex(scope);
         if (addr.v6.sin6_scope_id == 0)
             return false;

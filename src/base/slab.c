@@ -31,7 +31,7 @@ static void push_free(struct slab *slab, void *object)
     slab->free = object;
 }
 
-static int grow(struct slab *slab)
+static int slab_grow(struct slab *slab)
 {
     unsigned char *chunk = calloc(1, CHUNK_SIZE);
     if (chunk == NULL)
@@ -47,7 +47,7 @@ static int grow(struct slab *slab)
 
 void *slab_get(struct slab *slab)
 {
-    if (slab->free == NULL && grow(slab) < 0)
+    if (slab->free == NULL && slab_grow(slab) < 0)
         return NULL;
     void *object = slab->free;
     assert(object != NULL);

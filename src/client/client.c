@@ -196,7 +196,7 @@ void client_set_channel_options(struct client_worker *worker)
 }
 
 /* A few steps of a reload's plan at a time, so that no relay waits for long. */
-static void plan_go_on(struct timer *timer)
+static void client_plan_go_on(struct timer *timer)
 {
     struct client_worker *worker = container_of(timer, struct client_worker, plan_timer);
     struct plan_slot *slot = &worker->client->plan;
@@ -206,10 +206,10 @@ static void plan_go_on(struct timer *timer)
         loop_timer_start(worker->tunnel->loop, timer, 0);
 }
 
-static void plan_begin(struct client_worker *worker)
+static void client_plan_begin(struct client_worker *worker)
 {
     worker->plan_at = 0;
-    plan_go_on(&worker->plan_timer);
+    client_plan_go_on(&worker->plan_timer);
 }
 
 static void client_drain(struct client_worker *worker)
@@ -273,7 +273,7 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
         data_channel_close_ended(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
-        plan_begin(worker);
+        client_plan_begin(worker);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
         data_channel_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
@@ -336,7 +336,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     worker->client = client;
     worker->tunnel = tunnel;
     client_set_channel_options(worker);
-    timer_init(&worker->plan_timer, plan_go_on);
+    timer_init(&worker->plan_timer, client_plan_go_on);
     list_init(&worker->controls);
     list_init(&worker->channels);
     list_init(&worker->relaying);

@@ -132,7 +132,7 @@ void client_control_fail(struct client_control *control, int error)
     }
 }
 
-static void control_closed(struct stream *stream)
+static void client_control_closed(struct stream *stream)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
     bool tries_next = control->tries_next && may_begin(control);
@@ -160,7 +160,7 @@ static void log_address_failed(const struct client_control *control, int error)
                     error_text(error));
 }
 
-/* control_closed goes on with the next address. */
+/* client_control_closed goes on with the next address. */
 static void control_connect_failed(struct client_control *control, int error)
 {
     log_address_failed(control, error);
@@ -279,7 +279,7 @@ static void control_act(struct client_control *control)
     }
 }
 
-static void control_read_done(struct stream *stream, int result)
+static void client_control_read_done(struct stream *stream, int result)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
     if (result < 0) {
@@ -296,7 +296,7 @@ static void control_read_done(struct stream *stream, int result)
     }
 }
 
-static void control_write_done(struct stream *stream, int result)
+static void client_control_write_done(struct stream *stream, int result)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
     /* The Ack may still say why. */
@@ -330,10 +330,10 @@ static void control_connected(struct stream *stream, int result)
 }
 
 static const struct stream_ops control_stream_ops = {
-    .read_done = control_read_done,
-    .write_done = control_write_done,
+    .read_done = client_control_read_done,
+    .write_done = client_control_write_done,
     .connected = control_connected,
-    .closed = control_closed,
+    .closed = client_control_closed,
 };
 
 /* ---- the beginning of an attempt ---- */

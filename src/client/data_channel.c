@@ -184,7 +184,7 @@ static void channel_stream_write_done(struct stream *stream, int result)
     loop_timer_stop(channel_loop(channel), &channel->timer);
 }
 
-static void channel_connected(struct stream *stream, int result)
+static void data_channel_connected(struct stream *stream, int result)
 {
     struct data_channel *channel = container_of(stream, struct data_channel, stream);
     if (result < 0) {
@@ -213,7 +213,7 @@ static void channel_connected(struct stream *stream, int result)
 static const struct stream_ops channel_stream_ops = {
     .read_done = channel_stream_read_done,
     .write_done = channel_stream_write_done,
-    .connected = channel_connected,
+    .connected = data_channel_connected,
     .closed = channel_stream_closed,
 };
 

@@ -15,7 +15,7 @@ struct channel_move {
 };
 static_assert(sizeof(struct channel_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
 
-static void deliver_move(void *owner, const void *payload)
+static void data_channel_deliver_move(void *owner, const void *payload)
 {
     struct tunnel_worker *tunnel = owner;
     struct client_worker *worker = tunnel->role;
@@ -64,7 +64,7 @@ static void channel_relay_closed(struct relay *relay)
     if (relay_detached(relay, fds, move.ended)) {
         move.server = (struct transport){.fd = fds[0], .noise = relay_take_noise(relay, 0)};
         move.local_fd = fds[1];
-        if (mailbox_post(channel->move_to->mailbox, own->mailbox, deliver_move, &move,
+        if (mailbox_post(channel->move_to->mailbox, own->mailbox, data_channel_deliver_move, &move,
                          sizeof(move)) < 0) {
             data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
             return;

@@ -191,14 +191,14 @@ static void forward_resume(struct timer *timer)
     forward_wake(container_of(timer, struct forward, pause_timer));
 }
 
-static void channel_room(struct datagram_channel *channel)
+static void forward_room(struct datagram_channel *channel)
 {
     forward_wake(container_of(channel, struct forward, channel));
 }
 
 /* ---- from the channel to the local service ---- */
 
-static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
+static void forward_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
     struct forward *forward = container_of(channel, struct forward, channel);
     struct forward_visitor *visitor = forward_visitor_find(forward, &frame->from);
@@ -209,7 +209,7 @@ static void channel_received(struct datagram_channel *channel, const struct udp_
     datagram_aim_or_fire(channel->engine, &visitor->target, frame, forward_visitor_destination);
 }
 
-static void channel_batch_end(struct datagram_channel *channel)
+static void forward_batch_end(struct datagram_channel *channel)
 {
     container_of(channel, struct forward, channel)->new_count = 0;
     datagram_fire(channel->engine, forward_visitor_destination);
@@ -241,7 +241,7 @@ static void forward_close(struct forward *forward, enum stream_close how)
     forward_visitor_close_all(forward);
 }
 
-static void channel_ended(struct datagram_channel *channel, int error)
+static void forward_channel_ended(struct datagram_channel *channel, int error)
 {
     struct forward *forward = container_of(channel, struct forward, channel);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel ended: %s",
@@ -249,7 +249,7 @@ static void channel_ended(struct datagram_channel *channel, int error)
     forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);
 }
 
-static void channel_closed(struct datagram_channel *channel)
+static void forward_channel_closed(struct datagram_channel *channel)
 {
     struct forward *forward = container_of(channel, struct forward, channel);
     forward->channel_closed = true;
@@ -257,11 +257,11 @@ static void channel_closed(struct datagram_channel *channel)
 }
 
 static const struct datagram_ops forward_ops = {
-    .received = channel_received,
-    .batch_end = channel_batch_end,
-    .room = channel_room,
-    .ended = channel_ended,
-    .closed = channel_closed,
+    .received = forward_received,
+    .batch_end = forward_batch_end,
+    .room = forward_room,
+    .ended = forward_channel_ended,
+    .closed = forward_channel_closed,
 };
 
 int forward_begin(struct client_worker *worker, struct client_service *service,

@@ -42,7 +42,7 @@ static void visitor_close(struct forward_visitor *visitor, struct udp_socket *he
     visitor_join(visitor);
 }
 
-static struct forward_visitor *visitor_of(struct udp_table_entry *entry)
+static struct forward_visitor *forward_visitor_of(struct udp_table_entry *entry)
 {
     return container_of(entry, struct forward_visitor, entry);
 }
@@ -51,7 +51,7 @@ void forward_visitor_close_all(struct forward *forward)
 {
     struct udp_table_entry *entry;
     while ((entry = udp_table_oldest(&forward->table)) != NULL)
-        visitor_close(visitor_of(entry), NULL);
+        visitor_close(forward_visitor_of(entry), NULL);
 }
 
 void forward_visitor_expire(struct timer *timer)
@@ -62,7 +62,7 @@ void forward_visitor_expire(struct timer *timer)
         (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
-        visitor_close(visitor_of(entry), NULL);
+        visitor_close(forward_visitor_of(entry), NULL);
         forward_count(forward, METRIC_UDP_VISITORS_EXPIRED, 1);
     }
     entry = udp_table_oldest(&forward->table);
@@ -95,7 +95,7 @@ static void forward_evict(struct forward *forward, unsigned int count)
 {
     struct udp_table_entry *entry;
     while (count-- > 0 && (entry = udp_table_oldest(&forward->table)) != NULL)
-        visitor_evict(visitor_of(entry), NULL);
+        visitor_evict(forward_visitor_of(entry), NULL);
 }
 
 static struct forward *largest_forward(const struct client_worker *worker)
@@ -161,7 +161,7 @@ bool forward_yield(struct client_worker *worker)
 }
 
 /* Before the share is used up. */
-static void make_room(struct client_worker *worker)
+static void forward_make_room(struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
     if (!udp_share_is_spent(share))
@@ -224,7 +224,7 @@ static int settle_number(struct client_worker *worker, struct udp_socket *udp)
     }
     struct forward *largest = largest_forward(worker);
     if (largest != NULL) {
-        visitor_evict(visitor_of(udp_table_oldest(&largest->table)), udp);
+        visitor_evict(forward_visitor_of(udp_table_oldest(&largest->table)), udp);
         return 0;
     }
     udp_socket_close(udp);
@@ -234,7 +234,7 @@ static int settle_number(struct client_worker *worker, struct udp_socket *udp)
 static int visitor_connect(struct forward *forward, const struct addr *addr, struct udp_socket *ret)
 {
     struct client_worker *worker = forward->worker;
-    make_room(worker);
+    forward_make_room(worker);
     int result = udp_socket_connect(addr, ret);
     if (is_for_want_of_room(result)) {
         unsigned int batch = udp_share_batch(&worker->client->fds.udp);
@@ -262,8 +262,8 @@ static int visitor_connect_any(struct forward *forward, struct udp_socket *ret)
     return result;
 }
 
-static struct forward_visitor *visitor_add(struct forward *forward,
-                                           const struct udp_frame_addr *key)
+static struct forward_visitor *forward_visitor_add(struct forward *forward,
+                                                   const struct udp_frame_addr *key)
 {
     struct loop *loop = forward_loop(forward);
     struct udp_socket udp;
@@ -330,14 +330,14 @@ struct forward_visitor *forward_visitor_find(struct forward *forward,
 {
     struct udp_table_entry *entry = udp_table_find(&forward->table, key);
     if (entry == NULL)
-        return visitor_add(forward, key);
-    struct forward_visitor *visitor = visitor_of(entry);
+        return forward_visitor_add(forward, key);
+    struct forward_visitor *visitor = forward_visitor_of(entry);
     if (does_not_reach(visitor->udp.error)) {
         visitor->udp.error = 0;
         forward_refused(forward, visitor);
         if (visitor->local_version != forward_local(forward)->version) {
             visitor_close(visitor, NULL);
-            return visitor_add(forward, key);
+            return forward_visitor_add(forward, key);
         }
     }
     udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));

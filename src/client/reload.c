@@ -67,8 +67,8 @@ static int prepare_service(struct client *client, struct client_plan *plan,
     return result;
 }
 
-static int prepare_keys(const struct client *client, struct client_plan *plan,
-                        const struct config_peer *wanted)
+static int client_prepare_keys(const struct client *client, struct client_plan *plan,
+                               const struct config_peer *wanted)
 {
     if (wanted->transport.type != CONFIG_TRANSPORT_NOISE)
         return 0;
@@ -83,8 +83,8 @@ static int prepare_keys(const struct client *client, struct client_plan *plan,
     return result;
 }
 
-static int prepare_own(const struct client *client, struct client_plan *plan,
-                       const struct config_peer *wanted)
+static int client_prepare_own(const struct client *client, struct client_plan *plan,
+                              const struct config_peer *wanted)
 {
     if (plan->changes == 0)
         return 0;
@@ -92,11 +92,11 @@ static int prepare_own(const struct client *client, struct client_plan *plan,
     own.threads = client_config(client)->threads;
     int result = config_peer_copy(&own, &plan->config);
     if (result == 0 && (plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = prepare_keys(client, plan, wanted);
+        result = client_prepare_keys(client, plan, wanted);
     return result;
 }
 
-static void plan_free(const struct client *client, struct client_plan *plan)
+static void client_plan_free(const struct client *client, struct client_plan *plan)
 {
     for (unsigned int i = 0; plan->engines != NULL && i < client->worker_count; i++)
         noise_engine_destroy(plan->engines[i]);
@@ -112,13 +112,13 @@ static void plan_free(const struct client *client, struct client_plan *plan)
 }
 
 /* Nothing has been changed: takes back what was made. */
-static void abandon(const struct client *client, struct client_plan *plan)
+static void client_plan_abandon(const struct client *client, struct client_plan *plan)
 {
     for (size_t i = 0; i < plan->step_count; i++) {
         if (plan->steps[i].kind == STEP_ADD)
             client_service_drop(plan->steps[i].service);
     }
-    plan_free(client, plan);
+    client_plan_free(client, plan);
 }
 
 /* From here on it can't fail. */
@@ -143,20 +143,20 @@ static void commit(struct client *client, struct client_plan *plan,
     }
 }
 
-static int prepare(struct client *client, const struct config_peer *wanted,
-                   const struct service_view *running, const struct config_diff *diff,
-                   struct reload_outcome *outcome, struct client_plan **ret)
+static int client_prepare(struct client *client, const struct config_peer *wanted,
+                          const struct service_view *running, const struct config_diff *diff,
+                          struct reload_outcome *outcome, struct client_plan **ret)
 {
     struct client_plan *plan = calloc(1, sizeof(*plan));
     if (plan == NULL)
         return -ENOMEM;
     plan->changes = outcome->changes = diff->changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
     plan->steps = calloc(diff->service_count + 1, sizeof(*plan->steps));
-    int result = plan->steps != NULL ? prepare_own(client, plan, wanted) : -ENOMEM;
+    int result = plan->steps != NULL ? client_prepare_own(client, plan, wanted) : -ENOMEM;
     for (size_t i = 0; i < diff->service_count && result == 0; i++)
         result = prepare_service(client, plan, running, &diff->services[i], outcome);
     if (result < 0 || (plan->step_count == 0 && plan->changes == 0)) {
-        abandon(client, plan);
+        client_plan_abandon(client, plan);
         return result;
     }
     *ret = plan;
@@ -177,7 +177,7 @@ static int client_reload_begin(void *shared, const struct config_peer *wanted,
         return result;
     result = config_diff(CONFIG_CLIENT, &running.peer, wanted, &diff);
     if (result == 0) {
-        result = prepare(client, wanted, &running, &diff, ret, &plan);
+        result = client_prepare(client, wanted, &running, &diff, ret, &plan);
         if (plan != NULL)
             commit(client, plan, wanted, now_ms);
         config_diff_finish(&diff);
@@ -190,7 +190,7 @@ static int client_reload_begin(void *shared, const struct config_peer *wanted,
 
 /* ---- applying, in each worker ---- */
 
-static void apply_own(struct client_worker *worker, const struct client_plan *plan)
+static void client_apply_own(struct client_worker *worker, const struct client_plan *plan)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
@@ -214,7 +214,7 @@ static void apply_local_addr(struct client_worker *worker, struct client_service
     forward_change_local(worker, service);
 }
 
-static void apply_step(struct client_worker *worker, const struct client_step *step)
+static void client_apply_step(struct client_worker *worker, const struct client_step *step)
 {
     struct client_service *service = step->service;
     bool has_control = service->worker == worker->tunnel->index;
@@ -245,9 +245,9 @@ bool client_reload_step(struct client_worker *worker, const struct client_plan *
     if (worker->draining)
         return true;
     if (*at == 0)
-        apply_own(worker, plan);
+        client_apply_own(worker, plan);
     for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
-        apply_step(worker, &plan->steps[(*at)++]);
+        client_apply_step(worker, &plan->steps[(*at)++]);
     return *at >= plan->step_count;
 }
 
@@ -263,14 +263,14 @@ static bool client_reload_finish(void *shared)
         if (plan->steps[i].kind == STEP_REMOVE)
             client_service_drop(plan->steps[i].service);
     }
-    plan_free(client, plan);
+    client_plan_free(client, plan);
     return true;
 }
 
 void client_plan_discard(struct client *client, struct client_plan *plan)
 {
     if (plan != NULL)
-        plan_free(client, plan);
+        client_plan_free(client, plan);
 }
 
 static struct plan_slot *client_reload_slot(void *shared)

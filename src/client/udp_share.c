@@ -7,7 +7,7 @@
 
 #include "base/limits.h"
 
-static unsigned int load(const _Atomic unsigned int *value)
+static unsigned int udp_share_load(const _Atomic unsigned int *value)
 {
     return atomic_load_explicit(value, memory_order_relaxed);
 }
@@ -41,46 +41,47 @@ void udp_share_add(struct udp_share *share, unsigned int worker)
 
 void udp_share_remove(struct udp_share *share, unsigned int worker)
 {
-    assert(load(&share->of_worker[worker]) > 0);
+    assert(udp_share_load(&share->of_worker[worker]) > 0);
     (void)atomic_fetch_sub(&share->open, 1);
     (void)atomic_fetch_sub(&share->of_worker[worker], 1);
 }
 
 unsigned int udp_share_of(const struct udp_share *share, unsigned int worker)
 {
-    return load(&share->of_worker[worker]);
+    return udp_share_load(&share->of_worker[worker]);
 }
 
 unsigned int udp_share_batch(const struct udp_share *share)
 {
-    unsigned int part = load(&share->max) / LIMIT_UDP_EVICT_PART;
+    unsigned int part = udp_share_load(&share->max) / LIMIT_UDP_EVICT_PART;
     return MIN(MAX(part, 1u), (unsigned int)LIMIT_UDP_EVICT_BATCH);
 }
 
 bool udp_share_is_spent(const struct udp_share *share)
 {
-    return load(&share->open) + udp_share_batch(share) > load(&share->max);
+    return udp_share_load(&share->open) + udp_share_batch(share) > udp_share_load(&share->max);
 }
 
 bool udp_share_is_over(const struct udp_share *share)
 {
-    return load(&share->open) >= load(&share->max);
+    return udp_share_load(&share->open) >= udp_share_load(&share->max);
 }
 
 static unsigned int floor_of(const struct udp_share *share)
 {
-    return load(&share->channels) > 0 ? load(&share->max) / LIMIT_UDP_KEPT_PART : 0;
+    return udp_share_load(&share->channels) > 0 ? udp_share_load(&share->max) / LIMIT_UDP_KEPT_PART
+                                                : 0;
 }
 
 unsigned int udp_share_kept(const struct udp_share *share)
 {
-    unsigned int least = floor_of(share), open = load(&share->open);
+    unsigned int least = floor_of(share), open = udp_share_load(&share->open);
     return least > open ? least - open : 0;
 }
 
 unsigned int udp_share_spare(const struct udp_share *share)
 {
-    unsigned int least = floor_of(share), open = load(&share->open);
+    unsigned int least = floor_of(share), open = udp_share_load(&share->open);
     return open > least ? open - least : 0;
 }
 
@@ -89,7 +90,7 @@ int udp_share_richest(const struct udp_share *share)
     int richest = -1;
     unsigned int most = 0;
     for (unsigned int i = 0; i < share->worker_count; i++) {
-        unsigned int count = load(&share->of_worker[i]);
+        unsigned int count = udp_share_load(&share->of_worker[i]);
         if (count > most) {
             richest = (int)i;
             most = count;

@@ -98,7 +98,7 @@ static void check_taken(const char *path, const struct config_peer *server,
 
 /* ---- what can't be had now ---- */
 
-static int probe(const struct listener *listener, const struct config_network *network)
+static int address_probe(const struct listener *listener, const struct config_network *network)
 {
     int first = ERR_RESOLVE;
     for (size_t i = 0; i < listener->count; i++) {
@@ -117,7 +117,7 @@ static void check_now(const char *path, const struct config_peer *server,
     for (size_t i = 0; i < count; i++) {
         const struct listener *listener = &listeners[i];
         char key[DRAFT_PATH_SIZE], text[ADDR_HOST_SIZE + 8];
-        int result = listener->is_taken ? 0 : probe(listener, network);
+        int result = listener->is_taken ? 0 : address_probe(listener, network);
         if (i == 0)
             is_running = result == -EADDRINUSE;
         if (result == 0 || (is_running && result == -EADDRINUSE))

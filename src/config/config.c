@@ -88,8 +88,8 @@ int config_parse(const char *name, const char *text, size_t size, struct config 
     return parse(name, text, size, NULL, ret, report);
 }
 
-static int load(const char *path, const enum config_role *half, struct config **ret,
-                struct config_report *report)
+static int config_load_file(const char *path, const enum config_role *half, struct config **ret,
+                            struct config_report *report)
 {
     struct secret_file file;
     *report = (struct config_report){0};
@@ -115,13 +115,13 @@ static int load(const char *path, const enum config_role *half, struct config **
 
 int config_load(const char *path, struct config **ret, struct config_report *report)
 {
-    return load(path, NULL, ret, report);
+    return config_load_file(path, NULL, ret, report);
 }
 
 int config_load_half(const char *path, enum config_role half, struct config **ret,
                      struct config_report *report)
 {
-    return load(path, &half, ret, report);
+    return config_load_file(path, &half, ret, report);
 }
 
 void config_check(const char *path, const struct config *config, struct config_report *report)

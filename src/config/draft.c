@@ -172,8 +172,8 @@ static bool find_dotted_service(struct draft *draft, unsigned int dots_of, const
     return false;
 }
 
-static bool start_service(struct draft *draft, const struct ini_table *table, unsigned int dots_of,
-                          struct draft_table *ret)
+static bool draft_start_service(struct draft *draft, const struct ini_table *table,
+                                unsigned int dots_of, struct draft_table *ret)
 {
     enum config_role role = ret->place.role;
     struct config_peer *peer = draft_peer(draft, role);
@@ -237,7 +237,7 @@ static bool enter(struct draft *draft, const struct ini_table *table, unsigned i
     if (role->line == 0)
         role->line = table->line;
     if (found == SECTION_SERVICE)
-        return start_service(draft, table, dots_of, ret);
+        return draft_start_service(draft, table, dots_of, ret);
     if (role->section_lines[found] == 0) {
         role->section_lines[found] = table->line;
         role->section_dots_of[found] = dots_of;

@@ -192,7 +192,7 @@ static const char *read_in_braces(struct reader *reader, bool *ret_is_entry)
     return NULL;
 }
 
-static void refuse(struct reader *reader, const char *problem)
+static void ini_refuse(struct reader *reader, const char *problem)
 {
     reader->depth = 0;
     if (!reader->ops->on_error(reader->owner, reader->lex.problem_line, problem))
@@ -214,7 +214,7 @@ static bool read_line(struct reader *reader, bool *ret_is_entry)
     else if (!lex_is_over(lex))
         problem = read_key_and_value(reader, ret_is_entry);
     if (problem != NULL)
-        refuse(reader, problem);
+        ini_refuse(reader, problem);
     return true;
 }
 
@@ -230,7 +230,7 @@ static bool next_entry(struct reader *reader)
         }
         const char *problem = read_in_braces(reader, &is_entry);
         if (problem != NULL)
-            refuse(reader, problem);
+            ini_refuse(reader, problem);
     }
     return !reader->is_stopped;
 }

@@ -33,10 +33,11 @@ static size_t warning_count(const struct config_report *report)
 }
 
 /* message has all but the text. */
-static bool add(struct config_report *report, const char *file, struct config_message message,
-                const char *format, va_list args) PRINTF_FORMAT(4, 0);
-static bool add(struct config_report *report, const char *file, struct config_message message,
-                const char *format, va_list args)
+static bool report_append_message(struct config_report *report, const char *file,
+                                  struct config_message message, const char *format, va_list args)
+    PRINTF_FORMAT(4, 0);
+static bool report_append_message(struct config_report *report, const char *file,
+                                  struct config_message message, const char *format, va_list args)
 {
     if (message.is_error && ++report->error_count > REPORT_ERRORS_MAX + 1)
         return false;
@@ -67,7 +68,7 @@ bool report_add(struct config_report *report, const char *file, bool is_error, u
     va_list args;
     va_start(args, format);
     struct config_message message = {.is_error = is_error, .line = line};
-    bool is_added = add(report, file, message, format, args);
+    bool is_added = report_append_message(report, file, message, format, args);
     va_end(args);
     return is_added;
 }
@@ -79,7 +80,7 @@ bool report_add_of_half(struct config_report *report, const char *file, enum con
     va_start(args, format);
     struct config_message message = {
         .is_error = true, .is_of_half = true, .half = half, .line = line};
-    bool is_added = add(report, file, message, format, args);
+    bool is_added = report_append_message(report, file, message, format, args);
     va_end(args);
     return is_added;
 }

@@ -33,7 +33,7 @@ static int wait_for_pipe(int fd)
     return ready < 0 ? -errno : ready == 0 ? -ETIMEDOUT : 0;
 }
 
-static int read_all(int fd, size_t size_max, struct secret_file *file)
+static int secret_read_all(int fd, size_t size_max, struct secret_file *file)
 {
     while (file->size <= size_max) {
         ssize_t got = read(fd, file->text + file->size, size_max + 1 - file->size);
@@ -117,7 +117,7 @@ int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
     struct secret_file file = {.text = malloc(size_max + 2), .mode = status.st_mode};
     if (file.text == NULL)
         return -ENOMEM;
-    int result = read_all(fd, size_max, &file);
+    int result = secret_read_all(fd, size_max, &file);
     if (result == 0 && is_utf16(&file))
         result = -EILSEQ;
     if (result < 0) {
@@ -165,7 +165,8 @@ static bool is_white(char c)
 
 /* A secret without white space at its end. The one newline that an editor or echo leaves there is
  * expected; more of it was hardly meant, and it would be a wrong token for ever. */
-static size_t measure(const char *text, size_t size, bool may_end_in_newline, bool *ret_stripped)
+static size_t secret_measure(const char *text, size_t size, bool may_end_in_newline,
+                             bool *ret_stripped)
 {
     if (may_end_in_newline && size > 0 && text[size - 1] == '\n') {
         size--;
@@ -189,7 +190,7 @@ static const char *read_secret(const char *path, struct secret_file *ret, bool *
                : *ret_result == -EILSEQ ? "the file is UTF-16; save it as UTF-8"
                                         : error_text(*ret_result);
     if (ret->size > 0)
-        ret->size = measure(ret->text, ret->size, true, ret_stripped);
+        ret->size = secret_measure(ret->text, ret->size, true, ret_stripped);
     if (ret->size == 0)
         return "the file is empty";
     if (ret->size > LIMIT_SECRET)
@@ -232,7 +233,7 @@ static int copy_secret(const char *text, enum secret_origin origin, struct secre
     bool is_stripped = false;
     size_t size = strlen(text);
     if (origin == SECRET_ENV)
-        size = measure(text, size, false, &is_stripped);
+        size = secret_measure(text, size, false, &is_stripped);
     if (size == 0 || size > LIMIT_SECRET) {
         (void)snprintf(problem, problem_size, "expected a secret of 1 to %d bytes, got %zu bytes",
                        LIMIT_SECRET, size);

@@ -143,7 +143,7 @@ static void check_client(struct draft *draft)
                         "should be more than server.heartbeat_interval");
 }
 
-static void check_account(struct draft *draft, const struct draft_place *place)
+static void validate_account(struct draft *draft, const struct draft_place *place)
 {
     const struct config_peer *peer = draft_peer(draft, place->role);
     unsigned int line = draft_line_of(draft, place, "group");
@@ -162,7 +162,7 @@ static void validate_role(struct draft *draft, enum config_role role)
     }
     draft_validate_noise(draft, role);
     place.section = SECTION_ROLE;
-    check_account(draft, &place);
+    validate_account(draft, &place);
     /* Before the services inherit it. */
     if (role == CONFIG_CLIENT)
         check_retry_interval(draft, &place, &peer->retry_interval_ms);

@@ -14,7 +14,7 @@
 #include "secret_priv.h"
 #include "text_priv.h"
 
-static int refuse(struct option_value *value, const char *expected)
+static int value_refuse(struct option_value *value, const char *expected)
 {
     char echo[REPORT_ECHO_SIZE];
     (void)snprintf(value->problem, value->problem_size, "expected %s, got \"%s\"", expected,
@@ -26,7 +26,7 @@ int value_addr(struct option_value *value, void *target)
 {
     struct host_port addr;
     if (host_port_parse(value->text, &addr) < 0)
-        return refuse(value, "host:port");
+        return value_refuse(value, "host:port");
     *(struct host_port *)target = addr;
     if (value->text[0] != '[' && strchr(addr.host, ':') != NULL) {
         char echo[REPORT_ECHO_SIZE], text[ADDR_HOST_SIZE + 16];
@@ -144,7 +144,7 @@ static int parse_bool(struct option_value *value, bool *ret)
 {
     bool is_true = strcmp(value->text, "true") == 0;
     if (!is_true && strcmp(value->text, "false") != 0)
-        return refuse(value, "true or false");
+        return value_refuse(value, "true or false");
     *ret = is_true;
     return 0;
 }
@@ -203,7 +203,7 @@ static int parse_seconds(struct option_value *value, unsigned int fraction_digit
                        fraction_digits == 0 ? "whole seconds" : "seconds",
                        format_seconds(option->min, min, sizeof min),
                        format_seconds(option->max, max, sizeof max));
-        return refuse(value, expected);
+        return value_refuse(value, expected);
     }
     *ret = (uint32_t)number;
     return 0;
@@ -219,7 +219,7 @@ int value_seconds_fraction(struct option_value *value, void *target)
     return parse_seconds(value, 3, target);
 }
 
-static int parse_number(struct option_value *value, const char *or_word, uint32_t *ret)
+static int value_parse_number(struct option_value *value, const char *or_word, uint32_t *ret)
 {
     const struct option *option = value->option;
     int64_t number;
@@ -227,7 +227,7 @@ static int parse_number(struct option_value *value, const char *or_word, uint32_
         char expected[80];
         (void)snprintf(expected, sizeof expected, "a number from %" PRId64 " to %" PRId64 "%s",
                        option->min, option->max, or_word);
-        return refuse(value, expected);
+        return value_refuse(value, expected);
     }
     *ret = (uint32_t)number;
     return 0;
@@ -235,13 +235,13 @@ static int parse_number(struct option_value *value, const char *or_word, uint32_
 
 int value_number(struct option_value *value, void *target)
 {
-    return parse_number(value, "", target);
+    return value_parse_number(value, "", target);
 }
 
 int value_number_or_auto(struct option_value *value, void *target)
 {
     if (strcmp(value->text, "auto") != 0)
-        return parse_number(value, " or auto", target);
+        return value_parse_number(value, " or auto", target);
     *(uint32_t *)target = 0;
     return 0;
 }
@@ -273,7 +273,7 @@ static int parse_word(struct option_value *value, const struct word *words, size
         *ret = word->number;
         return 0;
     }
-    return refuse(value, expected);
+    return value_refuse(value, expected);
 }
 
 int value_service_type(struct option_value *value, void *target)
@@ -322,7 +322,7 @@ int value_noise_pattern(struct option_value *value, void *target)
     (void)snprintf(expected, sizeof expected, "one of %s, %s, %s%s%s%s", names[0], names[1],
                    names[2], nearest != NULL ? " (did you mean " : "",
                    nearest != NULL ? nearest : "", nearest != NULL ? "?)" : "");
-    return refuse(value, expected);
+    return value_refuse(value, expected);
 }
 
 int value_zerocopy(struct option_value *value, void *target)
@@ -343,7 +343,7 @@ int value_log_level(struct option_value *value, void *target)
 {
     return log_level_from_name(value->text, target)
                ? 0
-               : refuse(value, "error, warn, info, debug or trace");
+               : value_refuse(value, "error, warn, info, debug or trace");
 }
 
 int value_log_format(struct option_value *value, void *target)
@@ -362,9 +362,9 @@ int value_account(struct option_value *value, void *target)
     size_t size = strlen(value->text);
     for (const char *at = value->text; *at != '\0'; at++)
         if (!isgraph((unsigned char)*at) || *at == ':')
-            return refuse(value, "a name or a number");
+            return value_refuse(value, "a name or a number");
     if (size < (size_t)value->option->min || size > (size_t)value->option->max)
-        return refuse(value, "a name of 1 to 64 bytes");
+        return value_refuse(value, "a name of 1 to 64 bytes");
     memcpy(target, value->text, size + 1);
     return 0;
 }

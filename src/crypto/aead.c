@@ -142,7 +142,7 @@ static bool agree_at(struct trial *trial, size_t size)
                      sealed_size, trial->other) == -EBADMSG;
 }
 
-static bool agree(struct trial *trial)
+static bool aead_backends_agree(struct trial *trial)
 {
     static const size_t sizes[] = {0, 1, 16, 63, 64, 65, 255, 256, 1000, 4096, MEASURE_SIZE_MAX};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -152,7 +152,7 @@ static bool agree(struct trial *trial)
     return true;
 }
 
-static uint64_t now_ns(void)
+static uint64_t aead_now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
@@ -161,21 +161,21 @@ static uint64_t now_ns(void)
 
 static uint64_t seal_ns(struct trial *trial, struct aead *aead, size_t size)
 {
-    uint64_t start = now_ns();
+    uint64_t start = aead_now_ns();
     for (uint64_t nonce = 0; nonce < MEASURE_CALLS; nonce++)
         aead_seal(aead, trial->key, nonce, NULL, 0, trial->plain, size, trial->sealed);
-    return now_ns() - start;
+    return aead_now_ns() - start;
 }
 
 /* sealed is what the last call of seal_ns left. Who refuses it never wins. */
 static uint64_t open_ns(struct trial *trial, struct aead *aead, size_t size)
 {
     bool opened = true;
-    uint64_t start = now_ns();
+    uint64_t start = aead_now_ns();
     for (int i = 0; i < MEASURE_CALLS; i++)
         opened &= aead_open(aead, trial->key, MEASURE_CALLS - 1, NULL, 0, trial->sealed,
                             size + AEAD_TAG_SIZE, trial->other) == 0;
-    return opened ? now_ns() - start : UINT64_MAX / 100;
+    return opened ? aead_now_ns() - start : UINT64_MAX / 100;
 }
 
 static bool is_clearly_less(uint64_t a, uint64_t b)
@@ -220,7 +220,7 @@ void aead_setup(void)
         aead_create_with(AEAD_LIBCRYPTO, &trial->libcrypto) == 0) {
         keys_random(trial->key, sizeof(trial->key));
         keys_random(trial->plain, sizeof(trial->plain));
-        if (agree(trial))
+        if (aead_backends_agree(trial))
             chosen_from = find_crossover(trial);
     }
     aead_destroy(trial->libcrypto);

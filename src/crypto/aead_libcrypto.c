@@ -97,7 +97,7 @@ void aead_libcrypto_destroy(struct evp_cipher_ctx_st *evp)
 }
 
 /* Key, nonce, associated data and the text itself. */
-static bool run(EVP_CIPHER_CTX *evp, const struct aead_call *call, int direction)
+static bool aead_libcrypto_run(EVP_CIPHER_CTX *evp, const struct aead_call *call, int direction)
 {
     int len = 0; /* always what went in: it is a stream cipher */
     if (lib.EVP_CipherInit_ex(evp, NULL, NULL, call->key, call->nonce, direction) != 1)
@@ -112,7 +112,8 @@ void aead_libcrypto_seal(struct evp_cipher_ctx_st *evp, const struct aead_call *
 {
     uint8_t nothing[1];
     int len = 0;
-    bool sealed = run(evp, call, SEAL) && lib.EVP_CipherFinal_ex(evp, nothing, &len) == 1 &&
+    bool sealed = aead_libcrypto_run(evp, call, SEAL) &&
+                  lib.EVP_CipherFinal_ex(evp, nothing, &len) == 1 &&
                   lib.EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_SIZE,
                                           call->out + call->in_len) == 1;
     /* A cipher that worked in aead_create fails on no input. If it does all the same, nothing may
@@ -127,7 +128,7 @@ int aead_libcrypto_open(struct evp_cipher_ctx_st *evp, const struct aead_call *c
     int len = 0;
     /* Set aside: out may be in, and ctrl wants a pointer to bytes that it could change. */
     memcpy(tag, call->in + call->in_len, sizeof(tag));
-    bool opened = run(evp, call, OPEN) &&
+    bool opened = aead_libcrypto_run(evp, call, OPEN) &&
                   lib.EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_SET_TAG, sizeof(tag), tag) == 1 &&
                   lib.EVP_CipherFinal_ex(evp, nothing, &len) == 1;
     return opened ? 0 : -EBADMSG;

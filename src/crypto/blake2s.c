@@ -27,7 +27,7 @@ static const uint8_t schedule[ROUNDS][16] = {
     {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
 };
 
-static uint32_t load_word(const uint8_t bytes[static WORD_SIZE])
+static uint32_t blake2s_load_word(const uint8_t bytes[static WORD_SIZE])
 {
     return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
            (uint32_t)bytes[3] << 24;
@@ -58,7 +58,7 @@ static void compress(struct blake2s *state, const uint8_t block[static BLAKE2S_B
 {
     uint32_t v[16], m[16];
     for (size_t i = 0; i < ARRAY_SIZE(m); i++)
-        m[i] = load_word(block + i * WORD_SIZE);
+        m[i] = blake2s_load_word(block + i * WORD_SIZE);
     memcpy(v, state->chain, sizeof(state->chain));
     memcpy(v + 8, initial, sizeof(initial));
     v[12] ^= (uint32_t)state->hashed;

@@ -19,9 +19,9 @@ enum {
 
 /* ---- numbers modulo p = 2^255 - 19 ---- */
 
-/* limb[i] counts 2^(51 i). A number is "tight" when its limbs are below 2^51 + 2^13: what load and
- * the multiplications give. Sums and differences of two tight numbers are below 2^53; factors may
- * have up to 2^54. */
+/* limb[i] counts 2^(51 i). A number is "tight" when its limbs are below 2^51 + 2^13: what
+ * field_load and the multiplications give. Sums and differences of two tight numbers are below
+ * 2^53; factors may have up to 2^54. */
 struct number {
     uint64_t limb[LIMBS];
 };
@@ -31,7 +31,7 @@ typedef unsigned __int128 product;
 
 static const struct number one = {{1}};
 
-static uint64_t load_word(const uint8_t bytes[static 8])
+static uint64_t field_load_word(const uint8_t bytes[static 8])
 {
     uint64_t word = 0;
     for (size_t i = 0; i < sizeof(word); i++)
@@ -46,11 +46,11 @@ static void store_word(uint64_t word, uint8_t bytes[static 8])
 }
 
 /* Without the highest bit, as RFC 7748 section 5 wants it. */
-static struct number load(const uint8_t bytes[static X25519_SIZE])
+static struct number field_load(const uint8_t bytes[static X25519_SIZE])
 {
     uint64_t word[4];
     for (size_t i = 0; i < 4; i++)
-        word[i] = load_word(bytes + 8 * i);
+        word[i] = field_load_word(bytes + 8 * i);
     return (struct number){{
         word[0] & LIMB_MASK,
         (word[0] >> 51 | word[1] << 13) & LIMB_MASK,
@@ -256,7 +256,7 @@ void curve25519_shared(const uint8_t scalar[static X25519_SIZE],
                        const uint8_t point[static X25519_SIZE], uint8_t ret[static X25519_SIZE])
 {
     uint8_t k[X25519_SIZE];
-    const struct number x1 = load(point);
+    const struct number x1 = field_load(point);
     struct ladder ladder = {.x2 = one, .x3 = x1, .z3 = one};
     uint64_t swapped = 0;
     clamp(scalar, k);
@@ -286,7 +286,7 @@ void curve25519_public(const uint8_t scalar[static X25519_SIZE], uint8_t ret[sta
 /* RFC 7748 section 4.1: u = (1 + y) / (1 - y). Everything here is public. */
 static void from_edwards(const uint8_t edwards[static X25519_SIZE], uint8_t ret[static X25519_SIZE])
 {
-    const struct number y = load(edwards); /* the highest bit is the sign of x: no matter */
+    const struct number y = field_load(edwards); /* the highest bit is the sign of x: no matter */
     const struct number above = add(&one, &y);
     const struct number below = subtract(&one, &y);
     const struct number inverse = invert(&below);

@@ -28,7 +28,7 @@ int keys_init(void)
     return 0;
 }
 
-static void add(crypto_hash_sha256_state *state, const void *bytes, size_t len)
+static void keys_absorb(crypto_hash_sha256_state *state, const void *bytes, size_t len)
 {
     int r = crypto_hash_sha256_update(state, bytes, len);
     assert(r == 0); /* SHA-256 fails on no input */
@@ -39,7 +39,7 @@ void keys_service_digest(const char *name, size_t name_len, uint8_t ret[static K
 {
     crypto_hash_sha256_state state;
     (void)crypto_hash_sha256_init(&state);
-    add(&state, name, name_len);
+    keys_absorb(&state, name, name_len);
     (void)crypto_hash_sha256_final(&state, ret);
 }
 
@@ -47,7 +47,7 @@ void keys_auth_begin(struct keys_auth *auth, const char *token, size_t token_len
 {
     crypto_hash_sha256_state state;
     (void)crypto_hash_sha256_init(&state);
-    add(&state, token, token_len);
+    keys_absorb(&state, token, token_len);
     memcpy(auth->state, &state, sizeof(state));
     sodium_memzero(&state, sizeof(state)); /* its buffer holds the end of the token */
 }
@@ -57,7 +57,7 @@ void keys_auth_end(struct keys_auth *auth, const uint8_t nonce[static KEYS_NONCE
 {
     crypto_hash_sha256_state state;
     memcpy(&state, auth->state, sizeof(state));
-    add(&state, nonce, KEYS_NONCE_SIZE);
+    keys_absorb(&state, nonce, KEYS_NONCE_SIZE);
     (void)crypto_hash_sha256_final(&state, ret);
     sodium_memzero(&state, sizeof(state));
     sodium_memzero(auth, sizeof(*auth));

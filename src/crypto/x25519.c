@@ -73,7 +73,7 @@ int x25519_shared(const uint8_t private_key[static X25519_SIZE],
 
 /* Random keys, and with each a random point: half of those lie on the curve's twist, which any
  * backend has to take too. */
-static bool agree(void)
+static bool x25519_backends_agree(void)
 {
     bool same = true;
     for (int i = 0; same && i < AGREE_ROUNDS; i++) {
@@ -91,7 +91,7 @@ static bool agree(void)
     return same;
 }
 
-static uint64_t now_ns(void)
+static uint64_t x25519_now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
@@ -105,7 +105,7 @@ static enum x25519_backend faster_of(const uint64_t ns[static X25519_BACKEND_COU
 }
 
 /* They take turns, and the least time of each counts: whatever else ran only made it longer. */
-static void measure(void)
+static void x25519_measure(void)
 {
     uint64_t for_public[] = {UINT64_MAX, UINT64_MAX}, for_shared[] = {UINT64_MAX, UINT64_MAX};
     uint8_t private_key[X25519_SIZE], point[X25519_SIZE], out[X25519_SIZE];
@@ -113,11 +113,11 @@ static void measure(void)
     keys_random(point, sizeof(point));
     for (int round = 0; round < MEASURE_ROUNDS; round++) {
         for (size_t i = 0; i < X25519_BACKEND_COUNT; i++) {
-            uint64_t start = now_ns();
+            uint64_t start = x25519_now_ns();
             backends[i].public(private_key, out);
-            uint64_t between = now_ns();
+            uint64_t between = x25519_now_ns();
             backends[i].shared(private_key, point, out);
-            uint64_t end = now_ns();
+            uint64_t end = x25519_now_ns();
             for_public[i] = MIN(for_public[i], between - start);
             for_shared[i] = MIN(for_shared[i], end - between);
         }
@@ -128,8 +128,8 @@ static void measure(void)
 void x25519_setup(void)
 {
     x25519_choose(X25519_SODIUM, X25519_SODIUM);
-    if (agree())
-        measure();
+    if (x25519_backends_agree())
+        x25519_measure();
 }
 
 const char *x25519_description(void)

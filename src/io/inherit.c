@@ -13,7 +13,7 @@ enum { FIRST_FD = 3 };
 /* ---- the environment ---- */
 
 /* A number of decimal digits up to max; -EINVAL. */
-static int number_of(const char *text, long max, long *ret)
+static int inherit_number(const char *text, long max, long *ret)
 {
     char *end;
     if (text == NULL || text[0] < '0' || text[0] > '9')
@@ -29,7 +29,7 @@ static int number_of(const char *text, long max, long *ret)
 static bool is_for_us(const char *pid_text)
 {
     long pid;
-    return number_of(pid_text, INT32_MAX, &pid) == 0 && pid == (long)getpid();
+    return inherit_number(pid_text, INT32_MAX, &pid) == 0 && pid == (long)getpid();
 }
 
 static void forget_environment(void)
@@ -98,7 +98,7 @@ static void set_names(struct inherited *inherited, const char *text)
         inherited->items[i].name = strsep(&rest, ":");
 }
 
-static int take_over(struct inherited *inherited, size_t count, int shared_count)
+static int inherit_take_over(struct inherited *inherited, size_t count, int shared_count)
 {
     inherited->items = calloc(count + 1, sizeof(*inherited->items));
     if (inherited->items == NULL)
@@ -125,9 +125,9 @@ int inherited_init(struct inherited *inherited, int shared_count)
     int result = 0;
     if (fds != NULL && is_for_us(getenv("LISTEN_PID"))) {
         long count;
-        result = number_of(fds, LIMIT_INHERITED, &count);
+        result = inherit_number(fds, LIMIT_INHERITED, &count);
         if (result == 0)
-            result = take_over(inherited, (size_t)count, shared_count);
+            result = inherit_take_over(inherited, (size_t)count, shared_count);
         if (result == 0)
             set_names(inherited, getenv("LISTEN_FDNAMES"));
     }
@@ -171,8 +171,8 @@ static bool is_dual_stack_match(const struct inherited_socket *socket, const str
 
 typedef bool match_fn(const struct inherited_socket *socket, const struct addr *addr, int type);
 
-static struct inherited_socket *find(const struct inherited *inherited, const struct addr *addr,
-                                     int type, size_t *ret_count)
+static struct inherited_socket *inherit_find(const struct inherited *inherited,
+                                             const struct addr *addr, int type, size_t *ret_count)
 {
     static match_fn *const matches[] = {is_match, is_dual_stack_match};
     struct inherited_socket *first = NULL;
@@ -193,7 +193,7 @@ size_t inherited_count(const struct inherited *inherited, const struct addr *add
 {
     size_t count = 0;
     if (inherited != NULL)
-        (void)find(inherited, addr, type, &count);
+        (void)inherit_find(inherited, addr, type, &count);
     return count;
 }
 
@@ -201,7 +201,8 @@ bool inherited_take(struct inherited *inherited, const struct addr *addr, int ty
                     struct inherited_socket *ret)
 {
     size_t count;
-    struct inherited_socket *found = inherited != NULL ? find(inherited, addr, type, &count) : NULL;
+    struct inherited_socket *found =
+        inherited != NULL ? inherit_find(inherited, addr, type, &count) : NULL;
     if (found == NULL)
         return false;
     *ret = *found;

@@ -354,7 +354,7 @@ static void note_absence(struct loop *loop, uint64_t turn_ns, const struct wait 
 /* What the kernel has by now goes first, as far as a few turns bring it: it may stop or move the
  * deadline that is due. The ring tells of nothing that it was not asked for (DEFER_TASKRUN), and it
  * was asked the last time before the deadline, perhaps long before. */
-static void look_again(struct loop *loop)
+static void loop_look_again(struct loop *loop)
 {
     for (unsigned int i = 0; i < SCHEDULE_LOOKS_MAX; i++) {
         int result = io_uring_submit_and_get_events(&loop->ring);
@@ -392,7 +392,7 @@ int loop_run_once(struct loop *loop)
     drain(loop);
     schedule_run(&loop->schedule, loop->now_ns);
     if (schedule_deadlines_due(&loop->schedule, loop->now_ns)) {
-        look_again(loop);
+        loop_look_again(loop);
         schedule_run_deadlines(&loop->schedule, loop->now_ns);
     }
     buffers_serve_waiters(loop->buffers);

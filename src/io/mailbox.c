@@ -139,7 +139,7 @@ static void wake_by_eventfd(struct mailbox *to)
 
 static void wake(struct mailbox *to, struct mailbox *from)
 {
-    /* Whoever sets the flag wakes; all others know that the owner has yet to look. */
+    /* Whoever sets the flag wakes; all others know that the owner has yet to mailbox_look. */
     if (atomic_exchange(&to->wake_pending, true))
         return;
     if (from != NULL && atomic_load_explicit(&to->group->msg_ring_works, memory_order_acquire) &&
@@ -196,7 +196,7 @@ static void take_messages(struct mailbox *mailbox)
     wake(mailbox, NULL);
 }
 
-static void look(struct mailbox *mailbox)
+static void mailbox_look(struct mailbox *mailbox)
 {
     /* Cleared first: what is posted from here on wakes us again. */
     (void)atomic_exchange(&mailbox->wake_pending, false);
@@ -208,7 +208,7 @@ static void look(struct mailbox *mailbox)
 
 static void woken(struct loop_op *op, int res, uint32_t flags)
 {
-    look(container_of(op, struct mailbox, wake_op));
+    mailbox_look(container_of(op, struct mailbox, wake_op));
 }
 
 static void eventfd_ready(struct loop_op *op, int res, uint32_t flags)
@@ -219,7 +219,7 @@ static void eventfd_ready(struct loop_op *op, int res, uint32_t flags)
     /* Edge-triggered: the counter is never read. */
     if (loop_op_is_idle(op))
         loop_poll_multishot(mailbox->loop, op, mailbox->eventfd, POLLIN);
-    look(mailbox);
+    mailbox_look(mailbox);
 }
 
 void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,

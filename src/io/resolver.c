@@ -33,7 +33,7 @@ struct resolver_query {
     struct resolver_answer answer;
 };
 
-static uint64_t clock_ns(void)
+static uint64_t resolver_clock_ns(void)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -122,7 +122,7 @@ static void post_answers(struct resolver *resolver)
 
 /* ---- the resolver's memory ---- */
 
-static void leave(struct resolver *resolver)
+static void resolver_leave(struct resolver *resolver)
 {
     (void)pthread_mutex_lock(&resolver->lock);
     bool is_last = --resolver->users == 0;
@@ -143,7 +143,7 @@ static void leave(struct resolver *resolver)
     free(resolver);
 }
 
-static int start_thread(struct resolver *resolver, void *(*run)(void *), void *arg)
+static int resolver_start_thread(struct resolver *resolver, void *(*run)(void *), void *arg)
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -176,17 +176,17 @@ static struct name *take_queued(struct resolver *resolver, unsigned int others)
             continue;
         list_remove(&name->queue_node);
         name->state = NAME_RUNNING;
-        name->begun_at_ns = clock_ns();
+        name->begun_at_ns = resolver_clock_ns();
         return name;
     }
     return NULL;
 }
 
 /* is_final: see resolver_ask_system. */
-static void take_result(struct name *name, const struct name_addresses *found, int result,
-                        bool is_final)
+static void resolver_take_result(struct name *name, const struct name_addresses *found, int result,
+                                 bool is_final)
 {
-    uint64_t now_ns = clock_ns();
+    uint64_t now_ns = resolver_clock_ns();
     name->state = NAME_IDLE;
     list_remove(&name->impatient_node);
     name->is_slow = now_ns - name->begun_at_ns >= PATIENCE_NS;
@@ -214,13 +214,13 @@ static void *look_up_thread(void *arg)
         (void)pthread_mutex_unlock(&resolver->lock);
         int result = resolver_ask_system(name->host, &found, &is_final);
         (void)pthread_mutex_lock(&resolver->lock);
-        take_result(name, &found, result, is_final);
+        resolver_take_result(name, &found, result, is_final);
         name = take_queued(resolver, resolver->running - 1);
     }
     resolver->running--;
     tell_keeper(resolver);
     (void)pthread_mutex_unlock(&resolver->lock);
-    leave(resolver);
+    resolver_leave(resolver);
     return NULL;
 }
 
@@ -228,7 +228,7 @@ static void start_look_ups(struct resolver *resolver)
 {
     struct name *name;
     while ((name = take_queued(resolver, resolver->running)) != NULL) {
-        int result = start_thread(resolver, look_up_thread, name);
+        int result = resolver_start_thread(resolver, look_up_thread, name);
         if (result == 0) {
             resolver->running++;
         } else if (resolver->running > 0) {
@@ -236,7 +236,7 @@ static void start_look_ups(struct resolver *resolver)
             list_push_front(&resolver->queue, &name->queue_node);
             return;
         } else {
-            take_result(name, NULL, result, false);
+            resolver_take_result(name, NULL, result, false);
         }
     }
 }
@@ -298,7 +298,7 @@ static uint64_t next_look_ns(const struct resolver *resolver, uint64_t now_ns)
 /* False: there was nothing to do for a long time. */
 static bool wait_for_work(struct resolver *resolver)
 {
-    uint64_t until_ns = next_look_ns(resolver, clock_ns());
+    uint64_t until_ns = next_look_ns(resolver, resolver_clock_ns());
     struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
                              .tv_nsec = (long)(until_ns % 1000000000u)};
     int result = 0;
@@ -320,13 +320,13 @@ static void *keeper_thread(void *arg)
         start_look_ups(resolver);
         if (!list_is_empty(&resolver->queue))
             check_hosts_file(resolver);
-        lose_patience(resolver, clock_ns());
+        lose_patience(resolver, resolver_clock_ns());
         if (!list_is_empty(&resolver->answered))
             post_answers(resolver);
     }
     resolver->has_keeper = false;
     (void)pthread_mutex_unlock(&resolver->lock);
-    leave(resolver);
+    resolver_leave(resolver);
     return NULL;
 }
 
@@ -378,14 +378,14 @@ void resolver_destroy(struct resolver *resolver)
         if (!is_alone)
             (void)usleep(END_STEP_US);
     }
-    leave(resolver);
+    resolver_leave(resolver);
 }
 
 void resolver_queue(struct name *name)
 {
     struct resolver *resolver = name->resolver;
     name->state = NAME_QUEUED;
-    name->asked_at_ns = clock_ns();
+    name->asked_at_ns = resolver_clock_ns();
     name->hosts_checked = name->is_in_hosts = false;
     list_push_back(&resolver->queue, &name->queue_node);
     list_push_back(&resolver->impatient, &name->impatient_node);
@@ -399,7 +399,7 @@ static bool ask_name(struct resolver_query *query, const char *host)
     struct name *name = names_get(&resolver->names, host);
     if (name == NULL || name->asker_count >= LIMIT_RESOLVER_ASKERS)
         return false;
-    if (name->failed_until_ns > clock_ns()) {
+    if (name->failed_until_ns > resolver_clock_ns()) {
         answer_query(query, name, name->error);
         return true;
     }
@@ -418,7 +418,7 @@ static bool ask_name(struct resolver_query *query, const char *host)
 bool resolver_has_keeper(struct resolver *resolver)
 {
     if (!resolver->has_keeper)
-        resolver->has_keeper = start_thread(resolver, keeper_thread, resolver) == 0;
+        resolver->has_keeper = resolver_start_thread(resolver, keeper_thread, resolver) == 0;
     return resolver->has_keeper;
 }
 

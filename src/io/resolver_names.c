@@ -13,7 +13,7 @@ void names_init(struct names *names, struct resolver *resolver)
         list_init(&names->buckets[i]);
 }
 
-static struct list *bucket_of(struct names *names, const char *host)
+static struct list *resolver_name_bucket(struct names *names, const char *host)
 {
     uint32_t hash = 2166136261u; /* FNV-1a: names come from the configuration alone */
     for (; *host != '\0'; host++)
@@ -23,7 +23,7 @@ static struct list *bucket_of(struct names *names, const char *host)
 
 struct name *names_find(struct names *names, const char *host)
 {
-    list_for_each (node, bucket_of(names, host)) {
+    list_for_each (node, resolver_name_bucket(names, host)) {
         struct name *name = container_of(node, struct name, bucket_node);
         if (strcasecmp(name->host, host) == 0)
             return name;
@@ -41,7 +41,7 @@ void names_remove(struct names *names, struct name *name)
     free(name);
 }
 
-static bool make_room(struct names *names)
+static bool resolver_make_room(struct names *names)
 {
     if (names->count < LIMIT_RESOLVER_NAMES)
         return true;
@@ -55,9 +55,9 @@ static bool make_room(struct names *names)
     return false;
 }
 
-static struct name *add(struct names *names, const char *host)
+static struct name *resolver_name_add(struct names *names, const char *host)
 {
-    struct name *name = make_room(names) ? calloc(1, sizeof(*name)) : NULL;
+    struct name *name = resolver_make_room(names) ? calloc(1, sizeof(*name)) : NULL;
     if (name == NULL)
         return NULL;
     memcpy(name->host, host, strlen(host) + 1);
@@ -66,7 +66,7 @@ static struct name *add(struct names *names, const char *host)
     list_init(&name->queue_node);
     list_init(&name->impatient_node);
     list_init(&name->askers);
-    list_push_back(bucket_of(names, host), &name->bucket_node);
+    list_push_back(resolver_name_bucket(names, host), &name->bucket_node);
     names->count++;
     return name;
 }
@@ -75,7 +75,7 @@ struct name *names_get(struct names *names, const char *host)
 {
     struct name *name = names_find(names, host);
     if (name == NULL)
-        name = add(names, host);
+        name = resolver_name_add(names, host);
     if (name == NULL)
         return NULL;
     list_remove(&name->recent_node);

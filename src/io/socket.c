@@ -20,7 +20,7 @@ static int result_of(ssize_t value)
     return value < 0 ? -errno : (int)value;
 }
 
-static void set_int(int fd, int level, int option, int value)
+static void tcp_set_int(int fd, int level, int option, int value)
 {
     (void)setsockopt(fd, level, option, &value, sizeof(value));
 }
@@ -28,12 +28,12 @@ static void set_int(int fd, int level, int option, int value)
 void socket_set_options(int fd, const struct socket_options *options)
 {
     if (options->nodelay)
-        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        tcp_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (options->keepalive_secs != 0) {
-        set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-        set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)options->keepalive_secs);
+        tcp_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        tcp_set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)options->keepalive_secs);
         if (options->keepalive_interval != 0)
-            set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int)options->keepalive_interval);
+            tcp_set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int)options->keepalive_interval);
     }
     if (options->user_timeout_ms != 0)
         socket_set_user_timeout(fd, options->user_timeout_ms);
@@ -51,7 +51,7 @@ static void set_linger(int fd, int is_on)
  * and half a transfer would look complete. What a listener accepts inherits both. */
 static void prepare_connection(int fd)
 {
-    set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+    tcp_set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
     set_linger(fd, 1);
 }
 
@@ -79,9 +79,9 @@ void socket_close_cleanly(int fd)
 void socket_change_options(int fd, const struct socket_options *options)
 {
     if (!options->nodelay)
-        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+        tcp_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
     if (options->keepalive_secs == 0)
-        set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+        tcp_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     socket_set_options(fd, options);
 }
 
@@ -98,25 +98,25 @@ static void set_congestion_control(int fd, const struct addr *addr)
 
 void socket_set_nodelay(int fd, bool nodelay)
 {
-    set_int(fd, IPPROTO_TCP, TCP_NODELAY, nodelay);
+    tcp_set_int(fd, IPPROTO_TCP, TCP_NODELAY, nodelay);
 }
 
 void socket_set_user_timeout(int fd, uint32_t timeout_ms)
 {
-    set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
+    tcp_set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
 }
 
 void socket_widen_window(int fd, int bytes)
 {
     /* SO_RCVBUF would end the kernel's tuning. This makes the buffer hold the mark and leaves it so
      * (tcp_set_rcvlowat, Linux 4.18). */
-    set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
-    set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+    tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
+    tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 }
 
 void socket_set_unsent_limit(int fd, size_t bytes)
 {
-    set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
+    tcp_set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
 }
 
 int socket_for_dialing(const struct addr *to, const struct socket_options *options)
@@ -128,7 +128,7 @@ int socket_for_dialing(const struct addr *to, const struct socket_options *optio
     socket_set_options(fd, options);
     set_congestion_control(fd, to);
     if (options->speaks_first)
-        set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
+        tcp_set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
     return fd;
 }
 
@@ -167,11 +167,11 @@ static int make_listener(const struct addr *addr, bool reuse_addr, bool join_gro
     int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse_addr);
+    tcp_set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse_addr);
     if (addr->any.sa_family == AF_INET6)
-        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        tcp_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (join_group)
-        set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+        tcp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     return fd;
 }
 
@@ -179,12 +179,12 @@ static int bind_made(int fd, const struct addr *addr)
 {
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
-    set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    tcp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
     return 0;
 }
 
-static int bind_one(const struct addr *addr, const struct socket_options *options, bool join_group,
-                    int *ret_fd)
+static int tcp_bind_one(const struct addr *addr, const struct socket_options *options,
+                        bool join_group, int *ret_fd)
 {
     /* SO_REUSEADDR: connections of a predecessor in TIME_WAIT */
     CLEANUP_FD int fd = make_listener(addr, true, join_group);
@@ -207,7 +207,7 @@ static int bind_guard(const struct addr *addr, bool reuse_addr, bool join_group,
     int result = bind_made(fd, addr);
     if (result < 0)
         return result;
-    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0);
+    tcp_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0);
     *ret_fd = take_fd(&fd);
     return 0;
 }
@@ -226,7 +226,7 @@ int socket_bind_group(const struct addr *addr, const struct socket_options *opti
                       bool is_guarded, int *ret_fds, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        int result = bind_one(addr, options, is_guarded || i > 0, &ret_fds[i]);
+        int result = tcp_bind_one(addr, options, is_guarded || i > 0, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
                 (void)close(take_fd(&ret_fds[i]));
@@ -238,7 +238,7 @@ int socket_bind_group(const struct addr *addr, const struct socket_options *opti
 
 int socket_join_group(const struct addr *addr, const struct socket_options *options, int *ret_fd)
 {
-    return bind_one(addr, options, true, ret_fd);
+    return tcp_bind_one(addr, options, true, ret_fd);
 }
 
 int socket_probe(const struct addr *addr, bool is_udp)
@@ -248,17 +248,17 @@ int socket_probe(const struct addr *addr, bool is_udp)
     if (fd < 0)
         return -errno;
     if (!is_udp)
-        set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        tcp_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (addr->any.sa_family == AF_INET6)
-        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        tcp_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     return bind(fd, &addr->any, addr->len) < 0 ? -errno : 0;
 }
 
 bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
 {
     /* What socket_set_options leaves alone may be set. */
-    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
-    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    tcp_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+    tcp_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     socket_set_user_timeout(fd, 0);
     socket_set_options(fd, options);
     set_congestion_control(fd, addr);

@@ -29,7 +29,7 @@ enum {
     PORTS_LAST_DEFAULT = 60999,
 };
 
-static void set_int(int fd, int level, int option, int value)
+static void udp_set_int(int fd, int level, int option, int value)
 {
     (void)setsockopt(fd, level, option, &value, sizeof(value));
 }
@@ -44,9 +44,9 @@ static bool has_segment(int fd)
 /* Room for bursts: the memory is taken only by datagrams that really wait. */
 static void set_common(int fd)
 {
-    set_int(fd, SOL_SOCKET, SO_RCVBUF, LIMIT_UDP_SOCKET_BUFFER);
-    set_int(fd, SOL_SOCKET, SO_SNDBUF, LIMIT_UDP_SOCKET_BUFFER);
-    set_int(fd, IPPROTO_UDP, UDP_GRO, 1);
+    udp_set_int(fd, SOL_SOCKET, SO_RCVBUF, LIMIT_UDP_SOCKET_BUFFER);
+    udp_set_int(fd, SOL_SOCKET, SO_SNDBUF, LIMIT_UDP_SOCKET_BUFFER);
+    udp_set_int(fd, IPPROTO_UDP, UDP_GRO, 1);
 }
 
 static bool is_any(const struct addr *addr)
@@ -62,25 +62,25 @@ static void ask_for_local_address(int fd, const struct addr *addr)
     if (!is_any(addr))
         return;
     if (addr->any.sa_family == AF_INET6)
-        set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+        udp_set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     else
-        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+        udp_set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
 }
 
-static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
+static int udp_bind_one(const struct addr *addr, bool join_group, int *ret_fd)
 {
     CLEANUP_FD int fd = socket(addr->any.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     set_common(fd);
     if (addr->any.sa_family == AF_INET6)
-        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        udp_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     ask_for_local_address(fd, addr);
     if (join_group)
-        set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+        udp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
-    set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    udp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
     *ret_fd = take_fd(&fd);
     return 0;
 }
@@ -88,7 +88,7 @@ static int bind_one(const struct addr *addr, bool join_group, int *ret_fd)
 int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        int result = bind_one(addr, i > 0, &ret_fds[i]);
+        int result = udp_bind_one(addr, i > 0, &ret_fds[i]);
         if (result < 0) {
             while (i-- > 0)
                 (void)close(take_fd(&ret_fds[i]));
@@ -100,7 +100,7 @@ int udp_socket_bind_group(const struct addr *addr, int *ret_fds, size_t count)
 
 int udp_socket_join_group(const struct addr *addr, int *ret_fd)
 {
-    return bind_one(addr, true, ret_fd);
+    return udp_bind_one(addr, true, ret_fd);
 }
 
 void udp_socket_adopt(int fd, const struct addr *addr)

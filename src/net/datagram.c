@@ -176,7 +176,7 @@ int datagram_channel_init(struct datagram_channel *channel, struct datagram_engi
     return 0;
 }
 
-static void read_more(struct datagram_channel *channel)
+static void datagram_read_more(struct datagram_channel *channel)
 {
     stream_read_some(&channel->stream, channel->in + channel->in_end, IN_BYTES - channel->in_end);
 }
@@ -187,7 +187,7 @@ void datagram_channel_start(struct datagram_channel *channel, const void *prefix
      * waits where nobody can drop it. */
     socket_set_nodelay(channel->stream.fd, true);
     socket_set_unsent_limit(channel->stream.fd, LIMIT_UDP_UNSENT);
-    read_more(channel);
+    datagram_read_more(channel);
     if (prefix_len > 0) {
         memcpy(channel->filling->bytes, prefix, prefix_len);
         channel->filling->used = prefix_len;
@@ -204,7 +204,7 @@ void datagram_channel_terminate(struct datagram_channel *channel, enum stream_cl
     stream_terminate(&channel->stream, how);
 }
 
-static void channel_closed(struct stream *stream)
+static void datagram_channel_closed(struct stream *stream)
 {
     struct datagram_channel *channel = container_of(stream, struct datagram_channel, stream);
     buffer_put(channel->engine, channel->filling);
@@ -370,7 +370,7 @@ static void take_frames(struct datagram_channel *channel)
         return;
     }
     make_read_room(channel);
-    read_more(channel);
+    datagram_read_more(channel);
 }
 
 static void take_due(struct timer *timer)
@@ -396,7 +396,7 @@ static void channel_read_done(struct stream *stream, int result)
     take_frames(channel);
 }
 
-static void channel_connected(struct stream *stream, int result)
+static void datagram_channel_connected(struct stream *stream, int result)
 {
     /* Never dialled here. */
 }
@@ -404,8 +404,8 @@ static void channel_connected(struct stream *stream, int result)
 const struct stream_ops datagram_stream_ops = {
     .read_done = channel_read_done,
     .write_done = channel_write_done,
-    .connected = channel_connected,
-    .closed = channel_closed,
+    .connected = datagram_channel_connected,
+    .closed = datagram_channel_closed,
 };
 
 /* ---- towards the visitors ---- */

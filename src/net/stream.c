@@ -23,7 +23,7 @@ void stream_join(struct stream *stream)
     stream->ops->closed(stream);
 }
 
-static void read_more(struct stream *stream)
+static void stream_read_more(struct stream *stream)
 {
     if (stream->noise.engine != NULL) {
         stream_noise_read(stream);
@@ -41,7 +41,7 @@ static void stream_read_done(struct loop_op *op, int res, uint32_t flags)
         return;
     }
     if (res == -EINTR || res == -EAGAIN) {
-        read_more(stream);
+        stream_read_more(stream);
         return;
     }
     if (res == 0)
@@ -49,7 +49,7 @@ static void stream_read_done(struct loop_op *op, int res, uint32_t flags)
     if (res > 0) {
         stream->read_have += (uint32_t)res;
         if (stream->read_exactly && stream->read_have < stream->read_size) {
-            read_more(stream);
+            stream_read_more(stream);
             return;
         }
         res = (int)stream->read_have;
@@ -57,7 +57,7 @@ static void stream_read_done(struct loop_op *op, int res, uint32_t flags)
     stream->ops->read_done(stream, res);
 }
 
-static void write_more(struct stream *stream)
+static void stream_write_more(struct stream *stream)
 {
     loop_send(stream->loop, &stream->write_op, stream->fd, stream->write_data + stream->write_sent,
               stream->write_size - stream->write_sent);
@@ -75,7 +75,7 @@ static void stream_write_done(struct loop_op *op, int res, uint32_t flags)
     if (res >= 0) {
         stream->write_sent += (uint32_t)res;
         if (stream->write_sent < stream->write_size) {
-            write_more(stream);
+            stream_write_more(stream);
             return;
         }
         res = 0;
@@ -129,7 +129,7 @@ static void read_start(struct stream *stream, void *buffer, size_t size, bool ex
 void stream_read(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, true);
-    read_more(stream);
+    stream_read_more(stream);
 }
 
 void stream_read_now(struct stream *stream, void *buffer, size_t size)
@@ -147,13 +147,13 @@ void stream_read_now(struct stream *stream, void *buffer, size_t size)
     else if (got == 0)
         stream->ops->read_done(stream, ERR_EOF);
     else
-        read_more(stream);
+        stream_read_more(stream);
 }
 
 void stream_read_some(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, false);
-    read_more(stream);
+    stream_read_more(stream);
 }
 
 void stream_write(struct stream *stream, const void *data, size_t size)
@@ -174,7 +174,7 @@ void stream_write(struct stream *stream, const void *data, size_t size)
         return;
     }
     stream->write_sent = (uint32_t)sent;
-    write_more(stream);
+    stream_write_more(stream);
 }
 
 bool stream_is_writing(const struct stream *stream)

@@ -29,7 +29,7 @@ struct stream_handshake {
 };
 
 static void handshake_run(struct stream *stream);
-static void write_more(struct stream *stream);
+static void stream_noise_write_more(struct stream *stream);
 
 /* ---- making and freeing ---- */
 
@@ -148,7 +148,7 @@ static void handshake_done(struct stream *stream)
     }
     if (noise->write_waits) {
         noise->write_waits = false;
-        write_more(stream);
+        stream_noise_write_more(stream);
     }
 }
 
@@ -364,7 +364,7 @@ static int write_batch(struct stream *stream)
     return result < 0 ? result : 1;
 }
 
-static void write_more(struct stream *stream)
+static void stream_noise_write_more(struct stream *stream)
 {
     int result = 0;
     while (result == 0 && stream->write_sent < stream->write_size)
@@ -393,13 +393,13 @@ static void sealed_sent(struct loop_op *op, int res, uint32_t flags)
     }
     free(noise->sealed);
     noise->sealed = NULL;
-    write_more(stream);
+    stream_noise_write_more(stream);
 }
 
 void stream_noise_write(struct stream *stream)
 {
     if (stream->noise.handshake == NULL) {
-        write_more(stream);
+        stream_noise_write_more(stream);
         return;
     }
     stream->noise.write_waits = true;

@@ -20,7 +20,7 @@ void udp_pace_init(struct udp_pace *pace, uint64_t now_ns)
 }
 
 /* Brings pause_ns up to date; once in a while. */
-static void look(struct udp_pace *pace, uint64_t now_ns)
+static void udp_pace_look(struct udp_pace *pace, uint64_t now_ns)
 {
     uint64_t took_ns = now_ns - pace->look_began_ns;
     if (took_ns < LOOK_NS)
@@ -45,7 +45,7 @@ uint64_t udp_pace_ready(struct udp_pace *pace, uint64_t now_ns)
 
 uint64_t udp_pace_received(struct udp_pace *pace, uint32_t datagrams, uint64_t now_ns)
 {
-    look(pace, now_ns);
+    udp_pace_look(pace, now_ns);
     pace->behind = datagrams >= BACKLOG;
     if (datagrams > 0 && !pace->behind && pace->steady && pace->pause_ns > 0)
         return pace->pause_ns;

@@ -8,12 +8,12 @@
 
 enum { BUCKETS_FIRST = 16, BUCKETS_MAX = 1 << 20 };
 
-static uint32_t hash_of(const struct udp_frame_addr *key)
+static uint32_t udp_table_hash(const struct udp_frame_addr *key)
 {
     return (uint32_t)keys_hash(key, sizeof(*key));
 }
 
-static struct udp_table_entry **bucket_of(const struct udp_table *table, uint32_t hash)
+static struct udp_table_entry **udp_table_bucket(const struct udp_table *table, uint32_t hash)
 {
     return &table->buckets[hash & (table->bucket_count - 1)];
 }
@@ -35,8 +35,8 @@ struct udp_table_entry *udp_table_find(const struct udp_table *table,
 {
     if (table->count == 0)
         return NULL;
-    uint32_t hash = hash_of(key);
-    struct udp_table_entry *entry = *bucket_of(table, hash);
+    uint32_t hash = udp_table_hash(key);
+    struct udp_table_entry *entry = *udp_table_bucket(table, hash);
     while (entry != NULL && (entry->hash != hash || !udp_frame_addr_equal(&entry->key, key)))
         entry = entry->next;
     return entry;
@@ -44,12 +44,12 @@ struct udp_table_entry *udp_table_find(const struct udp_table *table,
 
 static void link_entry(const struct udp_table *table, struct udp_table_entry *entry)
 {
-    struct udp_table_entry **bucket = bucket_of(table, entry->hash);
+    struct udp_table_entry **bucket = udp_table_bucket(table, entry->hash);
     entry->next = *bucket;
     *bucket = entry;
 }
 
-static int grow(struct udp_table *table)
+static int udp_table_grow(struct udp_table *table)
 {
     uint32_t count = table->bucket_count == 0 ? BUCKETS_FIRST : table->bucket_count * 2;
     struct udp_table_entry **buckets = calloc(count, sizeof(struct udp_table_entry *));
@@ -67,9 +67,9 @@ static int grow(struct udp_table *table)
 int udp_table_add(struct udp_table *table, struct udp_table_entry *entry, uint64_t now_ns)
 {
     if (table->count >= table->bucket_count && table->bucket_count < BUCKETS_MAX &&
-        grow(table) < 0 && table->bucket_count == 0)
+        udp_table_grow(table) < 0 && table->bucket_count == 0)
         return -ENOMEM;
-    entry->hash = hash_of(&entry->key);
+    entry->hash = udp_table_hash(&entry->key);
     entry->active_at_ns = now_ns;
     link_entry(table, entry);
     list_push_back(&table->used, &entry->node);
@@ -79,7 +79,7 @@ int udp_table_add(struct udp_table *table, struct udp_table_entry *entry, uint64
 
 void udp_table_remove(struct udp_table *table, struct udp_table_entry *entry)
 {
-    struct udp_table_entry **at = bucket_of(table, entry->hash);
+    struct udp_table_entry **at = udp_table_bucket(table, entry->hash);
     while (*at != entry) {
         assert(*at != NULL);
         at = &(*at)->next;

@@ -43,7 +43,7 @@ static const int ack_errors[] = {
 };
 static_assert(ARRAY_SIZE(ack_errors) == MESSAGE_ACK_COUNT, "an error for each ack");
 
-static void set_state(struct client_fsm *fsm, enum client_fsm_state state)
+static void client_fsm_set_state(struct client_fsm *fsm, enum client_fsm_state state)
 {
     assert(fsm->state < CLIENT_FSM_STATE_COUNT);
     assert(edges[fsm->state][state]);
@@ -57,7 +57,7 @@ void client_fsm_init(struct client_fsm *fsm)
 
 void client_fsm_finish(struct client_fsm *fsm)
 {
-    set_state(fsm, CLIENT_FSM_CLOSED);
+    client_fsm_set_state(fsm, CLIENT_FSM_CLOSED);
     keys_wipe(&fsm->auth, sizeof(fsm->auth));
     keys_wipe(fsm->session_key, sizeof(fsm->session_key));
 }
@@ -69,7 +69,7 @@ void client_fsm_start(struct client_fsm *fsm, const char *service, size_t servic
     uint8_t digest[MESSAGE_DIGEST_SIZE];
     keys_service_digest(service, service_len, digest);
     keys_auth_begin(&fsm->auth, token, token_len);
-    set_state(fsm, CLIENT_FSM_HELLO);
+    client_fsm_set_state(fsm, CLIENT_FSM_HELLO);
     *ret = (struct client_action){.type = CLIENT_ACTION_SEND, .len = MESSAGE_HELLO_SIZE};
     message_hello_encode(MESSAGE_HELLO_CONTROL, digest, ret->bytes);
 }
@@ -80,25 +80,25 @@ size_t client_fsm_wanted(const struct client_fsm *fsm)
     return wanted[fsm->state];
 }
 
-static void close_with(struct client_fsm *fsm, int error, struct client_action *ret)
+static void client_fsm_close(struct client_fsm *fsm, int error, struct client_action *ret)
 {
     client_fsm_finish(fsm);
     *ret = (struct client_action){.type = CLIENT_ACTION_CLOSE, .error = error};
 }
 
-static void received_hello(struct client_fsm *fsm, const uint8_t *bytes, size_t len,
-                           struct client_action *ret)
+static void client_fsm_received_hello(struct client_fsm *fsm, const uint8_t *bytes, size_t len,
+                                      struct client_action *ret)
 {
     struct message_hello hello;
     int r = message_hello_decode(bytes, len, &hello);
     if (r == 0 && hello.tag != MESSAGE_HELLO_CONTROL)
         r = ERR_PROTOCOL;
     if (r < 0) {
-        close_with(fsm, r, ret);
+        client_fsm_close(fsm, r, ret);
         return;
     }
     keys_auth_end(&fsm->auth, hello.digest, fsm->session_key);
-    set_state(fsm, CLIENT_FSM_ACK);
+    client_fsm_set_state(fsm, CLIENT_FSM_ACK);
     *ret = (struct client_action){.type = CLIENT_ACTION_SEND, .len = MESSAGE_AUTH_SIZE};
     message_auth_encode(fsm->session_key, ret->bytes);
 }
@@ -115,10 +115,10 @@ static void received_ack(struct client_fsm *fsm, const uint8_t *bytes, size_t le
     if (r == 0)
         r = fsm->send_error;
     if (r < 0) {
-        close_with(fsm, r, ret);
+        client_fsm_close(fsm, r, ret);
         return;
     }
-    set_state(fsm, CLIENT_FSM_UP);
+    client_fsm_set_state(fsm, CLIENT_FSM_UP);
     *ret = (struct client_action){.type = CLIENT_ACTION_UP};
 }
 
@@ -128,7 +128,7 @@ void client_fsm_received(struct client_fsm *fsm, const uint8_t *bytes, size_t le
     assert(len > 0 && len == client_fsm_wanted(fsm));
     switch (fsm->state) {
     case CLIENT_FSM_HELLO:
-        received_hello(fsm, bytes, len, ret);
+        client_fsm_received_hello(fsm, bytes, len, ret);
         return;
     case CLIENT_FSM_ACK:
         received_ack(fsm, bytes, len, ret);
@@ -140,7 +140,7 @@ void client_fsm_received(struct client_fsm *fsm, const uint8_t *bytes, size_t le
         break;
     }
     assert(!"bytes were read although none were wanted");
-    close_with(fsm, ERR_PROTOCOL, ret); /* without assertions: refuse */
+    client_fsm_close(fsm, ERR_PROTOCOL, ret); /* without assertions: refuse */
 }
 
 bool client_fsm_send_failed(struct client_fsm *fsm, int error)

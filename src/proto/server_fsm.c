@@ -46,7 +46,7 @@ static const size_t wanted[SERVER_FSM_STATE_COUNT] = {
     [SERVER_FSM_UP] = 1,
 };
 
-static void set_state(struct server_fsm *fsm, enum server_fsm_state state)
+static void server_fsm_set_state(struct server_fsm *fsm, enum server_fsm_state state)
 {
     assert(fsm->state < SERVER_FSM_STATE_COUNT);
     assert(edges[fsm->state][state]);
@@ -60,7 +60,7 @@ void server_fsm_init(struct server_fsm *fsm)
 
 void server_fsm_finish(struct server_fsm *fsm)
 {
-    set_state(fsm, SERVER_FSM_CLOSED);
+    server_fsm_set_state(fsm, SERVER_FSM_CLOSED);
     keys_wipe(fsm->expected, sizeof(fsm->expected));
 }
 
@@ -70,23 +70,23 @@ size_t server_fsm_wanted(const struct server_fsm *fsm)
     return wanted[fsm->state];
 }
 
-static void close_with(struct server_fsm *fsm, int error, struct server_action *ret)
+static void server_fsm_close(struct server_fsm *fsm, int error, struct server_action *ret)
 {
     server_fsm_finish(fsm);
     *ret = (struct server_action){.type = SERVER_ACTION_CLOSE, .error = error};
 }
 
-static void received_hello(struct server_fsm *fsm, const uint8_t *bytes, size_t len,
-                           struct server_action *ret)
+static void server_fsm_received_hello(struct server_fsm *fsm, const uint8_t *bytes, size_t len,
+                                      struct server_action *ret)
 {
     struct message_hello hello;
     int r = message_hello_decode(bytes, len, &hello);
     if (r < 0) {
-        close_with(fsm, r, ret);
+        server_fsm_close(fsm, r, ret);
         return;
     }
     bool control = hello.tag == MESSAGE_HELLO_CONTROL;
-    set_state(fsm, control ? SERVER_FSM_LOOKUP : SERVER_FSM_DATA);
+    server_fsm_set_state(fsm, control ? SERVER_FSM_LOOKUP : SERVER_FSM_DATA);
     *ret = (struct server_action){
         .type = control ? SERVER_ACTION_FIND_SERVICE : SERVER_ACTION_DATA_CHANNEL,
     };
@@ -108,7 +108,7 @@ static void received_auth(struct server_fsm *fsm, const uint8_t *bytes, size_t l
         message_ack_encode(MESSAGE_ACK_AUTH_FAILED, ret->bytes);
         return;
     }
-    set_state(fsm, SERVER_FSM_REGISTER);
+    server_fsm_set_state(fsm, SERVER_FSM_REGISTER);
     ret->type = SERVER_ACTION_LOGIN;
     memcpy(ret->digest, fsm->expected, sizeof(ret->digest));
     keys_wipe(fsm->expected, sizeof(fsm->expected));
@@ -121,7 +121,7 @@ void server_fsm_received(struct server_fsm *fsm, const uint8_t *bytes, size_t le
     assert(len == server_fsm_wanted(fsm) || fsm->state == SERVER_FSM_UP);
     switch (fsm->state) {
     case SERVER_FSM_HELLO:
-        received_hello(fsm, bytes, len, ret);
+        server_fsm_received_hello(fsm, bytes, len, ret);
         return;
     case SERVER_FSM_AUTH:
         received_auth(fsm, bytes, len, ret);
@@ -129,7 +129,7 @@ void server_fsm_received(struct server_fsm *fsm, const uint8_t *bytes, size_t le
     case SERVER_FSM_UP:
         /* A client never speaks here. Upstream would let it; then nobody would notice that the
          * two sides no longer mean the same by this connection. */
-        close_with(fsm, ERR_PROTOCOL, ret);
+        server_fsm_close(fsm, ERR_PROTOCOL, ret);
         return;
     case SERVER_FSM_LOOKUP:
     case SERVER_FSM_REGISTER:
@@ -139,7 +139,7 @@ void server_fsm_received(struct server_fsm *fsm, const uint8_t *bytes, size_t le
         break;
     }
     assert(!"bytes were read although none were wanted");
-    close_with(fsm, ERR_PROTOCOL, ret); /* without assertions: refuse */
+    server_fsm_close(fsm, ERR_PROTOCOL, ret); /* without assertions: refuse */
 }
 
 void server_fsm_service_found(struct server_fsm *fsm, const char *token, size_t token_len,
@@ -148,7 +148,7 @@ void server_fsm_service_found(struct server_fsm *fsm, const char *token, size_t 
 {
     assert(fsm->state == SERVER_FSM_LOOKUP);
     keys_auth_digest(token, token_len, nonce, fsm->expected);
-    set_state(fsm, SERVER_FSM_AUTH);
+    server_fsm_set_state(fsm, SERVER_FSM_AUTH);
     *ret = (struct server_action){.type = SERVER_ACTION_SEND, .len = MESSAGE_HELLO_SIZE};
     message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, ret->bytes);
 }
@@ -171,7 +171,7 @@ void server_fsm_service_unknown(struct server_fsm *fsm,
 void server_fsm_registered(struct server_fsm *fsm, struct server_action *ret)
 {
     assert(fsm->state == SERVER_FSM_REGISTER);
-    set_state(fsm, SERVER_FSM_UP);
+    server_fsm_set_state(fsm, SERVER_FSM_UP);
     *ret = (struct server_action){.type = SERVER_ACTION_SEND, .len = MESSAGE_ACK_SIZE};
     message_ack_encode(MESSAGE_ACK_OK, ret->bytes);
 }

@@ -10,7 +10,7 @@ enum {
     SPARSE = 8,            /* so many buckets for an entry: half of them will do */
 };
 
-static uint32_t hash_of(const struct addr_key *key)
+static uint32_t addr_table_hash(const struct addr_key *key)
 {
     return (uint32_t)keys_hash(key->bytes, sizeof(key->bytes));
 }
@@ -60,7 +60,7 @@ void addr_table_finish(struct addr_table *table)
 
 struct addr_entry *addr_table_find(const struct addr_table *table, const struct addr_key *key)
 {
-    return table->bucket_count != 0 ? *find_link(table, key, hash_of(key)) : NULL;
+    return table->bucket_count != 0 ? *find_link(table, key, addr_table_hash(key)) : NULL;
 }
 
 struct addr_entry *addr_table_get(struct addr_table *table, const struct addr_key *key)
@@ -78,7 +78,7 @@ struct addr_entry *addr_table_get(struct addr_table *table, const struct addr_ke
     if (entry == NULL)
         return NULL;
     entry->key = *key;
-    entry->hash = hash_of(key);
+    entry->hash = addr_table_hash(key);
     struct addr_entry **bucket = &table->buckets[entry->hash & (table->bucket_count - 1)];
     entry->next = *bucket;
     *bucket = entry;
@@ -90,7 +90,7 @@ void addr_table_trim(struct addr_table *table, const struct addr_key *key)
 {
     if (table->bucket_count == 0)
         return;
-    struct addr_entry **link = find_link(table, key, hash_of(key));
+    struct addr_entry **link = find_link(table, key, addr_table_hash(key));
     struct addr_entry *entry = *link;
     if (entry == NULL || entry->count > 0)
         return;

@@ -304,8 +304,8 @@ static int start_control(struct server *server, const struct origin *origin, uin
     return result;
 }
 
-static int start_service(struct server *server, struct service *service,
-                         const struct origin *origin, bool is_last)
+static int addresses_start_service(struct server *server, struct service *service,
+                                   const struct origin *origin, bool is_last)
 {
     const struct config_peer *own = server_config(server);
     const struct config_service *config = service_config(service);
@@ -336,7 +336,7 @@ int addresses_bind(struct server *server, struct inherited *inherited, uint32_t 
     bool is_waiting = false;
     list_for_each (node, &server->services.entries) { /* no other thread is there yet */
         struct service *service = service_of(container_of(node, struct service_base, node));
-        result = start_service(server, service, &origin, is_last);
+        result = addresses_start_service(server, service, &origin, is_last);
         if (result < 0 && result != -EAGAIN)
             return result;
         is_waiting |= result == -EAGAIN;

@@ -80,7 +80,7 @@ static void control_terminate(struct server_control *control, int error)
     stream_terminate(&control->stream, STREAM_CLEAN);
 }
 
-static void control_closed(struct stream *stream)
+static void server_control_closed(struct stream *stream)
 {
     struct server_control *control = container_of(stream, struct server_control, stream);
     list_remove(&control->node);
@@ -153,7 +153,7 @@ static void control_heartbeat_due(struct timer *timer)
                                                control->out, sizeof(control->out)));
 }
 
-static void control_write_done(struct stream *stream, int result)
+static void server_control_write_done(struct stream *stream, int result)
 {
     struct server_control *control = container_of(stream, struct server_control, stream);
     if (result < 0)
@@ -164,7 +164,7 @@ static void control_write_done(struct stream *stream, int result)
 
 /* ---- what comes in: only the end ---- */
 
-static void control_read_done(struct stream *stream, int result)
+static void server_control_read_done(struct stream *stream, int result)
 {
     struct server_control *control = container_of(stream, struct server_control, stream);
     /* A client has nothing to say after its Auth: bytes are as final as an end of stream. */
@@ -172,9 +172,9 @@ static void control_read_done(struct stream *stream, int result)
 }
 
 static const struct stream_ops control_stream_ops = {
-    .read_done = control_read_done,
-    .write_done = control_write_done,
-    .closed = control_closed,
+    .read_done = server_control_read_done,
+    .write_done = server_control_write_done,
+    .closed = server_control_closed,
 };
 
 /* ---- the beginning ---- */

@@ -234,8 +234,8 @@ static void evict_own(struct gate *gate, struct gate_addr *addr, struct gate_des
 }
 
 /* A newcomer has been counted to its address, and has no place yet. */
-static void make_room(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
-                      uint64_t now_ns)
+static void gate_make_room(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
+                           uint64_t now_ns)
 {
     uint32_t max = gate->pending_max + gate->expected_count;
     if (addr->entry.count > gate->pending_max_per_ip + addr->expected)
@@ -281,7 +281,7 @@ int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_
     struct gate_addr *addr = get_addr(gate, key);
     if (addr != NULL) {
         addr->entry.count++; /* first, so that it outlives the eviction of a sibling */
-        make_room(gate, addr, desk, now_ns);
+        gate_make_room(gate, addr, desk, now_ns);
         gate->pending_count++;
         ticket->addr = addr;
         put_into_queues(gate, ticket);

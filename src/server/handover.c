@@ -98,7 +98,7 @@ void server_leave_addresses(struct server *server)
 
 /* ---- a worker's part ---- */
 
-static struct service_part *part_of(struct list *node)
+static struct service_part *handover_part_of(struct list *node)
 {
     return container_of(node, struct service_part, node);
 }
@@ -107,7 +107,7 @@ static void sync_all_ports(struct server_worker *worker)
 {
     listener_sync_all(&worker->control_ports);
     list_for_each (node, &worker->parts)
-        listener_sync_all(&part_of(node)->ports);
+        listener_sync_all(&handover_part_of(node)->ports);
 }
 
 /* The clients had their time. */
@@ -115,16 +115,16 @@ static void hold_over(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, hold_timer);
     list_for_each (node, &worker->parts)
-        listener_release_all(&part_of(node)->ports);
+        listener_release_all(&handover_part_of(node)->ports);
     lane_release_all(worker);
 }
 
-static void leave(struct server_worker *worker)
+static void handover_leave(struct server_worker *worker)
 {
     worker->draining = true;
     listener_close_all(&worker->control_ports, NULL);
     list_for_each (node, &worker->parts)
-        listener_close_all(&part_of(node)->ports, NULL);
+        listener_close_all(&handover_part_of(node)->ports, NULL);
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
@@ -140,7 +140,7 @@ static bool has_reached(struct server_worker *worker, enum handover_phase phase)
         return true;
     case HANDOVER_QUIET:
         list_for_each (node, &worker->parts) {
-            if (!listener_all_rest(&part_of(node)->ports))
+            if (!listener_all_rest(&handover_part_of(node)->ports))
                 return false;
         }
         return true;
@@ -150,7 +150,7 @@ static bool has_reached(struct server_worker *worker, enum handover_phase phase)
     return false;
 }
 
-static void look_again(struct timer *timer)
+static void handover_look_again(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, handover_timer);
     struct handover *handover = &worker->server->handover;
@@ -164,7 +164,7 @@ static void look_again(struct timer *timer)
 void server_handover_init(struct server_worker *worker)
 {
     timer_init(&worker->hold_timer, hold_over);
-    timer_init(&worker->handover_timer, look_again);
+    timer_init(&worker->handover_timer, handover_look_again);
 }
 
 void server_handover_sync(struct server_worker *worker)
@@ -184,10 +184,10 @@ void server_handover_sync(struct server_worker *worker)
     case HANDOVER_LEAVING:
         loop_timer_stop(loop, &worker->hold_timer);
         if (!worker->draining)
-            leave(worker);
+            handover_leave(worker);
         break;
     }
-    look_again(&worker->handover_timer);
+    handover_look_again(&worker->handover_timer);
 }
 
 void server_handover_finish(struct server_worker *worker)

@@ -191,7 +191,7 @@ static void lane_given(struct server_worker *worker, struct lane_delivery *deliv
     transport_close(&delivery->channel, worker->tunnel->loop);
 }
 
-static void deliver_channel(void *owner, const void *payload)
+static void lane_deliver_channel(void *owner, const void *payload)
 {
     struct tunnel_worker *tunnel = owner;
     struct lane_delivery delivery;
@@ -212,8 +212,8 @@ void lane_deliver(struct server_worker *worker, struct service *service,
         return;
     }
     service_use(service);
-    int result =
-        mailbox_post(target->mailbox, own->mailbox, deliver_channel, &delivery, sizeof(delivery));
+    int result = mailbox_post(target->mailbox, own->mailbox, lane_deliver_channel, &delivery,
+                              sizeof(delivery));
     if (result == 0)
         return;
     service_drop(service);

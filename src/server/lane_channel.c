@@ -52,7 +52,7 @@ static void channel_seek(struct lane *lane)
 
 /* ---- what it brings ---- */
 
-static void channel_received(struct datagram_channel *channel, const struct udp_frame *frame)
+static void lane_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
     struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
     struct lane_visitor *visitor = lane_visitor_answered(lane, &frame->from);
@@ -60,12 +60,12 @@ static void channel_received(struct datagram_channel *channel, const struct udp_
         datagram_aim_or_fire(channel->engine, &visitor->target, frame, lane_visitor_destination);
 }
 
-static void channel_batch_end(struct datagram_channel *channel)
+static void lane_batch_end(struct datagram_channel *channel)
 {
     datagram_fire(channel->engine, lane_visitor_destination);
 }
 
-static void channel_room(struct datagram_channel *channel)
+static void lane_room(struct datagram_channel *channel)
 {
     struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
     lane_arm(lane);
@@ -83,7 +83,7 @@ void lane_channel_leave(struct lane *lane)
     lane_arm(lane);
 }
 
-static void channel_ended(struct datagram_channel *base, int error)
+static void lane_channel_ended(struct datagram_channel *base, int error)
 {
     struct lane_channel *channel = container_of(base, struct lane_channel, base);
     struct lane *lane = channel->lane;
@@ -99,7 +99,7 @@ static void channel_ended(struct datagram_channel *base, int error)
     channel_seek(lane);
 }
 
-static void channel_closed(struct datagram_channel *base)
+static void lane_channel_closed(struct datagram_channel *base)
 {
     struct lane_channel *channel = container_of(base, struct lane_channel, base);
     struct lane *lane = channel->lane;
@@ -110,11 +110,11 @@ static void channel_closed(struct datagram_channel *base)
 }
 
 static const struct datagram_ops lane_channel_ops = {
-    .received = channel_received,
-    .batch_end = channel_batch_end,
-    .room = channel_room,
-    .ended = channel_ended,
-    .closed = channel_closed,
+    .received = lane_received,
+    .batch_end = lane_batch_end,
+    .room = lane_room,
+    .ended = lane_channel_ended,
+    .closed = lane_channel_closed,
 };
 
 void lane_channel_use(struct lane *lane, struct transport transport)

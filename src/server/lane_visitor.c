@@ -17,7 +17,7 @@ static void visitor_remove(struct lane_visitor *visitor)
     slab_put(&lane->worker->udp_visitor_slab, visitor);
 }
 
-static struct lane_visitor *visitor_of(struct udp_table_entry *entry)
+static struct lane_visitor *lane_visitor_of(struct udp_table_entry *entry)
 {
     return container_of(entry, struct lane_visitor, entry);
 }
@@ -29,7 +29,7 @@ void lane_visitor_expire(struct timer *timer)
     uint64_t idle_ns = (uint64_t)service_config(lane->service)->udp_timeout_ms * NS_PER_MS;
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&lane->table, now_ns, idle_ns)) != NULL) {
-        visitor_remove(visitor_of(entry));
+        visitor_remove(lane_visitor_of(entry));
         lane_count(lane, METRIC_UDP_VISITORS_EXPIRED, 1);
     }
     udp_batch_count_overflows(lane_engine(lane)->batch, &lane->udp);
@@ -51,11 +51,11 @@ static uint32_t visitors_max(const struct lane *lane)
     return MAX(service_config(lane->service)->max_udp_visitors / lane->binding->count, 1u);
 }
 
-static struct lane_visitor *visitor_add(struct lane *lane, const struct udp_frame_addr *key)
+static struct lane_visitor *lane_visitor_add(struct lane *lane, const struct udp_frame_addr *key)
 {
     /* Two, as the limit may have become smaller. */
     for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
-        visitor_remove(visitor_of(udp_table_oldest(&lane->table)));
+        visitor_remove(lane_visitor_of(udp_table_oldest(&lane->table)));
         lane_count(lane, METRIC_UDP_VISITORS_EVICTED, 1);
     }
     struct lane_visitor *visitor = slab_get(&lane->worker->udp_visitor_slab);
@@ -101,7 +101,7 @@ struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arri
     struct lane_visitor *visitor = lane->last;
     if (visitor == NULL || !udp_frame_addr_equal(&visitor->entry.key, &key)) {
         struct udp_table_entry *entry = udp_table_find(&lane->table, &key);
-        visitor = entry != NULL ? visitor_of(entry) : visitor_add(lane, &key);
+        visitor = entry != NULL ? lane_visitor_of(entry) : lane_visitor_add(lane, &key);
         if (visitor == NULL)
             return NULL;
         lane->last = visitor;
@@ -136,7 +136,7 @@ struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_f
             lane_count(lane, METRIC_UDP_DROPPED_STRANGER, 1);
             return NULL;
         }
-        visitor = lane->last = visitor_of(entry);
+        visitor = lane->last = lane_visitor_of(entry);
     }
     udp_table_touch(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane)));
     return visitor;
@@ -155,6 +155,6 @@ void lane_visitor_finish(struct lane *lane)
     struct udp_table_entry *entry;
     loop_timer_stop(lane_loop(lane), &lane->expiry_timer);
     while ((entry = udp_table_oldest(&lane->table)) != NULL)
-        visitor_remove(visitor_of(entry));
+        visitor_remove(lane_visitor_of(entry));
     udp_table_finish(&lane->table);
 }

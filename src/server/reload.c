@@ -130,7 +130,7 @@ static int prepare_services(struct preparation *prep)
 
 /* ---- preparing: the server itself ---- */
 
-static int prepare_keys(struct preparation *prep)
+static int server_prepare_keys(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
     unsigned int workers = prep->server->worker_count;
@@ -147,7 +147,7 @@ static int prepare_keys(struct preparation *prep)
     return result;
 }
 
-static int prepare_own(struct preparation *prep)
+static int server_prepare_own(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
     unsigned int changes = prep->diff.changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
@@ -157,7 +157,7 @@ static int prepare_own(struct preparation *prep)
         server_reload_prepare_control(prep, &changes);
     int result = 0;
     if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = prepare_keys(prep);
+        result = server_prepare_keys(prep);
     plan->changes = prep->outcome->changes = changes;
     if (changes == 0 || result < 0)
         return result;
@@ -227,7 +227,7 @@ static void wipe_keys(struct noise_keys *keys)
     free(keys);
 }
 
-static void plan_free(struct server *server, struct server_plan *plan)
+static void server_plan_free(struct server *server, struct server_plan *plan)
 {
     for (unsigned int i = 0; plan->engines != NULL && i < server->worker_count; i++)
         noise_engine_destroy(plan->engines[i]);
@@ -240,7 +240,7 @@ static void plan_free(struct server *server, struct server_plan *plan)
 }
 
 /* Nothing has been changed: takes back what was made. */
-static void abandon(struct preparation *prep)
+static void server_plan_abandon(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
     for (size_t i = 0; i < plan->step_count; i++) {
@@ -250,20 +250,20 @@ static void abandon(struct preparation *prep)
         if (step->kind == STEP_ADD)
             service_drop(step->service);
     }
-    plan_free(prep->server, plan);
+    server_plan_free(prep->server, plan);
 }
 
-static int prepare(struct preparation *prep)
+static int server_prepare(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan = calloc(1, sizeof(*prep->plan));
     if (plan == NULL)
         return -ENOMEM;
     plan->steps = calloc(prep->diff.service_count + 1, sizeof(*plan->steps));
-    int result = plan->steps != NULL ? prepare_own(prep) : -ENOMEM;
+    int result = plan->steps != NULL ? server_prepare_own(prep) : -ENOMEM;
     if (result == 0)
         result = prepare_services(prep);
     if (result < 0 || (plan->step_count == 0 && plan->changes == 0 && !plan->closes_control)) {
-        abandon(prep);
+        server_plan_abandon(prep);
         return result;
     }
     commit_own(prep);
@@ -318,7 +318,7 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
     int result = compare(&prep);
     if (result < 0)
         return result;
-    result = prepare(&prep);
+    result = server_prepare(&prep);
     compared(&prep);
     server_count_unbound(server);
     if (result > 0)
@@ -366,7 +366,7 @@ static bool server_reload_is_unfinished(void *shared)
 
 /* ---- applying, in each worker ---- */
 
-static void apply_own(struct server_worker *worker, const struct server_plan *plan)
+static void server_apply_own(struct server_worker *worker, const struct server_plan *plan)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     if (plan->new_control_binding != NULL &&
@@ -386,7 +386,7 @@ static void apply_own(struct server_worker *worker, const struct server_plan *pl
         server_control_restart_heartbeats(worker);
 }
 
-static void apply_step(struct server_worker *worker, const struct server_step *step)
+static void server_apply_step(struct server_worker *worker, const struct server_step *step)
 {
     switch (step->kind) {
     case STEP_ADD:
@@ -410,9 +410,9 @@ bool server_reload_step(struct server_worker *worker, const struct server_plan *
     if (worker->draining) /* which closes all of it */
         return true;
     if (*at == 0)
-        apply_own(worker, plan);
+        server_apply_own(worker, plan);
     for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
-        apply_step(worker, &plan->steps[(*at)++]);
+        server_apply_step(worker, &plan->steps[(*at)++]);
     if (plan->step_count == 0)
         *at = 1; /* not again */
     return *at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
@@ -436,7 +436,7 @@ static bool server_reload_finish(void *shared)
             service_drop(step->service);
         }
     }
-    plan_free(server, plan);
+    server_plan_free(server, plan);
     return true;
 }
 
@@ -448,7 +448,7 @@ void server_plan_discard(struct server *server, struct server_plan *plan)
         config_service_free(plan->steps[i].config);
         service_release_binding(plan->steps[i].service, plan->steps[i].binding);
     }
-    plan_free(server, plan);
+    server_plan_free(server, plan);
 }
 
 static struct plan_slot *server_reload_slot(void *shared)

@@ -124,7 +124,7 @@ void server_destroy(struct server *server)
 
 /* ---- accepting again, after descriptors ran out ---- */
 
-static struct service_part *part_of(struct list *node)
+static struct service_part *server_part_of(struct list *node)
 {
     return container_of(node, struct service_part, node);
 }
@@ -134,7 +134,7 @@ static void shed_parked(struct server_worker *worker)
 {
     struct transport shed[LIMIT_POOL_PARKED];
     list_for_each (node, &worker->parts) {
-        struct service *service = part_of(node)->service;
+        struct service *service = server_part_of(node)->service;
         size_t count = channel_pool_shed(&service->pool, shed, ARRAY_SIZE(shed));
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, count);
         for (size_t k = 0; k < count; k++)
@@ -165,7 +165,7 @@ static void resume_accepting(struct timer *timer)
     if (!enough)
         shed_parked(worker);
     list_for_each (node, &worker->parts)
-        all &= listener_resume_all(&part_of(node)->ports, enough);
+        all &= listener_resume_all(&server_part_of(node)->ports, enough);
     if (!all)
         loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
 }
@@ -175,7 +175,7 @@ static void resume_accepting(struct timer *timer)
 static void sync_ports(struct server_worker *worker)
 {
     list_for_each (node, &worker->parts)
-        listener_sync_all(&part_of(node)->ports);
+        listener_sync_all(&server_part_of(node)->ports);
 }
 
 static void review_waiting(struct server_worker *worker)
@@ -318,7 +318,7 @@ static int start_parts(struct server_worker *worker)
 }
 
 /* A few steps of a reload's plan at a time, so that no relay waits for long. */
-static void plan_go_on(struct timer *timer)
+static void server_plan_go_on(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, plan_timer);
     struct plan_slot *slot = &worker->server->plan;
@@ -328,10 +328,10 @@ static void plan_go_on(struct timer *timer)
         loop_timer_start(worker->tunnel->loop, timer, 0);
 }
 
-static void plan_begin(struct server_worker *worker)
+static void server_plan_begin(struct server_worker *worker)
 {
     worker->plan_at = 0;
-    plan_go_on(&worker->plan_timer);
+    server_plan_go_on(&worker->plan_timer);
 }
 
 static int server_start(void *shared, struct tunnel_worker *tunnel)
@@ -358,7 +358,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     timer_init(&worker->resume_timer, resume_accepting);
     worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
-    timer_init(&worker->plan_timer, plan_go_on);
+    timer_init(&worker->plan_timer, server_plan_go_on);
     tend_later(worker);
     server_handover_init(worker);
     int result = start_parts(worker);
@@ -401,12 +401,12 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
         review_waiting(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
-        plan_begin(worker);
+        server_plan_begin(worker);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
         visitor_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_REQUESTS) != 0) {
         list_for_each (node, &worker->parts)
-            send_requests(part_of(node));
+            send_requests(server_part_of(node));
     }
 }
 
@@ -433,8 +433,8 @@ static void server_finish(struct tunnel_worker *tunnel)
     listener_free_all(&worker->control_ports);
     listener_free_all(&worker->closing_ports);
     list_for_each_safe (node, &worker->parts) {
-        listener_free_all(&part_of(node)->ports);
-        service_index_remove(&worker->services, part_of(node));
+        listener_free_all(&server_part_of(node)->ports);
+        service_index_remove(&worker->services, server_part_of(node));
         list_remove(node);
     }
     free(worker);

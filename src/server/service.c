@@ -11,7 +11,7 @@
 
 /* ---- the table of session keys ---- */
 
-static struct list *bucket_of(struct session_table *table, const uint8_t *key)
+static struct list *session_table_bucket(struct session_table *table, const uint8_t *key)
 {
     return &table->buckets[keys_hash(key, KEYS_DIGEST_SIZE) % SESSION_BUCKETS];
 }
@@ -34,7 +34,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
     (void)pthread_mutex_lock(&table->lock);
     struct service *service = NULL;
     /* No early exit, and each comparison in constant time. */
-    list_for_each (node, bucket_of(table, key)) {
+    list_for_each (node, session_table_bucket(table, key)) {
         const struct session *session = container_of(node, struct session, node);
         if (keys_equal(session->key, key, KEYS_DIGEST_SIZE)) {
             service = session->service;
@@ -53,7 +53,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
 static void table_add(struct session_table *table, struct session *session)
 {
     (void)pthread_mutex_lock(&table->lock);
-    list_push_back(bucket_of(table, session->key), &session->node);
+    list_push_back(session_table_bucket(table, session->key), &session->node);
     (void)pthread_mutex_unlock(&table->lock);
 }
 

@@ -6,14 +6,15 @@
 #include "server/listener.h"
 #include "server/server.h"
 
-static struct service_part *part_of(const struct server_worker *worker, struct service *service)
+static struct service_part *service_part_of(const struct server_worker *worker,
+                                            struct service *service)
 {
     return &service->parts[worker->tunnel->index];
 }
 
 int service_part_start(struct server_worker *worker, struct service *service)
 {
-    struct service_part *part = part_of(worker, service);
+    struct service_part *part = service_part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
     service_index_add(&worker->services, part);
     if (service->binding == NULL) /* its address comes later */
@@ -25,7 +26,7 @@ int service_part_start(struct server_worker *worker, struct service *service)
 
 void service_part_stop(struct server_worker *worker, struct service *service)
 {
-    struct service_part *part = part_of(worker, service);
+    struct service_part *part = service_part_of(worker, service);
     list_remove(&part->node);
     service_index_remove(&worker->services, part);
     listener_close_all(&part->ports, NULL);
@@ -37,7 +38,7 @@ void service_part_stop(struct server_worker *worker, struct service *service)
 int service_part_rebind(struct server_worker *worker, struct service *service,
                         struct binding *binding)
 {
-    struct service_part *part = part_of(worker, service);
+    struct service_part *part = service_part_of(worker, service);
     int result;
     if (service->is_udp) {
         result = lane_start_all(worker, service, binding);
@@ -56,7 +57,7 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
 
 void service_part_review(struct server_worker *worker, struct service *service)
 {
-    struct server_control *control = part_of(worker, service)->control;
+    struct server_control *control = service_part_of(worker, service)->control;
     if (control != NULL)
         server_control_close_if_expired(control);
     lane_review_timeout(worker, service);

@@ -168,7 +168,7 @@ static void visitor_matched(struct visitor *visitor, struct transport channel)
     visitor_relay_bind(visitor, channel);
 }
 
-static void deliver_channel(void *owner, const void *payload)
+static void visitor_deliver_channel(void *owner, const void *payload)
 {
     struct visitor_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
@@ -184,8 +184,8 @@ void visitor_deliver(struct server_worker *worker, struct service *service,
         return;
     }
     struct visitor_delivery delivery = {.match = *match, .channel = channel};
-    int result = mailbox_post(match->worker->mailbox, own->mailbox, deliver_channel, &delivery,
-                              sizeof(delivery));
+    int result = mailbox_post(match->worker->mailbox, own->mailbox, visitor_deliver_channel,
+                              &delivery, sizeof(delivery));
     if (result == 0)
         return;
     if (result == -EPIPE) { /* that worker has ended, and its visitors with it */

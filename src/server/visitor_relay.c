@@ -22,7 +22,7 @@ static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "travels by v
 static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2]);
 
-static void deliver_move(void *owner, const void *payload)
+static void visitor_deliver_move(void *owner, const void *payload)
 {
     struct tunnel_worker *tunnel = owner;
     struct server_worker *worker = tunnel->role;
@@ -52,7 +52,7 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
                          const struct visitor_move *move)
 {
     struct tunnel_worker *own = visitor->worker->tunnel;
-    if (mailbox_post(target->mailbox, own->mailbox, deliver_move, move, sizeof(*move)) < 0)
+    if (mailbox_post(target->mailbox, own->mailbox, visitor_deliver_move, move, sizeof(*move)) < 0)
         return false;
     metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
     visitor_forget(visitor);

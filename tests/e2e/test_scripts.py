@@ -60,7 +60,7 @@ def test_empty_tree_fails(tmp_path, script):
     ("src/net/x.c", '#include <liburing.h>\n', "belongs to io/"),
     ("src/proto/x.c", '#include <sodium.h>\n', "belongs to crypto/"),
     ("src/app/x.c", '#  include <ini.h>\n', "belongs to config/"),
-    ("src/app/x.c", '#include "relay/relay_priv.h"\n', "private to net/"),
+    ("src/app/x.c", '#include "relay/relay_priv.h"\n', "private to relay/"),
     ("src/app/x.c", '#include "../net/relay.h"\n', "not beside|reaches into"),
     ("src/other/x.c", '#include "base/sum.h"\n', "is no layer"),
 ])
@@ -92,6 +92,14 @@ def test_style_violations(tree, text, complaint):
     code, output = run("check_style", tree)
     assert code == 1
     assert complaint in output
+
+
+def test_a_static_name_in_two_files(tree):
+    write(tree, "src/base/sum.c", CLEAN + "static int carry(int a)\n{\n    return a;\n}\n")
+    assert run("check_style", tree)[0] == 0
+    write(tree, "src/net/stream.c", "static void carry(void)\n{\n}\n")
+    code, output = run("check_style", tree)
+    assert code == 1 and "static carry() stands in src/base/sum.c" in output
 
 
 @pytest.mark.parametrize("text", [
