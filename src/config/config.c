@@ -61,6 +61,7 @@ int config_parse(const char *name, const char *text, size_t size, struct config 
         config_destroy(draft.config);
         return result;
     }
+    draft.config->is_cut_off = size == 0 || text[size - 1] != '\n';
     *ret = draft.config;
     return 0;
 }
