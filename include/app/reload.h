@@ -2,9 +2,13 @@
  * and has the role apply the difference. A file with errors changes nothing, nor does one for which
  * there may be too few descriptors.
  *
- *     file ----debounced---> config_load ---> ops->begin ---> workers ---> ops->finish ---> one
- * line SIGHUP ------------/                       ^                             |        in the log
- *                                                +--- deferred, or failed -----+
+ *     file ---left alone---> config_load ---> ops->begin ---> workers ---> ops->finish ---> one
+ *     SIGHUP ------------/                       ^                             |            line in
+ *                                                +--- deferred, or failed -----+            the log
+ *
+ * A file with errors, and one whose last line has no end, may be half written: that waits until the
+ * file was left alone for FILE_WATCH_DOUBT_MS. A file that is cut off right behind a line, and is
+ * valid without its rest, is taken for a whole one.
  *
  * What fails (an address in use, a name without one) stays as it was, and is tried again once a
  * second; so is what the start has left.
@@ -23,7 +27,7 @@
 struct reload;
 struct workers;
 
-enum { RELOAD_FDS = 3 };
+enum { RELOAD_FDS = 2 };
 
 struct reload_options {
     const char *path;

@@ -121,6 +121,7 @@ struct config_report {
 struct config {
     bool has_server, has_client;
     struct config_peer server, client;
+    bool is_cut_off;            /* its last line has no end: perhaps there is more to come */
     bool has_inline_secrets;    /* a token or a private key stands in the file itself */
     struct config_report notes; /* what config_check adds; collected by load, which has the lines */
 };

@@ -1,34 +1,46 @@
 /* Watches a file by its path, whichever way its content changes: written in place, another file
  * renamed over it, a symbolic link on the way pointing elsewhere (as Kubernetes swaps ConfigMaps).
  *
- *     inotify   on every directory in which a link of the path stands, on the one of the file, and
- *               on the file itself, which in a container may be bind-mounted from elsewhere
- *     stat(2)   as the net under it: file systems and mounts that inotify does not see
+ *     a look, stat(2), every FILE_WATCH_LOOK_MS
+ *     another file, size or time     it has changed; the next look comes after FILE_WATCH_AGAIN_MS
+ *     the same in the look after     it is left alone, and is due to be read
+ *     read, and it looks unfinished  it is due again once it was the same for FILE_WATCH_DOUBT_MS
  *
- * Belongs to one thread. */
+ * Two changes of equal size in one tick of the file system's clock (4 ms) look like one. That is no
+ * matter for what a look has found: it is read when its time is older than that. What is read
+ * because somebody asks may be younger.
+ *
+ * Belongs to one thread; times come from the caller. */
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
 
-#include "base/macros.h"
-
-struct file_watch;
-
-/* What has happened since the last call. */
-struct file_watch_events {
-    bool changed;
-    bool is_being_written; /* the last that was seen: a write, and no close after it */
+enum {
+    FILE_WATCH_LOOK_MS = 250,
+    FILE_WATCH_AGAIN_MS = 100,
+    FILE_WATCH_DOUBT_MS = 2000,
 };
 
-/* use_inotify false: stat(2) alone. -ENOMEM. */
-MUST_CHECK int file_watch_create(const char *path, bool use_inotify, struct file_watch **ret);
-void file_watch_destroy(struct file_watch *watch); /* accepts NULL */
-/* Readable when something has happened; -1: only file_watch_look finds out. */
-int file_watch_fd(const struct file_watch *watch);
-struct file_watch_events file_watch_read(struct file_watch *watch);
-/* Whether the path leads to another file, size or time than it did at the last call. */
-bool file_watch_look(struct file_watch *watch);
-/* Whether the file is there and empty: probably somebody is about to write it. */
-bool file_watch_is_empty(const struct file_watch *watch);
-/* The way to the file may have changed: watches what is on it now. */
-void file_watch_renew(struct file_watch *watch);
+struct file_watch {
+    const char *path; /* borrowed */
+    struct stat seen; /* all zero: there was no file */
+    uint64_t looked_ms, changed_ms;
+    bool has_changed; /* and has not been read since */
+    bool is_doubted;
+};
+
+/* What the path leads to now has been read. */
+void file_watch_init(struct file_watch *watch, const char *path, uint64_t now_ms);
+uint64_t file_watch_next_look_ms(const struct file_watch *watch);
+/* Does nothing before that time. */
+void file_watch_look(struct file_watch *watch, uint64_t now_ms);
+/* It is to be read: it has changed, and is left alone. */
+bool file_watch_is_due(const struct file_watch *watch);
+/* It has been left alone for so long that nobody is writing it any more. */
+bool file_watch_is_at_rest(const struct file_watch *watch);
+/* It is about to be read, due or not. */
+void file_watch_begin_read(struct file_watch *watch, uint64_t now_ms);
+/* It looks as if somebody were still writing it. */
+void file_watch_doubt(struct file_watch *watch);

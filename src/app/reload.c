@@ -7,7 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "app/debounce.h"
 #include "app/limits_check.h"
 #include "app/log_filter.h"
 #include "app/worker.h"
@@ -21,7 +20,6 @@
 #include "io/file_watch.h"
 
 enum {
-    LOOK_MS = 400, /* between two looks at the file where inotify may see nothing */
     PROBLEM_SIZE = 512,
     PROBLEMS_LOGGED_MAX = 20,
 };
@@ -29,10 +27,8 @@ static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE, "what limits_allow say
 
 struct reload {
     struct reload_options options;
-    struct file_watch *watch;
-    struct debounce debounce;
+    struct file_watch watch;
     bool is_asked;
-    uint64_t look_at_ms;
 
     struct config *config; /* the last valid file; NULL: as started */
     uint32_t drain_timeout_ms;
@@ -126,34 +122,47 @@ static bool reload_has_descriptors(const struct reload *reload, const struct con
     return limits_allow(role, peer, reload->options.worker_count, problem);
 }
 
-/* NULL: it is not to be applied, which has been said. */
+/* "": it may be applied. */
+static void find_problem(const struct reload *reload, const struct config *config, int result,
+                         const struct config_report *report, char problem[static PROBLEM_SIZE])
+{
+    bool is_server = reload->options.role == CONFIG_SERVER;
+    problem[0] = '\0';
+    if (result < 0)
+        (void)snprintf(problem, PROBLEM_SIZE, "%s (%zu errors)", first_error(report),
+                       report->error_count);
+    else if (is_server ? !config->has_server : !config->has_client)
+        (void)snprintf(problem, PROBLEM_SIZE, "%s: it has no section [%s] any more",
+                       reload->options.path, is_server ? "server" : "client");
+    else
+        (void)reload_has_descriptors(reload, config,
+                                     problem); /* writes it where there are too few */
+}
+
+/* NULL: it is not to be applied, which has been said; or not yet, because somebody may be writing
+ * it. */
 static struct config *reload_load(struct reload *reload)
 {
-    const char *path = reload->options.path;
     struct config *config = NULL;
     struct config_report report;
     char problem[PROBLEM_SIZE];
-    int result = config_load_half(path, reload->options.role, &config, &report);
-    bool has_role = result == 0 && (reload->options.role == CONFIG_SERVER ? config->has_server
-                                                                          : config->has_client);
-    if (result < 0) {
-        (void)snprintf(problem, sizeof(problem), "%s (%zu errors)", first_error(&report),
-                       report.error_count);
+    bool is_finished = reload->is_asked || file_watch_is_at_rest(&reload->watch);
+    int result = config_load_half(reload->options.path, reload->options.role, &config, &report);
+    find_problem(reload, config, result, &report, problem);
+    bool is_good = problem[0] == '\0';
+    if (!is_finished && (!is_good || config->is_cut_off)) {
+        file_watch_doubt(&reload->watch);
+        is_good = false;
+    } else if (!is_good) {
         reload_refuse(reload, &report, problem);
-    } else if (!has_role) {
-        (void)snprintf(problem, sizeof(problem), "%s: it has no section [%s] any more", path,
-                       reload->options.role == CONFIG_SERVER ? "server" : "client");
-        reload_refuse(reload, &report, problem);
-        config_destroy(config);
-        config = NULL;
-    } else if (!reload_has_descriptors(reload, config, problem)) {
-        reload_refuse(reload, &report, problem);
-        config_destroy(config);
-        config = NULL;
     } else {
         reload_log_warnings(&report); /* what config_check adds was said at the start */
         free(reload->last_problem);
         reload->last_problem = NULL;
+    }
+    if (!is_good) {
+        config_destroy(config);
+        config = NULL;
     }
     config_report_finish(&report);
     return config;
@@ -267,6 +276,7 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
 static void apply_file(struct reload *reload, uint64_t now_ms)
 {
     reload->begun_at_ns = reload_now_ns();
+    file_watch_begin_read(&reload->watch, now_ms);
     struct config *config = reload_load(reload);
     reload->is_asked = false;
     if (config == NULL)
@@ -292,21 +302,6 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
 
 /* ---- the main thread's turn ---- */
 
-static void look_at_file(struct reload *reload, uint64_t now_ms)
-{
-    struct file_watch_events events = file_watch_read(reload->watch);
-    bool changed = events.changed;
-    if (now_ms >= reload->look_at_ms || changed) {
-        changed |= file_watch_look(reload->watch);
-        reload->look_at_ms = now_ms + LOOK_MS;
-        if (changed && !events.changed) /* inotify has not seen it: perhaps it looks elsewhere */
-            file_watch_renew(reload->watch);
-    }
-    if (changed)
-        debounce_note(&reload->debounce,
-                      events.is_being_written || file_watch_is_empty(reload->watch), now_ms);
-}
-
 static void cut_due(struct reload *reload, uint64_t now_ms)
 {
     if (now_ms < reload->cut_at_ms)
@@ -328,7 +323,7 @@ static void look_at_names(struct reload *reload, uint64_t now_ms)
 
 void reload_run(struct reload *reload, uint64_t now_ms)
 {
-    look_at_file(reload, now_ms);
+    file_watch_look(&reload->watch, now_ms);
     look_at_names(reload, now_ms);
     if (reload->is_applying && reload->options.ops->finish(reload->options.shared)) {
         reload->is_applying = false;
@@ -337,8 +332,7 @@ void reload_run(struct reload *reload, uint64_t now_ms)
     cut_due(reload, now_ms);
     if (reload->is_applying || reload->is_looking_up)
         return; /* what comes meanwhile waits */
-    if (reload->is_asked || debounce_due_ms(&reload->debounce) <= now_ms) {
-        debounce_reset(&reload->debounce);
+    if (reload->is_asked || file_watch_is_due(&reload->watch)) {
         apply_file(reload, now_ms);
         look_at_names(reload, now_ms); /* addresses need no look-up */
     } else if (reload->retry_at_ms <= now_ms) {
@@ -353,23 +347,20 @@ void reload_ask(struct reload *reload)
 
 int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
 {
-    uint64_t next_ms = MIN(reload->look_at_ms, reload->cut_at_ms);
-    if (reload->is_looking_up) {
+    uint64_t next_ms = MIN(file_watch_next_look_ms(&reload->watch), reload->cut_at_ms);
+    if (reload->is_looking_up)
         next_ms = MIN(next_ms, reload->names_until_ms);
-    } else if (!reload->is_applying) {
-        next_ms = MIN(next_ms, debounce_due_ms(&reload->debounce));
+    else if (!reload->is_applying)
         next_ms = MIN(next_ms, reload->retry_at_ms);
-    }
     return next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
 }
 
 void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS])
 {
-    fds[0] = (struct pollfd){.fd = file_watch_fd(reload->watch), .events = POLLIN};
     const struct reload_ops *ops = reload->options.ops;
     void *shared = reload->options.shared;
-    fds[1] = (struct pollfd){.fd = ops->slot(shared)->done_fd, .events = POLLIN};
-    fds[2] =
+    fds[0] = (struct pollfd){.fd = ops->slot(shared)->done_fd, .events = POLLIN};
+    fds[1] =
         (struct pollfd){.fd = ops->names_fd != NULL ? ops->names_fd(shared) : -1, .events = POLLIN};
 }
 
@@ -404,11 +395,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->ops->is_unfinished != NULL && options->ops->is_unfinished(options->shared))
         reload->retry_at_ms = 0; /* in the first turn, and then every second */
-    int result = file_watch_create(options->path, true, &reload->watch);
-    if (result < 0) {
-        free(reload);
-        return result;
-    }
+    file_watch_init(&reload->watch, options->path, reload_now_ns() / 1000000);
     *ret = reload;
     return 0;
 }
@@ -417,7 +404,6 @@ void reload_destroy(struct reload *reload)
 {
     if (reload == NULL)
         return;
-    file_watch_destroy(reload->watch);
     config_destroy(reload->config);
     free(reload->last_problem);
     free(reload);

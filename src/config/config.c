@@ -78,6 +78,7 @@ static int parse(const char *name, const char *text, size_t size, const enum con
         config_destroy(draft.config);
         return result;
     }
+    draft.config->is_cut_off = size == 0 || text[size - 1] != '\n';
     *ret = draft.config;
     return 0;
 }

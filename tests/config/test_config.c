@@ -68,6 +68,24 @@ Test(config, defaults_of_a_server)
     config_destroy(config);
 }
 
+Test(config, a_last_line_without_an_end)
+{
+    static const char text[] =
+        "[client]\nremote_addr=h:12\n[client.services.a]\ntoken=t\nlocal_addr=h:34\n";
+    static const struct {
+        size_t cut;
+        bool is_cut_off;
+    } cases[] = {{0, false}, {1, true}, {2, true}};
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct config *config = NULL;
+        struct config_report of_it;
+        cr_assert_eq(config_parse("f", text, strlen(text) - cases[i].cut, &config, &of_it), 0);
+        cr_expect_eq(config->is_cut_off, cases[i].is_cut_off, "%zu bytes less", cases[i].cut);
+        config_destroy(config);
+        config_report_finish(&of_it);
+    }
+}
+
 Test(config, defaults_of_a_client)
 {
     struct config *config =

@@ -9,9 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/limits.h"
+
 static char dir[] = "/tmp/file_watch_XXXXXX";
 static char path[PATH_MAX];
-static struct file_watch *watch;
+static struct file_watch watch;
+static uint64_t now_ms = 1000;
 
 static const char *in_dir(const char *name)
 {
@@ -35,64 +38,135 @@ static void set_up(void)
     cr_assert_not_null(mkdtemp(dir));
     (void)snprintf(path, sizeof(path), "%s/file", dir);
     put("file", "one");
-}
-
-static void begin(bool use_inotify)
-{
-    cr_assert_eq(file_watch_create(path, use_inotify, &watch), 0);
-    if (use_inotify)
-        cr_assert_geq(file_watch_fd(watch), 0);
+    file_watch_init(&watch, path, now_ms);
 }
 
 static void tear_down(void)
 {
     char command[PATH_MAX + 16];
-    file_watch_destroy(watch);
-    file_watch_destroy(NULL);
     (void)snprintf(command, sizeof(command), "rm -r %s", dir);
     cr_assert_eq(system(command), 0);
 }
 
-Test(file_watch, written_in_place, .init = set_up, .fini = tear_down)
+static bool look(void)
 {
-    begin(true);
-    cr_expect_not(file_watch_read(watch).changed);
+    now_ms = file_watch_next_look_ms(&watch);
+    file_watch_look(&watch, now_ms);
+    return file_watch_is_due(&watch);
+}
+
+/* The next look finds the change, the one after it that the file is left alone; it is read, once.
+ */
+static void expect_noticed(const char *what)
+{
+    cr_expect_not(look(), "%s: changing", what);
+    cr_expect(look(), "%s: left alone", what);
+    file_watch_begin_read(&watch, now_ms);
+    cr_expect_not(look(), "%s: read already", what);
+    cr_expect_not(look(), "%s: read already", what);
+}
+
+Test(file_watch, the_times, .init = set_up, .fini = tear_down)
+{
+    cr_expect_eq(file_watch_next_look_ms(&watch), now_ms + FILE_WATCH_LOOK_MS);
+    put("file", "two, and longer");
+    file_watch_look(&watch, now_ms + FILE_WATCH_LOOK_MS - 1);
+    file_watch_look(&watch, now_ms + FILE_WATCH_LOOK_MS - 1);
+    cr_expect_not(file_watch_is_due(&watch), "no look before its time");
+    uint64_t begin_ms = now_ms;
+    expect_noticed("by looks");
+    cr_expect_eq(watch.looked_ms, begin_ms + 3 * FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS,
+                 "two looks to find it, sooner for the second, and two at leisure");
+    /* A client that reads it before the server does is refused once, and tries again after
+     * LIMIT_RETRY_MIN_MS, or a fifth later: in all within a second. */
+    cr_expect_lt(FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS + LIMIT_RETRY_MIN_MS * 6 / 5, 1000);
+}
+
+Test(file_watch, nothing_happens, .init = set_up, .fini = tear_down)
+{
+    for (int i = 0; i < 20; i++)
+        cr_expect_not(look());
+    put("other", "another file of the directory");
+    cr_expect_not(look());
+    cr_expect_not(look());
+}
+
+Test(file_watch, written_piece_by_piece, .init = set_up, .fini = tear_down)
+{
     int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    struct file_watch_events events = file_watch_read(watch);
-    cr_expect(events.changed && events.is_being_written, "truncated, and not closed");
-    cr_expect(file_watch_is_empty(watch));
-    cr_assert_eq(write(fd, "two", 3), 3);
-    events = file_watch_read(watch);
-    cr_expect(events.changed && events.is_being_written);
-    cr_expect_not(file_watch_is_empty(watch));
+    for (int i = 0; i < 20; i++) {
+        cr_expect_not(look(), "piece %d", i);
+        cr_assert_eq(write(fd, "two", 3), 3);
+    }
     (void)close(fd);
-    events = file_watch_read(watch);
-    cr_expect(events.changed && !events.is_being_written);
-    cr_expect_not(file_watch_read(watch).changed);
+    expect_noticed("the last piece");
+}
+
+Test(file_watch, one_that_looks_unfinished, .init = set_up, .fini = tear_down)
+{
+    put("file", "");
+    cr_expect_not(look());
+    uint64_t changed_ms = now_ms;
+    cr_expect(look());
+    file_watch_begin_read(&watch, now_ms);
+    cr_expect_not(file_watch_is_at_rest(&watch));
+    file_watch_doubt(&watch);
+    while (!look())
+        cr_assert_lt(now_ms, changed_ms + FILE_WATCH_DOUBT_MS);
+    cr_expect_geq(now_ms, changed_ms + FILE_WATCH_DOUBT_MS);
+    cr_expect(file_watch_is_at_rest(&watch));
+    file_watch_begin_read(&watch, now_ms);
+    cr_expect_not(look());
+}
+
+Test(file_watch, the_rest_comes_after_all, .init = set_up, .fini = tear_down)
+{
+    put("file", "ha");
+    cr_expect_not(look());
+    cr_expect(look());
+    file_watch_begin_read(&watch, now_ms);
+    file_watch_doubt(&watch);
+    cr_expect_not(look());
+    put("file", "half, and the rest");
+    expect_noticed("as soon as any other");
+}
+
+Test(file_watch, read_because_somebody_asks, .init = set_up, .fini = tear_down)
+{
+    put("file", "two, and longer");
+    file_watch_begin_read(&watch, now_ms + 1);
+    for (int i = 0; i < 20; i++)
+        cr_expect_not(look(), "not twice");
 }
 
 Test(file_watch, renamed_over, .init = set_up, .fini = tear_down)
 {
-    begin(true);
-    for (int round = 0; round < 3; round++) {
-        put("other", "two");
-        cr_expect_not(file_watch_read(watch).changed, "another file of the directory");
-        cr_assert_eq(rename(in_dir("other"), path), 0);
-        struct file_watch_events events = file_watch_read(watch);
-        cr_expect(events.changed && !events.is_being_written);
-    }
+    put("other", "two"); /* of the same size */
+    cr_assert_eq(rename(in_dir("other"), path), 0);
+    expect_noticed("renamed");
     put("file", "in place, the new one");
-    cr_expect(file_watch_read(watch).changed);
+    expect_noticed("in place");
+}
+
+Test(file_watch, the_old_time_is_set_again, .init = set_up, .fini = tear_down)
+{
+    struct stat old;
+    cr_assert_eq(stat(path, &old), 0);
+    (void)usleep(20000); /* a tick of the file system's clock */
+    put("file", "two");
+    cr_assert_eq(utimensat(AT_FDCWD, path, (struct timespec[2]){old.st_atim, old.st_mtim}, 0), 0);
+    expect_noticed("as cp -p does it");
+    (void)usleep(20000);
+    cr_assert_eq(chmod(path, 0640), 0);
+    expect_noticed("it may be readable now");
 }
 
 Test(file_watch, removed_and_back, .init = set_up, .fini = tear_down)
 {
-    begin(true);
     cr_assert_eq(unlink(path), 0);
-    cr_expect(file_watch_read(watch).changed);
-    cr_expect_not(file_watch_is_empty(watch));
+    expect_noticed("removed");
     put("file", "back");
-    cr_expect(file_watch_read(watch).changed);
+    expect_noticed("back");
 }
 
 /* file -> ..data/file, ..data -> ..1, and then ..data -> ..2 */
@@ -105,57 +179,32 @@ Test(file_watch, a_link_is_swapped, .init = set_up, .fini = tear_down)
     put("..2/file", "two");
     cr_assert_eq(symlink("..1", in_dir("..data")), 0);
     cr_assert_eq(symlink("..data/file", path), 0);
-    begin(true);
+    expect_noticed("a link in the place of the file");
     for (int round = 0; round < 3; round++) {
         cr_assert_eq(symlink(round % 2 == 0 ? "..2" : "..1", in_dir("..tmp")), 0);
-        cr_expect_not(file_watch_read(watch).changed);
+        cr_expect_not(look());
+        cr_expect_not(look());
         cr_assert_eq(rename(in_dir("..tmp"), in_dir("..data")), 0);
-        cr_expect(file_watch_read(watch).changed, "round %d", round);
-        cr_expect(file_watch_look(watch));
+        expect_noticed("swapped");
         put(round % 2 == 0 ? "..2/file" : "..1/file", "behind the link, in place");
-        cr_expect(file_watch_read(watch).changed, "round %d", round);
-        (void)file_watch_look(watch);
+        expect_noticed("behind the link");
     }
 }
 
-Test(file_watch, an_absolute_link_and_a_circle, .init = set_up, .fini = tear_down)
+Test(file_watch, a_circle_of_links, .init = set_up, .fini = tear_down)
 {
-    cr_assert_eq(rename(path, in_dir("real")), 0);
-    cr_assert_eq(symlink(in_dir("real"), path), 0);
-    begin(true);
-    put("real", "two");
-    cr_expect(file_watch_read(watch).changed);
     cr_assert_eq(unlink(path), 0);
     cr_assert_eq(symlink(path, path), 0);
-    cr_expect(file_watch_read(watch).changed);
-    cr_expect(file_watch_look(watch), "there is no file any more");
-}
-
-Test(file_watch, by_looking_alone, .init = set_up, .fini = tear_down)
-{
-    begin(false);
-    cr_expect_eq(file_watch_fd(watch), -1);
-    cr_expect_not(file_watch_look(watch));
-    put("file", "longer than before");
-    cr_expect_not(file_watch_read(watch).changed);
-    cr_expect(file_watch_look(watch));
-    cr_expect_not(file_watch_look(watch));
-    put("other", "longer than before");
-    cr_assert_eq(rename(in_dir("other"), path), 0);
-    cr_expect(file_watch_look(watch), "another file of the same size");
-    cr_assert_eq(unlink(path), 0);
-    cr_expect(file_watch_look(watch));
-    cr_expect_not(file_watch_look(watch));
+    expect_noticed("there is no file any more");
 }
 
 Test(file_watch, paths_without_a_directory_or_a_file, .init = set_up, .fini = tear_down)
 {
     cr_assert_eq(chdir(dir), 0);
-    cr_assert_eq(file_watch_create("file", true, &watch), 0);
-    put("file", "two");
-    cr_expect(file_watch_read(watch).changed);
-    file_watch_destroy(watch);
-    cr_assert_eq(file_watch_create("/nowhere/at/all", true, &watch), 0);
-    cr_expect_not(file_watch_read(watch).changed);
-    cr_expect_not(file_watch_look(watch));
+    file_watch_init(&watch, "file", now_ms);
+    put("file", "two, and longer");
+    expect_noticed("in the working directory");
+    file_watch_init(&watch, "/nowhere/at/all", now_ms);
+    cr_expect_not(look());
+    cr_expect_not(look());
 }
