@@ -7,7 +7,7 @@
  *     token       the control channel logs in again, and so do all when remote_addr or the
  *                 transport changes; relays go on
  *
- * Limits and times are read where they are needed, see server_reload.h. */
+ * Limits and times are read where they are needed, see reload.h. */
 #pragma once
 
 #include "base/macros.h"

@@ -1,6 +1,6 @@
 /* A service on the client: its configuration, where its local service is, and its control channel.
  *
- * Its users (service_entry.h) are the client while it is configured, its control channel, sessions,
+ * Its users (service_base.h) are the client while it is configured, its control channel, sessions,
  * data channels with their relays, and forwards. */
 #pragma once
 

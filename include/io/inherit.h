@@ -52,7 +52,7 @@ size_t inherited_count(const struct inherited *inherited, const struct addr *add
  * NULL: there is none. */
 bool inherited_take(struct inherited *inherited, const struct addr *addr, int type,
                     struct inherited_socket *ret);
-/* The address of a socket that was passed by that name (see server_handover.h), of that type and
+/* The address of a socket that was passed by that name (see handover.h), of that type and
  * port: what the predecessor found when it looked a host name up. False: there is none. inherited
  * may be NULL. */
 bool inherited_find_named(const struct inherited *inherited, const char *name, int type,

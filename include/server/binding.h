@@ -20,7 +20,7 @@
 #include "io/socket.h"
 #include "server/channel_pool.h"
 
-/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (udp_lane.h). Its
+/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (lane.h). Its
  * waiter's id is the lane's name: never used again, larger in a later binding, and with the index
  * among the binding's sockets in it. */
 struct service_lane {

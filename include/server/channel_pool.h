@@ -66,7 +66,7 @@ struct channel_pool {
     bool for_lanes;      /* of a UDP service, set once after init; see below */
 };
 
-/* The pool of a UDP service serves lanes (udp_lane.h) instead of visitors: there are few, each
+/* The pool of a UDP service serves lanes (lane.h) instead of visitors: there are few, each
  * needs one channel for as long as it lives, and has its place in the queue whether a control
  * channel is up or not. Nothing is kept beyond what they wait for. */
 

@@ -34,7 +34,7 @@ struct server {
     struct session_table sessions;
     struct service_registry services;
     struct binding *control_binding; /* NULL: a reload has found its new address in use */
-    /* Of the main thread, for addresses (server_bind.h): */
+    /* Of the main thread, for addresses (addresses.h): */
     struct resolver *resolver;          /* polled */
     const char *file;                   /* for messages; borrowed; NULL: there is none */
     unsigned int control_failures_said; /* as a service's */
@@ -49,7 +49,7 @@ struct server {
 struct server_worker {
     struct server *server;
     struct tunnel_worker *tunnel;
-    struct list control_ports, closing_ports; /* server_port.h; a service's are in its part */
+    struct list control_ports, closing_ports; /* listener.h; a service's are in its part */
     struct list parts;                        /* of all services that are configured */
     struct service_index services;            /* the same, by what clients call them */
     struct gate_desk gate_desk;
@@ -62,7 +62,7 @@ struct server_worker {
     size_t plan_at;            /* the next step of a reload's plan */
     struct timer plan_timer;   /* goes on with it in the next turn */
     unsigned int closing_lanes;
-    struct timer hold_timer, handover_timer; /* server_handover.h */
+    struct timer hold_timer, handover_timer; /* handover.h */
     bool draining, stopping;
 };
 

@@ -2,7 +2,7 @@
  * that serves it, its pool of data channels, and how many visitors it has. Shared by all workers;
  * each has a part of it that is its alone.
  *
- * Its users (service_entry.h) are the server while it is configured, visitors, lanes, control
+ * Its users (service_base.h) are the server while it is configured, visitors, lanes, control
  * channels, logins, and messages that name it.
  *
  * A session begins with a login and ends with its control channel or with a newer login. Its key is
@@ -61,7 +61,7 @@ struct service_part {
     struct list node; /* in worker->parts */
     struct service_part *next_in_index;
     struct service *service;
-    struct list ports;              /* server_port.h */
+    struct list ports;              /* listener.h */
     struct server_control *control; /* the newest of this worker's, or NULL */
 };
 
@@ -79,7 +79,7 @@ struct service {
     struct binding *binding; /* owned; NULL: its address can't be had yet, which is tried again */
     struct addr_table per_ip;
 
-    unsigned int failures_said; /* of its address (server_bind.h): the main thread's */
+    unsigned int failures_said; /* of its address (addresses.h): the main thread's */
 
     _Atomic uint32_t epoch;     /* sessions that began their login in an older one are over */
     _Atomic bool up;            /* listeners should listen */
@@ -129,7 +129,7 @@ struct binding *service_set_binding(struct service *service, struct binding *bin
 /* Frees a binding that no worker uses any more. Accepts NULL. */
 void service_release_binding(struct service *service, struct binding *binding);
 /* Sessions that are up, and those that are being logged in to, are over: each worker ends its own
- * (server_control.h). */
+ * (control.h). */
 void service_expire_sessions(struct service *service);
 /* The same, and none begins any more: the service is not configured. */
 void service_close(struct service *service);

@@ -1,8 +1,8 @@
 /* What the files of a client's control channel share: its state, and the ways from step to step.
- * client_control.c takes it from an attempt to its end and to the next; client_control_reload.c and
+ * client/control.c takes it from an attempt to its end and to the next; client_control_reload.c and
  * client_control_handover.c step in when the configuration or the process changes.
  *
- * It holds a use of its service, and while it is up one of its session; client_control.c alone
+ * It holds a use of its service, and while it is up one of its session; client/control.c alone
  * frees it. Runs in the thread of control->worker. */
 #pragma once
 
@@ -49,7 +49,7 @@ struct client_control {
     struct client_action action;
 };
 
-/* client_control.c */
+/* client/control.c */
 
 /* Begins an attempt, or waits for a turn; during a handover, for client_control_release_all. */
 void client_control_begin(struct client_control *control);

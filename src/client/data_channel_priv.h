@@ -1,5 +1,5 @@
 /* What the files of a client's data channel share: its state, and the steps that one hands on to
- * the next. client_channel.c dials, waits for the command and ends what ends before a relay;
+ * the next. data_channel.c dials, waits for the command and ends what ends before a relay;
  * data_channel_local.c finds the local service; data_channel_relay.c joins the two.
  *
  * Until the relay starts the channel holds its session and is in worker->channels; a channel that
@@ -70,7 +70,7 @@ static inline struct client_local *channel_local(const struct data_channel *chan
     return &channel->service->locals[channel->worker->tunnel->index];
 }
 
-/* client_channel.c */
+/* data_channel.c */
 
 /* Gives up its session, if it has one: it counts as unstarted no longer. */
 void data_channel_drop_session(struct data_channel *channel);

@@ -1,6 +1,6 @@
 /* What the files of a forward share:
  *
- *     udp_forward.c          the data channel, the local service's address, what comes back
+ *     forward.c          the data channel, the local service's address, what comes back
  *     forward_visitor.c  the visitors' sockets: made when needed, closed when silent
  *
  * A forward owns its channel and its visitors, and a visitor its socket; the forward is freed by
@@ -56,7 +56,7 @@ static inline struct client_local *forward_local(const struct forward *forward)
     return &forward->service->locals[forward->worker->tunnel->index];
 }
 
-/* ---- udp_forward.c ---- */
+/* ---- forward.c ---- */
 
 /* There may be something to receive on an open visitor's socket. */
 void forward_ready(struct forward_visitor *visitor);

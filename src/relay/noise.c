@@ -1,6 +1,6 @@
 /* Flows with an encrypted end. Everything that is opened or sealed passes through the engine's hot
  * buffers within one callback: either the sink takes it at once, or what is left is stashed. Large
- * batches for a peer elsewhere may be sealed into a buffer of their own (relay_zerocopy.c). */
+ * batches for a peer elsewhere may be sealed into a buffer of their own (zerocopy.c). */
 #include <errno.h>
 
 #include "base/metrics.h"

@@ -64,32 +64,32 @@ void relay_fail(struct relay *relay, unsigned int end, int error);
 /* An op came back while the relay was not open. */
 void relay_join(struct relay *relay);
 
-/* relay_flow.c */
+/* flow.c */
 void flow_release(struct relay_flow *flow); /* gives up what is pending */
 void flow_block(struct relay_flow *flow);   /* pending, and the sink is full */
 void flow_writable(struct loop_op *op, int res, uint32_t flags);
 void flow_end(struct relay_flow *flow); /* the input has ended and all of it is written */
 
-/* relay_end.c */
+/* end.c */
 void relay_close(struct relay *relay, bool aborting);
 /* A function that starts both flows holds the relay meanwhile: the first may already end it. */
 void relay_hold(struct relay *relay);
 void relay_unhold(struct relay *relay);
 
-/* relay_watch.c */
+/* watch.c */
 void relay_watch(struct relay *relay, unsigned int end); /* for a reset */
 void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_timer_start(struct relay *relay);
 void relay_timer_expired(struct timer *timer);
 
-/* relay_silence.c */
+/* sweep.c */
 void relay_sweep(struct timer *timer); /* of the engine */
 /* Brings a relay into the engine's rounds, and counts it. */
 void relay_silence_start(struct relay *relay, const struct relay_options *options);
 void relay_silence_finish(struct relay *relay);
 
-/* relay_noise.c */
+/* noise.c */
 
 /* Bytes from the source of a noise flow, in `data` (which is not flow->data): opens or seals them,
  * and makes the result what is pending. `data` may be overwritten by the flow's next read. 0 or an
@@ -104,7 +104,7 @@ bool flow_noise_take_early(struct relay_flow *flow);
 ssize_t relay_noise_seal(struct relay *relay, const unsigned char *data, size_t size,
                          unsigned char **ret);
 
-/* relay_zerocopy.c */
+/* zerocopy.c */
 
 /* A buffer for a batch of `size` bytes of plaintext to be sealed into and sent from, now
  * flow->zerocopy; NULL: this batch is to be copied. */
@@ -116,11 +116,11 @@ void flow_zerocopy_drop(struct relay_flow *flow);
 /* No news of earlier sends, for the flow ends. */
 void flow_zerocopy_end(struct relay_flow *flow);
 
-/* relay_copy.c */
+/* copy.c */
 void flow_copy_read(struct relay_flow *flow);
 void flow_copy_buffers_available(struct buffers_waiter *waiter);
 
-/* relay_splice.c */
+/* splice.c */
 void flow_bulk_wait(struct relay_flow *flow);
 void flow_set_bulk(struct relay_flow *flow, bool bulk);
 void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk);

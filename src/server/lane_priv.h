@@ -1,6 +1,6 @@
 /* What the files of a lane share:
  *
- *     udp_lane.c          the socket, what arrives on it, and the lane's life
+ *     lane.c          the socket, what arrives on it, and the lane's life
  *     lane_visitor.c  who has spoken, for how long that is remembered, who gets answers
  *     lane_channel.c  finding a data channel, using it and losing it
  *
@@ -67,7 +67,7 @@ static inline struct pool_waiter *lane_waiter(const struct lane *lane)
     return &lane->binding->lanes[lane->index].waiter;
 }
 
-/* ---- udp_lane.c ---- */
+/* ---- lane.c ---- */
 
 /* Waits for datagrams, unless something else is to happen first. */
 void lane_arm(struct lane *lane);
