@@ -1,4 +1,4 @@
-/* The server's addresses, as the main thread binds them: at the start (addresses_bind in server.h),
+/* The server's addresses, as the main thread binds them: at the start (addresses_bind),
  * where what was inherited is taken first, and for a reload. Nothing here waits, for a name server
  * or for a port: names are what server->resolver has found by now, and what fails is tried again
  * every second by app/reload.c. */
@@ -9,8 +9,16 @@
 #include "server/binding.h"
 #include "server/service.h"
 
+struct inherited;
 struct server;
 
+/* After server_allocate, until it does not return -EAGAIN, with the time since the first call:
+ * binds what it can, and listens on the control port. What inherited (NULL: nothing) has for the
+ * configured addresses is taken out of it. 0: a service whose address can't be had is without it
+ * from here on, which is logged, and reloads try it again. Another error: the control port can't be
+ * had, which is logged. */
+MUST_CHECK int addresses_bind(struct server *server, struct inherited *inherited,
+                              uint32_t waited_ms);
 /* Binds the control port and listens on it: a second server is refused by a port that listens.
  * Nothing is logged. -errno, or ERR_RESOLVE: no address of the name is known, not yet perhaps. */
 MUST_CHECK int addresses_bind_control(struct server *server, const struct config_peer *own,

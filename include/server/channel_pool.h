@@ -23,6 +23,8 @@
 #include "base/macros.h"
 #include "net/transport.h"
 
+struct pool_match;
+struct server_worker;
 struct tunnel_worker;
 
 /* A visitor's place in the queue; embedded in the visitor. It stays where it is until the visitor
@@ -64,6 +66,9 @@ struct channel_pool {
     uint64_t lanes_from; /* the waiters of lanes with smaller ids are gone */
     bool open;           /* a control channel is up */
     bool for_lanes;      /* of a UDP service, set once after init; see below */
+    /* Set once after init: a channel for one who waits, on that one's worker. */
+    void (*matched)(struct server_worker *worker, const struct pool_match *match,
+                    struct transport channel);
 };
 
 /* The pool of a UDP service serves lanes (lane.h) instead of visitors: there are few, each

@@ -33,9 +33,9 @@ void lane_close_others(struct server_worker *worker, const struct service *servi
                        const struct binding *binding);
 /* udp_timeout may have changed. */
 void lane_review_timeout(struct server_worker *worker, const struct service *service);
-/* Hands a channel to the lane that waits for it (a match of channel_pool_offer), wherever it is. */
-void lane_deliver(struct server_worker *worker, struct service *service,
-                  const struct pool_match *match, struct transport channel);
+/* A channel for a lane of this worker that waits: the `matched` of a UDP service's pool. */
+void lane_matched(struct server_worker *worker, const struct pool_match *match,
+                  struct transport channel);
 /* Lanes that wait look for parked channels again. */
 void lane_review_waiting(struct server_worker *worker);
 /* Lanes whose sockets were taken over receive, whether they have a channel by now or not. */

@@ -24,6 +24,9 @@ struct binding;
 struct server_worker;
 struct service;
 
+/* Takes a just accepted descriptor over; service NULL: of the control port. */
+typedef void listener_accepted(struct server_worker *worker, struct service *service, int fd);
+
 struct listener {
     struct loop_op accept_op;
     struct list node; /* in the service's part, in worker->control_ports or closing_ports */
@@ -31,6 +34,7 @@ struct listener {
     struct service *service; /* NULL: the control port */
     struct binding *binding;
     unsigned int index; /* in the binding */
+    listener_accepted *accepted;
     int fd;
     bool listening, paused, closing, held;
     bool rested; /* for a handover: a crowd may have gathered */
@@ -42,7 +46,8 @@ struct listener {
 /* Makes this worker's ports of a binding, behind those in the list. Ports of the control port
  * (service NULL) accept at once. -ENOMEM: none of them is there. */
 MUST_CHECK int listener_open_all(struct server_worker *worker, struct service *service,
-                                 struct binding *binding, struct list *ports);
+                                 struct binding *binding, listener_accepted *accepted,
+                                 struct list *ports);
 /* Closes those ports in the list that belong to the binding (NULL: all); worker->closing_ports is
  * empty when that is done. */
 void listener_close_all(struct list *ports, const struct binding *binding);

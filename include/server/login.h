@@ -4,10 +4,11 @@
 #pragma once
 
 struct server_worker;
+struct service;
 struct slab;
 
-/* Takes a just accepted descriptor over. */
-void login_begin(struct server_worker *worker, int fd);
+/* Takes over what the control port's listener, whose service is NULL, has just accepted. */
+void login_begin(struct server_worker *worker, struct service *service, int fd);
 /* The gate has given places away: closes those logins. */
 void login_close_evicted(struct server_worker *worker);
 void login_close_all(struct server_worker *worker);

@@ -63,6 +63,7 @@ struct service_part {
     struct service *service;
     struct list ports;              /* listener.h */
     struct server_control *control; /* the newest of this worker's, or NULL */
+    void (*send_requests)(struct server_control *control); /* what its pool wants; set with it */
 };
 
 struct service {

@@ -5,9 +5,15 @@
 #include "base/macros.h"
 
 struct binding;
+struct config_service;
+struct server;
 struct server_worker;
 struct service;
 
+/* Makes a service of the server, with a part for each worker that is not started yet, and who is to
+ * be given its channels. As service_create. */
+MUST_CHECK int service_part_create_all(struct server *server, const struct config_service *config,
+                                       struct service **ret);
 /* A service without an address is found by login all the same. -ENOMEM: some of it may be missing.
  */
 MUST_CHECK int service_part_start(struct server_worker *worker, struct service *service);

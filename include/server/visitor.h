@@ -17,11 +17,10 @@ struct service;
 
 /* Takes a just accepted descriptor over. */
 void visitor_begin(struct server_worker *worker, struct service *service, int fd);
-/* Hands a channel to the visitor that waits for it (a match of channel_pool_offer), wherever it is.
- */
+/* A channel for a visitor of this worker that waits: the `matched` of a TCP service's pool. */
 struct pool_match;
-void visitor_deliver(struct server_worker *worker, struct service *service,
-                     const struct pool_match *match, struct transport channel);
+void visitor_matched(struct server_worker *worker, const struct pool_match *match,
+                     struct transport channel);
 /* Visitors that wait for services that are down are closed; all others look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);
 void visitor_close_waiting(struct server_worker *worker);

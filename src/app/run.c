@@ -26,6 +26,7 @@
 #include "crypto/x25519.h"
 #include "io/inherit.h"
 #include "io/kernel.h"
+#include "server/addresses.h"
 #include "server/handover.h"
 #include "server/reload.h"
 #include "server/server.h"

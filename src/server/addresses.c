@@ -12,7 +12,7 @@
 #include "io/inherit.h"
 #include "io/resolver.h"
 #include "io/udp_socket.h"
-#include "server/server.h"
+#include "server/server_worker.h"
 
 /* ---- one address ---- */
 

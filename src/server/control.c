@@ -9,7 +9,8 @@
 #include "base/limits.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
-#include "server/server.h"
+#include "server/exchange.h"
+#include "server/server_worker.h"
 
 enum { COMMANDS_BYTES = LIMIT_POOL_MAX * MESSAGE_COMMAND_SIZE };
 
@@ -64,7 +65,7 @@ static void control_terminate(struct server_control *control, int error)
     if (service->parts[worker->tunnel->index].control == control)
         service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
-        server_signal_services(worker);
+        exchange_signal_services(worker);
     /* A client that was switched off has said nothing, and logs in again when it is back. */
     if (tunnel_is_silence(error) || error == ERR_REPLACED)
         service_base_doubt(&service->entry);
@@ -189,10 +190,12 @@ static int control_register(struct server_control *control)
     if (result < 0)
         return result;
     clear_leftovers(worker, &leftovers);
-    service->parts[worker->tunnel->index].control = control;
+    struct service_part *part = &service->parts[worker->tunnel->index];
+    part->control = control;
+    part->send_requests = server_control_send_requests;
     if (leftovers.replaced)
         server_control_close_replaced(worker); /* if it is here; else its worker is told below */
-    server_signal_services(worker);
+    exchange_signal_services(worker);
     return 0;
 }
 

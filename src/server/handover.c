@@ -10,7 +10,7 @@
 #include "server/lane.h"
 #include "server/listener.h"
 #include "server/login.h"
-#include "server/server.h"
+#include "server/server_worker.h"
 #include "server/visitor.h"
 #include "tunnel/handover.h"
 

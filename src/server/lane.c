@@ -169,59 +169,20 @@ static int lane_start(struct server_worker *worker, struct service *service,
 
 /* ---- a channel for a lane that waits ---- */
 
-/* A channel on its way to a lane of another worker. The lane is named, not pointed to: a reload may
- * end it, and free its binding, from the moment the match was made. */
-struct lane_delivery {
-    struct service *service; /* used by the message */
-    uint64_t lane_id;
-    struct transport channel;
-};
-static_assert(sizeof(struct lane_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
-
-static void lane_given(struct server_worker *worker, struct lane_delivery *delivery)
+/* The lane is named, not pointed to: a reload may end it, and free its binding, from the moment the
+ * match was made. */
+void lane_matched(struct server_worker *worker, const struct pool_match *match,
+                  struct transport channel)
 {
     list_for_each (node, &worker->lanes) {
         struct lane *lane = container_of(node, struct lane, node);
-        if (lane_waiter(lane)->visitor_id != delivery->lane_id || lane->closing)
+        if (lane_waiter(lane)->visitor_id != match->visitor_id || lane->closing)
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
-        lane_channel_use(lane, delivery->channel);
+        lane_channel_use(lane, channel);
         return;
     }
-    transport_close(&delivery->channel, worker->tunnel->loop);
-}
-
-static void lane_deliver_channel(void *owner, const void *payload)
-{
-    struct tunnel_worker *tunnel = owner;
-    struct lane_delivery delivery;
-    memcpy(&delivery, payload, sizeof(delivery));
-    lane_given(tunnel->role, &delivery);
-    service_drop(delivery.service);
-}
-
-void lane_deliver(struct server_worker *worker, struct service *service,
-                  const struct pool_match *match, struct transport channel)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    struct lane_delivery delivery = {service, match->visitor_id, channel};
-    unsigned int index = lane_id_index(match->visitor_id);
-    struct tunnel_worker *target = &own->all->items[index % own->all->count];
-    if (target == own) {
-        lane_given(worker, &delivery);
-        return;
-    }
-    service_use(service);
-    int result = mailbox_post(target->mailbox, own->mailbox, lane_deliver_channel, &delivery,
-                              sizeof(delivery));
-    if (result == 0)
-        return;
-    service_drop(service);
-    if (result == -EPIPE || /* that worker has ended, and its lanes with it */
-        !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
-        transport_close(&channel, own->loop);
-    if (result != -EPIPE)
-        mailbox_signal(target->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+    transport_close(&channel, worker->tunnel->loop);
 }
 
 /* ---- all of a worker's ---- */

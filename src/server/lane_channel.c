@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "lane_priv.h"
 #include "proto/message.h"
+#include "server/exchange.h"
 
 enum { NS_PER_MS = 1000000 };
 
@@ -19,10 +20,10 @@ void lane_channel_take(struct lane *lane)
         enum pool_take taken =
             channel_pool_take(pool, waiter, false, loop_now_ns(lane_loop(lane)), &channel, &notify);
         if (notify)
-            server_notify_owner(lane->worker, lane->service);
+            exchange_notify_owner(lane->worker, lane->service);
         if (taken != POOL_TAKEN)
             return; /* it comes by lane_deliver */
-        if (server_channel_is_live(lane->worker, &channel)) {
+        if (exchange_channel_is_live(lane->worker, &channel)) {
             lane_channel_use(lane, channel.transport);
             return;
         }

@@ -13,7 +13,7 @@
 
 #include "net/datagram.h"
 #include "net/udp_table.h"
-#include "server/server.h"
+#include "server/server_worker.h"
 
 struct lane_channel {
     struct datagram_channel base;

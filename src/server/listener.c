@@ -10,9 +10,7 @@
 #include "io/socket.h"
 #include "net/transport.h"
 #include "server/binding.h"
-#include "server/login.h"
-#include "server/server.h"
-#include "server/visitor.h"
+#include "server/server_worker.h"
 
 enum { CAUTIOUS_MS = 2000 };
 
@@ -103,13 +101,13 @@ static void port_take(struct listener *port, int fd)
 {
     struct server_worker *worker = port->worker;
     if (port->service == NULL) {
-        login_begin(worker, fd);
+        port->accepted(worker, NULL, fd);
     } else if (!listener_leaves_enough_fds(worker, fd)) {
         transport_close_fd(fd, port_loop(port));
         if (!port->paused)
             port_pause(port);
     } else {
-        visitor_begin(worker, port->service, fd);
+        port->accepted(worker, port->service, fd);
     }
     if (port->paused || !loop_op_is_idle(&port->accept_op))
         return;
@@ -262,7 +260,8 @@ bool listener_resume_all(struct list *ports, bool enough_fds)
 /* ---- opening and closing ---- */
 
 static struct listener *port_open(struct server_worker *worker, struct service *service,
-                                  struct binding *binding, unsigned int index)
+                                  struct binding *binding, unsigned int index,
+                                  listener_accepted *accepted)
 {
     struct listener *port = calloc(1, sizeof(*port));
     if (port == NULL)
@@ -271,6 +270,7 @@ static struct listener *port_open(struct server_worker *worker, struct service *
     port->service = service;
     port->binding = binding;
     port->index = index;
+    port->accepted = accepted;
     port->fd = binding->fds[index];
     port->listening = binding->is_listening;
     port->held = binding->is_listening && service != NULL;
@@ -280,13 +280,13 @@ static struct listener *port_open(struct server_worker *worker, struct service *
 }
 
 int listener_open_all(struct server_worker *worker, struct service *service,
-                      struct binding *binding, struct list *ports)
+                      struct binding *binding, listener_accepted *accepted, struct list *ports)
 {
     struct list opened;
     list_init(&opened);
     for (unsigned int i = worker->tunnel->index; i < binding->count;
          i += worker->tunnel->all->count) {
-        struct listener *port = port_open(worker, service, binding, i);
+        struct listener *port = port_open(worker, service, binding, i, accepted);
         if (port == NULL) {
             listener_free_all(&opened);
             return -ENOMEM;

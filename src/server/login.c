@@ -8,7 +8,8 @@
 #include "net/stream.h"
 #include "proto/server_fsm.h"
 #include "server/control.h"
-#include "server/server.h"
+#include "server/exchange.h"
+#include "server/server_worker.h"
 
 struct login {
     struct stream stream;
@@ -162,7 +163,7 @@ static void login_become_data_channel(struct login *login)
     log_conn(LOG_DEBUG, config->name, conn_id, "data channel");
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(channel.fd, config->nodelay == CONFIG_TRUE);
-    server_offer_channel(worker, service, channel, true, &client);
+    exchange_offer(worker, service, channel, true, &client);
     service_drop(service);
 }
 
@@ -252,7 +253,7 @@ static const struct stream_ops login_stream_ops = {
     .closed = login_closed,
 };
 
-void login_begin(struct server_worker *worker, int fd)
+void login_begin(struct server_worker *worker, struct service *service, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);

@@ -10,6 +10,7 @@
 #include "reload_priv.h"
 #include "server/addresses.h"
 #include "server/control.h"
+#include "server/descriptors.h"
 #include "server/listener.h"
 #include "server/login.h"
 #include "server/service_part.h"
@@ -27,8 +28,7 @@ static struct server_step *add_step(struct preparation *prep, enum step_kind kin
 static int prepare_added(struct preparation *prep, const struct config_service *config)
 {
     struct service *service;
-    int result =
-        service_create(&prep->server->services, config, prep->server->worker_count, &service);
+    int result = service_part_create_all(prep->server, config, &service);
     if (result < 0)
         return result;
     result = addresses_bind_service(prep->server, service, config, prep->wanted, &service->binding);
@@ -212,7 +212,7 @@ static void commit_own(struct preparation *prep)
         plan->keys = old;
     }
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
-        server_limit_strangers(server, prep->wanted);
+        server_fds_limit_strangers(server, prep->wanted);
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
         server_update_control_options(server->control_binding, prep->wanted);
         for (size_t i = 0; i < prep->running.peer.service_count; i++)
@@ -370,7 +370,8 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     if (plan->new_control_binding != NULL &&
-        listener_open_all(worker, NULL, plan->new_control_binding, &worker->control_ports) < 0)
+        listener_open_all(worker, NULL, plan->new_control_binding, login_begin,
+                          &worker->control_ports) < 0)
         service_part_log_no_memory(worker, NULL);
     if (plan->control_binding != NULL)
         listener_close_all(&worker->control_ports, plan->control_binding);

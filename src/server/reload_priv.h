@@ -7,7 +7,7 @@
 #include "base/macros.h"
 #include "config/config_diff.h"
 #include "server/reload.h"
-#include "server/server.h"
+#include "server/server_worker.h"
 
 enum step_kind { STEP_ADD, STEP_REMOVE, STEP_CHANGE };
 

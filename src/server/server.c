@@ -3,15 +3,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
 #include "io/resolver.h"
-#include "io/socket_life.h"
+#include "server/addresses.h"
 #include "server/control.h"
+#include "server/descriptors.h"
+#include "server/exchange.h"
 #include "server/handover.h"
 #include "server/lane.h"
 #include "server/listener.h"
@@ -19,7 +19,6 @@
 #include "server/reload.h"
 #include "server/service_part.h"
 #include "server/visitor.h"
-#include "tunnel/descriptors.h"
 
 enum { TEND_MS = 1000 };
 
@@ -29,7 +28,7 @@ static int make_service(struct server *server, const struct config_service *conf
 {
     struct service *service; /* the registry has it */
     resolver_begin(server->resolver, &config->addr);
-    return service_create(&server->services, config, server->worker_count, &service);
+    return service_part_create_all(server, config, &service);
 }
 
 static int make_keys(struct server *server)
@@ -42,14 +41,6 @@ static int make_keys(struct server *server)
         return -ENOMEM;
     tunnel_noise_keys(server->noise_keys, &transport->noise);
     return 0;
-}
-
-void server_limit_strangers(struct server *server, const struct config_peer *config)
-{
-    int fds = tunnel_fds_for_visitors();
-    unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
-    atomic_store(&server->fd_visitors_max, fds - (int)strangers);
-    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip);
 }
 
 int server_allocate(const struct config_peer *config, unsigned int workers,
@@ -67,7 +58,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     server->config = copy;
     server->worker_count = workers;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
-    server_limit_strangers(server, config);
+    server_fds_limit_strangers(server, config);
     session_table_init(&server->sessions);
     atomic_store(&server->handover.phase, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
@@ -122,60 +113,11 @@ void server_destroy(struct server *server)
     free(server);
 }
 
-/* ---- accepting again, after descriptors ran out ---- */
+/* ---- what the services' state means here ---- */
 
 static struct service_part *server_part_of(struct list *node)
 {
     return container_of(node, struct service_part, node);
-}
-
-/* What a burst has parked must not keep the next visitors out. */
-static void shed_parked(struct server_worker *worker)
-{
-    struct transport shed[LIMIT_POOL_PARKED];
-    list_for_each (node, &worker->parts) {
-        struct service *service = server_part_of(node)->service;
-        size_t count = channel_pool_shed(&service->pool, shed, ARRAY_SIZE(shed));
-        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, count);
-        for (size_t k = 0; k < count; k++)
-            transport_close(&shed[k], worker->tunnel->loop);
-    }
-}
-
-/* The number that the next descriptor would get. */
-static int next_fd(void)
-{
-    int probe = eventfd(0, EFD_CLOEXEC);
-    if (probe >= 0)
-        (void)close(probe);
-    return probe;
-}
-
-static void resume_accepting(struct timer *timer)
-{
-    struct server_worker *worker = container_of(timer, struct server_worker, resume_timer);
-    if (worker->draining)
-        return;
-    bool all = listener_resume_all(&worker->control_ports, true);
-    int fd = next_fd();
-    bool enough = fd >= 0 && listener_leaves_enough_fds(worker, fd);
-    /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
-    worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
-                              : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
-    if (!enough)
-        shed_parked(worker);
-    list_for_each (node, &worker->parts)
-        all &= listener_resume_all(&server_part_of(node)->ports, enough);
-    if (!all)
-        loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
-}
-
-/* ---- what the services' state means here ---- */
-
-static void sync_ports(struct server_worker *worker)
-{
-    list_for_each (node, &worker->parts)
-        listener_sync_all(&server_part_of(node)->ports);
 }
 
 static void review_waiting(struct server_worker *worker)
@@ -186,106 +128,9 @@ static void review_waiting(struct server_worker *worker)
 
 static void worker_sync_services(struct server_worker *worker)
 {
-    sync_ports(worker);
+    exchange_sync_ports(worker);
     server_control_close_replaced(worker);
     review_waiting(worker);
-}
-
-void server_signal_services(struct server_worker *worker)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    for (unsigned int i = 0; i < own->all->count; i++) {
-        if (i != own->index)
-            mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
-    }
-    /* Here at once: the service listens before its client reads the Ack. */
-    sync_ports(worker);
-    mailbox_signal(own->mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
-}
-
-/* ---- channels ---- */
-
-static void send_requests(const struct service_part *part)
-{
-    if (part->control != NULL) /* else it has moved or ended, and the next one asks for itself */
-        server_control_send_requests(part->control);
-}
-
-static void deliver_requests(void *owner, const void *payload)
-{
-    struct tunnel_worker *tunnel = owner;
-    struct service *service;
-    memcpy(&service, payload, sizeof(service));
-    send_requests(&service->parts[tunnel->index]);
-    service_drop(service);
-}
-
-void server_notify_owner(struct server_worker *worker, struct service *service)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    unsigned int owner = atomic_load(&service->owner);
-    if (owner == own->index) {
-        send_requests(&service->parts[owner]);
-        return;
-    }
-    struct mailbox *to = own->all->items[owner].mailbox;
-    service_use(service); /* by the message */
-    if (mailbox_post(to, own->mailbox, deliver_requests, &service, sizeof(service)) < 0) {
-        service_drop(service);
-        mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
-    }
-}
-
-/* Two questions have gone unanswered by then. */
-static uint64_t keepalive_takes_ms(const struct config_peer *own)
-{
-    const struct config_transport *transport = &own->transport;
-    return 1000ull * (transport->tcp_keepalive_secs + 2ull * transport->tcp_keepalive_interval);
-}
-
-bool server_channel_is_live(const struct server_worker *worker, const struct pool_channel *channel)
-{
-    const struct config_peer *own = server_config(worker->server);
-    if (socket_peek(channel->transport.fd) < 0)
-        return false;
-    if (own->transport.tcp_keepalive_secs == 0)
-        return true; /* nothing was to be heard */
-    uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
-    uint64_t takes_ms = keepalive_takes_ms(own);
-    struct socket_life life;
-    /* The clock of the worker that parked it may be a little ahead. */
-    if (now_ns < channel->parked_at_ns + takes_ms * 1000000)
-        return true;
-    return socket_life(channel->transport.fd, &life) < 0 || life.heard_ms <= takes_ms;
-}
-
-void server_offer_channel(struct server_worker *worker, struct service *service,
-                          struct transport channel, bool requested, const struct addr_key *client)
-{
-    struct loop *loop = worker->tunnel->loop;
-    if (requested)
-        gate_expect(&worker->server->gate, client, -(int)service_answered(service, 1));
-    struct pool_offer offer = {
-        .transport = channel,
-        .requested = requested,
-        .may_park = channel.fd < worker->server->fd_visitors_max,
-        .now_ns = loop_now_ns(loop),
-    };
-    struct pool_match match;
-    switch (channel_pool_offer(&service->pool, &offer, &match)) {
-    case POOL_MATCHED:
-        if (service->is_udp)
-            lane_deliver(worker, service, &match, channel);
-        else
-            visitor_deliver(worker, service, &match, channel);
-        break;
-    case POOL_SURPLUS:
-        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
-        transport_close(&channel, loop);
-        break;
-    case POOL_PARKED:
-        break;
-    }
 }
 
 /* ---- the worker's part ---- */
@@ -355,7 +200,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     lane_init_slab(&worker->udp_visitor_slab);
     login_init_slab(&worker->login_slab);
     visitor_init_slab(&worker->visitor_slab);
-    timer_init(&worker->resume_timer, resume_accepting);
+    timer_init(&worker->resume_timer, server_fds_resume);
     worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
     timer_init(&worker->plan_timer, server_plan_go_on);
@@ -366,7 +211,8 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
         result = tunnel_use_noise(tunnel, server->noise_keys);
     tunnel_use_zerocopy(tunnel, server_config(server)->transport.noise.zerocopy_send);
     if (result == 0)
-        result = listener_open_all(worker, NULL, server->control_binding, &worker->control_ports);
+        result = listener_open_all(worker, NULL, server->control_binding, login_begin,
+                                   &worker->control_ports);
     if (result == 0)
         server_handover_sync(worker);
     return result;
@@ -376,7 +222,7 @@ static void worker_drain(struct server_worker *worker)
 {
     worker->draining = true;
     listener_sync_all(&worker->control_ports);
-    sync_ports(worker);
+    exchange_sync_ports(worker);
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
@@ -406,7 +252,7 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         visitor_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_REQUESTS) != 0) {
         list_for_each (node, &worker->parts)
-            send_requests(server_part_of(node));
+            exchange_send_requests(server_part_of(node));
     }
 }
 

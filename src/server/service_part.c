@@ -4,12 +4,22 @@
 #include "server/control.h"
 #include "server/lane.h"
 #include "server/listener.h"
-#include "server/server.h"
+#include "server/server_worker.h"
+#include "server/visitor.h"
 
 static struct service_part *service_part_of(const struct server_worker *worker,
                                             struct service *service)
 {
     return &service->parts[worker->tunnel->index];
+}
+
+int service_part_create_all(struct server *server, const struct config_service *config,
+                            struct service **ret)
+{
+    int result = service_create(&server->services, config, server->worker_count, ret);
+    if (result == 0)
+        (*ret)->pool.matched = (*ret)->is_udp ? lane_matched : visitor_matched;
+    return result;
 }
 
 int service_part_start(struct server_worker *worker, struct service *service)
@@ -21,7 +31,7 @@ int service_part_start(struct server_worker *worker, struct service *service)
         return 0;
     if (service->is_udp)
         return lane_start_all(worker, service, service->binding);
-    return listener_open_all(worker, service, service->binding, &part->ports);
+    return listener_open_all(worker, service, service->binding, visitor_begin, &part->ports);
 }
 
 void service_part_stop(struct server_worker *worker, struct service *service)
@@ -49,7 +59,7 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
         struct list *node;
         while ((node = list_pop_front(&part->ports)) != NULL)
             list_push_back(&old, node);
-        result = listener_open_all(worker, service, binding, &part->ports);
+        result = listener_open_all(worker, service, binding, visitor_begin, &part->ports);
         listener_close_all(&old, NULL);
     }
     return result;

@@ -6,14 +6,8 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "server/exchange.h"
 #include "visitor_priv.h"
-
-/* A channel on its way to a visitor of another worker. */
-struct visitor_delivery {
-    struct pool_match match;
-    struct transport channel;
-};
-static_assert(sizeof(struct visitor_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
 
 /* ---- making and freeing ---- */
 
@@ -108,8 +102,8 @@ static struct transport take_live_channel(struct visitor *visitor, bool first, e
         *ret = channel_pool_take(&visitor->service->pool, &visitor->waiter, first,
                                  loop_now_ns(loop), &channel, &notify);
         if (notify)
-            server_notify_owner(worker, visitor->service);
-        if (*ret != POOL_TAKEN || server_channel_is_live(worker, &channel))
+            exchange_notify_owner(worker, visitor->service);
+        if (*ret != POOL_TAKEN || exchange_channel_is_live(worker, &channel))
             return channel.transport;
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
         transport_abort(&channel.transport, loop);
@@ -147,11 +141,11 @@ bool visitor_seek(struct visitor *visitor, bool first)
 }
 
 /* A channel has come for a visitor of this worker. */
-static void visitor_matched(struct visitor *visitor, struct transport channel)
+static void visitor_take(struct visitor *visitor, struct transport channel)
 {
     struct server_worker *worker = visitor->worker;
     if (visitor->state == VISITOR_GONE) {
-        server_offer_channel(worker, visitor->service, channel, false, NULL);
+        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_free(visitor);
         return;
     }
@@ -161,40 +155,17 @@ static void visitor_matched(struct visitor *visitor, struct transport channel)
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
-        server_offer_channel(worker, visitor->service, channel, false, NULL);
+        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_finish(visitor);
         return;
     }
     visitor_relay_bind(visitor, channel);
 }
 
-static void visitor_deliver_channel(void *owner, const void *payload)
+void visitor_matched(struct server_worker *worker, const struct pool_match *match,
+                     struct transport channel)
 {
-    struct visitor_delivery delivery;
-    memcpy(&delivery, payload, sizeof(delivery));
-    visitor_matched(container_of(delivery.match.waiter, struct visitor, waiter), delivery.channel);
-}
-
-void visitor_deliver(struct server_worker *worker, struct service *service,
-                     const struct pool_match *match, struct transport channel)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    if (match->worker == own) {
-        visitor_matched(container_of(match->waiter, struct visitor, waiter), channel);
-        return;
-    }
-    struct visitor_delivery delivery = {.match = *match, .channel = channel};
-    int result = mailbox_post(match->worker->mailbox, own->mailbox, visitor_deliver_channel,
-                              &delivery, sizeof(delivery));
-    if (result == 0)
-        return;
-    if (result == -EPIPE) { /* that worker has ended, and its visitors with it */
-        transport_close(&channel, own->loop);
-        return;
-    }
-    if (!channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
-        transport_close(&channel, own->loop);
-    mailbox_signal(match->worker->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+    visitor_take(container_of(match->waiter, struct visitor, waiter), channel);
 }
 
 /* ---- the beginning ---- */

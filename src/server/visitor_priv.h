@@ -9,7 +9,7 @@
 #include <assert.h>
 
 #include "relay/relay.h"
-#include "server/server.h"
+#include "server/server_worker.h"
 #include "server/visitor.h"
 
 enum visitor_state {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "server/server.h"
+#include "server/visitor.h"
 #include "side.h"
 #include "testing.h"
 
@@ -69,8 +70,9 @@ static size_t count(const struct list *ports)
 static void open_all(void)
 {
     for (unsigned int i = 0; i < 2; i++)
-        cr_assert_eq(
-            listener_open_all(&workers[i], service, service->binding, &service->parts[i].ports), 0);
+        cr_assert_eq(listener_open_all(&workers[i], service, service->binding, visitor_begin,
+                                       &service->parts[i].ports),
+                     0);
 }
 
 Test(listener, listens_while_the_service_is_up, .init = set_up, .fini = tear_down)
@@ -99,11 +101,11 @@ Test(listener, sockets_are_shared_out, .init = set_up, .fini = tear_down)
     for (unsigned int i = 0; i < many.count; i++)
         many.fds[i] = dup(0);
     struct list *first = &service->parts[0].ports, *second = &service->parts[1].ports;
-    cr_assert_eq(listener_open_all(&workers[0], service, &few, first), 0);
-    cr_assert_eq(listener_open_all(&workers[1], service, &few, second), 0);
+    cr_assert_eq(listener_open_all(&workers[0], service, &few, visitor_begin, first), 0);
+    cr_assert_eq(listener_open_all(&workers[1], service, &few, visitor_begin, second), 0);
     cr_assert(count(first) == 1 && count(second) == 0);
-    cr_assert_eq(listener_open_all(&workers[0], service, &many, first), 0);
-    cr_assert_eq(listener_open_all(&workers[1], service, &many, second), 0);
+    cr_assert_eq(listener_open_all(&workers[0], service, &many, visitor_begin, first), 0);
+    cr_assert_eq(listener_open_all(&workers[1], service, &many, visitor_begin, second), 0);
     cr_assert(count(first) == 1 + 3 && count(second) == 2);
     listener_close_all(first, &few);
     cr_assert(count(first) == 3, "those of the other binding stay");

@@ -1,0 +1,63 @@
+#include "server/descriptors.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "server/listener.h"
+#include "server/server_worker.h"
+#include "tunnel/descriptors.h"
+
+void server_fds_limit_strangers(struct server *server, const struct config_peer *config)
+{
+    int fds = tunnel_fds_for_visitors();
+    unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
+    atomic_store(&server->fd_visitors_max, fds - (int)strangers);
+    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip);
+}
+
+static struct service_part *fds_part_of(struct list *node)
+{
+    return container_of(node, struct service_part, node);
+}
+
+/* What a burst has parked must not keep the next visitors out. */
+static void shed_parked(struct server_worker *worker)
+{
+    struct transport shed[LIMIT_POOL_PARKED];
+    list_for_each (node, &worker->parts) {
+        struct service *service = fds_part_of(node)->service;
+        size_t count = channel_pool_shed(&service->pool, shed, ARRAY_SIZE(shed));
+        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, count);
+        for (size_t k = 0; k < count; k++)
+            transport_close(&shed[k], worker->tunnel->loop);
+    }
+}
+
+/* The number that the next descriptor would get. */
+static int next_fd(void)
+{
+    int probe = eventfd(0, EFD_CLOEXEC);
+    if (probe >= 0)
+        (void)close(probe);
+    return probe;
+}
+
+void server_fds_resume(struct timer *timer)
+{
+    struct server_worker *worker = container_of(timer, struct server_worker, resume_timer);
+    if (worker->draining)
+        return;
+    bool all = listener_resume_all(&worker->control_ports, true);
+    int fd = next_fd();
+    bool enough = fd >= 0 && listener_leaves_enough_fds(worker, fd);
+    /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
+    worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
+                              : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
+    if (!enough)
+        shed_parked(worker);
+    list_for_each (node, &worker->parts)
+        all &= listener_resume_all(&fds_part_of(node)->ports, enough);
+    if (!all)
+        loop_timer_start(worker->tunnel->loop, timer, worker->pause_ms);
+}

@@ -1,0 +1,174 @@
+#include "server/exchange.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "io/socket.h"
+#include "io/socket_life.h"
+#include "server/listener.h"
+#include "server/server_worker.h"
+
+/* ---- the state of services ---- */
+
+void exchange_sync_ports(struct server_worker *worker)
+{
+    list_for_each (node, &worker->parts)
+        listener_sync_all(&container_of(node, struct service_part, node)->ports);
+}
+
+void exchange_signal_services(struct server_worker *worker)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    for (unsigned int i = 0; i < own->all->count; i++) {
+        if (i != own->index)
+            mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+    }
+    /* Here at once: the service listens before its client reads the Ack. */
+    exchange_sync_ports(worker);
+    mailbox_signal(own->mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+}
+
+/* ---- requests ---- */
+
+void exchange_send_requests(const struct service_part *part)
+{
+    if (part->control != NULL) /* else it has moved or ended, and the next one asks for itself */
+        part->send_requests(part->control);
+}
+
+static void exchange_deliver_requests(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct service *service;
+    memcpy(&service, payload, sizeof(service));
+    exchange_send_requests(&service->parts[tunnel->index]);
+    service_drop(service);
+}
+
+void exchange_notify_owner(struct server_worker *worker, struct service *service)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    unsigned int owner = atomic_load(&service->owner);
+    if (owner == own->index) {
+        exchange_send_requests(&service->parts[owner]);
+        return;
+    }
+    struct mailbox *to = own->all->items[owner].mailbox;
+    service_use(service); /* by the message */
+    if (mailbox_post(to, own->mailbox, exchange_deliver_requests, &service, sizeof(service)) < 0) {
+        service_drop(service);
+        mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
+    }
+}
+
+/* ---- parked channels ---- */
+
+/* Two questions have gone unanswered by then. */
+static uint64_t keepalive_takes_ms(const struct config_peer *own)
+{
+    const struct config_transport *transport = &own->transport;
+    return 1000ull * (transport->tcp_keepalive_secs + 2ull * transport->tcp_keepalive_interval);
+}
+
+bool exchange_channel_is_live(const struct server_worker *worker,
+                              const struct pool_channel *channel)
+{
+    const struct config_peer *own = server_config(worker->server);
+    if (socket_peek(channel->transport.fd) < 0)
+        return false;
+    if (own->transport.tcp_keepalive_secs == 0)
+        return true; /* nothing was to be heard */
+    uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
+    uint64_t takes_ms = keepalive_takes_ms(own);
+    struct socket_life life;
+    /* The clock of the worker that parked it may be a little ahead. */
+    if (now_ns < channel->parked_at_ns + takes_ms * 1000000)
+        return true;
+    return socket_life(channel->transport.fd, &life) < 0 || life.heard_ms <= takes_ms;
+}
+
+/* ---- a channel for somebody who waits ---- */
+
+/* On its way to a waiter of another worker. */
+struct exchange_delivery {
+    void (*matched)(struct server_worker *worker, const struct pool_match *match,
+                    struct transport channel);
+    struct service *service; /* used by the message */
+    struct pool_waiter *waiter;
+    uint64_t visitor_id;
+    struct transport channel;
+};
+static_assert(sizeof(struct exchange_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+static void exchange_deliver_channel(void *owner, const void *payload)
+{
+    struct tunnel_worker *tunnel = owner;
+    struct exchange_delivery delivery;
+    memcpy(&delivery, payload, sizeof(delivery));
+    const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id};
+    delivery.matched(tunnel->role, &match, delivery.channel);
+    service_drop(delivery.service);
+}
+
+static struct tunnel_worker *worker_of(const struct tunnel_worker *own,
+                                       const struct pool_match *match)
+{
+    if (match->worker != NULL)
+        return match->worker;
+    return &own->all->items[lane_id_index(match->visitor_id) % own->all->count];
+}
+
+static void exchange_hand_over(struct server_worker *worker, struct service *service,
+                               const struct pool_match *match, struct transport channel)
+{
+    struct tunnel_worker *own = worker->tunnel, *target = worker_of(own, match);
+    if (target == own) {
+        service->pool.matched(worker, match, channel);
+        return;
+    }
+    const struct exchange_delivery delivery = {
+        .matched = service->pool.matched,
+        .service = service,
+        .waiter = match->waiter,
+        .visitor_id = match->visitor_id,
+        .channel = channel,
+    };
+    service_use(service);
+    int result = mailbox_post(target->mailbox, own->mailbox, exchange_deliver_channel, &delivery,
+                              sizeof(delivery));
+    if (result == 0)
+        return;
+    if (result == -EPIPE || /* that worker has ended, and those who waited there with it */
+        !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
+        transport_close(&channel, own->loop);
+    if (result != -EPIPE)
+        mailbox_signal(target->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+    service_drop(service);
+}
+
+void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
+                    bool requested, const struct addr_key *client)
+{
+    struct loop *loop = worker->tunnel->loop;
+    if (requested)
+        gate_expect(&worker->server->gate, client, -(int)service_answered(service, 1));
+    struct pool_offer offer = {
+        .transport = channel,
+        .requested = requested,
+        .may_park = channel.fd < worker->server->fd_visitors_max,
+        .now_ns = loop_now_ns(loop),
+    };
+    struct pool_match match;
+    switch (channel_pool_offer(&service->pool, &offer, &match)) {
+    case POOL_MATCHED:
+        exchange_hand_over(worker, service, &match, channel);
+        break;
+    case POOL_SURPLUS:
+        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
+        transport_close(&channel, loop);
+        break;
+    case POOL_PARKED:
+        break;
+    }
+}
