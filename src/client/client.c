@@ -13,8 +13,6 @@
 #include "client/reload.h"
 #include "config/config_copy.h"
 
-enum { ABOUT_AS_BUSY_PERMILLE = 250 };
-
 static int copy_config(struct client *client, const struct config_peer *config)
 {
     const struct config_peer *copy;
@@ -75,125 +73,7 @@ void client_destroy(struct client *client)
     free(client);
 }
 
-/* ---- sessions ---- */
-
-struct client_session *client_session_create(struct client_service *service,
-                                             const struct addr *server,
-                                             const uint8_t key[static KEYS_DIGEST_SIZE])
-{
-    struct client_session *session = calloc(1, sizeof(*session));
-    if (session == NULL)
-        return NULL;
-    session->users = 1;
-    session->service = service;
-    client_service_use(service);
-    session->server = *server;
-    memcpy(session->key, key, sizeof(session->key));
-    return session;
-}
-
-void client_session_use(struct client_session *session)
-{
-    (void)atomic_fetch_add(&session->users, 1);
-}
-
-void client_session_drop(struct client_session *session)
-{
-    if (atomic_fetch_sub(&session->users, 1) != 1)
-        return;
-    client_service_drop(session->service);
-    keys_wipe(session->key, sizeof(session->key));
-    free(session);
-}
-
-void client_session_end(struct client_worker *worker, struct client_session *session)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    atomic_store(&session->ended, true);
-    /* Not here and now: a reload may end hundreds of them in a turn. On the way out the parked
-     * channels have been reset already, before the control channels. */
-    for (unsigned int i = 0; i < own->all->count; i++)
-        mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
-}
-
-/* ---- opening channels on all workers ---- */
-
-struct open_request {
-    struct client_session *session; /* one use travels along */
-    size_t count;
-};
-
-static void open_here(struct client_worker *worker, struct client_session *session, size_t count)
-{
-    /* What is beyond the limit would be refused one by one. */
-    for (size_t i = 0; i < count && i <= LIMIT_CLIENT_CHANNELS_PENDING; i++)
-        data_channel_open(worker, session);
-}
-
-static void deliver_open(void *owner, const void *payload)
-{
-    struct tunnel_worker *tunnel = owner;
-    struct open_request request;
-    memcpy(&request, payload, sizeof(request));
-    open_here(tunnel->role, request.session, request.count);
-    client_session_drop(request.session);
-}
-
-static void open_on(struct client_worker *worker, struct tunnel_worker *target,
-                    struct client_session *session, size_t count)
-{
-    struct tunnel_worker *own = worker->tunnel;
-    if (count == 0)
-        return;
-    if (target != own) {
-        struct open_request request = {session, count};
-        client_session_use(session);
-        if (mailbox_post(target->mailbox, own->mailbox, deliver_open, &request, sizeof(request)) ==
-            0)
-            return;
-        client_session_drop(session);
-    }
-    open_here(worker, session, count);
-}
-
-void client_open_channels(struct client_worker *worker, struct client_session *session,
-                          size_t count)
-{
-    struct tunnel_workers *all = worker->tunnel->all;
-    assert(all->count > 0);
-    unsigned int least = UINT32_MAX;
-    unsigned int busy[LIMIT_WORKERS];
-    for (unsigned int i = 0; i < all->count; i++) {
-        busy[i] = loop_busy_permille(all->items[i].loop);
-        least = MIN(least, busy[i]);
-    }
-    /* Workers that are about as busy as the least busy one take turns. */
-    unsigned int first = atomic_fetch_add_explicit(&worker->client->next_worker,
-                                                   (unsigned int)count, memory_order_relaxed);
-    size_t share[LIMIT_WORKERS] = {0};
-    count = MIN(count, (size_t)LIMIT_CLIENT_CHANNELS_PENDING + 1);
-    for (unsigned int at = first; count > 0; at++) {
-        unsigned int i = at % all->count;
-        if (busy[i] <= least + ABOUT_AS_BUSY_PERMILLE) {
-            share[i]++;
-            count--;
-        }
-    }
-    for (unsigned int i = 0; i < all->count; i++)
-        open_on(worker, &all->items[i], session, share[i]);
-}
-
 /* ---- the worker's part ---- */
-
-void client_set_channel_options(struct client_worker *worker)
-{
-    const struct config_peer *config = client_config(worker->client);
-    worker->channel_options = (struct socket_options){
-        .nodelay = config->transport.tcp_nodelay,
-        .keepalive_secs = config->transport.tcp_keepalive_secs,
-        .keepalive_interval = config->transport.tcp_keepalive_interval,
-    };
-}
 
 /* A few steps of a reload's plan at a time, so that no relay waits for long. */
 static void client_plan_go_on(struct timer *timer)

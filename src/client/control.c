@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "client/opening.h"
 #include "control_priv.h"
 
 enum { LOGIN_TURN_MS = 50 };

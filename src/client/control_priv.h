@@ -6,9 +6,10 @@
  * frees it. Runs in the thread of control->worker. */
 #pragma once
 
-#include "client/client.h"
+#include "client/client_worker.h"
 #include "client/control.h"
 #include "client/dial.h"
+#include "client/session.h"
 #include "net/stream.h"
 #include "proto/client_backoff.h"
 #include "proto/client_fsm.h"

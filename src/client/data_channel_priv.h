@@ -9,8 +9,9 @@
 
 #include <assert.h>
 
-#include "client/client.h"
+#include "client/client_worker.h"
 #include "client/data_channel.h"
+#include "client/session.h"
 #include "net/stream.h"
 #include "proto/message.h"
 #include "relay/relay.h"

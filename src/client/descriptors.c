@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
-#include "client/client.h"
+#include "client/client_worker.h"
 #include "client/forward.h"
 #include "io/socket.h"
 #include "io/udp_socket.h"

@@ -7,7 +7,7 @@
  * forward_join when all of them are closed. One worker has all of it. */
 #pragma once
 
-#include "client/client.h"
+#include "client/client_worker.h"
 #include "net/datagram.h"
 #include "net/udp_table.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "client/client.h"
+#include "client/client_worker.h"
 #include "client/control.h"
 #include "client/data_channel.h"
 #include "client/forward.h"

@@ -141,7 +141,7 @@ bool visitor_seek(struct visitor *visitor, bool first)
 }
 
 /* A channel has come for a visitor of this worker. */
-static void visitor_take(struct visitor *visitor, struct transport channel)
+static void visitor_take_channel(struct visitor *visitor, struct transport channel)
 {
     struct server_worker *worker = visitor->worker;
     if (visitor->state == VISITOR_GONE) {
@@ -165,7 +165,7 @@ static void visitor_take(struct visitor *visitor, struct transport channel)
 void visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel)
 {
-    visitor_take(container_of(match->waiter, struct visitor, waiter), channel);
+    visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
 }
 
 /* ---- the beginning ---- */

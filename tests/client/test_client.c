@@ -1,5 +1,6 @@
 /* The client on the fake loop, against a server whose bytes are written by hand. Covers
- * src/client/local_service.c and src/client/data_channel_relay.c. */
+ * src/client/local_service.c, src/client/data_channel_relay.c, src/client/session.c,
+ * src/client/opening.c and src/client/client_worker.c, too. */
 #include "client/client.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,5 @@
 /* The server on the fake loop, against clients and visitors whose bytes are written by hand. Covers
- * src/server/visitor_relay.c too. */
+ * src/server/visitor_relay.c, src/server/exchange.c and src/server/descriptors.c, too. */
 #include "server/server.h"
 
 #include <criterion/criterion.h>

@@ -1,0 +1,53 @@
+/* What the files of the client share: struct client, made before the workers and ended after them,
+ * and struct client_worker, each worker's own part with its control channels, data channels and
+ * forwards. Who makes and ends them: client.h. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/slab.h"
+#include "client/descriptors.h"
+#include "client/service.h"
+#include "config/config.h"
+#include "io/socket.h"
+#include "tunnel/handover.h"
+#include "tunnel/plan.h"
+#include "tunnel/tunnel_worker.h"
+
+struct client {
+    _Atomic(const struct config_peer *) config; /* owned; see client_config */
+    struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
+    struct plan_slot plan;                      /* of a reload */
+    struct service_registry services;
+    unsigned int next_control; /* the main thread's: control channels go round the workers */
+    unsigned int worker_count;
+    struct dial_memory memory; /* which of the server's addresses worked */
+    struct client_fds fds;
+    _Atomic unsigned int logins_in_progress;
+    _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
+    struct handover handover;
+};
+
+struct client_worker {
+    struct client *client;
+    struct tunnel_worker *tunnel;
+    struct socket_options channel_options; /* of connections to the server */
+    struct list controls, channels, relaying;
+    struct list forwards; /* UDP data channels in use */
+    struct slab channel_slab, udp_visitor_slab;
+    uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
+    size_t plan_at;               /* the next step of a reload's plan */
+    struct timer plan_timer;      /* goes on with it in the next turn */
+    struct timer leave_timer;     /* the control channels that no successor has replaced */
+    bool draining, stopping, leaving;
+};
+
+/* The client's own settings, without services. As service_config: read where needed, never kept. */
+static inline const struct config_peer *client_config(const struct client *client)
+{
+    return atomic_load_explicit(&client->config, memory_order_acquire);
+}
+/* Takes the options of connections to the server from the configuration. */
+void client_set_channel_options(struct client_worker *worker);

@@ -1,0 +1,45 @@
+#include "client/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client_worker.h"
+
+struct client_session *client_session_create(struct client_service *service,
+                                             const struct addr *server,
+                                             const uint8_t key[static KEYS_DIGEST_SIZE])
+{
+    struct client_session *session = calloc(1, sizeof(*session));
+    if (session == NULL)
+        return NULL;
+    session->users = 1;
+    session->service = service;
+    client_service_use(service);
+    session->server = *server;
+    memcpy(session->key, key, sizeof(session->key));
+    return session;
+}
+
+void client_session_use(struct client_session *session)
+{
+    (void)atomic_fetch_add(&session->users, 1);
+}
+
+void client_session_drop(struct client_session *session)
+{
+    if (atomic_fetch_sub(&session->users, 1) != 1)
+        return;
+    client_service_drop(session->service);
+    keys_wipe(session->key, sizeof(session->key));
+    free(session);
+}
+
+void client_session_end(struct client_worker *worker, struct client_session *session)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    atomic_store(&session->ended, true);
+    /* Not here and now: a reload may end hundreds of them in a turn. On the way out the parked
+     * channels have been reset already, before the control channels. */
+    for (unsigned int i = 0; i < own->all->count; i++)
+        mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
+}
