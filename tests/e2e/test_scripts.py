@@ -71,6 +71,18 @@ def test_layer_violations(tree, name, text, complaint):
     assert any(part in output for part in complaint.split("|")), output
 
 
+def test_a_circle_of_includes(tree):
+    """Three files of a role may include each other, four may not."""
+    def ring(count):
+        for n in range(count):
+            write(tree, f"include/server/f{n}.h", f'#include "server/f{(n + 1) % count}.h"\n')
+    ring(3)
+    assert run("check_layers", tree)[0] == 0
+    ring(4)
+    code, output = run("check_layers", tree)
+    assert code == 1 and "4 files include each other in a circle: server/f0" in output
+
+
 LONG = "int f(void)\n{\n" + "    f();\n" * 68 + "}\n"
 
 
