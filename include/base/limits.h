@@ -109,8 +109,6 @@ enum limits_io {
     LIMIT_BULK_WINDOW = 1 << 20,    /* what a patient loop lets come while it sleeps */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
     LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
-    LIMIT_ZEROCOPY_BUFFERS = 32,    /* per worker, 4.2 MiB: unacknowledged frames of all relays */
-    LIMIT_ZEROCOPY_MIN = 32 << 10,  /* smaller batches are copied: a notification costs more */
     LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
     LIMIT_PIPE_SIZE_MIN = 64 << 10, /* less carries less than a copy */
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */

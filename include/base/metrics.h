@@ -38,11 +38,6 @@
     X(BYTES_COPIED, "bytes_copied")                         \
     X(BYTES_BULK_COPIED, "bytes_bulk_copied")               \
     X(BYTES_SPLICED, "bytes_spliced")                       \
-    X(ZEROCOPY_SENDS, "zerocopy_sends")                     \
-    X(ZEROCOPY_NOTIFIED, "zerocopy_notified")               \
-    X(ZEROCOPY_COPIED, "zerocopy_copied")                   \
-    X(ZEROCOPY_REFUSED, "zerocopy_refused")                 \
-    X(ZEROCOPY_NO_BUFFER, "zerocopy_no_buffer")             \
     X(NOISE_HANDSHAKES_LIMITED, "noise_handshakes_limited") \
     X(NOISE_FRAMES_REFUSED, "noise_frames_refused")         \
     X(PROMOTIONS, "promotions")                             \

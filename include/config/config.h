@@ -27,8 +27,6 @@ enum config_transport_type {
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
-enum config_zerocopy { CONFIG_ZEROCOPY_AUTO, CONFIG_ZEROCOPY_ON, CONFIG_ZEROCOPY_OFF };
-
 /* Checked at load: the keys that the pattern needs of this role are there. One that the pattern has
  * no use for in this role is not kept. */
 struct config_noise {
@@ -36,7 +34,6 @@ struct config_noise {
     bool has_local_private_key, has_remote_public_key;
     uint8_t local_private_key[KEYS_X25519_SIZE];
     uint8_t remote_public_key[KEYS_X25519_SIZE];
-    enum config_zerocopy zerocopy_send;
 };
 
 struct config_transport {

@@ -101,21 +101,6 @@ bool loop_flags_more_data(uint32_t flags);
 /* Sends, waiting for room. May still be short. */
 void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size);
 
-/* Sends what the socket has room for without copying it, if the way to the device allows that.
- * Two callbacks: first the result as of send(2), -EAGAIN included, and then, if the op is still in
- * flight after the first, a notification (loop_flags_notification) that the bytes are the owner's
- * again: when the peer has acknowledged them. Until then they may not change. registered: they lie
- * in what loop_register_memory was given. -EINVAL also: this kernel has no notifications that tell
- * of copies. */
-void loop_send_zerocopy(struct loop *loop, struct loop_op *op, int fd, const void *data,
-                        size_t size, bool registered);
-bool loop_flags_notification(uint32_t flags);
-/* In a notification's callback: the kernel has copied the bytes all the same. */
-bool loop_notification_copied(int res);
-/* Pins memory for such sends, which then cost less each; once per loop. It may be unmapped before
- * the loop ends: the pages are the kernel's as long as it needs them. -ENOMEM: RLIMIT_MEMLOCK. */
-MUST_CHECK int loop_register_memory(struct loop *loop, void *memory, size_t size);
-
 /* Completes once with the events that are ready (POLLIN, ...), among which the ring always counts
  * errors, hang-ups and POLLRDHUP. */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);

@@ -81,9 +81,6 @@ MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
 
 MUST_CHECK int socket_peer(int fd, struct addr *ret);
-/* Whether the peer is a process of this host: its address is a loopback address or one of our own.
- */
-bool socket_peer_is_local(int fd);
 /* The pending error, taken out of the socket: 0 or -errno. */
 int socket_take_error(int fd);
 /* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,

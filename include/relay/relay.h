@@ -36,7 +36,6 @@
 #include "io/timer.h"
 #include "net/silence.h"
 #include "net/transport.h"
-#include "relay/zerocopy_pool.h"
 
 struct pipe;
 struct pipe_pool;
@@ -56,10 +55,8 @@ struct relay_ops {
 struct relay_engine {
     struct loop *loop;
     struct pipe_pool *pipes;
-    struct noise_engine *noise;       /* borrowed; NULL without encrypted ends */
-    enum zerocopy_mode zerocopy_mode; /* of encrypted bulk; set after relay_engine_init: OFF */
-    struct zerocopy *zerocopy;        /* NULL: not needed yet */
-    unsigned char *bulk_free[2];      /* warm large buffers */
+    struct noise_engine *noise;  /* borrowed; NULL without encrypted ends */
+    unsigned char *bulk_free[2]; /* warm large buffers */
     unsigned int bulk_free_count, bulk_count;
     unsigned char *scratch; /* for a relay's greeting */
     unsigned int relay_count;
@@ -78,19 +75,16 @@ struct relay_flow {
     unsigned char *data;
     uint32_t begin, end;
     struct pipe *pipe;
-    struct zerocopy_buffer *zerocopy;
-    uint64_t bytes;        /* moved or on their way */
-    uint32_t unsent;       /* in the sink's send queue when an idle timeout last looked */
-    uint8_t index;         /* reads from this end, writes to the other */
-    uint8_t pending;       /* enum relay_pending */
-    uint8_t streak;        /* reads in a row that speak for the other mode */
-    uint8_t zerocopy_use;  /* enum flow_zerocopy */
-    bool zerocopy_sending; /* its result is due */
-    bool bulk;             /* armed with a poll, not with a receive */
-    bool offered;          /* ops->became_bulk has been asked once */
-    bool poll_first;       /* the socket was empty after the last read */
-    bool eof;              /* end of input seen */
-    bool finished;         /* and passed on */
+    uint64_t bytes;  /* moved or on their way */
+    uint32_t unsent; /* in the sink's send queue when an idle timeout last looked */
+    uint8_t index;   /* reads from this end, writes to the other */
+    uint8_t pending; /* enum relay_pending */
+    uint8_t streak;  /* reads in a row that speak for the other mode */
+    bool bulk;       /* armed with a poll, not with a receive */
+    bool offered;    /* ops->became_bulk has been asked once */
+    bool poll_first; /* the socket was empty after the last read */
+    bool eof;        /* end of input seen */
+    bool finished;   /* and passed on */
 };
 
 struct relay {

@@ -85,8 +85,6 @@ MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise
  * place with one to be taken if there is none yet; may be NULL if keys is. */
 void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
                          struct noise_engine **engine);
-/* Of encrypted bulk, from now on. */
-void tunnel_use_zerocopy(struct tunnel_worker *worker, enum config_zerocopy zerocopy);
 /* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
 MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 

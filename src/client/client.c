@@ -228,7 +228,6 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     int result = 0;
     if (client->noise_keys != NULL)
         result = tunnel_use_noise(tunnel, client->noise_keys);
-    tunnel_use_zerocopy(tunnel, client_config(client)->transport.noise.zerocopy_send);
     if (result == 0)
         result = start_controls(worker);
     if (result < 0)

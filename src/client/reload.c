@@ -196,7 +196,6 @@ static void client_apply_own(struct client_worker *worker, const struct client_p
     const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
         client_set_channel_options(worker);
-    tunnel_use_zerocopy(tunnel, client_config(worker->client)->transport.noise.zerocopy_send);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         data_channel_close_unstarted(worker); /* they have begun with the old keys */
         tunnel_change_noise(tunnel, plan->new_keys,

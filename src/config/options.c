@@ -116,9 +116,8 @@ const struct option options[] = {
     {SECTION_TRANSPORT_NOISE, FOR_BOTH, "remote_public_key", value_remote_public_key,
      PEER(transport.noise), 0, 0, NULL, "base64", OPTION_NOISE | OPTION_PATH, CHANGE(TRANSPORT),
      "the other side's; needed by the client with NK, by both with KK"},
-    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_zerocopy,
-     PEER(transport.noise.zerocopy_send), 0, 0, "auto", "word", OPTION_NOISE, CHANGE(LIMITS),
-     "large sends without a copy; auto: to other hosts, as long as the kernel does not copy"},
+    {SECTION_TRANSPORT_NOISE, FOR_BOTH, "zerocopy_send", value_unused, NOWHERE, 0, 0, NULL,
+     "word", UNUSED_KEY, CHANGE(NONE), "removed: no gain was ever measured"},
     {SECTION_TRANSPORT_WEBSOCKET, FOR_BOTH, "tls", value_unused, NOWHERE, 0, 0, NULL, "bool",
      UNUSED_KEY, CHANGE(NONE), "for type = websocket"},
 

@@ -33,7 +33,7 @@ enum option_roles {
 enum option_flags {
     OPTION_REQUIRED = 1 << 0,
     OPTION_SECRET = 1 << 1, /* its value is repeated nowhere */
-    OPTION_UNUSED = 1 << 2, /* belongs to what is not built; taken and not looked at */
+    OPTION_UNUSED = 1 << 2, /* of what is not built, or no longer; taken and not looked at */
     OPTION_NOISE = 1 << 3,  /* the same unless transport.type = noise, which may stand below */
     OPTION_CLAMP = 1 << 4,  /* rathole takes any number: beyond min and max these two are taken */
     OPTION_PATH = 1 << 5,   /* no secret, but may be file:PATH */
@@ -97,7 +97,7 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 /* values.c */
 option_parser value_addr, value_secret, value_default_token, value_bool, value_tristate,
     value_seconds, value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
-    value_transport_type, value_noise_pattern, value_zerocopy, value_log_level, value_log_format,
-    value_account, value_no_proxy, value_unused;
+    value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
+    value_no_proxy, value_unused;
 /* These two set their has_ flag as well: their target is a whole struct config_noise. */
 option_parser value_local_private_key, value_remote_public_key;

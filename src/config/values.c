@@ -325,20 +325,6 @@ int value_noise_pattern(struct option_value *value, void *target)
     return value_refuse(value, expected);
 }
 
-int value_zerocopy(struct option_value *value, void *target)
-{
-    static const struct word words[] = {
-        {"auto", CONFIG_ZEROCOPY_AUTO, NULL},
-        {"on", CONFIG_ZEROCOPY_ON, NULL},
-        {"off", CONFIG_ZEROCOPY_OFF, NULL},
-    };
-    int number;
-    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
-    if (result == 0)
-        *(enum config_zerocopy *)target = (enum config_zerocopy)number;
-    return result;
-}
-
 int value_log_level(struct option_value *value, void *target)
 {
     return log_level_from_name(value->text, target)

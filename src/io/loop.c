@@ -79,7 +79,7 @@ static struct io_uring_sqe *get_sqe(struct loop *loop)
     return sqe;
 }
 
-struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op)
+static struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op)
 {
     assert(op->state == LOOP_OP_IDLE);
     assert(op->done != NULL);
@@ -89,7 +89,7 @@ struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op)
     return sqe;
 }
 
-void loop_op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
+static void loop_op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
 {
     io_uring_sqe_set_data64(sqe, loop_op_to_user_data(op));
 }

@@ -62,9 +62,7 @@ void buffers_destroy(struct buffers *buffers);
 /* Calls waiters if enough buffers are back; once per turn. */
 void buffers_serve_waiters(struct buffers *buffers);
 
-/* loop.c, for loop_exact.c and loop_zerocopy.c */
-struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op);
-void loop_op_submit(struct io_uring_sqe *sqe, const struct loop_op *op);
+/* loop.c, for loop_exact.c */
 uint64_t loop_op_to_user_data(const struct loop_op *op);
 struct loop_op *loop_op_from_user_data(uint64_t user_data, uint16_t *ret_generation);
 void loop_complete_later(struct loop *loop, struct loop_op *op);

@@ -63,9 +63,9 @@ static int ring_restrict(struct io_uring *ring)
     static const uint8_t ops[] = {
         IORING_OP_NOP,          IORING_OP_ACCEPT,      IORING_OP_RECV,    IORING_OP_SEND,
         IORING_OP_POLL_ADD,     IORING_OP_POLL_REMOVE, IORING_OP_TIMEOUT, IORING_OP_CLOSE,
-        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,    IORING_OP_SEND_ZC,
+        IORING_OP_ASYNC_CANCEL, IORING_OP_MSG_RING,
     };
-    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 4];
+    struct io_uring_restriction rows[ARRAY_SIZE(ops) + 3];
     memset(rows, 0, sizeof(rows));
     size_t count = 0;
     for (; count < ARRAY_SIZE(ops); count++) {
@@ -76,8 +76,6 @@ static int ring_restrict(struct io_uring *ring)
     rows[count++].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_UNREGISTER_PBUF_RING;
-    rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
-    rows[count++].register_op = IORING_REGISTER_BUFFERS;
     /* Enabling the ring is itself a register operation that must stay allowed. */
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_REGISTER_ENABLE_RINGS;

@@ -283,26 +283,6 @@ int socket_peer(int fd, struct addr *ret)
     return result_of(getpeername(fd, &ret->any, &ret->len));
 }
 
-bool socket_peer_is_local(int fd)
-{
-    struct addr peer;
-    if (socket_peer(fd, &peer) < 0)
-        return false;
-    if (addr_is_loopback(&peer))
-        return true;
-    /* Nobody can bind to an address that is not one of this host's. */
-    if (peer.any.sa_family == AF_INET)
-        peer.v4.sin_port = 0;
-    else
-        peer.v6.sin6_port = 0;
-    int probe = socket(peer.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (probe < 0)
-        return false;
-    bool is_ours = bind(probe, &peer.any, peer.len) == 0;
-    (void)close(probe);
-    return is_ours;
-}
-
 int socket_take_error(int fd)
 {
     int error = 0;

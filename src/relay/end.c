@@ -11,8 +11,7 @@ static bool relay_is_joined(const struct relay *relay)
         return false;
     for (unsigned int i = 0; i < 2; i++) {
         if (!loop_op_is_idle(&relay->flow[i].read_op) ||
-            !loop_op_is_idle(&relay->flow[i].write_op) || !loop_op_is_idle(&relay->hangup_op[i]) ||
-            relay->flow[i].zerocopy_sending)
+            !loop_op_is_idle(&relay->flow[i].write_op) || !loop_op_is_idle(&relay->hangup_op[i]))
             return false;
     }
     return true;
@@ -48,7 +47,6 @@ static void relay_finish(struct relay *relay, enum relay_state state)
     loop_timer_stop(engine->loop, &relay->timer);
     for (unsigned int i = 0; i < 2; i++) {
         flow_release(&relay->flow[i]);
-        flow_zerocopy_end(&relay->flow[i]);
         if (relay->flow[i].bulk) {
             unsigned int flows = atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);
             atomic_store_explicit(&engine->bulk_flows, flows - 1, memory_order_relaxed);

@@ -28,9 +28,6 @@ void flow_release(struct relay_flow *flow)
         pipe_pool_put(engine->pipes, flow->pipe);
         flow->pipe = NULL;
         break;
-    case PENDING_ZEROCOPY:
-        flow_zerocopy_drop(flow);
-        break;
     }
     flow->pending = PENDING_NONE;
     flow->data = NULL;
@@ -166,10 +163,6 @@ void flow_push(struct relay_flow *flow)
             relay_close(relay, true);
         else
             relay_join(relay);
-        return;
-    }
-    if (flow->pending == PENDING_ZEROCOPY) {
-        flow_zerocopy_send(flow);
         return;
     }
     int result = flow_flush(flow);

@@ -1,6 +1,5 @@
 /* Flows with an encrypted end. Everything that is opened or sealed passes through the engine's hot
- * buffers within one callback: either the sink takes it at once, or what is left is stashed. Large
- * batches for a peer elsewhere may be sealed into a buffer of their own (zerocopy.c). */
+ * buffers within one callback: either the sink takes it at once, or what is left is stashed. */
 #include <errno.h>
 
 #include "base/metrics.h"
@@ -11,10 +10,9 @@ static struct noise_link *source_link(struct relay_flow *flow)
     return flow_relay(flow)->noise[flow->index];
 }
 
-static void set_pending(struct relay_flow *flow, enum relay_pending pending, unsigned char *data,
-                        size_t size)
+static void set_hot(struct relay_flow *flow, unsigned char *data, size_t size)
 {
-    flow->pending = size > 0 ? (uint8_t)pending : PENDING_NONE;
+    flow->pending = size > 0 ? PENDING_HOT : PENDING_NONE;
     flow->data = size > 0 ? data : NULL;
     flow->begin = 0;
     flow->end = (uint32_t)size;
@@ -30,7 +28,7 @@ static int flow_open(struct relay_flow *flow, const unsigned char *sealed, size_
             metrics_add(loop_metrics(relay->engine->loop), METRIC_NOISE_FRAMES_REFUSED, 1);
         return (int)opened;
     }
-    set_pending(flow, PENDING_HOT, noise->plain, (size_t)opened);
+    set_hot(flow, noise->plain, (size_t)opened);
     flow_count(flow, (size_t)opened); /* 0: the beginning of a frame is a sign of life, too */
     return 0;
 }
@@ -40,15 +38,11 @@ static int flow_seal(struct relay_flow *flow, const unsigned char *plain, size_t
     struct relay *relay = flow_relay(flow);
     struct noise_engine *noise = relay->engine->noise;
     flow_count(flow, size);
-    unsigned char *uncopied = flow_zerocopy_begin(flow, size);
-    unsigned char *out = uncopied != NULL ? uncopied : noise->sealed;
-    ssize_t sealed = noise_link_seal(relay->noise[1 - flow->index], noise, plain, size, out);
-    if (sealed < 0) {
-        if (uncopied != NULL)
-            flow_zerocopy_drop(flow);
+    ssize_t sealed =
+        noise_link_seal(relay->noise[1 - flow->index], noise, plain, size, noise->sealed);
+    if (sealed < 0)
         return (int)sealed;
-    }
-    set_pending(flow, uncopied != NULL ? PENDING_ZEROCOPY : PENDING_HOT, out, (size_t)sealed);
+    set_hot(flow, noise->sealed, (size_t)sealed);
     return 0;
 }
 

@@ -38,7 +38,6 @@ void relay_engine_finish(struct relay_engine *engine)
     while (engine->bulk_free_count > 0)
         free(engine->bulk_free[--engine->bulk_free_count]);
     pipe_pool_destroy(engine->pipes);
-    zerocopy_destroy(engine->zerocopy);
     free(engine->scratch);
     memset(engine, 0, sizeof(*engine));
 }
@@ -129,9 +128,6 @@ static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
     flow->buffer = (struct buffer){NULL, 0};
     flow->data = NULL;
     flow->pipe = NULL;
-    flow->zerocopy = NULL;
-    flow->zerocopy_use = FLOW_ZEROCOPY_UNDECIDED;
-    flow->zerocopy_sending = false;
     flow->begin = flow->end = 0;
     flow->bytes = 0;
     flow->unsent = UINT32_MAX;

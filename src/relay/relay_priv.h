@@ -22,10 +22,7 @@ enum relay_pending {
     PENDING_BULK,   /* a large buffer of the engine */
     PENDING_PIPE,
     PENDING_HOT, /* in a buffer of the Noise engine, until the callback returns */
-    PENDING_ZEROCOPY,
 };
-
-enum flow_zerocopy { FLOW_ZEROCOPY_UNDECIDED, FLOW_ZEROCOPY_USED, FLOW_ZEROCOPY_OFF };
 
 static inline struct relay *flow_relay(struct relay_flow *flow)
 {
@@ -103,18 +100,6 @@ bool flow_noise_take_early(struct relay_flow *flow);
 /* Seals `size` bytes for end 1 into the hot buffer at *ret. The size there or an error. */
 ssize_t relay_noise_seal(struct relay *relay, const unsigned char *data, size_t size,
                          unsigned char **ret);
-
-/* zerocopy.c */
-
-/* A buffer for a batch of `size` bytes of plaintext to be sealed into and sent from, now
- * flow->zerocopy; NULL: this batch is to be copied. */
-unsigned char *flow_zerocopy_begin(struct relay_flow *flow, size_t size);
-/* Sends what is pending there, of the kind PENDING_ZEROCOPY, and goes on with flow_push. */
-void flow_zerocopy_send(struct relay_flow *flow);
-/* Nothing was sent. */
-void flow_zerocopy_drop(struct relay_flow *flow);
-/* No news of earlier sends, for the flow ends. */
-void flow_zerocopy_end(struct relay_flow *flow);
 
 /* copy.c */
 void flow_copy_read(struct relay_flow *flow);

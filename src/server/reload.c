@@ -375,7 +375,6 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
         service_part_log_no_memory(worker, NULL);
     if (plan->control_binding != NULL)
         listener_close_all(&worker->control_ports, plan->control_binding);
-    tunnel_use_zerocopy(tunnel, server_config(worker->server)->transport.noise.zerocopy_send);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         /* What has begun here until now has begun with the old keys. */
         login_close_all(worker);

@@ -209,7 +209,6 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     int result = start_parts(worker);
     if (result == 0 && server->noise_keys != NULL)
         result = tunnel_use_noise(tunnel, server->noise_keys);
-    tunnel_use_zerocopy(tunnel, server_config(server)->transport.noise.zerocopy_send);
     if (result == 0)
         result = listener_open_all(worker, NULL, server->control_binding, login_begin,
                                    &worker->control_ports);

@@ -89,16 +89,6 @@ void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *
     worker->noise_keys = keys;
 }
 
-void tunnel_use_zerocopy(struct tunnel_worker *worker, enum config_zerocopy zerocopy)
-{
-    static const enum zerocopy_mode modes[] = {
-        [CONFIG_ZEROCOPY_AUTO] = ZEROCOPY_AUTO,
-        [CONFIG_ZEROCOPY_ON] = ZEROCOPY_ON,
-        [CONFIG_ZEROCOPY_OFF] = ZEROCOPY_OFF,
-    };
-    worker->relays.zerocopy_mode = modes[zerocopy];
-}
-
 int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator)
 {
     if (worker->noise_keys == NULL)

@@ -39,7 +39,6 @@ static void check_transport(const struct config_transport *transport, enum confi
                transport->type == CONFIG_TRANSPORT_NOISE);
     FUZZ_CHECK(noise->has_local_private_key == !is_zero(noise->local_private_key));
     FUZZ_CHECK(noise->has_remote_public_key == !is_zero(noise->remote_public_key));
-    FUZZ_CHECK(noise->zerocopy_send <= CONFIG_ZEROCOPY_OFF);
     bool is_noise = transport->type == CONFIG_TRANSPORT_NOISE;
     FUZZ_CHECK(is_noise || (!noise->has_local_private_key && !noise->has_remote_public_key));
     bool is_server = role == CONFIG_SERVER;

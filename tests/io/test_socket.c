@@ -4,7 +4,6 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -353,52 +352,6 @@ Test(socket, any_v6_takes_v4_too)
     cr_assert_geq(socket_peer(accepted, &peer), 0);
     cr_assert_eq(peer.any.sa_family, AF_INET6);
     close_all((int[]){fd, dialled, accepted}, 3);
-}
-
-/* UDP sockets have peers too, and connect to any address without sending anything. */
-static bool is_local(const char *host)
-{
-    struct host_port to = {.port = 9};
-    struct addr addr;
-    (void)snprintf(to.host, sizeof(to.host), "%s", host);
-    cr_assert(addr_from_numeric(&to, &addr));
-    int fd = socket(addr.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    cr_assert_geq(fd, 0);
-    if (connect(fd, &addr.any, addr.len) < 0) {
-        (void)close(fd);
-        cr_skip_test("no way to %s", host);
-    }
-    bool local = socket_peer_is_local(fd);
-    (void)close(fd);
-    return local;
-}
-
-Test(socket, peer_on_loopback_is_local)
-{
-    cr_expect(is_local("127.0.0.1"));
-    cr_expect(is_local("127.9.8.7"));
-    cr_expect(is_local("::ffff:127.0.0.1"));
-    cr_expect_not(socket_peer_is_local(-1), "no peer is no local one");
-}
-
-Test(socket, peer_with_one_of_our_addresses_is_local)
-{
-    struct ifaddrs *all = NULL;
-    char text[INET_ADDRSTRLEN];
-    cr_assert_eq(getifaddrs(&all), 0);
-    for (const struct ifaddrs *one = all; one != NULL; one = one->ifa_next) {
-        if (one->ifa_addr == NULL || one->ifa_addr->sa_family != AF_INET)
-            continue;
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)one->ifa_addr;
-        cr_assert_not_null(inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text)));
-        cr_expect(is_local(text), "%s", text);
-    }
-    freeifaddrs(all);
-}
-
-Test(socket, peer_elsewhere_is_not_local)
-{
-    cr_expect_not(is_local("192.0.2.1")); /* for documentation: nobody has it */
 }
 
 /* ---- the end of a connection ---- */

@@ -22,20 +22,12 @@ enum {
     CLOSES_MAX = 4096,
     FLAG_BUFFER = 1,
     FLAG_MORE_DATA = 2,
-    FLAG_NOTIFICATION = 4,
     BUFFER_SHIFT = 16,
     TURN_NS = 20000,
     IDLE_STEP_MS = 10,
 };
 
-enum fake_kind {
-    KIND_ACCEPT,
-    KIND_RECV,
-    KIND_RECV_SELECT,
-    KIND_SEND,
-    KIND_SEND_ZEROCOPY,
-    KIND_POLL,
-};
+enum fake_kind { KIND_ACCEPT, KIND_RECV, KIND_RECV_SELECT, KIND_SEND, KIND_POLL };
 
 struct fake_op {
     struct loop_op *op;
@@ -46,7 +38,6 @@ struct fake_op {
     void *buffer;
     const void *data;
     size_t size;
-    void *sent; /* without a copy, as it was then: the notification is due */
 };
 
 struct fake_wake {
@@ -246,10 +237,8 @@ void loop_destroy(struct loop *loop)
     if (loop == NULL)
         return;
     make_closes(loop);
-    for (size_t i = 0; i < loop->op_count; i++) {
-        free(loop->ops[i]->sent);
+    for (size_t i = 0; i < loop->op_count; i++)
         free(loop->ops[i]);
-    }
     free(loop->buffers->memory);
     free(loop->buffers->is_lent);
     free(loop->buffers);
@@ -320,30 +309,6 @@ void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, 
     struct fake_op *fake = op_start(loop, op, KIND_SEND, fd);
     fake->data = data;
     fake->size = size;
-}
-
-void loop_send_zerocopy(struct loop *loop, struct loop_op *op, int fd, const void *data,
-                        size_t size, bool registered)
-{
-    struct fake_op *fake = op_start(loop, op, KIND_SEND_ZEROCOPY, fd);
-    fake->data = data;
-    fake->size = size;
-    assert(registered == (loop->faults.register_error == 0));
-}
-
-bool loop_flags_notification(uint32_t flags)
-{
-    return (flags & FLAG_NOTIFICATION) != 0;
-}
-
-bool loop_notification_copied(int res)
-{
-    return res != 0;
-}
-
-int loop_register_memory(struct loop *loop, void *memory, size_t size)
-{
-    return loop->faults.register_error;
 }
 
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
@@ -420,8 +385,6 @@ static short ready_events(const struct fake_op *fake)
         [KIND_RECV_SELECT] = POLLIN,
         [KIND_SEND] = POLLOUT,
     };
-    if (fake->kind == KIND_SEND_ZEROCOPY)
-        return POLLOUT; /* it does not wait */
     /* As the ring's, whatever is asked for. */
     uint32_t events = fake->kind == KIND_POLL ? fake->events : wanted[fake->kind];
     if (fake->kind == KIND_POLL && !fake->exact)
@@ -487,39 +450,6 @@ static void execute_send(struct loop *loop, struct fake_op *fake)
     complete(fake, res, 0);
 }
 
-static int zerocopy_fault(struct loop *loop)
-{
-    if (draw(loop, loop->faults.zerocopy_refused))
-        return loop->faults.zerocopy_error;
-    return fake_byte_fault(loop, true);
-}
-
-/* The result, and if there is one to come, later the notification. */
-static void execute_send_zerocopy(struct loop *loop, struct fake_op *fake)
-{
-    if (fake->sent != NULL) {
-        if (draw(loop, loop->faults.late_notification))
-            return;
-        /* They were the kernel's meanwhile. */
-        assert(memcmp(fake->sent, fake->data, fake->size) == 0);
-        complete(fake, draw(loop, loop->faults.zerocopy_copied), FLAG_NOTIFICATION);
-        return;
-    }
-    int res = zerocopy_fault(loop);
-    if (res == 0) {
-        ssize_t sent =
-            send(fake->fd, fake->data, fake_short(loop, fake->size), MSG_DONTWAIT | MSG_NOSIGNAL);
-        res = sent < 0 ? -errno : (int)sent;
-    }
-    if (res < 0 && draw(loop, 500)) {
-        complete(fake, res, 0);
-        return;
-    }
-    fake->sent = allocate(fake->size);
-    memcpy(fake->sent, fake->data, fake->size);
-    fake->op->done(fake->op, res, 0);
-}
-
 static void execute_accept(struct loop *loop, struct fake_op *fake)
 {
     if (draw(loop, loop->faults.accept_error)) {
@@ -575,9 +505,6 @@ static bool execute(struct loop *loop, struct fake_op *fake)
     case KIND_SEND:
         execute_send(loop, fake);
         break;
-    case KIND_SEND_ZEROCOPY:
-        execute_send_zerocopy(loop, fake);
-        break;
     case KIND_POLL:
         execute_poll(loop, fake, events);
         break;
@@ -599,12 +526,10 @@ static void forget_dead(struct loop *loop)
 {
     size_t kept = 0;
     for (size_t i = 0; i < loop->op_count; i++) {
-        if (loop->ops[i]->dead) {
-            free(loop->ops[i]->sent);
+        if (loop->ops[i]->dead)
             free(loop->ops[i]);
-        } else {
+        else
             loop->ops[kept++] = loop->ops[i];
-        }
     }
     loop->op_count = kept;
 }

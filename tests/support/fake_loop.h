@@ -28,10 +28,6 @@ struct fake_faults {
     unsigned int accept_ends;  /* a multishot accept ends after a connection */
     unsigned int accept_error; /* -ECONNABORTED, or no descriptors */
     unsigned int connect_error;
-    unsigned int late_notification;                 /* of a send without a copy: not in this turn */
-    unsigned int zerocopy_copied, zerocopy_refused; /* the latter with this error: */
-    int zerocopy_error;
-    int register_error; /* of loop_register_memory; not in a thousand, but always */
     /* Deadly for a connection: */
     unsigned int reset, epipe, enomem;
 };
@@ -45,8 +41,6 @@ void fake_loop_advance_ms(struct loop *loop, uint64_t ms);
 /* The process was stopped for so long: time passes, and the loop notices. */
 void fake_loop_stop_ms(struct loop *loop, uint64_t ms);
 void fake_loop_set_busy(struct loop *loop, unsigned int permille);
-/* What socket_peer_is_local says from now on, whatever the peer. */
-void fake_socket_set_elsewhere(bool elsewhere);
 /* Answers socket_life from now on in the kernel's place, whose clock is not ours; NULL: the kernel
  * does. */
 struct socket_life;

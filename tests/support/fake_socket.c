@@ -17,21 +17,6 @@ ssize_t __wrap_socket_send_now(int fd, const void *data, size_t size);
 ssize_t __wrap_socket_splice_in(int fd, struct pipe *pipe, size_t max);
 ssize_t __wrap_socket_splice_out(struct pipe *pipe, int fd);
 
-bool __wrap_socket_peer_is_local(int fd);
-
-static bool peers_are_elsewhere;
-
-void fake_socket_set_elsewhere(bool elsewhere)
-{
-    peers_are_elsewhere = elsewhere;
-}
-
-bool __wrap_socket_peer_is_local(int fd)
-{
-    (void)fd;
-    return !peers_are_elsewhere;
-}
-
 static fake_life_fn *answer_life;
 static size_t looks;
 
