@@ -31,6 +31,7 @@ enum { RELOAD_FDS = 2 };
 
 struct reload_options {
     const char *path;
+    const struct stat *seen; /* the file, just before `started` was read from it */
     enum config_role role;
     const struct reload_ops *ops;
     void *shared; /* the role's: struct server or struct client */

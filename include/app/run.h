@@ -2,6 +2,8 @@
  * in symmetric order. Belongs to the main thread, which does nothing else until the end. */
 #pragma once
 
+#include <sys/stat.h>
+
 #include "base/macros.h"
 #include "config/config.h"
 
@@ -9,8 +11,14 @@ enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 
 struct program;
 
+/* Where the configuration came from. */
+struct run_source {
+    const char *path;
+    struct stat seen; /* as it was just before it was read: a change since then is not lost */
+};
+
 /* Serves until asked to stop, until a successor has taken over and the last relay has ended, or
- * until a worker fails; the cause is logged. path: the file that config came from, watched from
- * here on; program is what an upgrade starts. */
+ * until a worker fails; the cause is logged. source: the file that config came from, watched
+ * from here on; program is what an upgrade starts. Both are borrowed. */
 MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config,
-                                   const char *path, const struct program *program);
+                                   const struct run_source *source, const struct program *program);

@@ -31,8 +31,12 @@ struct file_watch {
     bool is_doubted;
 };
 
-/* What the path leads to now has been read. */
-void file_watch_init(struct file_watch *watch, const char *path, uint64_t now_ms);
+/* The file as it is now; all zero: there is none. */
+struct stat file_watch_stat(const char *path);
+/* What the path led to when it was `seen`, by file_watch_stat just before it was read. A change
+ * since then is found by the first look. */
+void file_watch_init(struct file_watch *watch, const char *path, const struct stat *seen,
+                     uint64_t now_ms);
 uint64_t file_watch_next_look_ms(const struct file_watch *watch);
 /* Does nothing before that time. */
 void file_watch_look(struct file_watch *watch, uint64_t now_ms);

@@ -17,7 +17,7 @@ enum {
 
 static unsigned int foreign_count; /* set once, before there is a second thread */
 
-static rlim_t limit_of(__rlimit_resource_t resource)
+static rlim_t limit_of(int resource)
 {
     struct rlimit limit;
     return getrlimit(resource, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;

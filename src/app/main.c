@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "crypto/keys.h"
+#include "io/file_watch.h"
 #include "io/kernel.h"
 
 /* ---- the commands ---- */
@@ -162,6 +163,7 @@ static int command_run(const struct cli *cli, const struct program *program)
     struct config_report report;
     char problem[CLI_PROBLEM_SIZE];
     enum config_role role;
+    const struct run_source source = {cli->config_path, file_watch_stat(cli->config_path)};
     int result = command_load(cli, &config, &report);
     if (result < 0) {
         print_report(&report);
@@ -178,7 +180,7 @@ static int command_run(const struct cli *cli, const struct program *program)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
-        exit_code = run_role(role, config, cli->config_path, program);
+        exit_code = run_role(role, config, &source, program);
     }
     config_report_finish(&report);
     config_destroy(config);

@@ -395,7 +395,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->ops->is_unfinished != NULL && options->ops->is_unfinished(options->shared))
         reload->retry_at_ms = 0; /* in the first turn, and then every second */
-    file_watch_init(&reload->watch, options->path, reload_now_ns() / 1000000);
+    file_watch_init(&reload->watch, options->path, options->seen, reload_now_ns() / 1000000);
     *ret = reload;
     return 0;
 }

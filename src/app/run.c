@@ -371,10 +371,11 @@ static int run_start(struct run *run, const struct tunnel_role *role, void *shar
 }
 
 static int start_reloads(struct run *run, enum config_role role, const struct config_peer *peer,
-                         const char *path, void *shared)
+                         const struct run_source *source, void *shared)
 {
     struct reload_options options = {
-        .path = path,
+        .path = source->path,
+        .seen = &source->seen,
         .role = role,
         .ops = role == CONFIG_SERVER ? &server_reload_ops : &client_reload_ops,
         .shared = shared,
@@ -384,7 +385,7 @@ static int start_reloads(struct run *run, enum config_role role, const struct co
     };
     int result = reload_create(&options, &run->reload);
     if (result < 0)
-        log_error("cannot watch %s: %s", path, error_text(result));
+        log_error("cannot watch %s: %s", source->path, error_text(result));
     return result;
 }
 
@@ -401,8 +402,8 @@ static bool run_has_descriptors(enum config_role role, const struct config_peer 
     return are_enough;
 }
 
-enum exit_code run_role(enum config_role role, const struct config *config, const char *path,
-                        const struct program *program)
+enum exit_code run_role(enum config_role role, const struct config *config,
+                        const struct run_source *source, const struct program *program)
 {
     const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
     struct run run = {
@@ -431,7 +432,7 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
         goto out;
     }
     setup_noise(peer);
-    made = role == CONFIG_SERVER ? make_server(&run, peer, path, shared_count, &server)
+    made = role == CONFIG_SERVER ? make_server(&run, peer, source->path, shared_count, &server)
                                  : make_client(&run, peer, &client);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first thread and its ring */
@@ -443,8 +444,8 @@ enum exit_code run_role(enum config_role role, const struct config *config, cons
     else
         made = run_start(&run, &client_role, client, channel);
     if (made == 0)
-        made =
-            start_reloads(&run, role, peer, path, role == CONFIG_SERVER ? (void *)server : client);
+        made = start_reloads(&run, role, peer, source,
+                             role == CONFIG_SERVER ? (void *)server : client);
     if (made < 0)
         goto out;
     run_until_ended(&run);

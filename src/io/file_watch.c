@@ -11,11 +11,17 @@ static bool is_same(const struct stat *a, const struct stat *b)
            a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static void look_now(struct file_watch *watch, uint64_t now_ms)
+struct stat file_watch_stat(const char *path)
 {
     struct stat now;
-    if (stat(watch->path, &now) < 0)
+    if (stat(path, &now) < 0)
         memset(&now, 0, sizeof(now));
+    return now;
+}
+
+static void look_now(struct file_watch *watch, uint64_t now_ms)
+{
+    struct stat now = file_watch_stat(watch->path);
     watch->looked_ms = now_ms;
     if (is_same(&now, &watch->seen))
         return;
@@ -25,10 +31,10 @@ static void look_now(struct file_watch *watch, uint64_t now_ms)
     watch->is_doubted = false;
 }
 
-void file_watch_init(struct file_watch *watch, const char *path, uint64_t now_ms)
+void file_watch_init(struct file_watch *watch, const char *path, const struct stat *seen,
+                     uint64_t now_ms)
 {
-    *watch = (struct file_watch){.path = path};
-    file_watch_begin_read(watch, now_ms);
+    *watch = (struct file_watch){.path = path, .seen = *seen, .looked_ms = now_ms};
 }
 
 uint64_t file_watch_next_look_ms(const struct file_watch *watch)

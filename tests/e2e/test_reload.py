@@ -483,16 +483,6 @@ def test_a_new_token(reloadable):
         Session(t.control_port, "echo", TOKEN)
 
 
-def started_watching(process):
-    """It logs in a moment before it watches its file, and takes that for the one that it has read."""
-
-    def watches():
-        fds = pathlib.Path(f"/proc/{process.pid}/fd")
-        return any("inotify" in os.readlink(fd) for fd in fds.iterdir())
-
-    wait_until(watches, within(10), "inotify")
-
-
 def begun_login(fake):
     """A connection whose Hello has been read, and is not answered yet."""
     sock = fake.accept(within(10))
@@ -514,7 +504,6 @@ def test_the_file_changes_while_a_login_waits(reloadable, transport):
     with FakeServer(t.control_port, secure=t.played("server")) as fake:
         t.start_client()
         control = begun_login(fake)
-        started_watching(t.client)
         for port in (free_port(), free_port()):
             t.services["echo"] = port
             settled(t.client, lambda: files.write("client"))
@@ -540,7 +529,6 @@ def test_the_keys_change_while_a_handshake_waits(reloadable):
         t.start_client()
         waiting = fake.accept(within(10))
         assert recv_exact(waiting, 2), "the first message of the handshake"
-        started_watching(t.client)
         t.transport = {"server": new, "client": new}
         settled(t.client, lambda: files.write("client"))
         assert how_closed(waiting, within(5))[0] != "open"

@@ -33,12 +33,18 @@ static void put(const char *name, const char *text)
     (void)fclose(file);
 }
 
+static void watch_now(const char *name)
+{
+    const struct stat seen = file_watch_stat(name);
+    file_watch_init(&watch, name, &seen, now_ms);
+}
+
 static void set_up(void)
 {
     cr_assert_not_null(mkdtemp(dir));
     (void)snprintf(path, sizeof(path), "%s/file", dir);
     put("file", "one");
-    file_watch_init(&watch, path, now_ms);
+    watch_now(path);
 }
 
 static void tear_down(void)
@@ -198,13 +204,22 @@ Test(file_watch, a_circle_of_links, .init = set_up, .fini = tear_down)
     expect_noticed("there is no file any more");
 }
 
+/* The workers have been started in between. */
+Test(file_watch, a_change_between_reading_and_watching, .init = set_up, .fini = tear_down)
+{
+    const struct stat seen = file_watch_stat(path);
+    put("file", "two, and longer");
+    file_watch_init(&watch, path, &seen, now_ms);
+    expect_noticed("the one that was read is another");
+}
+
 Test(file_watch, paths_without_a_directory_or_a_file, .init = set_up, .fini = tear_down)
 {
     cr_assert_eq(chdir(dir), 0);
-    file_watch_init(&watch, "file", now_ms);
+    watch_now("file");
     put("file", "two, and longer");
     expect_noticed("in the working directory");
-    file_watch_init(&watch, "/nowhere/at/all", now_ms);
+    watch_now("/nowhere/at/all");
     cr_expect_not(look());
     cr_expect_not(look());
 }

@@ -97,16 +97,30 @@ void tcp_without_pacing(const int fds[2])
         (void)setsockopt(fds[i], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
+static bool port_is_free(uint16_t port)
+{
+    struct addr addr = tcp_loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    need(fd >= 0, "socket");
+    bool is_free = bind(fd, &addr.any, addr.len) == 0;
+    (void)close(fd);
+    return is_free;
+}
+
+/* Below the ephemeral range (32768 and up), or a connection of this test might take it meanwhile;
+ * and each test program begins somewhere else. */
 uint16_t free_port(void)
 {
-    static bool given[UINT16_MAX + 1]; /* the kernel may name one again, as nobody has it */
-    struct addr addr;
-    do {
-        int fd = tcp_listener(&addr);
-        (void)close(fd);
-    } while (given[addr_port(&addr)]);
-    given[addr_port(&addr)] = true;
-    return addr_port(&addr);
+    enum { FIRST = 5000, COUNT = 6000 };
+    static unsigned int given;
+    unsigned int start = (unsigned int)getpid() * 37 % COUNT;
+    for (unsigned int i = 0; i < COUNT; i++) {
+        uint16_t port = (uint16_t)(FIRST + (start + given++) % COUNT);
+        if (port_is_free(port))
+            return port;
+    }
+    need(false, "a free port");
+    return 0;
 }
 
 void tcp_abort_on_close(int fd)
