@@ -141,13 +141,11 @@ bool visitor_seek(struct visitor *visitor, bool first)
 }
 
 /* A channel has come for a visitor of this worker. */
-static void visitor_take_channel(struct visitor *visitor, struct transport channel)
+static bool visitor_take_channel(struct visitor *visitor, struct transport channel)
 {
-    struct server_worker *worker = visitor->worker;
     if (visitor->state == VISITOR_GONE) {
-        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_free(visitor);
-        return;
+        return false;
     }
     assert(visitor->state == VISITOR_WAITING);
     visitor_stop_waiting(visitor);
@@ -155,17 +153,17 @@ static void visitor_take_channel(struct visitor *visitor, struct transport chann
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
-        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_finish(visitor);
-        return;
+        return false;
     }
     visitor_relay_bind(visitor, channel);
+    return true;
 }
 
-void visitor_matched(struct server_worker *worker, const struct pool_match *match,
+bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel)
 {
-    visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
+    return visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
 }
 
 /* ---- the beginning ---- */
