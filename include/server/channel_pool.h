@@ -66,8 +66,9 @@ struct channel_pool {
     uint64_t lanes_from; /* the waiters of lanes with smaller ids are gone */
     bool open;           /* a control channel is up */
     bool for_lanes;      /* of a UDP service, set once after init; see below */
-    /* Set once after init: a channel for one who waits, on that one's worker. */
-    void (*matched)(struct server_worker *worker, const struct pool_match *match,
+    /* Set once after init: a channel for one who waits, on that one's worker. False: he has no use
+     * for it any more, and it is still the caller's. */
+    bool (*matched)(struct server_worker *worker, const struct pool_match *match,
                     struct transport channel);
 };
 

@@ -15,6 +15,8 @@
  * has been silent for longest. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/macros.h"
 #include "net/transport.h"
 
@@ -34,7 +36,7 @@ void lane_close_others(struct server_worker *worker, const struct service *servi
 /* udp_timeout may have changed. */
 void lane_review_timeout(struct server_worker *worker, const struct service *service);
 /* A channel for a lane of this worker that waits: the `matched` of a UDP service's pool. */
-void lane_matched(struct server_worker *worker, const struct pool_match *match,
+bool lane_matched(struct server_worker *worker, const struct pool_match *match,
                   struct transport channel);
 /* Lanes that wait look for parked channels again. */
 void lane_review_waiting(struct server_worker *worker);

@@ -9,6 +9,8 @@
  * becomes bulk, which makes a new visitor there. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "net/transport.h"
 
 struct server_worker;
@@ -19,7 +21,7 @@ struct service;
 void visitor_begin(struct server_worker *worker, struct service *service, int fd);
 /* A channel for a visitor of this worker that waits: the `matched` of a TCP service's pool. */
 struct pool_match;
-void visitor_matched(struct server_worker *worker, const struct pool_match *match,
+bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel);
 /* Visitors that wait for services that are down are closed; all others look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);

@@ -9,7 +9,7 @@
  * and in JSON. */
 static const char *const sections[] = {"[common]", "[[proxies]]", "[[visitors]]"};
 static const char *const keys[] = {
-    "serverAddr",  "server_addr", "serverPort", "listener",      "bindAddr",        "bindPort",
+    "serverAddr",  "server_addr", "serverPort", "server_port",   "bindAddr",        "bindPort",
     "bind_port",   "localIP",     "local_ip",   "localPort",     "local_port",      "remotePort",
     "remote_port", "proxies",     "visitors",   "vhostHTTPPort", "vhost_http_port",
 };

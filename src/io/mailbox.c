@@ -139,7 +139,7 @@ static void wake_by_eventfd(struct mailbox *to)
 
 static void wake(struct mailbox *to, struct mailbox *from)
 {
-    /* Whoever sets the flag wakes; all others know that the owner has yet to mailbox_look. */
+    /* Whoever sets the flag wakes; all others know that the owner has yet to look. */
     if (atomic_exchange(&to->wake_pending, true))
         return;
     if (from != NULL && atomic_load_explicit(&to->group->msg_ring_works, memory_order_acquire) &&

@@ -92,7 +92,7 @@ bool exchange_channel_is_live(const struct server_worker *worker,
 
 /* On its way to a waiter of another worker. */
 struct exchange_delivery {
-    void (*matched)(struct server_worker *worker, const struct pool_match *match,
+    bool (*matched)(struct server_worker *worker, const struct pool_match *match,
                     struct transport channel);
     struct service *service; /* used by the message */
     struct pool_waiter *waiter;
@@ -107,7 +107,8 @@ static void exchange_deliver_channel(void *owner, const void *payload)
     struct exchange_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
     const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id};
-    delivery.matched(tunnel->role, &match, delivery.channel);
+    if (!delivery.matched(tunnel->role, &match, delivery.channel))
+        exchange_offer(tunnel->role, delivery.service, delivery.channel, false, NULL);
     service_drop(delivery.service);
 }
 
@@ -119,14 +120,13 @@ static struct tunnel_worker *worker_of(const struct tunnel_worker *own,
     return &own->all->items[lane_id_index(match->visitor_id) % own->all->count];
 }
 
-static void exchange_hand_over(struct server_worker *worker, struct service *service,
+/* False: whoever waited has gone, and the channel is still the caller's. */
+static bool exchange_hand_over(struct server_worker *worker, struct service *service,
                                const struct pool_match *match, struct transport channel)
 {
     struct tunnel_worker *own = worker->tunnel, *target = worker_of(own, match);
-    if (target == own) {
-        service->pool.matched(worker, match, channel);
-        return;
-    }
+    if (target == own)
+        return service->pool.matched(worker, match, channel);
     const struct exchange_delivery delivery = {
         .matched = service->pool.matched,
         .service = service,
@@ -138,13 +138,14 @@ static void exchange_hand_over(struct server_worker *worker, struct service *ser
     int result = mailbox_post(target->mailbox, own->mailbox, exchange_deliver_channel, &delivery,
                               sizeof(delivery));
     if (result == 0)
-        return;
+        return true;
     if (result == -EPIPE || /* that worker has ended, and those who waited there with it */
         !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
         transport_close(&channel, own->loop);
     if (result != -EPIPE)
         mailbox_signal(target->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
     service_drop(service);
+    return true;
 }
 
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
@@ -160,15 +161,16 @@ void exchange_offer(struct server_worker *worker, struct service *service, struc
         .now_ns = loop_now_ns(loop),
     };
     struct pool_match match;
-    switch (channel_pool_offer(&service->pool, &offer, &match)) {
-    case POOL_MATCHED:
-        exchange_hand_over(worker, service, &match, channel);
-        break;
-    case POOL_SURPLUS:
-        metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
-        transport_close(&channel, loop);
-        break;
-    case POOL_PARKED:
-        break;
+    enum pool_offered offered;
+    /* In a circle, and not from the one who has gone: a crowd that leaves while it waits would be
+     * as many calls, one in the other. */
+    while ((offered = channel_pool_offer(&service->pool, &offer, &match)) == POOL_MATCHED) {
+        if (exchange_hand_over(worker, service, &match, channel))
+            return;
+        offer.requested = false; /* it has been counted */
     }
+    if (offered == POOL_PARKED)
+        return;
+    metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
+    transport_close(&channel, loop);
 }

@@ -171,7 +171,7 @@ static int lane_start(struct server_worker *worker, struct service *service,
 
 /* The lane is named, not pointed to: a reload may end it, and free its binding, from the moment the
  * match was made. */
-void lane_matched(struct server_worker *worker, const struct pool_match *match,
+bool lane_matched(struct server_worker *worker, const struct pool_match *match,
                   struct transport channel)
 {
     list_for_each (node, &worker->lanes) {
@@ -180,9 +180,10 @@ void lane_matched(struct server_worker *worker, const struct pool_match *match,
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
         lane_channel_use(lane, channel);
-        return;
+        return true;
     }
     transport_close(&channel, worker->tunnel->loop);
+    return true;
 }
 
 /* ---- all of a worker's ---- */

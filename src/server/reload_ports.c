@@ -2,10 +2,23 @@
 #include <errno.h>
 #include <string.h>
 
+#include "io/resolver.h"
 #include "reload_priv.h"
 #include "server/addresses.h"
 
 /* ---- what is in the way ---- */
+
+/* Whether what is bound is in the way of an address, and so will not be when it has gone. */
+static bool is_ours_in_the_way(const struct preparation *prep, const struct binding *binding,
+                               const struct host_port *wanted)
+{
+    struct addr addrs[LIMIT_ADDRESSES];
+    size_t count = binding != NULL ? resolver_find(prep->server->resolver, wanted, addrs) : 0;
+    bool is_held = false;
+    for (size_t i = 0; i < count; i++)
+        is_held |= addr_overlaps(&binding->addr, &addrs[i]);
+    return is_held;
+}
 
 static bool is_same_port(const struct config_service *a, const struct config_service *b)
 {
@@ -21,13 +34,14 @@ static const struct config_service *find_service(const struct config_peer *peer,
     return NULL;
 }
 
-/* The running service that has the port which that one wants, perhaps on another host. */
+/* The running service that has the address which that one wants, perhaps as a part of its own. */
 static const struct config_service *holder_of(const struct preparation *prep,
                                               const struct config_service *wanted)
 {
     const struct config_peer *running = &prep->running.peer;
     for (size_t i = 0; i < running->service_count; i++) {
-        if (is_same_port(&running->services[i], wanted))
+        if (is_same_port(&running->services[i], wanted) &&
+            is_ours_in_the_way(prep, service_of(prep->running.entries[i])->binding, &wanted->addr))
             return &running->services[i];
     }
     return NULL;
@@ -121,12 +135,10 @@ void server_reload_prepare_control(struct preparation *prep, unsigned int *chang
     if (result == 0)
         return;
     *changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
-    bool is_ours = server->control_binding != NULL &&
-                   addr_port(&server->control_binding->addr) == prep->wanted->addr.port;
+    bool is_ours = is_ours_in_the_way(prep, server->control_binding, &prep->wanted->addr);
+    if (result == -EADDRINUSE && is_ours)
+        prep->plan->closes_control = true; /* another host, the same port */
     for (size_t i = 0; i < prep->running.peer.service_count; i++)
         is_ours |= prep->running.peer.services[i].addr.port == prep->wanted->addr.port;
-    if (result == -EADDRINUSE && server->control_binding != NULL &&
-        addr_port(&server->control_binding->addr) == prep->wanted->addr.port)
-        prep->plan->closes_control = true; /* another host, the same port */
     (void)server_reload_note_failed(prep, NULL, &server->control_failures_said, result, is_ours);
 }

@@ -9,6 +9,8 @@
 #include "server/exchange.h"
 #include "visitor_priv.h"
 
+enum { NS_PER_MS = 1000000 };
+
 /* ---- making and freeing ---- */
 
 struct visitor *visitor_new(struct server_worker *worker, struct service *service)
@@ -111,6 +113,21 @@ static struct transport take_live_channel(struct visitor *visitor, bool first, e
     }
 }
 
+static void visitor_start_waiting(struct visitor *visitor, bool first)
+{
+    struct server_worker *worker = visitor->worker;
+    uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
+    if (first)
+        visitor->waits_until_ns = now_ns + LIMIT_VISITOR_WAIT_MS * (uint64_t)NS_PER_MS;
+    uint64_t left_ns = visitor->waits_until_ns - MIN(visitor->waits_until_ns, now_ns);
+    visitor->state = VISITOR_WAITING;
+    list_remove(&visitor->node);
+    list_push_back(&worker->waiting_visitors, &visitor->node);
+    timer_init(&visitor->wait_timer, visitor_wait_expired);
+    loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, left_ns / NS_PER_MS);
+    (void)atomic_fetch_add(&worker->server->waiting_visitors, 1);
+}
+
 bool visitor_seek(struct visitor *visitor, bool first)
 {
     struct server_worker *worker = visitor->worker;
@@ -123,12 +140,7 @@ bool visitor_seek(struct visitor *visitor, bool first)
         visitor_relay_bind(visitor, channel);
         return true;
     case POOL_WAITING:
-        visitor->state = VISITOR_WAITING;
-        list_remove(&visitor->node);
-        list_push_back(&worker->waiting_visitors, &visitor->node);
-        timer_init(&visitor->wait_timer, visitor_wait_expired);
-        loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_VISITOR_WAIT_MS);
-        (void)atomic_fetch_add(&worker->server->waiting_visitors, 1);
+        visitor_start_waiting(visitor, first);
         return true;
     case POOL_FULL:
         log_refused(visitor, "too many visitors wait for a data channel");
@@ -141,13 +153,11 @@ bool visitor_seek(struct visitor *visitor, bool first)
 }
 
 /* A channel has come for a visitor of this worker. */
-static void visitor_take_channel(struct visitor *visitor, struct transport channel)
+static bool visitor_take_channel(struct visitor *visitor, struct transport channel)
 {
-    struct server_worker *worker = visitor->worker;
     if (visitor->state == VISITOR_GONE) {
-        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_free(visitor);
-        return;
+        return false;
     }
     assert(visitor->state == VISITOR_WAITING);
     visitor_stop_waiting(visitor);
@@ -155,17 +165,17 @@ static void visitor_take_channel(struct visitor *visitor, struct transport chann
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
         transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
-        exchange_offer(worker, visitor->service, channel, false, NULL);
         visitor_finish(visitor);
-        return;
+        return false;
     }
     visitor_relay_bind(visitor, channel);
+    return true;
 }
 
-void visitor_matched(struct server_worker *worker, const struct pool_match *match,
+bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel)
 {
-    visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
+    return visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
 }
 
 /* ---- the beginning ---- */

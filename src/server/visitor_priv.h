@@ -25,6 +25,7 @@ struct visitor {
     struct server_worker *worker;
     struct service *service;
     struct timer wait_timer;
+    uint64_t waits_until_ns; /* from its arrival on, however often it looks for a channel again */
     struct addr_key key;
     uint64_t id;
     int fd; /* until the relay has it */

@@ -37,6 +37,7 @@ Test(foreign, files_of_frp)
         {"user = \"me\"\nserverAddr = \"x\"\n[transport]\n", "serverAddr in line 2"},
         {"[[visitors]]\nname = \"x\"\n", "[[visitors]] in line 1"},
         {"[ssh]\ntype = tcp\nlocal_port = 22\n", "local_port in line 3"},
+        {"server_port = 7000\n", "server_port in line 1"},
         {"proxies:\n- name: x\n", "proxies in line 1"},
         {"x:\n  - localPort: 22\n", "localPort in line 2"},
         {"{\"a\":1,\"serverPort\":1}", "serverPort in line 1"},

@@ -435,3 +435,18 @@ def test_partial_data_hello_is_no_channel(server):
             started(good, b"question")
             finish(good, visitor)
         half.close()
+
+
+def test_a_channel_passes_a_crowd_that_has_left(server):
+    """1,000 visitors reset while they wait. The next channel is for the one who stayed."""
+    t = server()
+    with login(t) as session:
+        session.count_requests()
+        for _ in range(1000):
+            reset(connect(t.port("s")))
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"question")
+            time.sleep(0.3)  # all of them wait in the pool's queue by now
+            channel = session.open_channel()
+            started(channel, b"question")
+            finish(channel, visitor)

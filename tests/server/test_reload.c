@@ -244,6 +244,42 @@ Test(server_reload, an_address_in_use, .init = set_up, .fini = tear_down)
     (void)close(fd);
 }
 
+static int listen_beside(const struct addr *addr)
+{
+    struct addr other = *addr;
+    other.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(bind(fd, &other.any, other.len), 0);
+    cr_assert_eq(listen(fd, 1), 0);
+    return fd;
+}
+
+/* Somebody else has the same port on another host: what of ours has that port is not in the way,
+ * and does not go. */
+Test(server_reload, an_address_in_use_on_another_host, .init = set_up, .fini = tear_down)
+{
+    char text[400];
+    int beside_echo = listen_beside(&ports[ECHO]), beside_control = listen_beside(&control_addr);
+    int fd = log_in("echo", "one");
+    (void)snprintf(text, sizeof(text), "[server.services.echo]\nbind_addr = 127.0.0.2:%u\n",
+                   addr_port(&ports[ECHO]));
+    struct reload_outcome outcome = begin(file("", text), RELOAD_FIRST, 0);
+    cr_expect(outcome.failed == 1 && outcome.deferred == 0 && outcome.replaced == 0);
+    cr_expect(connects(ECHO), "it stays where it was");
+
+    (void)snprintf(text, sizeof(text),
+                   "[server]\nbind_addr = 127.0.0.2:%u\ndefault_token = one\n%s",
+                   addr_port(&control_addr), service("echo", ECHO, ""));
+    outcome = begin(text, RELOAD_FIRST, 0);
+    cr_expect(outcome.failed == 1 && outcome.deferred == 0);
+    int other = log_in("echo", "one");
+    cr_expect(connects(ECHO));
+    (void)close(beside_echo);
+    (void)close(beside_control);
+    (void)close(other);
+    (void)close(fd);
+}
+
 Test(server_reload, a_service_takes_anothers_port, .init = set_up, .fini = tear_down)
 {
     const char *text = file("", service("web", ECHO, ""));

@@ -228,6 +228,31 @@ Test(server, a_visitor_waits_ten_seconds)
 
 /* Another worker has a channel for it, and may put it back into the queue: until then its place is
  * not freed, whatever ends. */
+/* Whatever comes and goes meanwhile: each login has the visitors look for a channel again. */
+Test(server, a_login_gives_no_visitor_more_time)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    side_set_idle_step_ms(&rig.side, 0);
+    int control_fd = control(&rig);
+    int visitor_fd = visitor(&rig);
+    for (int i = 0; i < 9; i++) {
+        side_advance(&rig.side, LIMIT_VISITOR_WAIT_MS / 10);
+        int newer_fd = control(&rig); /* in the place of the older, so that the service stays up */
+        (void)close(control_fd);
+        control_fd = newer_fd;
+    }
+    cr_expect_eq(side_first_service(rig.server)->pool.waiting_count, 1);
+    cr_expect_eq(atomic_load(&rig.server->waiting_visitors), 1);
+    side_advance(&rig.side, LIMIT_VISITOR_WAIT_MS / 10 + 100);
+    cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_TIMED_OUT), 1);
+    cr_expect_eq(side_end_of(&rig.side, visitor_fd), 1);
+    cr_expect_eq(atomic_load(&rig.server->waiting_visitors), 0);
+    (void)close(visitor_fd);
+    (void)close(control_fd);
+    rig_finish(&rig);
+}
+
 Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
 {
     struct rig rig;
