@@ -73,11 +73,11 @@ static void channel_failed(struct data_channel *channel, int error);
 
 /* Given up by its age here, when a try has failed, and not when the next is due: a process that was
  * stopped in between has not tried for as long. May free it. */
-static void channel_retry(struct data_channel *channel)
+static void channel_retry(struct data_channel *channel, int error)
 {
     uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
     if (age_ms >= LIMIT_CHANNEL_RETRY_MS) {
-        channel_failed(channel, ERR_DEADLINE);
+        channel_failed(channel, error);
         return;
     }
     channel->state = CHANNEL_DIALING;
@@ -132,7 +132,7 @@ static void channel_stream_closed(struct stream *stream)
     }
     set_half_open(channel, false);
     release(channel);
-    channel_retry(channel);
+    channel_retry(channel, ERR_DEADLINE);
 }
 
 /* ---- UDP: the channel serves all visitors that the server sends over it ---- */
@@ -248,12 +248,10 @@ static int channel_socket(struct data_channel *channel)
 static void channel_dial(struct data_channel *channel)
 {
     int fd = channel_socket(channel);
-    if (fd == -EMFILE || fd == -ENFILE) { /* soon, for nobody has refused anything */
-        loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(false));
-        return;
-    }
     if (fd < 0) {
-        channel_retry(channel);
+        /* Without descriptors soon, for nobody has refused anything. */
+        channel->retries |= fd == -EMFILE || fd == -ENFILE;
+        channel_retry(channel, fd);
         return;
     }
     set_half_open(channel, true);

@@ -773,6 +773,32 @@ Test(client, a_channel_is_dialled_for_ten_seconds)
     rig_finish(&rig);
 }
 
+/* What waits for a descriptor is no exception: the server asks anew, and all that was asked for
+ * since would dial at once when there are some. */
+Test(client, a_channel_waits_for_a_descriptor_for_ten_seconds)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    refuse_sockets(AF_INET, EMFILE);
+    ask_for(&rig, control, 1);
+    for (int i = 0; i < 98; i++)
+        side_advance(&rig.side, 100);
+    cr_expect_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 0);
+    for (int i = 0; i < 6; i++)
+        side_advance(&rig.side, 100);
+    cr_expect_eq(side_metric(&rig.side, METRIC_DATA_CHANNELS_FAILED), 1);
+    refuse_sockets(AF_UNSPEC, 0);
+    side_advance(&rig.side, 1000);
+    cr_expect_eq(accepted(&rig, rig.listener), -1, "it is given up");
+    ask_for(&rig, control, 1);
+    int channel = accepted(&rig, rig.listener);
+    cr_expect_geq(channel, 0);
+    (void)close(channel);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
 /* It has not been tried for that long if the process was stopped. */
 Test(client, a_channel_is_dialled_after_a_stop)
 {
