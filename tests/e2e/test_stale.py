@@ -437,9 +437,10 @@ def test_partial_data_hello_is_no_channel(server):
         half.close()
 
 
-def test_a_channel_passes_a_crowd_that_has_left(server):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_channel_passes_a_crowd_that_has_left(server, threads):
     """1,000 visitors reset while they wait. The next channel is for the one who stayed."""
-    t = server()
+    t = server(threads=threads)
     with login(t) as session:
         session.count_requests()
         for _ in range(1000):
