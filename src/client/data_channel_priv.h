@@ -1,6 +1,6 @@
 /* What the files of a client's data channel share: its state, and the steps that one hands on to
  * the next. data_channel.c dials, waits for the command and ends what ends before a relay;
- * data_channel_local.c finds the local service; data_channel_relay.c joins the two.
+ * local_service.c finds the local service; data_channel_relay.c joins the two.
  *
  * Until the relay starts the channel holds its session and is in worker->channels; a channel that
  * relays holds only its use of the service and is in worker->relaying. Runs in the thread of

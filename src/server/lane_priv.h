@@ -6,7 +6,7 @@
  *
  * A lane owns its socket, its visitors and its channels (the one in use, and earlier ones that are
  * still being closed), and is freed by lane_join when none of them is busy any more. One worker
- * has all of it; only lane_deliver crosses threads. */
+ * has all of it; channels from other workers come by lane_matched. */
 #pragma once
 
 #include <assert.h>
