@@ -141,8 +141,10 @@ static void set_known(struct gate *gate, struct gate_addr *addr, bool is_known)
 
 static void forget_oldest_known(struct gate *gate)
 {
-    struct gate_addr *addr =
-        container_of(list_pop_front(&gate->known), struct gate_addr, known_node);
+    struct list *oldest = list_pop_front(&gate->known);
+    if (oldest == NULL)
+        return;
+    struct gate_addr *addr = container_of(oldest, struct gate_addr, known_node);
     set_known(gate, addr, false);
     release_addr(gate, addr);
 }

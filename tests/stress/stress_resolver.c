@@ -186,6 +186,11 @@ static void *worker_thread(void *arg)
         ask(worker, &worker->questions[i]);
     for (unsigned int i = 0; i < OUTSTANDING; i++)
         abandon(&worker->questions[i]);
+    /* As a worker ends (app/worker.c): answers that have been posted are in the mailbox. */
+    while (!mailbox_close(worker->mailbox) && !atomic_load(&failed)) {
+        if (loop_run_once(worker->loop) < 0)
+            atomic_store(&failed, true);
+    }
     mailbox_detach(worker->mailbox);
     return NULL;
 }
