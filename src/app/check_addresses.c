@@ -2,8 +2,8 @@
 
 #include <poll.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/addresses.h"
@@ -22,20 +22,13 @@ static int check_probe(void *owner, const struct addr *addr, bool is_udp)
     return socket_probe(addr, is_udp);
 }
 
-static uint64_t check_now_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static void check_look_up(struct resolver *resolver, const struct config_peer *server)
 {
-    uint64_t until_ms = check_now_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
+    uint64_t until_ms = clock_monotonic_ms() + LIMIT_CHECK_NAMES_MS, at_ms;
     resolver_begin(resolver, &server->addr);
     for (size_t i = 0; i < server->service_count; i++)
         resolver_begin(resolver, &server->services[i].addr);
-    while (!resolver_poll(resolver) && (at_ms = check_now_ms()) < until_ms) {
+    while (!resolver_poll(resolver) && (at_ms = clock_monotonic_ms()) < until_ms) {
         struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
         (void)poll(&fd, 1, (int)(until_ms - at_ms));
     }

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -129,12 +129,9 @@ void notify_status(const struct notify *notify, const char *format, ...)
 void notify_reloading(const struct notify *notify)
 {
     char message[MESSAGE_SIZE];
-    struct timespec now;
     /* Type=notify-reload wants to know that this is younger than its signal. */
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
     (void)snprintf(message, sizeof(message), "RELOADING=1\nMONOTONIC_USEC=%llu",
-                   (unsigned long long)now.tv_sec * 1000000ull +
-                       (unsigned long long)now.tv_nsec / 1000ull);
+                   (unsigned long long)clock_monotonic_ns() / 1000);
     send_message(notify, message);
 }
 

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -83,7 +84,7 @@ int process_open_signals(void)
 bool process_is_asked_to_stop(unsigned int wait_ms)
 {
     const struct timespec wait = {.tv_sec = wait_ms / 1000,
-                                  .tv_nsec = (long)(wait_ms % 1000) * 1000000};
+                                  .tv_nsec = (long)(wait_ms % 1000) * NS_PER_MS};
     sigset_t set;
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "app/limits_check.h"
 #include "app/log_filter.h"
 #include "app/worker.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -46,13 +46,6 @@ struct reload {
     char *last_problem; /* said already */
     struct metrics metrics;
 };
-
-static uint64_t reload_now_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 static const struct config_peer *wanted_peer(const struct reload *reload)
 {
@@ -193,7 +186,7 @@ static void log_applied(const struct reload *reload)
              : outcome->changes == 0 ? "nothing has changed"
                                      : "",
              has_services && outcome->changes != 0 ? "; " : "", changes,
-             (double)(reload_now_ns() - reload->begun_at_ns) / 1e6,
+             (double)(clock_monotonic_ns() - reload->begun_at_ns) / 1e6,
              outcome->failed > 0 ? "; what failed is tried again" : "",
              reload->needs_restart ? "; what has changed of threads, user or group needs a restart"
                                    : "");
@@ -224,7 +217,7 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
     if (attempt != RELOAD_AGAIN)
         reload->outcome = (struct reload_outcome){0};
     if (attempt == RELOAD_RETRY)
-        reload->begun_at_ns = reload_now_ns();
+        reload->begun_at_ns = clock_monotonic_ns();
     reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
     int result =
@@ -275,7 +268,7 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
 
 static void apply_file(struct reload *reload, uint64_t now_ms)
 {
-    reload->begun_at_ns = reload_now_ns();
+    reload->begun_at_ns = clock_monotonic_ns();
     file_watch_begin_read(&reload->watch, now_ms);
     struct config *config = reload_load(reload);
     reload->is_asked = false;
@@ -395,7 +388,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->ops->is_unfinished != NULL && options->ops->is_unfinished(options->shared))
         reload->retry_at_ms = 0; /* in the first turn, and then every second */
-    file_watch_init(&reload->watch, options->path, options->seen, reload_now_ns() / 1000000);
+    file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
     *ret = reload;
     return 0;
 }

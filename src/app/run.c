@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "app/awake.h"
@@ -17,6 +16,7 @@
 #include "app/upgrade.h"
 #include "app/watchdog.h"
 #include "app/worker.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -57,16 +57,9 @@ struct run {
     bool failed;
 };
 
-static uint64_t monotonic_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static uint64_t run_now_ms(const struct run *run)
 {
-    return awake_ms(&run->awake, monotonic_ms());
+    return awake_ms(&run->awake, clock_monotonic_ms());
 }
 
 static void run_stop(struct run *run)
@@ -176,7 +169,7 @@ static int run_poll_timeout_ms(const struct run *run)
 {
     uint64_t now = run_now_ms(run);
     int timeout_ms = sooner_ms(upgrade_timeout_ms(&run->upgrade, now),
-                               watchdog_timeout_ms(&run->watchdog, monotonic_ms()));
+                               watchdog_timeout_ms(&run->watchdog, clock_monotonic_ms()));
     if (run->is_draining || run->upgrade.state != UPGRADE_NONE)
         timeout_ms = sooner_ms(timeout_ms, AWAKE_STEP_MS);
     if (!run->is_ready)
@@ -215,7 +208,8 @@ static void run_reloads(struct run *run, uint64_t now)
 static void run_turn(struct run *run)
 {
     uint64_t now = run_now_ms(run);
-    watchdog_turn(&run->watchdog, monotonic_ms()); /* the manager's clock did not stand still */
+    /* Not run_now_ms(): the manager's clock did not stand still. */
+    watchdog_turn(&run->watchdog, clock_monotonic_ms());
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
         run_limit_drain(run);
@@ -241,10 +235,10 @@ static void run_until_ended(struct run *run)
         };
         reload_pollfds(run->reload, &fds[OWN_FDS]);
         nfds_t watched = run_may_reload(run) ? ARRAY_SIZE(fds) : OWN_FDS;
-        uint64_t began_ms = monotonic_ms();
+        uint64_t began_ms = clock_monotonic_ms();
         int timeout_ms = run_poll_timeout_ms(run);
         (void)poll(fds, watched, timeout_ms);
-        awake_waited(&run->awake, timeout_ms, monotonic_ms() - began_ms);
+        awake_waited(&run->awake, timeout_ms, clock_monotonic_ms() - began_ms);
         run_handle_signal(run);
         run_turn(run);
         if (workers_have_ended(run->workers, &failed))
@@ -303,10 +297,10 @@ static void close_leftovers(struct inherited *inherited)
 /* Goes on answering the signals that end the process: names and ports may take their time. */
 static int bind_server(struct server *server, struct inherited *inherited)
 {
-    uint64_t begun_ms = monotonic_ms();
+    uint64_t begun_ms = clock_monotonic_ms();
     int result;
-    while ((result = addresses_bind(server, inherited, (uint32_t)(monotonic_ms() - begun_ms))) ==
-           -EAGAIN) {
+    while ((result = addresses_bind(server, inherited,
+                                    (uint32_t)(clock_monotonic_ms() - begun_ms))) == -EAGAIN) {
         if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
             log_info("stopping: the start was not over yet");
             return -ECANCELED;
@@ -366,7 +360,7 @@ static int run_start(struct run *run, const struct tunnel_role *role, void *shar
     run->upgrade.workers = run->workers;
     run->upgrade.worker_count = run->worker_count;
     if (result == 0)
-        watchdog_init(&run->watchdog, &run->notify, run->workers, monotonic_ms());
+        watchdog_init(&run->watchdog, &run->notify, run->workers, clock_monotonic_ms());
     return result;
 }
 

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 enum {
     LINE_SIZE = 1280,       /* below PIPE_BUF: a pipe takes a line whole or not at all */
     MESSAGE_SIZE = 1024,    /* before escaping */
@@ -229,7 +231,7 @@ static void put_timestamp(struct line *line)
     if (gmtime_r(&now.tv_sec, &tm) == NULL)
         tm = (struct tm){.tm_year = 70, .tm_mday = 1};
     put_format(line, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1,
-               tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000);
+               tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / NS_PER_MS);
 }
 
 static void build_text(struct line *line, const struct entry *entry)
@@ -324,15 +326,12 @@ void log_write(enum log_level level, const char *service, uint64_t conn_id, cons
 
 bool log_allowed(struct log_limit *limit, uint32_t *ret_suppressed)
 {
-    enum { INTERVAL_NS = 1000000000 };
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    uint64_t now_ns = clock_monotonic_ns();
     uint64_t next_ns = atomic_load_explicit(&limit->next_ns, memory_order_relaxed);
 
     /* Of several threads that come at the same time one wins the exchange. */
     if (now_ns >= next_ns &&
-        atomic_compare_exchange_strong_explicit(&limit->next_ns, &next_ns, now_ns + INTERVAL_NS,
+        atomic_compare_exchange_strong_explicit(&limit->next_ns, &next_ns, now_ns + NS_PER_S,
                                                 memory_order_relaxed, memory_order_relaxed)) {
         *ret_suppressed = atomic_exchange_explicit(&limit->suppressed, 0, memory_order_relaxed);
         return true;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/opening.h"
@@ -67,7 +68,7 @@ static void control_wait(struct client_control *control)
     uint32_t random;
     keys_random(&random, sizeof(random));
     struct client_attempt attempt = {
-        .lived_ms = (now_ns - control->attempt_at_ns) / 1000000,
+        .lived_ms = (now_ns - control->attempt_at_ns) / NS_PER_MS,
         .was_clean = control->was_clean,
     };
     uint64_t wait_ms = client_backoff_next(&control->backoff, &attempt, random);
@@ -182,7 +183,8 @@ static void control_timer_expired(struct timer *timer)
     case CONTROL_UP: {
         if (config->heartbeat_timeout_ms == 0)
             break; /* by a reload that this worker has yet to hear of */
-        uint64_t silent_ms = (loop_now_ns(control_loop(control)) - control->heard_at_ns) / 1000000;
+        uint64_t silent_ms =
+            (loop_now_ns(control_loop(control)) - control->heard_at_ns) / NS_PER_MS;
         if (silent_ms < config->heartbeat_timeout_ms)
             step_deadline(control, config->heartbeat_timeout_ms - silent_ms);
         else

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/forward.h"
@@ -75,7 +76,7 @@ static void channel_failed(struct data_channel *channel, int error);
  * stopped in between has not tried for as long. May free it. */
 static void channel_retry(struct data_channel *channel, int error)
 {
-    uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / 1000000;
+    uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / NS_PER_MS;
     if (age_ms >= LIMIT_CHANNEL_RETRY_MS) {
         channel_failed(channel, error);
         return;
@@ -240,7 +241,7 @@ static int channel_socket(struct data_channel *channel)
     if (fd < 0) {
         release(channel);
         /* One of those that wait finds out for all. */
-        worker->dial_pause_until_ns = now_ns + DIAL_PAUSE_MS * 1000000ull;
+        worker->dial_pause_until_ns = now_ns + ms_to_ns(DIAL_PAUSE_MS);
     }
     return fd;
 }

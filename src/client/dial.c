@@ -3,9 +3,10 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
-enum { NS_PER_MS = 1000000, ROUND_MAX = 12 /* a quarter of an hour */ };
+enum { ROUND_MAX = 12 /* a quarter of an hour */ };
 
 static_assert(LIMIT_ADDRESSES <= 8, "a bit for each");
 
@@ -92,7 +93,7 @@ void dial_remember(struct dial_memory *memory, const struct addr *addr, uint64_t
 {
     (void)pthread_mutex_lock(&memory->lock);
     memory->addr = *addr;
-    memory->until_ns = now_ns + LIMIT_DIAL_WORKED_MS * (uint64_t)NS_PER_MS;
+    memory->until_ns = now_ns + ms_to_ns(LIMIT_DIAL_WORKED_MS);
     (void)atomic_fetch_add(&memory->version, 1);
     (void)pthread_mutex_unlock(&memory->lock);
 }

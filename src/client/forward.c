@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "forward_priv.h"
 
 enum {
     BATCHES_PER_TURN = 4,  /* of one visitor; then it is the turn of others */
     LOCAL_RETRY_MS = 1000, /* a name that could not be resolved */
-    NS_PER_MS = 1000000,
 };
 
 /* ---- the local service's address ---- */
@@ -31,7 +31,7 @@ static void forward_resolved(void *asker, const struct resolver_answer *answer)
     if (answer->error < 0) {
         static struct log_limit limit;
         uint32_t suppressed;
-        local->valid_until_ns = now_ns + (uint64_t)LOCAL_RETRY_MS * NS_PER_MS;
+        local->valid_until_ns = now_ns + ms_to_ns(LOCAL_RETRY_MS);
         if (log_allowed(&limit, &suppressed))
             log_service(LOG_WARN, client_service_name(forward->service),
                         "cannot resolve the local service %s: %s (%u similar lines suppressed)",

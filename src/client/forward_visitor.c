@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/forward.h"
@@ -8,7 +9,6 @@
 
 enum {
     EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
-    NS_PER_MS = 1000000,
 };
 
 /* ---- closing ---- */
@@ -58,8 +58,7 @@ void forward_visitor_expire(struct timer *timer)
 {
     struct forward *forward = container_of(timer, struct forward, expiry_timer);
     uint64_t now_ns = loop_now_ns(forward_loop(forward));
-    uint64_t idle_ns =
-        (uint64_t)client_service_config(forward->service)->udp_timeout_ms * NS_PER_MS;
+    uint64_t idle_ns = ms_to_ns(client_service_config(forward->service)->udp_timeout_ms);
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&forward->table, now_ns, idle_ns)) != NULL) {
         visitor_close(forward_visitor_of(entry), NULL);

@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
+
 enum {
     VALID_MS = 10000,      /* a name is looked up again */
     STALE_VALID_MS = 1000, /* ... if this is not its answer, but that of before */
-    NS_PER_MS = 1000000,
 };
 
 int client_service_create(struct service_registry *registry, const struct config_service *config,
@@ -56,8 +57,7 @@ void client_local_take(struct client_local *local, const struct resolver_answer 
     if (!same_addresses(&sorted, &local->answer))
         local->version++;
     local->answer = sorted;
-    local->valid_until_ns =
-        now_ns + (uint64_t)(answer->is_stale ? STALE_VALID_MS : VALID_MS) * NS_PER_MS;
+    local->valid_until_ns = now_ns + ms_to_ns(answer->is_stale ? STALE_VALID_MS : VALID_MS);
 }
 
 void client_local_forget(struct client_local *local)

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "aead_priv.h"
+#include "base/clock.h"
 #include "base/macros.h"
 #include "crypto/keys.h"
 
@@ -152,30 +152,23 @@ static bool aead_backends_agree(struct trial *trial)
     return true;
 }
 
-static uint64_t aead_now_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static uint64_t seal_ns(struct trial *trial, struct aead *aead, size_t size)
 {
-    uint64_t start = aead_now_ns();
+    uint64_t start = clock_monotonic_ns();
     for (uint64_t nonce = 0; nonce < MEASURE_CALLS; nonce++)
         aead_seal(aead, trial->key, nonce, NULL, 0, trial->plain, size, trial->sealed);
-    return aead_now_ns() - start;
+    return clock_monotonic_ns() - start;
 }
 
 /* sealed is what the last call of seal_ns left. Who refuses it never wins. */
 static uint64_t open_ns(struct trial *trial, struct aead *aead, size_t size)
 {
     bool opened = true;
-    uint64_t start = aead_now_ns();
+    uint64_t start = clock_monotonic_ns();
     for (int i = 0; i < MEASURE_CALLS; i++)
         opened &= aead_open(aead, trial->key, MEASURE_CALLS - 1, NULL, 0, trial->sealed,
                             size + AEAD_TAG_SIZE, trial->other) == 0;
-    return opened ? aead_now_ns() - start : UINT64_MAX / 100;
+    return opened ? clock_monotonic_ns() - start : UINT64_MAX / 100;
 }
 
 static bool is_clearly_less(uint64_t a, uint64_t b)

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <sodium.h>
 #include <stdbool.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/macros.h"
 #include "crypto/keys.h"
 #include "curve25519_priv.h"
@@ -91,13 +91,6 @@ static bool x25519_backends_agree(void)
     return same;
 }
 
-static uint64_t x25519_now_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static enum x25519_backend faster_of(const uint64_t ns[static X25519_BACKEND_COUNT])
 {
     bool clearly = ns[X25519_OWN] * 100 < ns[X25519_SODIUM] * (100 - WIN_PERCENT);
@@ -113,11 +106,11 @@ static void x25519_measure(void)
     keys_random(point, sizeof(point));
     for (int round = 0; round < MEASURE_ROUNDS; round++) {
         for (size_t i = 0; i < X25519_BACKEND_COUNT; i++) {
-            uint64_t start = x25519_now_ns();
+            uint64_t start = clock_monotonic_ns();
             backends[i].public(private_key, out);
-            uint64_t between = x25519_now_ns();
+            uint64_t between = clock_monotonic_ns();
             backends[i].shared(private_key, point, out);
-            uint64_t end = x25519_now_ns();
+            uint64_t end = clock_monotonic_ns();
             for_public[i] = MIN(for_public[i], between - start);
             for_shared[i] = MIN(for_shared[i], end - between);
         }

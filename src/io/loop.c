@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "io/buffers.h"
@@ -302,7 +303,7 @@ static bool take_patience(struct loop *loop)
     if (hurry)
         patience->hurried_at_ns = loop->now_ns;
     return drained && !hurry &&
-           loop->now_ns - patience->hurried_at_ns > LIMIT_PATIENCE_QUIET_MS * 1000000ull;
+           loop->now_ns - patience->hurried_at_ns > ms_to_ns(LIMIT_PATIENCE_QUIET_MS);
 }
 
 struct wait {
@@ -314,7 +315,7 @@ static int submit_and_wait(struct loop *loop, struct wait *ret)
     uint64_t delay_ns = UINT64_MAX;
     unsigned int count = 1;
     uint64_t next_ns = schedule_next_ns(&loop->schedule);
-    ret->began_ns = loop_monotonic_ns();
+    ret->began_ns = clock_monotonic_ns();
     if (next_ns != UINT64_MAX)
         delay_ns = next_ns > ret->began_ns ? next_ns - ret->began_ns : 0;
     if (take_patience(loop)) {
@@ -324,8 +325,8 @@ static int submit_and_wait(struct loop *loop, struct wait *ret)
     if (loop->spill.count > 0)
         delay_ns = 0;
     ret->delay_ns = delay_ns;
-    struct __kernel_timespec ts = {.tv_sec = (int64_t)(delay_ns / 1000000000u),
-                                   .tv_nsec = (long long)(delay_ns % 1000000000u)};
+    struct __kernel_timespec ts = {.tv_sec = (int64_t)(delay_ns / NS_PER_S),
+                                   .tv_nsec = (long long)(delay_ns % NS_PER_S)};
     struct io_uring_cqe *cqe;
     return io_uring_submit_and_wait_timeout(&loop->ring, &cqe, count,
                                             delay_ns == UINT64_MAX ? NULL : &ts, NULL);
@@ -336,7 +337,7 @@ static int submit_and_wait(struct loop *loop, struct wait *ret)
  * without a completion. */
 static bool was_absent(const struct loop *loop, uint64_t turn_ns, const struct wait *wait)
 {
-    const uint64_t long_ns = LIMIT_ABSENT_MS * 1000000ull;
+    const uint64_t long_ns = ms_to_ns(LIMIT_ABSENT_MS);
     uint64_t waited_ns = loop->now_ns - wait->began_ns;
     bool is_early = waited_ns < wait->delay_ns;
     if (is_early)
@@ -386,7 +387,7 @@ int loop_run_once(struct loop *loop)
         if (result < 0)
             return result;
     }
-    loop->now_ns = loop_monotonic_ns();
+    loop->now_ns = clock_monotonic_ns();
     note_absence(loop, turn_ns, &wait);
     count_overflow(loop);
     drain(loop);
@@ -419,7 +420,7 @@ struct buffers *loop_buffers(const struct loop *loop)
 
 void loop_timer_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
 {
-    loop_timer_start_ns(loop, timer, delay_ms * 1000000u);
+    loop_timer_start_ns(loop, timer, ms_to_ns(delay_ms));
 }
 
 void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_ns)
@@ -429,7 +430,7 @@ void loop_timer_start_ns(struct loop *loop, struct timer *timer, uint64_t delay_
 
 void loop_deadline_start(struct loop *loop, struct timer *timer, uint64_t delay_ms)
 {
-    schedule_start_deadline(&loop->schedule, timer, loop->now_ns + delay_ms * 1000000u);
+    schedule_start_deadline(&loop->schedule, timer, loop->now_ns + ms_to_ns(delay_ms));
 }
 
 void loop_timer_stop(struct loop *loop, struct timer *timer)

@@ -5,22 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "loop_priv.h"
 
 enum {
     SAMPLE_NS = 20 * 1000 * 1000,
     STALE_NS = 2 * SAMPLE_NS, /* a loop that has not sampled for longer was asleep */
 };
-
-static uint64_t busy_clock_ns(clockid_t clock)
-{
-    struct timespec ts;
-    (void)clock_gettime(clock, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* Run time and run-queue wait of this thread, in ns. FALLBACK(no CONFIG_SCHED_INFO): run time. */
 static uint64_t used_ns(struct loop_busy *busy)
@@ -38,13 +31,13 @@ static uint64_t used_ns(struct loop_busy *busy)
         busy->schedstat_fd = -1;
         busy->wall_ns = 0;
     }
-    return busy_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void loop_busy_init(struct loop_busy *busy)
 {
     busy->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-    busy->wall_ns = busy_clock_ns(CLOCK_MONOTONIC);
+    busy->wall_ns = clock_monotonic_ns();
     busy->used_ns = used_ns(busy);
 }
 
@@ -76,7 +69,7 @@ void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns)
 
 unsigned int loop_busy_permille(const struct loop *loop)
 {
-    uint64_t now = busy_clock_ns(CLOCK_MONOTONIC);
+    uint64_t now = clock_monotonic_ns();
     uint64_t at = atomic_load_explicit(&loop->busy.sampled_at_ns, memory_order_relaxed);
     uint32_t permille = atomic_load_explicit(&loop->busy.permille, memory_order_relaxed);
     if (now <= at + STALE_NS)

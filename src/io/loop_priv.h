@@ -4,8 +4,8 @@
 
 #include <liburing.h>
 #include <stdatomic.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "io/loop.h"
 #include "io/schedule.h"
 
@@ -48,13 +48,6 @@ struct loop {
     struct loop_patience patience;
     bool overflow_seen;
 };
-
-static inline uint64_t loop_monotonic_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 MUST_CHECK int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *metrics,
                               struct buffers **ret);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "loop_priv.h"
 
@@ -39,7 +40,7 @@ static int ring_create(struct io_uring *ring, unsigned int sq_entries, unsigned 
 static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
                                 unsigned int cq_entries)
 {
-    uint64_t give_up_ns = loop_monotonic_ns() + CREATE_RETRY_MS * 1000000ull;
+    uint64_t give_up_ns = clock_monotonic_ns() + ms_to_ns(CREATE_RETRY_MS);
     for (;;) {
         int result = ring_create(ring, sq_entries, cq_entries);
         if (result != -ENOMEM)
@@ -47,7 +48,7 @@ static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
         if (sq_entries > 64) {
             sq_entries /= 2;
             cq_entries /= 2;
-        } else if (loop_monotonic_ns() < give_up_ns) {
+        } else if (clock_monotonic_ns() < give_up_ns) {
             (void)usleep(CREATE_RETRY_STEP_MS * 1000);
         } else {
             return result;
@@ -112,7 +113,7 @@ int loop_create(const struct loop_options *options, struct loop **ret)
         goto err_buffers;
     loop_busy_init(&loop->busy);
     loop_exact_init(&loop->exact);
-    loop->now_ns = loop_monotonic_ns();
+    loop->now_ns = clock_monotonic_ns();
     *ret = loop;
     return 0;
 

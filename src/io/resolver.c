@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/list.h"
 #include "base/metrics.h"
@@ -13,7 +13,6 @@
 #include "resolver_priv.h"
 
 enum {
-    NS_PER_MS = 1000000,
     PATIENCE_NS = LIMIT_RESOLVER_PATIENCE_MS * NS_PER_MS,
     MAILBOX_FULL_MS = 1, /* until a full mailbox is tried again */
     END_STEP_US = 100,
@@ -32,13 +31,6 @@ struct resolver_query {
     void *asker;
     struct resolver_answer answer;
 };
-
-static uint64_t resolver_clock_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- answers: under the lock up to the keeper's post ---- */
 
@@ -176,7 +168,7 @@ static struct name *take_queued(struct resolver *resolver, unsigned int others)
             continue;
         list_remove(&name->queue_node);
         name->state = NAME_RUNNING;
-        name->begun_at_ns = resolver_clock_ns();
+        name->begun_at_ns = clock_monotonic_ns();
         return name;
     }
     return NULL;
@@ -186,7 +178,7 @@ static struct name *take_queued(struct resolver *resolver, unsigned int others)
 static void resolver_take_result(struct name *name, const struct name_addresses *found, int result,
                                  bool is_final)
 {
-    uint64_t now_ns = resolver_clock_ns();
+    uint64_t now_ns = clock_monotonic_ns();
     name->state = NAME_IDLE;
     list_remove(&name->impatient_node);
     name->is_slow = now_ns - name->begun_at_ns >= PATIENCE_NS;
@@ -195,7 +187,7 @@ static void resolver_take_result(struct name *name, const struct name_addresses 
     if (result == 0)
         name->good = *found;
     else
-        name->failed_until_ns = now_ns + LIMIT_RESOLVER_FAILED_MS * (uint64_t)NS_PER_MS;
+        name->failed_until_ns = now_ns + ms_to_ns(LIMIT_RESOLVER_FAILED_MS);
     name->has_good = result == 0 || (name->has_good && !is_final);
     answer_askers(name, result);
     name->ended_in_poll = name->resolver->polls;
@@ -289,18 +281,17 @@ static void lose_patience(struct resolver *resolver, uint64_t now_ns)
 static uint64_t next_look_ns(const struct resolver *resolver, uint64_t now_ns)
 {
     if (!list_is_empty(&resolver->answered))
-        return now_ns + MAILBOX_FULL_MS * (uint64_t)NS_PER_MS;
+        return now_ns + ms_to_ns(MAILBOX_FULL_MS);
     if (!list_is_empty(&resolver->impatient))
         return impatient_at_ns(container_of(resolver->impatient.next, struct name, impatient_node));
-    return now_ns + LIMIT_RESOLVER_IDLE_MS * (uint64_t)NS_PER_MS;
+    return now_ns + ms_to_ns(LIMIT_RESOLVER_IDLE_MS);
 }
 
 /* False: there was nothing to do for a long time. */
 static bool wait_for_work(struct resolver *resolver)
 {
-    uint64_t until_ns = next_look_ns(resolver, resolver_clock_ns());
-    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
-                             .tv_nsec = (long)(until_ns % 1000000000u)};
+    uint64_t until_ns = next_look_ns(resolver, clock_monotonic_ns());
+    struct timespec until = clock_timespec(until_ns);
     int result = 0;
     while (!resolver->told && !resolver->stopping && result == 0)
         result = pthread_cond_timedwait(&resolver->changed, &resolver->lock, &until);
@@ -320,7 +311,7 @@ static void *keeper_thread(void *arg)
         start_look_ups(resolver);
         if (!list_is_empty(&resolver->queue))
             check_hosts_file(resolver);
-        lose_patience(resolver, resolver_clock_ns());
+        lose_patience(resolver, clock_monotonic_ns());
         if (!list_is_empty(&resolver->answered))
             post_answers(resolver);
     }
@@ -385,7 +376,7 @@ void resolver_queue(struct name *name)
 {
     struct resolver *resolver = name->resolver;
     name->state = NAME_QUEUED;
-    name->asked_at_ns = resolver_clock_ns();
+    name->asked_at_ns = clock_monotonic_ns();
     name->hosts_checked = name->is_in_hosts = false;
     list_push_back(&resolver->queue, &name->queue_node);
     list_push_back(&resolver->impatient, &name->impatient_node);
@@ -399,7 +390,7 @@ static bool ask_name(struct resolver_query *query, const char *host)
     struct name *name = names_get(&resolver->names, host);
     if (name == NULL || name->asker_count >= LIMIT_RESOLVER_ASKERS)
         return false;
-    if (name->failed_until_ns > resolver_clock_ns()) {
+    if (name->failed_until_ns > clock_monotonic_ns()) {
         answer_query(query, name, name->error);
         return true;
     }

@@ -1,9 +1,10 @@
 #include "io/schedule.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/macros.h"
 
-enum { GRACE_NS = LIMIT_ABSENT_GRACE_MS * 1000000u };
+enum { GRACE_NS = LIMIT_ABSENT_GRACE_MS * NS_PER_MS };
 
 static struct timers *kind_of(struct schedule *schedule, bool is_deadline)
 {

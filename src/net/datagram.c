@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/metrics.h"
@@ -13,7 +14,6 @@
 #include "io/socket.h"
 
 enum {
-    NS_PER_MS = 1000000,
     BATCH_MAX = UDP_BATCH_SIZE * DATAGRAM_ARRIVAL_MAX,
     BUFFER_BYTES = LIMIT_UDP_QUEUE + BATCH_MAX,
     IN_BYTES = LIMIT_UDP_READ + UDP_FRAME_MAX,
@@ -222,7 +222,7 @@ enum datagram_room datagram_room(struct datagram_channel *channel)
     note_use(engine);
     if (channel->writing != NULL) {
         uint64_t age_ns = loop_now_ns(engine->loop) - channel->oldest_ns;
-        uint64_t limit_ns = (uint64_t)LIMIT_UDP_QUEUE_MS * NS_PER_MS;
+        uint64_t limit_ns = ms_to_ns(LIMIT_UDP_QUEUE_MS);
         if (age_ns >= limit_ns)
             return DATAGRAM_STALE;
         if (channel->filling != NULL && channel->filling->used >= channel->queue_limit) {
@@ -305,7 +305,7 @@ void datagram_flush_soon(struct datagram_channel *channel)
 static void adapt_queue_limit(struct datagram_channel *channel, size_t size)
 {
     uint64_t took_ns = loop_now_ns(channel->engine->loop) - channel->write_began_ns;
-    uint64_t limit_ns = (uint64_t)LIMIT_UDP_QUEUE_MS * NS_PER_MS;
+    uint64_t limit_ns = ms_to_ns(LIMIT_UDP_QUEUE_MS);
     if (took_ns > limit_ns)
         channel->queue_limit = MAX((size_t)LIMIT_UDP_QUEUE_MIN, size * limit_ns / took_ns);
     else

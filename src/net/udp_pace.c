@@ -1,12 +1,13 @@
 #include "net/udp_pace.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/macros.h"
 
 enum {
-    LOOK_NS = 1000000, /* the rate is looked at that often */
+    LOOK_NS = NS_PER_MS, /* the rate is looked at that often */
     PAUSE_MAX_NS = LIMIT_UDP_PAUSE_US * 1000,
-    QUIET_NS = LIMIT_UDP_PAUSE_QUIET_MS * 1000000,
+    QUIET_NS = LIMIT_UDP_PAUSE_QUIET_MS * NS_PER_MS,
     DENSE = 5,     /* datagrams of the longest pause that are worth it */
     ONE_WAY = 4,   /* datagrams for each that goes the other way */
     GATHERED = 32, /* datagrams that a pause aims at: more of them save little */

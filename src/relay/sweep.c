@@ -3,11 +3,10 @@
  * Only where something was read or written since the last look, where an end owes a sign of life,
  * or where the owner has doubts, the kernel is asked (silence.h): an idle relay costs no call. */
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "relay_priv.h"
-
-enum { NS_PER_MS = 1000000 };
 
 static uint32_t doubts_now(const struct relay *relay)
 {

@@ -1,6 +1,7 @@
 /* What happens to a relay while nothing moves: it has been idle for too long, or an end is reset
  * that nobody reads from. */
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "relay_priv.h"
@@ -55,7 +56,7 @@ void relay_timer_start(struct relay *relay)
 {
     uint32_t delay_ms = UINT32_MAX;
     if (relay->idle_timeout_ms != 0) {
-        uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / 1000000;
+        uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / NS_PER_MS;
         delay_ms = relay->idle_timeout_ms - (uint32_t)MIN(idle_ms, relay->idle_timeout_ms);
     }
     if (relay->watch_due)
@@ -67,7 +68,7 @@ void relay_timer_start(struct relay *relay)
 static bool relay_idle_expired(struct relay *relay)
 {
     uint64_t idle_ns = loop_now_ns(relay->engine->loop) - relay->active_at_ns;
-    return relay->idle_timeout_ms != 0 && idle_ns >= relay->idle_timeout_ms * 1000000ull;
+    return relay->idle_timeout_ms != 0 && idle_ns >= ms_to_ns(relay->idle_timeout_ms);
 }
 
 /* A full sink is reported writable only when a third of its queue is free; a slow reader of a large

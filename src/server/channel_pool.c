@@ -6,9 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "io/socket.h"
-
-enum { NS_PER_MS = 1000000 };
 
 int channel_pool_init(struct channel_pool *pool)
 {
@@ -41,8 +40,8 @@ void channel_pool_finish(struct channel_pool *pool)
 
 static void demand_advance(struct pool_demand *demand, uint64_t now_ns)
 {
-    uint64_t bucket = now_ns / ((uint64_t)POOL_BUCKET_MS * NS_PER_MS);
-    uint64_t period = now_ns / ((uint64_t)LIMIT_POOL_HOLD_MS * NS_PER_MS);
+    uint64_t bucket = now_ns / (ms_to_ns(POOL_BUCKET_MS));
+    uint64_t period = now_ns / (ms_to_ns(LIMIT_POOL_HOLD_MS));
     /* Each worker brings the time of its own turn: one may be a little behind another. */
     if (bucket < demand->bucket_index || period < demand->period_index)
         return;
@@ -114,7 +113,7 @@ static bool find_wanted(struct channel_pool *pool, uint64_t now_ns)
 
 static uint32_t age_requests(struct channel_pool *pool, uint64_t now_ns)
 {
-    uint64_t period = now_ns / ((uint64_t)LIMIT_CHANNEL_REQUEST_MS * NS_PER_MS);
+    uint64_t period = now_ns / (ms_to_ns(LIMIT_CHANNEL_REQUEST_MS));
     if (period <= pool->outstanding_period)
         return 0;
     uint32_t lost = pool->outstanding_older;
@@ -259,7 +258,7 @@ void channel_pool_open(struct channel_pool *pool, uint64_t now_ns)
     (void)pthread_mutex_lock(&pool->lock);
     pool->open = true;
     pool->wanted = pool->outstanding = pool->outstanding_older = 0;
-    pool->outstanding_period = now_ns / ((uint64_t)LIMIT_CHANNEL_REQUEST_MS * NS_PER_MS);
+    pool->outstanding_period = now_ns / (ms_to_ns(LIMIT_CHANNEL_REQUEST_MS));
     (void)find_wanted(pool, now_ns);
     pool->request_posted = true; /* by the new control channel itself, with its first write */
     (void)pthread_mutex_unlock(&pool->lock);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "io/socket.h"
 #include "io/socket_life.h"
 #include "server/listener.h"
@@ -83,7 +84,7 @@ bool exchange_channel_is_live(const struct server_worker *worker,
     uint64_t takes_ms = keepalive_takes_ms(own);
     struct socket_life life;
     /* The clock of the worker that parked it may be a little ahead. */
-    if (now_ns < channel->parked_at_ns + takes_ms * 1000000)
+    if (now_ns < channel->parked_at_ns + ms_to_ns(takes_ms))
         return true;
     return socket_life(channel->transport.fd, &life) < 0 || life.heard_ms <= takes_ms;
 }

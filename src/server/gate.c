@@ -3,12 +3,11 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "crypto/keys.h"
 #include "tunnel/tunnel_worker.h"
-
-#define NS_PER_MS 1000000ull
 
 enum {
     SILENT_SHARE = 8,    /* pending_max / 8: what those who never spoke keep */
@@ -176,7 +175,7 @@ static struct gate_ticket *ticket_at(struct list *node, bool of_addr)
 /* Workers' clocks differ by the length of a turn. */
 static bool is_older(const struct gate_ticket *ticket, uint64_t now_ns, unsigned int ms)
 {
-    return now_ns > ticket->since_ns && now_ns - ticket->since_ns >= ms * NS_PER_MS;
+    return now_ns > ticket->since_ns && now_ns - ticket->since_ns >= ms_to_ns(ms);
 }
 
 /* Out of a queue that is not empty; an address's own if of_addr. */
@@ -336,7 +335,7 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
 
 static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
 {
-    uint64_t step_ns = 1000000000u / per_s;
+    uint64_t step_ns = NS_PER_S / per_s;
     /* Each worker brings the time of its own turn: one may be a little behind another, and going
      * back would let the same time grow handshakes twice. */
     if (now_ns < budget->since_ns)
@@ -393,7 +392,7 @@ void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshak
     if (addr != NULL) { /* without memory it stays a stranger's */
         if (!addr->is_known)
             set_known(gate, addr, true);
-        addr->known_until_ns = now_ns + LIMIT_CLIENT_KNOWN_S * 1000 * NS_PER_MS;
+        addr->known_until_ns = now_ns + (uint64_t)LIMIT_CLIENT_KNOWN_S * NS_PER_S;
         list_remove(&addr->known_node);
         list_push_back(&gate->known, &addr->known_node);
         if (gate->known_count > LIMIT_CLIENTS_KNOWN)

@@ -1,12 +1,11 @@
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "lane_priv.h"
 #include "proto/message.h"
 #include "server/exchange.h"
-
-enum { NS_PER_MS = 1000000 };
 
 /* ---- finding one ---- */
 
@@ -45,7 +44,7 @@ static void channel_seek(struct lane *lane)
     if (lane->closing)
         return;
     /* Or a client that closes each channel would be asked in a tight circle. */
-    if (lane->channel_since_ns != 0 && lived_ns < (uint64_t)LIMIT_UDP_RETRY_MS * NS_PER_MS)
+    if (lane->channel_since_ns != 0 && lived_ns < ms_to_ns(LIMIT_UDP_RETRY_MS))
         loop_timer_start(lane_loop(lane), &lane->retry_timer, LIMIT_UDP_RETRY_MS);
     else
         lane_channel_take(lane);

@@ -1,10 +1,10 @@
 #include <string.h>
 
+#include "base/clock.h"
 #include "lane_priv.h"
 
 enum {
     EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
-    NS_PER_MS = 1000000,
 };
 
 static void visitor_remove(struct lane_visitor *visitor)
@@ -26,7 +26,7 @@ void lane_visitor_expire(struct timer *timer)
 {
     struct lane *lane = container_of(timer, struct lane, expiry_timer);
     uint64_t now_ns = loop_now_ns(lane_loop(lane));
-    uint64_t idle_ns = (uint64_t)service_config(lane->service)->udp_timeout_ms * NS_PER_MS;
+    uint64_t idle_ns = ms_to_ns(service_config(lane->service)->udp_timeout_ms);
     struct udp_table_entry *entry;
     while ((entry = udp_table_expired(&lane->table, now_ns, idle_ns)) != NULL) {
         visitor_remove(lane_visitor_of(entry));

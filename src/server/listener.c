@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -185,7 +186,7 @@ static void port_accept_or_rest(struct listener *port)
         return;
     if (port->rested) {
         port->rested = false;
-        port->cautious_until_ns = loop_now_ns(port_loop(port)) + LIMIT_UPGRADE_HOLD_MS * 1000000ull;
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + ms_to_ns(LIMIT_UPGRADE_HOLD_MS);
     }
     port_arm(port);
 }
@@ -243,7 +244,7 @@ static bool port_resume(struct listener *port, bool enough_fds)
         return false;
     port->paused = false;
     if (port->service != NULL)
-        port->cautious_until_ns = loop_now_ns(port_loop(port)) + CAUTIOUS_MS * 1000000ull;
+        port->cautious_until_ns = loop_now_ns(port_loop(port)) + ms_to_ns(CAUTIOUS_MS);
     if (port->listening)
         port_arm(port);
     return true;

@@ -4,12 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "server/exchange.h"
 #include "visitor_priv.h"
-
-enum { NS_PER_MS = 1000000 };
 
 /* ---- making and freeing ---- */
 
@@ -118,7 +117,7 @@ static void visitor_start_waiting(struct visitor *visitor, bool first)
     struct server_worker *worker = visitor->worker;
     uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
     if (first)
-        visitor->waits_until_ns = now_ns + LIMIT_VISITOR_WAIT_MS * (uint64_t)NS_PER_MS;
+        visitor->waits_until_ns = now_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
     uint64_t left_ns = visitor->waits_until_ns - MIN(visitor->waits_until_ns, now_ns);
     visitor->state = VISITOR_WAITING;
     list_remove(&visitor->node);

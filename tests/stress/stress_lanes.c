@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "app/worker.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "client/client.h"
 #include "server/reload.h"
@@ -33,13 +34,6 @@ enum {
 static uint16_t control_port, service_ports[2], echo_port;
 static _Atomic bool stop;
 static _Atomic unsigned int answers, undone;
-
-static uint64_t now_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* ---- in front of the pool and the mailboxes ---- */
 
@@ -190,9 +184,9 @@ static void end_workers(struct workers *workers)
 {
     bool failed;
     workers_signal(workers, TUNNEL_SIGNAL_STOP);
-    uint64_t until_ms = now_ms() + PATIENCE_MS;
+    uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
     while (!workers_have_ended(workers, &failed)) {
-        if (now_ms() > until_ms)
+        if (clock_monotonic_ms() > until_ms)
             fail("the workers do not stop");
         (void)usleep(2000);
     }
@@ -204,16 +198,17 @@ static void reload(struct server *server, struct workers *workers, unsigned int 
 {
     struct reload_outcome outcome;
     struct config *config = server_file(port);
-    int result = server_reload_ops.begin(server, &config->server, RELOAD_FIRST, now_ms(), &outcome);
+    int result = server_reload_ops.begin(server, &config->server, RELOAD_FIRST,
+                                         clock_monotonic_ms(), &outcome);
     config_destroy(config);
     if (result < 0 || outcome.failed > 0)
         fail("a reload failed");
     if (result == 0)
         return;
     workers_signal(workers, TUNNEL_SIGNAL_PLAN);
-    uint64_t until_ms = now_ms() + PATIENCE_MS;
+    uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
     while (!server_reload_ops.finish(server)) {
-        if (now_ms() > until_ms)
+        if (clock_monotonic_ms() > until_ms)
             fail("a reload does not end");
         (void)usleep(200);
     }
@@ -221,10 +216,10 @@ static void reload(struct server *server, struct workers *workers, unsigned int 
 
 static void wait_for_service(uint16_t port)
 {
-    uint64_t until_ms = now_ms() + PATIENCE_MS;
+    uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
     for (unsigned int in_a_row = 0; in_a_row < 2 * LANES;) {
         in_a_row = ask(port) ? in_a_row + 1 : 0;
-        if (now_ms() > until_ms)
+        if (clock_monotonic_ms() > until_ms)
             fail("a lane has no channel");
     }
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "app/worker.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "client/client.h"
 #include "server/server.h"
@@ -22,13 +23,6 @@ enum { WORKERS = 4, VISITORS = 6, CHURNERS = 2, CHUNK = 16384, EXIT_SKIP = 77 };
 static struct addr service_addr;
 static _Atomic bool stop, restarting;
 static _Atomic unsigned int transfers, cut, failures;
-
-static uint64_t now_ms(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* ---- the echo service ---- */
 
@@ -163,26 +157,26 @@ static void end_workers(struct workers *workers)
 {
     bool failed;
     workers_signal(workers, TUNNEL_SIGNAL_STOP);
-    uint64_t until_ms = now_ms() + 10000;
+    uint64_t until_ms = clock_monotonic_ms() + 10000;
     while (!workers_have_ended(workers, &failed)) {
-        if (now_ms() > until_ms) {
+        if (clock_monotonic_ms() > until_ms) {
             (void)fprintf(stderr, "the workers do not stop\n");
             _exit(1);
         }
         (void)usleep(2000);
     }
     workers_destroy(workers);
-    if (now_ms() + 10000 - until_ms > 2000)
+    if (clock_monotonic_ms() + 10000 - until_ms > 2000)
         (void)fprintf(stderr, "slow: the workers stopped after %llu ms\n",
-                      (unsigned long long)(now_ms() + 10000 - until_ms));
+                      (unsigned long long)(clock_monotonic_ms() + 10000 - until_ms));
 }
 
 static bool service_is_up(void)
 {
     unsigned int seed = 1;
-    uint64_t begun_ms = now_ms();
+    uint64_t begun_ms = clock_monotonic_ms();
     int fd = visit();
-    uint64_t connected_ms = now_ms();
+    uint64_t connected_ms = clock_monotonic_ms();
     if (connected_ms - begun_ms > 1000)
         (void)fprintf(stderr, "slow: a visitor was %s after %llu ms\n",
                       fd >= 0 ? "connected" : "refused",
@@ -190,10 +184,10 @@ static bool service_is_up(void)
     if (fd < 0)
         return false;
     int result = transfer(fd, 100, &seed);
-    if (now_ms() - connected_ms > 1000)
+    if (clock_monotonic_ms() - connected_ms > 1000)
         (void)fprintf(stderr, "slow: a visitor was %s after %llu ms\n",
                       result == 0 ? "served" : "not served",
-                      (unsigned long long)(now_ms() - connected_ms));
+                      (unsigned long long)(clock_monotonic_ms() - connected_ms));
     (void)close(fd);
     return result == 0;
 }
@@ -206,13 +200,13 @@ static bool run_client(const struct config *config, unsigned int ms)
     if (client_create(&config->client, WORKERS, &client) < 0 ||
         workers_start(&client_role, client, WORKERS, &workers) < 0)
         return false;
-    uint64_t begun_ms = now_ms(), until_ms = begun_ms + 20000;
+    uint64_t begun_ms = clock_monotonic_ms(), until_ms = begun_ms + 20000;
     while (!service_is_up()) {
-        if (now_ms() > until_ms)
+        if (clock_monotonic_ms() > until_ms)
             return false;
         (void)usleep(20000);
     }
-    uint64_t up_ms = now_ms() - begun_ms;
+    uint64_t up_ms = clock_monotonic_ms() - begun_ms;
     if (up_ms > 3000)
         (void)fprintf(stderr, "slow: the service was up after %llu ms\n",
                       (unsigned long long)up_ms);
