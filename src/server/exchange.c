@@ -121,6 +121,15 @@ static struct tunnel_worker *worker_of(const struct tunnel_worker *own,
     return &own->all->items[lane_id_index(match->visitor_id) % own->all->count];
 }
 
+/* A match that could not be delivered has left a channel parked while others wait, perhaps on other
+ * workers: the one it was for may be gone, or go before it takes it. Every worker looks. */
+static void exchange_wake_waiters(const struct server_worker *worker)
+{
+    const struct tunnel_worker *own = worker->tunnel;
+    for (unsigned int i = 0; i < own->all->count; i++)
+        mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+}
+
 /* False: whoever waited has gone, and the channel is still the caller's. */
 static bool exchange_hand_over(struct server_worker *worker, struct service *service,
                                const struct pool_match *match, struct transport channel)
@@ -144,7 +153,7 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
         !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
         transport_close(&channel, own->loop);
     if (result != -EPIPE)
-        mailbox_signal(target->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+        exchange_wake_waiters(worker);
     service_drop(service);
     return true;
 }

@@ -121,13 +121,19 @@ static void *echo_thread(void *arg)
     return NULL;
 }
 
+/* Asks once. */
+static bool ask_on(int fd)
+{
+    char bytes[64];
+    (void)send(fd, "hello", 5, 0);
+    return recv(fd, bytes, sizeof(bytes), 0) == 5;
+}
+
 /* A new socket each time: another lane. */
 static bool ask(uint16_t port)
 {
-    char bytes[64];
     int fd = udp_socket_to(port);
-    (void)send(fd, "hello", 5, 0);
-    bool answered = recv(fd, bytes, sizeof(bytes), 0) == 5;
+    bool answered = ask_on(fd);
     (void)close(fd);
     return answered;
 }
@@ -214,14 +220,23 @@ static void reload(struct server *server, struct workers *workers, unsigned int 
     }
 }
 
-static void wait_for_service(uint16_t port)
+/* The kernel picks the lane by the socket's address, so the same socket asks again until it has an
+ * answer. A slow machine only takes longer; a lane that stays without a channel fails. */
+static void wait_for_lane(uint16_t port)
 {
+    int fd = udp_socket_to(port);
     uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
-    for (unsigned int in_a_row = 0; in_a_row < 2 * LANES;) {
-        in_a_row = ask(port) ? in_a_row + 1 : 0;
+    while (!ask_on(fd)) {
         if (clock_monotonic_ms() > until_ms)
             fail("a lane has no channel");
     }
+    (void)close(fd);
+}
+
+static void wait_for_service(uint16_t port)
+{
+    for (unsigned int i = 0; i < 2 * LANES; i++)
+        wait_for_lane(port);
 }
 
 static void run_client(const struct config *config, struct server *server, struct workers *workers)
