@@ -232,7 +232,7 @@ ROWS = (
     Row("noise-keepalive", "64", "p99_ms", "p99", "ms", "less"),
     Row("noise-keepalive", "64", "cpu_us_per_request", "CPU", "us/request", "less",
         digits=1, ends=True),
-    Row("noise-close", "64", "rps", "new connections", "1/s", "more", (at_least(1.8, "rathole"),),
+    Row("noise-close", "64", "rps", "new connections", "1/s", "more", (at_least(1.5, "rathole"),),
         digits=0),
     Row("noise-close", "64", "p99_ms", "p99", "ms", "less"),
     Row("noise-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1,

@@ -16,7 +16,6 @@
 #include "base/metrics.h"
 #include "config/config_diff.h"
 #include "crypto/aead.h"
-#include "crypto/x25519.h"
 #include "io/file_watch.h"
 
 enum {
@@ -261,9 +260,8 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
     if (reload->is_noise_ready || peer->transport.type != CONFIG_TRANSPORT_NOISE)
         return;
     aead_setup();
-    x25519_setup();
     reload->is_noise_ready = true;
-    log_info("noise: AEAD by %s, X25519 by %s", aead_description(), x25519_description());
+    log_info("noise: AEAD by %s", aead_description());
 }
 
 static void apply_file(struct reload *reload, uint64_t now_ms)

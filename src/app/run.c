@@ -23,7 +23,6 @@
 #include "client/client.h"
 #include "client/reload.h"
 #include "crypto/aead.h"
-#include "crypto/x25519.h"
 #include "io/inherit.h"
 #include "io/kernel.h"
 #include "server/addresses.h"
@@ -268,10 +267,8 @@ static void setup_noise(const struct config_peer *peer)
     if (peer->transport.type != CONFIG_TRANSPORT_NOISE)
         return;
     aead_setup();
-    x25519_setup();
-    log_info("noise: %s, AEAD by %s, X25519 by %s",
-             noise_pattern_name(peer->transport.noise.pattern), aead_description(),
-             x25519_description());
+    log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
+             aead_description());
 }
 
 /* What the process was started with and has no use for. */

@@ -1,20 +1,16 @@
 #include "noise_pair.h"
 
 #include <criterion/criterion.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/macros.h"
 #include "crypto/keys.h"
-#include "x25519_priv.h"
 
 struct pair pair;
 
 void pair_set_up(void)
 {
     cr_assert_eq(keys_init(), 0);
-    if (getenv("TEST_X25519_OWN") != NULL)
-        x25519_choose(X25519_OWN, X25519_OWN);
     cr_assert_eq(aead_create_with(AEAD_SODIUM, &pair.aead), 0);
 }
 

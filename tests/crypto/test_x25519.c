@@ -1,15 +1,12 @@
-/* src/crypto/x25519.c and src/crypto/curve25519.c: each backend against the published vectors and
- * against the other. */
+/* src/crypto/x25519.c against the published vectors. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/macros.h"
 #include "crypto/keys.h"
+#include "crypto/x25519.h"
 #include "hex.h"
-#include "x25519_priv.h"
-
-enum { RANDOM_ROUNDS = 300 };
 
 static void set_up(void)
 {
@@ -17,11 +14,6 @@ static void set_up(void)
 }
 
 TestSuite(x25519, .init = set_up);
-
-static void use(size_t backend)
-{
-    x25519_choose((enum x25519_backend)backend, (enum x25519_backend)backend);
-}
 
 /* RFC 7748 section 5.2, the first two; the second has the highest bit of the point set.
  * Section 6.1, the last two. */
@@ -45,119 +37,39 @@ static const struct {
 Test(x25519, published_secrets)
 {
     uint8_t scalar[X25519_SIZE], point[X25519_SIZE], result[X25519_SIZE];
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        use(backend);
-        for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
-            from_hex(vectors[i].scalar, scalar, sizeof(scalar));
-            from_hex(vectors[i].point, point, sizeof(point));
-            cr_expect_eq(x25519_shared(scalar, point, result), 0);
-            expect_hex(result, sizeof(result), vectors[i].result);
-        }
+    for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
+        from_hex(vectors[i].scalar, scalar, sizeof(scalar));
+        from_hex(vectors[i].point, point, sizeof(point));
+        cr_expect_eq(x25519_shared(scalar, point, result), 0);
+        expect_hex(result, sizeof(result), vectors[i].result);
     }
 }
 
 /* RFC 7748 section 5.2: the result is the next scalar, the scalar the next point. */
 Test(x25519, published_iterations)
 {
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        uint8_t k[X25519_SIZE] = {9}, u[X25519_SIZE] = {9}, result[X25519_SIZE];
-        use(backend);
-        for (int i = 1; i <= 1000; i++) {
-            cr_assert_eq(x25519_shared(k, u, result), 0);
-            memcpy(u, k, sizeof(u));
-            memcpy(k, result, sizeof(k));
-            if (i == 1)
-                expect_hex(k, sizeof(k),
-                           "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079");
-        }
-        expect_hex(k, sizeof(k),
-                   "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51");
+    uint8_t k[X25519_SIZE] = {9}, u[X25519_SIZE] = {9}, result[X25519_SIZE];
+    for (int i = 1; i <= 1000; i++) {
+        cr_assert_eq(x25519_shared(k, u, result), 0);
+        memcpy(u, k, sizeof(u));
+        memcpy(k, result, sizeof(k));
+        if (i == 1)
+            expect_hex(k, sizeof(k),
+                       "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079");
     }
+    expect_hex(k, sizeof(k), "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51");
 }
 
 /* RFC 7748 section 6.1. */
 Test(x25519, published_public_keys)
 {
     uint8_t private_key[X25519_SIZE], public_key[X25519_SIZE];
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        use(backend);
-        from_hex(vectors[2].scalar, private_key, sizeof(private_key));
-        x25519_public(private_key, public_key);
-        expect_hex(public_key, sizeof(public_key), vectors[3].point);
-        from_hex(vectors[3].scalar, private_key, sizeof(private_key));
-        x25519_public(private_key, public_key);
-        expect_hex(public_key, sizeof(public_key), vectors[2].point);
-    }
-}
-
-static void expect_same_public(const uint8_t private_key[static X25519_SIZE])
-{
-    uint8_t key[X25519_BACKEND_COUNT][X25519_SIZE];
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        use(backend);
-        x25519_public(private_key, key[backend]);
-    }
-    cr_expect_arr_eq(key[X25519_SODIUM], key[X25519_OWN], X25519_SIZE);
-}
-
-static void expect_same_secret(const uint8_t private_key[static X25519_SIZE],
-                               const uint8_t point[static X25519_SIZE])
-{
-    uint8_t secret[X25519_BACKEND_COUNT][X25519_SIZE];
-    int result[X25519_BACKEND_COUNT];
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        use(backend);
-        result[backend] = x25519_shared(private_key, point, secret[backend]);
-    }
-    cr_expect_eq(result[X25519_SODIUM], result[X25519_OWN]);
-    cr_expect_arr_eq(secret[X25519_SODIUM], secret[X25519_OWN], X25519_SIZE);
-}
-
-/* Of the curve and, half of the random points, of its twist. */
-Test(x25519, backends_agree)
-{
-    uint8_t private_key[X25519_SIZE], point[X25519_SIZE];
-    for (int i = 0; i < RANDOM_ROUNDS; i++) {
-        keys_random(private_key, sizeof(private_key));
-        keys_random(point, sizeof(point));
-        expect_same_public(private_key);
-        expect_same_secret(private_key, point);
-    }
-}
-
-/* Scalars and points of long runs of ones and zeroes, where carries go furthest. */
-Test(x25519, backends_agree_on_runs_of_bits)
-{
-    uint8_t private_key[X25519_SIZE], point[X25519_SIZE], other[X25519_SIZE];
-    keys_random(private_key, sizeof(private_key));
-    for (size_t bit = 0; bit <= 8 * X25519_SIZE; bit++) {
-        for (size_t i = 0; i < X25519_SIZE; i++) {
-            size_t ones = bit / 8 > i ? 8 : bit / 8 == i ? bit % 8 : 0;
-            point[i] = (uint8_t)((1u << ones) - 1);
-            other[i] = (uint8_t)~point[i];
-        }
-        expect_same_secret(private_key, point);
-        expect_same_secret(private_key, other);
-        expect_same_public(point); /* 32 zero bytes among them, which clamping makes a key */
-        expect_same_public(other);
-    }
-}
-
-/* The numbers around 0, p = 2^255 - 19, and 2^255: each has its twin modulo p. */
-Test(x25519, backends_agree_around_the_modulus)
-{
-    uint8_t private_key[X25519_SIZE], point[X25519_SIZE];
-    keys_random(private_key, sizeof(private_key));
-    for (unsigned int low = 0; low < 256; low++) {
-        memset(point, 0, sizeof(point));
-        point[0] = (uint8_t)low;
-        expect_same_secret(private_key, point);
-        memset(point, 0xff, sizeof(point));
-        point[0] = (uint8_t)low;
-        expect_same_secret(private_key, point); /* with the bit that is ignored */
-        point[X25519_SIZE - 1] = 0x7f;
-        expect_same_secret(private_key, point);
-    }
+    from_hex(vectors[2].scalar, private_key, sizeof(private_key));
+    x25519_public(private_key, public_key);
+    expect_hex(public_key, sizeof(public_key), vectors[3].point);
+    from_hex(vectors[3].scalar, private_key, sizeof(private_key));
+    x25519_public(private_key, public_key);
+    expect_hex(public_key, sizeof(public_key), vectors[2].point);
 }
 
 /* All of them, see test_noise_refused.c. */
@@ -175,15 +87,11 @@ Test(x25519, small_order_is_refused)
     static const uint8_t zero[X25519_SIZE];
     uint8_t private_key[X25519_SIZE], point[X25519_SIZE], secret[X25519_SIZE];
     keys_random(private_key, sizeof(private_key));
-    for (size_t backend = 0; backend < X25519_BACKEND_COUNT; backend++) {
-        use(backend);
-        for (size_t i = 0; i < 2 * ARRAY_SIZE(points); i++) {
-            from_hex(points[i / 2], point, sizeof(point));
-            point[X25519_SIZE - 1] |= (uint8_t)(i % 2 << 7);
-            memset(secret, 0xa5, sizeof(secret));
-            cr_expect_eq(x25519_shared(private_key, point, secret), -EPROTO, "%zu: %s", backend,
-                         points[i / 2]);
-            cr_expect_arr_eq(secret, zero, sizeof(secret));
-        }
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(points); i++) {
+        from_hex(points[i / 2], point, sizeof(point));
+        point[X25519_SIZE - 1] |= (uint8_t)(i % 2 << 7);
+        memset(secret, 0xa5, sizeof(secret));
+        cr_expect_eq(x25519_shared(private_key, point, secret), -EPROTO, "%s", points[i / 2]);
+        cr_expect_arr_eq(secret, zero, sizeof(secret));
     }
 }
