@@ -1,0 +1,281 @@
+/* No branch and no address depends on a secret: for valgrind, which scripts/check_constant_time
+ * runs this under. Secrets are marked as undefined memory, and memcheck reports whatever is decided
+ * by them, in our code (src/crypto/blake2s.c, keys.c, noise.c, noise_symmetric.c, x25519.c;
+ * src/proto/ client_fsm.c, server_fsm.c) and in the libraries that it calls.
+ *
+ * What may be decided upon is marked as defined again by the functions below that the linker puts
+ * in front of others: whether two secrets are equal, a public key, whether a tag is right.
+ *
+ *     constant_time           the login and the handshakes: no report
+ *     constant_time branch    a branch on a secret is planted: must be reported
+ *     constant_time index     an address that depends on one */
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <valgrind/memcheck.h>
+
+#include "base/macros.h"
+#include "crypto/keys.h"
+#include "crypto/noise.h"
+#include "crypto/x25519.h"
+#include "proto/client_fsm.h"
+#include "proto/server_fsm.h"
+
+static enum { NOTHING, BRANCH, INDEX } planted;
+
+static void make_secret(void *bytes, size_t size)
+{
+    (void)VALGRIND_MAKE_MEM_UNDEFINED(bytes, size);
+}
+
+static void make_public(void *bytes, size_t size)
+{
+    (void)VALGRIND_MAKE_MEM_DEFINED(bytes, size);
+}
+
+static void require(bool condition, const char *what)
+{
+    make_public(&condition, sizeof(condition)); /* the tests' own look at a secret */
+    if (condition)
+        return;
+    fprintf(stderr, "constant_time: %s\n", what);
+    exit(1);
+}
+
+/* That the mark has come this far: without it nothing below would be looked at. */
+static void require_secret(const void *bytes, size_t size)
+{
+    unsigned char undefined[64];
+    require(size <= sizeof(undefined) && VALGRIND_GET_VBITS(bytes, undefined, size) == 1,
+            "valgrind does not say what is defined");
+    for (size_t i = 0; i < size; i++)
+        require(undefined[i] != 0, "a secret is not marked any more");
+}
+
+/* ---- what is public of a secret, and the faults ---- */
+
+bool __real_keys_equal(const void *a, const void *b, size_t size);
+bool __wrap_keys_equal(const void *a, const void *b, size_t size);
+void __real_x25519_public(const uint8_t *private_key, uint8_t *ret);
+void __wrap_x25519_public(const uint8_t *private_key, uint8_t *ret);
+int __real_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p);
+int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p);
+void __real_randombytes_buf(void *buf, size_t size);
+void __wrap_randombytes_buf(void *buf, size_t size);
+int __real_crypto_aead_chacha20poly1305_ietf_decrypt(
+    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
+    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
+    const unsigned char *npub, const unsigned char *k);
+int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
+    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
+    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
+    const unsigned char *npub, const unsigned char *k);
+
+/* memcmp, as somebody would write it who does not think of the time. */
+static bool equal_at_once(const uint8_t *a, const uint8_t *b, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (a[i] != b[i])
+            return false;
+    }
+    return true;
+}
+
+bool __wrap_keys_equal(const void *a, const void *b, size_t size)
+{
+    bool equal = planted == BRANCH ? equal_at_once(a, b, size) : __real_keys_equal(a, b, size);
+    make_public(&equal, sizeof(equal));
+    return equal;
+}
+
+void __wrap_x25519_public(const uint8_t *private_key, uint8_t *ret)
+{
+    static const volatile uint8_t table[256] = {1, 2, 3};
+    __real_x25519_public(private_key, ret);
+    if (planted == INDEX)
+        ret[0] = (uint8_t)(ret[0] ^ table[private_key[0]]);
+    make_public(ret, X25519_SIZE);
+}
+
+/* Whether the secret is all zero, which depends on the peer's key alone. */
+int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p)
+{
+    int result = __real_crypto_scalarmult(q, n, p);
+    make_public(&result, sizeof(result));
+    return result;
+}
+
+void __wrap_randombytes_buf(void *buf, size_t size)
+{
+    __real_randombytes_buf(buf, size);
+    make_secret(buf, size);
+}
+
+/* libsodium branches on whether the tag is right. */
+int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
+    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
+    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
+    const unsigned char *npub, const unsigned char *k)
+{
+    uint8_t key[AEAD_KEY_SIZE], hash[NOISE_HASH_SIZE];
+    require(adlen <= sizeof(hash), "associated data is a hash or nothing");
+    memcpy(key, k, sizeof(key));
+    make_public(key, sizeof(key));
+    if (adlen > 0)
+        memcpy(hash, ad, adlen);
+    make_public(hash, sizeof(hash));
+    int result = __real_crypto_aead_chacha20poly1305_ietf_decrypt(m, mlen, nsec, c, clen, hash,
+                                                                  adlen, npub, key);
+    if (clen > AEAD_TAG_SIZE)
+        make_secret(m, clen - AEAD_TAG_SIZE);
+    return result;
+}
+
+/* ---- the login: a token, what is made of it, and a guess ---- */
+
+enum { TOKEN_LEN = 24 };
+
+static void server_login(const char *token, const uint8_t *auth, bool is_right)
+{
+    static const uint8_t nonce[MESSAGE_DIGEST_SIZE] = {7};
+    uint8_t hello[MESSAGE_HELLO_SIZE], digest[MESSAGE_DIGEST_SIZE] = {1};
+    struct server_fsm fsm;
+    struct server_action action;
+    server_fsm_init(&fsm);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
+    server_fsm_received(&fsm, hello, sizeof(hello), &action);
+    require(action.type == SERVER_ACTION_FIND_SERVICE, "no look for a service");
+    server_fsm_service_found(&fsm, token, TOKEN_LEN, nonce, &action);
+    require_secret(fsm.expected, sizeof(fsm.expected));
+    server_fsm_received(&fsm, auth, MESSAGE_AUTH_SIZE, &action);
+    require(action.type == (is_right ? SERVER_ACTION_LOGIN : SERVER_ACTION_SEND_AND_CLOSE),
+            "the wrong answer to an Auth");
+    if (is_right)
+        server_fsm_registered(&fsm, &action);
+    server_fsm_finish(&fsm);
+}
+
+/* Leaves the Auth for a server with the nonce above: in plain TCP too it is a secret here. */
+static void client_login(const char *token, uint8_t ret_auth[static MESSAGE_AUTH_SIZE])
+{
+    static const uint8_t nonce[MESSAGE_DIGEST_SIZE] = {7};
+    uint8_t hello[MESSAGE_HELLO_SIZE], ack[MESSAGE_ACK_SIZE];
+    struct client_fsm fsm;
+    struct client_action action;
+    client_fsm_init(&fsm);
+    client_fsm_start(&fsm, "service", strlen("service"), token, TOKEN_LEN, &action);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, nonce, hello);
+    client_fsm_received(&fsm, hello, sizeof(hello), &action);
+    require(action.type == CLIENT_ACTION_SEND && action.len == MESSAGE_AUTH_SIZE, "no Auth");
+    memcpy(ret_auth, action.bytes, MESSAGE_AUTH_SIZE);
+    require_secret(ret_auth, MESSAGE_AUTH_SIZE);
+    message_ack_encode(MESSAGE_ACK_OK, ack);
+    client_fsm_received(&fsm, ack, sizeof(ack), &action);
+    require(action.type == CLIENT_ACTION_UP, "not logged in");
+    client_fsm_finish(&fsm);
+}
+
+static void check_login(void)
+{
+    char token[TOKEN_LEN];
+    uint8_t auth[MESSAGE_AUTH_SIZE];
+    keys_random(token, sizeof(token));
+    client_login(token, auth);
+    server_login(token, auth, true);
+    auth[sizeof(auth) - 1] ^= 1;
+    server_login(token, auth, false);
+    keys_wipe(token, sizeof(token));
+}
+
+/* ---- Noise: private keys, secrets and what comes of them ---- */
+
+struct noise_side {
+    struct noise_keys keys;
+    struct noise_handshake handshake;
+    struct noise_cipher send, receive;
+};
+
+static void pass(struct noise_side *from, struct noise_side *to, struct aead *aead)
+{
+    uint8_t message[NOISE_HANDSHAKE_MESSAGE_MAX], payload[NOISE_HANDSHAKE_MESSAGE_MAX];
+    int size = noise_handshake_write(&from->handshake, aead, NULL, 0, message, sizeof(message));
+    require(size > 0, "a handshake message is not written");
+    make_public(message, (size_t)size); /* it has gone over the wire */
+    require(noise_handshake_read(&to->handshake, aead, message, (size_t)size, payload) == 0,
+            "a handshake message is not read");
+}
+
+static void talk(struct noise_side *from, struct noise_side *to, struct aead *aead)
+{
+    uint8_t plain[100], sealed[sizeof(plain) + NOISE_TAG_SIZE], opened[sizeof(plain)];
+    keys_random(plain, sizeof(plain));
+    require(noise_encrypt(&from->send, aead, plain, sizeof(plain), sealed) == 0, "not sealed");
+    make_public(sealed, sizeof(sealed));
+    require(noise_decrypt(&to->receive, aead, sealed, sizeof(sealed), opened) == 0, "not opened");
+    require(__real_keys_equal(plain, opened, sizeof(plain)), "opened as something else");
+    sealed[0] ^= 1;
+    require(noise_decrypt(&to->receive, aead, sealed, sizeof(sealed), opened) < 0,
+            "a wrong tag is taken");
+}
+
+static void check_noise(enum noise_pattern pattern, struct aead *aead)
+{
+    struct noise_side sides[2];
+    uint8_t private_keys[2][NOISE_KEY_SIZE], public_keys[2][NOISE_KEY_SIZE];
+    for (size_t i = 0; i < 2; i++)
+        keys_pair_generate(private_keys[i], public_keys[i]);
+    for (size_t i = 0; i < 2; i++) {
+        /* With XX the client compares the key that it is sent. */
+        bool knows = i == 0 || pattern == NOISE_KK;
+        noise_keys_init(&sides[i].keys, pattern, private_keys[i],
+                        knows ? public_keys[1 - i] : NULL);
+        noise_handshake_init(&sides[i].handshake, &sides[i].keys, i == 0, NULL, 0);
+    }
+    while (!noise_handshake_done(&sides[0].handshake)) {
+        size_t from = noise_handshake_is_ours(&sides[0].handshake) ? 0 : 1;
+        pass(&sides[from], &sides[1 - from], aead);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        noise_handshake_split(&sides[i].handshake, &sides[i].send, &sides[i].receive, NULL);
+        require_secret(sides[i].send.key, sizeof(sides[i].send.key));
+        require_secret(sides[i].receive.key, sizeof(sides[i].receive.key));
+    }
+    talk(&sides[0], &sides[1], aead);
+    talk(&sides[1], &sides[0], aead);
+    for (size_t i = 0; i < 2; i++)
+        noise_keys_wipe(&sides[i].keys);
+}
+
+static void check_key_text(void)
+{
+    uint8_t private_key[KEYS_X25519_SIZE];
+    char text[KEYS_TEXT_SIZE];
+    keys_random(private_key, sizeof(private_key));
+    keys_to_text(private_key, text);
+    keys_wipe(text, sizeof(text));
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    planted = strcmp(what, "branch") == 0 ? BRANCH : strcmp(what, "index") == 0 ? INDEX : NOTHING;
+    struct aead *aead;
+    if (RUNNING_ON_VALGRIND == 0) {
+        fprintf(stderr, "constant_time: to be run by scripts/check_constant_time\n");
+        return 1;
+    }
+    require(keys_init() == 0 && aead_create_with(AEAD_SODIUM, &aead) == 0, "cannot begin");
+    if (planted != INDEX)
+        check_login();
+    if (planted != BRANCH)
+        check_noise(NOISE_NK, aead);
+    if (planted == NOTHING) {
+        check_noise(NOISE_XX, aead);
+        check_noise(NOISE_KK, aead);
+        check_key_text();
+    }
+    aead_destroy(aead);
+    return 0;
+}
