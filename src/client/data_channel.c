@@ -57,6 +57,7 @@ void data_channel_forget(struct data_channel *channel)
 static void channel_free(struct data_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
+    keys_wipe(channel->hello, sizeof(channel->hello)); /* one that never got out */
     data_channel_drop_session(channel);
     data_channel_drop_service(channel);
     data_channel_forget(channel);

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "client/client.h"
 #include "crypto/keys.h"
+#include "data_channel_priv.h"
 #include "io/socket.h"
 #include "noise_peer.h"
 #include "proto/message.h"
@@ -263,6 +264,32 @@ Test(client_noise, a_silent_server)
     side_advance(&side, 100);
     cr_assert_neq(side_end_of(&side, fd), 0);
     cr_assert_eq(side_metric(&side, METRIC_LOGINS_FAILED), 1);
+    (void)close(fd);
+    finish();
+}
+
+/* The session key waits in a channel for the end of the handshake, and is wiped with it. */
+Test(client_noise, a_hello_that_never_gets_out)
+{
+    static const uint8_t zero[MESSAGE_HELLO_SIZE];
+    uint8_t command[MESSAGE_COMMAND_SIZE];
+    begin(1);
+    struct noise_peer control = logged_in(100);
+    message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, command);
+    noise_peer_tell(&control, command, sizeof(command));
+    side_settle(&side, 4);
+    int fd = accepted(listener); /* which never answers */
+    cr_assert_geq(fd, 0);
+    struct client_worker *worker = side.workers[0].role;
+    cr_assert(!list_is_empty(&worker->channels));
+    const struct data_channel *channel =
+        container_of(worker->channels.next, struct data_channel, node);
+    cr_assert(memcmp(channel->hello + MESSAGE_HELLO_SIZE - sizeof(session_key), session_key,
+                     sizeof(session_key)) == 0);
+    noise_peer_hang_up(&control);
+    side_settle(&side, 4);
+    cr_assert(list_is_empty(&worker->channels));
+    cr_expect_arr_eq(channel->hello, zero, sizeof(zero)); /* its slab's memory */
     (void)close(fd);
     finish();
 }
