@@ -1,6 +1,6 @@
 /* What the files of a client's control channel share: its state, and the ways from step to step.
- * client/control.c takes it from an attempt to its end and to the next; client_control_reload.c and
- * client_control_handover.c step in when the configuration or the process changes.
+ * client/control.c takes it from an attempt to its end and to the next; client/control_change.c
+ * steps in when the configuration or the process changes.
  *
  * It holds a use of its service, and while it is up one of its session; client/control.c alone
  * frees it. Runs in the thread of control->worker. */

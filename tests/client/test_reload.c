@@ -1,5 +1,5 @@
-/* Reloads of the client on the fake loop. Covers src/client/control_reload.c and
- * src/client/service.c too. */
+/* Reloads of the client on the fake loop. Covers src/client/service.c too, and what
+ * src/client/control_change.c does for a reload. */
 #include "client/reload.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* A client takes over from another, or hands over to one, on the fake loop: when it logs in, and
- * what becomes of its control channels. Covers the handover of src/client/client.c and
- * src/client/control_handover.c. */
+ * what becomes of its control channels. Covers the handover of src/client/client.c too; what a
+ * reload changes is in test_reload.c. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <string.h>
@@ -83,7 +83,7 @@ static int serve_login(void)
     return fd;
 }
 
-Test(client_handover, a_successor_logs_in_when_it_is_told)
+Test(client_control_change, a_successor_logs_in_when_it_is_told)
 {
     start(HANDOVER_AWAITED);
     cr_assert(handover_all_reached(&client->handover, 1, HANDOVER_AWAITED));
@@ -95,7 +95,7 @@ Test(client_handover, a_successor_logs_in_when_it_is_told)
     finish();
 }
 
-Test(client_handover, while_quiet_no_attempt_begins)
+Test(client_control_change, while_quiet_no_attempt_begins)
 {
     start(HANDOVER_SERVING);
     int fd = arrived();
@@ -111,7 +111,7 @@ Test(client_handover, while_quiet_no_attempt_begins)
     finish();
 }
 
-Test(client_handover, what_is_up_stays_until_it_is_replaced)
+Test(client_control_change, what_is_up_stays_until_it_is_replaced)
 {
     start(HANDOVER_SERVING);
     int fd = serve_login();
@@ -129,7 +129,7 @@ Test(client_handover, what_is_up_stays_until_it_is_replaced)
     finish();
 }
 
-Test(client_handover, what_is_not_replaced_ends)
+Test(client_control_change, what_is_not_replaced_ends)
 {
     start(HANDOVER_SERVING);
     int fd = serve_login();
@@ -145,7 +145,7 @@ Test(client_handover, what_is_not_replaced_ends)
     finish();
 }
 
-Test(client_handover, one_that_waits_for_its_next_attempt_ends_at_once)
+Test(client_control_change, one_that_waits_for_its_next_attempt_ends_at_once)
 {
     start(HANDOVER_SERVING);
     int fd = arrived();
