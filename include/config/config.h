@@ -136,6 +136,8 @@ MUST_CHECK int config_load_half(const char *path, enum config_role half, struct 
 /* config_load for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
 MUST_CHECK int config_parse(const char *name, const char *text, size_t size, struct config **ret,
                             struct config_report *report);
+/* What the file has for that half; NULL: it has no such section. */
+const struct config_peer *config_half(const struct config *config, enum config_role half);
 /* What --check adds: world-readable secrets, a public control port without encryption, keys that
  * are accepted and unused. Appends warnings. */
 void config_check(const char *path, const struct config *config, struct config_report *report);

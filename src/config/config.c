@@ -125,6 +125,13 @@ int config_load_half(const char *path, enum config_role half, struct config **re
     return config_load_file(path, &half, ret, report);
 }
 
+const struct config_peer *config_half(const struct config *config, enum config_role half)
+{
+    if (half == CONFIG_SERVER)
+        return config->has_server ? &config->server : NULL;
+    return config->has_client ? &config->client : NULL;
+}
+
 void config_check(const char *path, const struct config *config, struct config_report *report)
 {
     struct stat status;

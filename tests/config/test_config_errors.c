@@ -320,6 +320,9 @@ static void check_half(const char *text, enum config_role half, bool is_fit, con
             half == CONFIG_SERVER ? &config->client : &config->server;
         cr_expect_eq(left_out->service_count, 0);
         cr_expect_null(left_out->services);
+        cr_expect_eq(config_half(config, half),
+                     half == CONFIG_SERVER ? &config->server : &config->client);
+        cr_expect_null(config_half(config, half == CONFIG_SERVER ? CONFIG_CLIENT : CONFIG_SERVER));
     }
     config_destroy(config);
 }
