@@ -22,7 +22,7 @@
 
 #include "base/macros.h"
 #include "config/config.h"
-#include "tunnel/plan.h"
+#include "tunnel/role.h"
 
 struct reload;
 struct workers;
@@ -32,9 +32,8 @@ enum { RELOAD_FDS = 2 };
 struct reload_options {
     const char *path;
     const struct stat *seen; /* the file, just before `started` was read from it */
-    enum config_role role;
-    const struct reload_ops *ops;
-    void *shared; /* the role's: struct server or struct client */
+    const struct role *role;
+    void *shared; /* the role's */
     struct workers *workers;
     const struct config_peer *started; /* what it was started with; borrowed */
     unsigned int worker_count;

@@ -1,4 +1,4 @@
-/* The life of the process as a server or a client: starts the workers, answers signals, ends them,
+/* The life of the process in its role: starts the workers, answers signals, ends them,
  * in symmetric order. Belongs to the main thread, which does nothing else until the end. */
 #pragma once
 
@@ -10,6 +10,7 @@
 enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 
 struct program;
+struct role;
 
 /* Where the configuration came from. */
 struct run_source {
@@ -18,7 +19,7 @@ struct run_source {
 };
 
 /* Serves until asked to stop, until a successor has taken over and the last relay has ended, or
- * until a worker fails; the cause is logged. source: the file that config came from, watched
- * from here on; program is what an upgrade starts. Both are borrowed. */
-MUST_CHECK enum exit_code run_role(enum config_role role, const struct config *config,
+ * until a worker fails; the cause is logged. peer: the role's half of the file; source: the file
+ * that it came from, watched from here on; program is what an upgrade starts. All are borrowed. */
+MUST_CHECK enum exit_code run_role(const struct role *role, const struct config_peer *peer,
                                    const struct run_source *source, const struct program *program);

@@ -32,7 +32,7 @@
 struct handover;
 struct notify;
 struct program;
-struct server;
+struct role;
 struct workers;
 
 enum upgrade_state {
@@ -49,7 +49,8 @@ struct upgrade {
     struct notify *notify;
     struct handover *handover;
     struct workers *workers;
-    struct server *server; /* NULL: a client */
+    const struct role *role;
+    void *shared; /* the role's */
     unsigned int worker_count;
 
     enum upgrade_state state;

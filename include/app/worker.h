@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "base/macros.h"
-#include "tunnel/tunnel_worker.h"
+#include "tunnel/role.h"
 
 struct workers;
 
@@ -18,7 +18,7 @@ unsigned int workers_usable_cores(void);
 
 /* Starts `count` threads with the role; returns when all work. -errno: the cause is logged, and all
  * is undone. */
-MUST_CHECK int workers_start(const struct tunnel_role *role, void *shared, unsigned int count,
+MUST_CHECK int workers_start(const struct role *role, void *shared, unsigned int count,
                              struct workers **ret);
 /* To every worker: enum tunnel_signal. */
 void workers_signal(struct workers *workers, uint32_t bits);

@@ -12,9 +12,10 @@
 #pragma once
 
 #include "client/client_worker.h"
+#include "tunnel/role.h"
 
 /* What is needed of config is copied. -errno. */
 MUST_CHECK int client_create(const struct config_peer *config, unsigned int workers,
                              struct client **ret);
 void client_destroy(struct client *client); /* accepts NULL */
-extern const struct tunnel_role client_role;
+extern const struct role client_role;

@@ -2,26 +2,15 @@
  * which the main thread asks for, and what each worker does in each phase. */
 #pragma once
 
-#include <stddef.h>
-#include <stdint.h>
-
 #include "base/macros.h"
 
+struct handover_sockets;
 struct server;
 struct server_worker;
 
-/* The sockets bound by a server. Those shared with a service manager come first. Names are
- * "control", "service-NAME" and "udp-NAME". The guards of addresses stay: the successor makes its
- * own. */
-struct server_sockets {
-    int *fds; /* the server's */
-    char **names;
-    size_t count, capacity, shared_count;
-};
-
-/* Main thread; while no service comes or goes. -ENOMEM. server_sockets_finish in every case. */
-MUST_CHECK int server_sockets_list(struct server *server, struct server_sockets *ret);
-void server_sockets_finish(struct server_sockets *sockets); /* accepts a zeroed one */
+/* Main thread; while no service comes or goes. The guards of addresses are not listed: the
+ * successor makes its own. -ENOMEM. handover_sockets_finish in every case. */
+MUST_CHECK int server_sockets_list(struct server *server, struct handover_sockets *ret);
 /* Main thread, when all workers have left: what the workers do not hold is closed too. */
 void server_leave_addresses(struct server *server);
 

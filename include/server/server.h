@@ -12,16 +12,17 @@
 #include <stdint.h>
 
 #include "server/server_worker.h"
+#include "tunnel/role.h"
 
 struct inherited;
 
 /* Makes all but the sockets, which addresses_bind (addresses.h) is for, and begins to look up the
  * names of addresses. What is needed of config is copied. thread_begins: see
- * resolver_create_polled. -errno. */
+ * resolver_create_polled. -errno; nothing is logged. */
 MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int workers,
                                void (*thread_begins)(void), struct server **ret);
 /* Both, without waiting for anything. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct inherited *inherited, struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */
-extern const struct tunnel_role server_role;
+extern const struct role server_role;

@@ -17,8 +17,10 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/limits.h"
+#include "base/macros.h"
 
 enum handover_phase {
     HANDOVER_UNKNOWN, /* a worker that has not started yet */
@@ -53,3 +55,18 @@ static inline bool handover_all_reached(const struct handover *handover, unsigne
     }
     return true;
 }
+
+/* ---- the sockets, from the main thread ---- */
+
+/* What the successor gets. Those shared with a service manager come first. The names are
+ * "control", "service-NAME" and "udp-NAME". */
+struct handover_sockets {
+    int *fds; /* borrowed */
+    char **names;
+    size_t count, capacity, shared_count;
+};
+
+/* name: of the service, NULL = none. -ENOMEM. */
+MUST_CHECK int handover_sockets_add(struct handover_sockets *sockets, int fd, const char *kind,
+                                    const char *name);
+void handover_sockets_finish(struct handover_sockets *sockets); /* accepts a zeroed one */

@@ -35,7 +35,7 @@ void plan_done(struct plan_slot *slot);
 /* The main thread: the plan, once, when all workers are done with it; otherwise NULL. */
 void *plan_take_finished(struct plan_slot *slot);
 
-/* What a reload has come to; filled in by server_reload and client_reload. */
+/* What a reload has come to; filled in by server/reload.c and client/reload.c. */
 struct reload_outcome {
     unsigned int added, removed, changed; /* services */
     unsigned int bound;                   /* services that ran without an address and have it now */
@@ -53,16 +53,13 @@ enum reload_attempt {
 
 struct config_peer;
 
-/* How app/reload.c drives a role; all in the main thread. */
+/* How app/reload.c drives a role (role.h); all in the main thread. */
 struct reload_ops {
     /* Names that begin will need: begins to look them up; is it over, also for those of attempts
-     * that failed; readable when has_looked_up is to be called. NULL, all three: the role needs
-     * none. */
+     * that failed; readable when has_looked_up is to be called, -1 = it never is. */
     void (*look_up)(void *shared, const struct config_peer *wanted);
     bool (*has_looked_up)(void *shared);
     int (*names_fd)(void *shared);
-    /* The start has left something to RELOAD_RETRY. NULL: never. */
-    bool (*is_unfinished)(void *shared);
     /* Compares with what runs, prepares the difference and posts it: 1 = posted, to be followed by
      * a signal to the workers, 0 = there is nothing to do, -errno = nothing has been changed. */
     int (*begin)(void *shared, const struct config_peer *wanted, enum reload_attempt attempt,

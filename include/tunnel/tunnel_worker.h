@@ -1,6 +1,6 @@
 /* What one worker thread brings to the tunnel: its loop, its mailbox, its relays and its counters,
- * and the way to its siblings. app/worker.c makes one per thread; the roles (server.h, client.h)
- * hang their own per-worker state beside it.
+ * and the way to its siblings. app/worker.c makes one per thread; the role (role.h) hangs its
+ * own per-worker state beside it.
  *
  * A tunnel_worker is used by its own thread alone, save for what io/ and base/ declare safe: its
  * mailbox, its loop's busy average, its counters, its number of bulk flows. */
@@ -64,17 +64,6 @@ int tunnel_fds_for_visitors(void);
  * a high number says that nearly all are in use; and each connection that still lacks its other end
  * (half_open, a count of all workers') will need one more. fd_max: from tunnel_fds_for_visitors. */
 bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max);
-
-/* What app/worker.c needs of a role. All run in the worker's thread. */
-struct tunnel_role {
-    /* Makes worker->role and starts its work. */
-    int (*start)(void *shared, struct tunnel_worker *worker);
-    void (*signalled)(struct tunnel_worker *worker, uint32_t bits);
-    /* After DRAIN or STOP: nothing is open any more, the loop may end. */
-    bool (*is_done)(const struct tunnel_worker *worker);
-    /* Frees worker->role. */
-    void (*finish)(struct tunnel_worker *worker);
-};
 
 /* The keys of the configuration, as the handshakes use them; noise_keys_wipe afterwards. */
 void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config);

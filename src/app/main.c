@@ -1,4 +1,4 @@
-/* The commands, each from the command line to its exit code. */
+/* The commands, each from the command line to its exit code, and the two roles. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +15,16 @@
 #include "app/run.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "client/client.h"
 #include "config/config.h"
 #include "crypto/keys.h"
 #include "io/file_watch.h"
 #include "io/kernel.h"
+#include "server/server.h"
+
+/* No other file of app/ knows what a server or a client is; scripts/check_layers holds that. */
+static const struct role *const roles[] = {
+    [CONFIG_SERVER] = &server_role, [CONFIG_CLIENT] = &client_role};
 
 /* ---- the commands ---- */
 
@@ -39,29 +45,36 @@ static void command_log_warnings(const struct config_report *report)
 
 /* What depends on this machine's accounts. As root, since whoever starts it otherwise has given
  * root away already. */
-static int command_check_account(const char *path, const char *role, const struct config_peer *peer)
+static int command_check_account(const char *path, const struct config *config,
+                                 const struct role *role)
 {
+    const struct config_peer *peer = config_half(config, role->half);
     struct account account;
     char problem[PRIVILEGES_PROBLEM_SIZE];
+    if (peer == NULL)
+        return 0;
     if (*peer->user == '\0') {
         if (geteuid() == 0)
             (void)fprintf(stderr,
                           "warning: %s: %s.user: not given: started by root it stays root, unless "
                           "a unit's User= says otherwise\n",
-                          path, role);
+                          path, role->name);
         return 0;
     }
     int result = privileges_find(peer->user, peer->group, &account, problem);
     if (result < 0)
-        (void)fprintf(stderr, "%s: %s.user: %s\n", path, role, problem);
+        (void)fprintf(stderr, "%s: %s.user: %s\n", path, role->name, problem);
     return result;
 }
 
 static int check_accounts(const char *path, const struct config *config)
 {
-    int server = config->has_server ? command_check_account(path, "server", &config->server) : 0;
-    int client = config->has_client ? command_check_account(path, "client", &config->client) : 0;
-    return server < 0 ? server : client;
+    int result = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+        int account = command_check_account(path, config, roles[i]);
+        result = result < 0 ? result : account;
+    }
+    return result;
 }
 
 static int command_load(const struct cli *cli, struct config **ret, struct config_report *report)
@@ -74,14 +87,12 @@ static int command_load(const struct cli *cli, struct config **ret, struct confi
 /* Nothing has said which half will run, so both were looked at, and the file was refused. */
 static void say_which_half_is_fit(const struct cli *cli)
 {
-    static const enum config_role halves[] = {CONFIG_SERVER, CONFIG_CLIENT};
     enum config_role half;
-    for (size_t i = 0; !cli_is_half_chosen(cli, &half) && i < ARRAY_SIZE(halves); i++) {
+    for (size_t i = 0; !cli_is_half_chosen(cli, &half) && i < ARRAY_SIZE(roles); i++) {
         struct config *config = NULL;
         struct config_report report;
-        if (config_load_half(cli->config_path, halves[i], &config, &report) == 0)
-            (void)fprintf(stderr, "%s: valid for --%s alone\n", cli->config_path,
-                          halves[i] == CONFIG_SERVER ? "server" : "client");
+        if (config_load_half(cli->config_path, roles[i]->half, &config, &report) == 0)
+            (void)fprintf(stderr, "%s: valid for --%s alone\n", cli->config_path, roles[i]->name);
         config_report_finish(&report);
         config_destroy(config);
     }
@@ -98,9 +109,7 @@ static int check_role(const struct cli *cli, const struct config *config)
         return check_accounts(cli->config_path, config);
     if (result < 0)
         return result;
-    return role == CONFIG_SERVER
-               ? command_check_account(cli->config_path, "server", &config->server)
-               : command_check_account(cli->config_path, "client", &config->client);
+    return command_check_account(cli->config_path, config, roles[role]);
 }
 
 /* Says what the start would say of the file, word for word, and more. */
@@ -176,11 +185,11 @@ static int command_run(const struct cli *cli, const struct program *program)
         (void)fprintf(stderr, "rathole-uring: %s\n", problem);
         exit_code = result == -EINVAL ? EXIT_USAGE : EXIT_START_ERROR;
     } else {
-        const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
+        const struct config_peer *peer = config_half(config, role);
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
-        exit_code = run_role(role, config, &source, program);
+        exit_code = run_role(roles[role], peer, &source, program);
     }
     config_report_finish(&report);
     config_destroy(config);

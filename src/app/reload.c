@@ -50,8 +50,12 @@ static const struct config_peer *wanted_peer(const struct reload *reload)
 {
     if (reload->config == NULL)
         return reload->options.started;
-    return reload->options.role == CONFIG_SERVER ? &reload->config->server
-                                                 : &reload->config->client;
+    return config_half(reload->config, reload->options.role->half);
+}
+
+static const struct reload_ops *reload_ops_of(const struct reload *reload)
+{
+    return reload->options.role->reload;
 }
 
 void reload_configure_log(const struct config_peer *peer)
@@ -106,29 +110,21 @@ static void reload_log_warnings(const struct config_report *report)
     }
 }
 
-static bool reload_has_descriptors(const struct reload *reload, const struct config *config,
-                                   char problem[static LIMITS_TEXT_SIZE])
-{
-    enum config_role role = reload->options.role;
-    const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
-    return limits_allow(role, peer, reload->options.worker_count, problem);
-}
-
 /* "": it may be applied. */
 static void find_problem(const struct reload *reload, const struct config *config, int result,
                          const struct config_report *report, char problem[static PROBLEM_SIZE])
 {
-    bool is_server = reload->options.role == CONFIG_SERVER;
+    const struct role *role = reload->options.role;
+    const struct config_peer *peer = result == 0 ? config_half(config, role->half) : NULL;
     problem[0] = '\0';
     if (result < 0)
         (void)snprintf(problem, PROBLEM_SIZE, "%s (%zu errors)", first_error(report),
                        report->error_count);
-    else if (is_server ? !config->has_server : !config->has_client)
+    else if (peer == NULL)
         (void)snprintf(problem, PROBLEM_SIZE, "%s: it has no section [%s] any more",
-                       reload->options.path, is_server ? "server" : "client");
-    else
-        (void)reload_has_descriptors(reload, config,
-                                     problem); /* writes it where there are too few */
+                       reload->options.path, role->name);
+    else /* writes it where there are too few */
+        (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
 
 /* NULL: it is not to be applied, which has been said; or not yet, because somebody may be writing
@@ -139,7 +135,8 @@ static struct config *reload_load(struct reload *reload)
     struct config_report report;
     char problem[PROBLEM_SIZE];
     bool is_finished = reload->is_asked || file_watch_is_at_rest(&reload->watch);
-    int result = config_load_half(reload->options.path, reload->options.role, &config, &report);
+    int result =
+        config_load_half(reload->options.path, reload->options.role->half, &config, &report);
     find_problem(reload, config, result, &report, problem);
     bool is_good = problem[0] == '\0';
     if (!is_finished && (!is_good || config->is_cut_off)) {
@@ -219,8 +216,8 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
         reload->begun_at_ns = clock_monotonic_ns();
     reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
-    int result =
-        options->ops->begin(options->shared, wanted_peer(reload), attempt, now_ms, &outcome);
+    int result = reload_ops_of(reload)->begin(options->shared, wanted_peer(reload), attempt, now_ms,
+                                              &outcome);
     if (result < 0) {
         log_error("reload: nothing is changed: %s", error_text(result));
         metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
@@ -277,15 +274,11 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     const struct config_peer *peer = wanted_peer(reload);
     reload->drain_timeout_ms = peer->drain_timeout_ms;
     reload->needs_restart =
-        (config_peer_changes(reload->options.role, reload->options.started, peer) &
+        (config_peer_changes(reload->options.role->half, reload->options.started, peer) &
          CONFIG_CHANGE_RESTART) != 0;
     reload_configure_log(peer);
     prepare_noise(reload, peer);
-    if (reload->options.ops->look_up == NULL) {
-        attempt_to_apply(reload, RELOAD_FIRST, now_ms);
-        return;
-    }
-    reload->options.ops->look_up(reload->options.shared, peer);
+    reload_ops_of(reload)->look_up(reload->options.shared, peer);
     reload->is_looking_up = true;
     reload->names_until_ms = now_ms + LIMIT_RELOAD_NAMES_MS;
     reload->retry_at_ms = UINT64_MAX; /* of the file before */
@@ -297,15 +290,14 @@ static void cut_due(struct reload *reload, uint64_t now_ms)
 {
     if (now_ms < reload->cut_at_ms)
         return;
-    if (reload->options.ops->cut_due(reload->options.shared, now_ms, &reload->cut_at_ms))
+    if (reload_ops_of(reload)->cut_due(reload->options.shared, now_ms, &reload->cut_at_ms))
         workers_signal(reload->options.workers, TUNNEL_SIGNAL_CUT);
 }
 
 /* A file's names have a moment; what is not found by then is tried again as a port in use is. */
 static void look_at_names(struct reload *reload, uint64_t now_ms)
 {
-    const struct reload_ops *ops = reload->options.ops;
-    bool is_over = ops->has_looked_up != NULL && ops->has_looked_up(reload->options.shared);
+    bool is_over = reload_ops_of(reload)->has_looked_up(reload->options.shared);
     if (!reload->is_looking_up || (!is_over && now_ms < reload->names_until_ms))
         return;
     reload->is_looking_up = false;
@@ -316,7 +308,7 @@ void reload_run(struct reload *reload, uint64_t now_ms)
 {
     file_watch_look(&reload->watch, now_ms);
     look_at_names(reload, now_ms);
-    if (reload->is_applying && reload->options.ops->finish(reload->options.shared)) {
+    if (reload->is_applying && reload_ops_of(reload)->finish(reload->options.shared)) {
         reload->is_applying = false;
         finish_attempt(reload, now_ms);
     }
@@ -348,11 +340,10 @@ int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
 
 void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS])
 {
-    const struct reload_ops *ops = reload->options.ops;
+    const struct reload_ops *ops = reload_ops_of(reload);
     void *shared = reload->options.shared;
     fds[0] = (struct pollfd){.fd = ops->slot(shared)->done_fd, .events = POLLIN};
-    fds[1] =
-        (struct pollfd){.fd = ops->names_fd != NULL ? ops->names_fd(shared) : -1, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = ops->names_fd(shared), .events = POLLIN};
 }
 
 bool reload_is_busy(const struct reload *reload)
@@ -384,7 +375,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->drain_timeout_ms = options->started->drain_timeout_ms;
     reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
-    if (options->ops->is_unfinished != NULL && options->ops->is_unfinished(options->shared))
+    if (options->role->status(options->shared).unbound_services > 0)
         reload->retry_at_ms = 0; /* in the first turn, and then every second */
     file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
     *ret = reload;

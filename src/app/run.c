@@ -20,15 +20,11 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "client/client.h"
-#include "client/reload.h"
 #include "crypto/aead.h"
 #include "io/inherit.h"
 #include "io/kernel.h"
-#include "server/addresses.h"
-#include "server/handover.h"
-#include "server/reload.h"
-#include "server/server.h"
+#include "tunnel/handover.h"
+#include "tunnel/role.h"
 
 /* ---- running ---- */
 
@@ -39,6 +35,8 @@ enum {
 };
 
 struct run {
+    const struct role *role;
+    void *shared; /* the role's */
     struct workers *workers;
     struct reload *reload;
     struct handover *handover;
@@ -72,8 +70,7 @@ static void run_stop(struct run *run)
 /* What the service manager shows of it. */
 static void run_tell_ready(struct run *run)
 {
-    unsigned int unbound_count =
-        run->upgrade.server != NULL ? atomic_load(&run->upgrade.server->unbound_count) : 0;
+    unsigned int unbound_count = run->role->status(run->shared).unbound_services;
     if (unbound_count == 0)
         notify_ready(&run->notify, "serving with %u workers", run->worker_count);
     else
@@ -101,8 +98,7 @@ static void run_asked_to_stop(struct run *run)
         return; /* since a successor has taken over */
     upgrade_cancel(&run->upgrade);
     notify_stopping(&run->notify);
-    if (run->upgrade.server != NULL)
-        server_leave_addresses(run->upgrade.server); /* the next server may have them at once */
+    run->role->leave_addresses(run->shared); /* the next process may have them at once */
     run_limit_drain(run);
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
@@ -252,14 +248,13 @@ static void run_until_ended(struct run *run)
     (void)upgrade_turn(&run->upgrade, run_now_ms(run));
 }
 
-static void log_start(enum config_role role, const struct config_peer *peer, unsigned int workers)
+static void log_start(const struct role *role, const struct config_peer *peer, unsigned int workers)
 {
     char addr[ADDR_HOST_SIZE + 8];
     char kernel[KERNEL_TEXT_SIZE];
     log_info("rathole-uring " PROJECT_VERSION ", %s %s, %zu services, %u workers, %s",
-             role == CONFIG_SERVER ? "server on" : "client of",
-             host_port_format(&peer->addr, addr, sizeof(addr)), peer->service_count, workers,
-             kernel_describe(kernel, sizeof(kernel)));
+             role->start_text, host_port_format(&peer->addr, addr, sizeof(addr)),
+             peer->service_count, workers, kernel_describe(kernel, sizeof(kernel)));
 }
 
 static void setup_noise(const struct config_peer *peer)
@@ -292,12 +287,12 @@ static void close_leftovers(struct inherited *inherited)
 }
 
 /* Goes on answering the signals that end the process: names and ports may take their time. */
-static int bind_server(struct server *server, struct inherited *inherited)
+static int run_bind(struct run *run, struct inherited *inherited)
 {
     uint64_t begun_ms = clock_monotonic_ms();
     int result;
-    while ((result = addresses_bind(server, inherited,
-                                    (uint32_t)(clock_monotonic_ms() - begun_ms))) == -EAGAIN) {
+    while ((result = run->role->bind(run->shared, inherited,
+                                     (uint32_t)(clock_monotonic_ms() - begun_ms))) == -EAGAIN) {
         if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
             log_info("stopping: the start was not over yet");
             return -ECANCELED;
@@ -306,54 +301,45 @@ static int bind_server(struct server *server, struct inherited *inherited)
     return result;
 }
 
-static int make_server(struct run *run, const struct config_peer *peer, const char *path,
-                       int shared_count, struct server **ret)
+/* shared_count: see inherited_init. */
+static int run_make_role(struct run *run, const struct config_peer *peer, const char *file,
+                         int shared_count)
 {
+    const struct role_options options = {
+        .config = peer,
+        .file = file,
+        .workers = run->worker_count,
+        .thread_begins = *peer->user != '\0' ? privileges_drop_in_thread : NULL,
+    };
     struct inherited inherited;
     int result = inherited_init(&inherited, shared_count);
-    if (result < 0) {
+    if (result < 0 && run->role->has_addresses) {
         log_error("LISTEN_FDS: %s", error_text(result));
         return result;
     }
-    result = server_allocate(peer, run->worker_count,
-                             *peer->user != '\0' ? privileges_drop_in_thread : NULL, ret);
-    if (result == 0) {
-        (*ret)->file = path;
-        result = bind_server(*ret, &inherited);
-    }
-    if (result == 0) {
-        run->handover = &(*ret)->handover;
-        run->upgrade.server = *ret;
-    }
+    result = run->role->create(&options, &run->shared);
+    if (result == 0)
+        result = run_bind(run, &inherited);
+    else
+        log_error("cannot start: %s", error_text(result));
     close_leftovers(&inherited);
     return result;
 }
 
-static int make_client(struct run *run, const struct config_peer *peer, struct client **ret)
-{
-    struct inherited inherited;
-    int result = inherited_init(&inherited, INHERITED_ALL_SHARED);
-    if (result == 0)
-        close_leftovers(&inherited);
-    result = client_create(peer, run->worker_count, ret);
-    if (result == 0)
-        run->handover = &(*ret)->handover;
-    else
-        log_error("cannot start: %s", error_text(result));
-    return result;
-}
-
 /* channel: to the process that is to be succeeded, -1 = none. */
-static int run_start(struct run *run, const struct tunnel_role *role, void *shared, int channel)
+static int run_start(struct run *run, int channel)
 {
+    struct handover *handover = run->role->handover(run->shared);
+    run->handover = run->upgrade.handover = handover;
     if (channel >= 0) {
-        atomic_store(&run->handover->phase, HANDOVER_AWAITED);
+        atomic_store(&handover->phase, HANDOVER_AWAITED);
         upgrade_await(&run->upgrade, channel);
     }
-    int result = workers_start(role, shared, run->worker_count, &run->workers);
+    int result = workers_start(run->role, run->shared, run->worker_count, &run->workers);
+    run->upgrade.role = run->role;
+    run->upgrade.shared = run->shared;
     run->upgrade.program = run->program;
     run->upgrade.notify = &run->notify;
-    run->upgrade.handover = run->handover;
     run->upgrade.workers = run->workers;
     run->upgrade.worker_count = run->worker_count;
     if (result == 0)
@@ -361,15 +347,14 @@ static int run_start(struct run *run, const struct tunnel_role *role, void *shar
     return result;
 }
 
-static int start_reloads(struct run *run, enum config_role role, const struct config_peer *peer,
-                         const struct run_source *source, void *shared)
+static int start_reloads(struct run *run, const struct config_peer *peer,
+                         const struct run_source *source)
 {
     struct reload_options options = {
         .path = source->path,
         .seen = &source->seen,
-        .role = role,
-        .ops = role == CONFIG_SERVER ? &server_reload_ops : &client_reload_ops,
-        .shared = shared,
+        .role = run->role,
+        .shared = run->shared,
         .workers = run->workers,
         .started = peer,
         .worker_count = run->worker_count,
@@ -380,37 +365,35 @@ static int start_reloads(struct run *run, enum config_role role, const struct co
     return result;
 }
 
-static bool run_has_descriptors(enum config_role role, const struct config_peer *peer,
+static bool run_has_descriptors(enum config_role half, const struct config_peer *peer,
                                 unsigned int workers)
 {
     char text[LIMITS_TEXT_SIZE];
     limits_note_foreign();
-    bool are_enough = limits_allow(role, peer, workers, text);
+    bool are_enough = limits_allow(half, peer, workers, text);
     if (!are_enough)
         log_error("%s", text);
-    else if (limits_are_tight(role, peer, workers, text))
+    else if (limits_are_tight(half, peer, workers, text))
         log_warn("%s", text);
     return are_enough;
 }
 
-enum exit_code run_role(enum config_role role, const struct config *config,
+enum exit_code run_role(const struct role *role, const struct config_peer *peer,
                         const struct run_source *source, const struct program *program)
 {
-    const struct config_peer *peer = role == CONFIG_SERVER ? &config->server : &config->client;
     struct run run = {
+        .role = role,
         .signal_fd = -1,
         .program = program,
         .worker_count = peer->threads != 0 ? peer->threads : workers_usable_cores(),
         .upgrade = {.channel = -1},
     };
-    struct server *server = NULL;
-    struct client *client = NULL;
     enum exit_code result = EXIT_START_ERROR;
     int made = -1, channel = -1, shared_count = INHERITED_ALL_SHARED;
     (void)program_take_channel(&channel, &shared_count);
 
     process_raise_limits(run.worker_count);
-    if (!run_has_descriptors(role, peer, run.worker_count))
+    if (!run_has_descriptors(role->half, peer, run.worker_count))
         return EXIT_START_ERROR;
     notify_init(&run.notify);
     /* Before signals are blocked: a directory of users may be slow, and then they end us. */
@@ -423,20 +406,15 @@ enum exit_code run_role(enum config_role role, const struct config *config,
         goto out;
     }
     setup_noise(peer);
-    made = role == CONFIG_SERVER ? make_server(&run, peer, source->path, shared_count, &server)
-                                 : make_client(&run, peer, &client);
+    made = run_make_role(&run, peer, source->path, shared_count);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first thread and its ring */
     if (made < 0)
         goto out;
     log_start(role, peer, run.worker_count);
-    if (role == CONFIG_SERVER)
-        made = run_start(&run, &server_role, server, channel);
-    else
-        made = run_start(&run, &client_role, client, channel);
+    made = run_start(&run, channel);
     if (made == 0)
-        made = start_reloads(&run, role, peer, source,
-                             role == CONFIG_SERVER ? (void *)server : client);
+        made = start_reloads(&run, peer, source);
     if (made < 0)
         goto out;
     run_until_ended(&run);
@@ -450,8 +428,7 @@ out:
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);
     reload_destroy(run.reload);
-    client_destroy(client);
-    server_destroy(server);
+    role->destroy(run.shared);
     notify_finish(&run.notify);
     if (run.signal_fd >= 0)
         (void)close(run.signal_fd);

@@ -15,9 +15,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "server/handover.h"
-#include "server/server.h"
 #include "tunnel/handover.h"
+#include "tunnel/role.h"
 
 /* One datagram each on the channel. */
 static const char ready_word[] = "ready", go_word[] = "go", serving_word[] = "serving";
@@ -126,10 +125,8 @@ static void failed(struct upgrade *upgrade, const char *why)
 static int start_child(struct upgrade *upgrade, int child_channel)
 {
     struct program_fds fds = {.channel = child_channel};
-    struct server_sockets sockets = {0};
-    int result = 0;
-    if (upgrade->server != NULL)
-        result = server_sockets_list(upgrade->server, &sockets);
+    struct handover_sockets sockets;
+    int result = upgrade->role->list_sockets(upgrade->shared, &sockets);
     if (result == 0) {
         fds.sockets = sockets.fds;
         fds.names = (const char *const *)sockets.names;
@@ -137,7 +134,7 @@ static int start_child(struct upgrade *upgrade, int child_channel)
         fds.shared_count = sockets.shared_count;
         result = program_spawn(upgrade->program, &fds, &upgrade->child);
     }
-    server_sockets_finish(&sockets);
+    handover_sockets_finish(&sockets);
     return result;
 }
 
@@ -232,7 +229,7 @@ static void turn_starting(struct upgrade *upgrade, uint64_t now_ms)
 
 static bool somebody_waits(const struct upgrade *upgrade)
 {
-    return upgrade->server != NULL && atomic_load(&upgrade->server->waiting_visitors) > 0;
+    return upgrade->role->status(upgrade->shared).waiting_visitors > 0;
 }
 
 static void begin_leaving(struct upgrade *upgrade, uint64_t now_ms)
@@ -276,8 +273,7 @@ static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)
 {
     if (!all_reached(upgrade, HANDOVER_LEAVING) && now_ms < upgrade->deadline_ms)
         return false;
-    if (upgrade->server != NULL)
-        server_leave_addresses(upgrade->server);
+    upgrade->role->leave_addresses(upgrade->shared);
     notify_hand_over(upgrade->notify, upgrade->child);
     say(upgrade, go_word);
     close_channel(upgrade);

@@ -25,7 +25,7 @@ struct worker_thread {
 };
 
 struct workers {
-    const struct tunnel_role *role;
+    const struct role *role;
     void *shared;
     struct tunnel_workers tunnel;
     struct mailbox_group *mailboxes;
@@ -217,8 +217,7 @@ static int start_threads(struct workers *workers)
     return -error;
 }
 
-int workers_start(const struct tunnel_role *role, void *shared, unsigned int count,
-                  struct workers **ret)
+int workers_start(const struct role *role, void *shared, unsigned int count, struct workers **ret)
 {
     struct workers *workers = calloc(1, sizeof(*workers));
     if (workers == NULL)

@@ -237,7 +237,59 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     return result;
 }
 
-const struct tunnel_role client_role = {
+/* ---- as app/ knows it: nothing is bound, and no visitor waits here ---- */
+
+static int client_role_create(const struct role_options *options, void **ret)
+{
+    struct client *client;
+    int result = client_create(options->config, options->workers, &client);
+    if (result == 0)
+        *ret = client;
+    return result;
+}
+
+static void client_role_destroy(void *shared)
+{
+    client_destroy(shared);
+}
+
+static int client_role_bind(void *shared, struct inherited *inherited, uint32_t waited_ms)
+{
+    return 0;
+}
+
+static struct role_status client_role_status(void *shared)
+{
+    return (struct role_status){0};
+}
+
+static struct handover *client_role_handover(void *shared)
+{
+    return &((struct client *)shared)->handover;
+}
+
+static int client_role_list_sockets(void *shared, struct handover_sockets *ret)
+{
+    *ret = (struct handover_sockets){0};
+    return 0;
+}
+
+static void client_role_leave_addresses(void *shared)
+{
+}
+
+const struct role client_role = {
+    .half = CONFIG_CLIENT,
+    .name = "client",
+    .start_text = "client of",
+    .create = client_role_create,
+    .destroy = client_role_destroy,
+    .bind = client_role_bind,
+    .status = client_role_status,
+    .reload = &client_reload_ops,
+    .handover = client_role_handover,
+    .list_sockets = client_role_list_sockets,
+    .leave_addresses = client_role_leave_addresses,
     .start = client_start,
     .signalled = client_signalled,
     .is_done = client_is_done,

@@ -282,7 +282,26 @@ static bool client_reload_cut_due(void *shared, uint64_t now_ms, uint64_t *ret_n
     return service_registry_cut_due(&((struct client *)shared)->services, now_ms, ret_next_ms);
 }
 
+/* ---- names: a worker asks for one when it needs it ---- */
+
+static void client_reload_look_up(void *shared, const struct config_peer *wanted)
+{
+}
+
+static bool client_reload_has_looked_up(void *shared)
+{
+    return true;
+}
+
+static int client_reload_names_fd(void *shared)
+{
+    return -1;
+}
+
 const struct reload_ops client_reload_ops = {
+    .look_up = client_reload_look_up,
+    .has_looked_up = client_reload_has_looked_up,
+    .names_fd = client_reload_names_fd,
     .begin = client_reload_begin,
     .slot = client_reload_slot,
     .finish = client_reload_finish,

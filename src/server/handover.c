@@ -1,10 +1,5 @@
 #include "server/handover.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
 #include "base/limits.h"
 #include "server/control.h"
 #include "server/lane.h"
@@ -18,30 +13,8 @@ enum { STEP_MS = 5 /* between two looks whether all is at rest */ };
 
 /* ---- the sockets, for the main thread ---- */
 
-static int list_add(struct server_sockets *list, int fd, const char *kind, const char *name)
-{
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity * 2 + 16;
-        int *fds = realloc(list->fds, capacity * sizeof(*fds));
-        if (fds != NULL)
-            list->fds = fds;
-        char **names = realloc(list->names, capacity * sizeof(*names));
-        if (names != NULL)
-            list->names = names;
-        if (fds == NULL || names == NULL)
-            return -ENOMEM;
-        list->capacity = capacity;
-    }
-    char *text;
-    if (asprintf(&text, "%s%s%s", kind, name != NULL ? "-" : "", name != NULL ? name : "") < 0)
-        return -ENOMEM;
-    list->fds[list->count] = fd;
-    list->names[list->count++] = text;
-    return 0;
-}
-
 /* Those that are shared, or those that are not. */
-static int list_binding(struct server_sockets *list, const struct binding *binding,
+static int list_binding(struct handover_sockets *list, const struct binding *binding,
                         const char *service, bool shared)
 {
     if (binding == NULL)
@@ -51,12 +24,12 @@ static int list_binding(struct server_sockets *list, const struct binding *bindi
     for (unsigned int i = 0;
          i < binding->distinct_count && binding->is_shared == shared && result == 0; i++) {
         if (binding->fds[i] >= 0)
-            result = list_add(list, binding->fds[i], kind, service);
+            result = handover_sockets_add(list, binding->fds[i], kind, service);
     }
     return result;
 }
 
-static int list_all(struct server *server, struct server_sockets *list, bool shared)
+static int list_all(struct server *server, struct handover_sockets *list, bool shared)
 {
     struct service_registry *registry = &server->services;
     int result = list_binding(list, server->control_binding, NULL, shared);
@@ -70,20 +43,12 @@ static int list_all(struct server *server, struct server_sockets *list, bool sha
     return result;
 }
 
-int server_sockets_list(struct server *server, struct server_sockets *ret)
+int server_sockets_list(struct server *server, struct handover_sockets *ret)
 {
-    *ret = (struct server_sockets){0};
+    *ret = (struct handover_sockets){0};
     int result = list_all(server, ret, true);
     ret->shared_count = ret->count;
     return result < 0 ? result : list_all(server, ret, false);
-}
-
-void server_sockets_finish(struct server_sockets *sockets)
-{
-    for (size_t i = 0; i < sockets->count; i++)
-        free(sockets->names[i]);
-    free(sockets->names);
-    free(sockets->fds);
 }
 
 void server_leave_addresses(struct server *server)

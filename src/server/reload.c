@@ -359,11 +359,6 @@ static int server_reload_names_fd(void *shared)
     return resolver_fd(((struct server *)shared)->resolver);
 }
 
-static bool server_reload_is_unfinished(void *shared)
-{
-    return atomic_load(&((struct server *)shared)->unbound_count) > 0;
-}
-
 /* ---- applying, in each worker ---- */
 
 static void server_apply_own(struct server_worker *worker, const struct server_plan *plan)
@@ -465,7 +460,6 @@ const struct reload_ops server_reload_ops = {
     .look_up = server_reload_look_up,
     .has_looked_up = server_reload_has_looked_up,
     .names_fd = server_reload_names_fd,
-    .is_unfinished = server_reload_is_unfinished,
     .begin = server_reload_begin,
     .slot = server_reload_slot,
     .finish = server_reload_finish,

@@ -72,7 +72,6 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     for (size_t i = 0; i < config->service_count && result == 0; i++)
         result = make_service(server, &config->services[i]);
     if (result < 0) {
-        log_error("cannot start: %s", error_text(result));
         server_destroy(server);
         return result;
     }
@@ -286,7 +285,67 @@ static void server_finish(struct tunnel_worker *tunnel)
     tunnel->role = NULL;
 }
 
-const struct tunnel_role server_role = {
+/* ---- as app/ knows it ---- */
+
+static int server_role_create(const struct role_options *options, void **ret)
+{
+    struct server *server;
+    int result =
+        server_allocate(options->config, options->workers, options->thread_begins, &server);
+    if (result < 0)
+        return result;
+    server->file = options->file;
+    *ret = server;
+    return 0;
+}
+
+static void server_role_destroy(void *shared)
+{
+    server_destroy(shared);
+}
+
+static int server_role_bind(void *shared, struct inherited *inherited, uint32_t waited_ms)
+{
+    return addresses_bind(shared, inherited, waited_ms);
+}
+
+static struct role_status server_role_status(void *shared)
+{
+    const struct server *server = shared;
+    return (struct role_status){
+        .unbound_services = atomic_load(&server->unbound_count),
+        .waiting_visitors = atomic_load(&server->waiting_visitors),
+    };
+}
+
+static struct handover *server_role_handover(void *shared)
+{
+    return &((struct server *)shared)->handover;
+}
+
+static int server_role_list_sockets(void *shared, struct handover_sockets *ret)
+{
+    return server_sockets_list(shared, ret);
+}
+
+static void server_role_leave_addresses(void *shared)
+{
+    server_leave_addresses(shared);
+}
+
+const struct role server_role = {
+    .half = CONFIG_SERVER,
+    .name = "server",
+    .start_text = "server on",
+    .has_addresses = true,
+    .create = server_role_create,
+    .destroy = server_role_destroy,
+    .bind = server_role_bind,
+    .status = server_role_status,
+    .reload = &server_reload_ops,
+    .handover = server_role_handover,
+    .list_sockets = server_role_list_sockets,
+    .leave_addresses = server_role_leave_addresses,
     .start = server_start,
     .signalled = server_signalled,
     .is_done = server_is_done,

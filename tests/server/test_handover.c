@@ -125,7 +125,7 @@ static bool gets_command(int channel_fd)
 Test(server_handover, lists_every_socket)
 {
     start(HANDOVER_SERVING);
-    struct server_sockets sockets;
+    struct handover_sockets sockets;
     cr_assert_eq(server_sockets_list(server, &sockets), 0);
     unsigned int controls = 0, services = 0, lanes = 0;
     for (size_t i = 0; i < sockets.count; i++) {
@@ -137,7 +137,7 @@ Test(server_handover, lists_every_socket)
     cr_assert(controls == WORKERS && services == WORKERS && lanes == WORKERS);
     cr_assert_eq(sockets.count, 3 * WORKERS, "a guard stays with its process");
     cr_assert_eq(sockets.shared_count, 0);
-    server_sockets_finish(&sockets);
+    handover_sockets_finish(&sockets);
 
     /* Those of a service manager come first; duplicates of them do not count. */
     struct service *echo = side_first_service(server);
@@ -147,7 +147,7 @@ Test(server_handover, lists_every_socket)
     cr_assert_eq(sockets.shared_count, 1);
     cr_assert_eq(sockets.fds[0], echo->binding->fds[0]);
     cr_assert_eq(sockets.count, 2 * WORKERS + 1);
-    server_sockets_finish(&sockets);
+    handover_sockets_finish(&sockets);
     finish();
 }
 
@@ -207,7 +207,7 @@ Test(server_handover, leaving_touches_no_listener)
     int channel_fd = bring_channel();
     int talking = visit();
     cr_assert(gets_command(channel_fd));
-    struct server_sockets sockets;
+    struct handover_sockets sockets;
     cr_assert_eq(server_sockets_list(server, &sockets), 0);
     for (size_t i = 0; i < sockets.count; i++)
         cr_assert_geq(sockets.fds[i] = dup(sockets.fds[i]), 0);
@@ -243,7 +243,7 @@ Test(server_handover, leaving_touches_no_listener)
         cr_assert(server_role.is_done(&side.workers[i]), "the last relay was it");
     for (size_t i = 0; i < sockets.count; i++)
         (void)close(sockets.fds[i]);
-    server_sockets_finish(&sockets);
+    handover_sockets_finish(&sockets);
     (void)close(taken);
     (void)close(late);
     (void)close(control_fd);

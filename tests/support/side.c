@@ -53,7 +53,7 @@ static void detach(struct side *side, unsigned int index)
     side->attached[index] = false;
 }
 
-int side_start(struct side *side, const struct tunnel_role *role, void *shared)
+int side_start(struct side *side, const struct role *role, void *shared)
 {
     int result = 0;
     side->role = role;

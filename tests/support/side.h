@@ -12,12 +12,12 @@
 #include <stdint.h>
 
 #include "fake_loop.h"
-#include "tunnel/tunnel_worker.h"
+#include "tunnel/role.h"
 
 enum { SIDE_WORKERS_MAX = 2 };
 
 struct side {
-    const struct tunnel_role *role;
+    const struct role *role;
     struct tunnel_workers all;
     struct tunnel_worker workers[SIDE_WORKERS_MAX];
     bool attached[SIDE_WORKERS_MAX], started[SIDE_WORKERS_MAX];
@@ -27,7 +27,7 @@ struct side {
 /* Makes the workers, without a role. */
 int side_init(struct side *side, unsigned int workers);
 /* Starts the role on each; one that cannot start is finished at once, as in app/worker.c. */
-int side_start(struct side *side, const struct tunnel_role *role, void *shared);
+int side_start(struct side *side, const struct role *role, void *shared);
 /* Stops the role: nothing may be left of it. Accepts what has only half begun. */
 void side_finish(struct side *side);
 

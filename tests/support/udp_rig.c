@@ -50,7 +50,7 @@ static void configure(struct udp_rig *rig, const char *text)
     cr_assert_eq(mailbox_group_create(1, &rig->mailboxes), 0);
 }
 
-static void start(struct udp_rig *rig, const struct tunnel_role *role, void *shared)
+static void start(struct udp_rig *rig, const struct role *role, void *shared)
 {
     struct tunnel_worker *worker = &rig->worker;
     rig->role = role;

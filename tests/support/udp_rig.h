@@ -13,7 +13,7 @@
 #include "server/server.h"
 
 struct udp_rig {
-    const struct tunnel_role *role;
+    const struct role *role;
     struct config *config;
     struct server *server;
     struct client *client;

@@ -108,7 +108,7 @@ static struct server *server;
 static struct client *client;
 static unsigned int visits; /* that came through */
 
-static int side_begin(struct side *side, const struct tunnel_role *role, void *shared)
+static int side_begin(struct side *side, const struct role *role, void *shared)
 {
     int result = side_init(side, SIDE_WORKERS_MAX);
     return result < 0 ? result : side_start(side, role, shared);
