@@ -61,6 +61,9 @@ def test_empty_tree_fails(tmp_path, script):
     ("src/proto/x.c", '#include <sodium.h>\n', "belongs to crypto/"),
     ("src/app/x.c", '#  include <ini.h>\n', "belongs to config/"),
     ("src/app/x.c", '#include "relay/relay_priv.h"\n', "private to relay/"),
+    ("src/app/run.c", '#include "server/server.h"\n', "names a role"),
+    ("src/app/run.c", '#include "client/reload.h"\n', "names a role"),
+    ("include/app/main.h", '#include "server/server.h"\n', "names a role"),
     ("src/app/x.c", '#include "../net/relay.h"\n', "not beside|reaches into"),
     ("src/other/x.c", '#include "base/sum.h"\n', "is no layer"),
 ])
@@ -69,6 +72,11 @@ def test_layer_violations(tree, name, text, complaint):
     code, output = run("check_layers", tree)
     assert code == 1
     assert any(part in output for part in complaint.split("|")), output
+
+
+def test_main_alone_knows_the_roles(tree):
+    write(tree, "src/app/main.c", '#include "client/client.h"\n#include "server/server.h"\n')
+    assert run("check_layers", tree)[0] == 0
 
 
 def test_a_circle_of_includes(tree):
