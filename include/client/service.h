@@ -29,7 +29,7 @@ struct client_local {
 struct client_service {
     struct service_base entry;
     bool is_udp;
-    _Atomic int tcp_channels;       /* see client_fds.h */
+    _Atomic int tcp_channels;       /* see client/descriptors.h */
     unsigned int worker;            /* that has the control channel */
     struct client_control *control; /* that worker's; NULL: none, or it has ended for good */
     struct client_local *locals;    /* by worker */
@@ -41,11 +41,11 @@ MUST_CHECK int client_service_create(struct service_registry *registry,
                                      const struct config_service *config, unsigned int workers,
                                      struct client_service **ret);
 /* For service_registry_init. */
-void client_service_free(struct service_base *entry);
+void client_service_free(struct service_base *base);
 
-static inline struct client_service *client_service_of(struct service_base *entry)
+static inline struct client_service *client_service_of(struct service_base *base)
 {
-    return container_of(entry, struct client_service, entry);
+    return container_of(base, struct client_service, entry);
 }
 /* Read where it is needed, and never kept: see service_base_config. */
 static inline const struct config_service *client_service_config(

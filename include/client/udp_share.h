@@ -1,5 +1,5 @@
 /* How many descriptors the visitors of UDP services may have on a client, which pays one for each
- * address that a stranger sends from (client_fds.h has the others):
+ * address that a stranger sends from (client/descriptors.h has the others):
  *
  *     0 .............. kept .............................. max ......... for all visitors .. limit
  *     not for a crowd  |  a connection that finds no       |  connections, pipes           |

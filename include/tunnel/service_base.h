@@ -37,36 +37,36 @@ struct service_base {
 struct service_registry {
     pthread_mutex_t lock; /* over the list */
     struct list entries;
-    void (*free)(struct service_base *entry); /* what it is embedded in, after _finish */
+    void (*free)(struct service_base *base); /* what it is embedded in, after _finish */
 };
 
 void service_registry_init(struct service_registry *registry,
-                           void (*free)(struct service_base *entry));
+                           void (*free)(struct service_base *base));
 /* Frees all that are left, whoever uses them. */
 void service_registry_finish(struct service_registry *registry);
 
 /* Copies the configuration; the caller is the first user. -ENOMEM. */
-MUST_CHECK int service_base_init(struct service_base *entry, const struct config_service *config);
+MUST_CHECK int service_base_init(struct service_base *base, const struct config_service *config);
 /* For one that is not in a registry. */
-void service_base_finish(struct service_base *entry);
+void service_base_finish(struct service_base *base);
 /* From here on the last user's service_base_drop frees it. */
-void service_registry_add(struct service_registry *registry, struct service_base *entry);
-void service_base_use(struct service_base *entry);
-void service_base_drop(struct service_base *entry);
-static inline void service_base_doubt(struct service_base *entry)
+void service_registry_add(struct service_registry *registry, struct service_base *base);
+void service_base_use(struct service_base *base);
+void service_base_drop(struct service_base *base);
+static inline void service_base_doubt(struct service_base *base)
 {
-    (void)atomic_fetch_add_explicit(&entry->doubts, 1, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&base->doubts, 1, memory_order_relaxed);
 }
 
 /* As configured now. A reload frees the old object when every worker has ended the callback that it
  * was in: so it is read where it is needed, and never kept. Any thread. */
-static inline const struct config_service *service_base_config(const struct service_base *entry)
+static inline const struct config_service *service_base_config(const struct service_base *base)
 {
-    return atomic_load_explicit(&entry->config, memory_order_acquire);
+    return atomic_load_explicit(&base->config, memory_order_acquire);
 }
 /* Returns the old one, which is the caller's then. */
 MUST_CHECK const struct config_service *service_base_set_config(
-    struct service_base *entry, const struct config_service *config);
+    struct service_base *base, const struct config_service *config);
 
 /* What is configured now, in the form that config_diff takes. The strings are the entries' own. */
 struct service_view {
@@ -82,7 +82,7 @@ struct service_base *service_view_entry(const struct service_view *view,
                                         const struct config_service *config);
 
 /* Not configured any more; the caller's use goes on. */
-void service_base_remove(struct service_base *entry, uint64_t cut_at_ms);
+void service_base_remove(struct service_base *base, uint64_t cut_at_ms);
 /* Cuts the removed ones whose time has come: true if there was one, and the workers are to look.
  * ret_next_ms: when to call again; UINT64_MAX = there is none that waits. */
 MUST_CHECK bool service_registry_cut_due(struct service_registry *registry, uint64_t now_ms,

@@ -271,11 +271,12 @@ static void close_leftovers(struct inherited *inherited)
 {
     struct inherited_socket left;
     while (inherited_take_any(inherited, &left)) {
-        bool is_claim = left.addr.len == 0 && left.type == SOCK_DGRAM; /* of a service that went */
+        /* Of a predecessor of version 0.1.0. */
+        bool is_address_lock = left.addr.len == 0 && left.type == SOCK_DGRAM;
         char text[ADDR_TEXT_SIZE] = "no socket of this program's kind";
         if (left.addr.len != 0)
             (void)addr_format(&left.addr, text, sizeof(text));
-        if (!is_claim)
+        if (!is_address_lock)
             log_warn(
                 "inherited descriptor %d (%s): %s, and nothing in the configuration is for it; "
                 "closed",

@@ -174,7 +174,7 @@ static void channel_stream_read_done(struct stream *stream, int result)
     else if (is_udp)
         channel_become_forward(channel);
     else
-        data_channel_local_begin(channel);
+        local_service_begin(channel);
 }
 
 static void channel_stream_write_done(struct stream *stream, int result)
@@ -270,7 +270,7 @@ static void channel_timer_expired(struct timer *timer)
     if (waits_to_dial)
         channel_dial(channel);
     else if (channel->state == CHANNEL_LOCAL)
-        data_channel_local_expired(channel);
+        local_service_expired(channel);
     else
         channel_failed(channel, ERR_DEADLINE);
 }

@@ -51,7 +51,7 @@ struct data_channel {
     bool has_local;
     bool retries;
     bool half_open;
-    bool held; /* counted among those that have a descriptor (client_fds.h) */
+    bool held; /* counted among those that have a descriptor (client/descriptors.h) */
 };
 
 static_assert(sizeof(struct data_channel) <= 1024, "the budget of an idle relay");
@@ -85,14 +85,14 @@ void data_channel_stream_gone(struct data_channel *channel);
 /* Frees it alone: its use of the service lives on elsewhere, or has ended. */
 void data_channel_forget(struct data_channel *channel);
 
-/* data_channel_local.c. Both may free the channel. */
+/* local_service.c. All of these may free the channel. */
 
 /* The command has come: connects to the local service, within a limit, then starts the relay. */
-void data_channel_local_begin(struct data_channel *channel);
+void local_service_begin(struct data_channel *channel);
 /* There is no local service: closes the channel. */
-void data_channel_local_unavailable(struct data_channel *channel, int error);
+void local_service_unavailable(struct data_channel *channel, int error);
 /* The time of a step is over: of the name, or of an address. */
-void data_channel_local_expired(struct data_channel *channel);
+void local_service_expired(struct data_channel *channel);
 
 /* data_channel_relay.c */
 

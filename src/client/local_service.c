@@ -14,7 +14,7 @@ static void local_try_address(struct data_channel *channel);
 
 /* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
  * unread would turn our close into a reset, so they are thrown away. */
-void data_channel_local_unavailable(struct data_channel *channel, int error)
+void local_service_unavailable(struct data_channel *channel, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
@@ -97,7 +97,7 @@ static void local_try_address(struct data_channel *channel)
     struct loop *loop = channel_loop(channel);
     const struct client_local *local = channel_local(channel);
     if (local->answer.count == 0) { /* another name by now */
-        data_channel_local_begin(channel);
+        local_service_begin(channel);
         return;
     }
     if (channel->local_version != local->version) {
@@ -118,7 +118,7 @@ static void local_try_address(struct data_channel *channel)
         if (!socket_error_is_of_address(fd))
             break;
     }
-    data_channel_local_unavailable(channel, channel->dial.error);
+    local_service_unavailable(channel, channel->dial.error);
 }
 
 /* The addresses are known. */
@@ -132,10 +132,10 @@ static void local_dial(struct data_channel *channel)
     local_try_address(channel);
 }
 
-void data_channel_local_expired(struct data_channel *channel)
+void local_service_expired(struct data_channel *channel)
 {
     if (!channel->has_local) {
-        data_channel_local_unavailable(channel, ERR_DEADLINE);
+        local_service_unavailable(channel, ERR_DEADLINE);
         return;
     }
     dial_timed_out(&channel->dial);
@@ -148,18 +148,18 @@ static void local_resolved(void *asker, const struct resolver_answer *answer)
     struct client_local *local = channel_local(channel);
     channel->query = NULL;
     if (local->generation != channel->local_generation) { /* another name by now */
-        data_channel_local_begin(channel);
+        local_service_begin(channel);
         return;
     }
     if (answer->error < 0) {
-        data_channel_local_unavailable(channel, answer->error);
+        local_service_unavailable(channel, answer->error);
         return;
     }
     client_local_take(local, answer, loop_now_ns(channel_loop(channel)));
     local_dial(channel);
 }
 
-void data_channel_local_begin(struct data_channel *channel)
+void local_service_begin(struct data_channel *channel)
 {
     struct client_worker *worker = channel->worker;
     struct client_local *local = channel_local(channel);
@@ -186,5 +186,5 @@ void data_channel_local_begin(struct data_channel *channel)
     if (channel->query == NULL && local->answer.count > 0)
         local_dial(channel); /* what was good the last time */
     else if (channel->query == NULL)
-        data_channel_local_unavailable(channel, -ENOMEM);
+        local_service_unavailable(channel, -ENOMEM);
 }

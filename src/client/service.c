@@ -31,10 +31,10 @@ int client_service_create(struct service_registry *registry, const struct config
     return 0;
 }
 
-void client_service_free(struct service_base *entry)
+void client_service_free(struct service_base *base)
 {
-    struct client_service *service = client_service_of(entry);
-    service_base_finish(entry);
+    struct client_service *service = client_service_of(base);
+    service_base_finish(base);
     dial_memory_finish(&service->memory);
     free(service->locals);
     free(service);

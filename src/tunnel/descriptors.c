@@ -26,7 +26,7 @@ unsigned int descriptors_services(const struct config_peer *peer, enum config_se
     return count;
 }
 
-/* Its control channel and, on the server, its sockets and the claim of its address. A client can't
+/* Its control channel and, on the server, its sockets and the guard of its address. A client can't
  * know how many channels the server will want for UDP. */
 static unsigned int fixed_of(enum config_role role, const struct config_service *service,
                              unsigned int workers)

@@ -6,7 +6,7 @@
 
 #include "config/config_copy.h"
 
-static struct service_base *entry_of(struct list *node)
+static struct service_base *service_base_of(struct list *node)
 {
     return container_of(node, struct service_base, node);
 }
@@ -14,7 +14,7 @@ static struct service_base *entry_of(struct list *node)
 /* ---- the registry and the users ---- */
 
 void service_registry_init(struct service_registry *registry,
-                           void (*free)(struct service_base *entry))
+                           void (*free)(struct service_base *base))
 {
     (void)pthread_mutex_init(&registry->lock, NULL);
     list_init(&registry->entries);
@@ -25,54 +25,54 @@ void service_registry_finish(struct service_registry *registry)
 {
     struct list *node;
     while ((node = list_pop_front(&registry->entries)) != NULL)
-        registry->free(entry_of(node));
+        registry->free(service_base_of(node));
     (void)pthread_mutex_destroy(&registry->lock);
 }
 
-int service_base_init(struct service_base *entry, const struct config_service *config)
+int service_base_init(struct service_base *base, const struct config_service *config)
 {
     const struct config_service *copy;
     int result = config_service_copy(config, &copy);
     if (result < 0)
         return result;
-    *entry = (struct service_base){.config = copy, .users = 1};
-    list_init(&entry->node);
+    *base = (struct service_base){.config = copy, .users = 1};
+    list_init(&base->node);
     return 0;
 }
 
-void service_base_finish(struct service_base *entry)
+void service_base_finish(struct service_base *base)
 {
-    config_service_free(service_base_config(entry));
+    config_service_free(service_base_config(base));
 }
 
-void service_registry_add(struct service_registry *registry, struct service_base *entry)
+void service_registry_add(struct service_registry *registry, struct service_base *base)
 {
-    entry->registry = registry;
+    base->registry = registry;
     (void)pthread_mutex_lock(&registry->lock);
-    list_push_back(&registry->entries, &entry->node);
+    list_push_back(&registry->entries, &base->node);
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
-void service_base_use(struct service_base *entry)
+void service_base_use(struct service_base *base)
 {
-    (void)atomic_fetch_add(&entry->users, 1);
+    (void)atomic_fetch_add(&base->users, 1);
 }
 
-void service_base_drop(struct service_base *entry)
+void service_base_drop(struct service_base *base)
 {
-    if (atomic_fetch_sub(&entry->users, 1) != 1)
+    if (atomic_fetch_sub(&base->users, 1) != 1)
         return;
-    struct service_registry *registry = entry->registry;
+    struct service_registry *registry = base->registry;
     (void)pthread_mutex_lock(&registry->lock);
-    list_remove(&entry->node);
+    list_remove(&base->node);
     (void)pthread_mutex_unlock(&registry->lock);
-    registry->free(entry);
+    registry->free(base);
 }
 
-const struct config_service *service_base_set_config(struct service_base *entry,
+const struct config_service *service_base_set_config(struct service_base *base,
                                                      const struct config_service *config)
 {
-    return atomic_exchange(&entry->config, config);
+    return atomic_exchange(&base->config, config);
 }
 
 /* ---- what is configured ---- */
@@ -89,11 +89,11 @@ int service_view_init(struct service_view *view, struct service_registry *regist
     view->entries = calloc(room + 1, sizeof(*view->entries));
     bool has_memory = view->peer.services != NULL && view->entries != NULL;
     list_for_each (node, &registry->entries) {
-        struct service_base *entry = entry_of(node);
-        if (!has_memory || entry->removed)
+        struct service_base *base = service_base_of(node);
+        if (!has_memory || base->removed)
             continue;
-        view->peer.services[count] = *service_base_config(entry);
-        view->entries[count++] = entry;
+        view->peer.services[count] = *service_base_config(base);
+        view->entries[count++] = base;
     }
     (void)pthread_mutex_unlock(&registry->lock);
     view->peer.service_count = count;
@@ -118,12 +118,12 @@ struct service_base *service_view_entry(const struct service_view *view,
     return view->entries[config - view->peer.services];
 }
 
-void service_base_remove(struct service_base *entry, uint64_t cut_at_ms)
+void service_base_remove(struct service_base *base, uint64_t cut_at_ms)
 {
-    (void)pthread_mutex_lock(&entry->registry->lock);
-    entry->removed = true;
-    entry->cut_at_ms = cut_at_ms;
-    (void)pthread_mutex_unlock(&entry->registry->lock);
+    (void)pthread_mutex_lock(&base->registry->lock);
+    base->removed = true;
+    base->cut_at_ms = cut_at_ms;
+    (void)pthread_mutex_unlock(&base->registry->lock);
 }
 
 bool service_registry_cut_due(struct service_registry *registry, uint64_t now_ms,
@@ -133,14 +133,14 @@ bool service_registry_cut_due(struct service_registry *registry, uint64_t now_ms
     *ret_next_ms = UINT64_MAX;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
-        struct service_base *entry = entry_of(node);
-        if (!entry->removed || atomic_load(&entry->cut))
+        struct service_base *base = service_base_of(node);
+        if (!base->removed || atomic_load(&base->cut))
             continue;
-        if (entry->cut_at_ms <= now_ms) {
-            atomic_store(&entry->cut, true);
+        if (base->cut_at_ms <= now_ms) {
+            atomic_store(&base->cut, true);
             found = true;
         } else {
-            *ret_next_ms = MIN(*ret_next_ms, entry->cut_at_ms);
+            *ret_next_ms = MIN(*ret_next_ms, base->cut_at_ms);
         }
     }
     (void)pthread_mutex_unlock(&registry->lock);

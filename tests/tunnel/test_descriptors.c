@@ -41,7 +41,7 @@ Test(descriptors, each_service_and_each_worker_takes_its_own)
     /* And a seventh of it for strangers. */
     cr_expect_geq(four - one, 3 * 5); /* ring, mailbox, time, polls; a listener */
     cr_expect_leq(four - one, 3 * 5 * 8 / 7 + 1);
-    cr_expect_geq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2); /* listener, claim, control; relay */
+    cr_expect_geq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2); /* listener, guard, control; relay */
     cr_expect_leq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2 + 1);
     cr_expect_geq(needed(CONFIG_SERVER, tcp, 4) - four, 6 + 2);
     cr_expect_leq(needed(CONFIG_SERVER, tcp, 4) - four, 6 + 2 + 2);
