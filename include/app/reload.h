@@ -2,9 +2,13 @@
  * and has the role apply the difference. A file with errors changes nothing, nor does one for which
  * there may be too few descriptors.
  *
- *     file ---left alone---> config_load ---> ops->begin ---> workers ---> ops->finish ---> one
- *     SIGHUP ------------/                       ^                             |            line in
- *                                                +--- deferred, or failed -----+            the log
+ *     file at rest --.
+ *     SIGHUP --------+--> config_load --> ops->look_up --> ops->begin --> workers --> ops->finish
+ *                                                             ^                           |
+ *                                                             +-- deferred: at once ------+
+ *                                                             `-- failed: after 1 s ------+
+ *                                                                                         v
+ *                                                                        one line in the log
  *
  * A file with errors, and one whose last line has no end, may be half written: that waits until the
  * file was left alone for FILE_WATCH_DOUBT_MS. A file that is cut off right behind a line, and is

@@ -1,10 +1,10 @@
 /* How many descriptors the visitors of UDP services may have on a client, which pays one for each
  * address that a stranger sends from (client/descriptors.h has the others):
  *
- *     0 .............. kept .............................. max ......... for all visitors .. limit
- *     not for a crowd  |  a connection that finds no       |  connections, pipes           |
- * control of TCP visitors  |  descriptor takes some of these   |                               |
- * channels
+ *     0 ................. kept ..................... max ............... for all visitors .. limit
+ *     UDP's, whatever      |  UDP's, until a connection |  connections, pipes  |  control channels
+ *     crowd of TCP         |  finds no descriptor and   |                      |
+ *     visitors comes       |  takes some of these       |                      |
  *
  * The count is of all workers. Beside it stands what each of them has, so that one without any can
  * ask the one that has most.

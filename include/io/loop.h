@@ -1,8 +1,9 @@
 /* The loop: one io_uring ring, its submissions and completions, and its timers. The only place that
  * touches SQEs and CQEs.
  *
- *     owner embeds struct loop_op --loop_recv(), ...--> SQE -> kernel -> CQE --> op->done(op, res,
- * flags)
+ *     the owner's struct loop_op --loop_recv(), ...--> SQE --> kernel --> CQE --.
+ *               ^                                                               |
+ *               `------------------ op->done(op, res, flags) <------------------'
  *
  * An op is idle, in flight or cancelling. It is handed to the kernel by address, so its owner stays
  * where it is until the op is idle again: close is a state, and an owner frees itself only in the

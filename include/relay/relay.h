@@ -1,7 +1,7 @@
 /* A relay joins two sockets until both directions have ended.
  *
- *     end 0 --flow[0]--> end 1        Each flow reads, then writes all of it, then reads again: no
- * read end 1 --flow[1]--> end 0        is armed while the sink has not taken the last bytes.
+ *     end 0 ---flow[0]--> end 1       Each flow reads, writes all of it, then reads again: no read
+ *     end 0 <--flow[1]--- end 1       is armed while the sink has not taken the last bytes.
  *
  * A flow copies through one of the loop's shared buffers until several reads in a row were full;
  * then it is bulk: it waits for readiness and moves what is there inline, with splice(2), or, when

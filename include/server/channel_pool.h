@@ -1,7 +1,9 @@
 /* The idle data channels of one service and the visitors that wait for one, across all workers.
  *
- *     client --offer--> parked ... --take--> visitor         at most one of the two lists has
- * anybody waiting ... <--offer finds a waiter
+ *     client --offer--> parked channels --take--> visitor      a channel was there
+ *     visitor --take--> waiting visitors --offer--> matched    a channel came later
+ *
+ * At most one of the two lists is not empty, save for the moment after an undone match.
  *
  * A parked channel has no operation in flight and no owner but the pool, so any worker may take it.
  * How many are kept follows the demand: what visitors took within half a second, remembered for

@@ -1,8 +1,8 @@
 /* One side of a tunnel, server or client, with workers on fake loops in one thread; and how a test
  * talks to it in the other side's place:
  *
- *     test --say--> socket --> the side's workers, turned by side_settle --> socket --side_read-->
- * test
+ *     test --say()---------> socket --> the side's workers
+ *     test <--side_read()--- socket <-- the side's workers     side_settle() gives each its turns
  *
  * Whatever waits lets the workers take turns. A failed check is a failed test. */
 #pragma once
