@@ -1,5 +1,5 @@
-/* Addresses as text and as the kernel takes them. No name resolution here (io/resolver.h): a host
- * that is a name stays text. Values without ownership, safe on any thread. */
+/* Addresses as text and as the kernel takes them. Names are not resolved here (io/resolver.h): a
+ * host that is a name stays text. All of it is values without ownership, for any thread. */
 #pragma once
 
 #include <netinet/in.h>
@@ -14,7 +14,8 @@ enum {
     ADDR_TEXT_SIZE = 72,  /* "[v6%scope]:port" with its NUL */
 };
 
-/* "host:port" as configured. host is a name, an IPv4 or an IPv6 address without brackets. */
+/* "host:port" as configured. host is a name, an IPv4 address, or an IPv6 address without its
+ * brackets. */
 struct host_port {
     char host[ADDR_HOST_SIZE];
     uint16_t port;
@@ -30,34 +31,39 @@ struct addr {
     socklen_t len;
 };
 
-/* Parses "host:port" or "[v6]:port"; port 1 to 65535, all digits. What stands before the last colon
- * may be an IPv6 address without brackets: "::1:80" is [::1]:80, though it might be an address as a
- * whole. -EINVAL leaves *ret untouched. */
+/* Parses "host:port" or "[v6]:port"; the port is 1 to 65535 in decimal digits. An IPv6 address may
+ * lack its brackets, as in rathole: "::1:80" is [::1]:80, although the whole text is an address
+ * too. 0 or -EINVAL, which leaves *ret untouched. */
 MUST_CHECK int host_port_parse(const char *text, struct host_port *ret);
-/* Writes "host:port" ("[v6]:port" for an IPv6 host); always terminated. Returns out. */
+/* Writes "host:port" ("[v6]:port" for an IPv6 host), cut to fit and terminated. Returns out. */
 const char *host_port_format(const struct host_port *host_port, char *out, size_t out_size);
 
-/* True when host is an address and needs no resolver; fills *ret then ("%scope" is understood). */
+/* True, with *ret filled, if host is an address ("%scope" is understood) and needs no resolver.
+ * Asks the kernel only for the index of a scope that is the name of an interface. */
 bool addr_from_numeric(const struct host_port *host_port, struct addr *ret);
-/* "1.2.3.4:80" or "[::1]:80" (v4-mapped shown as IPv4); always terminated. Returns out. */
+/* Writes "1.2.3.4:80" (v4-mapped addresses too), "[::1]:80" or "(none)", cut to fit and terminated;
+ * ADDR_TEXT_SIZE holds any. Returns out. */
 const char *addr_format(const struct addr *addr, char *out, size_t out_size);
+/* A v4-mapped address and its IPv4 address are not equal: their sockets differ. */
 bool addr_equal(const struct addr *a, const struct addr *b);
-/* Whether two listeners would be in each other's way: the same address and port, or any address
- * that stands for the other's. [::] is dual-stack here, so it stands for all of IPv4 too. */
+/* Whether two listeners would conflict: same port, and the same address or a wildcard that covers
+ * the other's. [::] is dual-stack here, so it covers IPv4 as well. */
 bool addr_overlaps(const struct addr *a, const struct addr *b);
+/* In host order; 0 of none. */
 uint16_t addr_port(const struct addr *addr);
 /* 127.0.0.0/8, ::1 and their mapped forms. */
 bool addr_is_loopback(const struct addr *addr);
 
-/* How much of an address says who somebody is. One customer holds an IPv4 address, but at least a
- * /64 of IPv6. Each at least 1. */
+/* The bits of an address that identify a peer for the limits per address: one customer holds one
+ * IPv4 address, but at least a /64 of IPv6. */
 struct addr_prefixes {
-    uint8_t v4, v6; /* up to 32, up to 128 */
+    uint8_t v4, v6; /* 1 to 32, 1 to 128 */
 };
 
-/* Who a stranger is for the limits: the first bits of the address, the others zero. A v4-mapped
- * address counts as IPv4. Not all zero, which is nobody: what would be, as "::1" without its last
- * bit, ends with a one. Whoever counts by a key keeps it, for a reload may change the prefixes. */
+/* The identity of a peer for the limits per address: the first bits of its address, the others
+ * zero. A v4-mapped address counts as IPv4. The key of zeros means no address; an address that
+ * would become it ("::1" at /64) gets a 1 as its last bit. Keep a key that was counted: a reload
+ * may change the prefixes, and then the same address has another key. */
 struct addr_key {
     uint8_t bytes[16];
 };

@@ -1,12 +1,9 @@
-#pragma once
-
-/*
- * Time: every clock that the program reads, and the units it counts in.
+/* The clocks that the program reads, and its units of time.
  *
- * Deadlines and ages are nanoseconds or milliseconds of CLOCK_MONOTONIC (clock_gettime(2)), which
- * nobody can set. Inside a callback, use loop_now_ns() instead: it costs no call and is the same
- * for the whole turn of the loop. No errors, no state; any thread.
- */
+ * Deadlines and ages are nanoseconds or milliseconds of CLOCK_MONOTONIC, which nobody can set.
+ * Callbacks of a loop use loop_now_ns() (io/loop.h) instead: it costs no call and is the same for
+ * the whole turn. No state and no errors; any thread. */
+#pragma once
 
 #include <stdint.h>
 #include <time.h>
@@ -18,7 +15,7 @@ static inline uint64_t ms_to_ns(uint64_t ms)
     return ms * NS_PER_MS;
 }
 
-/* Nanoseconds on `clock`: CLOCK_MONOTONIC, or a clock of a thread's CPU time. */
+/* `clock` is CLOCK_MONOTONIC or the clock of a thread's CPU time. */
 static inline uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;

@@ -1,173 +1,214 @@
-/* Every maximum and every default time, each with its reason. Sizes in bytes, times in ms. */
+/* Every maximum and every default time, each with its reason.
+ *
+ * Sizes are in bytes and times in milliseconds, unless the name says otherwise. A limit that is the
+ * default of an option names the option: the default in force is the text in config/options.c,
+ * which tests/config/test_config.c compares with the number here. */
 #pragma once
 
 enum limits_config {
-    LIMIT_CONFIG_TEXT = 4096,    /* a value; and the names that lead to it, all of them together */
-    LIMIT_CONFIG_FILE = 4 << 20, /* a file larger than this is a mistake or an attack */
-    LIMIT_SERVICE_NAME = 255,    /* bytes; only its digest travels */
-    LIMIT_SERVICES = 4096,       /* per role */
-    LIMIT_SECRET = 4000,         /* a token; must fit a value */
-    LIMIT_SECRET_MARGIN = 64,    /* what a file with one may have before and behind it */
+    /* A value; and the section and key names that lead to it, together. Longer than any token. */
+    LIMIT_CONFIG_TEXT = 4096,
+    LIMIT_CONFIG_FILE = 4 << 20, /* 4,096 services fit; a larger file is a mistake or an attack */
+    LIMIT_SERVICE_NAME = 255,    /* for the log and the tables: only the name's digest travels */
+    LIMIT_SERVICES = 4096,       /* per role; bounds tables and descriptors */
+    LIMIT_SECRET = 4000,         /* a token or key: it has to fit into LIMIT_CONFIG_TEXT */
+    LIMIT_SECRET_MARGIN = 64,    /* byte order mark and white space around the secret in its file */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
-    LIMIT_ACCOUNT_NAME = 64,     /* of a user or a group; Linux' own tools stop at 32 */
+    LIMIT_ACCOUNT_NAME = 64,     /* a user's or group's name; Linux' own tools stop at 32 */
 };
 
-/* RLIMIT_MEMLOCK that root asks for before it is given away. 8 MiB are enough for 8 workers, where
- * rings count at all. */
+/* RLIMIT_MEMLOCK, raised while the process is still root: rings count against it afterwards. Where
+ * they count at all, 8 MiB are enough for 8 workers. */
 enum limits_memlock { LIMIT_MEMLOCK_MIN = 64 << 20, LIMIT_MEMLOCK_WORKER = 1 << 20 };
 
+/* Unauthenticated connections (server/gate.h). */
 enum limits_gate {
-    LIMIT_PENDING = 256,        /* unauthenticated connections in all: 64 KiB of state */
-    LIMIT_PENDING_FDS_PART = 8, /* of the descriptors, at most, or visitors and strangers together
-                                 * would keep the clients out */
-    LIMIT_PENDING_PER_IP = 64,  /* one address: a client with 64 services logs in at once */
-    LIMIT_HANDSHAKE_MS = 5000,  /* accept to authenticated, whatever arrives and how slowly */
-    /* Once the gate is half full, a connection without a valid first message makes room after this
-     * time. A client's Hello comes with the ACK that completes its connection: a second is enough
-     * to resend a lost one. */
+    /* max_pending_handshakes: all of them together. Each costs at most 1 KiB (struct login). */
+    LIMIT_PENDING = 256,
+    /* They also get no more than this part of the descriptors (1/8): strangers and visitors
+     * together must leave some to the clients. */
+    LIMIT_PENDING_FDS_PART = 8,
+    /* max_pending_handshakes_per_ip: a client with 64 services may log in for all at once. */
+    LIMIT_PENDING_PER_IP = 64,
+    /* handshake_timeout: from accept to authenticated, however slowly the bytes come. */
+    LIMIT_HANDSHAKE_MS = 5000,
+    /* While the gate is half full, a connection without a valid first message may be evicted after
+     * this time. A client's Hello comes with the ACK that completes its connection; one second is
+     * enough to retransmit a lost one. */
     LIMIT_FIRST_BYTE_MS = 1000,
-    LIMIT_ROUND_TRIP_MS = 300,    /* younger ones may wait for a distant client's answer: gate.h */
-    LIMIT_CLIENTS_KNOWN = 4096,   /* addresses: as many as there may be services */
-    LIMIT_CLIENT_KNOWN_S = 86400, /* clients come back within a day */
+    /* A younger connection may still wait for the round trip of a distant client, so it is evicted
+     * only if a coin says so (server/gate.h). */
+    LIMIT_ROUND_TRIP_MS = 300,
+    LIMIT_CLIENTS_KNOWN = 4096,   /* addresses that clients came from: one for each service */
+    LIMIT_CLIENT_KNOWN_S = 86400, /* and how long, in seconds: clients come back within a day */
 };
 
+/* A service's idle data channels, and the visitors that wait for one (server/channel_pool.h). */
 enum limits_pool {
-    LIMIT_POOL_MIN = 8,              /* what upstream asks for at login */
-    LIMIT_POOL_MAX = 256,            /* idle channels kept for a service's bursts */
-    LIMIT_POOL_PARKED = 512,         /* channels offered beyond what was asked for are closed */
-    LIMIT_POOL_HOLD_MS = 90000,      /* a burst is remembered that long, then the pool shrinks */
-    LIMIT_VISITORS_WAITING = 1024,   /* per service, for a data channel */
-    LIMIT_VISITOR_WAIT_MS = 10000,   /* then the visitor is closed */
-    LIMIT_CHANNEL_REQUEST_MS = 3000, /* not here by once to twice that: asked for anew */
+    LIMIT_POOL_MIN = 8,   /* what rathole's server requests at login */
+    LIMIT_POOL_MAX = 256, /* for bursts; each idle channel costs both ends a descriptor */
+    /* A client may offer channels that nobody has asked for; those beyond this are closed. */
+    LIMIT_POOL_PARKED = 512,
+    LIMIT_POOL_HOLD_MS = 90000,    /* a burst keeps the pool large for once to twice this time */
+    LIMIT_VISITORS_WAITING = 1024, /* per service; each holds a descriptor, more are closed */
+    LIMIT_VISITOR_WAIT_MS = 10000, /* then the visitor is closed; clients retry no longer either */
+    /* A request that has brought no channel after once to twice this time is made anew. */
+    LIMIT_CHANNEL_REQUEST_MS = 3000,
 };
 
-/* Noise handshakes of strangers: one costs 0.1 ms, an authenticated one does not count. */
+/* Noise handshakes that unauthenticated peers may make the server compute. One costs 0.1 ms; those
+ * of clients that log in are given back. docs/decisions.md, "Strangers take Noise handshakes from a
+ * budget". */
 enum limits_handshakes {
-    LIMIT_HANDSHAKES_PER_S = 32, /* of one address: 0.3 % of a core */
-    LIMIT_HANDSHAKES_BURST = 512,
-    /* Of an address that data channels are expected from: a stranger behind the same NAT must not
+    LIMIT_HANDSHAKES_PER_S = 32,  /* per address: 0.3 % of a core */
+    LIMIT_HANDSHAKES_BURST = 512, /* rathole's client logs in for all its services at once */
+    /* Per address that data channels are expected from: a stranger behind the same NAT must not
      * keep the client out. A tenth of a core. */
     LIMIT_HANDSHAKES_EXPECTED_PER_S = 1000,
     LIMIT_HANDSHAKES_EXPECTED_BURST = 2000,
-    LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all: a fifth of a core */
+    LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all addresses together: a fifth of a core */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
 };
 
 enum limits_client {
-    LIMIT_CONNECT_MS = 10000,      /* connect_timeout: to the server, to the local service */
-    LIMIT_LOGIN_MS = 15000,        /* an old server stalls 5 s for each silent stranger */
-    LIMIT_LOGINS_IN_PROGRESS = 16, /* below the server's cap for one address */
-    LIMIT_CLIENT_CHANNELS_PENDING =
-        1024,                       /* being opened or parked, per service: a hostile server */
-    LIMIT_CHANNEL_RETRY_MS = 10000, /* a data channel is retried that long, as upstream does */
-    LIMIT_RETRY_MIN_MS = 500,       /* first back-off of a control channel */
-    LIMIT_ADDRESSES = 8,            /* of one name, tried in turn */
-    LIMIT_DIAL_FIRST_MS = 250,      /* for one address while others wait, as in RFC 8305; each
-                                     * further round doubles it */
-    LIMIT_DIAL_WORKED_MS = 600000,  /* an address that worked comes first for as long (RFC 6555) */
+    LIMIT_CONNECT_MS = 10000, /* connect_timeout: to the server, and to the local service */
+    /* A look-up, or the login: rathole's server stalls for 5 s behind each silent stranger. */
+    LIMIT_LOGIN_MS = 15000,
+    /* Well below LIMIT_PENDING_PER_IP, so that several clients may share an address. */
+    LIMIT_LOGINS_IN_PROGRESS = 16,
+    /* Data channels being opened or parked, per service: a hostile server may request any
+     * number. */
+    LIMIT_CLIENT_CHANNELS_PENDING = 1024,
+    LIMIT_CHANNEL_RETRY_MS = 10000, /* a data channel is retried for this long, as by rathole */
+    LIMIT_RETRY_MIN_MS = 500,       /* the first back-off of a control channel, as rathole's */
+    LIMIT_ADDRESSES = 8,            /* per name, tried in turn */
+    /* Per address while others wait (RFC 8305, section 5); doubled in each further round. */
+    LIMIT_DIAL_FIRST_MS = 250,
+    LIMIT_DIAL_WORKED_MS = 600000, /* an address that worked is tried first (RFC 6555) */
 };
 
 enum limits_udp {
-    LIMIT_UDP_LANES = 256,        /* of a service: more sockets than there are cores help nobody */
-    LIMIT_UDP_VISITORS = 65536,   /* max_udp_visitors; and of one channel on the client */
-    LIMIT_UDP_TIMEOUT_MS = 60000, /* udp_timeout, as upstream's */
-    LIMIT_UDP_SOCKET_BUFFER = 4 << 20, /* for bursts while a worker has no core */
-    LIMIT_UDP_SEGMENT = 1472,          /* what UDP_SEGMENT may cut to: larger ones do not fit a
-                                        * packet and can't be cut by a device */
-    LIMIT_UDP_READ = 256 << 10,        /* one read of a data channel */
-    LIMIT_UDP_QUEUE = 1 << 20,         /* waiting for a data channel, of a lane */
-    LIMIT_UDP_QUEUE_MIN = 64 << 10,    /* at least this much, however slow the channel is */
-    LIMIT_UDP_QUEUE_MS = 200,          /* what waits for longer makes the newest be dropped */
-    LIMIT_UDP_FLUSH = 128 << 10,       /* packed bytes that do not wait for the end of the turn */
-    LIMIT_UDP_UNSENT = 128 << 10,      /* in the kernel, of a data channel (TCP_NOTSENT_LOWAT) */
-    LIMIT_UDP_TRIM_MS = 5000,          /* memory of a burst is given back */
-    LIMIT_UDP_PAUSE_US = 1000,         /* datagrams of a dense one-way stream gather for as long */
-    LIMIT_UDP_PAUSE_QUIET_MS = 20,     /* since answers came back at a like rate */
-    LIMIT_UDP_RETRY_MS = 1000,         /* between two requests for a channel that does not live */
-    LIMIT_UDP_DESCRIPTORS = 50,        /* percent of what all visitors may have (udp_descriptors) */
-    /* Sockets that go at once when these are used up: the search for whom costs a look at each
-     * channel, and a margin is left for workers that open some at the same moment. Of a small share
-     * a part. */
+    LIMIT_UDP_LANES = 256,        /* per service; more sockets than cores help nobody */
+    LIMIT_UDP_VISITORS = 65536,   /* max_udp_visitors; on the client, per data channel */
+    LIMIT_UDP_TIMEOUT_MS = 60000, /* udp_timeout: rathole's constant */
+    /* SO_RCVBUF and SO_SNDBUF: room for a burst while the worker has no core. Memory is charged
+     * only for datagrams that wait. */
+    LIMIT_UDP_SOCKET_BUFFER = 4 << 20,
+    /* The largest segment for UDP_SEGMENT: the payload of a 1,500-byte IPv4 packet. A device can't
+     * cut into larger ones. */
+    LIMIT_UDP_SEGMENT = 1472,
+    LIMIT_UDP_READ = 256 << 10, /* one read of a data channel: many frames for one system call */
+    LIMIT_UDP_QUEUE = 1 << 20,  /* per lane, waiting for the data channel */
+    /* However slow the channel is, its queue takes a datagram of the largest size. */
+    LIMIT_UDP_QUEUE_MIN = 64 << 10,
+    /* Datagrams older than this are of no use to a live stream: while the oldest has waited for
+     * longer, new ones are dropped. */
+    LIMIT_UDP_QUEUE_MS = 200,
+    LIMIT_UDP_FLUSH = 128 << 10,  /* packed bytes that do not wait for the end of the turn */
+    LIMIT_UDP_UNSENT = 128 << 10, /* TCP_NOTSENT_LOWAT: the backlog stays where it can be dropped */
+    LIMIT_UDP_TRIM_MS = 5000,     /* unused for this long, the memory of a burst is given back */
+    /* docs/decisions.md, "Dense one-way UDP streams gather for up to 1 ms". */
+    LIMIT_UDP_PAUSE_US = 1000,
+    LIMIT_UDP_PAUSE_QUIET_MS = 20, /* not within this time of answers at a like rate */
+    LIMIT_UDP_RETRY_MS = 1000,     /* between two requests if the channel lived no longer */
+    LIMIT_UDP_DESCRIPTORS = 50,    /* udp_descriptors: percent of what all visitors may have */
+    /* Sockets that are evicted at once when the share is used up. Finding the channel to take them
+     * from costs a look at each, and other workers may open some at the same moment. A small share
+     * gives up a sixteenth. */
     LIMIT_UDP_EVICT_BATCH = 32,
     LIMIT_UDP_EVICT_PART = 16,
-    LIMIT_UDP_NEW_PER_TURN =
-        64, /* of a channel: a socket is 25 us, and others wait for their turn */
-    LIMIT_UDP_PORTS_LEFT_PART = 8, /* of the system's range of ports, to others */
-    LIMIT_UDP_KEPT_PART = 8, /* of UDP's share: what TCP visitors leave to it, however many come */
+    /* New visitors of a channel in one turn of the loop: a socket costs 25 us, and others wait. */
+    LIMIT_UDP_NEW_PER_TURN = 64,
+    /* This part (1/8) of the system's local ports is left to others: finding the last free port of
+     * the range is a long search. */
+    LIMIT_UDP_PORTS_LEFT_PART = 8,
+    /* This part (1/8) of UDP's descriptors stays UDP's, however many TCP visitors come. */
+    LIMIT_UDP_KEPT_PART = 8,
 };
 
 enum limits_io {
-    LIMIT_SQ_ENTRIES = 256,
-    LIMIT_CQ_ENTRIES = 4096,
-    LIMIT_BUFFER_SIZE = 16384,      /* one small read; the unit of copy mode */
-    LIMIT_FIRST_READ = 16384,       /* of a visitor's bytes, sent together with the command */
-    LIMIT_BUFFER_COUNT = 128,       /* per worker: 2 MiB, resident only where it was used */
-    LIMIT_BUFFERS_OFFERED = 32,     /* of them, to the kernel at a time; the rest stays untouched */
-    LIMIT_PATIENCE_US = 1500,       /* bulk alone: how long completions are gathered ... */
-    LIMIT_PATIENCE_COUNT = 8,       /* ... unless there are that many */
-    LIMIT_PATIENCE_QUIET_MS = 20,   /* since the last completion that was not bulk */
-    LIMIT_BULK_WINDOW = 1 << 20,    /* what a patient loop lets come while it sleeps */
-    LIMIT_BULK_BUFFER = 256 << 10,  /* one large read of copy mode under saturation */
-    LIMIT_MAILBOX = 1024,           /* messages waiting for one worker */
-    LIMIT_PIPE_SIZE = 1 << 20,      /* slots count: 256 of them */
-    LIMIT_PIPE_SIZE_MIN = 64 << 10, /* less carries less than a copy */
+    LIMIT_SQ_ENTRIES = 256,     /* a full queue is submitted early */
+    LIMIT_CQ_ENTRIES = 4096,    /* thousands of relays may complete in one turn */
+    LIMIT_BUFFER_SIZE = 16384,  /* one small read; the unit of copy mode */
+    LIMIT_FIRST_READ = 16384,   /* of a visitor's bytes, sent in one segment with the command */
+    LIMIT_BUFFER_COUNT = 128,   /* per worker: 2 MiB, resident only where it was used */
+    LIMIT_BUFFERS_OFFERED = 32, /* lent to the kernel, which goes round them: so few stay warm */
+    /* docs/decisions.md, "A worker that sees bulk alone is patient": completions gather for this
+     * long, or until there are this many, but not within this time of one that was not bulk. */
+    LIMIT_PATIENCE_US = 1500,
+    LIMIT_PATIENCE_COUNT = 8,
+    LIMIT_PATIENCE_QUIET_MS = 20,
+    LIMIT_BULK_WINDOW = 1 << 20,    /* receive window for bulk: it fills while a loop is patient */
+    LIMIT_BULK_BUFFER = 256 << 10,  /* one read of a bulk flow that found no pipe */
+    LIMIT_MAILBOX = 1024,           /* messages that wait for one worker; more are refused */
+    LIMIT_PIPE_SIZE = 1 << 20,      /* 256 slots of one segment each (io/pipe_pool.h) */
+    LIMIT_PIPE_SIZE_MIN = 64 << 10, /* a smaller pipe carries less than a copy */
     LIMIT_PIPES = 256,              /* per worker; a pipe is held only while its sink is full */
-    LIMIT_PIPES_FDS_PART = 64,      /* no more than one for so many descriptors there may be */
-    LIMIT_WORKER_STACK = 256 << 10, /* musl would give 128 KiB */
-    LIMIT_FDS_RESERVED = 32,        /* kept for control channels when visitors use up the rest */
-    LIMIT_FDS_RESERVED_UDP = 16,    /* of them, for the data channels of UDP services too */
-    LIMIT_ACCEPT_PAUSE_MIN_MS = 5,  /* without descriptors, until the first look */
-    LIMIT_ACCEPT_PAUSE_MS = 100,    /* and between two, once they have found nothing */
-    LIMIT_RESOLVER_NAMES = 8192,    /* known to the resolver: twice what a role can have */
-    LIMIT_RESOLVER_ASKERS = 4096, /* of one name: visitors, with a descriptor each, and services */
-    LIMIT_RESOLVER_THREADS = 16,  /* look-ups at a time, of names in the hosts file ... */
-    LIMIT_RESOLVER_UNKNOWN = 14,  /* ... of other names, which may turn out slow ... */
-    LIMIT_RESOLVER_SLOW = 8,      /* ... and of names that were slow or failed the last time */
-    LIMIT_RESOLVER_PATIENCE_MS = 500, /* then the last good addresses have to do */
-    LIMIT_RESOLVER_FAILED_MS = 1000,  /* a failure is remembered for as long */
-    LIMIT_RESOLVER_IDLE_MS = 10000,   /* then its last thread ends */
-    LIMIT_HOSTS_FILE = 64 << 10,      /* of the hosts file is searched, when threads are short */
-    LIMIT_INHERITED = 1 << 16,        /* sockets that a process is started with */
+    LIMIT_PIPES_FDS_PART = 64,      /* at most one for 64 descriptors; each takes two */
+    LIMIT_WORKER_STACK = 256 << 10, /* musl's default is 128 KiB */
+    LIMIT_FDS_RESERVED = 32,        /* for control channels once visitors have used up the rest */
+    LIMIT_FDS_RESERVED_UDP = 16,    /* of these, also for the data channels of UDP services */
+    /* Out of descriptors, accepting pauses: first this long, then twice as long after each look
+     * that found none, up to the second. */
+    LIMIT_ACCEPT_PAUSE_MIN_MS = 5,
+    LIMIT_ACCEPT_PAUSE_MS = 100,
+    LIMIT_RESOLVER_NAMES = 8192,  /* remembered: twice as many as a role can have */
+    LIMIT_RESOLVER_ASKERS = 4096, /* per name: visitors, each with a descriptor, and services */
+    /* Threads, and so look-ups at a time: of names in the hosts file, of other names, which may
+     * turn out to be slow, and of names that were slow or failed the last time. */
+    LIMIT_RESOLVER_THREADS = 16,
+    LIMIT_RESOLVER_UNKNOWN = 14,
+    LIMIT_RESOLVER_SLOW = 8,
+    LIMIT_RESOLVER_PATIENCE_MS = 500, /* after this the last good addresses have to do */
+    LIMIT_RESOLVER_FAILED_MS = 1000,  /* a failure is remembered for this long */
+    LIMIT_RESOLVER_IDLE_MS = 10000,   /* the last thread ends after this long without a question */
+    LIMIT_HOSTS_FILE = 64 << 10,      /* of the hosts file is searched when threads are short */
+    LIMIT_INHERITED = 1 << 16,        /* sockets by LISTEN_FDS: an index fits a lane's id */
 };
 
 /* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */
 enum limits_upgrade {
-    LIMIT_UPGRADE_START_MS = 30000,    /* the new process has its rings and workers by then */
-    LIMIT_UPGRADE_SETTLE_MS = 200,     /* from the last visitor's start to the control channels'
-                                        * end: its command reaches the client before that */
-    LIMIT_UPGRADE_QUIET_MS = 2000,     /* visitors that wait may still get a channel for as long */
-    LIMIT_UPGRADE_HOLD_MS = 10000,     /* services handed over wait that long for their client */
-    LIMIT_UPGRADE_PACE_VISITORS = 256, /* of what has gathered by then, waiting for channels */
-    LIMIT_UPGRADE_PACE_MS = 2,         /* between two looks whether there are fewer */
+    LIMIT_UPGRADE_START_MS = 30000, /* each process gives the other this long to answer */
+    /* From the last visitor's start to the end of the control channels: the visitor's command has
+     * to reach the client before its session ends. */
+    LIMIT_UPGRADE_SETTLE_MS = 200,
+    LIMIT_UPGRADE_QUIET_MS = 2000, /* visitors that wait may still get a channel for this long */
+    LIMIT_UPGRADE_HOLD_MS = 10000, /* services that were handed over wait for their client */
+    /* Visitors who gathered in the accept queues by then are accepted only while fewer than this
+     * wait for a channel (a quarter of LIMIT_VISITORS_WAITING); between two looks. */
+    LIMIT_UPGRADE_PACE_VISITORS = 256,
+    LIMIT_UPGRADE_PACE_MS = 2,
 };
 
-/* When the other end of a relay is taken for dead (net/silence.h). */
+/* When the other end of a relay counts as dead (net/silence.h). */
 enum limits_silence {
-    /* Not acknowledging for that long: retransmissions have been sent after 0.2, 0.6, 1.4, 3, 6, 13
-     * and 25 s by then. Rathole and the kernel alone wait for a quarter of an hour. */
+    /* Nothing was acknowledged for this long. By then the kernel has retransmitted after 0.2, 0.6,
+     * 1.4, 3, 6, 13 and 25 s. Rathole leaves it to the kernel, which waits a quarter of an hour. */
     LIMIT_SILENT_MS = 30000,
-    LIMIT_SILENT_QUESTIONS =
-        4,                    /* and as many unanswered: for paths that lose packets, or are long */
-    LIMIT_ASK_MS = 10000,     /* an end that is asked answers within that, or is dead */
-    LIMIT_ASK_INTERVAL_S = 2, /* between two questions, in seconds */
-    LIMIT_SWEEP_MS = 1000,    /* from one look at all relays to the next */
-    LIMIT_SWEEP_STEP = 256,   /* relays in a turn: some 40 us */
+    LIMIT_SILENT_QUESTIONS = 4, /* and as many unanswered: a path may lose packets, or be long */
+    LIMIT_ASK_MS = 10000,       /* an end that gets keepalive probes answers within this time */
+    LIMIT_ASK_INTERVAL_S = 2,   /* seconds between two of these probes */
+    LIMIT_SWEEP_MS = 1000,      /* between two looks at all relays of a worker */
+    LIMIT_SWEEP_STEP = 256,     /* relays per turn of the loop: some 40 us */
 };
 
 enum limits_time {
-    LIMIT_USER_TIMEOUT_MS = 20000, /* TCP_USER_TIMEOUT of control and UDP data channels */
-    LIMIT_DRAIN_MS = 30000,
-    LIMIT_HEARTBEAT_INTERVAL_MS = 30000,
-    LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,
-    LIMIT_BIND_RETRY_MS = 1000, /* a predecessor in teardown still holds the control port */
-    LIMIT_START_MS = 500, /* a start waits that long for names of services, and for their ports */
-    LIMIT_START_CONTROL_NAME_MS = 30000, /* and for the control port's name: C libraries give up a
-                                          * dead name server after 10 to 20 s */
-    LIMIT_RELOAD_NAMES_MS = 1000,        /* a reload waits that long for names */
-    LIMIT_CHECK_NAMES_MS = 3000,         /* and so does --check */
-    LIMIT_ADDRESS_RETRY_MS = 1000,       /* between two attempts at an address that failed */
-    LIMIT_ABSENT_MS = 500, /* a loop that is late by as much was stopped, or starved; a busy one is
-                            * late by a few ms */
-    LIMIT_ABSENT_GRACE_MS = 2000, /* then nothing ends for want of an answer: two round trips over
-                                   * any network, and a retransmission */
+    /* TCP_USER_TIMEOUT of control and UDP data channels. Not of relays: docs/decisions.md, "No
+     * TCP_USER_TIMEOUT on relays and TCP data channels". */
+    LIMIT_USER_TIMEOUT_MS = 20000,
+    LIMIT_DRAIN_MS = 30000,              /* drain_timeout */
+    LIMIT_HEARTBEAT_INTERVAL_MS = 30000, /* heartbeat_interval: rathole's default */
+    LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,  /* heartbeat_timeout: rathole's default */
+    LIMIT_BIND_RETRY_MS = 1000,          /* a predecessor in teardown may hold the control port */
+    LIMIT_START_MS = 500,                /* a start waits for the services' names and ports */
+    /* And for the control port's name. C libraries give up a dead name server after 10 to 20 s. */
+    LIMIT_START_CONTROL_NAME_MS = 30000,
+    LIMIT_RELOAD_NAMES_MS = 1000,  /* a reload waits for names; the rest is tried again later */
+    LIMIT_CHECK_NAMES_MS = 3000,   /* --check waits for names */
+    LIMIT_ADDRESS_RETRY_MS = 1000, /* between two attempts at an address that failed */
+    /* A loop this late was stopped or had no core; a busy one is late by a few ms. */
+    LIMIT_ABSENT_MS = 500,
+    /* After an absence no deadline runs for this long: two round trips over any network, and a
+     * retransmission (io/schedule.h). */
+    LIMIT_ABSENT_GRACE_MS = 2000,
 };

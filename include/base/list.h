@@ -1,6 +1,6 @@
-/* An intrusive, circular, doubly linked list. The head is a node of its own; a node that is in no
- * list points to itself, so list_remove is idempotent. No locking: a list belongs to one worker, or
- * to the lock named beside it. */
+/* An intrusive, circular, doubly linked list. The head is a node without an object; a node that is
+ * in no list points to itself, so list_remove is idempotent. The list owns no objects and takes no
+ * lock: it belongs to one worker, or to the lock that is named beside it. */
 #pragma once
 
 #include <stdbool.h>
@@ -47,7 +47,7 @@ static inline void list_remove(struct list *node)
     list_init(node);
 }
 
-/* The first node, taken out of the list, or NULL. */
+/* Removes and returns the first node, or NULL. */
 static inline struct list *list_pop_front(struct list *head)
 {
     struct list *node = head->next;
@@ -57,7 +57,7 @@ static inline struct list *list_pop_front(struct list *head)
     return node;
 }
 
-/* Appends all nodes of `from`, which is empty then. */
+/* Appends all nodes of `from` and leaves it empty. */
 static inline void list_move_all(struct list *to, struct list *from)
 {
     if (list_is_empty(from))
@@ -71,7 +71,7 @@ static inline void list_move_all(struct list *to, struct list *from)
 
 #define list_for_each(node, head) \
     for (struct list *node = (head)->next; node != (head); node = node->next)
-/* As above; the loop body may remove `node`. */
+/* The loop body may remove `node`, but not the node behind it. */
 #define list_for_each_safe(node, head)                                                \
     for (struct list *node = (head)->next, *node##_next = node->next; node != (head); \
          node = node##_next, node##_next = node->next)

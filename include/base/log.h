@@ -1,9 +1,10 @@
-/* The log: one line per event to standard error, as text or JSON, with the service's name where
- * there is one. Lines are built on the stack and written with one write(2); when the reader is
- * stuck, lines are dropped and counted, the process never waits. All control bytes are escaped, so
- * a peer cannot forge a line. Keys and tokens are never passed in here.
+/* The log: one line per event to standard error, as text or JSON.
  *
- * Any thread may log. Level and format are process-wide, set at start and on reload. */
+ * A line is built on the stack and written with one write(2). The process never waits for a reader
+ * that is stuck: it drops and counts the line. Control bytes are escaped, so a peer cannot forge a
+ * line. Callers never pass keys or tokens.
+ *
+ * Any thread may log. Level and format are those of the process, set at start and by a reload. */
 #pragma once
 
 #include <stdatomic.h>
@@ -16,10 +17,10 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE, LOG_LEVEL_
 enum log_format { LOG_TEXT, LOG_JSON, LOG_FORMAT_COUNT };
 
 void log_configure(enum log_level level, enum log_format format);
-/* "error", "warn", "info", "debug", "trace" <-> level; false when the word is none of them. */
+/* "error", "warn", "info", "debug" or "trace"; false, with *ret untouched, for any other word. */
 bool log_level_from_name(const char *name, enum log_level *ret);
 const char *log_level_name(enum log_level level);
-/* Lines dropped since the start because the log could not be written. */
+/* Lines dropped since the start because standard error did not take them. */
 uint64_t log_dropped(void);
 
 extern _Atomic int log_level_now;
@@ -29,8 +30,8 @@ static inline bool log_enabled(enum log_level level)
     return (int)level <= atomic_load_explicit(&log_level_now, memory_order_relaxed);
 }
 
-/* service may be NULL; conn_id 0 = no connection. Use the macros: they cost one comparison when the
- * level is off. */
+/* service NULL: none; conn_id 0: none. Call it through the macros below: while the level is off
+ * they cost one comparison and do not evaluate their arguments. */
 void log_write(enum log_level level, const char *service, uint64_t conn_id, const char *format, ...)
     PRINTF_FORMAT(4, 5);
 
@@ -44,10 +45,9 @@ void log_write(enum log_level level, const char *service, uint64_t conn_id, cons
 #define log_conn(level, service_name, conn_id, ...) \
     (log_enabled(level) ? log_write(level, service_name, conn_id, __VA_ARGS__) : (void)0)
 
-/* For whatever a stranger can cause: at most one line per second and site; the next line that
- * passes is preceded by "(N similar lines suppressed)" in its own text. Zero-initialised, one
- * static per site. Returns true when the caller may log now, and the number suppressed since the
- * last one. */
+/* A rate limit for lines that a stranger can cause: one line a second per call site, which has a
+ * static, zeroed log_limit. True: log now, and say how many similar lines (*ret_suppressed) were
+ * suppressed since the last one. Any thread. */
 struct log_limit {
     _Atomic uint64_t next_ns;
     _Atomic uint32_t suppressed;

@@ -1,11 +1,11 @@
-/* Attributes and small helpers that every layer uses. Nothing here has state. */
+/* Attributes and small helpers for every layer. Nothing here has state. */
 #pragma once
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-/* The result says whether it worked: ignoring it is a bug, or is written as (void). */
+/* The result says whether the call worked. A caller that may ignore it writes (void). */
 #define MUST_CHECK __attribute__((warn_unused_result))
 #define PRINTF_FORMAT(format_index, first_arg) \
     __attribute__((format(printf, format_index, first_arg)))
@@ -19,8 +19,8 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* Ownership by declaration, for parsers and start-up code (completion callbacks end in a state
- * change instead): CLEANUP_FREE char *text = strdup(...); */
+/* Frees or closes a local variable when its scope ends: CLEANUP_FREE char *text = strdup(...);
+ * For parsers and start-up code. Completion callbacks end in a state change instead. */
 static inline void cleanup_free(void *ptr)
 {
     free(*(void **)ptr);
@@ -35,7 +35,7 @@ static inline void cleanup_fd(const int *fd)
 #define CLEANUP_FREE __attribute__((cleanup(cleanup_free)))
 #define CLEANUP_FD   __attribute__((cleanup(cleanup_fd)))
 
-/* Hands an owned pointer or descriptor on and leaves nothing behind to clean up. */
+/* Moves an owned pointer or descriptor out of its variable, which becomes NULL or -1. */
 static inline void *take_ptr_from(void **ptr)
 {
     void *taken = *ptr;

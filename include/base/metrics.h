@@ -1,12 +1,12 @@
-/* Counters, one block per worker and no sharing: the owner adds with relaxed atomics, anybody may
- * sum or print. A new metric is a row in METRICS. */
+/* Counters: one block per worker (and one of the main thread), which only its owner writes. Any
+ * thread may read. A new counter is a row in METRICS. */
 #pragma once
 
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* X(NAME, "name") -- names are what users see. */
+/* X(NAME, "name"): the name is what users see and grep for, so it never changes. */
 #define METRICS(X)                                          \
     X(VISITORS_ACCEPTED, "visitors_accepted")               \
     X(VISITORS_REFUSED_LIMIT, "visitors_refused_limit")     \
@@ -83,10 +83,10 @@ struct metrics {
     _Atomic uint64_t values[METRIC_COUNT];
 };
 
-/* Owner only. */
+/* By the block's owner only. */
 static inline void metrics_add(struct metrics *metrics, enum metric metric, uint64_t amount)
 {
-    /* One writer: a plain load and store, without the locked read-modify-write. */
+    /* With one writer, a load and a store do; a locked read-modify-write would cost more. */
     uint64_t old = atomic_load_explicit(&metrics->values[metric], memory_order_relaxed);
     atomic_store_explicit(&metrics->values[metric], old + amount, memory_order_relaxed);
 }
@@ -97,6 +97,6 @@ static inline uint64_t metrics_get(const struct metrics *metrics, enum metric me
 }
 
 const char *metrics_name(enum metric metric);
-/* "name=value name=value ..." of all counters that are not zero; always terminated, cut at whole
- * words when out is too small. Returns the length. */
+/* Writes "name=value name=value ..." of all counters that are not zero, cut before a word that does
+ * not fit, and terminated. Returns the length. */
 size_t metrics_format(const struct metrics *metrics, char *out, size_t out_size);

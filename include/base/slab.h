@@ -1,8 +1,9 @@
-/* Objects of one size, carved from chunks and kept on a free list. Memory is never given back
- * before slab_finish and always holds objects of the same kind, so a stale pointer to a loop_op
- * (io/loop.h) still points to one and its generation can tell. Not zeroed on reuse.
+/* An allocator for objects of one type, with a free list. Memory stays with the slab until
+ * slab_finish and always holds objects of this type, so a stale pointer to a loop_op (io/loop.h)
+ * still points to a loop_op, whose generation then tells that it is stale (docs/decisions.md,
+ * "user_data is an address with a generation").
  *
- * Owned by one worker, used by its thread alone. */
+ * Belongs to one worker and is used by its thread alone. */
 #pragma once
 
 #include <stddef.h>
@@ -17,8 +18,9 @@ struct slab {
 };
 
 void slab_init(struct slab *slab, size_t object_size);
-/* All objects with it. Accepts a zeroed slab. */
+/* Frees the objects as well. Accepts a zeroed slab. */
 void slab_finish(struct slab *slab);
-/* Zeroed when it is used for the first time. NULL: no memory. */
+/* NULL: out of memory. New memory is zeroed; an object that is used again keeps its bytes, save for
+ * the first pointer. */
 MUST_CHECK void *slab_get(struct slab *slab);
 void slab_put(struct slab *slab, void *object);

@@ -9,7 +9,7 @@
 
 static_assert(ADDR_TEXT_SIZE > 1 + INET6_ADDRSTRLEN + 1 + IF_NAMESIZE + 2 + 5, "any address fits");
 
-/* Decimal digits and nothing else: no sign, no space, as strtoul would allow. */
+/* Decimal digits alone; strtoul(3) would allow a sign and white space. */
 static bool addr_parse_number(const char *text, uint32_t max, uint32_t *ret)
 {
     uint64_t value = 0;
@@ -40,7 +40,7 @@ static bool is_name(const char *text)
     return c != text && *c == '\0';
 }
 
-/* An IPv6 address, with "%scope" or without. The scope may be unknown on this machine. */
+/* An IPv6 address with or without "%scope". The scope need not exist on this machine. */
 static bool split_v6(const char *text, struct in6_addr *ret, char scope[static IF_NAMESIZE])
 {
     char digits[INET6_ADDRSTRLEN];
@@ -89,7 +89,8 @@ int host_port_parse(const char *text, struct host_port *ret)
     bool is_bracketed = parsed.host[0] == '[';
     if (is_bracketed && unbracket(parsed.host) < 0)
         return -EINVAL;
-    /* Without brackets, too: rathole splits at the last colon, and installers count on it. */
+    /* An IPv6 address may lack its brackets: rathole splits at the last colon, and installers rely
+     * on that. */
     bool is_v6 = split_v6(parsed.host, &address, scope);
     if (!is_v6 && (is_bracketed || !is_name(parsed.host)))
         return -EINVAL;
@@ -130,7 +131,7 @@ bool addr_from_numeric(const struct host_port *host_port, struct addr *ret)
     return true;
 }
 
-/* The IPv4 address in network order, also of a v4-mapped one. */
+/* The address of an IPv4 or v4-mapped address. */
 static bool get_v4(const struct addr *addr, struct in_addr *ret)
 {
     if (addr->len == 0)
@@ -155,7 +156,7 @@ const char *addr_format(const struct addr *addr, char *out, size_t out_size)
         (void)snprintf(out, out_size, "%s:%u", digits, port);
     } else if (addr->len != 0 && addr->any.sa_family == AF_INET6) {
         (void)inet_ntop(AF_INET6, &addr->v6.sin6_addr, digits, sizeof(digits));
-        /* The scope by its number: its name would cost a system call for each log line. */
+        /* The scope is shown as a number: its name would cost a system call for each log line. */
         if (addr->v6.sin6_scope_id != 0)
             (void)snprintf(out, out_size, "[%s%%%u]:%u", digits, addr->v6.sin6_scope_id, port);
         else

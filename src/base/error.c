@@ -27,7 +27,7 @@ static const char *const own_texts[] = {
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");
 
-/* What a tunnel meets every day: the same words whatever the C library is. */
+/* The errors that a tunnel meets every day, in the same words with every C library. */
 static const char *const errno_texts[] = {
     [EACCES] = "permission denied",
     [EADDRINUSE] = "address in use",
@@ -54,7 +54,7 @@ static const char *const errno_texts[] = {
     [ETIMEDOUT] = "timed out",
 };
 
-/* strerror(3) may build its answer in memory that does not last; this one is a constant or none. */
+/* A constant, or NULL. glibc's strerror(3) may build its text in a buffer that does not last. */
 static const char *libc_text(int number)
 {
 #ifdef __GLIBC__
@@ -70,7 +70,7 @@ const char *error_text(int error)
         return "success";
     if (error >= ERR_FIRST && error <= ERR_LAST)
         return own_texts[error - ERR_FIRST];
-    if (error < -4095) /* also INT_MIN, which has no negative */
+    if (error < -4095) /* also INT_MIN, which cannot be negated */
         return "unknown error";
     size_t number = (size_t)-error;
     if (number < ARRAY_SIZE(errno_texts) && errno_texts[number] != NULL)

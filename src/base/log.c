@@ -13,15 +13,15 @@
 #include "base/clock.h"
 
 enum {
-    LINE_SIZE = 1280,       /* below PIPE_BUF: a pipe takes a line whole or not at all */
+    LINE_SIZE = 1280,       /* below PIPE_BUF: a write to a pipe is atomic */
     MESSAGE_SIZE = 1024,    /* before escaping */
-    SERVICE_SHOWN = 256,    /* bytes of the line that a service's name may take */
+    SERVICE_SHOWN = 256,    /* of the line, for the service's name, after escaping */
     TAIL_SIZE = 3 + 26 + 3, /* "...", " conn=" and its digits, the closing and the newline */
 };
 
 static const struct {
     const char *name;
-    const char *column; /* as text, aligned */
+    const char *column; /* in the text form, padded */
 } levels[] = {
     [LOG_ERROR] = {"error", "ERROR"}, [LOG_WARN] = {"warn", "WARN "},
     [LOG_INFO] = {"info", "INFO "},   [LOG_DEBUG] = {"debug", "DEBUG"},
@@ -32,12 +32,12 @@ static_assert(ARRAY_SIZE(levels) == LOG_LEVEL_COUNT, "a row for each level");
 _Atomic int log_level_now = LOG_INFO;
 static _Atomic int format_now = LOG_TEXT;
 static _Atomic uint64_t dropped;
-/* Held over poll and write, neither of which waits. Without it two threads could both be told that
- * the last free slot of a pipe is theirs, and one of them would block. */
+/* Held over poll(2) and write(2), neither of which waits. Without it, poll could tell two threads
+ * that the last free slot of a pipe is theirs, and one of them would block. */
 static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* A line under construction. Nothing is put beyond `end`; what does not fit is left out whole, and
- * everything after it. */
+/* A line under construction. A piece that would go beyond `end` is left out as a whole, and so is
+ * every piece after it (`cut`). */
 struct line {
     size_t len, end;
     bool cut;
@@ -82,7 +82,7 @@ uint64_t log_dropped(void)
     return atomic_load_explicit(&dropped, memory_order_relaxed);
 }
 
-/* Without touching the bytes: most lines use a tenth of them. */
+/* Leaves the bytes uninitialised: most lines use a tenth of them. */
 static void line_init(struct line *line)
 {
     line->len = 0;
@@ -116,8 +116,8 @@ PRINTF_FORMAT(2, 3) static void put_format(struct line *line, const char *format
     put_text(line, text);
 }
 
-/* The length of the UTF-8 character at `text`, which has `left` bytes, or 0 when it is none: a
- * stray or missing continuation, an overlong form, a surrogate, beyond Unicode. */
+/* The length of the UTF-8 character at `text`, which has `left` bytes. 0: no valid character (a
+ * stray or missing continuation byte, an overlong form, a surrogate, a code beyond Unicode). */
 static size_t decode_utf8(const unsigned char *text, size_t left, uint32_t *ret)
 {
     static const struct {
@@ -144,7 +144,8 @@ static size_t decode_utf8(const unsigned char *text, size_t left, uint32_t *ret)
     return 0;
 }
 
-/* Control characters, and what makes a terminal or a reader see another line or another order. */
+/* Control characters, and those that let text pose as another line or change its direction: zero
+ * width, line separators, bidirectional overrides, byte order mark. */
 static bool is_hidden(uint32_t code)
 {
     static const struct {
@@ -174,8 +175,8 @@ static void put_hidden(struct line *line, uint32_t code)
         put_format(line, "\\x%02x", code);
 }
 
-/* A stranger's bytes may be in here: what comes out is printable UTF-8 and stays inside a line, and
- * inside a JSON string. */
+/* The text may hold bytes of a stranger. The result is printable UTF-8 that ends neither the line
+ * nor a JSON string. */
 static void put_escaped(struct line *line, const char *text, size_t len)
 {
     while (len > 0 && !line->cut) {
@@ -199,7 +200,7 @@ static void put_escaped(struct line *line, const char *text, size_t len)
     }
 }
 
-/* Lets the line go on to `end` and shows there what was left out before. */
+/* Lets the line continue up to `end`, with "..." in the place of what was cut. */
 static void show_cut(struct line *line, size_t end)
 {
     line->end = end;
@@ -270,9 +271,10 @@ static void build_json(struct line *line, const struct entry *entry)
     put_text(line, "\"}\n");
 }
 
-/* True when the whole line is out. POLLOUT of a pipe means room for PIPE_BUF bytes, of a socket or
- * a terminal at least that a write does not wait. Another process that writes to the same pipe may
- * still come in between; O_NONBLOCK would prevent that, but it would change its stderr too. */
+/* True if the whole line was written. POLLOUT means room for PIPE_BUF bytes in a pipe, and for a
+ * socket or a terminal at least that a write does not wait. Another process may fill the same pipe
+ * between the two calls. O_NONBLOCK would help, but it would also apply to that process: the flag
+ * belongs to the open file that both share. */
 static bool write_line(const char *bytes, size_t len)
 {
     struct pollfd poll_fd = {.fd = STDERR_FILENO, .events = POLLOUT};
@@ -285,7 +287,7 @@ static bool write_line(const char *bytes, size_t len)
     return written == (ssize_t)len;
 }
 
-/* The length of `text` up to the last whole character: vsnprintf cuts between any two bytes. */
+/* The length of `text` up to its last whole character: vsnprintf cuts between any two bytes. */
 static size_t without_half_character(const char *text, size_t len)
 {
     while (len > 0 && ((unsigned char)text[len - 1] & 0xc0) == 0x80)
@@ -297,7 +299,7 @@ static size_t without_half_character(const char *text, size_t len)
 
 void log_write(enum log_level level, const char *service, uint64_t conn_id, const char *format, ...)
 {
-    int saved_errno = errno; /* a log line between a call and its error check is no trap */
+    int saved_errno = errno; /* so that a caller may log before it looks at errno */
     char message[MESSAGE_SIZE] = "";
     va_list args;
     va_start(args, format);
@@ -329,7 +331,7 @@ bool log_allowed(struct log_limit *limit, uint32_t *ret_suppressed)
     uint64_t now_ns = clock_monotonic_ns();
     uint64_t next_ns = atomic_load_explicit(&limit->next_ns, memory_order_relaxed);
 
-    /* Of several threads that come at the same time one wins the exchange. */
+    /* Of several threads at the same moment one wins the exchange. */
     if (now_ns >= next_ns &&
         atomic_compare_exchange_strong_explicit(&limit->next_ns, &next_ns, now_ns + NS_PER_S,
                                                 memory_order_relaxed, memory_order_relaxed)) {

@@ -28,7 +28,7 @@ size_t metrics_format(const struct metrics *metrics, char *out, size_t out_size)
         int n = snprintf(out + len, out_size - len, "%s%s=%llu", len > 0 ? " " : "", names[i],
                          (unsigned long long)value);
         if (n < 0 || (size_t)n >= out_size - len)
-            break; /* the word that did not fit is taken away again below */
+            break; /* the NUL below takes the cut word away */
         len += (size_t)n;
     }
     out[len] = '\0';

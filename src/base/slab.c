@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 enum {
-    CHUNK_SIZE = 16 << 10, /* small enough that an idle process stays small */
-    CHUNK_HEADER = 64,     /* keeps objects aligned as malloc would, and a cache line apart */
+    CHUNK_SIZE = 16 << 10, /* small, so that an idle process stays small */
+    CHUNK_HEADER = 64,     /* the link; a cache line, so that objects keep malloc's alignment */
     ALIGNMENT = 16,
 };
 
@@ -38,7 +38,7 @@ static int slab_grow(struct slab *slab)
         return -1;
     *(void **)(void *)chunk = slab->chunks;
     slab->chunks = chunk;
-    /* Backwards, so that the first object of the chunk is handed out first. */
+    /* Backwards, so that slab_get returns the objects in the order of their addresses. */
     size_t count = (CHUNK_SIZE - CHUNK_HEADER) / slab->object_size;
     while (count-- > 0)
         push_free(slab, chunk + CHUNK_HEADER + count * slab->object_size);

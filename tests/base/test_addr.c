@@ -328,7 +328,7 @@ Test(addr, key)
     }
 }
 
-/* A key of zeros stands for nobody, so it must not be somebody's. */
+/* The key of zeros means no address, so no address may have it. */
 Test(addr, key_of_nobody)
 {
     static const char *const somebody[] = {"[::1]:1", "[::]:1", "[::2]:1", "0.0.0.0:1"};

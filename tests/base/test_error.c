@@ -27,7 +27,7 @@ Test(error, errno_of_our_own_words)
 Test(error, every_errno_has_a_text)
 {
     for (int e = 1; e <= EHWPOISON; e++) {
-        if (e == 41 || e == 58) /* numbers that Linux does not use */
+        if (e == 41 || e == 58) /* Linux has no such errors */
             continue;
         cr_expect_str_neq(error_text(-e), "unknown error", "%d", e);
         cr_expect(strlen(error_text(-e)) > 0, "%d", e);

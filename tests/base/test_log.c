@@ -33,7 +33,7 @@ static void capture_stderr(void)
 
 TestSuite(log, .init = capture_stderr, .timeout = 20);
 
-/* What was logged up to now. */
+/* Everything logged since the last call. */
 static const char *drain(void)
 {
     size_t len = 0;
@@ -48,7 +48,7 @@ static const char *drain(void)
     return captured;
 }
 
-/* The line without its timestamp. */
+/* The one line logged since the last call, without its timestamp. */
 static const char *drain_line(void)
 {
     const char *line = drain();
@@ -57,8 +57,8 @@ static const char *drain_line(void)
     return line + STAMP_LEN + 1;
 }
 
-/* A parser of exactly our form of JSON line, which aborts the test on anything else. Escapes are
- * taken back; code points beyond ASCII that were escaped become '?'. */
+/* A parser for exactly our form of JSON line; anything else aborts the test. It undoes escapes, and
+ * turns escaped code points beyond ASCII into '?'. */
 static void skip_text(const char **at, const char *text)
 {
     cr_assert(strncmp(*at, text, strlen(text)) == 0, "expected %s at %s", text, *at);
@@ -201,7 +201,7 @@ Test(log, text_escapes)
     }
 }
 
-/* Whatever the bytes are: one line, printable, bounded, and in JSON valid. */
+/* Any bytes give one printable line of bounded length, which is valid JSON in that format. */
 Test(log, random_bytes_stay_inside_their_line)
 {
     uint32_t random = 1;
@@ -241,12 +241,12 @@ Test(log, long_lines_are_cut_visibly)
     cr_expect_geq(strlen(line), 1000);
     cr_expect_not_null(strstr(line, "aaa... conn=17\n"));
 
-    /* A service's name does not push the message out. */
+    /* A long service name leaves room for the message. */
     log_write(LOG_INFO, big, 0, "message");
     line = drain_line();
     cr_expect_not_null(strstr(line, "aaa...] message\n"));
 
-    /* Cut between characters, never inside one, wherever the limit falls. */
+    /* Wherever the limit falls, the cut is between two characters. */
     for (size_t shift = 0; shift < 4; shift++) {
         memset(big, 'a', shift);
         for (size_t i = shift; i + 2 < sizeof(big); i += 2)
@@ -324,7 +324,7 @@ static void set_nonblocking(bool on)
     cr_assert_eq(fcntl(write_fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK), 0);
 }
 
-/* Leaves room for `pages` pages, the pipe's unit of room. */
+/* Leaves room for `pages` pages: a pipe counts its room in pages. */
 static void fill_pipe_but(size_t pages)
 {
     static const char page[4096];
@@ -379,7 +379,7 @@ Test(log, stuck_socket, .timeout = 5)
 
 Test(log, reader_gone, .timeout = 5)
 {
-    (void)close(read_fd); /* a write would be a SIGPIPE, and that the end of the test */
+    (void)close(read_fd); /* a write would raise SIGPIPE and end the test */
     log_info("lost");
     cr_expect_eq(log_dropped(), 1);
 }
@@ -405,7 +405,7 @@ static void run_threads(void)
         cr_assert_eq(pthread_join(threads[i], NULL), 0);
 }
 
-/* The last free page of the pipe, and many who want it: nobody may block. */
+/* Many threads log while the pipe has one free page: no thread may block. */
 Test(log, threads_share_an_almost_full_pipe, .timeout = 10)
 {
     fill_pipe_but(1);
@@ -440,7 +440,7 @@ Test(log, lines_of_threads_stay_whole)
     size_t lines = 0;
     cr_assert_eq(pthread_create(&reader, NULL, read_all, &lines), 0);
     run_threads();
-    (void)close(STDERR_FILENO); /* the reader's end of file */
+    (void)close(STDERR_FILENO); /* end of file for the reader */
     cr_assert_eq(pthread_join(reader, NULL), 0);
     cr_expect_eq(lines + log_dropped(), THREADS * LINES_EACH);
 }

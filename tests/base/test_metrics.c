@@ -46,7 +46,7 @@ Test(metrics, format_cuts_at_whole_words)
     cr_expect_eq(full_len, strlen(full));
 
     for (size_t size = 1; size <= full_len + 1; size++) {
-        char *out = malloc(size); /* exact: a sanitizer sees the byte beyond */
+        char *out = malloc(size); /* exact, so that a sanitizer sees a write behind it */
         size_t len = metrics_format(&metrics, out, size);
         cr_assert_lt(len, size);
         cr_assert_eq(out[len], '\0');

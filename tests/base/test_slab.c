@@ -37,7 +37,7 @@ Test(slab, memory_stays_what_it_was)
     struct slab slab;
     slab_init(&slab, 64);
     uint64_t *object = slab_get(&slab);
-    object[3] = 42; /* a generation, say: it must survive being freed */
+    object[3] = 42; /* like an op's generation, which has to survive slab_put */
     slab_put(&slab, object);
     cr_assert_eq(slab_get(&slab), object);
     cr_assert_eq(object[3], 42);
