@@ -1,5 +1,6 @@
-/* What a server's file asks for at addresses that are taken by itself, or can't be had now. Names
- * are looked up and addresses tried by the caller: this layer knows no network. */
+/* For --check: listeners of a server's file that conflict with each other, or that could not be
+ * bound at the moment. This layer knows no network, so the caller resolves names and probes
+ * addresses (struct config_network). */
 #pragma once
 
 #include <stdbool.h>
@@ -12,21 +13,22 @@
 
 struct config_network {
     void *owner;
-    /* The addresses of a name, or the one that it is. 0: there is none now. */
+    /* Fills ret with the addresses of a name (of an address: itself) and returns their number. 0:
+     * the name cannot be resolved now. */
     size_t (*find)(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES]);
-    /* Whether a listener could be bound now: 0 or -errno. */
+    /* 0 if a listener could be bound now, or -errno. */
     int (*probe)(void *owner, const struct addr *addr, bool is_udp);
 };
 
-/* Appends what the addresses of [server] have against each other (an error where the control port
- * is concerned, else a warning: the first of them gets the address), and warnings about those that
- * can't be had at the moment. */
+/* Appends to the report: an error for a service that wants the control port's address, a warning
+ * for one that wants an earlier service's, which keeps it; and a warning for each address that
+ * cannot be bound now. */
 void config_check_addresses(const char *path, const struct config_peer *server,
                             const struct config_network *network, struct config_report *report);
 
 enum { CONFIG_TAKEN_SIZE = 1400 };
-/* "FILE:LINE: server.services.b.bind_addr: HOST:PORT is taken by server.services.a.bind_addr in
- * line N". first NULL: by server.bind_addr. Returns out. */
+/* Writes "FILE:LINE: server.services.b.bind_addr: HOST:PORT is taken by
+ * server.services.a.bind_addr in line N". first NULL: taken by server.bind_addr. Returns out. */
 const char *config_taken_text(const char *path, const struct config_peer *server,
                               const struct config_service *second,
                               const struct config_service *first,

@@ -1,8 +1,8 @@
-/* The typed configuration: one immutable object built from one file. Load reads, checks and fills
- * in the defaults; errors are collected, all of them, never just the first.
+/* The typed configuration: one immutable object, built from one file. config_load reads the file,
+ * checks it and fills in the defaults. It collects all errors, not only the first.
  *
- * The object is owned by whoever loaded it and is read-only from then on, so any thread may read it
- * until config_destroy. Secrets in it are wiped on destroy. */
+ * The caller owns the object. It is read-only, so any thread may read it until config_destroy,
+ * which wipes the secrets in it. */
 #pragma once
 
 #include <stdbool.h>
@@ -27,8 +27,8 @@ enum config_transport_type {
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
-/* Checked at load: the keys that the pattern needs of this role are there. One that the pattern has
- * no use for in this role is not kept. */
+/* config_load has checked that the keys are there that the pattern needs in this role, and has
+ * dropped those that it does not use. */
 struct config_noise {
     enum noise_pattern pattern;
     bool has_local_private_key, has_remote_public_key;
@@ -62,11 +62,11 @@ struct config_service {
     unsigned int addr_line;     /* of its address */
 };
 
-/* One role's half of the file. Fields that the other role alone has are left zero. */
+/* One role's half of the file. The fields of the other role are zero. */
 struct config_peer {
     struct host_port addr;  /* server: bind_addr; client: remote_addr */
-    unsigned int addr_line; /* of it in the file */
-    char *default_token;    /* NULL when there is none; services that needed it have a copy */
+    unsigned int addr_line; /* of addr, in the file */
+    char *default_token;    /* NULL: none; a service without its own token has a copy */
     struct config_transport transport;
     struct config_service *services;
     size_t service_count;
@@ -74,7 +74,7 @@ struct config_peer {
     uint32_t drain_timeout_ms;
     enum log_level log_level;
     enum log_format log_format;
-    char user[LIMIT_ACCOUNT_NAME + 1]; /* whom to become; "" = nobody else, as below */
+    char user[LIMIT_ACCOUNT_NAME + 1]; /* to become, if started by root; "" = not given */
     char group[LIMIT_ACCOUNT_NAME + 1];
 
     uint32_t heartbeat_interval_ms; /* server; 0 = never */
@@ -84,31 +84,31 @@ struct config_peer {
     uint32_t per_ip_prefix_v4, per_ip_prefix_v6; /* server; see config_prefixes */
 
     uint32_t heartbeat_timeout_ms; /* client; 0 = off */
-    uint32_t retry_interval_ms;    /* client; services have it too, their own or this one */
+    uint32_t retry_interval_ms;    /* client; the default of its services */
     uint32_t connect_timeout_ms;   /* client */
     uint32_t udp_descriptors;      /* client; percent */
-    bool prefer_ipv6;              /* client; as for retry_interval_ms */
+    bool prefer_ipv6;              /* client; the default of its services */
 };
 
-/* What all limits for one address take for one. */
+/* What the limits per address (max_connections_per_ip, ...) count as one address. */
 static inline struct addr_prefixes config_prefixes(const struct config_peer *server)
 {
     return (struct addr_prefixes){.v4 = (uint8_t)server->per_ip_prefix_v4,
                                   .v6 = (uint8_t)server->per_ip_prefix_v6};
 }
 
-/* What load and check have to say, in the order of the lines. text is "FILE:LINE: key: ...". No
- * token or key value is ever in it, and what it repeats of the file has its control bytes escaped.
- */
+/* One message of load or check. text is "FILE:LINE: key: ..."; it never holds a token or a key, and
+ * control bytes that it quotes from the file are escaped. */
 struct config_message {
     bool is_error;         /* else a warning */
-    bool is_of_half;       /* an error that keeps this half from running and not the other */
+    bool is_of_half;       /* an error for one role only: the other could run */
     enum config_role half; /* with is_of_half */
     unsigned int line;
     char *text;
 };
 
-/* A list that ends early, after a hundred errors or for want of memory, still counts its errors. */
+/* Messages in the order of their lines. The list is cut after a hundred errors or when memory is
+ * short; error_count counts on. */
 struct config_report {
     struct config_message *messages;
     size_t count;
@@ -118,32 +118,32 @@ struct config_report {
 struct config {
     bool has_server, has_client;
     struct config_peer server, client;
-    bool is_cut_off;            /* its last line has no end: perhaps there is more to come */
-    bool has_inline_secrets;    /* a token or a private key stands in the file itself */
-    struct config_report notes; /* what config_check adds; collected by load, which has the lines */
+    bool is_cut_off;            /* the last line has no newline: the file may be half written */
+    bool has_inline_secrets;    /* the file itself holds a token or a private key */
+    struct config_report notes; /* for config_check; collected by load, which knows the lines */
 };
 
-/* Reads and validates FILE. On success *ret is a new object (config_destroy). ERR_CONFIG: errors
- * are in the report; -errno: the file could not be read, the report has the line; -ENOMEM: the
- * report may be without it. report is initialised here in every case and may hold warnings on
- * success; config_report_finish frees it. A relative file:PATH begins at the working directory. */
+/* Reads and validates the file. On success *ret is a new object, which the caller destroys.
+ * ERR_CONFIG: the report lists the errors. -errno: the file cannot be read, and the report says so
+ * (save perhaps for -ENOMEM). The report is initialised in every case, may hold warnings on
+ * success, and is freed by config_report_finish. A relative file:PATH starts at the working
+ * directory. */
 MUST_CHECK int config_load(const char *path, struct config **ret, struct config_report *report);
-/* The same for who runs that half alone: what keeps the other from running, such as a transport
- * that is not built in or a secret that is on the other machine, is a warning; *ret is then without
- * the other. */
+/* The same for a process that runs one role. Errors of the other half, such as a transport that is
+ * not built in or a secret that is on another machine, are warnings, and *ret lacks that half. */
 MUST_CHECK int config_load_half(const char *path, enum config_role half, struct config **ret,
                                 struct config_report *report);
-/* config_load for text in memory; `name` stands for FILE in messages. For tests and fuzzers too. */
+/* config_load for text in memory; `name` stands for FILE in messages. */
 MUST_CHECK int config_parse(const char *name, const char *text, size_t size, struct config **ret,
                             struct config_report *report);
-/* What the file has for that half; NULL: it has no such section. */
+/* The half of the file for that role; NULL: the file has no such section. */
 const struct config_peer *config_half(const struct config *config, enum config_role half);
-/* What --check adds: world-readable secrets, a public control port without encryption, keys that
- * are accepted and unused. Appends warnings. */
+/* Appends the warnings that only --check gives: world-readable secrets, a public control port
+ * without encryption, keys that have no effect. */
 void config_check(const char *path, const struct config *config, struct config_report *report);
 /* Accepts NULL. */
 void config_destroy(struct config *config);
 void config_report_finish(struct config_report *report);
 
-/* The table of options as Markdown, from the rows that drive the parser. */
+/* Prints the table of options as Markdown, from the rows that drive the parser. */
 void config_print_options(FILE *out);

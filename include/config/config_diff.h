@@ -1,5 +1,5 @@
-/* What has to be done to get from one configuration to another. Pure: two objects in, a list out.
- * What a changed value is stands beside it in the table of options. */
+/* The difference between two configurations, as a reload has to apply it. Pure: two objects in, a
+ * list out. The table of options (config/options.c) says what kind of change each option is. */
 #pragma once
 
 #include <stddef.h>
@@ -8,42 +8,42 @@
 #include "base/macros.h"
 #include "config/config.h"
 
-/* Kinds of changes, one bit each; of a role's own settings, or of a service. */
+/* Kinds of changes, one bit each, of a role's own settings or of a service. */
 enum config_change {
     CONFIG_CHANGE_NONE = 0,           /* has no effect by itself */
     CONFIG_CHANGE_ADDRESS = 1 << 0,   /* bind_addr, remote_addr, local_addr */
     CONFIG_CHANGE_TRANSPORT = 1 << 1, /* tcp or noise, its pattern and keys */
     CONFIG_CHANGE_TOKEN = 1 << 2,
-    CONFIG_CHANGE_TYPE = 1 << 3,      /* another service under the same name */
-    CONFIG_CHANGE_LANES = 1 << 4,     /* of a UDP service: needs other sockets */
+    CONFIG_CHANGE_TYPE = 1 << 3,      /* tcp or udp: in effect another service of the same name */
+    CONFIG_CHANGE_LANES = 1 << 4,     /* a UDP service needs other sockets */
     CONFIG_CHANGE_SOCKETS = 1 << 5,   /* options of TCP sockets */
-    CONFIG_CHANGE_HEARTBEAT = 1 << 6, /* of control channels that are up, too */
-    CONFIG_CHANGE_LIMITS = 1 << 7,    /* limits and times that are read where they are needed */
+    CONFIG_CHANGE_HEARTBEAT = 1 << 6, /* applies to control channels that are up */
+    CONFIG_CHANGE_LIMITS = 1 << 7,    /* limits and times, which are read when they are needed */
     CONFIG_CHANGE_LOG = 1 << 8,
-    CONFIG_CHANGE_RESTART = 1 << 9, /* not without a restart */
+    CONFIG_CHANGE_RESTART = 1 << 9, /* needs a restart */
 };
 
 enum config_service_fate { CONFIG_SERVICE_ADDED, CONFIG_SERVICE_REMOVED, CONFIG_SERVICE_CHANGED };
 
 struct config_service_diff {
     enum config_service_fate fate;
-    unsigned int changes;                   /* enum config_change, if CHANGED */
-    const struct config_service *old, *new; /* borrowed; NULL if ADDED, or REMOVED */
+    unsigned int changes;                   /* enum config_change; CHANGED only */
+    const struct config_service *old, *new; /* borrowed; old is NULL if ADDED, new if REMOVED */
 };
 
-/* Services by name. */
+/* Services are sorted by name. */
 struct config_diff {
     unsigned int changes; /* enum config_change, of the role's own settings */
     struct config_service_diff *services;
     size_t service_count;
 };
 
-/* -ENOMEM. Both peers are of that role, and outlive the result. */
+/* 0 or -ENOMEM. Both peers have that role; the result borrows their services. */
 MUST_CHECK int config_diff(enum config_role role, const struct config_peer *old,
                            const struct config_peer *new, struct config_diff *ret);
 void config_diff_finish(struct config_diff *diff);
-/* enum config_change, of the role's own settings alone. */
+/* The changes of the role's own settings: bits of enum config_change. */
 unsigned int config_peer_changes(enum config_role role, const struct config_peer *old,
                                  const struct config_peer *new);
-/* "address, token": the kinds of changes in words; always terminated. Returns out. */
+/* Writes the kinds of changes as words ("address, token"), cut to fit. Returns out. */
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size);

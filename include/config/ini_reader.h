@@ -1,12 +1,12 @@
-/* The lexer in front of inih: one grammar for INI files and for the TOML that rathole reads: tables
- * as sections, as dotted keys or inline in braces, and keys with one scalar value. It strips
- * indentation, comments and quotes, sees empty and repeated sections and knows line numbers, all of
- * which inih alone cuts or hides silently. What is TOML beyond that (arrays, dates) is refused by
- * name, never misread.
+/* The reader of configuration files, in front of inih: one grammar for INI files and for the part
+ * of TOML that rathole's files use. Tables may be sections, dotted keys, or inline in braces; a key
+ * has one scalar value. The reader strips indentation, comments and quotes, reports empty and
+ * repeated sections, and knows line numbers, which inih alone truncates or hides. Other TOML
+ * (arrays, dates) is refused by name, never misread.
  *
- * The text stays the caller's and is not changed. What the callbacks get is valid during the call
- * only and is wiped at the end: it may be a secret. No state outlives a call, so any thread may
- * read. Time is linear in the size of the text, memory is a few KiB. */
+ * The text stays the caller's. Callbacks get strings that are valid during the call and are wiped
+ * afterwards, because they may be secrets. No state outlives a call, so any thread may read. Time
+ * is linear in the size of the text, memory a few KiB. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,7 +14,7 @@
 
 #include "base/macros.h"
 
-enum { INI_PARTS_MAX = 16 }; /* of a table's name, between its dots and braces */
+enum { INI_PARTS_MAX = 16 }; /* parts of a table's name, separated by dots or braces */
 
 enum ini_form {
     INI_SECTION, /* [a.b] */
@@ -22,13 +22,12 @@ enum ini_form {
     INI_DOTTED,  /* b.key = value in [a] */
 };
 
-/* [a.b."c d"] has the parts a, b and "c d". A part is never NULL; "" is one that a file may have.
- */
+/* [a.b."c d"] has the parts a, b and "c d". A part is never NULL, but may be "". */
 struct ini_table {
     enum ini_form form;
     unsigned int line;
-    unsigned int id;    /* of the section or the braces; dots share the one of what they stand in */
-    size_t outer_count; /* parts of the table that it stands in; 0: the top of the file */
+    unsigned int id;    /* of the section or braces; a dotted table has that of the table around */
+    size_t outer_count; /* parts of the table around it; 0: the top level of the file */
     size_t part_count;
     const char *parts[INI_PARTS_MAX];
 };
@@ -37,23 +36,23 @@ struct ini_entry {
     const struct ini_table *table;
     unsigned int line; /* of the key */
     const char *key;
-    char *value;  /* may be cut short */
-    bool is_bare; /* no quotes: a '#' in it may have been meant as a comment */
+    char *value;  /* the callback may shorten it in place */
+    bool is_bare; /* without quotes: a '#' in it may start a comment */
 };
 
-/* A callback that returns false ends the reading. All texts are valid UTF-8, but decoded escapes
- * may have put any control byte save NUL into names and values. */
+/* A callback that returns false stops the reader. All strings are valid UTF-8, but escapes may have
+ * put any control byte except NUL into names and values. */
 struct ini_reader_ops {
-    /* A section or the opening brace of a table. Tables of dots are seen with their entries alone.
-     */
+    /* A section, or the opening brace of a table. Dotted tables are reported with their entries
+     * only. */
     bool (*on_table)(void *owner, const struct ini_table *table);
-    /* Keys that follow a broken section line are not shown. */
+    /* Keys below a section line with an error are not reported. */
     bool (*on_entry)(void *owner, const struct ini_entry *entry);
-    /* What is refused, to the end of its line. problem holds nothing of the file and is valid for
-     * ever. */
+    /* The rest of the line is skipped. problem is a constant that quotes nothing from the file. */
     bool (*on_error)(void *owner, unsigned int line, const char *problem);
 };
 
-/* 0 at the end of the text, -ECANCELED when the rest was not looked at. */
+/* 0 at the end of the text; -ECANCELED if a callback or an unterminated string has stopped it
+ * earlier. */
 MUST_CHECK int ini_read(const char *text, size_t size, const struct ini_reader_ops *ops,
                         void *owner);

@@ -10,11 +10,10 @@
 #include "report_priv.h"
 #include "text_priv.h"
 
-/* A listener that the file asks for. */
 struct listener {
     const struct config_service *service; /* NULL: the control port */
     const struct host_port *name;
-    bool is_udp; /* whose ports are others than those of TCP */
+    bool is_udp; /* TCP and UDP ports do not conflict */
     bool is_taken;
     size_t count;
     struct addr addrs[LIMIT_ADDRESSES];
@@ -33,7 +32,6 @@ static unsigned int line_of(const struct config_peer *server, const struct confi
     return service != NULL ? service->addr_line : server->addr_line;
 }
 
-/* "server.services.b.bind_addr: HOST:PORT is taken by ..." */
 static void describe_taken(const struct config_peer *server, const struct config_service *second,
                            const struct config_service *first, char *out, size_t out_size)
 {
@@ -55,7 +53,7 @@ const char *config_taken_text(const char *path, const struct config_peer *server
     return out;
 }
 
-/* ---- what is in whose way ---- */
+/* ---- conflicts in the file ---- */
 
 static bool is_same_name(const struct host_port *a, const struct host_port *b)
 {
@@ -71,7 +69,7 @@ static bool is_in_the_way(const struct listener *a, const struct listener *b)
     return addr_overlaps(&a->addrs[0], &b->addrs[0]);
 }
 
-/* The control port is the first, and those in the file before this one. */
+/* The listener before this one that gets the address: the control port, or the first service. */
 static const struct listener *find_holder(const struct listener *listeners, size_t at)
 {
     for (size_t i = 0; i < at; i++) {
@@ -96,7 +94,7 @@ static void check_taken(const char *path, const struct config_peer *server,
     }
 }
 
-/* ---- what can't be had now ---- */
+/* ---- addresses that cannot be bound now ---- */
 
 static int address_probe(const struct listener *listener, const struct config_network *network)
 {
@@ -113,7 +111,9 @@ static void check_now(const char *path, const struct config_peer *server,
                       const struct listener *listeners, size_t count,
                       const struct config_network *network, struct config_report *report)
 {
-    bool is_running = false; /* a server of this file, probably: its ports are in use by right */
+    /* If the control port is in use, a server of this file is probably running and holds the
+     * others as well. */
+    bool is_running = false;
     for (size_t i = 0; i < count; i++) {
         const struct listener *listener = &listeners[i];
         char key[DRAFT_PATH_SIZE], text[ADDR_HOST_SIZE + 8];
@@ -122,12 +122,13 @@ static void check_now(const char *path, const struct config_peer *server,
             is_running = result == -EADDRINUSE;
         if (result == 0 || (is_running && result == -EADDRINUSE))
             continue;
-        (void)report_add(report, path, false, line_of(server, listener->service),
-                         "%s: %.80s: %s now; %s", path_of(listener->service, key),
-                         host_port_format(listener->name, text, sizeof text), error_text(result),
-                         listener->service == NULL
-                             ? "the server would not start"
-                             : "the server would try it again every second, and serve the others");
+        (void)report_add(
+            report, path, false, line_of(server, listener->service), "%s: %.80s: %s now; %s",
+            path_of(listener->service, key), host_port_format(listener->name, text, sizeof text),
+            error_text(result),
+            listener->service == NULL
+                ? "the server would not start"
+                : "the server would retry it every second and serve the other services");
     }
 }
 

@@ -39,7 +39,7 @@ static void say_too_large(const char *name, struct config_report *report)
                      LIMIT_CONFIG_FILE >> 20);
 }
 
-/* Leaves out the half that does not run if something keeps it from running. */
+/* Drops the half that this process does not run, if that half has errors of its own. */
 static void leave_out(struct draft *draft, enum config_role half)
 {
     struct config *config = draft->config;
@@ -51,7 +51,7 @@ static void leave_out(struct draft *draft, enum config_role half)
     *(half == CONFIG_SERVER ? &config->has_server : &config->has_client) = false;
 }
 
-/* half: the one that will run; NULL = either may. */
+/* half: the role that this process runs; NULL = either. */
 static int parse(const char *name, const char *text, size_t size, const enum config_role *half,
                  struct config **ret, struct config_report *report)
 {
@@ -101,7 +101,7 @@ static int config_load_file(const char *path, const enum config_role *half, stru
     }
     if (result == -EILSEQ) {
         (void)report_add(report, path, true, REPORT_WHOLE_FILE,
-                         "is UTF-16, expected UTF-8: save it as that");
+                         "is UTF-16, expected UTF-8: save it as UTF-8");
         return ERR_CONFIG;
     }
     if (result < 0) {
@@ -138,5 +138,5 @@ void config_check(const char *path, const struct config *config, struct config_r
     report_append(report, &config->notes);
     if (config->has_inline_secrets && stat(path, &status) == 0 && (status.st_mode & S_IROTH) != 0)
         (void)report_add(report, path, false, REPORT_WHOLE_FILE,
-                         "every user can read the secrets in it; chmod 600 mends it");
+                         "every user can read the secrets in it; chmod 600 fixes it");
 }

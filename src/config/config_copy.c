@@ -6,7 +6,7 @@
 
 #include "secret_priv.h"
 
-/* What was handed out as read-only is ours again. */
+/* Takes const away from a copy, which only its users have to leave unchanged. */
 static void *own(const void *constant)
 {
     return (void *)(uintptr_t)constant;

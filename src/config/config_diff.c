@@ -11,7 +11,7 @@
 
 /* ---- one value ---- */
 
-/* Seconds, numbers and words are all of this size. */
+/* Seconds, numbers and enums all have this size. */
 typedef uint32_t plain_value;
 static_assert(sizeof(enum config_tristate) == sizeof(plain_value) &&
                   sizeof(enum log_level) == sizeof(plain_value),
@@ -54,7 +54,7 @@ static bool same_value(const struct option *option, const void *a, const void *b
     return *(const plain_value *)a == *(const plain_value *)b;
 }
 
-/* Goes through the rows of a service, or of all else. */
+/* Compares the rows of a service, or those of the role's own settings. */
 static unsigned int changes_between(enum config_role role, bool of_service, const void *a,
                                     const void *b)
 {
@@ -98,7 +98,7 @@ static const struct config_service **sorted(const struct config_peer *peer)
     return list;
 }
 
-/* Both lists end with NULL. */
+/* Both lists are sorted by name and end with NULL. */
 static size_t merge(enum config_role role, const struct config_service **old,
                     const struct config_service **new, struct config_service_diff *out)
 {

@@ -97,8 +97,9 @@ bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
     return is_added || !is_error;
 }
 
-/* "transport.tcp" of [server.transport.tcp]; a quoted name with dots in it is no such section. A
- * service whose name has dots may stand in a section without quotes, nowhere else. */
+/* Finds the section of `rest`, "transport.tcp" for [server.transport.tcp]. The number of parts has
+ * to match: [server."transport.tcp"] is not that section. A service name with dots needs no quotes
+ * in a section line, but does elsewhere. */
 static bool find_section(const struct ini_table *table, const char *rest, enum option_section *ret)
 {
     for (enum option_section known = SECTION_ROLE; known < SECTION_COUNT; known++) {
@@ -117,7 +118,7 @@ static bool find_section(const struct ini_table *table, const char *rest, enum o
            strcmp(table->parts[1], "services") == 0;
 }
 
-/* Parts from `first` on with dots between them. The reader bounds them all together. */
+/* Joins the parts from `first` on with dots. They fit: the reader bounds their total length. */
 static void join_parts(const struct ini_table *table, size_t first,
                        char out[static LIMIT_CONFIG_TEXT + 1])
 {
@@ -147,7 +148,7 @@ static bool grow_services(struct draft *draft, enum config_role role_index)
     return true;
 }
 
-/* FNV-1a: keys with dots may come in any order, and each has to find its service. */
+/* FNV-1a. Dotted keys may come in any order, and each has to find its service. */
 static uint32_t hash_name(const char *name)
 {
     uint32_t hash = 2166136261;
@@ -215,8 +216,9 @@ static bool refuse_section(struct draft *draft, const struct ini_table *table)
                       option_suggest_section(name, hint, sizeof hint));
 }
 
-/* What a table stands for. There is one of each: a section, a pair of braces, or all the keys with
- * dots that lead there from one and the same table, which dots_of tells; 0 for the others. */
+/* Finds the place in the configuration that a table stands for. A place may be given once: by a
+ * section, by a pair of braces, or by any number of dotted keys of one table. dots_of identifies
+ * that table; 0: the table is not dotted. */
 static bool enter(struct draft *draft, const struct ini_table *table, unsigned int dots_of,
                   struct draft_table *ret)
 {
@@ -248,7 +250,7 @@ static bool enter(struct draft *draft, const struct ini_table *table, unsigned i
     ret->is_refused = true;
     char path[DRAFT_PATH_SIZE];
     return report_add(draft->report, draft->file, true, table->line,
-                      "[%s]: stands twice, first in line %u",
+                      "[%s]: defined twice, first in line %u",
                       draft_path(draft, &ret->place, NULL, path), role->section_lines[found]);
 }
 
@@ -256,7 +258,7 @@ static bool on_table(void *owner, const struct ini_table *table)
 {
     struct draft *draft = owner;
     struct draft_table *ret = &draft->tables[table->part_count];
-    if (draft->tables[table->outer_count].is_refused) { /* that of the file itself never is */
+    if (draft->tables[table->outer_count].is_refused) { /* tables[0] is the file: never refused */
         ret->is_refused = true;
         return true;
     }
@@ -306,7 +308,7 @@ bool draft_take(struct draft *draft, const struct draft_place *place, size_t row
         .option = option, .text = text, .problem = problem, .problem_size = sizeof problem};
     int result = option->parse(&value, draft_field(draft, place, option));
     if (result == ERR_CONFIG) {
-        draft_take_default(draft, place, row); /* nobody shall say of a zero what it means */
+        draft_take_default(draft, place, row); /* so that no later check complains about a zero */
         return draft_say(draft, DRAFT_ERROR, line, place, option->key, "%s", problem);
     }
     if (result < 0) {
@@ -317,12 +319,12 @@ bool draft_take(struct draft *draft, const struct draft_place *place, size_t row
         draft_lines(draft, place)->of_row[row] = 0;
     if (*problem != '\0')
         (void)draft_say(draft, DRAFT_WARNING, line, place, option->key, "%s", problem);
-    /* What config_check will want to know. */
+    /* For config_check. */
     if (value.is_inline_secret)
         draft->config->has_inline_secrets = true;
     if (value.is_world_readable_secret)
         (void)draft_say(draft, DRAFT_NOTE, line, place, option->key,
-                        "every user can read the file with the secret; chmod 600 mends it");
+                        "every user can read the file with the secret; chmod 600 fixes it");
     return true;
 }
 
@@ -334,8 +336,8 @@ static bool hold(struct draft *draft, size_t row, const char *text)
     return copy != NULL;
 }
 
-/* As in TOML, a '#' ends a bare value also where no white space is before it; but a secret or a
- * path that is written without quotes may have one. */
+/* As in TOML, a '#' ends a bare value even without white space before it. Secrets and paths without
+ * quotes are exempt: they may contain a '#'. */
 static void cut_comment(const struct option *option, char *text)
 {
     if ((option->flags & (OPTION_SECRET | OPTION_PATH)) != 0)
@@ -356,7 +358,7 @@ static bool take_entry(struct draft *draft, const struct ini_entry *entry)
     unsigned int *first = &draft_lines(draft, &draft->at)->of_row[row];
     if (*first != 0)
         return draft_say(draft, DRAFT_BAD_SHAPE, entry->line, &draft->at, entry->key,
-                         "stands twice, first in line %u", *first);
+                         "defined twice, first in line %u", *first);
     *first = entry->line;
 
     if (entry->is_bare)

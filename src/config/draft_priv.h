@@ -1,6 +1,6 @@
-/* A configuration while it is being read: the typed object, and beside it the line of everything
- * that was given. draft.c takes what the reader sees and puts values into fields; validate.c then
- * fills in defaults and looks at what only the whole can tell. Lives during one config_parse. */
+/* A configuration while it is being read: the typed object, and the line of every key that was
+ * given. draft.c takes tables and keys from the reader and puts values into fields; validate.c then
+ * fills in defaults and checks what only the whole file can tell. Lives during one config_parse. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,12 +14,12 @@
 
 enum { DRAFT_PATH_SIZE = 192 }; /* "server.services.NAME.key" with a long name cut */
 
-/* Line of each key by row of the table; 0 = not given. A key that was given and refused has its
- * line too, so that nobody calls it missing. */
+/* The line of each key, by its row in the table of options; 0 = not given. A key with a refused
+ * value has a line too, so that it is not reported as missing. */
 struct draft_lines {
     unsigned int of_row[OPTION_COUNT_MAX];
-    bool is_repeated; /* a service's section that is listed as such: nothing more is said of it */
-    unsigned int dots_of; /* of a service: made by keys with dots in that table, see draft.c */
+    bool is_repeated;     /* a service that was reported as defined twice, and is not checked */
+    unsigned int dots_of; /* a service made by dotted keys: of which table (see enter in draft.c) */
     uint32_t name_hash;   /* with dots_of */
 };
 
@@ -28,13 +28,13 @@ struct draft_role {
     unsigned int section_lines[SECTION_COUNT];
     unsigned int section_dots_of[SECTION_COUNT];
     struct draft_lines lines;
-    struct draft_lines *service_lines; /* beside config_peer.services */
+    struct draft_lines *service_lines; /* parallel to config_peer.services */
     size_t service_capacity;
-    /* Copies of OPTION_NOISE values by row of the table, until the transport's type is known. */
+    /* Copies of OPTION_NOISE values by row, until the transport's type is known. */
     char *held[OPTION_COUNT_MAX];
 };
 
-/* Whose key a message is about. */
+/* A section, and the service in it: where a key belongs. */
 struct draft_place {
     enum config_role role;
     enum option_section section;
@@ -44,7 +44,7 @@ struct draft_place {
 /* A table that is open. */
 struct draft_table {
     struct draft_place place;
-    bool is_refused; /* so its keys say nothing */
+    bool is_refused; /* its keys are skipped */
 };
 
 struct draft {
@@ -52,52 +52,50 @@ struct draft {
     struct config *config;
     struct config_report *report;
     struct draft_role roles[2];
-    struct draft_table tables[INI_PARTS_MAX + 1]; /* by their number of parts */
-    struct draft_place at;                        /* where the entry being read belongs */
+    struct draft_table tables[INI_PARTS_MAX + 1]; /* the open ones, by their number of parts */
+    struct draft_place at;                        /* of the entry being read */
     bool is_out_of_memory;
 };
 
 struct config_peer *draft_peer(struct draft *draft, enum config_role role);
 struct draft_lines *draft_lines(struct draft *draft, const struct draft_place *place);
-/* 0 = not given. */
+/* The line of a key; 0 = not given. */
 unsigned int draft_line_of(struct draft *draft, const struct draft_place *place, const char *key);
 /* The field that a row describes. */
 void *draft_field(struct draft *draft, const struct draft_place *place,
                   const struct option *option);
-/* "server.services.ssh.bind_addr"; key NULL: without one. Returns out. */
+/* Writes "server.services.ssh.bind_addr"; key NULL: the section alone. Returns out. */
 const char *draft_path(const struct draft *draft, const struct draft_place *place, const char *key,
                        char out[static DRAFT_PATH_SIZE]);
 
-/* The same for a service that is known by its name alone. */
+/* The same for a service by its name. */
 const char *draft_service_path(enum config_role role, const char *name, const char *key,
                                char out[static DRAFT_PATH_SIZE]);
 
 enum draft_message {
-    DRAFT_ERROR,     /* keeps that half from running; no error for who runs the other */
-    DRAFT_BAD_SHAPE, /* a key that is unknown, missing or there twice: rathole too refuses the file
-                      */
+    DRAFT_ERROR,     /* of one half: a warning for a process that runs the other role */
+    DRAFT_BAD_SHAPE, /* a key that is unknown, missing or given twice: rathole refuses it as well */
     DRAFT_WARNING,
     DRAFT_NOTE, /* for config_check */
 };
-/* "FILE:LINE: PATH: text". False when reading on is of no use. */
+/* Reports "FILE:LINE: PATH: text". False: stop reading. */
 bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
                const struct draft_place *place, const char *key, const char *format, ...)
     PRINTF_FORMAT(6, 7);
 
-/* Puts a value that was given into its field; what is refused is said. False when reading on is of
- * no use. */
+/* Parses a value into its field, or reports why not. False: stop reading. */
 bool draft_take(struct draft *draft, const struct draft_place *place, size_t row, const char *text);
-/* The same for one that nothing will look at. */
+/* Reports a value that has no effect. */
 void draft_pass_over(struct draft *draft, const struct draft_place *place, size_t row,
                      const char *text);
-/* The default of a row, if it has one: the parsers that the file's values go through take it. */
+/* Sets the default of a row, if it has one, through the parser that the file's values take. */
 void draft_take_default(struct draft *draft, const struct draft_place *place, size_t row);
 
-/* Reads the text into the draft. 0, or -ECANCELED when the rest was not looked at: what is missing
- * may stand there. */
+/* Reads the text into the draft. 0, or -ECANCELED if the reader stopped early: then missing keys
+ * prove nothing. */
 MUST_CHECK int draft_read(struct draft *draft, const char *text, size_t size);
 void draft_validate(struct draft *draft);
-/* validate_noise.c; after the defaults of the role. */
+/* In validate_noise.c; after the defaults of the role are set. */
 void draft_validate_noise(struct draft *draft, enum config_role role);
-/* The config is the caller's. */
+/* Frees all but draft->config, which is the caller's. */
 void draft_finish(struct draft *draft);

@@ -5,8 +5,8 @@
 #include "base/macros.h"
 #include "report_priv.h"
 
-/* What begins a line of frp's files and of none of rathole's: in TOML, in INI (with '_'), in YAML
- * and in JSON. */
+/* Words that begin a line in frp's files and never in rathole's: TOML, INI (with '_'), YAML,
+ * JSON. */
 static const char *const sections[] = {"[common]", "[[proxies]]", "[[visitors]]"};
 static const char *const keys[] = {
     "serverAddr",  "server_addr", "serverPort", "server_port",   "bindAddr",        "bindPort",
@@ -33,7 +33,7 @@ static void skip(struct line *line, const char *bytes)
         line->at++;
 }
 
-/* A key with what stands between it and its value. */
+/* The key, perhaps quoted, and "=" or ":". */
 static bool begins_with_key(struct line line, const char *key)
 {
     if (!takes(&line, key))
@@ -66,7 +66,7 @@ static const char *find_mark(struct line line)
     return NULL;
 }
 
-/* All of JSON may stand on one line. */
+/* JSON may be all on one line, so keys are looked for in the whole line. */
 static const char *find_mark_of_json(struct line line)
 {
     skip(&line, " \t");

@@ -1,4 +1,4 @@
-/* Files of another program, which would be an error for each line. */
+/* Recognises files of another program, which would give an error for every line. */
 #pragma once
 
 #include <stdbool.h>
@@ -6,5 +6,5 @@
 
 #include "config/config.h"
 
-/* True for a file of frp's: one error says so. */
+/* True, with one error in the report, for a configuration of frp. */
 bool foreign_refuse(const char *file, const char *text, size_t size, struct config_report *report);

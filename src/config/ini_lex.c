@@ -108,11 +108,10 @@ static const char *read_unicode(struct lex *lex, size_t digit_count, struct lex_
     }
     char bytes[4];
     size_t length = utf8_encode(code_point, bytes);
-    return length > 0 ? put(room, bytes, length)
-                      : "the escape stands for no character that a text may have";
+    return length > 0 ? put(room, bytes, length) : "the escape is not a valid character";
 }
 
-/* At the backslash. */
+/* lex->at is at the backslash. */
 static const char *read_escape(struct lex *lex, struct lex_room *room)
 {
     static const char letters[] = "btnfr\"\\", meanings[] = "\b\t\n\f\r\"\\";
@@ -147,7 +146,7 @@ static const char *read_line_string(struct lex *lex, char quote, struct lex_room
     return finish_word(room);
 }
 
-/* A backslash with nothing behind it takes away the newline and all white space that follows. */
+/* A backslash at the end of a line removes the newline and the white space that follows. */
 static bool is_continued(const struct lex *lex)
 {
     struct lex rest = *lex;
@@ -170,7 +169,7 @@ static const char *skip_continuation(struct lex *lex)
     return NULL;
 }
 
-/* One piece of a string of many lines. Of five quotes in a row the last three are its end. */
+/* Reads one piece of a multi-line string. Of five quotes in a row, the last three end it. */
 static const char *read_piece(struct lex *lex, char quote, struct lex_room *room, bool *ret_is_end)
 {
     const char *problem;
@@ -195,15 +194,15 @@ static const char *read_piece(struct lex *lex, char quote, struct lex_room *room
     return put(room, lex->at++, 1);
 }
 
-/* """basic""" or '''literal'''. Whatever is wrong with it, it is read to its end, lest the rest of
- * a secret be taken for lines of the file. */
+/* """basic""" or '''literal'''. After an error it is still read to its end: the rest may be a
+ * secret, and must not be parsed (and quoted in messages) as lines of the file. */
 static const char *read_long_string(struct lex *lex, char quote, struct lex_room *room)
 {
     const char *first_problem = NULL, *problem = NULL;
     unsigned int first_line = lex->line, problem_line = 0;
     bool is_end = false;
     lex->at += 3;
-    if (lex_peek(lex) == '\0' && !lex_next_line(lex, &problem)) /* that newline is left out */
+    if (lex_peek(lex) == '\0' && !lex_next_line(lex, &problem)) /* the first newline is dropped */
         problem = not_finished;
     for (;;) {
         if (problem == not_finished) {
@@ -245,7 +244,7 @@ const char *lex_name(struct lex *lex, struct lex_room *room, const char **ret)
     *ret = room->text + room->used;
     char c = lex_peek(lex);
     if (is_quote(c))
-        return is_long_string(lex) ? "a name is on one line" : read_line_string(lex, c, room);
+        return is_long_string(lex) ? "a name must not span lines" : read_line_string(lex, c, room);
     const char *first = lex->at;
     while (lex_is_name(lex_peek(lex)))
         lex->at++;
@@ -265,7 +264,7 @@ static size_t span(const struct lex *lex, size_t from, const char *accepted)
     return (size_t)(at - lex->at);
 }
 
-/* [v6]:port is the one bare value that begins like a TOML array; no array has a "]:" in it. */
+/* [v6]:port is the one bare value that begins like a TOML array. No array contains "]:". */
 static bool is_bracketed_addr(const struct lex *lex)
 {
     size_t end = span(lex, 1, "0123456789abcdefABCDEF:.");
@@ -276,7 +275,7 @@ static bool is_bracketed_addr(const struct lex *lex)
            lex->at[end + 1] == ':';
 }
 
-/* 2024-12-31 and 23:59:59, alone or before more. */
+/* True if the value begins with a date or a time (2024-12-31, 23:59:59). */
 static bool is_date(const struct lex *lex)
 {
     static const char *const shapes[] = {"dddd-dd-dd", "dd:dd:dd"};
@@ -293,7 +292,7 @@ static bool is_date(const struct lex *lex)
     return false;
 }
 
-/* Where a bare value ends that begins here, without the white space behind it. */
+/* The end of the bare value that begins here, without white space behind it. */
 static const char *bare_end(const struct lex *lex, bool is_inline)
 {
     const char *end = lex->at;

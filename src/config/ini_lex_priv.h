@@ -1,8 +1,8 @@
-/* The words of a configuration file: its lines, and on them names, strings and bare values, in the
- * forms that TOML has for them. What they mean together is ini_reader.c's.
+/* The lexer of configuration files: lines, and on them names, strings and bare values in TOML's
+ * forms. ini_reader.c has the grammar.
  *
- * Each function that reads a word moves lex->at behind it and returns NULL, or says what is wrong;
- * the text is valid for ever and holds nothing of the file. */
+ * A function that reads a word moves lex->at behind it and returns NULL, or returns what is wrong:
+ * a constant that quotes nothing from the file. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,35 +11,35 @@
 #include "base/limits.h"
 
 struct lex {
-    const char *at, *line_end; /* what is left of the current line; its newline is no part of it */
+    const char *at, *line_end; /* the rest of the current line, without its newline */
     const char *next, *end;    /* the lines below */
-    unsigned int line;         /* number of the current one; 0 before the first */
-    unsigned int problem_line; /* where the last problem was: a string may go over many lines */
-    bool is_cut;               /* one had no end: nothing below its beginning has been looked at */
+    unsigned int line;         /* number of the current line; 0 before the first */
+    unsigned int problem_line; /* of the last problem: a string may span many lines */
+    bool is_cut;               /* a string was not terminated: the lines below it were not parsed */
 };
 
-/* Where words are copied to, decoded, with a NUL behind each. */
+/* The buffer for decoded words, with a NUL behind each. */
 struct lex_room {
     char text[LIMIT_CONFIG_TEXT + 1];
     size_t used;
 };
 
-/* Goes on to the next line; false at the end of the text. A line that has a problem is not to be
- * looked at. */
+/* Goes on to the next line; false at the end of the text. The caller must skip a line with a
+ * problem (invalid UTF-8, control bytes). */
 bool lex_next_line(struct lex *lex, const char **ret_problem);
-/* NUL at the end of the line: no line that may be looked at holds one. */
+/* The next byte; NUL at the end of the line, because no line without a problem holds one. */
 char lex_peek(const struct lex *lex);
 void lex_skip_blanks(struct lex *lex);
-/* At the end of the line, or at a comment. */
+/* True at the end of the line, or at a comment. */
 bool lex_is_over(const struct lex *lex);
-/* Nothing but a comment may follow. */
+/* A problem unless the rest of the line is white space or a comment. */
 const char *lex_rest(const struct lex *lex);
 
 bool lex_is_name(char c);
-/* A bare or a quoted name; *ret is in the room. */
+/* Reads a bare or quoted name; *ret points into the room. */
 const char *lex_name(struct lex *lex, struct lex_room *room, const char **ret);
-/* A value on a line of its own: a string of any of TOML's four kinds, or bare to the end of the
- * line or a comment behind white space. */
+/* Reads the value of a "key = value" line: a string of any of TOML's four kinds, or a bare value,
+ * which ends with the line or at a comment behind white space. */
 const char *lex_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare);
 /* The same in an inline table, where a bare value ends at a comma, a brace or white space. */
 const char *lex_inline_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare);

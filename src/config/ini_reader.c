@@ -8,10 +8,9 @@
 #include "crypto/keys.h"
 #include "ini_lex_priv.h"
 
-/* A table with what goes before it: the names up to here are its own. */
 struct level {
     struct ini_table table;
-    size_t names_used;
+    size_t names_used; /* of reader.names, by this table and those around it */
 };
 
 struct reader {
@@ -19,16 +18,16 @@ struct reader {
     const struct ini_reader_ops *ops;
     void *owner;
     bool is_stopped;
-    bool is_broken; /* the section's line was refused: its entries belong to nothing */
+    bool is_broken; /* the section line was refused, so its entries are not reported */
 
-    /* levels[0] is the section, the others are the braces that are open. */
+    /* levels[0] is the section, the others are the open braces. */
     struct level levels[INI_PARTS_MAX + 1];
     size_t depth;
-    bool is_behind_value; /* in braces: a comma or the closing one comes next */
+    bool is_behind_value; /* in braces: a comma or a closing brace comes next */
     unsigned int table_count;
 
     struct lex_room names, value;
-    struct ini_table dotted; /* of the entry, if its key has dots */
+    struct ini_table dotted; /* of the entry, if its key is dotted */
     struct ini_entry entry;
     unsigned int entry_count;
 };
@@ -90,7 +89,8 @@ static const char *read_section(struct reader *reader)
 
 /* ---- keys and values ---- */
 
-/* The names before the last dot make *ret a table inside the current one. */
+/* Reads a key. If it is dotted, the names before the last dot make *ret a table inside the current
+ * one. */
 static const char *read_key(struct reader *reader, struct ini_table *ret, const char **ret_key)
 {
     struct lex *lex = &reader->lex;
@@ -118,8 +118,8 @@ static const char *open_table(struct reader *reader, const struct ini_table *aro
                               const char *name)
 {
     if (around->part_count == INI_PARTS_MAX)
-        return "too many braces one in the other";
-    /* A table has more parts than the one around it, so there is a level for it. */
+        return "braces are nested too deeply";
+    /* Each table has more parts than the one around it, so the levels cannot run out. */
     size_t outer_count = top(reader)->table.part_count;
     struct level *level = &reader->levels[++reader->depth];
     *level = (struct level){.table = *around, .names_used = reader->names.used};
@@ -178,7 +178,7 @@ static const char *read_in_braces(struct reader *reader, bool *ret_is_entry)
     lex_skip_blanks(lex);
     if (lex_is_over(lex))
         return "the } is missing: a table in braces ends on its line";
-    if (lex_peek(lex) == '}') /* also right behind the opening one */
+    if (lex_peek(lex) == '}') /* braces may be empty */
         return close_table(reader);
     if (!reader->is_behind_value)
         return read_key_and_value(reader, ret_is_entry);
@@ -199,7 +199,7 @@ static void ini_refuse(struct reader *reader, const char *problem)
         reader->is_stopped = true;
 }
 
-/* Takes up the next line. False at the end of the text. */
+/* Parses the next line, up to its first entry. False at the end of the text. */
 static bool read_line(struct reader *reader, bool *ret_is_entry)
 {
     struct lex *lex = &reader->lex;
@@ -237,8 +237,8 @@ static bool next_entry(struct reader *reader)
 
 /* ---- inih ---- */
 
-/* Its fgets: gives it one short line for each entry, with a handle that stands for it, so that none
- * of its own lexing is used. */
+/* The fgets of inih. Each entry becomes one short line, "k1 = v1", with handles instead of its
+ * texts, so that inih's own lexing changes nothing. */
 static char *next_line(char *out, int out_size, void *stream)
 {
     struct reader *reader = stream;
@@ -275,5 +275,5 @@ int ini_read(const char *text, size_t size, const struct ini_reader_ops *ops, vo
     keys_wipe(&reader.value, sizeof reader.value);
     if (reader.is_stopped || reader.lex.is_cut)
         return -ECANCELED;
-    return result == 0 ? 0 : -EIO; /* never: each line given to inih is one of ours */
+    return result == 0 ? 0 : -EIO; /* cannot happen: inih sees only lines that next_line made */
 }

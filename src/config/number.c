@@ -18,7 +18,7 @@ static void append(int64_t *number, int base, int digit)
         *number = NUMBER_LARGEST;
 }
 
-/* Digits with single underscores between them; returns what follows, NULL if there are none. */
+/* Digits with single underscores between them. Returns the rest of the text; NULL: no digits. */
 static const char *read_whole(const char *text, int base, int64_t *number)
 {
     if (digit_of(*text, base) < 0)

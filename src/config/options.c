@@ -6,16 +6,16 @@
 
 #include "base/limits.h"
 
-/* Fields of a role, fields of a service, and rows without a field. */
+/* Offsets: of a role's field, of a service's field, and of rows without a field. */
 #define PEER(member)    offsetof(struct config_peer, member)
 #define SERVICE(member) offsetof(struct config_service, member)
 #define NOWHERE         0
 
 enum option_bounds {
-    MOMENT_MS = 100, /* a shorter time for a handshake or a connect fails on any real path */
+    MOMENT_MS = 100, /* with less, a handshake or a connect fails on any real path */
     HOUR_MS = 3600 * 1000,
-    WEEK_MS = 7 * 24 * HOUR_MS, /* more is a mistake, and ms stay within 31 bits */
-    KEEPALIVE_MAX = 32767,      /* the kernel's own bound of TCP_KEEPIDLE and TCP_KEEPINTVL */
+    WEEK_MS = 7 * 24 * HOUR_MS, /* more is a mistake; ms stay within 31 bits */
+    KEEPALIVE_MAX = 32767,      /* the kernel's maximum for TCP_KEEPIDLE and TCP_KEEPINTVL */
     COUNT_MAX = 1 << 30,
 };
 
@@ -25,10 +25,9 @@ enum option_bounds {
 #define CLAMP      OPTION_CLAMP
 #define CHANGE(of) CONFIG_CHANGE_##of
 
-/* A row reads as a row. */
+/* Unformatted, so that a row reads as a row. */
 /* clang-format off */
-/* section, roles, key, parser, field, min, max, default, unit, flags, what a change of
- * it is, help */
+/* section, roles, key, parser, field, min, max, default, unit, flags, kind of change, help */
 const struct option options[] = {
     {SECTION_ROLE, FOR_SERVER, "bind_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
      REQUIRED, CHANGE(ADDRESS), "where control and data channels arrive"},
@@ -202,8 +201,8 @@ size_t option_row(enum option_section section, enum config_role role, const char
     return (size_t)row;
 }
 
-/* Levenshtein's distance between letters of either case, for words short enough to be a slip of a
- * known one; else SIZE_MAX. */
+/* The Levenshtein distance, ignoring case; SIZE_MAX for words that are too long to be a typo of a
+ * known one. */
 static size_t distance(const char *a, const char *b)
 {
     enum { WORD_MAX = 63 };
@@ -225,7 +224,7 @@ static size_t distance(const char *a, const char *b)
     return row[b_size];
 }
 
-/* Beyond that, a "did you mean" would be a guess. */
+/* Beyond this distance, "did you mean" would be a guess. */
 static bool is_near(size_t edits, const char *word)
 {
     return edits <= MAX(strlen(word) / 3, 1);
@@ -257,7 +256,7 @@ static void list_keys(enum option_section section, enum config_role role, char *
                        option_role_name(role));
 }
 
-/* The nearest key of that section, or of all others; NULL when none is near. */
+/* The nearest key in that section, or outside of it; NULL: none is near. */
 static const struct option *find_near(enum option_section section, bool is_inside,
                                       enum config_role role, const char *key)
 {
@@ -291,7 +290,7 @@ const char *option_suggest_key(enum option_section section, enum config_role rol
     return out;
 }
 
-/* Compares with all sections of both roles; of services, what stands before the name counts. */
+/* Compares with all sections of both roles. In a service's section the service name is ignored. */
 const char *option_suggest_section(const char *name, char *out, size_t out_size)
 {
     char nearest[64] = "";

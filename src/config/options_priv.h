@@ -19,7 +19,7 @@ enum option_section {
     SECTION_TRANSPORT_TLS,
     SECTION_TRANSPORT_NOISE,
     SECTION_TRANSPORT_WEBSOCKET,
-    SECTION_SERVICES, /* allowed, has no keys */
+    SECTION_SERVICES, /* [ROLE.services]: allowed, without keys */
     SECTION_SERVICE,  /* [ROLE.services.NAME] */
     SECTION_COUNT,
 };
@@ -32,36 +32,35 @@ enum option_roles {
 
 enum option_flags {
     OPTION_REQUIRED = 1 << 0,
-    OPTION_SECRET = 1 << 1, /* its value is repeated nowhere */
-    OPTION_UNUSED = 1 << 2, /* of what is not built, or no longer; taken and not looked at */
-    OPTION_NOISE = 1 << 3,  /* the same unless transport.type = noise, which may stand below */
-    OPTION_CLAMP = 1 << 4,  /* rathole takes any number: beyond min and max these two are taken */
-    OPTION_PATH = 1 << 5,   /* no secret, but may be file:PATH */
+    OPTION_SECRET = 1 << 1, /* no message quotes its value */
+    OPTION_UNUSED = 1 << 2, /* of a feature that is not built in, or was removed: ignored */
+    OPTION_NOISE = 1 << 3,  /* ignored unless transport.type = noise, which may come later */
+    OPTION_CLAMP = 1 << 4,  /* rathole takes any number: it is clamped to min and max */
+    OPTION_PATH = 1 << 5,   /* not a secret, but may be file:PATH */
 };
 
 enum { OPTION_COUNT_MAX = 64 };
 
 struct option;
 
-/* One value on its way into the typed object. */
+/* One value for a parser, with what the parser found out about it. */
 struct option_value {
     const struct option *option;
     const char *text;
-    char
-        *problem; /* out: "expected ..., got ..."; of a value that is taken: what is odd about it */
+    char *problem; /* out: "expected ..., got ..."; with a value that is taken, a warning */
     size_t problem_size;
-    bool is_void;                  /* out: an empty text that counts as not given */
+    bool is_void;                  /* out: empty, so it counts as not given */
     bool is_inline_secret;         /* out */
     bool is_world_readable_secret; /* out */
 };
 
-/* Writes *target on success only. ERR_CONFIG: problem is filled in; 0: it is left alone or has a
- * warning. */
+/* 0 with *target written, and perhaps a warning in problem; ERR_CONFIG with the reason in problem;
+ * or -ENOMEM. */
 typedef int option_parser(struct option_value *value, void *target);
 
-/* Offsets are into struct config_service for SECTION_SERVICE, into struct config_peer for all else.
- * min and max are in the unit that the field has (ms for seconds). default_text NULL: the field
- * stays zero, or takes its role's value (services). */
+/* offset is into struct config_service for SECTION_SERVICE, else into struct config_peer. min and
+ * max are in the unit of the field (ms for seconds). default_text NULL: the field stays zero, or a
+ * service takes the value of its role. */
 struct option {
     enum option_section section;
     unsigned int roles; /* enum option_roles */
@@ -72,26 +71,26 @@ struct option {
     const char *default_text;
     const char *unit;
     unsigned int flags;  /* enum option_flags */
-    unsigned int change; /* enum config_change: what it is when its value changes */
+    unsigned int change; /* enum config_change: the kind of change that another value is */
     const char *help;
 };
 
 extern const struct option options[];
 extern const size_t option_count;
 
-/* "transport.tcp"; "" for SECTION_ROLE and "services.NAME" for SECTION_SERVICE. */
+/* "transport.tcp", ...; "" for SECTION_ROLE, "services.NAME" for SECTION_SERVICE. */
 const char *option_section_name(enum option_section section);
 const char *option_role_name(enum config_role role);
 /* Row number, or -1. */
 int option_find(enum option_section section, enum config_role role, const char *key);
-/* The row that stands for a field that validation knows by name; must exist. */
+/* The row of a key that must exist. */
 size_t option_row(enum option_section section, enum config_role role, const char *key);
 
-/* "did you mean ...?" or a list of what is allowed there. Always terminated; returns out. */
+/* Writes "did you mean ...?" or a list of what is allowed there, cut to fit. Returns out. */
 const char *option_suggest_key(enum option_section section, enum config_role role, const char *key,
                                char *out, size_t out_size);
 const char *option_suggest_section(const char *name, char *out, size_t out_size);
-/* The word that text may be a slip of; NULL when there is none or more than one. */
+/* The one word that text may be a typo of; NULL: none, or several. */
 const char *option_nearest_word(const char *text, const char *const *words, size_t count);
 
 /* values.c */
@@ -99,5 +98,5 @@ option_parser value_addr, value_secret, value_default_token, value_bool, value_t
     value_seconds, value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
     value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
     value_no_proxy, value_unused;
-/* These two set their has_ flag as well: their target is a whole struct config_noise. */
+/* The target of these two is a struct config_noise, because they set its has_ flag as well. */
 option_parser value_local_private_key, value_remote_public_key;

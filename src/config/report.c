@@ -7,7 +7,7 @@
 #include "report_priv.h"
 #include "text_priv.h"
 
-/* Takes over message->text in every case. */
+/* Inserts behind messages of the same line. Owns message.text in every case. False: no memory. */
 static bool insert(struct config_report *report, struct config_message message)
 {
     size_t room = sizeof *report->messages * (report->count + 1);
@@ -32,7 +32,7 @@ static size_t warning_count(const struct config_report *report)
     return count;
 }
 
-/* message has all but the text. */
+/* message lacks only its text. */
 static bool report_append_message(struct config_report *report, const char *file,
                                   struct config_message message, const char *format, va_list args)
     PRINTF_FORMAT(4, 0);

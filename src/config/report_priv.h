@@ -1,4 +1,4 @@
-/* Collects what load and check have to say, sorted by line, bounded in number. */
+/* The messages of load and check: sorted by line, bounded in number. */
 #pragma once
 
 #include <limits.h>
@@ -8,24 +8,24 @@
 #include "config/config.h"
 
 enum {
-    REPORT_ERRORS_MAX = 100, /* a file that has more is not a configuration */
+    REPORT_ERRORS_MAX = 100, /* a file with more is not a configuration */
     REPORT_WARNINGS_MAX = 100,
-    REPORT_ECHO_SIZE = 80, /* of any text that a message repeats */
+    REPORT_ECHO_SIZE = 80, /* of any text that a message quotes */
 };
 
 enum report_line {
-    REPORT_WHOLE_FILE = 0, /* no number is shown */
-    REPORT_LAST = INT_MAX, /* nor here */
+    REPORT_WHOLE_FILE = 0, /* shown without a line number, before all others */
+    REPORT_LAST = INT_MAX, /* the same, behind all others */
 };
 
-/* Appends "FILE:LINE: text". False when the list is full or memory is short; an error is counted
- * all the same, so that nothing that has errors can pass. */
+/* Adds "FILE:LINE: text". False: the list is full, or memory is short. An error counts even then,
+ * so that a file with errors never passes. */
 bool report_add(struct config_report *report, const char *file, bool is_error, unsigned int line,
                 const char *format, ...) PRINTF_FORMAT(5, 6);
-/* An error that is of that half alone. */
+/* Adds an error that concerns one role only. */
 bool report_add_of_half(struct config_report *report, const char *file, enum config_role half,
                         unsigned int line, const char *format, ...) PRINTF_FORMAT(5, 6);
-/* Makes warnings of the errors of that half, unless the list is cut short. Returns their number. */
+/* Turns the errors of that half into warnings, unless the list was cut. Returns their number. */
 size_t report_demote(struct config_report *report, enum config_role half);
-/* Moves all messages of `from` to `to`. */
+/* Copies all messages of `from` to `to`. */
 void report_append(struct config_report *to, const struct config_report *from);

@@ -24,8 +24,8 @@ void secret_free(char *text)
     free(text);
 }
 
-/* A pipe that a shell has handed over, as in `--check <(make-config)`: its writer may need a
- * moment. -ETIMEDOUT: nothing came. */
+/* Waits for the writer of a pipe that a shell has passed, as in `--check <(make-config)`.
+ * -ETIMEDOUT: nothing came. */
 static int wait_for_pipe(int fd)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
@@ -56,8 +56,7 @@ static int secret_read_all(int fd, size_t size_max, struct secret_file *file)
     return 0;
 }
 
-/* UTF-16 without a mark, too: half of the bytes of what a configuration or a secret is made of are
- * zero then. */
+/* UTF-16 may lack its byte order mark. ASCII in it shows by every second byte being zero. */
 static bool is_utf16(const struct secret_file *file)
 {
     const unsigned char *bytes = (const unsigned char *)file->text;
@@ -87,10 +86,10 @@ static bool is_handed_over(const char *path)
            strncmp(path, "/proc/self/fd/", 14) == 0;
 }
 
-/* Opens a file without ever waiting for it: this runs on the thread that answers signals. Opening a
- * FIFO blocks until it has a writer, and reading a terminal until somebody types; so regular files
- * alone are read, and pipes that a shell has handed over. A network file system that hangs still
- * blocks: open(2) has no way round that. */
+/* Opens a file without waiting, because this runs on the thread that answers signals. Opening a
+ * FIFO blocks until it has a writer, and reading a terminal until somebody types. So only regular
+ * files are read, and pipes that a shell has passed. A network file system that hangs blocks all
+ * the same: open(2) offers no way around that. */
 static int open_without_waiting(const char *path, struct stat *ret_status)
 {
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -112,8 +111,8 @@ int secret_file_read(const char *path, size_t size_max, struct secret_file *ret)
     CLEANUP_FD int fd = open_without_waiting(path, &status);
     if (fd < 0)
         return fd;
-    /* The largest size at once: a buffer that grew by realloc would leave copies behind, and pages
-     * that are not touched cost nothing. */
+    /* Allocate the largest size at once: realloc would leave copies of secrets behind, and
+     * untouched pages cost nothing. */
     struct secret_file file = {.text = malloc(size_max + 2), .mode = status.st_mode};
     if (file.text == NULL)
         return -ENOMEM;
@@ -137,7 +136,7 @@ void secret_file_finish(struct secret_file *file)
     *file = (struct secret_file){0};
 }
 
-/* Copies a path, with ${CREDENTIALS_DIRECTORY} (where systemd puts credentials) expanded. */
+/* Copies a path and expands ${CREDENTIALS_DIRECTORY}, where systemd puts credentials. */
 static int expand_path(const char *path, char **ret, char *problem, size_t problem_size)
 {
     static const char variable[] = "${CREDENTIALS_DIRECTORY}";
@@ -163,8 +162,8 @@ static bool is_white(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-/* A secret without white space at its end. The one newline that an editor or echo leaves there is
- * expected; more of it was hardly meant, and it would be a wrong token for ever. */
+/* The size of a secret without white space at its end. One newline there is normal, from an editor
+ * or echo. More is hardly meant, would make the token wrong for ever, and sets *ret_stripped. */
 static size_t secret_measure(const char *text, size_t size, bool may_end_in_newline,
                              bool *ret_stripped)
 {
@@ -179,7 +178,7 @@ static size_t secret_measure(const char *text, size_t size, bool may_end_in_newl
     return stripped;
 }
 
-/* Reads the file and says what is wrong with it as a secret, or NULL. */
+/* Reads a secret from its file. NULL, or what is wrong with the file. */
 static const char *read_secret(const char *path, struct secret_file *ret, bool *ret_stripped,
                                int *ret_result)
 {
@@ -225,8 +224,8 @@ static int resolve_file(const char *value, struct secret *ret, char *problem, si
     return text != NULL ? 0 : -ENOMEM;
 }
 
-/* A secret that stands in the file, as it is, or in the environment, where files of variables leave
- * white space at the end. */
+/* Copies a secret from the configuration, unchanged, or from the environment, without white space
+ * at its end: files of variables leave it there. */
 static int copy_secret(const char *text, enum secret_origin origin, struct secret *ret,
                        char *problem, size_t problem_size)
 {

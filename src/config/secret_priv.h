@@ -1,7 +1,6 @@
-/* The one place of this layer that opens files, and one rule for all of them: the configuration
- * itself and the secrets that it names. A byte order mark of UTF-8 is no part of a file, and one in
- * UTF-16 is refused: editors of other systems write both. Whatever is read may be secret, so it is
- * wiped before it is freed. */
+/* Reads files for this layer, the configuration itself and the secrets that it names, by the same
+ * rules. A UTF-8 byte order mark is skipped, and UTF-16 is refused: editors of other systems write
+ * both. What was read may be secret, so it is wiped before it is freed. */
 #pragma once
 
 #include <stdbool.h>
@@ -27,19 +26,20 @@ struct secret {
     char *text; /* the caller's: secret_free */
     enum secret_origin origin;
     bool is_world_readable; /* SECRET_FILE only */
-    bool is_stripped;       /* of white space at its end, beyond the newline of a file */
+    bool is_stripped;       /* it ended in more white space than the newline of a file */
 };
 
-/* -EFBIG: more than size_max bytes; -EILSEQ: UTF-16. ERR_NOT_A_FILE: a FIFO, a device or a socket,
- * whose open or read could wait for ever; a pipe by the name of /dev/fd/N is read, with a limit of
- * half a second for each piece (-ETIMEDOUT). */
+/* Reads a whole file; secret_file_finish frees it. -errno, and: -EFBIG for more than size_max
+ * bytes, -EILSEQ for UTF-16, ERR_NOT_A_FILE for a FIFO, a device or a socket, which could block for
+ * ever. A pipe named /dev/fd/N is read; -ETIMEDOUT if a piece of it takes more than half a
+ * second. */
 MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
 void secret_file_finish(struct secret_file *file);
 
-/* Whether a value is the secret itself: neither file:PATH nor env:NAME. */
+/* True if a value is the secret itself, neither file:PATH nor env:NAME. */
 bool secret_is_inline(const char *value);
-/* Fetches what a token or key value stands for. ERR_CONFIG: problem says why; it repeats the path
- * or the name of the variable, never a secret. */
+/* Fetches the secret that a value stands for. -ENOMEM, or ERR_CONFIG with the reason in problem,
+ * which quotes the path or the name of the variable, never a secret. */
 MUST_CHECK int secret_resolve(const char *value, struct secret *ret, char *problem,
                               size_t problem_size);
 

@@ -21,7 +21,7 @@ size_t utf8_length(const char *text, size_t size)
     for (size_t i = 1; i < length; i++)
         if ((bytes[i] & 0xc0) != 0x80)
             return 0;
-    /* Overlong forms, surrogates, and what lies beyond U+10FFFF: the second byte tells. */
+    /* The second byte tells overlong forms, surrogates and codes beyond U+10FFFF. */
     if ((bytes[0] == 0xe0 && bytes[1] < 0xa0) || (bytes[0] == 0xed && bytes[1] >= 0xa0) ||
         (bytes[0] == 0xf0 && bytes[1] < 0x90) || (bytes[0] == 0xf4 && bytes[1] >= 0x90))
         return 0;
@@ -46,7 +46,7 @@ size_t utf8_encode(uint32_t code_point, char out[static 4])
     return length;
 }
 
-/* One unit of the input as it is shown: at most 8 bytes in piece. Returns the bytes consumed. */
+/* Escapes one byte or character into piece (at most 8 bytes). Returns the bytes consumed. */
 static size_t escape_unit(const char *text, size_t size, char piece[static 9])
 {
     unsigned char byte = (unsigned char)text[0];
@@ -85,7 +85,7 @@ const char *text_escape(const char *text, char *out, size_t out_size)
         used += piece_size;
         text += consumed;
         left -= consumed;
-        /* As far as a cut text may reach. */
+        /* Up to here "..." still fits. */
         if (used + sizeof cut <= out_size)
             safe = used;
     }

@@ -1,5 +1,5 @@
-/* What only the whole file can tell: what is missing, what is inherited, and what does not go
- * together. */
+/* Checks that need the whole file: missing keys, inherited values, and settings that contradict
+ * each other. */
 #include <assert.h>
 #include <ctype.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ static void fill_token(struct draft *draft, const struct draft_place *place,
         return;
     }
     if (peer->default_token == NULL)
-        return; /* refused, and listed as such */
+        return; /* it was refused, and that is in the report */
     service->token = strdup(peer->default_token);
     if (service->token == NULL)
         draft->is_out_of_memory = true;
@@ -106,7 +106,7 @@ static void check_service_names(struct draft *draft, enum config_role role)
         char path[DRAFT_PATH_SIZE];
         draft_lines(draft, &place)->is_repeated = true;
         (void)report_add(draft->report, draft->file, true, sorted[i]->line,
-                         "[%s]: stands twice, first in line %u",
+                         "[%s]: defined twice, first in line %u",
                          draft_path(draft, &place, NULL, path), sorted[i - 1]->line);
     }
 }
@@ -126,8 +126,7 @@ static void check_server(struct draft *draft)
                         : strcasecmp(peer->addr.host, "localhost") == 0;
     if (peer->addr.port != 0 && peer->transport.type == CONFIG_TRANSPORT_TCP && !is_local)
         (void)draft_say(draft, DRAFT_NOTE, peer->addr_line, &place, "bind_addr",
-                        "others than this machine can reach it and transport.type = tcp does not "
-                        "encrypt");
+                        "other machines can reach it, and transport.type = tcp does not encrypt");
 }
 
 static void check_client(struct draft *draft)
@@ -163,7 +162,7 @@ static void validate_role(struct draft *draft, enum config_role role)
     draft_validate_noise(draft, role);
     place.section = SECTION_ROLE;
     validate_account(draft, &place);
-    /* Before the services inherit it. */
+    /* First, because services inherit it. */
     if (role == CONFIG_CLIENT)
         check_retry_interval(draft, &place, &peer->retry_interval_ms);
     if (peer->service_count == 0 && draft->report->error_count == 0)

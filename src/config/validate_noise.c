@@ -1,6 +1,6 @@
-/* Noise: which keys a pattern needs of a role, and what can be told at load of those that are
- * there. rathole takes a random key for a missing one and then refuses everybody; here it is an
- * error. */
+/* Noise keys: which of them a pattern needs in each role, and what load can tell about those that
+ * are given. For a missing key rathole uses a random one and then refuses every peer; here a
+ * missing key is an error. */
 #include <string.h>
 
 #include "crypto/keys.h"
@@ -14,8 +14,8 @@ struct pattern_keys {
     enum key_use local_private, remote_public;
 };
 
-/* XX sends both public keys: without one of our own a random one goes out, and one that is given
- * for the other side is compared with what came. */
+/* XX sends both static public keys. Without a local private key, a random one is used. A remote
+ * public key, if given, is compared with the key that the peer sends. */
 static const struct pattern_keys pattern_keys[][2] = {
     [NOISE_NK] =
         {[CONFIG_SERVER] = {KEY_NEEDED, KEY_UNUSED}, [CONFIG_CLIENT] = {KEY_UNUSED, KEY_NEEDED}},
@@ -30,7 +30,7 @@ static const char *other_name(enum config_role role)
     return option_role_name(role == CONFIG_SERVER ? CONFIG_CLIENT : CONFIG_SERVER);
 }
 
-/* Where a key that is not there would stand: its section, or the line that asks for noise. */
+/* The line for a message about a missing key: that of its section, or of "type". */
 static unsigned int missing_line(struct draft *draft, const struct draft_place *place)
 {
     const struct draft_place transport = {place->role, SECTION_TRANSPORT, 0};
@@ -86,7 +86,7 @@ static void check_remote_public(struct draft *draft, const struct draft_place *p
     }
 }
 
-/* Keys that were mixed up. One pair on both sides does work, so that is no error. */
+/* Finds keys that were mixed up. The same pair on both sides works, so it is only a warning. */
 static void check_pair(struct draft *draft, const struct draft_place *place,
                        const struct config_noise *noise)
 {

@@ -1,5 +1,5 @@
-/* The parsers of single values. Each accepts exactly its own form; whatever else a value is, the
- * message says what was expected and, unless it may be a secret, what was found. */
+/* The parsers of single values. Each accepts exactly one form. For any other value, the message
+ * says what was expected and, unless the value may be a secret, quotes it. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -53,7 +53,8 @@ int value_secret(struct option_value *value, void *target)
     return 0;
 }
 
-/* rathole takes an empty text, and it does no harm where each service has a token of its own. */
+/* Accepts an empty value as not given, with a warning: rathole accepts it too, and an empty
+ * default_token does no harm if every service has its own token. */
 static bool is_void(struct option_value *value)
 {
     if (*value->text != '\0')
@@ -68,7 +69,7 @@ int value_default_token(struct option_value *value, void *target)
     return is_void(value) ? 0 : value_secret(value, target);
 }
 
-/* What else may be white space in a key's file is none of the key. */
+/* Strips white space on both sides of a key. */
 static const char *trim(const char *text, size_t *ret_size)
 {
     while (isspace((unsigned char)*text))
@@ -80,7 +81,7 @@ static const char *trim(const char *text, size_t *ret_size)
     return text;
 }
 
-/* A private key may stand where a public one belongs, so no key is ever repeated. */
+/* No message quotes a key, not even a public one: it may be a private key in the wrong place. */
 static int parse_key(struct option_value *value, struct secret *secret,
                      uint8_t ret[static KEYS_X25519_SIZE])
 {
@@ -103,7 +104,7 @@ static int parse_key(struct option_value *value, struct secret *secret,
                            size);
     } else if (keys_equal(key, zeros, sizeof zeros)) {
         result = ERR_CONFIG;
-        (void)snprintf(value->problem, value->problem_size, "a key of zeros alone is no key");
+        (void)snprintf(value->problem, value->problem_size, "a key of zeros is not valid");
     } else {
         memcpy(ret, key, sizeof key);
     }
@@ -163,7 +164,7 @@ int value_tristate(struct option_value *value, void *target)
     return result;
 }
 
-/* A bound in ms as the seconds that a person writes. */
+/* Writes a bound in ms as seconds, without trailing zeros. */
 static const char *format_seconds(int64_t ms, char *out, size_t out_size)
 {
     int length = snprintf(out, out_size, "%" PRId64 ".%03" PRId64, ms / 1000, ms % 1000);
@@ -174,7 +175,8 @@ static const char *format_seconds(int64_t ms, char *out, size_t out_size)
     return out;
 }
 
-/* The number within its bounds, with a warning where it was not and the row allows for that. */
+/* True if the number is within its bounds, or was clamped to them (OPTION_CLAMP), with a
+ * warning. */
 static bool fit(struct option_value *value, int64_t *number, bool is_ms)
 {
     const struct option *option = value->option;
@@ -249,7 +251,7 @@ int value_number_or_auto(struct option_value *value, void *target)
 struct word {
     const char *text;
     int number;
-    const char *refusal; /* known, but not to be had in this version */
+    const char *refusal; /* why a known word is refused in this version; NULL: it is not */
 };
 
 static int parse_word(struct option_value *value, const struct word *words, size_t count, int *ret)
@@ -304,8 +306,8 @@ int value_transport_type(struct option_value *value, void *target)
     return result;
 }
 
-/* Snow, and so rathole, knows many more (x448, AESGCM, SHA256, IK ...): the list says which are
- * meant. */
+/* rathole takes every pattern that snow knows (x448, AESGCM, SHA256, IK ...), so the message lists
+ * the three that work here. */
 int value_noise_pattern(struct option_value *value, void *target)
 {
     static const enum noise_pattern patterns[] = {NOISE_NK, NOISE_XX, NOISE_KK};
@@ -342,7 +344,7 @@ int value_log_format(struct option_value *value, void *target)
     return result;
 }
 
-/* Who has that name is asked when it counts: it is another machine's answer otherwise. */
+/* Whether the account exists is checked at the start: --check may run on another machine. */
 int value_account(struct option_value *value, void *target)
 {
     size_t size = strlen(value->text);

@@ -1,11 +1,11 @@
-/* What --check says about a server's addresses, against a network that is made up. */
+/* What --check says about a server's addresses, on a fake network. */
 #include "config/addresses.h"
 
 #include <errno.h>
 
 #include "whole_files.h"
 
-/* "home" and "HOME" are 127.0.0.1, "two" is 9.9.9.9 and 127.0.0.1, all other names are nobody's. */
+/* "home" and "HOME" are 127.0.0.1, "two" is 9.9.9.9 and 127.0.0.1; no other name exists. */
 static size_t find(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES])
 {
     struct host_port numeric = {.port = name->port, .host = "127.0.0.1"};
@@ -23,7 +23,7 @@ static size_t find(void *owner, const struct host_port *name, struct addr ret[LI
 
 static uint16_t taken_ports[2];
 
-/* 9.9.9.9 is not here; ports below 1024 but 1 to 9 are not for us. */
+/* 9.9.9.9 is not an address of this machine, and ports 10 to 1023 are privileged. */
 static int probe(void *owner, const struct addr *addr, bool is_udp)
 {
     uint16_t port = addr_port(addr);
@@ -56,7 +56,7 @@ Test(addresses, that_collide)
         {SERVER SERVICE B "1.2.3.4:2\n",
          "W f:7: server.services.b.bind_addr: 1.2.3.4:2 is taken by server.services.a.bind_addr in "
          "line 5\n"},
-        /* All of them by the first; and one that is taken takes nothing. */
+        /* The first service holds the address. One that lost its address blocks no other. */
         {SERVER SERVICE B "0.0.0.0:2\n" C "1.2.3.4:2\n",
          "W f:7: server.services.b.bind_addr: 0.0.0.0:2 is taken by server.services.a.bind_addr in "
          "line 5\n"
@@ -65,18 +65,18 @@ Test(addresses, that_collide)
         {SERVER SERVICE B "0.0.0.0:2\n" C "1.2.3.5:2\n",
          "W f:7: server.services.b.bind_addr: 0.0.0.0:2 is taken by server.services.a.bind_addr in "
          "line 5\n"},
-        /* The control port's, wherever it stands. */
+        /* A conflict with the control port is an error. */
         {SERVER "[server.services.a]\nbind_addr=1.2.3.4:1\n",
          "f:5: server.services.a.bind_addr: 1.2.3.4:1 is taken by server.bind_addr in line 2\n"},
         {SERVER "[server.services.a]\nbind_addr=[::]:1\n",
          "f:5: server.services.a.bind_addr: [::]:1 is taken by server.bind_addr in line 2\n"},
-        /* Ports of UDP are others than those of TCP. */
+        /* UDP and TCP ports do not conflict. */
         {SERVER SERVICE B "1.2.3.4:2\ntype=udp\n", ""},
         {SERVER SERVICE "type=udp\n" B "1.2.3.4:2\ntype=udp\n",
          "W f:8: server.services.b.bind_addr: 1.2.3.4:2 is taken by server.services.a.bind_addr in "
          "line 5\n"},
         {SERVER "[server.services.a]\nbind_addr=1.2.3.4:1\ntype=udp\n", ""},
-        /* One address in two ways of writing. */
+        /* One address in two notations. */
         {SERVER "[server.services.a]\nbind_addr=[::1]:7\n" B "[0:0:0:0:0:0:0:1]:7\n",
          "W f:7: server.services.b.bind_addr: [0:0:0:0:0:0:0:1]:7 is taken by "
          "server.services.a.bind_addr in line 5\n"},
@@ -88,17 +88,17 @@ Test(addresses, that_collide)
     check_examples_here(examples, ARRAY_SIZE(examples));
 }
 
-#define LATER "the server would try it again every second, and serve the others\n"
+#define LATER "the server would retry it every second and serve the other services\n"
 
 Test(addresses, that_cannot_be_had_now)
 {
     static const struct example examples[] = {
         {SERVER "[server.services.a]\nbind_addr=9.9.9.9:7\n",
          "W f:5: server.services.a.bind_addr: 9.9.9.9:7: address not available now; " LATER},
-        {SERVER "[server.services.a]\nbind_addr=two:7\n", ""}, /* the second of its addresses */
+        {SERVER "[server.services.a]\nbind_addr=two:7\n", ""}, /* its second address is free */
         {SERVER "[server.services.a]\nbind_addr=1.2.3.4:99\n",
          "W f:5: server.services.a.bind_addr: 1.2.3.4:99: permission denied now; " LATER},
-        /* Names without an address; the same one twice is taken all the same. */
+        /* Names that cannot be resolved conflict if they are the same. */
         {SERVER "[server.services.a]\nbind_addr=host:7\n" B "HOST:7\n",
          "W f:5: server.services.a.bind_addr: host:7: the host name has no usable address "
          "now; " LATER
@@ -112,7 +112,7 @@ Test(addresses, that_cannot_be_had_now)
     check_examples_here(examples, ARRAY_SIZE(examples));
 }
 
-/* Of a server that runs the ports are in use, by right. */
+/* If the control port is in use as well, a server of this file is running: no warnings. */
 Test(addresses, of_a_server_that_runs)
 {
     static const struct example stopped = {

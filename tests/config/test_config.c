@@ -1,4 +1,4 @@
-/* Whole files that are right: what they become. */
+/* Valid files as a whole: what they are read as. */
 #include "config/config.h"
 
 #include <criterion/criterion.h>
@@ -216,7 +216,7 @@ Test(config, examples_of_ours_say_the_same_in_both_forms)
     }
 }
 
-/* What the examples show behind a comment sign is right as well, and is the default. */
+/* The lines that the examples comment out are valid too. */
 Test(config, examples_of_ours_show_what_exists)
 {
     static const char *const names[] = {CONFIG_EXAMPLES "/server.ini",
@@ -250,7 +250,7 @@ Test(config, long_names_and_tokens)
     static char text[16 << 10], name[LIMIT_SECRET + 1];
     memset(name, 'x', sizeof name);
     for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
-        /* Two that differ in the last byte alone. */
+        /* Two names and two tokens that differ in the last byte only. */
         (void)snprintf(text, sizeof text,
                        "[client]\nremote_addr = h:1\n"
                        "[client.services.%.*sa]\nlocal_addr = h:1\ntoken = %.*s1\n"

@@ -38,7 +38,7 @@ static void tear_down(void)
     old_config = new_config = NULL;
 }
 
-/* A server's file with these lines in [server], [server.transport], and for its one service. */
+/* A server's file with these lines in [server], in [server.transport], and in its one service. */
 static const char *server_file(const char *own, const char *transport, const char *service)
 {
     static char texts[2][1000];
@@ -147,7 +147,7 @@ Test(config_diff, what_a_change_is)
     }
 }
 
-/* A new default_token changes the services that have none of their own, and nothing else. */
+/* A new default_token changes only the services without their own token. */
 Test(config_diff, the_default_token_is_the_services, .fini = tear_down)
 {
     compare("[server]\nbind_addr = 0.0.0.0:1\ndefault_token = one\n"

@@ -1,6 +1,6 @@
-/* Whole files that are wrong, dubious or no configuration at all, and every message word for word.
- * Covers src/config/draft.c, src/config/validate.c and src/config/report.c, which only ever work on
- * whole files. */
+/* Files that are invalid, doubtful or no configuration at all, with every message word for word.
+ * Covers src/config/draft.c, src/config/validate.c and src/config/report.c, which work on whole
+ * files only. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
@@ -29,7 +29,7 @@ Test(config_errors, what_is_missing)
          "f:4: client.services.\"a b\\x0a\".local_addr: missing, expected host:port\n"},
         {SERVER, "W f:1: server: no services: nothing will be tunnelled\n"},
         {SERVER "[server.services]\n", "W f:1: server: no services: nothing will be tunnelled\n"},
-        /* A key that is there and wrong is not missing too. */
+        /* A key with an invalid value is not reported as missing. */
         {"[server]\nbind_addr=x\ndefault_token=env:RU_NO_SUCH_VARIABLE\n" SERVICE,
          "f:2: server.bind_addr: expected host:port, got \"x\"\n"
          "f:3: server.default_token: environment variable \"RU_NO_SUCH_VARIABLE\" is not set\n"},
@@ -73,24 +73,24 @@ Test(config_errors, what_stands_twice)
 {
     static const struct example examples[] = {
         {SERVER "bind_addr=1.2.3.4:1\n" SERVICE,
-         "f:4: server.bind_addr: stands twice, first in line 2\n"},
+         "f:4: server.bind_addr: defined twice, first in line 2\n"},
         {SERVER SERVICE "[server]\nthreads=zzz\n",
-         "f:6: [server]: stands twice, first in line 1\n"},
+         "f:6: [server]: defined twice, first in line 1\n"},
         {SERVER SERVICE "[server.transport.tcp]\n[server.transport.tcp]\n",
-         "f:7: [server.transport.tcp]: stands twice, first in line 6\n"},
+         "f:7: [server.transport.tcp]: defined twice, first in line 6\n"},
         {SERVER SERVICE "[server.services.b]\nbind_addr=h:3\n" SERVICE SERVICE,
-         "f:8: [server.services.a]: stands twice, first in line 4\n"
-         "f:10: [server.services.a]: stands twice, first in line 8\n"},
+         "f:8: [server.services.a]: defined twice, first in line 4\n"
+         "f:10: [server.services.a]: defined twice, first in line 8\n"},
         {CLIENT LOCAL "[client.services.x.y]\nlocal_addr=h:3\n"
                       "[client.services.\"x.y\"]\nlocal_addr=h:4\n",
-         "f:8: [client.services.x.y]: stands twice, first in line 6\n"},
+         "f:8: [client.services.x.y]: defined twice, first in line 6\n"},
         {SERVER SERVICE "bind_addr=1.2.3.4:3\n",
-         "f:6: server.services.a.bind_addr: stands twice, first in line 5\n"},
+         "f:6: server.services.a.bind_addr: defined twice, first in line 5\n"},
     };
     CHECK_EXAMPLES(examples);
 }
 
-/* A table is written once, in one of the three ways; keys with dots may come in any order. */
+/* A table is defined once, in one of three forms; dotted keys may come in any order. */
 Test(config_errors, tables_in_three_forms)
 {
     static const struct example examples[] = {
@@ -103,28 +103,28 @@ Test(config_errors, tables_in_three_forms)
          ""},
         {"server.bind_addr=h:1\n[server.services.a]\ntoken=x\nbind_addr=h:2\n", ""},
         {SERVER SERVICE "[server]\nservices.b.bind_addr=h:3\n",
-         "f:6: [server]: stands twice, first in line 1\n"},
+         "f:6: [server]: defined twice, first in line 1\n"},
         {SERVER "services.a.bind_addr=h:1\n" SERVICE,
-         "f:5: [server.services.a]: stands twice, first in line 4\n"},
+         "f:5: [server.services.a]: defined twice, first in line 4\n"},
         {SERVER SERVICE "[server.services]\na.bind_addr=h:1\nb.bind_addr=h:2\n",
-         "f:7: [server.services.a]: stands twice, first in line 4\n"},
+         "f:7: [server.services.a]: defined twice, first in line 4\n"},
         {SERVER SERVICE "[server.services]\na={bind_addr=h:1}\n",
-         "f:7: [server.services.a]: stands twice, first in line 4\n"},
+         "f:7: [server.services.a]: defined twice, first in line 4\n"},
         {SERVER "[server.services]\na={bind_addr=h:1}\na.token=x\n",
-         "f:6: [server.services.a]: stands twice, first in line 5\n"},
+         "f:6: [server.services.a]: defined twice, first in line 5\n"},
         {SERVER "services.a.bind_addr=h:1\nservices.a.bind_addr=h:2\n",
-         "f:5: server.services.a.bind_addr: stands twice, first in line 4\n"},
+         "f:5: server.services.a.bind_addr: defined twice, first in line 4\n"},
         {SERVER "services={a={bind_addr=h:1,bind_addr=h:2}}\n",
-         "f:4: server.services.a.bind_addr: stands twice, first in line 4\n"},
+         "f:4: server.services.a.bind_addr: defined twice, first in line 4\n"},
         {SERVER "transport.type=tcp\n" SERVICE "[server.transport]\ntype=tcp\n",
-         "f:7: [server.transport]: stands twice, first in line 4\n"},
+         "f:7: [server.transport]: defined twice, first in line 4\n"},
         {SERVER SERVICE "[server.transport]\ntcp.nodelay=true\n[server.transport.tcp]\n",
-         "f:8: [server.transport.tcp]: stands twice, first in line 7\n"},
+         "f:8: [server.transport.tcp]: defined twice, first in line 7\n"},
         {SERVER SERVICE "[server.transport]\ntype=tcp\n[client]\nserver.transport.type=tcp\n",
          "f:8: client.remote_addr: missing, expected host:port\n"
          "f:9: [client.server.transport]: unknown section, did you mean "
          "[client.services.NAME]?\n"},
-        /* A service has no tables, and only a section has a name with dots without quotes. */
+        /* A service has no tables. Only in a section line does a dotted name need no quotes. */
         {SERVER SERVICE "x.y=1\n[server.services.b]\nbind_addr=h:1\nx={}\n",
          "f:6: [server.services.a.x]: unknown section, did you mean [server.services.NAME]?\n"
          "f:9: [server.services.b.x]: unknown section, did you mean [server.services.NAME]?\n"},
@@ -135,7 +135,7 @@ Test(config_errors, tables_in_three_forms)
         {"x.y=1\nx={}\n" SERVER SERVICE,
          "f:1: [x]: unknown section, sections begin with server or client\n"
          "f:2: [x]: unknown section, sections begin with server or client\n"},
-        /* What is within a table that is refused is not listed as well. */
+        /* The contents of a refused table give no further errors. */
         {SERVER SERVICE "[server.transprt]\na={b={c=1}}\nd.e=1\n",
          "f:6: [server.transprt]: unknown section, did you mean [server.transport]?\n"},
         {SERVER "services={\"\"={bind_addr=1,x={}},a={bind_addr=h:1}}\n",
@@ -284,7 +284,7 @@ Test(config_errors, no_message_repeats_a_secret)
     }
 }
 
-/* A file of its own for each test; the mode is set whatever the umask is. */
+/* path is a template for mkstemp(3); the mode does not depend on the umask. */
 static void write_file(char *path, const char *text, mode_t mode)
 {
     int fd = mkstemp(path);
@@ -294,7 +294,7 @@ static void write_file(char *path, const char *text, mode_t mode)
     (void)close(fd);
 }
 
-/* What is said at the start of that half; without the name of the file. */
+/* `expected` are the messages when that half starts, without the file name. */
 static void check_half(const char *text, enum config_role half, bool is_fit, const char *expected)
 {
     char path[] = "/tmp/test_config_XXXXXX", full[2048] = "";
@@ -329,8 +329,8 @@ static void check_half(const char *text, enum config_role half, bool is_fit, con
 
 #define OTHER " (in the half that does not run)\n"
 
-/* Files are shared by machines of which each can run its own half. What rathole refuses in either
- * half stays an error: it is the file that is wrong then, and not the machine. */
+/* Several machines may share a file, each for its own half, so what only this machine lacks is a
+ * warning in the other half. What rathole refuses in either half is an error: the file is wrong. */
 Test(config_errors, the_half_that_does_not_run)
 {
     (void)unsetenv("RU_NO_SUCH_VARIABLE");
@@ -350,14 +350,14 @@ Test(config_errors, the_half_that_does_not_run)
     check_half(SERVER SERVICE "[client]\n" LOCAL "token=x\n", CONFIG_SERVER, false,
                "6: client.remote_addr: missing, expected host:port\n");
     check_half(SERVER SERVICE CLIENT LOCAL "local_addr=h:3\n", CONFIG_SERVER, false,
-               "11: client.services.a.local_addr: stands twice, first in line 10\n");
-    /* A file with one half has no other. */
+               "11: client.services.a.local_addr: defined twice, first in line 10\n");
+    /* If the file has only the other half, its errors stay errors. */
     check_half(CLIENT LOCAL "token=env:RU_NO_SUCH_VARIABLE\n", CONFIG_SERVER, false,
                "6: client.services.a.token: environment variable \"RU_NO_SUCH_VARIABLE\" is not "
                "set\n");
 }
 
-/* A list that was cut short says less than there is. */
+/* If the list was cut, the half that runs may have errors that are not in it. */
 Test(config_errors, too_many_errors_of_the_half_that_does_not_run)
 {
     static char text[64 << 10];
@@ -393,7 +393,7 @@ static void check_mode(const char *text, mode_t mode, const char *expected)
 
 Test(config_errors, check_warns_of_a_readable_file_with_secrets)
 {
-    static const char readable[] = ": every user can read the secrets in it; chmod 600 mends it";
+    static const char readable[] = ": every user can read the secrets in it; chmod 600 fixes it";
     (void)setenv("RU_TEST_TOKEN", "t", 1);
     check_mode(LOOPBACK "token=t\n", 0644, readable);
     check_mode(LOOPBACK "token=t\n", 0600, "");
@@ -404,7 +404,7 @@ Test(config_errors, check_warns_of_a_readable_file_with_secrets)
 Test(config_errors, check_notes)
 {
     static const struct example examples[] = {
-        {SERVER SERVICE, "W f:2: server.bind_addr: others than this machine can reach it and "
+        {SERVER SERVICE, "W f:2: server.bind_addr: other machines can reach it, and "
                          "transport.type = tcp does not encrypt\n"},
         {LOOPBACK "token=t\n", ""},
         {"[server]\nbind_addr=localhost:1\ndefault_token=t\n" SERVICE, ""},
@@ -439,12 +439,12 @@ Test(config_errors, files_that_cannot_be_read)
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { BOMB_SECONDS = 30 }; /* whose shadow of a large file costs more than the parser */
+enum { BOMB_SECONDS = 30 }; /* the sanitizer's shadow memory costs more than the parser */
 #else
 enum { BOMB_SECONDS = 1 };
 #endif
 
-/* No file, however made, takes more than a second of CPU; most of what is made here is refused. */
+/* No hostile file takes more than a second of CPU, and these are all refused. */
 static void check_bomb(const char *text, size_t size)
 {
     struct timespec start, end;
@@ -492,12 +492,12 @@ Test(config_errors, bombs)
             memcpy(text + at, patterns[i], at + length <= SIZE ? length : SIZE - at);
         check_bomb(text, SIZE);
         cr_expect_str_eq(said(), "f: larger than 4 MiB\n");
-        check_bomb(text, LIMIT_CONFIG_FILE); /* as large as it may be */
+        check_bomb(text, LIMIT_CONFIG_FILE); /* the largest that is parsed */
     }
     free(text);
 }
 
-/* Each key finds its service among thousands. */
+/* Each dotted key has to find its service among thousands. */
 Test(config_errors, bomb_of_dots)
 {
     static const char *const keys[] = {"bind_addr=h:1",  "token=x",

@@ -1,4 +1,4 @@
-/* Which texts are taken for a file of frp's; whole ones stand in tests/config/files. */
+/* Which texts count as a file of frp. Whole files are in tests/config/files. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 static struct config_report report;
 
-/* From a heap copy without a NUL, so that a sanitizer sees the first byte beyond. */
+/* Uses a heap copy without a NUL, so that a sanitizer sees a read behind it. */
 static bool is_refused(const char *text)
 {
     size_t size = strlen(text);
@@ -55,7 +55,7 @@ Test(foreign, files_of_frp)
     config_report_finish(&report);
 }
 
-/* Whoever has a [server] or a [client] gets the errors of their lines. */
+/* A file with [server] or [client] is ours, and gets the errors of its lines. */
 Test(foreign, other_files)
 {
     static const char *const texts[] = {

@@ -1,5 +1,5 @@
-/* src/config/ini_lex.c and src/config/ini_reader.c alone: what each line becomes, and how each line
- * that is none is refused. Every test turns what the callbacks see into one text. */
+/* src/config/ini_lex.c and src/config/ini_reader.c: what each line is read as, and how invalid
+ * lines are refused. The callbacks write what they get into one text, which the tests compare. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -30,7 +30,7 @@ static bool say(struct trace *trace, const char *format, ...)
     return ++trace->calls != trace->stop_after;
 }
 
-/* Sections [a|b], braces {a|b}. */
+/* Writes sections as [a|b] and braces as {a|b}, behind their line. */
 static bool on_table(void *owner, const struct ini_table *table)
 {
     char name[2 * LIMIT_CONFIG_TEXT] = "";
@@ -44,7 +44,7 @@ static bool on_table(void *owner, const struct ini_table *table)
                is_inline ? "}" : "]");
 }
 
-/* A key with dots has the table that it leads to before it. */
+/* Writes "key=value"; a dotted key with its table in front, "a|b:key=value". */
 static bool on_entry(void *owner, const struct ini_entry *entry)
 {
     const struct ini_table *table = entry->table;
@@ -64,7 +64,7 @@ static const struct ini_reader_ops ops = {on_table, on_entry, on_error};
 
 static struct trace trace;
 
-/* From a heap copy without a NUL, so that a sanitizer sees the first byte beyond. */
+/* Uses a heap copy without a NUL, so that a sanitizer sees a read behind it. */
 static int read_bytes(const char *text, size_t size)
 {
     char *exact = malloc(size > 0 ? size : 1);
@@ -101,13 +101,13 @@ Test(ini_reader, shapes_of_a_file)
         {"[a]\nk=v", "1[a]\n2 k=v\n"}, /* no newline at the end */
         {"[a]\r\nk = v\r\n\r\n", "1[a]\n2 k=v\n"},
         {"[a]\r\nk = \"v\"\r", "1[a]\n2 k=v\n"},
-        /* Whoever reads the file takes this away. */
+        /* A byte order mark: secret_file_read has removed that of a file. */
         {"\xef\xbb\xbf[a]\nk = v\n", "1!expected [section] or key = value\n"
                                      "2!a key before the first [section]\n"},
         {"[a]\n\xef\xbb\xbfk = v\n", "1[a]\n2!expected [section] or key = value\n"},
-        /* inih alone takes an indented key for more of the value before it. */
+        /* inih alone would append an indented line to the value before it. */
         {"  [a]\n    k = v\n\tl = w\n      m = x\n", "1[a]\n2 k=v\n3 l=w\n4 m=x\n"},
-        {"[a]\n[b]\n[a]\n", "1[a]\n2[b]\n3[a]\n"}, /* empty and repeated ones are seen */
+        {"[a]\n[b]\n[a]\n", "1[a]\n2[b]\n3[a]\n"}, /* empty and repeated sections are reported */
         {"[a]\nk=1\nk=2\n", "1[a]\n2 k=1\n3 k=2\n"},
         {"\n\n[a]\n\n\nk=1\n", "3[a]\n6 k=1\n"},
     };
@@ -141,7 +141,7 @@ Test(ini_reader, sections)
         {"[[a]]", "1!arrays of tables are not supported here\n"},
         {"[a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p]", "1[a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p]\n"},
         {"[a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q]", "1!too many dots in the name of a section\n"},
-        /* The keys of a broken section belong to nobody, least of all to the one before. */
+        /* Keys below a broken section line do not go to the section before. */
         {"[a]\nk=1\n[b\nk=2\nx\n[c]\nk=3\n", "1[a]\n2 k=1\n3!the ] of the section is missing\n"
                                              "5!expected [section] or key = value\n6[c]\n7 k=3\n"},
         {"[a]\n\t[b\x01]\nk=2\n",
@@ -211,12 +211,9 @@ Test(ini_reader, strings)
          "1[a]\n2!unknown escape in a string ('...' takes a backslash as it is)\n"},
         {"[a]\nk = \"\\u12\"", "1[a]\n2!\\u needs 4 and \\U 8 hexadecimal digits\n"},
         {"[a]\nk = \"\\U0000\"", "1[a]\n2!\\u needs 4 and \\U 8 hexadecimal digits\n"},
-        {"[a]\nk = \"\\u0000\"",
-         "1[a]\n2!the escape stands for no character that a text may have\n"},
-        {"[a]\nk = \"\\ud800\"",
-         "1[a]\n2!the escape stands for no character that a text may have\n"},
-        {"[a]\nk = \"\\U00110000\"",
-         "1[a]\n2!the escape stands for no character that a text may have\n"},
+        {"[a]\nk = \"\\u0000\"", "1[a]\n2!the escape is not a valid character\n"},
+        {"[a]\nk = \"\\ud800\"", "1[a]\n2!the escape is not a valid character\n"},
+        {"[a]\nk = \"\\U00110000\"", "1[a]\n2!the escape is not a valid character\n"},
     };
     CHECK_EXAMPLES(examples);
 }
@@ -252,7 +249,7 @@ Test(ini_reader, keys_with_dots)
         {"[a]\nb..k = v", "1[a]\n2!a name is missing\n"},
         {"[a]\nb.k v", "1[a]\n2!expected [section] or key = value\n"},
         {"[a]\nb.\"k = v", "1[a]\n2!the string is not finished\n"},
-        {"[a]\nb.\"\"\"k\"\"\" = v", "1[a]\n2!a name is on one line\n"},
+        {"[a]\nb.\"\"\"k\"\"\" = v", "1[a]\n2!a name must not span lines\n"},
         {"[a]\nb.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q = v",
          "1[a]\n2 a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p:q=v\n"},
         {"[a]\nb.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r = v", "1[a]\n2!too many dots in a key\n"},
@@ -291,7 +288,7 @@ Test(ini_reader, tables_in_braces)
         {"[a]\nb = {} c", "1[a]\n2{a|b}\n2!text after the end of the value or section\n"},
         {"[a]\nb = {}}", "1[a]\n2{a|b}\n2!text after the end of the value or section\n"},
         {"[a]\nb = {c = {k = 1}", "1[a]\n2{a|b}\n2{a|b|c}\n2 k=1\n" NO_BRACE},
-        /* After an error the rest of the line is nobody's, and the next line is the section's. */
+        /* An error skips the rest of the line; the next line is in the section again. */
         {"[a]\nb = {c = {k = [], l = 1}}\nm = 2",
          "1[a]\n2{a|b}\n2{a|b|c}\n2!arrays are not supported here\n3 m=2\n"},
         {"[a\nb = {k = 1}\nc = {l}\n[d]\n", "1!the ] of the section is missing\n"
@@ -299,7 +296,7 @@ Test(ini_reader, tables_in_braces)
         {"a={b={c={d={k=1}}}}\nl.m = 2", FOUR_DEEP "1 k=1\n2 l:m=2\n"},
         {"[a.b.c.d.e.f.g.h.i.j.k.l.m.n.o]\np={}\np={q={}}",
          "1[a|b|c|d|e|f|g|h|i|j|k|l|m|n|o]\n2{a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p}\n"
-         "3{a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p}\n3!too many braces one in the other\n"},
+         "3{a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p}\n3!braces are nested too deeply\n"},
     };
     CHECK_EXAMPLES(examples);
 }
@@ -327,7 +324,7 @@ Test(ini_reader, strings_of_many_lines)
         {"[a]\nk = \"\"\"\"\"\"", "1[a]\n2 k=\n"},
         {"[a]\nk = \"\"\"\nx\n y\n\"\"\"\nl = 1", "1[a]\n2 k=x\n y\n\n6 l=1\n"},
         {"[a]\r\nk = '''\r\nx\r\ny'''\r\nl = 1", "1[a]\n2 k=x\ny\n5 l=1\n"},
-        {"[a]\nk = \"\"\"\n\nx\"\"\"", "1[a]\n2 k=\nx\n"}, /* the first newline alone */
+        {"[a]\nk = \"\"\"\n\nx\"\"\"", "1[a]\n2 k=\nx\n"}, /* only the first newline is dropped */
         {"[a]\nk = \"\"\"\\\n  x \\  \n\n\t y\"\"\"", "1[a]\n2 k=x y\n"},
         {"[a]\nk = '''\\\nx'''", "1[a]\n2 k=\\\nx\n"},
         {"[a]\nk = \"\"\"\\t\\u0041\\\"\"\"\"", "1[a]\n2 k=\tA\"\n"},
@@ -337,7 +334,7 @@ Test(ini_reader, strings_of_many_lines)
         {"[a]\nk = \"\"\"\n[b]\n# c\nl = 1\n\"\"\"\n", "1[a]\n2 k=[b]\n# c\nl = 1\n\n"},
         {"[a]\nk = \"\"\"x\ny\"\"\" z\nl = 1",
          "1[a]\n3!text after the end of the value or section\n4 l=1\n"},
-        /* What is wrong within: the line is said, and the string goes on to its end. */
+        /* An error inside is reported with its line, and the string is skipped to its end. */
         {"[a]\nk = \"\"\"\nx\\q\n\\z\n\"\"\"\nl = 1",
          "1[a]\n3!unknown escape in a string ('...' takes a backslash as it is)\n6 l=1\n"},
         {"[a]\nk = \"\"\"\nx\n\xff\n\"\"\"\nl = 1", "1[a]\n4!the line is not valid UTF-8\n6 l=1\n"},
@@ -348,7 +345,7 @@ Test(ini_reader, strings_of_many_lines)
     CHECK_EXAMPLES(examples);
 }
 
-/* Everything below is in the string, so nobody can say what is missing there. */
+/* Everything below is part of the string: the reader stops (-ECANCELED). */
 Test(ini_reader, a_string_without_an_end)
 {
     static const char *const texts[] = {
@@ -362,10 +359,11 @@ Test(ini_reader, a_string_without_an_end)
     }
 }
 
-/* Where inih cuts: names at 50 bytes, lines at 200; and our own end. */
+/* Around inih's limits (names of 50 bytes, lines of 200), and around ours. */
 static const size_t lengths[] = {1, 49, 50, 51, 199, 200, 201, 255, 4000, 4096, 4097};
 
-/* format: of the text, with the long word in it; fits and refused: of what is said then. */
+/* Each '@' stands for a long word: in the text (format) and in its trace if the word fits, or the
+ * refusal if it does not. */
 static void check_length(const char *format, const char *fits, const char *refused, size_t length,
                          size_t longest)
 {
@@ -394,7 +392,7 @@ Test(ini_reader, long_names_and_values)
         check_length("[a]\nk='''\n@'''\n", "1[a]\n2 k=@\n", "1[a]\n3!@\n", length, longest);
         check_length("[a]\nb={k=@}\n", "1[a]\n2{a|b}\n2 k=@\n", "1[a]\n2{a|b}\n2!@\n", length,
                      longest);
-        /* Names have room for all of them together, with a NUL behind each. */
+        /* All names together share one buffer, with a NUL behind each. */
         check_length("[a.@]\nk=v", "1[a|@]\n2 k=v\n", "1!@\n", length, longest - 4);
         check_length("[a]\n@=v\n", "1[a]\n2 @=v\n", "1[a]\n2!@\n", length, longest - 2);
         check_length("[a]\nb.@=v\n", "1[a]\n2 a|b:@=v\n", "1[a]\n2!@\n", length, longest - 4);
@@ -426,7 +424,7 @@ Test(ini_reader, names_that_differ_at_the_end_stay_apart)
     }
 }
 
-/* A serializer writes a whole file on one, and people draw boxes around their comments. */
+/* A serializer may write the whole file on one line, and comments may be drawn boxes. */
 Test(ini_reader, lines_have_no_bound_of_their_own)
 {
     static char text[16 * LIMIT_CONFIG_TEXT], expected[16 * LIMIT_CONFIG_TEXT];

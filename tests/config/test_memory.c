@@ -1,6 +1,6 @@
-/* Each allocation of the layer fails once: what comes back is an error and nothing else happens (a
- * sanitizer build sees leaks and double frees too). The linker puts the functions below between the
- * layer and the C library. */
+/* Each allocation of the layer fails once, which has to give an error and nothing else (a sanitizer
+ * build also sees leaks and double frees). The linker wraps the C library's functions with those
+ * below. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <malloc.h>
@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "config/config.h"
 
-static unsigned int countdown; /* 0 = off; the allocation at which it reaches 0 fails */
+static unsigned int countdown; /* the allocation that counts it down to 0 fails; 0 = off */
 static bool has_failed;
 
 static bool must_fail(void)
@@ -25,7 +25,7 @@ static bool must_fail(void)
     return true;
 }
 
-/* What is freed must not hold a secret any more. */
+/* Counts freed blocks that still hold a secret. */
 static const char secret[] = "HUSH-HUSH";
 static const char secret_text[] = "SFVTSC1IVVNI"; /* the same in base64 */
 static bool is_watching;
@@ -97,7 +97,7 @@ int __wrap_asprintf(char **ret, const char *format, ...)
     return length;
 }
 
-/* What a build with _FORTIFY_SOURCE calls instead. */
+/* With _FORTIFY_SOURCE these are called instead. */
 int __wrap___vasprintf_chk(char **ret, int flag, const char *format, va_list args)
     PRINTF_FORMAT(3, 0);
 int __wrap___vasprintf_chk(char **ret, int flag, const char *format, va_list args)
@@ -117,8 +117,7 @@ int __wrap___asprintf_chk(char **ret, int flag, const char *format, ...)
     return length;
 }
 
-/* Loads the text with every single allocation failing in turn, until none is left to fail; a file,
- * for its server alone. */
+/* Loads the text (path NULL) or the file (its server half) with each allocation failing in turn. */
 static void fail_each(const char *path, const char *text, int expected)
 {
     unsigned int allocations = 0;
@@ -143,7 +142,7 @@ static void fail_each(const char *path, const char *text, int expected)
     cr_expect_gt(allocations, 2);
 }
 
-/* Its 32 bytes begin with HUSH-HUSH. */
+/* The 32 bytes of this key begin with HUSH-HUSH. */
 #define KEY "local_private_key=SFVTSC1IVVNILXRoaXMga2V5IGlzIG5vdCBvbmUuLi4=\n"
 
 static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nheartbeat_interval=0\n"
@@ -173,7 +172,7 @@ Test(memory, bad_file)
     fail_each(NULL, bad, ERR_CONFIG);
 }
 
-/* The client's half is left out. */
+/* The client's half is dropped, and its secrets are wiped. */
 Test(memory, half_of_a_file)
 {
     static const char text[] = "[server]\nbind_addr=h:1\ndefault_token=HUSH-HUSH\n"
@@ -232,22 +231,22 @@ Test(memory, secrets_are_wiped)
     cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     (void)setenv("RU_TEST_TOKEN", secret, 1);
     check_wiped(path, 0);
-    /* A token that is read from a file, this one: it holds the secret as well. */
+    /* A token from a file: this one, which holds the secret as well. */
     int length = snprintf(more, sizeof more,
                           "[server.services.f]\nbind_addr=h:5\ntoken=file:%s\n"
                           "[client]\nremote_addr=h:1\n"
-                          "[client.transport.noise]\n" KEY, /* for type = noise alone */
+                          "[client.transport.noise]\n" KEY, /* ignored: the type is tcp */
                           path);
     cr_assert_eq(write(fd, more, (size_t)length), length);
     check_wiped(path, 0);
-    /* Half-built objects go the same way. */
+    /* A half-built object is wiped as well. */
     cr_assert_eq(write(fd, "[x]\n", 4), 4);
     check_wiped(path, ERR_CONFIG);
     (void)close(fd);
     (void)unlink(path);
 }
 
-/* The C library's own functions, which are not in between, allocate as ever. */
+/* Without a countdown the wrappers change nothing. */
 Test(memory, nothing_fails_when_nothing_is_asked_to)
 {
     struct config *config;

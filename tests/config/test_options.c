@@ -22,7 +22,7 @@ Test(options, rows_are_unique_and_whole)
         for (size_t j = 0; j < i; j++)
             cr_expect_not(a->section == options[j].section && (a->roles & options[j].roles) != 0 &&
                               strcmp(a->key, options[j].key) == 0,
-                          "%s stands twice", a->key);
+                          "%s is there twice", a->key);
     }
 }
 
@@ -62,8 +62,8 @@ struct example {
     enum option_section section;
     enum config_role role;
     const char *key, *text;
-    const char *problem; /* NULL: accepted; "... is read as ...": with a warning */
-    uint32_t expected;   /* of number-like fields */
+    const char *problem; /* NULL: accepted; "... is read as ...": accepted with a warning */
+    uint32_t expected;   /* for fields that are numbers */
 };
 
 #define SECONDS_WEEK   "expected whole seconds from 0 to 604800, got "
@@ -127,7 +127,7 @@ static const struct example examples[] = {
     {SECTION_TRANSPORT_TCP, CONFIG_SERVER, "keepalive_interval", "0", "0 is read as 1", 1},
     {SECTION_TRANSPORT_TCP, CONFIG_SERVER, "keepalive_interval", "4294967297",
      "4294967297 is read as 32767", 32767},
-    /* Keys of ours: nobody has a file with more. */
+    /* Keys that rathole does not have are not clamped. */
     {SECTION_ROLE, CONFIG_SERVER, "max_pending_handshakes", "65537",
      "expected a number from 1 to 65536, got \"65537\"", 0},
     {SECTION_TRANSPORT, CONFIG_SERVER, "type", "noise", NULL, CONFIG_TRANSPORT_NOISE},
@@ -207,7 +207,7 @@ Test(options, addresses)
         value.text = good[i].text;
         *problem = '\0';
         cr_expect_eq(value_addr(&value, &target), 0);
-        /* What might be an address as a whole is taken as rathole does, and said. */
+        /* An IPv6 address without brackets is read as by rathole, with a warning. */
         bool is_doubtful = good[i].text[0] != '[' && strchr(good[i].host, ':') != NULL;
         char warning[256] = "";
         if (is_doubtful)

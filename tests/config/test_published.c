@@ -1,6 +1,5 @@
-/* Files as people and their generators write them, each for one structure: what they become and
- * what is said of them. tests/e2e/test_config_files.py takes the same files to --check, to the
- * start and to rathole. */
+/* Files as people and generators write them: what they are read as, with their messages.
+ * tests/e2e/test_config_files.py gives the same files to --check, to a start and to rathole. */
 #include <criterion/criterion.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,14 +9,14 @@
 #include "crypto/keys.h"
 #include "whole_files.h"
 
-enum half { BOTH, SERVER_HALF, CLIENT_HALF }; /* whose start it is */
+enum half { BOTH, SERVER_HALF, CLIENT_HALF }; /* the role that starts */
 
 struct published {
     const char *file;
     enum half half;
-    /* All that is said, "W " before a warning, without the name of the file. */
+    /* All messages, "W " before a warning, without the file name. */
     const char *said;
-    /* What the halves that run have: see describe; NULL: refused. */
+    /* The halves that run, as written by describe; NULL: refused. */
     const char *described;
 };
 
@@ -35,7 +34,7 @@ static void add(const char *format, ...)
     cr_assert_lt(described_size, sizeof described);
 }
 
-/* "server HOST:PORT DIFFERENT FROM THE DEFAULT ...", and a line for each service. */
+/* Writes "server HOST:PORT" and what differs from the defaults, then a line for each service. */
 static void describe_peer(const char *role, const struct config_peer *peer)
 {
     char addr[ADDR_HOST_SIZE + 16];
@@ -86,7 +85,7 @@ static const char *path_of(const char *file)
     return path;
 }
 
-/* said() without the name of the file. */
+/* said() without the file name. */
 static const char *said_of(const char *path)
 {
     static char text[64 << 10];
@@ -212,7 +211,7 @@ Test(published, numbers_and_times)
     CHECK_ALL(rows);
 }
 
-/* It keeps nobody from running the other one. */
+/* Errors in the other half are warnings. */
 Test(published, the_half_that_does_not_run)
 {
     static const struct published rows[] = {
@@ -299,7 +298,7 @@ Test(published, braces)
     CHECK_ALL(rows);
 }
 
-/* The first two are no TOML 1.0, and rathole refuses them as well. */
+/* The first two are not TOML 1.0, and rathole refuses them as well. */
 Test(published, braces_that_are_wrong)
 {
     static const struct published rows[] = {
@@ -342,16 +341,16 @@ Test(published, what_stands_twice)
 {
     static const struct published rows[] = {
         {"twice_dots_and_section.toml", BOTH,
-         "7: [server.transport]: stands twice, first in line 4\n"
-         "10: [server.services.ssh]: stands twice, first in line 5\n",
+         "7: [server.transport]: defined twice, first in line 4\n"
+         "10: [server.services.ssh]: defined twice, first in line 5\n",
          NULL},
         {"twice_braces.toml", BOTH,
-         "4: [server.services.ssh]: stands twice, first in line 4\n"
-         "6: [server.transport]: stands twice, first in line 5\n"
-         "7: server.services.web.bind_addr: stands twice, first in line 7\n",
+         "4: [server.services.ssh]: defined twice, first in line 4\n"
+         "6: [server.transport]: defined twice, first in line 5\n"
+         "7: server.services.web.bind_addr: defined twice, first in line 7\n",
          NULL},
         {"twice_sections.toml", BOTH,
-         "8: [server.services.tunnel]: stands twice, first in line 6\n", NULL},
+         "8: [server.services.tunnel]: defined twice, first in line 6\n", NULL},
     };
     CHECK_ALL(rows);
 }
@@ -374,8 +373,8 @@ Test(published, other_ways_to_write_a_file)
         {"bom_crlf.toml", BOTH, "",
          "server 127.0.0.1:2333\n"
          "  ssh 127.0.0.1:5202 \"t\"\n"},
-        {"utf16.toml", BOTH, " is UTF-16, expected UTF-8: save it as that\n", NULL},
-        {"utf16_no_mark.toml", BOTH, " is UTF-16, expected UTF-8: save it as that\n", NULL},
+        {"utf16.toml", BOTH, " is UTF-16, expected UTF-8: save it as UTF-8\n", NULL},
+        {"utf16_no_mark.toml", BOTH, " is UTF-16, expected UTF-8: save it as UTF-8\n", NULL},
         {"tabs.toml", BOTH, "",
          "client 127.0.0.1:2333\n"
          "  ssh 127.0.0.1:22 \"t\"\n"
@@ -421,7 +420,7 @@ Test(published, what_is_refused)
     CHECK_ALL(rows);
 }
 
-/* One line, not one for each of theirs. */
+/* One message, not one for each line. */
 Test(published, files_of_frp)
 {
     static const struct published rows[] = {

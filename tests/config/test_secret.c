@@ -38,7 +38,7 @@ static void write_secret(const void *bytes, size_t size, mode_t mode)
     cr_assert_eq(chmod(path, mode), 0);
 }
 
-static bool is_stripped; /* the last one that was taken */
+static bool is_stripped; /* of the last secret */
 
 static void check(const char *value, const char *expected, const char *expected_problem)
 {
@@ -73,7 +73,7 @@ Test(secret, inline_value)
     static char text[LIMIT_SECRET + 2];
     check("x", "x", "");
     check("File:x", "File:x", "");
-    check(" x ", " x ", ""); /* quoted: as it is */
+    check(" x ", " x ", ""); /* in quotes: unchanged */
     check("", NULL, "expected a secret of 1 to 4000 bytes, got 0 bytes");
     memset(text, 'x', LIMIT_SECRET);
     check(text, text, "");
@@ -86,7 +86,7 @@ Test(secret, environment)
     (void)setenv("RU_TEST_TOKEN", "from the environment", 1);
     check("env:RU_TEST_TOKEN", "from the environment", "");
     cr_expect_not(is_stripped);
-    /* A file of variables with lines of another system, read by a shell or a container engine. */
+    /* From a file of variables with CRLF lines, read by a shell or a container engine. */
     (void)setenv("RU_TEST_TOKEN", "s3cret\r", 1);
     check("env:RU_TEST_TOKEN", "s3cret", "");
     cr_expect(is_stripped);
@@ -115,7 +115,7 @@ Test(secret, file_with_and_without_newline)
 
 #define MARK "\xef\xbb\xbf"
 
-/* What editors and shells of other systems add would be a wrong token for ever. */
+/* Bytes that editors and shells add would make the token wrong for ever. */
 Test(secret, file_with_a_mark_or_white_space_at_its_end)
 {
     static const struct {
@@ -129,7 +129,7 @@ Test(secret, file_with_a_mark_or_white_space_at_its_end)
         {"s3cret\n\n", "s3cret", true},
         {"s3cret\r\n\r\n", "s3cret", true},
         {MARK "a b\t \v\f\r\n", "a b", true},
-        {"\n s3cret", "\n s3cret", false}, /* nobody adds that by chance */
+        {"\n s3cret", "\n s3cret", false}, /* hardly there by accident */
         {"s3cret" MARK, "s3cret" MARK, false},
         {MARK MARK "s3cret", MARK "s3cret", false},
         {"\xef\xbb", "\xef\xbb", false},

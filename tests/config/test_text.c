@@ -16,7 +16,7 @@ Test(text, utf8_length)
         {"\xe2\x82\xac", 3},
         {"\xf0\x9f\x98\x80", 4},
         {"\xf4\x8f\xbf\xbf", 4},
-        {"\x80", 0},             /* a second byte first */
+        {"\x80", 0},             /* a continuation byte first */
         {"\xc0\x80", 0},         /* overlong */
         {"\xe0\x9f\xbf", 0},     /* overlong */
         {"\xf0\x8f\xbf\xbf", 0}, /* overlong */
@@ -58,7 +58,7 @@ Test(text, escape)
         {"\xc3\xa9\xe2\x82\xac", "\xc3\xa9\xe2\x82\xac"},
         {"\xc2\x9b"
          "31m",
-         "\\xc2\\x9b31m"}, /* C1: a terminal obeys it */
+         "\\xc2\\x9b31m"}, /* C1: terminals act on it */
         {"\xff\xc3", "\\xff\\xc3"},
         {"0123456789012345678901234567890", "0123456789012345678901234567890"},
         {"01234567890123456789012345678901", "0123456789012345678901234567..."},

@@ -1,5 +1,5 @@
-/* [*.transport.noise]: what its keys become, which of them a pattern needs of which side, and what
- * the messages say; none of them repeats a key. */
+/* [*.transport.noise]: what its keys are read as, which of them a pattern needs on which side, and
+ * the messages, none of which quotes a key. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "crypto/keys.h"
 #include "whole_files.h"
 
-/* Two pairs, of the server and of the client. */
+/* Two key pairs. */
 #define SERVER_PRIVATE "uXXAOPKrzLglwiRV5butkoeJLLsZNdQ3dJfQO15SNxM="
 #define SERVER_PUBLIC  "Jjy1hTT0H+XG8rYLySmZfR6hg9fPGOZ3r38+yki4Rl4="
 #define CLIENT_PRIVATE "xkI4t3qZ7qidOuKpix/7K3S0QJrEtl3NKWdyCQlMI8Q="
@@ -21,7 +21,7 @@
 #define XX "Noise_XX_25519_ChaChaPoly_BLAKE2s"
 #define KK "Noise_KK_25519_ChaChaPoly_BLAKE2s"
 
-/* Lines 6 to 8; the keys of the noise section begin at 9. */
+/* Lines 6 to 9 ("pattern"); the keys that follow begin in line 10. */
 #define SERVER_NOISE \
     SERVER SERVICE   \
         "[server.transport]\ntype=noise\n[server.transport.noise]\npattern=" /* value follows */
@@ -56,14 +56,14 @@ static void check_noise(const struct config_peer *peer, enum noise_pattern patte
     check_key(noise->has_remote_public_key, noise->remote_public_key, remote_public);
 }
 
-/* ---- what is right ---- */
+/* ---- valid files ---- */
 
 Test(noise, rathole_files_of_each_pattern)
 {
     static const struct {
         const char *path;
         enum noise_pattern pattern;
-        const char *keys[2][2]; /* of the server, of the client: own and remote */
+        const char *keys[2][2]; /* server, client: local and remote */
         const char *said;
     } rows[] = {
         {CONFIG_TEST_DATA "/noise.toml",
@@ -92,7 +92,7 @@ Test(noise, rathole_files_of_each_pattern)
     }
 }
 
-/* The type may stand below the keys, and the pattern has a default. */
+/* The type may come after the keys, and the pattern has a default. */
 Test(noise, order_and_defaults)
 {
     struct config *config = parse("[server.transport.noise]\nlocal_private_key='" SERVER_PRIVATE
@@ -102,7 +102,8 @@ Test(noise, order_and_defaults)
     config_destroy(config);
 }
 
-/* Files that have it still run, whatever it says, and each is told once. */
+/* Files with this removed key still run, with one warning from --check (docs/decisions.md,
+ * "Removed: zerocopy_send"). */
 Test(noise, zerocopy_send_is_taken_and_ignored)
 {
     static const char *const values[] = {"auto", "on", "off", "yes"};
@@ -169,7 +170,7 @@ Test(noise, needs_of_each_pattern_and_role)
         {CLIENT_NOISE XX REMOTE(SERVER_PUBLIC), ""},
         {CLIENT_NOISE XX OWN(CLIENT_PRIVATE) REMOTE(SERVER_PUBLIC), ""},
 
-        /* Without the section: the line that asks for it. */
+        /* Without the section, the message has the line of "type". */
         {SERVER SERVICE "[server.transport]\ntype=noise\n", NEEDS_OWN("server", "client", "7", NK)},
         {CLIENT LOCAL "[client.transport]\ntype=noise\n",
          NEEDS_REMOTE("client", "server", "7", NK)},
@@ -177,7 +178,7 @@ Test(noise, needs_of_each_pattern_and_role)
     CHECK_EXAMPLES(examples);
 }
 
-/* What the pattern has no use for is not kept, so that nothing can take it for more. */
+/* Keys that the pattern does not use are dropped, so that no code can rely on them. */
 Test(noise, keys_without_use_are_dropped)
 {
     struct config *config = parse(SERVER_NOISE NK OWN(SERVER_PRIVATE) REMOTE(CLIENT_PUBLIC));
@@ -221,7 +222,7 @@ Test(noise, pairs_that_are_mixed_up)
     "f:9: client.transport.noise.pattern: expected one of " NK ", " XX ", " KK suggestion \
     ", got \"" got "\"\n"
 
-/* With a pattern that is none, nobody can say which keys are missing. */
+/* With an invalid pattern no keys are reported as missing. */
 Test(noise, patterns)
 {
     static const struct example examples[] = {
@@ -247,7 +248,7 @@ Test(noise, patterns)
     "f:10: client.transport.noise." key ": expected 32 bytes in base64 as rathole-uring --genkey " \
     "prints them (44 characters), file:PATH or env:NAME; got "
 
-/* A key that is there and wrong is not missing too; what is wrong is not repeated. */
+/* An invalid key is not reported as missing, and the message does not quote it. */
 Test(noise, keys_that_are_none)
 {
     static const char hush[] = "xkI4t3qZ";
@@ -258,7 +259,7 @@ Test(noise, keys_that_are_none)
          EXPECTED("local_private_key") "43 characters\n"},
         {CLIENT_NOISE KK OWN(CLIENT_PRIVATE CLIENT_PRIVATE) REMOTE(SERVER_PUBLIC),
          EXPECTED("local_private_key") "88 characters\n"},
-        /* The alphabet of URLs, an end that is none, and 31 and 33 bytes. */
+        /* URL-safe base64, non-zero padding bits, 31 bytes, 33 bytes. */
         {CLIENT_NOISE KK OWN("xkI4t3qZ7qidOuKpix_7K3S0QJrEtl3NKWdyCQlMI8Q=") REMOTE(SERVER_PUBLIC),
          EXPECTED("local_private_key") "44 characters that are something else\n"},
         {CLIENT_NOISE KK OWN("xkI4t3qZ7qidOuKpix/7K3S0QJrEtl3NKWdyCQlMI8R=") REMOTE(SERVER_PUBLIC),
@@ -267,11 +268,11 @@ Test(noise, keys_that_are_none)
          EXPECTED("local_private_key") "44 characters that are something else\n"},
         {CLIENT_NOISE KK OWN("xkI4t3qZ7qidOuKpix/7K3S0QJrEtl3NKWdyCQlMI8SX") REMOTE(SERVER_PUBLIC),
          EXPECTED("local_private_key") "44 characters that are something else\n"},
-        /* A private key where the public one belongs, by half: not repeated either. */
+        /* Part of a private key where the public one belongs is not quoted either. */
         {CLIENT_NOISE NK REMOTE("xkI4t3qZ7qidOuKpix/7K3S0QJrEtl3NKWdyCQl"),
          EXPECTED("remote_public_key") "39 characters\n"},
         {CLIENT_NOISE NK REMOTE("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-         "f:10: client.transport.noise.remote_public_key: a key of zeros alone is no key\n"},
+         "f:10: client.transport.noise.remote_public_key: a key of zeros is not valid\n"},
         {CLIENT_NOISE NK REMOTE("env:RU_NO_SUCH_VARIABLE"),
          "f:10: client.transport.noise.remote_public_key: environment variable "
          "\"RU_NO_SUCH_VARIABLE\" is not set\n"},
@@ -286,7 +287,7 @@ Test(noise, keys_that_are_none)
 #define EMPTY(role, key) \
     "W f:10: " role ".transport.noise." key ": is empty and counts as not given\n"
 
-/* Generators write all keys of a section; rathole ignores those that its pattern has no use for. */
+/* Generators write all keys of a section; rathole ignores those that its pattern does not use. */
 Test(noise, empty_keys)
 {
     static const struct example examples[] = {
@@ -305,7 +306,7 @@ Test(noise, empty_keys)
     CHECK_EXAMPLES(examples);
 }
 
-/* ---- keys that stand elsewhere ---- */
+/* ---- keys from files and variables ---- */
 
 static char directory[] = "/tmp/test_noise_XXXXXX";
 
@@ -361,7 +362,7 @@ Test(noise_files, from_files_and_the_environment)
     check_noise(&config->server, NOISE_KK, SERVER_PRIVATE, CLIENT_PUBLIC);
     config_destroy(config);
 
-    /* Both keys as --genkey prints them are not one key, and are not repeated. */
+    /* The whole output of --genkey is not one key, and is not quoted. */
     write_file("own", "Private Key:\n" SERVER_PRIVATE "\n\nPublic Key:\n" SERVER_PUBLIC "\n", 0600);
     cr_expect_null(parse(SERVER_NOISE NK OWN("file:${CREDENTIALS_DIRECTORY}/own")));
     cr_expect_not_null(strstr(said(), "(44 characters), file:PATH or env:NAME; got 115 characters"),
@@ -373,7 +374,7 @@ Test(noise_files, from_files_and_the_environment)
     "[server]\nbind_addr=127.0.0.1:1\ndefault_token=env:RU_TEST_TOKEN\n" SERVICE \
     "[server.transport]\ntype="
 
-/* Inline, a key is what a token is: the file must not be everybody's to read. */
+/* An inline private key is a secret like a token: --check warns of a world-readable file. */
 Test(noise_files, inline_private_keys_are_secrets)
 {
     static const struct {
@@ -413,7 +414,7 @@ Test(noise_files, check_warns_of_a_readable_key_file)
         config_check("/nonexistent", config, &report);
         cr_expect_str_eq(said(), i == 0 ? ""
                                         : "W f:10: server.transport.noise.local_private_key: every "
-                                          "user can read the file with the secret; chmod 600 mends "
+                                          "user can read the file with the secret; chmod 600 fixes "
                                           "it\n");
         config_destroy(config);
     }
@@ -421,7 +422,8 @@ Test(noise_files, check_warns_of_a_readable_key_file)
 
 /* ---- another transport ---- */
 
-/* rathole's full example has words in place of keys, and no file is opened either. */
+/* Without type = noise no key is parsed and no file opened: rathole's full example has placeholders
+ * there. */
 Test(noise, without_noise_nothing_is_looked_at)
 {
     struct config *config =
@@ -442,12 +444,12 @@ Test(noise, without_noise_nothing_is_looked_at)
         "ever measured)\n");
     config_destroy(config);
 
-    /* A type that is refused is one error, not two. */
+    /* An invalid type is one error, not two. */
     static const struct example examples[] = {
         {SERVER SERVICE "[server.transport]\ntype=nois\n[server.transport.noise]\npattern=x\n",
          "f:7: server.transport.type: expected tcp, noise, tls or websocket, got \"nois\"\n"},
         {SERVER_NOISE NK OWN(SERVER_PRIVATE) OWN(SERVER_PRIVATE),
-         "f:11: server.transport.noise.local_private_key: stands twice, first in line 10\n"},
+         "f:11: server.transport.noise.local_private_key: defined twice, first in line 10\n"},
         {SERVER_NOISE NK OWN(SERVER_PRIVATE) "\nremote_key=x",
          "f:11: server.transport.noise.remote_key: unknown key, the keys here are pattern, "
          "local_private_key, remote_public_key, zerocopy_send\n"},

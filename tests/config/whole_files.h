@@ -1,5 +1,5 @@
-/* What the tests of whole files share: one report, its messages as one text, and tables of files
- * with the messages they get. */
+/* For tests of whole files: one report, its messages as one text, and tables of files with the
+ * messages they get. */
 #pragma once
 
 #include <criterion/criterion.h>
@@ -12,7 +12,7 @@
 
 static struct config_report report;
 
-/* All messages, a line each, warnings with "W ". */
+/* All messages, one line each, "W " before a warning. */
 static inline const char *said(void)
 {
     static char text[64 << 10];
