@@ -17,19 +17,18 @@ static_assert(AEAD_KEY_SIZE == crypto_aead_chacha20poly1305_ietf_KEYBYTES &&
               "sizes are those of RFC 8439");
 
 enum {
-    MEASURE_SIZE_MAX = 16 << 10, /* what relay frames carry at most */
+    MEASURE_SIZE_MAX = 16 << 10, /* it decides for the 32 KiB of a relay frame as well */
     MEASURE_ROUNDS = 10,
-    MEASURE_CALLS = 4, /* of a round, so that the clock's own cost does not show */
-    /* libcrypto must win by this much, else chance would decide. */
-    WIN_PERCENT = 5,
+    MEASURE_CALLS = 4, /* per round, to hide the cost of reading the clock */
+    WIN_PERCENT = 5,   /* libcrypto has to win by this much, or chance would decide */
 };
 
 struct aead {
-    size_t libcrypto_from;         /* texts of at least this size go to libcrypto */
-    struct evp_cipher_ctx_st *evp; /* NULL: libsodium for all */
+    size_t libcrypto_from;         /* smaller texts go to libsodium */
+    struct evp_cipher_ctx_st *evp; /* NULL: all go to libsodium */
 };
 
-/* Written by aead_setup only, before there are threads. */
+/* Written only by aead_setup, before other threads use them. */
 static size_t chosen_from = SIZE_MAX;
 static char description[64] = "libsodium";
 
@@ -65,7 +64,7 @@ int aead_open(struct aead *aead, const uint8_t key[static AEAD_KEY_SIZE], uint64
     call.out = out;
     if (call.in_len >= aead->libcrypto_from) {
         int r = aead_libcrypto_open(aead->evp, &call);
-        if (r < 0) /* libcrypto decrypts before it knows */
+        if (r < 0) /* libcrypto decrypts before it checks the tag */
             keys_wipe(call.out, call.in_len);
         return r;
     }
@@ -113,7 +112,6 @@ void aead_destroy(struct aead *aead)
     free(aead);
 }
 
-/* What aead_setup compares. */
 struct trial {
     struct aead *sodium, *libcrypto;
     uint8_t key[AEAD_KEY_SIZE];
@@ -122,7 +120,8 @@ struct trial {
     uint8_t other[MEASURE_SIZE_MAX + AEAD_TAG_SIZE];
 };
 
-/* Sealed alike, opened what the other has sealed, and refused what is no longer the same. */
+/* Both seal alike, libcrypto opens what libsodium sealed, and it refuses a text with a changed
+ * bit. */
 static bool agree_at(struct trial *trial, size_t size)
 {
     static const uint8_t ad[] = "associated";
@@ -160,7 +159,8 @@ static uint64_t seal_ns(struct trial *trial, struct aead *aead, size_t size)
     return clock_monotonic_ns() - start;
 }
 
-/* sealed is what the last call of seal_ns left. Who refuses it never wins. */
+/* Opens what the last call of seal_ns sealed. A backend that refuses it gets a time that never
+ * wins. */
 static uint64_t open_ns(struct trial *trial, struct aead *aead, size_t size)
 {
     bool opened = true;
@@ -176,7 +176,7 @@ static bool is_clearly_less(uint64_t a, uint64_t b)
     return a * 100 < b * (100 - WIN_PERCENT);
 }
 
-/* The two take turns, and the least time of each counts: whatever else ran only made it longer. */
+/* Both take turns, and the shortest time of each counts: other load only makes a time longer. */
 static bool libcrypto_wins_at(struct trial *trial, size_t size)
 {
     uint64_t seal[2] = {UINT64_MAX, UINT64_MAX}, open[2] = {UINT64_MAX, UINT64_MAX};
@@ -193,7 +193,7 @@ static bool libcrypto_wins_at(struct trial *trial, size_t size)
            is_clearly_less(open[AEAD_LIBCRYPTO], open[AEAD_SODIUM]);
 }
 
-/* The smallest size from which libcrypto wins at every larger one too, or SIZE_MAX. */
+/* The smallest size from which on libcrypto wins at every size, or SIZE_MAX. */
 static size_t find_crossover(struct trial *trial)
 {
     static const size_t sizes[] = {MEASURE_SIZE_MAX, 8192, 4096, 2048, 1024, 512, 256};

@@ -1,6 +1,6 @@
-/* libcrypto >= 3.0 without linking it: its headers give types and prototypes, dlopen the functions.
- * A tunnel without Noise does not pay for its memory, and a machine without it runs the same
- * binary. */
+/* libcrypto >= 3.0 without linking it: the types come from its headers, the functions from
+ * dlopen(3). So a tunnel without Noise does not pay for its memory, and a machine without libcrypto
+ * runs the same binary. */
 #include <assert.h>
 #include <dlfcn.h>
 #include <openssl/crypto.h>
@@ -13,8 +13,7 @@
 
 #define LIBRARY "libcrypto.so.3"
 
-/* EVP_Cipher* instead of EVP_Encrypt* and EVP_Decrypt*: the same, with the direction as argument.
- */
+/* EVP_Cipher* are EVP_Encrypt* and EVP_Decrypt* with the direction as an argument. */
 #define FUNCTIONS(X)         \
     X(EVP_CIPHER_CTX_ctrl)   \
     X(EVP_CIPHER_CTX_free)   \
@@ -62,8 +61,8 @@ int aead_libcrypto_load(void)
         (void)dlclose(library);
         return -ENOTSUP;
     }
-    /* Without its configuration file: we want the built-in provider and nothing that somebody may
-     * have set for other programs. From here on the library stays, it cannot be unloaded. */
+    /* Without its configuration file, which may select other providers than the built-in one. An
+     * initialised library cannot be unloaded, so it stays. */
     if (lib.OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
         return -ENOTSUP;
     is_loaded = true;
@@ -81,7 +80,7 @@ int aead_libcrypto_create(struct evp_cipher_ctx_st **ret)
     EVP_CIPHER_CTX *evp = lib.EVP_CIPHER_CTX_new();
     if (evp == NULL)
         return -ENOMEM;
-    /* Looking the cipher up is the slow part, so it happens once; calls set key and nonce only. */
+    /* Fetching the cipher is slow, so it happens once. The calls only set key and nonce. */
     if (lib.EVP_CipherInit_ex(evp, lib.EVP_chacha20_poly1305(), NULL, NULL, NULL, SEAL) != 1) {
         lib.EVP_CIPHER_CTX_free(evp);
         return -ENOTSUP;
@@ -96,10 +95,10 @@ void aead_libcrypto_destroy(struct evp_cipher_ctx_st *evp)
         lib.EVP_CIPHER_CTX_free(evp); /* wipes the last key */
 }
 
-/* Key, nonce, associated data and the text itself. */
+/* Sets key and nonce, then processes the associated data and the text. */
 static bool aead_libcrypto_run(EVP_CIPHER_CTX *evp, const struct aead_call *call, int direction)
 {
-    int len = 0; /* always what went in: it is a stream cipher */
+    int len = 0; /* always the input's: it is a stream cipher */
     if (lib.EVP_CipherInit_ex(evp, NULL, NULL, call->key, call->nonce, direction) != 1)
         return false;
     if (call->ad_len > 0 && lib.EVP_CipherUpdate(evp, NULL, &len, call->ad, (int)call->ad_len) != 1)
@@ -116,8 +115,8 @@ void aead_libcrypto_seal(struct evp_cipher_ctx_st *evp, const struct aead_call *
                   lib.EVP_CipherFinal_ex(evp, nothing, &len) == 1 &&
                   lib.EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_SIZE,
                                           call->out + call->in_len) == 1;
-    /* A cipher that worked in aead_create fails on no input. If it does all the same, nothing may
-     * reach the wire: it could be plaintext. */
+    /* A cipher that was created does not fail on any input. If it does, the buffer may still hold
+     * plaintext, which must not be sent. */
     if (!sealed)
         abort();
 }
@@ -126,7 +125,7 @@ int aead_libcrypto_open(struct evp_cipher_ctx_st *evp, const struct aead_call *c
 {
     uint8_t nothing[1], tag[AEAD_TAG_SIZE];
     int len = 0;
-    /* Set aside: out may be in, and ctrl wants a pointer to bytes that it could change. */
+    /* A copy, because out may be in, and ctrl takes a pointer that is not const. */
     memcpy(tag, call->in + call->in_len, sizeof(tag));
     bool opened = aead_libcrypto_run(evp, call, OPEN) &&
                   lib.EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_SET_TAG, sizeof(tag), tag) == 1 &&

@@ -1,5 +1,5 @@
-/* libcrypto as a backend of aead.c. All of it answers -ENOTSUP in a build without OpenSSL's
- * headers, and on a machine without libcrypto.so.3. */
+/* libcrypto as a backend of aead.c. aead_libcrypto_load returns -ENOTSUP in a build without
+ * OpenSSL's headers, and on a machine without libcrypto.so.3. */
 #pragma once
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 
 enum { AEAD_NONCE_SIZE = 12 };
 
-/* One message: what aead_seal and aead_open were called with. */
+/* The arguments of aead_seal or aead_open. */
 struct aead_call {
     const uint8_t *key;
     uint8_t nonce[AEAD_NONCE_SIZE];
@@ -21,20 +21,20 @@ struct aead_call {
     uint8_t *out;
 };
 
-struct evp_cipher_ctx_st; /* EVP_CIPHER_CTX, for those who do not know OpenSSL's headers */
+struct evp_cipher_ctx_st; /* EVP_CIPHER_CTX, without OpenSSL's headers */
 
 #ifdef HAVE_LIBCRYPTO
 
-/* The first call loads the library: not in two threads at once. */
+/* The first call loads the library. Not thread-safe. */
 MUST_CHECK int aead_libcrypto_load(void);
-/* "3.0.17", once loaded. */
+/* "3.0.17"; after a successful load. */
 const char *aead_libcrypto_version(void);
-/* After a successful load. -ENOMEM, -ENOTSUP. */
+/* After a successful load. 0, -ENOMEM or -ENOTSUP. */
 MUST_CHECK int aead_libcrypto_create(struct evp_cipher_ctx_st **ret);
 void aead_libcrypto_destroy(struct evp_cipher_ctx_st *evp);
-/* The tag stands behind the ciphertext. */
+/* Writes ciphertext and tag. Aborts the process if libcrypto fails. */
 void aead_libcrypto_seal(struct evp_cipher_ctx_st *evp, const struct aead_call *call);
-/* -EBADMSG; out holds plaintext that nobody has vouched for then. */
+/* 0 or -EBADMSG, and then out holds unverified plaintext: the caller wipes it. */
 MUST_CHECK int aead_libcrypto_open(struct evp_cipher_ctx_st *evp, const struct aead_call *call);
 
 #else

@@ -52,7 +52,7 @@ static inline void mix(uint32_t v[static 16], size_t a, size_t b, size_t c, size
     v[b] = rotate_right(v[b] ^ v[c], 7);
 }
 
-/* RFC 7693 section 3.2, the function F. hashed counts this block's bytes already. */
+/* RFC 7693 section 3.2, the function F. state->hashed includes this block. */
 static void compress(struct blake2s *state, const uint8_t block[static BLAKE2S_BLOCK_SIZE],
                      bool last)
 {
@@ -100,7 +100,7 @@ void blake2s_update(struct blake2s *state, const void *data, size_t len)
 {
     const uint8_t *bytes = data;
     while (len > 0) {
-        /* A full block waits for the next byte, for the last one is compressed differently. */
+        /* A full block waits for the next byte: the last block is compressed differently. */
         if (state->block_len == BLAKE2S_BLOCK_SIZE) {
             state->hashed += BLAKE2S_BLOCK_SIZE;
             compress(state, state->block, false);

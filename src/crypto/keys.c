@@ -22,7 +22,7 @@ int keys_init(void)
     int r = sodium_init();
     if (r < 0)
         return -EIO;
-    /* 1: already initialised. A second key would orphan what was hashed with the first. */
+    /* 1: already initialised. A new key would invalidate tables that use the first one. */
     if (r == 0)
         crypto_shorthash_keygen(hash_key);
     return 0;
@@ -31,7 +31,7 @@ int keys_init(void)
 static void keys_absorb(crypto_hash_sha256_state *state, const void *bytes, size_t len)
 {
     int r = crypto_hash_sha256_update(state, bytes, len);
-    assert(r == 0); /* SHA-256 fails on no input */
+    assert(r == 0); /* SHA-256 cannot fail */
     (void)r;
 }
 
@@ -49,7 +49,7 @@ void keys_auth_begin(struct keys_auth *auth, const char *token, size_t token_len
     (void)crypto_hash_sha256_init(&state);
     keys_absorb(&state, token, token_len);
     memcpy(auth->state, &state, sizeof(state));
-    sodium_memzero(&state, sizeof(state)); /* its buffer holds the end of the token */
+    sodium_memzero(&state, sizeof(state)); /* it holds the end of the token */
 }
 
 void keys_auth_end(struct keys_auth *auth, const uint8_t nonce[static KEYS_NONCE_SIZE],

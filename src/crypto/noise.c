@@ -1,4 +1,4 @@
-/* Noise sections 5.3 and 7: the handshake patterns, and the HandshakeState that interprets them. */
+/* Noise sections 5.3 and 7: the handshake patterns, and the HandshakeState that executes them. */
 #include "crypto/noise.h"
 
 #include <assert.h>
@@ -16,13 +16,13 @@ enum token { TOKEN_NONE, TOKEN_E, TOKEN_S, TOKEN_EE, TOKEN_ES, TOKEN_SE, TOKEN_S
 
 struct pattern {
     const char *protocol_name; /* section 8 */
-    /* Pre-messages: this side's static key is known to the other beforehand. */
+    /* Pre-messages: the other side knows this side's static key beforehand. */
     bool initiator_known, responder_known;
-    uint8_t message_count; /* the initiator's are 0 and 2 */
+    uint8_t message_count; /* the initiator writes 0 and 2 */
     enum token messages[MESSAGES_MAX][TOKENS_MAX];
 };
 
-/* Section 7.4 (NK) and 7.5 (XX, KK). */
+/* Section 7.5, the fundamental interactive patterns. */
 static const struct pattern patterns[] = {
     /*      <- s
      *      ...
@@ -52,8 +52,7 @@ static const struct pattern patterns[] = {
                   .messages = {{TOKEN_E, TOKEN_ES, TOKEN_SS}, {TOKEN_E, TOKEN_EE, TOKEN_SE}}},
 };
 
-/* A message while it is written or read, on a copy of the handshake. Its whole length was checked
- * beforehand. */
+/* A message that is being written or read, on a copy of the handshake. Its length was checked. */
 struct step {
     struct noise_handshake *handshake;
     struct aead *aead;
@@ -66,7 +65,7 @@ static const struct pattern *pattern_of(const struct noise_handshake *handshake)
     return &patterns[handshake->keys->pattern];
 }
 
-/* Ends at TOKEN_NONE, or with the row. */
+/* The tokens of the next message: up to TOKENS_MAX, or up to TOKEN_NONE. */
 static const enum token *next_tokens(const struct noise_handshake *handshake)
 {
     assert(!noise_handshake_done(handshake));
@@ -164,7 +163,7 @@ size_t noise_handshake_message_size(const struct noise_handshake *handshake)
     return size + overhead;
 }
 
-/* Section 4.1, DH(), and MixKey() of the result. */
+/* Section 4.1, DH(), then MixKey() with the result. -EPROTO: the result is all zero. */
 static int mix_dh(struct noise_handshake *handshake, const uint8_t *private_key,
                   const uint8_t *public_key)
 {
@@ -181,7 +180,7 @@ static int mix_dh(struct noise_handshake *handshake, const uint8_t *private_key,
 static int write_e(struct step *step)
 {
     struct noise_handshake *handshake = step->handshake;
-    /* "e (which must be empty)", unless a test has set it. */
+    /* Section 5.3 says that e must be empty; a test may have set it (noise_priv.h). */
     if (sodium_is_zero(handshake->ephemeral_public, NOISE_KEY_SIZE))
         keys_pair_generate(handshake->ephemeral_private, handshake->ephemeral_public);
     memcpy(step->out, handshake->ephemeral_public, NOISE_KEY_SIZE);
@@ -231,7 +230,7 @@ static int mix_ee(struct step *step)
     return mix_dh(handshake, handshake->ephemeral_private, handshake->remote_ephemeral);
 }
 
-/* The first letter is the initiator's key, the second the responder's. */
+/* Of "es" and "se", the first letter is the initiator's key, the second the responder's. */
 static int mix_es(struct step *step)
 {
     struct noise_handshake *handshake = step->handshake;

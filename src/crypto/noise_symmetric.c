@@ -14,13 +14,14 @@ static_assert(NOISE_KEY_SIZE == (int)KEYS_X25519_SIZE, "DHLEN is X25519's (secti
 /* Section 5.1: this value is reserved. */
 #define NONCE_RESERVED UINT64_MAX
 
-/* Section 4.3 with num_outputs 2, for there is no PSK here. The outputs may be the chaining key. */
+/* Section 4.3, HKDF() with two outputs (the third is for PSKs). An output may be the chaining
+ * key. */
 static void hkdf(const uint8_t chaining_key[static NOISE_HASH_SIZE], const void *input,
                  size_t input_len, uint8_t ret_first[static NOISE_HASH_SIZE],
                  uint8_t ret_second[static NOISE_HASH_SIZE])
 {
     uint8_t temp_key[NOISE_HASH_SIZE];
-    uint8_t text[NOISE_HASH_SIZE + 1]; /* the output before, and a counter */
+    uint8_t text[NOISE_HASH_SIZE + 1]; /* the previous output, and a counter */
     blake2s_hmac(chaining_key, NOISE_HASH_SIZE, input, input_len, temp_key);
     text[NOISE_HASH_SIZE] = 1;
     blake2s_hmac(temp_key, sizeof(temp_key), text + NOISE_HASH_SIZE, 1, text);
@@ -42,7 +43,7 @@ static int encrypt_with_ad(struct noise_cipher *cipher, struct aead *aead, const
     return 0;
 }
 
-/* Section 5.1, DecryptWithAd(): the nonce moves on only if the tag was right. */
+/* Section 5.1, DecryptWithAd(): the nonce is not incremented if the tag is wrong. */
 static int decrypt_with_ad(struct noise_cipher *cipher, struct aead *aead, const uint8_t *ad,
                            size_t ad_len, const void *sealed, size_t size, void *out)
 {
@@ -78,7 +79,7 @@ void noise_cipher_wipe(struct noise_cipher *cipher)
 void noise_symmetric_init(struct noise_symmetric *symmetric, const char *protocol_name)
 {
     size_t len = strlen(protocol_name);
-    assert(len > NOISE_HASH_SIZE); /* true of all of ours; a shorter name would be padded instead */
+    assert(len > NOISE_HASH_SIZE); /* of all our patterns; shorter names would be padded instead */
     *symmetric = (struct noise_symmetric){.has_key = false};
     blake2s_hash(protocol_name, len, NULL, 0, symmetric->hash);
     memcpy(symmetric->chaining_key, symmetric->hash, NOISE_HASH_SIZE);

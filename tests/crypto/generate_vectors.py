@@ -3,13 +3,13 @@
 
 usage: generate_vectors.py noise_vectors.json noise_vectors.h
 
-A field that is not known stops the build: no part of a vector is ever skipped silently.
+An unknown field stops the build, so that no part of a vector is skipped silently.
 """
 
 import json
 import sys
 
-# In the order of struct noise_vector. Those of the second list may be missing: a null pointer.
+# In the order of struct noise_vector. Fields of the second list may be missing (a null pointer).
 TEXT_FIELDS = ['source', 'protocol_name']
 BYTES_FIELDS = [
     'initiator_prologue', 'responder_prologue', 'initiator_static_private',

@@ -1,4 +1,4 @@
-/* Published vectors are in hex. Include Criterion before. */
+/* For published vectors, which are in hex. Include Criterion first. */
 #pragma once
 
 #include <stddef.h>

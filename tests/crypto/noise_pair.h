@@ -1,5 +1,5 @@
-/* A handshake between two sides of ours, for the tests of Noise. There is one pair, `pair`; each
- * test runs in a process of its own. */
+/* A handshake between two sides of ours, for the Noise tests. They share one `pair`: each test runs
+ * in its own process. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,7 +11,7 @@
 
 enum { PATTERN_COUNT = NOISE_KK + 1, SIDE_COUNT = 2, INITIATOR = 0, RESPONDER = 1 };
 
-/* The longest handshake message, and some payload. */
+/* Holds the longest handshake message and some payload. */
 enum { BUFFER_SIZE = NOISE_HANDSHAKE_MESSAGE_MAX + 64 };
 
 struct side {
@@ -20,7 +20,7 @@ struct side {
     struct noise_cipher send, receive;
 };
 
-/* Two sides that know each other's keys, as far as their pattern needs it. */
+/* The two sides know each other's keys as far as the pattern requires. */
 struct pair {
     struct side sides[SIDE_COUNT];
     struct aead *aead;
@@ -30,33 +30,33 @@ struct pair {
 
 extern struct pair pair;
 
-/* For TestSuite. */
+/* The .init and .fini of a TestSuite. */
 void pair_set_up(void);
 void pair_tear_down(void);
 
-/* New keys, and both handshakes before their first message. */
+/* Makes new keys, and starts both handshakes. */
 void pair_begin(enum noise_pattern pattern);
-/* The same with the keys as they are. */
+/* Starts both handshakes with the keys as they are. */
 void pair_begin_with_prologues(const char *first, const char *second);
-/* Knows, in XX, whom to expect. */
+/* Configures the peer's key on that side, for XX. */
 void pair_pin(size_t side, const uint8_t public_key[static NOISE_KEY_SIZE]);
 
-/* Whose turn it is to write, and the other one. */
+/* The side whose turn it is to write, and the other one. */
 struct noise_handshake *pair_writer(void);
 struct noise_handshake *pair_reader(void);
-/* The next message, with an empty payload, goes to pair.message. From then on pair_reader() is
- * another one. */
+/* Writes the next message, with an empty payload, to pair.message. Take pair_reader() before: the
+ * sides change their turn. */
 void pair_write(void);
-/* Of pair.message. */
+/* Reads pair.message. */
 int pair_read(struct noise_handshake *handshake);
-/* Both, from the one to the other. */
+/* pair_write and pair_read by the other side. */
 void pair_pass(void);
-/* Calls do_with with the handshake just before each message of each pattern. */
+/* Calls do_with before each message of each pattern; it has to write and read that message. */
 void pair_before_each_message(void (*do_with)(enum noise_pattern pattern, size_t message));
 
 bool pair_is_done(void);
 void pair_split(void);
-/* A whole handshake. */
+/* A whole handshake and the split. */
 void pair_connect(enum noise_pattern pattern);
-/* After it: both ways, several messages, in place and not. */
+/* Then: messages of several sizes in both directions, in place and not. */
 void pair_talk(struct aead *aead);

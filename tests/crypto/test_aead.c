@@ -1,5 +1,5 @@
 /* src/crypto/aead.c and src/crypto/aead_libcrypto.c: each backend against RFC 8439 and against the
- * other one. Where there is no libcrypto its half is skipped, and says so. */
+ * other. Without libcrypto its half is skipped, with a line on stderr. */
 #include "crypto/aead.h"
 
 #include <criterion/criterion.h>
@@ -17,7 +17,7 @@ static const size_t sizes[] = {0,    1,    15,   16,   17,    31,    63,    64, 
                                129,  191,  255,  256,  257,   511,   512,   513,   1000, 1024, 1025,
                                4095, 4096, 4097, 8192, 16383, 16384, 16385, 32768, 65519};
 
-/* By backend; NULL where there is none. */
+/* By enum aead_backend; NULL: not available. */
 static struct aead *backends[BACKEND_COUNT];
 static uint8_t key[AEAD_KEY_SIZE];
 static uint8_t plain[TEXT_MAX], sealed[TEXT_MAX + AEAD_TAG_SIZE], other[TEXT_MAX + AEAD_TAG_SIZE];
@@ -42,7 +42,7 @@ static void tear_down(void)
 
 TestSuite(aead, .init = set_up, .fini = tear_down);
 
-/* RFC 8439, appendix A.5: its nonce begins with four zero bytes, as Noise's do. */
+/* RFC 8439, appendix A.5, whose nonce begins with four zero bytes like those of Noise. */
 static const char rfc_key[] = "1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0";
 static const char rfc_ad[] = "f33388860000000000004e91";
 static const char rfc_sealed[] = "64a0861575861af460f062c79be643bd5e805cfd345cf389f108670ac76c8cb2"
@@ -81,7 +81,7 @@ Test(aead, rfc_8439)
     }
 }
 
-/* What `from` seals, `to` opens: apart and in place, with and without associated data. */
+/* `to` opens what `from` has sealed, in another buffer and in place. */
 static void round_trip(struct aead *from, struct aead *to, size_t size, size_t ad_len)
 {
     static const uint8_t ad[100] = "associated data";
@@ -180,7 +180,7 @@ Test(aead, shorter_and_longer_are_refused)
     }
 }
 
-/* libcrypto's working state is the same for all calls, so none may see the one before. */
+/* All calls share libcrypto's context, but no call may depend on the one before. */
 Test(aead, calls_do_not_know_each_other)
 {
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
@@ -200,7 +200,7 @@ Test(aead, calls_do_not_know_each_other)
 
 Test(aead, setup_chooses_one_that_works)
 {
-    for (int i = 0; i < 2; i++) { /* a second time does no harm */
+    for (int i = 0; i < 2; i++) { /* it may be called again */
         aead_setup();
         const char *description = aead_description();
         cr_expect(strcmp(description, "libsodium") == 0 ||

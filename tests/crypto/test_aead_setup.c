@@ -1,5 +1,5 @@
-/* How aead_setup chooses, with a libcrypto of ours: the linker puts the functions below in place of
- * src/crypto/aead_libcrypto.c, and in front of libsodium's. */
+/* How aead_setup chooses. The linker replaces aead_libcrypto.c by the fake below, and wraps
+ * libsodium's functions. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <sodium.h>
@@ -12,7 +12,6 @@
 
 enum { SLOW_NS = 20000, TEXT_MAX = 16384 };
 
-/* What goes wrong. */
 static struct {
     int load_result, create_result;
     bool seals_wrong, opens_wrong, opens_all;
@@ -167,7 +166,7 @@ static void expect_libsodium(void)
     aead_destroy(aead);
 }
 
-/* Texts of this size go to libcrypto, shorter ones do not. */
+/* aead_setup chooses libcrypto for texts from this size on. */
 static void expect_libcrypto_from(size_t size, const char *description)
 {
     static uint8_t plain[TEXT_MAX], sealed[TEXT_MAX + AEAD_TAG_SIZE];
@@ -245,7 +244,7 @@ Test(aead_setup, faster_from_some_size)
     expect_libcrypto_from(1024, "libcrypto 3.9.9 from 1024 bytes");
 }
 
-/* A size at which it loses ends the search from above. */
+/* The search goes down from the largest size and ends where libcrypto loses. */
 Test(aead_setup, faster_here_and_there)
 {
     faults.is_sodium_slow = not_at_2048;
@@ -253,7 +252,7 @@ Test(aead_setup, faster_here_and_there)
     expect_libcrypto_from(4096, "libcrypto 3.9.9 from 4096 bytes");
 }
 
-/* Measured again, for another machine so to speak: the former choice is forgotten. */
+/* A second call forgets the first choice. */
 Test(aead_setup, twice)
 {
     expect_libcrypto_from(256, "libcrypto 3.9.9 from 256 bytes");

@@ -8,7 +8,7 @@
 
 enum { DATA_MAX = 1024 };
 
-/* What the expected values below were made of, by Python's hashlib and hmac. */
+/* Input of the expected values below, which Python's hashlib and hmac have computed. */
 static void fill_data(uint8_t *data, size_t len)
 {
     for (size_t i = 0; i < len; i++)

@@ -14,7 +14,7 @@ static void set_up(void)
 
 TestSuite(keys, .init = set_up);
 
-/* The published vectors of SHA-256 (FIPS 180-2); those of the wire are in tests/proto. */
+/* The published vectors of SHA-256 (FIPS 180-2). Vectors of the wire are in tests/proto. */
 Test(keys, service_digest_is_sha256)
 {
     uint8_t digest[KEYS_DIGEST_SIZE];
@@ -46,7 +46,7 @@ Test(keys, auth_digest_is_of_token_then_nonce)
     cr_expect_not(keys_equal(digest, expected, sizeof(digest)));
 }
 
-/* Tokens of up to three blocks of SHA-256, and what they have become is all that is kept. */
+/* Tokens of up to three SHA-256 blocks, overwritten before the second step. */
 Test(keys, auth_in_two_steps)
 {
     uint8_t nonce[KEYS_NONCE_SIZE], expected[KEYS_DIGEST_SIZE], digest[KEYS_DIGEST_SIZE];
@@ -187,18 +187,18 @@ Test(keys, wrong_text_is_refused_and_nothing_is_left)
         "",
         "=",
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",              /* no padding */
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",            /* too much of it */
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",           /* none, 34 bytes */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",            /* too much padding */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",           /* no padding, 34 bytes */
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",             /* 31 bytes */
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",             /* 33 bytes */
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", /* 42 bytes */
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=",             /* bits behind the last byte */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=",             /* non-zero padding bits */
         "AAAAAAAAAAAAAAAAAAAAA=AAAAAAAAAAAAAAAAAAAAA=",             /* padding inside */
         " AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= ",
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
         "AAAAAAAAAAAAAAAAAAAAA AAAAAAAAAAAAAAAAAAAAAA=",
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA-=", /* of the alphabet for URLs */
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA-=", /* URL-safe base64 */
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_=",
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\xc3=",
     };

@@ -1,5 +1,6 @@
-/* src/crypto/noise.c and src/crypto/noise_symmetric.c with both sides ours: what works. What is
- * refused is in test_noise_refused.c, the published vectors in test_noise_vectors.c. */
+/* src/crypto/noise.c and src/crypto/noise_symmetric.c: handshakes and messages between two sides of
+ * ours that succeed. See also test_noise_refused.c, and test_noise_vectors.c for published
+ * vectors. */
 #include "crypto/noise.h"
 
 #include <criterion/criterion.h>
@@ -39,7 +40,7 @@ Test(noise, names)
     }
 }
 
-/* rathole's frames have these lengths. */
+/* The sizes of rathole's handshake messages. */
 Test(noise, message_sizes)
 {
     static const int expected[PATTERN_COUNT][4] = {
@@ -68,7 +69,7 @@ Test(noise, sides_talk)
     }
 }
 
-/* The backend is each side's own affair; aead_setup may have chosen a mix of both. */
+/* Each side may use another AEAD backend. */
 Test(noise, sides_talk_with_libcrypto)
 {
     struct aead *other = NULL;

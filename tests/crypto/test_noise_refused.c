@@ -1,5 +1,5 @@
-/* src/crypto/noise.c and src/crypto/noise_symmetric.c: what is refused, and that a refusal changes
- * nothing. Once with each backend of X25519. */
+/* src/crypto/noise.c and src/crypto/noise_symmetric.c: messages that are refused, which must not
+ * change the state. Once with each backend of X25519. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 TestSuite(noise_refused, .init = pair_set_up, .fini = pair_tear_down);
 
-/* Linked in place of x25519_shared. */
+/* The linker calls the wrapper instead of x25519_shared. */
 static unsigned int shared_count;
 int __real_x25519_shared(const uint8_t private_key[static X25519_SIZE],
                          const uint8_t public_key[static X25519_SIZE],
@@ -30,7 +30,7 @@ int __wrap_x25519_shared(const uint8_t private_key[static X25519_SIZE],
     return __real_x25519_shared(private_key, public_key, ret);
 }
 
-/* The message in pair is refused with this result, twice, and nothing has changed. */
+/* pair.message is refused with this result, twice, and the state stays the same. */
 static void expect_refused(struct noise_handshake *handshake, int result, const char *what)
 {
     struct noise_handshake before;
@@ -45,13 +45,13 @@ static void flip_bits(enum noise_pattern pattern, size_t message)
 {
     struct noise_handshake *to = pair_reader();
     pair_write();
-    /* XX's first message has no tag yet: see unauthenticated_message below. */
+    /* The first message of XX has no tag: see unauthenticated_message below. */
     for (int bit = 0; !(pattern == NOISE_XX && message == 0) && bit < 8 * pair.size; bit++) {
         struct noise_handshake before;
         memcpy(&before, to, sizeof(before));
         pair.message[bit / 8] ^= (uint8_t)(1u << bit % 8);
         int r = pair_read(to);
-        /* A static key cannot be changed unnoticed, so its change is -EBADMSG too. */
+        /* Static keys are encrypted, so a changed one is -EBADMSG as well. */
         cr_expect_eq(r, -EBADMSG, "pattern %d, message %zu, bit %d", pattern, message, bit);
         cr_expect(memcmp(&before, to, sizeof(before)) == 0);
         pair.message[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -64,7 +64,7 @@ Test(noise_refused, flipped_bits_in_the_handshake)
     pair_before_each_message(flip_bits);
 }
 
-/* What was done to it shows at the next one. */
+/* A change in a message without a tag makes the next message fail. */
 Test(noise_refused, unauthenticated_message)
 {
     for (size_t bit = 0; bit < 8 * NOISE_KEY_SIZE; bit++) {
@@ -87,7 +87,7 @@ static void cut(enum noise_pattern pattern, size_t message)
     shared_count = 0;
     for (pair.size = 0; pair.size < size; pair.size++)
         expect_refused(to, -EPROTO, "a short message");
-    pair.size = NOISE_MESSAGE_MAX + 1; /* not even looked at */
+    pair.size = NOISE_MESSAGE_MAX + 1; /* refused before a byte is read */
     expect_refused(to, -EPROTO, "a message that no frame can hold");
     cr_expect_eq(shared_count, 0, "lengths come before any X25519");
     pair.size = size + 1;
@@ -142,8 +142,8 @@ Test(noise_refused, after_the_last_message)
     }
 }
 
-/* The seven encodings of points of small order (all that fit into 255 bits; the highest bit is
- * ignored, so each has a twin). */
+/* The seven points of small order in 255 bits. The highest bit is ignored, so each has a second
+ * encoding. */
 static const char *const small_order[] = {
     "0000000000000000000000000000000000000000000000000000000000000000",
     "0100000000000000000000000000000000000000000000000000000000000000",
@@ -164,7 +164,7 @@ static void send_small_order(enum noise_pattern pattern, const uint8_t *point)
         expect_refused(to, -EPROTO, "a small-order e");
         pair_begin(pattern);
         pair_pass();
-    } else { /* nothing is multiplied yet: the responder notices when it answers */
+    } else { /* XX has no DH in its first message: the responder notices when it answers */
         uint8_t out[BUFFER_SIZE];
         struct noise_handshake before;
         cr_expect_eq(pair_read(to), 0);
@@ -193,7 +193,7 @@ Test(noise_refused, small_order_ephemerals)
     }
 }
 
-/* Configured, for NK and KK, and sent encrypted, for XX. */
+/* The key is configured (NK, KK) or sent encrypted (XX). */
 Test(noise_refused, small_order_static_keys)
 {
     uint8_t out[BUFFER_SIZE], point[NOISE_KEY_SIZE];
@@ -219,7 +219,7 @@ Test(noise_refused, small_order_static_keys)
     }
 }
 
-/* A client that knows another server's key; KK also a server that knows another client's. */
+/* The client has another server's key; with KK also the server another client's. */
 Test(noise_refused, wrong_static_keys)
 {
     for (size_t i = 0; i < PATTERN_COUNT; i++) {
@@ -237,7 +237,7 @@ Test(noise_refused, wrong_static_keys)
     }
 }
 
-/* A server that has no key of its own cannot pass for the one the client knows. */
+/* A server without the private key cannot pose as the one that the client knows. */
 Test(noise_refused, server_without_its_key)
 {
     pair_begin(NOISE_NK);
@@ -287,7 +287,7 @@ Test(noise_refused, other_pattern_or_prologue)
     expect_refused(to, -EBADMSG, "NK to a server with KK");
 }
 
-/* A transport message is refused, and the cipher is as before. */
+/* The transport message is refused, and the cipher stays the same. */
 static void expect_message_refused(struct noise_cipher *cipher, const uint8_t *message, size_t size,
                                    int result, const char *what)
 {
@@ -356,7 +356,7 @@ Test(noise_refused, nonces_end)
     cr_expect_eq(noise_encrypt(send, pair.aead, "text", 4, message), -EOVERFLOW);
     cr_expect_arr_eq(message, zero, sizeof(message), "nothing was written");
     cr_expect_eq(send->nonce, UINT64_MAX);
-    /* Even what is sealed right. */
+    /* Even a message that is sealed correctly. */
     aead_seal(pair.aead, send->key, UINT64_MAX, NULL, 0, "text", 4, message);
     expect_message_refused(receive, message, sizeof(message), -EOVERFLOW, "the reserved nonce");
 }
