@@ -1,18 +1,19 @@
-/* The messages of the wire, version 1, as values: encode and decode, nothing else.
+/* Encoding and decoding of the wire's messages, version 1 (rathole v0.5).
  *
  *   client                                        server
  *   hello(CONTROL, service digest)  37 ->
  *                                      <- 37      hello(CONTROL, nonce)
  *   auth(SHA-256(token || nonce))   32 ->
  *                                      <-  4      ack
- *                                      <-  4      command, any number, for as long as it lives
+ *                                      <-  4      command, any number of them
  *
- *   hello(DATA, session key)        37 ->                        (a connection of its own)
- *                                      <-  4      data command; visitor bytes follow
+ *   hello(DATA, session key)        37 ->                        (another connection)
+ *                                      <-  4      data command; the visitor's bytes follow
  *
- * Sizes are fixed, integers little endian, nothing is aligned or padded, and there is no way to
- * find the next message after a bad one. Decoding takes exactly one message: too short or too long
- * is ERR_PROTOCOL, like an unknown tag. Pure functions on the caller's memory. */
+ * The numbers are sizes in bytes, which are fixed. Integers are little endian, and nothing is
+ * padded. A stream cannot be resynchronised after a bad message. A decoder takes exactly one
+ * message; another size is ERR_PROTOCOL, like an unknown tag. Pure functions on the caller's
+ * memory. */
 #pragma once
 
 #include <assert.h>
@@ -39,7 +40,7 @@ static_assert(MESSAGE_DATA_COMMAND_SIZE == 4, "the peer reads 4 bytes");
 
 enum { MESSAGE_VERSION = 1 };
 
-/* The values are the wire's. */
+/* The values of these enums are those on the wire. */
 enum message_hello_tag { MESSAGE_HELLO_CONTROL, MESSAGE_HELLO_DATA, MESSAGE_HELLO_COUNT };
 enum message_ack {
     MESSAGE_ACK_OK,
@@ -60,14 +61,15 @@ enum message_data_command {
 
 struct message_hello {
     enum message_hello_tag tag;
-    /* client, CONTROL: digest of the service's name; server: nonce; DATA: session key */
+    /* CONTROL: from the client the digest of the service's name, from the server the nonce; DATA:
+     * the session key */
     uint8_t digest[MESSAGE_DIGEST_SIZE];
 };
 
 void message_hello_encode(enum message_hello_tag tag,
                           const uint8_t digest[static MESSAGE_DIGEST_SIZE],
                           uint8_t out[static MESSAGE_HELLO_SIZE]);
-/* ERR_PROTOCOL: tag or size; ERR_VERSION: a known tag with another version. */
+/* ERR_PROTOCOL: unknown tag or wrong size. ERR_VERSION: a Hello of another version. */
 MUST_CHECK int message_hello_decode(const uint8_t *bytes, size_t len, struct message_hello *ret);
 
 void message_auth_encode(const uint8_t digest[static MESSAGE_DIGEST_SIZE],
@@ -86,7 +88,7 @@ void message_data_command_encode(enum message_data_command command,
 MUST_CHECK int message_data_command_decode(const uint8_t *bytes, size_t len,
                                            enum message_data_command *ret);
 
-/* For logs ("ServiceNotExist"), as upstream calls them; never NULL. */
+/* rathole's names ("ServiceNotExist"), for logs; never NULL. */
 const char *message_hello_name(enum message_hello_tag tag);
 const char *message_ack_name(enum message_ack ack);
 const char *message_command_name(enum message_command command);

@@ -1,28 +1,31 @@
-/* One tunnel connection as the server sees it, from its first byte to a login or a data channel: a
- * pure state machine. Bytes and answers go in, one action comes out of each; no descriptor, no
- * clock, no allocation, no logging. The caller (tunnel/) reads, writes, looks services up and keeps
- * the deadlines.
+/* A connection to the control port, from its first byte to a login or a data channel: a pure state
+ * machine. Bytes and answers go in, one action comes out of each. It has no descriptor, no clock,
+ * no allocation and no logging; the caller (server/login.c, server/control.c) reads, writes, looks
+ * services up and keeps the deadlines.
  *
- *     HELLO --control hello--> LOOKUP --found----> AUTH --right digest--> REGISTER --> UP
- *       |                         |                  |                                  |
- *       |                         +-- unknown: hello + ack 1 --+-- ack 2                +-- any
- * byte
- *       +--data hello--> DATA (the machine's work is done)     v                        v
- *       +--anything else--------------------------------> CLOSED <----------------------+
+ *     HELLO --control hello--> LOOKUP --found--> AUTH --right digest--> REGISTER --> UP
+ *       |                         |                |                                  |
+ *       |                      unknown:          wrong:                           any byte
+ *       |                    hello + ack 1       ack 2                                |
+ *       |                         v                v                                  v
+ *       +--anything else-------> CLOSED <----------+----------------------------------+
+ *       |
+ *       +--data hello----------> DATA (the machine has nothing more to do)
  *
- * The caller's loop: read exactly server_fsm_wanted() bytes (0 = read nothing, an answer of the
- * caller is due), hand them to server_fsm_received(), carry out the action:
+ * The caller reads exactly server_fsm_wanted() bytes (0: none, because the machine waits for an
+ * answer of the caller), passes them to server_fsm_received() and carries out the action:
  *
- *   FIND_SERVICE    digest = the service's; answer with server_fsm_service_found or _unknown
- *   SEND            bytes, len; go on reading meanwhile
- *   LOGIN           digest = the new session key; register the session (data channels may come from
- *                   the moment the Ack is out), then server_fsm_registered
- *   DATA_CHANNEL    digest = a session key, not yet checked by anyone; take the connection over
- *   SEND_AND_CLOSE  bytes, len, then close with FIN; error says why
- *   CLOSE           close, nothing is sent; error says why
+ *   FIND_SERVICE    digest = that of the service's name; answer with server_fsm_service_found or
+ *                   server_fsm_service_unknown
+ *   SEND            send bytes, len; go on reading meanwhile
+ *   LOGIN           digest = the new session key; register the session first, because data channels
+ *                   may come as soon as the Ack is out; answer with server_fsm_registered
+ *   DATA_CHANNEL    digest = a session key that nobody has checked yet; take the connection over
+ *   SEND_AND_CLOSE  send bytes, len, then close with FIN; error says why
+ *   CLOSE           close and send nothing; error says why
  *
- * A machine belongs to one connection and its worker. It holds a secret between the two Hellos' end
- * and the Auth; server_fsm_finish wipes it and is due in every case. */
+ * A machine belongs to one connection and its worker. In AUTH it holds a secret, which
+ * server_fsm_finish wipes; call it on every path. */
 #pragma once
 
 #include <stddef.h>
@@ -32,12 +35,12 @@
 #include "proto/message.h"
 
 enum server_fsm_state {
-    SERVER_FSM_HELLO,    /* wants 37 bytes */
+    SERVER_FSM_HELLO,    /* wants 37 bytes, the Hello */
     SERVER_FSM_LOOKUP,   /* the caller looks the service up */
-    SERVER_FSM_AUTH,     /* our Hello is on its way; wants 32 bytes */
+    SERVER_FSM_AUTH,     /* our Hello was sent; wants 32 bytes, the Auth */
     SERVER_FSM_REGISTER, /* the caller registers the session */
-    SERVER_FSM_UP,       /* logged in; the client has nothing more to say here */
-    SERVER_FSM_DATA,     /* the connection is a data channel now */
+    SERVER_FSM_UP,       /* logged in; a client sends nothing more on this connection */
+    SERVER_FSM_DATA,     /* the connection is a data channel */
     SERVER_FSM_CLOSED,
     SERVER_FSM_STATE_COUNT,
 };
@@ -64,33 +67,34 @@ struct server_action {
 
 struct server_fsm {
     enum server_fsm_state state;
-    uint8_t expected[MESSAGE_DIGEST_SIZE]; /* the only right Auth; zero outside AUTH */
+    uint8_t expected[MESSAGE_DIGEST_SIZE]; /* the right Auth; zero outside of AUTH */
 };
 
 void server_fsm_init(struct server_fsm *fsm);
-/* From any state; wipes. Accepts a zeroed machine, and may be called twice. */
+/* Goes to CLOSED from any state and wipes the secret. Idempotent; accepts a zeroed machine. */
 void server_fsm_finish(struct server_fsm *fsm);
 
-/* Bytes to read next: 37, 32, 1 while UP (they end the session), 0 for "do not read". */
+/* The bytes to read next: 37 in HELLO, 32 in AUTH, 1 while UP (it ends the session), else 0: do not
+ * read. */
 size_t server_fsm_wanted(const struct server_fsm *fsm);
-/* Exactly the wanted bytes, whatever they are; while UP any number from 1. */
+/* Takes exactly the wanted bytes, while UP one or more. They may be anything. */
 void server_fsm_received(struct server_fsm *fsm, const uint8_t *bytes, size_t len,
                          struct server_action *ret);
 
-/* The two answers to FIND_SERVICE. The nonce is 32 fresh random bytes (keys_random) in both: a
- * stranger learns from the Ack alone that the service does not exist. -> SEND (our Hello) */
+/* The two answers to FIND_SERVICE. Both take a nonce of 32 fresh random bytes (keys_random), so
+ * only the Ack tells a stranger that the service does not exist. -> SEND (our Hello) */
 void server_fsm_service_found(struct server_fsm *fsm, const char *token, size_t token_len,
                               const uint8_t nonce[static MESSAGE_DIGEST_SIZE],
                               struct server_action *ret);
-/* -> SEND_AND_CLOSE (our Hello and Ack 1 together; Auth is not waited for, as upstream) */
+/* -> SEND_AND_CLOSE (our Hello and Ack 1 together; rathole does not wait for the Auth either) */
 void server_fsm_service_unknown(struct server_fsm *fsm,
                                 const uint8_t nonce[static MESSAGE_DIGEST_SIZE],
                                 struct server_action *ret);
-/* The answer to LOGIN. -> SEND (Ack 0); commands may follow it in the same write. */
+/* The answer to LOGIN. -> SEND (Ack 0); commands may follow in the same write. */
 void server_fsm_registered(struct server_fsm *fsm, struct server_action *ret);
 
-/* While UP: writes up to count commands into out, as many whole ones as fit, and returns their size
- * in bytes. A command is never sent in part: it would cost the session. */
+/* While UP: writes up to count commands into out, as many as fit, and returns their size in bytes.
+ * It never writes a part of a command, which would break the session. */
 size_t server_fsm_commands(const struct server_fsm *fsm, enum message_command command, size_t count,
                            uint8_t *out, size_t out_size);
 

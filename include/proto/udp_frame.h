@@ -1,12 +1,12 @@
-/* The frames of a UDP data channel: a visitor's address and one datagram, one after the other on
- * the stream, the same in both directions.
+/* The frames of a UDP data channel. A frame is a visitor's address and one datagram, the same in
+ * both directions; frames follow each other on the stream.
  *
  *     u8 h | header: u32 family, 4 or 16 octets, u16 port, u16 n; h = 12 or 24 | n bytes of payload
  *
- * The address is always the visitor's. A receiver takes a header that is longer than its fields and
- * ignores the rest; nobody sends one. Integers are little endian, the port too.
+ * The address is always the visitor's. A decoder accepts a header that is longer than its fields
+ * and ignores the rest; no encoder writes one. Integers are little endian, even the port.
  *
- * Pure functions on the caller's memory: payloads are pointed at, never copied. */
+ * Pure functions on the caller's memory. Payloads are pointed at, not copied. */
 #pragma once
 
 #include <stdbool.h>
@@ -18,13 +18,12 @@
 enum udp_frame_sizes {
     UDP_FRAME_HEADER_V4 = 12,
     UDP_FRAME_HEADER_V6 = 24,
-    UDP_FRAME_HEAD_MAX = 1 + UDP_FRAME_HEADER_V6, /* in front of a payload, as we send it */
-    UDP_FRAME_MAX = 1 + 255 + 65535,              /* as anybody may send it */
-    UDP_FRAME_PAYLOAD_MAX = 65507, /* more can't be a datagram over IPv4, and kills a v0.5.0 peer */
+    UDP_FRAME_HEAD_MAX = 1 + UDP_FRAME_HEADER_V6, /* in front of a payload that we send */
+    UDP_FRAME_MAX = 1 + 255 + 65535,              /* the longest that a peer may send */
+    UDP_FRAME_PAYLOAD_MAX = 65507, /* the largest over IPv4; more ends a v0.5.0 server's session */
 };
 
-/* A visitor's address as it stands on the wire. Comparable and hashable as bytes: what a family has
- * no use for is zero. */
+/* A visitor's address. Unused bytes are zero, so it can be compared and hashed as bytes. */
 struct udp_frame_addr {
     uint8_t octets[16]; /* IPv4: the first four */
     uint16_t port;      /* host order */
@@ -38,11 +37,11 @@ struct udp_frame {
     uint32_t payload_len;
 };
 
-/* Writes what goes in front of payload_len bytes; returns its size. */
+/* Writes the head of a frame with payload_len bytes of payload, and returns the head's size. */
 size_t udp_frame_encode_head(const struct udp_frame_addr *from, uint16_t payload_len,
                              uint8_t out[static UDP_FRAME_HEAD_MAX]);
-/* The frame at the start of bytes: its size; 0 when it is not all there yet (*ret is untouched
- * then); ERR_PROTOCOL for what can't become a frame, whatever follows. */
+/* Decodes the frame at the start of bytes and returns its size. 0: it is incomplete, and *ret is
+ * untouched. ERR_PROTOCOL: these bytes begin no valid frame. */
 MUST_CHECK int udp_frame_decode(const uint8_t *bytes, size_t len, struct udp_frame *ret);
 
 static inline bool udp_frame_addr_equal(const struct udp_frame_addr *a,

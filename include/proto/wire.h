@@ -1,6 +1,6 @@
-/* Cursors over the bytes of a message. An error sticks: after the first one, reads yield zero and
- * writes do nothing, so a codec handles its fields in a row and asks once, at the end. Integers are
- * little endian, whatever the machine is, and need no alignment. Nothing is owned. */
+/* Cursors over the bytes of a message. Errors are sticky: after the first one, reads yield zero and
+ * writes do nothing, so a codec handles all fields in a row and checks once, at the end. Integers
+ * are little endian on every machine and need no alignment. The cursors own nothing. */
 #pragma once
 
 #include <errno.h>
@@ -22,7 +22,7 @@ static inline void wire_reader_init(struct wire_reader *reader, const uint8_t *b
     *reader = (struct wire_reader){.next = bytes, .left = len};
 }
 
-/* For a field whose bytes are there but mean nothing. The first error stays. */
+/* For a field whose value is invalid. Keeps an earlier error. */
 static inline void wire_reader_fail(struct wire_reader *reader, int error)
 {
     if (reader->error == 0)
@@ -64,7 +64,7 @@ static inline uint32_t wire_reader_u32(struct wire_reader *reader)
     return low | high << 16;
 }
 
-/* 0 when all fields were there and nothing is left over. */
+/* 0 if all fields were there and no bytes are left; else the first error. */
 MUST_CHECK static inline int wire_reader_done(const struct wire_reader *reader)
 {
     if (reader->error != 0)
@@ -111,7 +111,7 @@ static inline void wire_writer_u32(struct wire_writer *writer, uint32_t value)
     wire_writer_bytes(writer, bytes, sizeof(bytes));
 }
 
-/* 0 when everything fitted; *ret_len is what was written then. */
+/* 0 with the bytes written in *ret_len, or -ENOBUFS. */
 MUST_CHECK static inline int wire_writer_done(const struct wire_writer *writer, size_t *ret_len)
 {
     if (writer->error != 0)

@@ -21,7 +21,7 @@ static const char *const action_names[] = {
 };
 static_assert(ARRAY_SIZE(action_names) == CLIENT_ACTION_COUNT, "a name for each action");
 
-/* edges[from][to]. CLOSED may follow from everywhere, itself included (finish is idempotent). */
+/* edges[from][to]. CLOSED may follow every state, itself included: finish is idempotent. */
 static const bool edges[CLIENT_FSM_STATE_COUNT][CLIENT_FSM_STATE_COUNT] = {
     [CLIENT_FSM_IDLE] = {[CLIENT_FSM_HELLO] = true, [CLIENT_FSM_CLOSED] = true},
     [CLIENT_FSM_HELLO] = {[CLIENT_FSM_ACK] = true, [CLIENT_FSM_CLOSED] = true},
@@ -35,7 +35,7 @@ static const size_t wanted[CLIENT_FSM_STATE_COUNT] = {
     [CLIENT_FSM_ACK] = MESSAGE_ACK_SIZE,
 };
 
-/* What each Ack means for the operator; the first one is the login. */
+/* The error for each Ack; the first one is a successful login. */
 static const int ack_errors[] = {
     [MESSAGE_ACK_OK] = 0,
     [MESSAGE_ACK_NO_SERVICE] = ERR_NO_SERVICE,
@@ -110,8 +110,8 @@ static void received_ack(struct client_fsm *fsm, const uint8_t *bytes, size_t le
     int r = message_ack_decode(bytes, len, &ack);
     if (r == 0)
         r = ack_errors[ack];
-    /* A login that the server grants without having our whole Auth is none: it has no session key
-     * of ours. (Old servers may be fed such an Ack; they never send one.) */
+    /* An Ack 0 after a failed send is a protocol violation: without our whole Auth, the server
+     * cannot have our session key. */
     if (r == 0)
         r = fsm->send_error;
     if (r < 0) {
@@ -148,7 +148,7 @@ bool client_fsm_send_failed(struct client_fsm *fsm, int error)
     assert(error < 0);
     if (fsm->send_error == 0)
         fsm->send_error = error;
-    /* Only an Auth may fail for a reason that can still be read. */
+    /* Only after the Auth may the reason for the failure still be readable. */
     if (fsm->state == CLIENT_FSM_ACK)
         return true;
     client_fsm_finish(fsm);
@@ -162,7 +162,7 @@ int client_fsm_ended(struct client_fsm *fsm, int error)
     return fsm->send_error != 0 ? fsm->send_error : error;
 }
 
-/* Completes the command that earlier chunks began. Returns the bytes taken from this one. */
+/* Completes a command that began in an earlier chunk. Returns the bytes taken from this one. */
 static size_t fill_partial(struct client_fsm *fsm, const uint8_t *bytes, size_t len)
 {
     size_t taken = MIN(len, sizeof(fsm->partial) - fsm->partial_len);

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "proto/wire.h"
 
-/* Names are upstream's, so that both programs' logs tell one story. */
+/* rathole's names, so that the logs of both programs can be compared. */
 static const char *const hello_names[] = {
     [MESSAGE_HELLO_CONTROL] = "ControlChannelHello",
     [MESSAGE_HELLO_DATA] = "DataChannelHello",
@@ -35,7 +35,7 @@ static const char *name_in(const char *const *names, size_t count, size_t index)
     return index < count ? names[index] : "unknown";
 }
 
-/* A wrong size of `out` is a bug here, never the peer's doing. */
+/* A wrong size is a bug in this file; a peer cannot cause it. */
 static void finish_writing(const struct wire_writer *writer, size_t size)
 {
     size_t len = 0;
@@ -53,7 +53,7 @@ static uint32_t read_tag(struct wire_reader *reader, uint32_t count)
     return tag;
 }
 
-/* Ack and both kinds of commands: a tag and nothing else. */
+/* An Ack and both kinds of commands are just a tag. */
 static void tag_encode(uint32_t tag, uint32_t count, uint8_t out[static MESSAGE_TAG_SIZE])
 {
     assert(tag < count);
@@ -95,7 +95,7 @@ int message_hello_decode(const uint8_t *bytes, size_t len, struct message_hello 
     hello.tag = read_tag(&reader, MESSAGE_HELLO_COUNT);
     uint8_t version = wire_reader_u8(&reader);
     wire_reader_bytes(&reader, hello.digest, sizeof(hello.digest));
-    /* The version is judged last: only of something that is a Hello otherwise. */
+    /* Checked last: the version of anything else than a Hello means nothing. */
     int r = wire_reader_done(&reader);
     if (r < 0)
         return r;

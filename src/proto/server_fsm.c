@@ -28,7 +28,7 @@ static const char *const action_names[] = {
 };
 static_assert(ARRAY_SIZE(action_names) == SERVER_ACTION_COUNT, "a name for each action");
 
-/* edges[from][to]. CLOSED may follow from everywhere, itself included (finish is idempotent). */
+/* edges[from][to]. CLOSED may follow every state, itself included: finish is idempotent. */
 static const bool edges[SERVER_FSM_STATE_COUNT][SERVER_FSM_STATE_COUNT] = {
     [SERVER_FSM_HELLO] =
         {[SERVER_FSM_LOOKUP] = true, [SERVER_FSM_DATA] = true, [SERVER_FSM_CLOSED] = true},
@@ -91,7 +91,7 @@ static void server_fsm_received_hello(struct server_fsm *fsm, const uint8_t *byt
         .type = control ? SERVER_ACTION_FIND_SERVICE : SERVER_ACTION_DATA_CHANNEL,
     };
     memcpy(ret->digest, hello.digest, sizeof(ret->digest));
-    keys_wipe(&hello, sizeof(hello)); /* a data channel's is a session key */
+    keys_wipe(&hello, sizeof(hello)); /* in a data channel's Hello the digest is a session key */
 }
 
 static void received_auth(struct server_fsm *fsm, const uint8_t *bytes, size_t len,
@@ -99,7 +99,7 @@ static void received_auth(struct server_fsm *fsm, const uint8_t *bytes, size_t l
 {
     assert(len == MESSAGE_AUTH_SIZE);
     *ret = (struct server_action){0};
-    /* Compared where it stands: no copy of a stranger's guess, and none of the answer. */
+    /* Compared in place: message_auth_decode would make a copy that has to be wiped. */
     if (!keys_equal(bytes, fsm->expected, len)) {
         server_fsm_finish(fsm);
         ret->type = SERVER_ACTION_SEND_AND_CLOSE;
@@ -127,8 +127,8 @@ void server_fsm_received(struct server_fsm *fsm, const uint8_t *bytes, size_t le
         received_auth(fsm, bytes, len, ret);
         return;
     case SERVER_FSM_UP:
-        /* A client never speaks here. Upstream would let it; then nobody would notice that the
-         * two sides no longer mean the same by this connection. */
+        /* A client never sends anything here. rathole's server would not read it, and nobody would
+         * notice that the two sides disagree about this connection. */
         server_fsm_close(fsm, ERR_PROTOCOL, ret);
         return;
     case SERVER_FSM_LOOKUP:

@@ -4,7 +4,7 @@
 
 #include "base/macros.h"
 
-/* The random number that changes nothing. */
+/* The random number that gives no jitter. */
 #define MIDDLE (UINT32_C(1) << 31)
 
 static uint64_t next_wait(struct client_backoff *backoff, uint64_t lived_ms, uint32_t random)
@@ -57,7 +57,7 @@ Test(client_backoff, jitter)
         struct client_backoff backoff;
         client_backoff_init(&backoff, 1000);
         cr_expect_eq(next_wait(&backoff, 0, rows[i].random), rows[i].wait);
-        /* The jitter of one wait is not the base of the next. */
+        /* The next wait is computed without the jitter of the last. */
         cr_expect_eq(next_wait(&backoff, 0, MIDDLE), 1000);
     }
 }
@@ -85,7 +85,8 @@ Test(client_backoff, back_soon_after_a_clean_end)
     for (size_t i = 0; i < ARRAY_SIZE(waits); i++)
         cr_expect_eq(client_backoff_next(&backoff, &clean, randoms[i]), waits[i]);
     cr_expect_eq(next_wait(&backoff, 0, MIDDLE), 500, "nobody was there: from the beginning");
-    /* Two clients of one service that replace each other do not do so for ever and fast. */
+    /* Two clients of one service replace each other: a short life does not count as clean, so they
+     * do not do it quickly for ever. */
     clean.lived_ms = 3000;
     cr_expect_eq(client_backoff_next(&backoff, &clean, MIDDLE), 1500);
 }

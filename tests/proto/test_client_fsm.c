@@ -52,7 +52,7 @@ static void go_to_up(void)
     cr_assert_eq(action.type, CLIENT_ACTION_UP);
 }
 
-/* The token is not needed any more. */
+/* The machine holds nothing of the token any more. */
 static void expect_no_token(void)
 {
     for (size_t i = 0; i < sizeof(fsm.auth); i++)
@@ -97,8 +97,8 @@ Test(client_fsm, login_step_by_step)
     expect_closed_and_wiped();
 }
 
-/* Whoever lends the token may change or free it while the server's Hello is awaited, as a reload of
- * the configuration does. */
+/* The caller may change or free the token while the machine waits for the server's Hello, as a
+ * reload does. */
 Test(client_fsm, the_token_is_not_borrowed)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE];
@@ -233,7 +233,7 @@ Test(client_fsm, half_a_command_is_none)
     cr_expect_eq(fsm.partial_len, 1);
 }
 
-/* Random streams in random pieces: the sums are those of the stream. */
+/* A random stream in random pieces gives the same sums as the whole stream. */
 Test(client_fsm, commands_in_any_pieces)
 {
     struct test_random random = {44};

@@ -1,4 +1,4 @@
-/* The two machines against each other, over byte streams that arrive in random pieces. */
+/* Both state machines against each other, over byte streams in random pieces. */
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -36,7 +36,7 @@ static void send_bytes(struct stream *stream, const uint8_t *bytes, size_t len)
     stream->sent += len;
 }
 
-/* Up to `wanted` bytes of what is there, often fewer: a short read. */
+/* Reads up to `wanted` bytes, often fewer. */
 static size_t read_some(struct pair *pair, struct stream *stream, uint8_t *out, size_t wanted)
 {
     size_t len = MIN(stream->sent - stream->read, wanted);
@@ -82,7 +82,7 @@ static void server_act(struct pair *pair, struct server_action *action)
     }
 }
 
-/* Each side keeps its partial message, as tunnel/ does. */
+/* Each side keeps its partial message, as server/login.c and client/control.c do. */
 static void server_turn(struct pair *pair)
 {
     static uint8_t message[MESSAGE_HELLO_SIZE];
@@ -114,7 +114,7 @@ static void client_act(struct pair *pair, const struct client_action *action)
 {
     switch (action->type) {
     case CLIENT_ACTION_SEND:
-        /* The server may be gone already; then the Auth fails and the Ack is still read. */
+        /* If the server has closed, the Auth fails, and the Ack is still readable. */
         if (pair->server_closed)
             cr_assert(client_fsm_send_failed(&pair->client, ERR_EOF));
         else

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "testing.h"
 
-/* Acks and commands: the same tests for each of the three. */
+/* The same tests for acks and both kinds of commands. */
 struct tag_codec {
     const char *what;
     uint32_t count;

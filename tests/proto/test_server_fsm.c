@@ -196,7 +196,7 @@ Test(server_fsm, commands)
     cr_expect(memcmp(out, "\1\0\0\0", 4) == 0);
     cr_expect_eq(server_fsm_commands(&fsm, MESSAGE_COMMAND_CREATE_CHANNEL, 0, out, sizeof(out)), 0);
     cr_expect_eq(server_fsm_commands(&fsm, MESSAGE_COMMAND_CREATE_CHANNEL, SIZE_MAX, out, 20), 20);
-    /* Never a part of one. */
+    /* Only whole commands. */
     for (size_t size = 0; size <= 20; size++)
         cr_expect_eq(server_fsm_commands(&fsm, MESSAGE_COMMAND_HEARTBEAT, 100, out, size),
                      size / 4 * 4);
@@ -220,7 +220,7 @@ Test(server_fsm, finish_wipes_in_every_state)
     cr_expect_eq(fsm.state, SERVER_FSM_CLOSED);
 }
 
-/* Wrong use by our own code is caught, not carried on with. */
+/* Assertions catch wrong use by our own code. */
 Test(server_fsm, answer_without_a_question_asserts, .signal = SIGABRT)
 {
     server_fsm_registered(&fsm, &action);

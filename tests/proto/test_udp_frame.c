@@ -1,4 +1,4 @@
-/* The frames of UDP channels: every header length, every cut, round trips. The golden bytes are in
+/* UDP frames: every header length, every truncation, round trips. The golden bytes are in
  * test_vectors.c. */
 #include "proto/udp_frame.h"
 
@@ -9,7 +9,7 @@
 
 static uint8_t wire[UDP_FRAME_MAX + 64];
 
-/* A frame with a header of h bytes, built by hand; returns its size. */
+/* Builds a frame with a header of h bytes in `wire` and returns its size. */
 static size_t build(unsigned int h, uint32_t tag, uint16_t payload_len)
 {
     size_t octets = tag == 1 ? 16 : 4;
@@ -58,7 +58,7 @@ Test(udp_frame, tags_beyond_two_bytes)
     }
 }
 
-/* Whatever is missing: more is waited for, and the result is left alone. */
+/* A frame that lacks any number of bytes is incomplete, and the result is untouched. */
 Test(udp_frame, every_cut)
 {
     static const struct {

@@ -1,4 +1,5 @@
-/* The golden vectors of the wire, byte for byte; generate_vectors.py says which are not here. */
+/* The golden vectors of the wire, byte for byte. generate_vectors.py lists those that are left
+ * out. */
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -47,7 +48,7 @@ Test(vectors, session_keys)
     }
 }
 
-/* Decodes, compares the fields, encodes again. Returns the decoder's result. */
+/* Decodes, compares the fields and encodes again. Returns the decoder's result. */
 static int check_message(enum vector_kind kind, const struct vector_message *vector, uint8_t *out)
 {
     const struct vector_bytes *wire = &vector->wire;
@@ -107,7 +108,8 @@ static void reject_at_server(const struct vector_reject *vector)
     server_fsm_init(&fsm);
     cr_assert_eq(vector->wire.len, server_fsm_wanted(&fsm));
     server_fsm_received(&fsm, vector->wire.bytes, vector->wire.len, &action);
-    /* "unknown data hello key" is well formed: the machine asks its caller, who knows the keys. */
+    /* "unknown data hello key" is well formed: the machine leaves the check of the key to its
+     * caller. */
     bool is_for_caller = strcmp(vector->name, "unknown data hello key") == 0;
     cr_expect_eq(action.type, is_for_caller ? SERVER_ACTION_DATA_CHANNEL : SERVER_ACTION_CLOSE,
                  "%s", vector->name);
@@ -208,8 +210,8 @@ static const struct vector_step *next_step(const struct vector_session *session,
     return step;
 }
 
-/* Our server gives the recorded server's answers to the recorded client, and our client's bytes are
- * the recorded client's. */
+/* Our server answers the recorded client like the recorded server, and our client sends the bytes
+ * of the recorded client. */
 static void replay_control(const struct vector_session *session)
 {
     struct server_fsm server;
@@ -264,7 +266,7 @@ static void replay_control(const struct vector_session *session)
     client_fsm_finish(&client);
 }
 
-/* The frames of a UDP channel, each encoded again to the same bytes. */
+/* Decodes each frame and encodes it again to the same bytes. */
 static void replay_frames(const struct vector_session *session, size_t at)
 {
     for (; at < session->step_count; at++) {

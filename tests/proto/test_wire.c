@@ -24,7 +24,7 @@ Test(wire, bytes_left_over_are_an_error)
     cr_expect_eq(wire_reader_done(&reader), ERR_PROTOCOL);
 }
 
-/* Each field at each distance from the end: the last byte that suffices, and one less. */
+/* Each field with just enough bytes, and with fewer. */
 Test(wire, reading_beyond_the_end_yields_zero)
 {
     for (size_t len = 0; len <= 4; len++) {

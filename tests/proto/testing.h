@@ -1,4 +1,4 @@
-/* For the tests of this folder: a random sequence that is the same in each run. */
+/* A pseudo-random sequence for the tests of this folder, the same in each run. */
 #pragma once
 
 #include <stddef.h>
