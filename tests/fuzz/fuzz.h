@@ -1,5 +1,5 @@
-/* The one function of a fuzz target, as libFuzzer and replay_main.c call it, and what targets
- * share. A target aborts when something that must hold does not; it returns 0 otherwise. */
+/* The entry point of a fuzz target, which libFuzzer or replay_main.c calls. It aborts if a check
+ * fails, and returns 0 otherwise. */
 #pragma once
 
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Text that an operator typed, as an address: parsing, formatting and parsing again agree. */
+/* An address as text: parsing, formatting and parsing again agree. */
 #include <string.h>
 
 #include "base/addr.h"
@@ -18,7 +18,7 @@ static void check_numeric(const struct host_port *host_port, const struct addr *
     static const struct addr_prefixes prefixes = {.v4 = 32, .v6 = 64};
     struct addr_key key = addr_key(addr, prefixes);
     struct addr_key key_again = addr_key(&addr_again, prefixes);
-    FUZZ_CHECK(addr_key_equal(&key, &key_again)); /* v4-mapped came back as IPv4: the same */
+    FUZZ_CHECK(addr_key_equal(&key, &key_again)); /* also if v4-mapped became IPv4 */
     FUZZ_CHECK(addr_is_loopback(addr) == addr_is_loopback(&addr_again));
     if (addr->any.sa_family == addr_again.any.sa_family)
         FUZZ_CHECK(addr_equal(addr, &addr_again));

@@ -1,6 +1,6 @@
-/* The client's machine. The input is a choice byte, a chunk size, and what the server sends. The
- * command stream goes in a second time in other pieces, and is counted by a model: the results are
- * the same. */
+/* The client's state machine. The input is a choice byte, a chunk size, and what the server sends.
+ * The command stream goes in several times, in other pieces each time, and a model counts it; all
+ * results agree. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -16,8 +16,7 @@ struct totals {
     bool failed;
 };
 
-/* Logs in with the first 41 bytes. True when the machine is UP; *data and *size then have the rest.
- */
+/* Logs in with the first 41 bytes. True: the machine is UP, and *data and *size are the rest. */
 static bool login(struct client_fsm *fsm, uint8_t choice, const uint8_t **data, size_t *size)
 {
     struct client_action action;
@@ -79,7 +78,7 @@ static struct totals model(const uint8_t *data, size_t size)
 static void check_same(struct totals a, struct totals b)
 {
     FUZZ_CHECK(a.failed == b.failed);
-    /* What came before a bad command is reported or not, depending on the pieces. */
+    /* Whether the commands before a bad one are reported depends on the pieces. */
     if (!a.failed)
         FUZZ_CHECK(a.channels == b.channels && a.heartbeats == b.heartbeats);
 }

@@ -1,6 +1,6 @@
-/* A configuration file: whatever its bytes are, it is taken or refused with messages of one clean
- * line each; and what is taken stays the same when it is written anew with quotes, as sections and
- * as braces and dots. */
+/* A configuration file. Any bytes are accepted or refused, with messages of one printable line
+ * each. An accepted file reads the same when it is rewritten, with quotes and sections or with
+ * braces and dots. */
 #include <string.h>
 
 #include "base/error.h"
@@ -30,8 +30,8 @@ static bool is_zero(const uint8_t key[static KEYS_X25519_SIZE])
     return memcmp(key, zeros, sizeof(zeros)) == 0;
 }
 
-/* Present means not zero and absent means zero, with either transport; and with noise the pattern
- * has what it needs. */
+/* A key is zero if and only if it is absent, and with noise the keys that the pattern needs are
+ * there. */
 static void check_transport(const struct config_transport *transport, enum config_role role)
 {
     const struct config_noise *noise = &transport->noise;
@@ -127,7 +127,7 @@ static void write_noise_in_braces(FILE *out, const struct config_noise *noise)
     (void)fputc('}', out);
 }
 
-/* One line for all of it. */
+/* Writes the whole half as one line. */
 static void write_peer_in_braces(FILE *out, const char *role, const struct config_peer *peer)
 {
     char addr[ADDR_HOST_SIZE + 16];
@@ -180,7 +180,7 @@ static void check_rewritten(const struct config *config, write_function *write_o
     if (config->has_client)
         write_one(out, "client", &config->client);
     long size = ftell(out);
-    /* With \u in place of single bytes it may no longer fit the room. */
+    /* Escapes (\u) are longer than the bytes, so the text may not fit. */
     if (fclose(out) != 0 || size < 0 || size >= COPY_SIZE - 1)
         return;
     FUZZ_CHECK(config_parse("again", text, (size_t)size, &again, &report) == 0);
@@ -196,7 +196,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct config *config = NULL;
     struct config_report report;
-    /* No files and no environment of the machine that runs this. */
+    /* Do not read files or the environment of this machine. */
     if (data != NULL && size > 0 &&
         (memmem(data, size, "file:", 5) != NULL || memmem(data, size, "env:", 4) != NULL))
         return 0;

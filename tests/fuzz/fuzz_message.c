@@ -1,5 +1,5 @@
-/* Every decoder on the same bytes: what is accepted encodes to the same bytes again, what is
- * refused leaves the result alone, and nothing but the exact size is accepted. */
+/* Every decoder gets the same bytes. An accepted message encodes to the same bytes, a refused one
+ * leaves the result untouched, and only the exact size is accepted. */
 #include <string.h>
 
 #include "base/error.h"

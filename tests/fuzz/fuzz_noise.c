@@ -1,7 +1,7 @@
-/* A handshake, in either role, and the transport messages after it. The input is a choice byte and
- * frames as on the wire: u16 little endian, message. All keys are fixed, the ephemeral ones too, so
- * that a recorded peer's messages stay valid; but no fuzzer guesses a tag, so the choice may also
- * put a peer of ours in front of the input, for the handshake or for the transport messages. */
+/* A handshake in either role, and the transport messages after it. The input is a choice byte and
+ * frames as on the wire: a little-endian u16, then the message. All keys are fixed, even the
+ * ephemeral ones, so that messages in the corpus stay valid. A fuzzer cannot guess a tag, so the
+ * choice may let a peer of ours make the handshake or seal the transport messages. */
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -14,8 +14,8 @@
 enum {
     PATTERN_MASK = 3, /* modulo the number of patterns */
     WE_INITIATE = 4,
-    HONEST_HANDSHAKE = 8,  /* the peer's handshake messages are right, and not in the input */
-    HONEST_TRANSPORT = 16, /* with the former: frames are texts that the peer encrypts */
+    HONEST_HANDSHAKE = 8,  /* our own peer makes the handshake; the input has no messages for it */
+    HONEST_TRANSPORT = 16, /* with HONEST_HANDSHAKE: the peer seals the frames of the input */
     PIN_REMOTE_KEY = 32,   /* for XX */
     WRONG_REMOTE_KEY = 64,
     OTHER_BACKEND = 128,
@@ -56,7 +56,7 @@ static void set_up(void)
         backends[1] = backends[0];
 }
 
-/* What stands there, cut where the input ends. */
+/* The next frame, truncated at the end of the input. */
 static bool next_frame(struct frames *frames, const uint8_t **ret, size_t *ret_size)
 {
     if (frames->left < 2)
@@ -90,7 +90,7 @@ static void start(struct run *run)
     noise_handshake_set_ephemeral(&run->peers, ephemeral_keys[1 - own]);
 }
 
-/* The state is the same after a refusal, and a payload has the size that the lengths promise. */
+/* Reads a message. A refusal must not change the state, and a payload must have the right size. */
 static int read_checked(struct run *run, const uint8_t *message, size_t size)
 {
     static uint8_t payload[NOISE_MESSAGE_MAX];
@@ -108,7 +108,7 @@ static int read_checked(struct run *run, const uint8_t *message, size_t size)
     return r;
 }
 
-/* A message of the peer: of the input or of our own other side. False: refused, or the end. */
+/* Reads a message from our own peer or from the input. False: refused, or no input is left. */
 static bool receive_handshake(struct run *run)
 {
     uint8_t message[NOISE_HANDSHAKE_MESSAGE_MAX];
@@ -121,7 +121,7 @@ static bool receive_handshake(struct run *run)
     size_t size;
     while (next_frame(&run->frames, &frame, &size)) {
         if (read_checked(run, frame, size) >= 0)
-            return true; /* a refused one changes nothing, so the next one is read, too */
+            return true; /* a refused message changes nothing, so try the next one */
     }
     return false;
 }
@@ -132,7 +132,7 @@ static bool send_handshake(struct run *run)
     size_t expected = noise_handshake_message_size(&run->ours);
     int size = noise_handshake_write(&run->ours, run->aead, NULL, 0, message, sizeof(message));
     if (size < 0) {
-        FUZZ_CHECK(size == -EPROTO); /* the peer's key had a small order */
+        FUZZ_CHECK(size == -EPROTO); /* the peer's key has small order */
         return false;
     }
     FUZZ_CHECK((size_t)size == expected);
@@ -154,7 +154,7 @@ static bool handshake(struct run *run)
     return true;
 }
 
-/* A frame of the input as it is. */
+/* Receives a frame of the input unchanged. */
 static void receive_transport(struct run *run, const uint8_t *frame, size_t size)
 {
     static uint8_t out[NOISE_MESSAGE_MAX];
@@ -168,7 +168,7 @@ static void receive_transport(struct run *run, const uint8_t *frame, size_t size
         FUZZ_CHECK(size >= NOISE_TAG_SIZE && run->receive.nonce == before.nonce + 1);
 }
 
-/* What the peer encrypts arrives, and not if a bit of it is another one. */
+/* A sealed text is refused with one bit flipped, and opens without. */
 static void pass_transport(struct run *run, const uint8_t *text, size_t size)
 {
     static uint8_t message[NOISE_MESSAGE_MAX], out[NOISE_MESSAGE_MAX];

@@ -1,7 +1,7 @@
 /* Frames of a Noise connection in arbitrary pieces. The input is a choice byte, a byte that decides
- * where the stream is cut, and then either the received bytes as they are, or plaintexts (u16
- * little endian sizes) that a peer of ours seals, with one change to what it sends. Whatever comes,
- * all ways of cutting it lead to the same plaintext, or to the same refusal. */
+ * where the stream is cut, and then either the received bytes themselves, or plaintexts (with
+ * little-endian u16 sizes) that a peer of ours seals, with at most one byte changed afterwards. All
+ * ways of cutting the stream lead to the same plaintext or the same error. */
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 enum {
     SEALED_BY_A_PEER = 1,
-    WITH_A_CHANGE = 2, /* of the former; 3 bytes say where and what */
+    WITH_A_CHANGE = 2, /* to a sealed byte; the first 3 bytes of the input say where and how */
     WIRE_MAX = 256 << 10,
 };
 
@@ -26,7 +26,7 @@ struct received {
 static struct noise_engine *engine;
 static unsigned char wire[WIRE_MAX], plain[WIRE_MAX];
 static size_t wire_size, plain_size;
-/* Plaintext in front of the frame with the change. */
+/* The plaintext before the changed frame. */
 static size_t intact_size;
 
 static void set_up(void)
@@ -55,7 +55,7 @@ static void check_state(const struct noise_link *link)
                    link->partial_size <= NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
 }
 
-/* In pieces of at most `most` bytes, in memory of exactly their size. */
+/* Opens the stream in pieces of at most `most` bytes, in heap blocks of exactly that size. */
 static void receive(struct received *received, size_t most, uint32_t random)
 {
     struct noise_link *link = make_link();
@@ -85,7 +85,7 @@ static void receive(struct received *received, size_t most, uint32_t random)
     noise_link_free(link);
 }
 
-/* Frames of the sizes that the input asks for; of each text's bytes it need not have all. */
+/* Seals frames of the sizes in the input. Text that the input lacks is filled up. */
 static void seal(const uint8_t *data, size_t size)
 {
     struct noise_link *link = make_link();
@@ -127,7 +127,7 @@ static void change(size_t at, uint8_t how)
     wire[at] ^= how;
 }
 
-/* False: nothing to try. */
+/* Fills `wire` from the input. False: it stays empty. */
 static bool prepare(const uint8_t *data, size_t size)
 {
     wire_size = plain_size = 0;
@@ -168,7 +168,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
         struct received *received = i == 0 ? &first : &other;
-        /* Byte by byte is for small streams. */
+        /* Tiny pieces of a large stream take too long. */
         if (i > 0 && wire_size / pieces[i] > 4096)
             continue;
         receive(received, pieces[i], data[1]);

@@ -1,6 +1,6 @@
-/* The server's machine. The input is a choice byte and what the peer sends: the choice decides
- * whether the service exists and whether the right Auth is sent in place of the input's bytes (no
- * fuzzer guesses SHA-256). */
+/* The server's state machine. The input is a choice byte and what the peer sends. The choice
+ * decides whether the service exists, and whether the right Auth replaces the input's bytes,
+ * because a fuzzer cannot guess it. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -35,12 +35,12 @@ static void check_invariants(const struct run *run)
     const struct server_fsm *fsm = &run->fsm;
     FUZZ_CHECK(fsm->state < SERVER_FSM_STATE_COUNT);
     FUZZ_CHECK(run->action.len <= sizeof(run->action.bytes));
-    /* The secret lives in one state only. */
+    /* Only one state holds the secret. */
     if (fsm->state != SERVER_FSM_AUTH)
         FUZZ_CHECK(is_zero(fsm->expected, sizeof(fsm->expected)));
 }
 
-/* Carries an action out, as tunnel/ does, until the machine wants bytes or is done. */
+/* Carries actions out, as server/login.c does, until the machine wants bytes or is done. */
 static void carry_out(struct run *run)
 {
     struct server_action *action = &run->action;
@@ -97,7 +97,7 @@ static void feed(struct run *run, const uint8_t *data, size_t size)
             bytes = run->right;
         } else {
             if (size < wanted)
-                return; /* the stream ends here */
+                return; /* end of the input */
             data += wanted;
             size -= wanted;
         }

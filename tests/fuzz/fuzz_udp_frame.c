@@ -1,6 +1,5 @@
-/* The reader of a UDP channel: frames taken off the front of any bytes, as net/datagram.c does it.
- * What is accepted lies within the bytes and encodes again to a frame that reads the same; a
- * refusal or a cut does not depend on what follows. */
+/* Decodes frame after frame from the input, as net/datagram.c does. An accepted frame lies within
+ * the bytes, does not depend on those behind it, and encodes to a frame that reads the same. */
 #include <string.h>
 
 #include "base/error.h"

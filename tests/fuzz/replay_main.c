@@ -2,9 +2,9 @@
  *
  *   fuzz_NAME CORPUS_DIR [MUTATIONS [SEED]]
  *
- * Each file of the directory goes in as it is, and then MUTATIONS changed copies of it. The changes
- * follow from the seed, the file's name and nothing else, so a failure comes again; what was
- * running is printed. */
+ * Runs each file of the directory, and then MUTATIONS changed copies of it. The changes depend only
+ * on the seed and the file's name, so a failure can be reproduced; the handler prints the file and
+ * the mutation. */
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -33,7 +33,7 @@ struct input {
 static struct input inputs[FILES_MAX];
 static size_t input_count;
 static uint64_t random_state;
-/* Of the run in progress, for the handler. */
+/* The current run, for the signal handler. */
 static const char *running_name = "";
 static unsigned long running_mutation;
 
@@ -56,7 +56,7 @@ static void seed_for(const char *name, uint64_t seed)
 
 static void report_and_die(int number)
 {
-    /* Not async-signal-safe, but the process ends here in any case. */
+    /* fprintf is not async-signal-safe, but the process is ending. */
     fprintf(stderr, "died in %s, mutation %lu (0 = the file itself)\n", running_name,
             running_mutation);
     (void)signal(number, SIG_DFL);
@@ -100,7 +100,7 @@ static void load_corpus(const char *directory)
         load(directory, entry->d_name);
     }
     (void)closedir(dir);
-    /* The order of a directory is chance. */
+    /* readdir(3) gives an arbitrary order. */
     qsort(inputs, input_count, sizeof(inputs[0]), compare_names);
 }
 
@@ -128,7 +128,7 @@ static size_t remove_some(uint8_t *bytes, size_t len, size_t at)
     return len - count;
 }
 
-/* Bytes of another file, or of this one again. */
+/* Inserts bytes of another file, or of the same one. */
 static size_t splice(uint8_t *bytes, size_t len, size_t at)
 {
     const struct input *other = &inputs[random_below(input_count)];
@@ -158,11 +158,11 @@ static size_t mutate_once(uint8_t *bytes, size_t len)
     case 4:
         return splice(bytes, len, at);
     default:
-        return random_below(4) == 0 ? at : len; /* now and then the rest is cut off */
+        return random_below(4) == 0 ? at : len; /* sometimes truncate */
     }
 }
 
-/* From a buffer of exactly this size, so that a sanitizer sees the first byte beyond. */
+/* Uses a heap block of exactly this size, so that a sanitizer sees a read behind it. */
 static void run(const uint8_t *bytes, size_t len)
 {
     uint8_t *exact = malloc(len);
