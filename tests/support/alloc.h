@@ -1,18 +1,17 @@
-/* Memory that runs out when a test says so, and that is counted. For test programs whose link
- * arguments put these functions between the code and the C library (alloc_link_args in
- * tests/support/meson.build); one thread. */
+/* Allocations that fail when a test says so, and that are counted. Link a test program with
+ * alloc_link_args (tests/support/meson.build), which wrap the C library's functions. One thread. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The n-th allocation from now on fails, once; 0: none. */
+/* The n-th allocation from now on fails, and only that one. 0: none fails. */
 void alloc_fail_nth(unsigned int n);
-/* While paused, nothing fails and nothing counts towards n: for the test's own allocations. */
+/* While paused, no allocation fails or counts towards n. For the test's own allocations. */
 void alloc_pause(bool paused);
-/* Whether that has happened. */
+/* True if the n-th allocation has failed. */
 bool alloc_has_failed(void);
-/* Blocks and bytes allocated since the count began and not freed; beginning forgets all. */
+/* Counts the blocks and bytes that are allocated from now on and not yet freed. */
 void alloc_count_begin(void);
 size_t alloc_blocks(void);
 size_t alloc_bytes(void);

@@ -62,7 +62,7 @@ struct loop {
     unsigned int busy_permille, idle_step_ms, deadly_count;
 };
 
-/* Zeroed. By aligned_alloc, because tests may let the others fail for the code under test. */
+/* Zeroed memory. Uses aligned_alloc, because alloc.c makes the other functions fail. */
 static void *allocate(size_t size)
 {
     void *memory = aligned_alloc(16, (size + 15) / 16 * 16);
@@ -89,7 +89,7 @@ static bool draw_deadly(struct loop *loop, unsigned int permille)
     return hit;
 }
 
-/* ---- the shared faults of what moves bytes ---- */
+/* ---- faults of calls that move bytes ---- */
 
 struct loop *fake_current(void)
 {
@@ -170,7 +170,7 @@ void buffers_recycle(struct buffers *buffers, struct buffer *buffer)
         return;
     assert(buffers->is_lent[buffer->id]);
     assert(buffer->data == buffers->memory + (size_t)buffer->id * LIMIT_BUFFER_SIZE);
-    memset(buffer->data, 0xdd, LIMIT_BUFFER_SIZE); /* whoever still looks at it will be seen */
+    memset(buffer->data, 0xdd, LIMIT_BUFFER_SIZE); /* so that a use after this shows */
     buffers->is_lent[buffer->id] = false;
     buffers->lent--;
     buffer->data = NULL;
@@ -200,7 +200,7 @@ static void buffers_serve(struct buffers *buffers)
     }
 }
 
-/* ---- making and ending a loop ---- */
+/* ---- creating and destroying ---- */
 
 void fake_loop_set_seed(uint64_t seed)
 {
@@ -318,7 +318,8 @@ void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 
 void loop_nop(struct loop *loop, struct loop_op *op)
 {
-    op_start(loop, op, KIND_POLL, loop->id_fd)->events = POLLOUT; /* an eventfd: at once */
+    op_start(loop, op, KIND_POLL, loop->id_fd)->events =
+        POLLOUT; /* an eventfd is always writable */
 }
 
 void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
@@ -330,7 +331,7 @@ void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t eve
 
 void loop_flush(struct loop *loop)
 {
-    /* Nothing is queued here that is not done already. */
+    /* Nothing is queued here. */
 }
 
 void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
@@ -385,7 +386,6 @@ static short ready_events(const struct fake_op *fake)
         [KIND_RECV_SELECT] = POLLIN,
         [KIND_SEND] = POLLOUT,
     };
-    /* As the ring's, whatever is asked for. */
     uint32_t events = fake->kind == KIND_POLL ? fake->events : wanted[fake->kind];
     if (fake->kind == KIND_POLL && !fake->exact)
         events |= POLLRDHUP; /* as the ring does */
@@ -395,7 +395,7 @@ static short ready_events(const struct fake_op *fake)
     return pollfd.revents;
 }
 
-/* The op is over: takes it out, then calls back. */
+/* Marks the op as over before the callback, which may start it again. */
 static void complete(struct fake_op *fake, int res, uint32_t flags)
 {
     struct loop_op *op = fake->op;
@@ -424,13 +424,13 @@ static void execute_recv_select(struct loop *loop, struct fake_op *fake)
     unsigned char *memory = buffers->memory + (size_t)id * LIMIT_BUFFER_SIZE;
     int got = recv_result(loop, fake, memory, LIMIT_BUFFER_SIZE);
     uint32_t flags = 0;
-    /* A buffer may come with an end of stream too; its owner gives it back. */
+    /* The kernel may pass a buffer with an end of stream, which its owner has to recycle. */
     if (got > 0 || (got == 0 && draw(loop, 300))) {
         buffers->is_lent[id] = true;
         buffers->lent++;
         flags = FLAG_BUFFER | (uint32_t)id << BUFFER_SHIFT;
     }
-    /* A hint: the kernel's tells of bytes and of an end of stream, and not of a reset. */
+    /* The hint covers bytes and an end of stream, but not necessarily a reset. */
     short events = ready_events(fake);
     if ((events & POLLIN) != 0 && ((events & POLLERR) == 0 || draw(loop, 500)))
         flags |= FLAG_MORE_DATA;
@@ -446,7 +446,7 @@ static void execute_send(struct loop *loop, struct fake_op *fake)
         res = sent < 0 ? -errno : (int)sent;
     }
     if (res == -EAGAIN)
-        return; /* the ring waits for room */
+        return; /* like the ring, wait for room */
     complete(fake, res, 0);
 }
 
@@ -471,14 +471,14 @@ static void execute_poll(struct loop *loop, struct fake_op *fake, short events)
         complete(fake, events, 0);
         return;
     }
-    /* Edge-triggered for what is polled that way, which are event descriptors. */
+    /* Multishot polls are edge-triggered and used for eventfds, so reading one rearms it. */
     uint64_t count;
     ssize_t got = read(fake->fd, &count, sizeof(count));
     (void)got;
     fake->op->done(fake->op, events, 0);
 }
 
-/* True when it did something. */
+/* False: the op is not ready. */
 static bool execute(struct loop *loop, struct fake_op *fake)
 {
     if (fake->dead)
@@ -536,13 +536,13 @@ static void forget_dead(struct loop *loop)
 
 static bool run_ops(struct loop *loop)
 {
-    size_t count = loop->op_count; /* those started by callbacks wait for the next turn */
+    size_t count = loop->op_count; /* ops that callbacks start wait for the next turn */
     struct fake_op **turn = allocate((count + 1) * sizeof(struct fake_op *));
     memcpy(turn, loop->ops, count * sizeof(struct fake_op *));
     if (draw(loop, loop->faults.reorder))
         shuffle(loop, turn, count);
     bool worked = false;
-    /* A send that has room completes when it is submitted, before anything that waits. */
+    /* In the ring, a send with room completes on submission, before ops that wait. */
     for (int sends = 1; sends >= 0; sends--) {
         for (size_t i = 0; i < count; i++) {
             if ((turn[i]->kind == KIND_SEND) == (sends == 1))
@@ -636,7 +636,7 @@ unsigned int loop_busy_permille(const struct loop *loop)
     return loop->busy_permille;
 }
 
-/* ---- what tests may ask ---- */
+/* ---- for tests ---- */
 
 void fake_loop_set_faults(struct loop *loop, const struct fake_faults *faults)
 {

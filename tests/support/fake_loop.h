@@ -1,14 +1,14 @@
-/* A loop for tests: the API of io/loop.h and io/buffers.h without a ring. Linked instead of loop.c,
- * buffers.c and loop_busy.c, so the sources under test are the real ones.
+/* A loop for tests: the API of io/loop.h and io/buffers.h without a ring. It is linked instead of
+ * loop*.c and buffers.c; the code under test is the real one.
  *
  *     op --> pending --each turn: poll(2), the system call itself, perhaps a fault--> callback
  *
- * Sockets are real (loopback TCP), time is virtual, and everything that a kernel may do at its
- * discretion is drawn from a seeded generator: order, delays, short counts, errors, and who wins
- * when an op is cancelled. The calls of io/socket.h that move bytes are wrapped by the linker
- * (--wrap) and draw from the generator of the loop whose turn it is.
+ * Sockets are real (loopback TCP) and time is virtual. A seeded generator decides what is up to the
+ * kernel: order, delays, short counts, errors, and whether a cancelled op still completes. The
+ * linker wraps the calls of io/socket.h that move bytes (--wrap); they draw from the generator of
+ * the loop whose turn it is.
  *
- * One thread; several loops may exist, for several workers. */
+ * One thread. Several loops may exist, for several workers. */
 #pragma once
 
 #include <stdbool.h>
@@ -18,39 +18,39 @@
 #include "io/loop.h"
 #include "testing.h"
 
-/* In a thousand, per executed op or call. */
+/* Probabilities per thousand, for each op or call. */
 struct fake_faults {
-    unsigned int delay;       /* a ready op is left for a later turn */
+    unsigned int delay;       /* a ready op waits for a later turn */
     unsigned int reorder;     /* a turn executes its ops in random order */
     unsigned int short_count; /* fewer bytes than possible are moved */
     unsigned int eintr, eagain, enobufs;
-    unsigned int lost_cancel;  /* a ready op that is cancelled completes all the same */
+    unsigned int lost_cancel;  /* a ready op completes although it was cancelled */
     unsigned int accept_ends;  /* a multishot accept ends after a connection */
-    unsigned int accept_error; /* -ECONNABORTED, or no descriptors */
+    unsigned int accept_error; /* -ECONNABORTED or -EMFILE */
     unsigned int connect_error;
-    /* Deadly for a connection: */
+    /* Faults that end a connection: */
     unsigned int reset, epipe, enomem;
 };
 
-/* For every loop made from now on. */
+/* For loops created from now on. */
 void fake_loop_set_seed(uint64_t seed);
 void fake_loop_set_faults(struct loop *loop, const struct fake_faults *faults);
-/* Without it idle turns let up to 10 ms pass, at most to the next timer. */
+/* How far time advances in a turn without work, at most up to the next timer. 10 ms by default. */
 void fake_loop_set_idle_step_ms(struct loop *loop, unsigned int ms);
 void fake_loop_advance_ms(struct loop *loop, uint64_t ms);
-/* The process was stopped for so long: time passes, and the loop notices. */
+/* As if the process had been stopped: time passes, and the loop counts an absence. */
 void fake_loop_stop_ms(struct loop *loop, uint64_t ms);
 void fake_loop_set_busy(struct loop *loop, unsigned int permille);
-/* Answers socket_life from now on in the kernel's place, whose clock is not ours; NULL: the kernel
- * does. */
+/* From now on `life` answers socket_life, because the kernel's clock is not the virtual one. NULL:
+ * the kernel answers. */
 struct socket_life;
 typedef int fake_life_fn(int fd, struct socket_life *ret);
 void fake_socket_set_life(fake_life_fn *life);
-/* How often socket_life was called so far. */
+/* The number of calls of socket_life so far. */
 size_t fake_socket_looks(void);
-/* Ops not yet back, closes not yet made; buffers in the hands of owners. */
+/* Ops in flight and closes not yet made; buffers that are lent to owners. */
 size_t fake_loop_in_flight(const struct loop *loop);
 unsigned int fake_loop_lent(const struct loop *loop);
-/* Deadly faults injected so far. */
+/* The number of faults so far that end a connection. */
 unsigned int fake_loop_deadly_count(const struct loop *loop);
 bool fake_loop_has_timers(const struct loop *loop);

@@ -1,4 +1,4 @@
-/* The calls of io/socket.h that move bytes, with faults; the linker puts these in between (--wrap,
+/* The calls of io/socket.h that move bytes, with faults. The linker wraps the real ones (--wrap,
  * see meson.build). */
 #include <assert.h>
 #include <errno.h>

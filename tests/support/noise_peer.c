@@ -7,7 +7,7 @@
 
 #include "io/socket.h"
 
-enum { MESSAGE_SIZE = 48 /* either of NK, without a payload */ };
+enum { MESSAGE_SIZE = 48 /* of both messages of NK, without a payload */ };
 
 static bool tell_message(struct noise_peer *peer, struct noise_handshake *handshake)
 {
@@ -36,7 +36,7 @@ void noise_peer_init(struct noise_peer *peer, struct side *side, struct noise_en
     struct noise_handshake handshake;
     *peer = (struct noise_peer){.fd = fd, .side = side, .engine = engine};
     cr_assert_geq(fd, 0);
-    socket_set_nodelay(fd, true); /* no waiting for the kernel's clock */
+    socket_set_nodelay(fd, true); /* Nagle would wait for the real clock */
     noise_handshake_init(&handshake, keys, initiator, NULL, 0);
     bool done = initiator ? tell_message(peer, &handshake) && hear_message(peer, &handshake)
                           : hear_message(peer, &handshake) && tell_message(peer, &handshake);

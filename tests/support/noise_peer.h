@@ -1,5 +1,5 @@
-/* The other end of an encrypted connection to a server or a client on the fake loop: frames made by
- * hand, one per tell. Whatever waits lets the side's workers take turns. */
+/* The peer of an encrypted connection to a server or client on the fake loop (side.h). The test
+ * writes single frames and reads plaintext; while it waits, the workers take turns. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,11 +19,11 @@ struct noise_peer {
     size_t held_size;
 };
 
-/* Over a connected socket, as initiator or responder; takes fd over. */
+/* Makes the handshake over a connected socket, which it takes over. */
 void noise_peer_init(struct noise_peer *peer, struct side *side, struct noise_engine *engine,
                      int fd, const struct noise_keys *keys, bool initiator);
 void noise_peer_hang_up(struct noise_peer *peer);
-/* One frame. */
+/* Sends one frame. */
 void noise_peer_tell(struct noise_peer *peer, const void *bytes, size_t size);
-/* Plaintext, from as many frames as it takes. False: there is less. */
+/* Receives exactly size bytes of plaintext, in any number of frames. False: fewer came. */
 bool noise_peer_hear(struct noise_peer *peer, void *out, size_t size);

@@ -45,7 +45,7 @@ static void peer_check(struct peer *peer, const unsigned char *bytes, size_t siz
     peer->got += size;
 }
 
-/* None may come that is not opened, and none that ends within a frame. */
+/* Opens received frames. A damaged one means corrupt data. */
 static void peer_open(struct peer *peer, const unsigned char *bytes, size_t size)
 {
     ssize_t opened = noise_link_open(peer->noise, peer->engine, bytes, size);
@@ -180,7 +180,7 @@ void peer_drain(struct peer *peer)
 {
     for (int i = 0; i < 10000 && peer->fd >= 0 && !peer->got_fin && !peer->got_reset; i++) {
         if (i > QUICK_READS)
-            (void)usleep(200); /* the window of a small socket opens in the kernel's time */
+            (void)usleep(200); /* the window of a small socket opens by the real clock */
         peer_read(peer, STEP_MAX);
     }
 }

@@ -61,7 +61,7 @@ int side_start(struct side *side, const struct role *role, void *shared)
         mailbox_self_test(side->workers[i].mailbox);
         result = role->start(shared, &side->workers[i]);
         side->started[i] = result == 0;
-        if (result < 0) { /* its loop does not turn any more */
+        if (result < 0) { /* finish it here, because its loop does not run any more */
             detach(side, i);
             role->finish(&side->workers[i]);
         }
@@ -156,7 +156,7 @@ uint64_t side_metric(const struct side *side, enum metric metric)
     return sum;
 }
 
-/* ---- in the other side's place ---- */
+/* ---- as the other side ---- */
 
 void say(int fd, const void *bytes, size_t size)
 {

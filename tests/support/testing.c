@@ -107,8 +107,8 @@ static bool port_is_free(uint16_t port)
     return is_free;
 }
 
-/* Below the ephemeral range (32768 and up), or a connection of this test might take it meanwhile;
- * and each test program begins somewhere else. */
+/* Below the ephemeral range (32768 and up), so that no connection of a test takes the port. Each
+ * test program starts at another port. */
 uint16_t free_port(void)
 {
     enum { FIRST = 5000, COUNT = 6000 };

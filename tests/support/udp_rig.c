@@ -194,7 +194,7 @@ static int accept_one(struct udp_rig *rig)
     for (int turn = 0; turn < TURNS_MAX; turn++) {
         int fd = accept4(rig->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            socket_set_nodelay(fd, true); /* no real time passes here, which Nagle waits for */
+            socket_set_nodelay(fd, true); /* Nagle would wait for the real clock */
             return fd;
         }
         udp_rig_settle(rig, 1);

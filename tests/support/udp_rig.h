@@ -1,5 +1,5 @@
-/* A server or a client with one UDP service on the fake loop, and by hand the other side of its
- * control and data channels. One worker each. */
+/* A server or client with one UDP service on the fake loop, with one worker. The test plays the
+ * other side of its control and data channels. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,40 +20,41 @@ struct udp_rig {
     struct tunnel_workers all;
     struct tunnel_worker worker;
     struct mailbox_group *mailboxes;
-    struct addr control_addr; /* of the server, ours or by hand */
+    struct addr control_addr; /* of the server under test, or of the test's listener */
     struct addr udp_addr;     /* of the service's port, or of the local service */
-    int listener, control;    /* by hand */
+    int listener, control;    /* the test's */
     size_t fds_before;
     uint8_t session_key[KEYS_DIGEST_SIZE];
 };
 
-/* more: lines for the service's section. */
+/* more: further lines for the service's section. */
 void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more);
 void udp_rig_init_client(struct udp_rig *rig, const char *more);
-/* The local service by this name, with the port of udp_addr. */
+/* local_host: the name of the local service, at the port of udp_addr. */
 void udp_rig_init_client_of(struct udp_rig *rig, const char *local_host);
 void udp_rig_finish(struct udp_rig *rig);
-/* The same after the test's own sockets have been closed and their ends been seen. */
+/* Closes the test's sockets and lets the rig notice it, then finishes. */
 void udp_rig_end(struct udp_rig *rig, const int *fds, size_t count);
 void udp_rig_settle(struct udp_rig *rig, int turns);
 void udp_rig_advance(struct udp_rig *rig, uint64_t ms);
 uint64_t udp_rig_count(const struct udp_rig *rig, enum metric metric);
 
-/* Logs in as the client, or answers its login; rig->control is the control channel then. */
+/* Logs in as the client, or answers the client's login. Then rig->control is the control
+ * channel. */
 void udp_rig_log_in(struct udp_rig *rig);
-/* As the client: how many channels have been asked for since the last call. */
+/* As the client: the number of channels requested since the last call. */
 unsigned int udp_rig_requests(struct udp_rig *rig);
-/* A data channel that has been started. */
+/* Opens a data channel, or accepts the client's, up to its StartForwardUdp. */
 int udp_rig_channel(struct udp_rig *rig);
 
 void udp_rig_send_frame(struct udp_rig *rig, int fd, const struct udp_frame_addr *from,
                         const void *payload, size_t size);
-/* The next frame of a channel within some turns; false: none, or the channel has ended. The payload
- * is valid until the next call. */
+/* Reads the next frame of a channel. False: none came, or the channel has ended. The payload is
+ * valid until the next call. */
 bool udp_rig_get_frame(struct udp_rig *rig, int fd, struct udp_frame *ret);
 bool udp_rig_has_ended(struct udp_rig *rig, int fd);
 
-/* A visitor's socket, connected to `to`, non-blocking. */
+/* A visitor's non-blocking socket, connected to `to`. */
 int udp_rig_visitor(const char *own_host, const struct addr *to);
-/* What arrives within some turns; -1: nothing. */
+/* The size of the datagram that arrives; -1: none came. */
 ssize_t udp_rig_receive(struct udp_rig *rig, int fd, void *out, size_t size);
