@@ -1,16 +1,17 @@
-/* Watches a file by its path, whichever way its content changes: written in place, another file
- * renamed over it, a symbolic link on the way pointing elsewhere (as Kubernetes swaps ConfigMaps).
+/* Watches a file by its path with stat(2). This finds every way in which content changes: a write
+ * in place, a file renamed over it, a symbolic link in the path that points elsewhere (Kubernetes
+ * swaps ConfigMaps this way). docs/decisions.md, "Removed: inotify", says why not inotify(7).
  *
  *     a look, stat(2), every FILE_WATCH_LOOK_MS
  *     another file, size or time     it has changed; the next look comes after FILE_WATCH_AGAIN_MS
- *     the same in the look after     it is left alone, and is due to be read
+ *     the same in the look after     the writer has stopped: the file is due to be read
  *     read, and it looks unfinished  it is due again once it was the same for FILE_WATCH_DOUBT_MS
  *
- * Two changes of equal size in one tick of the file system's clock (4 ms) look like one. That is no
- * matter for what a look has found: it is read when its time is older than that. What is read
- * because somebody asks may be younger.
+ * Two changes that keep the size, within one tick of the file system's clock (4 ms), look like one.
+ * A file that is due by a look is read long after such a tick. A file that is read on request
+ * (SIGHUP) may be younger, and a second change in the same tick is then missed.
  *
- * Belongs to one thread; times come from the caller. */
+ * Belongs to one thread. Times are milliseconds of a monotonic clock, from the caller. */
 #pragma once
 
 #include <stdbool.h>
@@ -28,23 +29,23 @@ struct file_watch {
     struct stat seen; /* all zero: there was no file */
     uint64_t looked_ms, changed_ms;
     bool has_changed; /* and has not been read since */
-    bool is_doubted;
+    bool is_doubted;  /* the last read found it unfinished */
 };
 
-/* The file as it is now; all zero: there is none. */
+/* stat(2) of the file now; all zero: there is none, or it can't be looked at. */
 struct stat file_watch_stat(const char *path);
-/* What the path led to when it was `seen`, by file_watch_stat just before it was read. A change
- * since then is found by the first look. */
+/* seen: what file_watch_stat returned just before the file was read. The first look finds a change
+ * since then. path is borrowed. */
 void file_watch_init(struct file_watch *watch, const char *path, const struct stat *seen,
                      uint64_t now_ms);
 uint64_t file_watch_next_look_ms(const struct file_watch *watch);
-/* Does nothing before that time. */
+/* Looks at the file. Does nothing before file_watch_next_look_ms. */
 void file_watch_look(struct file_watch *watch, uint64_t now_ms);
-/* It is to be read: it has changed, and is left alone. */
+/* Whether the file is to be read: it has changed, and was the same in the last look. */
 bool file_watch_is_due(const struct file_watch *watch);
-/* It has been left alone for so long that nobody is writing it any more. */
+/* Whether the file was the same for so long (FILE_WATCH_DOUBT_MS) that its writer must be done. */
 bool file_watch_is_at_rest(const struct file_watch *watch);
-/* It is about to be read, due or not. */
+/* To be called just before the file is read, due or not. */
 void file_watch_begin_read(struct file_watch *watch, uint64_t now_ms);
-/* It looks as if somebody were still writing it. */
+/* The file that was read looks unfinished: it becomes due again when it is at rest. */
 void file_watch_doubt(struct file_watch *watch);

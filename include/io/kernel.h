@@ -1,6 +1,5 @@
-/* What kernel this is and what that means for the ring: one line for the log and for --version. The
- * features themselves are probed where they are used; versions decide only where a feature is
- * present but known to be broken. */
+/* Which kernel this is, and how well it runs io_uring: one line for the log and for --version.
+ * Nothing depends on the tier: code that needs a kernel feature probes for it. Any thread. */
 #pragma once
 
 #include <stddef.h>
@@ -16,7 +15,9 @@ enum kernel_tier {
 
 enum { KERNEL_TEXT_SIZE = 160 };
 
-/* Of a release as uname(2) gives it, "6.12.48-amd64". */
+/* The tier of a release string as uname(2) gives it, for example "6.12.48-amd64". A string that is
+ * not a version is tier C. */
 enum kernel_tier kernel_tier_of(const char *release);
-/* "Linux 6.12.48-amd64 (io_uring tier A)". Returns out. */
+/* Writes the running kernel to out, for example "Linux 6.12.48-amd64 (io_uring tier A)", cut at
+ * out_size bytes (KERNEL_TEXT_SIZE is enough). Returns out. */
 const char *kernel_describe(char *out, size_t out_size);

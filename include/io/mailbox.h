@@ -1,14 +1,16 @@
-/* Messages between workers. Each worker has one mailbox; anybody may post to it, its owner alone
- * takes out. Two kinds:
+/* Messages between workers. Each worker owns one mailbox. Any thread may post to it; only the owner
+ * takes messages out. Two kinds:
  *
- *   message  a function and up to 48 bytes, by value, in a bounded lock-free queue, first in, first
- *            out. The queue may be full: the sender decides what then.
- *   signal   a bit that says "look again": it never gets lost and never needs room, because the
- *            receiver reads the state itself. Preferred wherever the state is shared anyway.
+ *     message  a function and up to MAILBOX_PAYLOAD_SIZE bytes by value, in a bounded lock-free
+ *              queue, first in, first out. If the queue is full, the sender has to handle it.
+ *     signal   a bit that means "look again". It needs no room and can't be lost, because the
+ *              receiver reads the state itself. Prefer it where the state is shared anyway.
  *
- * The sender wakes the owner only when nobody has since the owner last looked: from a worker by
- * MSG_RING, once a self-test at the start has seen one arrive; until then, from other threads, and
- * on kernels where the test fails, through an eventfd. No message lives in the kernel alone. */
+ * A sender wakes the owner only if no other sender has done so since the owner last looked. A
+ * worker wakes it by MSG_RING, once a self-test at the start has seen a MSG_RING arrive. Before
+ * that, from other threads, and where the test fails, an eventfd wakes it. Messages themselves
+ * never live in the kernel. docs/decisions.md, "MSG_RING wakes workers, an eventfd everybody
+ * else". */
 #pragma once
 
 #include <stdbool.h>
@@ -29,29 +31,32 @@ typedef void mailbox_deliver_fn(void *owner, const void *payload);
 /* Runs in the owner's thread: the bits signalled since the last call. */
 typedef void mailbox_signals_fn(void *owner, uint32_t bits);
 
-/* The mailboxes of one process, so that each can find the others. Created before the workers, ended
- * after them. */
+/* The mailboxes of one process, so that each can find the others. Created before the workers and
+ * destroyed after them. -errno. */
 MUST_CHECK int mailbox_group_create(unsigned int count, struct mailbox_group **ret);
 void mailbox_group_destroy(struct mailbox_group *group); /* accepts NULL */
 struct mailbox *mailbox_of(struct mailbox_group *group, unsigned int index);
 unsigned int mailbox_count(const struct mailbox_group *group);
 
-/* Called by each owner in its thread: from here on its mailbox wakes `loop`. Messages posted before
- * wait. */
+/* Called by each owner in its thread. From here on the mailbox wakes `loop`, which first gets the
+ * messages that were posted before. */
 void mailbox_attach(struct mailbox *mailbox, struct loop *loop, void *owner,
                     mailbox_signals_fn *on_signals);
-/* The owner's, for it alone; once the mailbox is attached. */
+/* The metrics of the owner's loop. For the owner's thread alone, once the mailbox is attached. */
 struct metrics *mailbox_metrics(const struct mailbox *mailbox);
 /* Called by each owner once all mailboxes are attached: starts the self-test of MSG_RING. */
 void mailbox_self_test(struct mailbox *mailbox);
-/* Called by the owner when it has nothing left to do. True: it was empty, and posting fails from
- * here on, so that no message and nothing that travels in one is lost. False: there is a message,
- * or is about to be; its wake-up comes, so the loop goes on. */
+/* Called by the owner when it has nothing left to do. True: the queue was empty, and every later
+ * post fails, so no message is lost. False: a message is in the queue or is being written to it.
+ * Its wake-up will come, so the loop must go on. */
 MUST_CHECK bool mailbox_close(struct mailbox *mailbox);
-/* Called by the owner when its loop ends: nothing is delivered any more, posting fails. */
+/* Called by the owner when its loop ends: nothing is delivered any more, and posting fails. */
 void mailbox_detach(struct mailbox *mailbox);
 
-/* from: the calling worker's mailbox, NULL on any other thread. -ENOBUFS: the queue is full. */
+/* Copies size bytes of payload, at most MAILBOX_PAYLOAD_SIZE. from: the calling worker's own
+ * mailbox; NULL on any other thread. -ENOBUFS: the queue is full. -EPIPE: the owner has closed the
+ * mailbox or ended. After an error the payload and what it refers to stay the caller's. */
 MUST_CHECK int mailbox_post(struct mailbox *to, struct mailbox *from, mailbox_deliver_fn *deliver,
                             const void *payload, size_t size);
+/* Sets signal bits. from: as for mailbox_post. */
 void mailbox_signal(struct mailbox *to, struct mailbox *from, uint32_t bits);

@@ -1,11 +1,11 @@
-/* Pipes for splice(2), a bounded set per worker. A pipe is taken when a socket is readable and
- * given back as soon as it is empty, so only a relay whose sink is full holds one, and the same few
- * warm pipes serve all. What counts in a pipe are its slots: one holds one segment, 1,448 bytes
- * from a network card, so 1 MiB (256 slots) carries much more than 64 KiB (16 slots).
+/* Pipes for splice(2), a bounded set per worker. A relay takes a pipe when a socket is readable,
+ * and gives it back as soon as the pipe is empty. So only relays with a full sink hold one, and a
+ * few warm pipes serve all others. The capacity of a pipe is its slots: a slot holds one segment,
+ * which is 1,448 bytes from a network card. So 1 MiB (256 slots) carries much more than 64 KiB (16
+ * slots).
  *
- * Past the user's soft limit (fs.pipe-user-pages-soft) the kernel hands out pipes of two slots
- * without an error; the pool looks at the size it got and would rather have no pipe than such a
- * one.
+ * Past the user's soft limit (pipe-user-pages-soft, pipe(7)) the kernel makes pipes of two slots,
+ * without an error. The pool checks the size that it got, and closes such a pipe.
  *
  * Owned by one worker, used by its thread alone. */
 #pragma once
@@ -20,17 +20,18 @@ struct pipe {
     struct list node; /* in the pool while free */
     int read_fd, write_fd;
     size_t size_bytes;
-    size_t pending_bytes; /* spliced in and not yet out; kept by the user of the pipe */
+    size_t pending_bytes; /* spliced in and not yet out; kept up to date by the pipe's user */
 };
 
 struct pipe_pool;
 
-/* What all pools of the process together may use: a quarter of the user's soft limit, in bytes. */
+/* The bytes that all pools of the process together may use: a quarter of the user's soft limit. */
 size_t pipe_pool_budget_bytes(void);
-/* A pool that may grow to budget_bytes; no pipe is made before it is needed. */
+/* A pool that may grow to budget_bytes. Pipes are made when they are needed. -ENOMEM. */
 MUST_CHECK int pipe_pool_create(size_t budget_bytes, struct pipe_pool **ret);
 void pipe_pool_destroy(struct pipe_pool *pool); /* accepts NULL; pipes in use stay their users' */
-/* A pipe, empty, or NULL: the budget is used up, or the kernel gives none that is worth it. */
+/* An empty pipe, the caller's until pipe_pool_put. NULL: the budget is used up, or the kernel gives
+ * no pipe that is large enough. */
 struct pipe *pipe_pool_get(struct pipe_pool *pool);
-/* Gives a pipe back; one that still holds bytes is closed instead of kept. */
+/* Gives a pipe back. A pipe that still holds bytes is closed. */
 void pipe_pool_put(struct pipe_pool *pool, struct pipe *pipe);

@@ -1,7 +1,10 @@
-/* Sockets: making them, their options, and the few system calls that relays make inline (splice(2)
- * has no ring operation worth using, and a non-blocking call that takes microseconds is cheaper
- * inline). Descriptors are plain ints owned by the caller. No state, any thread. Results: 0 or
- * more, or -errno. */
+/* TCP sockets: creating them, their options (socket(7), tcp(7)), and the system calls that relays
+ * make inline. Inline calls are non-blocking and take microseconds, which is cheaper than a turn of
+ * the ring (docs/decisions.md, "Sends are tried inline"); the ring's own splice operation goes to
+ * worker threads.
+ *
+ * Descriptors are plain ints that the caller owns. This file has no state; any thread may call. A
+ * function that returns int or ssize_t returns 0 or more, or -errno. */
 #pragma once
 
 #include <stdbool.h>
@@ -17,87 +20,95 @@ struct pipe;
 struct socket_options {
     bool nodelay;
     uint32_t keepalive_secs, keepalive_interval; /* seconds; keepalive_secs 0 = off */
-    uint32_t user_timeout_ms;                    /* TCP_USER_TIMEOUT; 0 = the system's */
-    bool speaks_first; /* when dialling: bytes follow at once, and carry the handshake's last
-                        * acknowledgement along, which saves a packet */
+    uint32_t user_timeout_ms;                    /* TCP_USER_TIMEOUT (RFC 5482); 0 = the system's */
+    bool speaks_first; /* when dialling: we send first, at once. The kernel then does not send the
+                        * handshake's last ACK by itself, which saves a packet */
 };
 
-/* Options are hints: what the kernel refuses is left at its default. */
+/* Options are hints: an option that the kernel refuses keeps its default. */
 void socket_set_options(int fd, const struct socket_options *options);
-/* The same for a socket that has other options: also puts back what is off now. */
+/* The same for a socket that has other options by now: also switches off what `options` lacks. */
 void socket_change_options(int fd, const struct socket_options *options);
 void socket_set_nodelay(int fd, bool nodelay);
 void socket_set_user_timeout(int fd, uint32_t timeout_ms);
-/* Makes room for a receive window of that size, at once instead of when the kernel finds out; its
- * own tuning goes on from there. */
+/* Opens the receive window to `bytes` at once, before the kernel's buffer tuning would. The tuning
+ * goes on from there. */
 void socket_widen_window(int fd, int bytes);
-/* The kernel takes at most about this much more than it can send (TCP_NOTSENT_LOWAT). */
+/* Limits the bytes that the kernel accepts beyond what it can send (TCP_NOTSENT_LOWAT, Linux 3.12).
+ * The limit is approximate. */
 void socket_set_unsent_limit(int fd, size_t bytes);
-/* A close sends an end of stream. Without this it resets a connection that was accepted or dialled
- * here, as does the kernel when the process is killed: an end of stream is never said by accident.
- */
+/* Makes the close of this socket send an end of stream. Connections that were accepted or dialled
+ * here are reset by their close otherwise, also when the kernel closes them for a killed process
+ * (SO_LINGER {1, 0}, socket(7)). So an end of stream is never sent by accident. */
 void socket_close_cleanly(int fd);
-/* What socket_for_dialing and our listeners see to, for a connection of another listener. */
+/* Sets what socket_for_dialing and our own listeners set, for a connection that another program's
+ * listener has accepted. */
 void socket_prepare_accepted(int fd);
 
-/* A socket for socket_connect_now: non-blocking, close-on-exec, options set. */
+/* A socket for socket_connect_now: non-blocking, close-on-exec, with these options. -errno. */
 MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
 
-/* Begins connecting, without waiting: 0 = connected (as happens on this machine at once),
- * -EINPROGRESS = poll for writable and look at socket_take_error, or -errno. */
+/* Begins to connect, without waiting. 0: connected, which is usual for an address of this machine.
+ * -EINPROGRESS: poll for writable, then ask socket_take_error. Otherwise -errno: it has failed. */
 MUST_CHECK int socket_connect_now(int fd, const struct addr *to);
 
-/* The guard of a TCP address: a socket that is bound to it, never listens, and does not allow the
- * reuse of the address. Listeners need SO_REUSEADDR (for connections of a predecessor), and two
- * groups with it may share a port as long as neither listens. The kernel refuses everybody else
- * while there is a guard. join_group: the address is held by a group of ours already. -EADDRINUSE:
- * somebody else has it. */
+/* Binds the guard of a TCP address: a socket that never listens and has no SO_REUSEADDR. Listeners
+ * need SO_REUSEADDR, because connections of a predecessor may be in TIME_WAIT; but two groups of
+ * sockets with SO_REUSEADDR may share a port while neither listens. With a guard the kernel refuses
+ * every other group. docs/decisions.md, "A guard keeps a service's address". join_group: a group of
+ * ours holds the address already. -EADDRINUSE: another program holds it. */
 MUST_CHECK int socket_guard(const struct addr *addr, bool join_group, int *ret_fd);
-/* Whether an error of making, binding or connecting a socket is about that address, so that another
- * one of the same name may do: no such family here, no route, nobody there, not allowed. Otherwise
- * there are no descriptors or no memory, and no address would do. */
+/* Whether an error of creating, binding or connecting a socket concerns that address alone, so that
+ * another address of the same name may work: unknown family, no route, nobody there, not allowed.
+ * False: there are no descriptors or there is no memory, and any other address would fail too. */
 bool socket_error_is_of_address(int error);
 
-/* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT), not yet
- * listening; accepted sockets inherit the options. "::" is dual-stack. is_guarded: the caller has
- * the guard, and all join its group. Otherwise the first is bound without SO_REUSEPORT, so a
- * port on which another process listens is refused (-EADDRINUSE) and never shared by accident.
- * On failure nothing is left open. */
+/* Binds count sockets to one TCP address for the workers to share (SO_REUSEPORT, socket(7)). They
+ * do not listen yet; accepted sockets inherit the options. "::" is dual-stack. is_guarded: the
+ * caller has the guard, and all sockets join its group. Otherwise the first socket is bound without
+ * SO_REUSEPORT: if another process listens on the port, this fails with -EADDRINUSE instead of
+ * sharing the port. On failure nothing is left open. */
 MUST_CHECK int socket_bind_group(const struct addr *addr, const struct socket_options *options,
                                  bool is_guarded, int *ret_fds, size_t count);
-/* One more member of the group that holds the address already. -EADDRINUSE, -EACCES: it was not
- * made to be joined, or not by this user. */
+/* Binds one more member of the group that holds the address. -EADDRINUSE or -EACCES: the group
+ * can't be joined, or not by this user. */
 MUST_CHECK int socket_join_group(const struct addr *addr, const struct socket_options *options,
                                  int *ret_fd);
 /* Whether a listener could be bound to the address now: 0 or -errno. Binds for a moment. */
 MUST_CHECK int socket_probe(const struct addr *addr, bool is_udp);
-/* Gives a listener that was inherited the options of one that was bound here. False: it is somebody
- * else's, who may not know that a close resets unless it is told to be clean (a service manager, or
- * 0.1.0, which serves on with it if this program fails to start). So it is left as it is, and what
- * it accepts needs socket_prepare_accepted. */
+/* Gives an inherited listener the options of a listener that was bound here. False: the listener
+ * does not reset on close, because another program made it: a service manager, or version 0.1.0,
+ * which goes on to serve with it if this process fails to start. That program does not expect its
+ * connections to be reset, so SO_LINGER stays as it is, and each accepted connection needs
+ * socket_prepare_accepted. */
 MUST_CHECK bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *options);
-/* Starts and ends listening. The port stays ours in between, and connections are refused. */
+/* Start and stop listening. While a bound socket does not listen, the port stays ours and
+ * connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
 
 MUST_CHECK int socket_peer(int fd, struct addr *ret);
-/* The pending error, taken out of the socket: 0 or -errno. */
+/* The pending error: 0 or -errno. Reading SO_ERROR clears it, so nothing else sees this error. */
 int socket_take_error(int fd);
-/* Whether an idle connection is still there, without reading: 1 = bytes wait, 0 = nothing new,
- * ERR_EOF = the peer ended it, -errno = it broke. */
+/* Whether an idle connection is still alive, without taking bytes: 1 = bytes are waiting, 0 =
+ * nothing new, ERR_EOF = the peer has ended it, -errno = it is broken. Clears SO_ERROR, so it must
+ * not run on a socket that a relay owns. */
 int socket_peek(int fd);
-/* Bytes that wait in the send queue or for their acknowledgement. */
+/* Bytes in the send queue, unsent or not acknowledged (SIOCOUTQ, tcp(7)). 0 on error. */
 uint32_t socket_unsent(int fd);
-/* Sends our end of stream. */
+/* Sends our end of stream: shutdown(SHUT_WR). */
 void socket_shutdown_send(int fd);
 
-/* One non-blocking call each; -EAGAIN when it would block. Receiving 0 is the end of the stream. */
+/* One non-blocking call each. Returns the bytes moved, or -errno; -EAGAIN: it would block.
+ * socket_recv_now returns 0 at the end of the stream. */
 ssize_t socket_recv_now(int fd, void *buffer, size_t size);
 ssize_t socket_send_now(int fd, const void *data, size_t size);
-/* As socket_send_now, and socket_shutdown_send or a close follows at once: the end of stream shares
- * the last segment. */
+/* Like socket_send_now, for the last bytes: socket_shutdown_send or a close must follow at once.
+ * The end of stream then shares the last segment (MSG_MORE). */
 ssize_t socket_send_last(int fd, const void *data, size_t size);
-/* Up to max bytes from fd into the empty pipe; pipe->pending_bytes says how many then. */
+/* Splices up to max bytes from fd into the pipe, which must be empty, and sets pipe->pending_bytes.
+ * splice(2) stops at TCP's urgent mark: there -EAGAIN does not mean "empty", and 0 does not mean
+ * "ended". A receive has to confirm both. */
 ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max);
-/* The pipe's bytes to fd; pending_bytes goes down by what it took. */
+/* Splices the pipe's bytes to fd. pipe->pending_bytes goes down by the bytes moved. */
 ssize_t socket_splice_out(struct pipe *pipe, int fd);

@@ -10,7 +10,7 @@
 #include "loop_priv.h"
 
 static_assert(LIMIT_BUFFER_COUNT <= 32768 && (LIMIT_BUFFER_COUNT & (LIMIT_BUFFER_COUNT - 1)) == 0,
-              "the kernel takes powers of two up to 2^15");
+              "a provided-buffer ring has a power of two of entries, at most 2^15");
 
 struct buffers {
     struct io_uring *ring;
@@ -19,8 +19,9 @@ struct buffers {
     unsigned int count;
     unsigned int lent;    /* filled by the kernel and not yet recycled */
     unsigned int offered; /* in the ring */
-    /* The rest: a stack. The ring is first in, first out and would go round all buffers; with the
-     * last one used on top of a stack most are never touched, and those that are stay warm. */
+    /* All other buffers are on a stack. The ring is first in, first out, so it would go round all
+     * buffers. With the stack the same few buffers are used again while they are in the cache, and
+     * most buffers are never touched. */
     uint16_t *spare;
     unsigned int spare_count;
     struct metrics *metrics;

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-/* The time of the last status change (ctime) tells of a chmod that lets us read the file, and of a
- * writer that sets the old time of modification again. */
+/* The change time (ctime) also reveals a chmod(1) that makes the file readable, and a writer that
+ * restores the old modification time. */
 static bool is_same(const struct stat *a, const struct stat *b)
 {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&

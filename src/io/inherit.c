@@ -12,7 +12,7 @@ enum { FIRST_FD = 3 };
 
 /* ---- the environment ---- */
 
-/* A number of decimal digits up to max; -EINVAL. */
+/* Parses decimal digits, up to max. 0 or -EINVAL. */
 static int inherit_number(const char *text, long max, long *ret)
 {
     char *end;
@@ -57,7 +57,7 @@ static void set_nonblocking(int fd, bool nonblocking)
         (void)fcntl(fd, F_SETFL, wanted);
 }
 
-/* Fills type, addr and is_listening; type stays 0 when it is nothing for us. */
+/* Fills type, addr and is_listening; type stays 0 if this program has no use for the socket. */
 static void examine(struct inherited_socket *socket)
 {
     int type = option_of(socket->fd, SO_TYPE);
@@ -81,19 +81,19 @@ static void examine(struct inherited_socket *socket)
     socket->type = type;
     socket->addr = addr;
     socket->is_listening = is_tcp && option_of(socket->fd, SO_ACCEPTCONN) == 1;
-    /* A non-blocking listener would make the ring return -EAGAIN instead of waiting. */
+    /* On a non-blocking listener the ring's accept returns -EAGAIN instead of waiting. */
     set_nonblocking(socket->fd, is_udp);
 }
 
 /* ---- taking over ---- */
 
-/* The names in their order, cut apart in place. */
+/* Splits LISTEN_FDNAMES, in place, in the order of the descriptors. */
 static void set_names(struct inherited *inherited, const char *text)
 {
     if (text == NULL)
         return;
     inherited->names = strdup(text);
-    char *rest = inherited->names; /* without memory they stay nameless */
+    char *rest = inherited->names; /* NULL: no memory, so the sockets have no names */
     for (size_t i = 0; rest != NULL && i < inherited->count; i++)
         inherited->items[i].name = strsep(&rest, ":");
 }
@@ -145,7 +145,7 @@ void inherited_finish(struct inherited *inherited)
     *inherited = (struct inherited){0};
 }
 
-/* ---- looking for one ---- */
+/* ---- finding a socket ---- */
 
 static bool is_match(const struct inherited_socket *socket, const struct addr *addr, int type)
 {
@@ -153,8 +153,8 @@ static bool is_match(const struct inherited_socket *socket, const struct addr *a
            addr_equal(&socket->addr, addr);
 }
 
-/* ListenStream=2333 of systemd is [::]:2333, which takes IPv4 along; a second socket on
- * 0.0.0.0:2333 could not be bound beside it. */
+/* ListenStream=2333 makes systemd bind [::]:2333, a dual-stack socket that accepts IPv4 too. A
+ * second socket on 0.0.0.0:2333 could not be bound beside it, so this one serves both. */
 static bool is_dual_stack_match(const struct inherited_socket *socket, const struct addr *addr,
                                 int type)
 {
@@ -210,7 +210,8 @@ bool inherited_take(struct inherited *inherited, const struct addr *addr, int ty
     return true;
 }
 
-/* Names are passed as printable ASCII without a colon (app/program.c). */
+/* Whether `passed` is `name` as app/program.c passes it: other characters than printable ASCII, and
+ * colons, are replaced by "_". */
 static bool is_passed_as(const char *name, const char *passed)
 {
     for (; *name != '\0' && *passed != '\0'; name++, passed++) {

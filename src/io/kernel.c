@@ -8,8 +8,8 @@ struct release {
     int major, minor, patch;
 };
 
-/* From this patch level on a series belongs to the tier; a series newer than the last row does too.
- */
+/* A series (6.12, for example) belongs to the tier from this patch level on. With and_newer_series,
+ * all newer series do too. */
 static const struct {
     enum kernel_tier tier;
     struct release from;

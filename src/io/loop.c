@@ -16,7 +16,7 @@
 enum {
     DRAIN_BATCH = 128,         /* completions copied out of the ring at a time */
     GENERATION_SHIFT = 48,     /* user space addresses have 47 bits */
-    SUBMIT_RETRIES_MAX = 2000, /* of 1 ms: then the kernel is not going to recover */
+    SUBMIT_RETRIES_MAX = 2000, /* of 1 ms each: after that the kernel will not recover */
 };
 
 static_assert(sizeof(void *) == 8, "an op's address and generation share 64 bits");
@@ -35,7 +35,7 @@ struct loop_op *loop_op_from_user_data(uint64_t user_data, uint16_t *ret_generat
     return (struct loop_op *)(uintptr_t)(user_data & address_mask);
 }
 
-/* Moves completions out of the ring so that the kernel can go on. False: no memory. */
+/* Moves completions out of the ring, so that the kernel has room for more. False: no memory. */
 static bool spill_completions(struct loop *loop)
 {
     struct loop_spill *spill = &loop->spill;
@@ -60,9 +60,9 @@ static bool spill_completions(struct loop *loop)
     return true;
 }
 
-/* The only place that knows what to do about a full submission queue: submit it; and when the
- * kernel will not take it (-EBUSY: the completion queue has overflowed; -EAGAIN: no memory), make
- * room among the completions and try again. */
+/* The only place that handles a full submission queue: it submits the queue. If the kernel refuses
+ * (-EBUSY: the completion queue has overflowed; -EAGAIN: no memory), it moves completions out of
+ * the ring and tries again. */
 static struct io_uring_sqe *get_sqe(struct loop *loop)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&loop->ring);
@@ -73,7 +73,7 @@ static struct io_uring_sqe *get_sqe(struct loop *loop)
             if (!spill_completions(loop) || tries > 1)
                 (void)usleep(1000);
             if (tries > SUBMIT_RETRIES_MAX)
-                abort(); /* operations would be lost: a restart is the honest way out */
+                abort(); /* an op would be lost and its owner would hang: better a restart */
         }
         sqe = io_uring_get_sqe(&loop->ring);
     }
@@ -164,7 +164,7 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
     }
     struct io_uring_sqe *sqe = get_sqe(loop);
     io_uring_prep_cancel64(sqe, loop_op_to_user_data(op), 0);
-    /* "Not found" means that the completion is on its way: nothing to learn from either result. */
+    /* The result does not matter: "not found" means that the op's completion is on its way. */
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data64(sqe, 0);
     op->state = LOOP_OP_CANCELLING;
@@ -187,8 +187,8 @@ void loop_complete_later(struct loop *loop, struct loop_op *op)
 void loop_close_fd(struct loop *loop, int fd)
 {
 #ifdef __SANITIZE_THREAD__
-    /* The sanitizer can't see the ring close a descriptor, and takes the next one of that number
-     * for the same. */
+    /* The sanitizer does not see that the ring closes a descriptor. It would take the next
+     * descriptor of that number for the same one. */
     (void)close(fd);
     return;
 #endif
@@ -209,7 +209,7 @@ void loop_flush(struct loop *loop)
 void loop_wake(struct loop *from, int target_fd, struct loop_op *target_op,
                struct loop_op *failed_op)
 {
-    /* Both ops stay idle with generation 0, which dispatch takes for a wake-up. */
+    /* Both ops stay idle with generation 0; by that dispatch recognises a wake-up. */
     struct io_uring_sqe *sqe = get_sqe(from);
     io_uring_prep_msg_ring(sqe, target_fd, 0, (uint64_t)(uintptr_t)target_op, 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
@@ -222,20 +222,19 @@ void loop_wake(struct loop *from, int target_fd, struct loop_op *target_op,
 static void dispatch(struct loop *loop, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data == 0)
-        return; /* a cancel or a close that found nothing to do */
+        return; /* a cancel or a close that failed: nothing can be done about it */
     loop->patience.completions++;
     uint16_t generation;
     struct loop_op *op = loop_op_from_user_data(cqe->user_data, &generation);
     if (generation == 0 && op->state == LOOP_OP_IDLE && op->generation == 0) {
-        op->done(op, cqe->res,
-                 cqe->flags); /* a wake-up: never in flight, generation never counted */
+        op->done(op, cqe->res, cqe->flags); /* a wake-up, see loop_wake */
         return;
     }
     if (generation != op->generation || op->state == LOOP_OP_IDLE) {
         metrics_add(loop->metrics, METRIC_LATE_COMPLETIONS, 1);
         return;
     }
-    /* A multishot op that a cancel has reached goes on being "cancelling" until its last one. */
+    /* A cancelled multishot op may still complete several times: it is idle after the last one. */
     if ((cqe->flags & IORING_CQE_F_MORE) == 0)
         op->state = LOOP_OP_IDLE;
     op->done(op, cqe->res, cqe->flags);
@@ -252,7 +251,7 @@ static void drain_spill(struct loop *loop)
     free(spill.cqes);
 }
 
-/* At most what was there at the start, so that timers get their turn. */
+/* Dispatches only the completions that were there at the start, so that timers get their turn. */
 static void drain(struct loop *loop)
 {
     struct io_uring_cqe batch[DRAIN_BATCH];
@@ -292,8 +291,10 @@ void loop_note_bulk(struct loop *loop, bool drained)
         loop->patience.drained++;
 }
 
-/* Whether the last turn saw drained bulk transfers and nothing else, and so did those before it for
- * a while. Forgets the turn. */
+/* Whether to wait until several completions have gathered: the last turn had only bulk transfers
+ * that moved everything there was, and for LIMIT_PATIENCE_QUIET_MS there was nothing but bulk.
+ * Resets the counters of the turn. docs/decisions.md, "A worker that sees bulk alone is
+ * patient". */
 static bool take_patience(struct loop *loop)
 {
     struct loop_patience *patience = &loop->patience;
@@ -307,7 +308,7 @@ static bool take_patience(struct loop *loop)
 }
 
 struct wait {
-    uint64_t began_ns, delay_ns; /* UINT64_MAX: without end */
+    uint64_t began_ns, delay_ns; /* delay_ns UINT64_MAX: no time limit */
 };
 
 static int submit_and_wait(struct loop *loop, struct wait *ret)
@@ -332,9 +333,9 @@ static int submit_and_wait(struct loop *loop, struct wait *ret)
                                             delay_ns == UINT64_MAX ? NULL : &ts, NULL);
 }
 
-/* Whether the thread was stopped, or had no core, for so long that its deadlines say nothing: in
- * the last turn, at the end of the wait, or in the midst of it, which a signal ends early and
- * without a completion. */
+/* Whether the thread was stopped, or got no core, for so long that expired deadlines mean nothing.
+ * That may have happened during the last turn's callbacks, at the end of the wait, or in the middle
+ * of the wait: SIGCONT ends a wait early and without a completion. */
 static bool was_absent(const struct loop *loop, uint64_t turn_ns, const struct wait *wait)
 {
     const uint64_t long_ns = ms_to_ns(LIMIT_ABSENT_MS);
@@ -352,9 +353,9 @@ static void note_absence(struct loop *loop, uint64_t turn_ns, const struct wait 
         metrics_add(loop->metrics, METRIC_ABSENCES, 1);
 }
 
-/* What the kernel has by now goes first, as far as a few turns bring it: it may stop or move the
- * deadline that is due. The ring tells of nothing that it was not asked for (DEFER_TASKRUN), and it
- * was asked the last time before the deadline, perhaps long before. */
+/* Dispatches what the kernel has by now, in up to SCHEDULE_LOOKS_MAX rounds, because it may stop or
+ * move the deadline that is due. With DEFER_TASKRUN the ring posts completions only when it is
+ * asked, and the last time it was asked may be long before the deadline. */
 static void loop_look_again(struct loop *loop)
 {
     for (unsigned int i = 0; i < SCHEDULE_LOOKS_MAX; i++) {
@@ -376,8 +377,8 @@ int loop_run_once(struct loop *loop)
     case ETIME:
     case EINTR:
         break;
-    case EBUSY:  /* completions overflowed: the drain below makes room */
-    case EAGAIN: /* no memory for requests: what was not taken stays queued */
+    case EBUSY:  /* the completion queue has overflowed: the drain below makes room */
+    case EAGAIN: /* no memory for requests: entries that were not taken stay queued */
     case ENOMEM:
         metrics_add(loop->metrics, METRIC_SUBMIT_RETRIES, 1);
         if (io_uring_cq_ready(&loop->ring) == 0)
@@ -401,7 +402,7 @@ int loop_run_once(struct loop *loop)
     return 0;
 }
 
-/* ---- what the loop offers beside ops ---- */
+/* ---- clock, timers and shared objects ---- */
 
 uint64_t loop_now_ns(const struct loop *loop)
 {

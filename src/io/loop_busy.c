@@ -1,7 +1,7 @@
-/* How busy a worker is: the time its thread ran plus the time it waited for a core, over the time
- * that passed. CPU time alone would call a worker idle on a machine where four others fight for its
- * core, and relays would be placed on the one that is starved.
- */
+/* How busy a worker is: the time that its thread ran plus the time that it waited for a core,
+ * divided by the time that passed (/proc/thread-self/schedstat, proc(5)). CPU time alone would be
+ * low for a worker that shares its core with four other threads, and relays would be placed on this
+ * starved worker. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,10 +12,11 @@
 
 enum {
     SAMPLE_NS = 20 * 1000 * 1000,
-    STALE_NS = 2 * SAMPLE_NS, /* a loop that has not sampled for longer was asleep */
+    STALE_NS = 2 * SAMPLE_NS, /* without a sample for longer, the loop was asleep */
 };
 
-/* Run time and run-queue wait of this thread, in ns. FALLBACK(no CONFIG_SCHED_INFO): run time. */
+/* Run time and run-queue wait of this thread, in ns. FALLBACK(no CONFIG_SCHED_INFO): run time only.
+ */
 static uint64_t used_ns(struct loop_busy *busy)
 {
     char text[96];
@@ -58,8 +59,8 @@ void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns)
     if (permille > 1000)
         permille = 1000;
     uint32_t old = atomic_load_explicit(&busy->permille, memory_order_relaxed);
-    /* A quarter of the new sample: settles in about 100 ms. After a sleep the old value is history.
-     */
+    /* A moving average with a weight of a quarter for the new sample settles in about 100 ms. After
+     * a sleep the old value says nothing about the present. */
     uint32_t average = wall > STALE_NS ? (uint32_t)permille : (old * 3 + (uint32_t)permille) / 4;
     atomic_store_explicit(&busy->permille, average, memory_order_relaxed);
     atomic_store_explicit(&busy->sampled_at_ns, now_ns, memory_order_relaxed);
@@ -74,6 +75,6 @@ unsigned int loop_busy_permille(const struct loop *loop)
     uint32_t permille = atomic_load_explicit(&loop->busy.permille, memory_order_relaxed);
     if (now <= at + STALE_NS)
         return permille;
-    /* No turn since then: it sleeps, and what it did before counts for less and less. */
+    /* The loop has slept since its last sample: let that sample fade with time. */
     return (unsigned int)((uint64_t)permille * STALE_NS / (now - at));
 }

@@ -1,7 +1,7 @@
-/* Polls for exactly the events that are asked for. The ring's own polls always include POLLRDHUP,
- * which stays set once a peer has half-closed: whoever waits for such a socket to become writable
- * would be woken at once, for ever. epoll(7) does not add it. Used for the rare sockets of that
- * kind only. */
+/* Polls for exactly the requested events. The ring adds POLLRDHUP to every poll, and POLLRDHUP
+ * stays set once a peer has half-closed. A poll for "writable" on such a socket would fire at once,
+ * again and again. epoll(7) does not add POLLRDHUP, so these few sockets go through an epoll set
+ * that the ring polls. docs/decisions.md, "Exact polls go through epoll". */
 #include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -27,7 +27,7 @@ static void exact_dispatch(const struct epoll_event *event)
 {
     uint16_t generation;
     struct loop_op *op = loop_op_from_user_data(event->data.u64, &generation);
-    /* A cancelled one completes by loop_complete_later. */
+    /* A cancelled op completes through loop_complete_later instead. */
     if (op->generation != generation || op->state != LOOP_OP_IN_FLIGHT || !op->exact)
         return;
     op->state = LOOP_OP_IDLE;
@@ -42,7 +42,7 @@ static void exact_ready(struct loop_op *ready_op, int res, uint32_t flags)
     int count;
     if (loop_op_is_idle(ready_op))
         loop_poll_multishot(loop, ready_op, loop->exact.epoll_fd, POLLIN);
-    do { /* all of them: the ring reports only changes */
+    do { /* until the set is empty: the ring's poll is edge-triggered */
         count = epoll_wait(loop->exact.epoll_fd, events, EVENT_BATCH, 0);
         for (int i = 0; i < count; i++)
             exact_dispatch(&events[i]);
@@ -75,7 +75,8 @@ void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t eve
     op->exact_fd = fd;
     op->generation++;
     if (exact_set(loop, op, events) < 0) {
-        loop_poll(loop, op, fd, events); /* without memory or descriptors: inexact, but not stuck */
+        /* There is no memory or descriptor: a poll that fires too often is better than none. */
+        loop_poll(loop, op, fd, events);
         return;
     }
     op->exact = true;

@@ -1,5 +1,7 @@
-/* What the files of io/ that work on the ring itself share. loop_setup.c makes a loop and frees it,
- * loop.c turns it; all of it is used by the loop's own thread, save for the busy average. */
+/* Shared by the files that work on the ring itself: loop_setup.c creates and destroys a loop,
+ * loop.c runs it, loop_exact.c has the exact polls, loop_busy.c the busy average, buffers.c the
+ * shared buffers. Only the loop's own thread uses these, except that other threads read the busy
+ * average. */
 #pragma once
 
 #include <liburing.h>
@@ -9,31 +11,31 @@
 #include "io/loop.h"
 #include "io/schedule.h"
 
-/* Completions taken out of the ring but not yet dispatched: only filled when the submission queue
- * can't be flushed because the completion queue is full. Grows as needed. */
+/* Completions that were taken out of the ring but are not dispatched yet. Used only when the kernel
+ * takes no submissions because the completion queue is full. Grows as needed. */
 struct loop_spill {
     struct io_uring_cqe *cqes;
     size_t count, capacity;
 };
 
-/* The thread's share of a core, sampled from the scheduler (see loop_busy.c). */
+/* How busy the thread is, sampled from the scheduler's statistics (loop_busy.c). */
 struct loop_busy {
-    int schedstat_fd; /* -1: the CPU clock instead */
+    int schedstat_fd; /* -1: not available; the thread's CPU clock is used */
     uint64_t wall_ns, used_ns;
     _Atomic uint64_t sampled_at_ns;
     _Atomic uint32_t permille;
 };
 
-/* Exact polls: an epoll set, made when the first is asked for and polled by the ring. */
+/* Exact polls: an epoll set that the ring polls. It is created with the first such poll. */
 struct loop_exact {
     int epoll_fd; /* -1: none yet */
     struct loop_op ready_op;
 };
 
-/* What the last turn was about (loop_note_bulk). */
+/* The completions of this turn, counted by kind (loop_note_bulk). */
 struct loop_patience {
     unsigned int completions, bulk, drained;
-    uint64_t hurried_at_ns; /* the last turn with anything but bulk */
+    uint64_t hurried_at_ns; /* the last turn with a completion that was not bulk */
 };
 
 struct loop {
@@ -52,7 +54,7 @@ struct loop {
 MUST_CHECK int buffers_create(struct io_uring *ring, unsigned int count, struct metrics *metrics,
                               struct buffers **ret);
 void buffers_destroy(struct buffers *buffers);
-/* Calls waiters if enough buffers are back; once per turn. */
+/* Calls waiters if at least half of the buffers are free. Called once per turn. */
 void buffers_serve_waiters(struct buffers *buffers);
 
 /* loop.c, for loop_exact.c */

@@ -1,5 +1,6 @@
-/* The making of a loop and its end: the ring with its flags, what it may be asked to do, and what
- * to tell an administrator whose kernel refuses. Nothing here runs while the loop turns. */
+/* Creates and destroys a loop: the ring with its flags (io_uring_setup(2)), the operations that it
+ * may run, and the advice for an administrator whose kernel refuses it. Nothing here runs during a
+ * turn of the loop. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "loop_priv.h"
 
 enum {
-    CREATE_RETRY_MS = 2000, /* a dying predecessor's rings are still charged */
+    CREATE_RETRY_MS = 2000, /* the rings of a dying process are charged to the user for a while */
     CREATE_RETRY_STEP_MS = 50,
 };
 
@@ -22,15 +23,15 @@ static int ring_create(struct io_uring *ring, unsigned int sq_entries, unsigned 
     struct io_uring_params params = {
         .cq_entries = cq_entries,
         .flags =
-            /* Restrictions can only be registered before the ring runs. */
+            /* Restrictions can be registered only before the ring is enabled. */
         IORING_SETUP_R_DISABLED
-        /* Promises that one thread submits, which the next flag needs. */
+        /* Only one thread submits. IORING_SETUP_DEFER_TASKRUN requires this flag. */
         | IORING_SETUP_SINGLE_ISSUER
-        /* Completions are worked off when we wait and never interrupt a callback. */
+        /* Completions are processed only when we wait, and never interrupt a callback. */
         | IORING_SETUP_DEFER_TASKRUN
-        /* No inter-processor interrupt for them either. */
+        /* A completion sends no inter-processor interrupt. */
         | IORING_SETUP_COOP_TASKRUN
-        /* One bad submission does not hold up those behind it. */
+        /* Entries behind a bad submission are submitted too. */
         | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
     };
     /* IORING_SETUP_NO_SQARRAY stays off: liburing before 2.6 corrupts such a ring. */
@@ -56,9 +57,10 @@ static int ring_create_retrying(struct io_uring *ring, unsigned int sq_entries,
     }
 }
 
-/* Nothing that opens, unlinks or maps anything: a bug in the relay can't be turned into file access
- * through the ring. Registered with io_uring_register because liburing 2.3 does not export the
- * wrappers from its shared object. */
+/* Allows only these operations (io_uring_register(2), IORING_REGISTER_RESTRICTIONS). None of them
+ * opens, unlinks or maps a file, so a bug in the relay can't become file access through the ring.
+ * This calls io_uring_register itself, because the shared object of liburing 2.3 does not export
+ * the wrappers. */
 static int ring_restrict(struct io_uring *ring)
 {
     static const uint8_t ops[] = {
@@ -77,7 +79,7 @@ static int ring_restrict(struct io_uring *ring)
     rows[count++].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_UNREGISTER_PBUF_RING;
-    /* Enabling the ring is itself a register operation that must stay allowed. */
+    /* Enabling the ring is a register operation too, so it has to be allowed. */
     rows[count].opcode = IORING_RESTRICTION_REGISTER_OP;
     rows[count++].register_op = IORING_REGISTER_ENABLE_RINGS;
     return io_uring_register((unsigned int)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, rows,
@@ -106,7 +108,7 @@ int loop_create(const struct loop_options *options, struct loop **ret)
         goto err_buffers;
     result =
         io_uring_register((unsigned int)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-    /* A profile may allow the other two calls and not the one that everything waits with. */
+    /* A seccomp profile may allow io_uring_setup and io_uring_register but not io_uring_enter. */
     if (result >= 0)
         result = io_uring_get_events(&loop->ring);
     if (result < 0)

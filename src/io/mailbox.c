@@ -16,8 +16,9 @@
 
 static_assert((LIMIT_MAILBOX & (LIMIT_MAILBOX - 1)) == 0, "positions wrap by masking");
 
-/* Vyukov's bounded queue: a cell's sequence says whose turn it is. position: free for the writer of
- * that position; position + 1: filled, for the reader. */
+/* Dmitry Vyukov's bounded queue. A cell's sequence says whose turn it is. Equal to a position: the
+ * cell is free for the writer of that position. Position + 1: the cell is filled, for the
+ * reader. */
 struct cell {
     _Atomic size_t sequence;
     mailbox_deliver_fn *deliver;
@@ -35,11 +36,11 @@ struct mailbox {
     mailbox_signals_fn *on_signals;
 
     struct loop_op eventfd_op;     /* multishot poll of eventfd */
-    struct loop_op wake_op;        /* MSG_RING of another worker arrives here */
-    struct loop_op probe_op;       /* the self-test's arrives here */
-    struct loop_op wake_failed_op; /* a MSG_RING of ours was refused */
+    struct loop_op wake_op;        /* gets the MSG_RING of another worker */
+    struct loop_op probe_op;       /* gets the MSG_RING of the self-test */
+    struct loop_op wake_failed_op; /* gets the result of our own MSG_RING if it was refused */
 
-    _Atomic size_t write_position; /* with WRITE_CLOSED: for good */
+    _Atomic size_t write_position; /* with the bit WRITE_CLOSED: closed for good */
     size_t read_position;
     _Atomic uint32_t signals;
     _Atomic bool wake_pending;
@@ -132,14 +133,14 @@ unsigned int mailbox_count(const struct mailbox_group *group)
 static void wake_by_eventfd(struct mailbox *to)
 {
     uint64_t one = 1;
-    /* It fails only when the counter is full, and then a wake-up is pending anyway. */
+    /* This fails only when the counter is full, and then a wake-up is pending. */
     ssize_t written = write(to->eventfd, &one, sizeof(one));
     (void)written;
 }
 
 static void wake(struct mailbox *to, struct mailbox *from)
 {
-    /* Whoever sets the flag wakes; all others know that the owner has yet to look. */
+    /* Only the sender that sets the flag wakes the owner: for the others a wake-up is pending. */
     if (atomic_exchange(&to->wake_pending, true))
         return;
     if (from != NULL && atomic_load_explicit(&to->group->msg_ring_works, memory_order_acquire) &&
@@ -149,7 +150,8 @@ static void wake(struct mailbox *to, struct mailbox *from)
         wake_by_eventfd(to);
 }
 
-/* The kernel refused a MSG_RING, and there is no telling which: never again, and wake everybody. */
+/* The kernel refused a MSG_RING. The completion does not say which mailbox it was for, so all are
+ * woken, and MSG_RING is not used again. */
 static void wake_failed(struct loop_op *op, int res, uint32_t flags)
 {
     struct mailbox *mailbox = container_of(op, struct mailbox, wake_failed_op);
@@ -180,7 +182,7 @@ void mailbox_self_test(struct mailbox *mailbox)
 
 static void take_messages(struct mailbox *mailbox)
 {
-    /* At most one queue's worth, or a busy sender could hold the loop. */
+    /* At most one full queue per turn: a busy sender must not hold the loop. */
     for (size_t i = 0; i < LIMIT_MAILBOX; i++) {
         size_t position = mailbox->read_position;
         struct cell *cell = &mailbox->cells[position & (LIMIT_MAILBOX - 1)];
@@ -198,7 +200,7 @@ static void take_messages(struct mailbox *mailbox)
 
 static void mailbox_look(struct mailbox *mailbox)
 {
-    /* Cleared first: what is posted from here on wakes us again. */
+    /* Cleared before the queue is read: a message that is posted from here on wakes us again. */
     (void)atomic_exchange(&mailbox->wake_pending, false);
     uint32_t bits = atomic_exchange(&mailbox->signals, 0);
     take_messages(mailbox);
@@ -216,7 +218,7 @@ static void eventfd_ready(struct loop_op *op, int res, uint32_t flags)
     struct mailbox *mailbox = container_of(op, struct mailbox, eventfd_op);
     if (atomic_load_explicit(&mailbox->detached, memory_order_relaxed))
         return;
-    /* Edge-triggered: the counter is never read. */
+    /* The ring's poll is edge-triggered, so the eventfd need not be read. */
     if (loop_op_is_idle(op))
         loop_poll_multishot(mailbox->loop, op, mailbox->eventfd, POLLIN);
     mailbox_look(mailbox);
@@ -240,8 +242,9 @@ struct metrics *mailbox_metrics(const struct mailbox *mailbox)
     return loop_metrics(mailbox->loop);
 }
 
-/* Whoever claims a position does it by comparing with the one before, without WRITE_CLOSED: either
- * he was first, and this finds another position than the reader's, or he finds it closed. */
+/* Producers advance write_position by a compare-and-swap from a value without WRITE_CLOSED. Either
+ * a producer wins, and this compare-and-swap fails because write_position differs from
+ * read_position; or this one wins, and every later producer sees WRITE_CLOSED. */
 bool mailbox_close(struct mailbox *mailbox)
 {
     size_t empty = mailbox->read_position;

@@ -10,7 +10,7 @@
 
 #include "base/limits.h"
 
-enum { SOFT_PAGES_DEFAULT = 16384 }; /* the kernel's default, where /proc/sys is hidden */
+enum { SOFT_PAGES_DEFAULT = 16384 }; /* the kernel's default, for where /proc/sys is hidden */
 
 struct pipe_pool {
     size_t budget_bytes, used_bytes;
@@ -33,7 +33,7 @@ size_t pipe_pool_budget_bytes(void)
     return pages / 4 * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* A pipe that is free keeps its two descriptors: visitors must not miss them. */
+/* A bound on pipes, because a free pipe keeps its two descriptors and visitors need some too. */
 static unsigned int count_of_descriptors(void)
 {
     struct rlimit limit;
@@ -71,7 +71,7 @@ void pipe_pool_destroy(struct pipe_pool *pool)
     free(pool);
 }
 
-/* The first half of the budget goes to large pipes, the second to many small ones. */
+/* The first half of the budget is for large pipes, the second half for many small ones. */
 static size_t next_size(const struct pipe_pool *pool)
 {
     if (pool->used_bytes + LIMIT_PIPE_SIZE <= pool->budget_bytes / 2)
@@ -86,7 +86,7 @@ static struct pipe *pipe_open(size_t size_bytes)
     int fds[2];
     if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
         return NULL;
-    (void)fcntl(fds[1], F_SETPIPE_SZ, (int)size_bytes); /* judged by its result, below */
+    (void)fcntl(fds[1], F_SETPIPE_SZ, (int)size_bytes); /* the size is checked below */
     int got = fcntl(fds[1], F_GETPIPE_SZ);
     struct pipe *pipe = got >= LIMIT_PIPE_SIZE_MIN ? calloc(1, sizeof(*pipe)) : NULL;
     if (pipe == NULL) {
@@ -126,5 +126,5 @@ void pipe_pool_put(struct pipe_pool *pool, struct pipe *pipe)
         pipe_close(pipe);
         return;
     }
-    list_push_front(&pool->free, &pipe->node); /* the warmest is used next */
+    list_push_front(&pool->free, &pipe->node); /* the one in the cache is used next */
 }

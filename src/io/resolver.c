@@ -14,25 +14,25 @@
 
 enum {
     PATIENCE_NS = LIMIT_RESOLVER_PATIENCE_MS * NS_PER_MS,
-    MAILBOX_FULL_MS = 1, /* until a full mailbox is tried again */
+    MAILBOX_FULL_MS = 1, /* before a full mailbox is tried again */
     END_STEP_US = 100,
-    END_STEPS_LOOK_UP = 100, /* for a look-up that may be about to end */
-    END_STEPS = 50000,       /* for threads that need no more than a core */
+    END_STEPS_LOOK_UP = 100, /* 10 ms for a look-up that may be about to end */
+    END_STEPS = 50000,       /* 5 s for threads that only have to get a core */
 };
 
 struct resolver_query {
     struct list node; /* in name->askers, or resolver->answered */
     struct resolver *resolver;
-    struct name *name; /* while it is one of the name's askers */
+    struct name *name; /* while the query is in name->askers; else NULL */
     uint16_t port;
     bool prefer_ipv6;
     struct mailbox *answer_to;
-    resolver_answered_fn *answered; /* NULL once abandoned; the asker's thread alone touches it */
+    resolver_answered_fn *answered; /* NULL once abandoned; only the asker's thread uses it */
     void *asker;
     struct resolver_answer answer;
 };
 
-/* ---- answers: under the lock up to the keeper's post ---- */
+/* ---- answers: under the lock, until the keeper posts them ---- */
 
 static void tell_keeper(struct resolver *resolver)
 {
@@ -47,7 +47,7 @@ static void ready(struct resolver_query *query)
     tell_keeper(query->resolver);
 }
 
-/* After a failure: what was good the last time, if that may still hold. */
+/* Makes the answer. After a failure the last good addresses are the answer, if there are any. */
 static void answer_query(struct resolver_query *query, const struct name *name, int error)
 {
     if (error == 0 || name->has_good) {
@@ -82,9 +82,10 @@ static void deliver_answer(void *owner, const void *payload)
     free(query);
 }
 
-/* What finds its mailbox full goes back to the list. The lock is given up meanwhile, so that a
- * worker that asks never waits for one that is answered; `posting` keeps resolver_destroy, after
- * which there may be no mailboxes, from returning in the middle. */
+/* Posts all answers to the askers' mailboxes. An answer whose mailbox is full goes back to the
+ * list. The function releases `lock` while it posts, so that a worker that asks does not wait for
+ * posts to other workers. `posting` keeps resolver_destroy from returning meanwhile: the mailboxes
+ * may be freed after that. */
 static void post_answers(struct resolver *resolver)
 {
     struct list batch, full;
@@ -159,7 +160,7 @@ static bool may_run(const struct name *name, unsigned int others)
     return others < limit;
 }
 
-/* The first in the queue that may be looked up beside so many others. */
+/* The first name in the queue that may be looked up while `others` look-ups are running. */
 static struct name *take_queued(struct resolver *resolver, unsigned int others)
 {
     list_for_each (node, &resolver->queue) {
@@ -174,7 +175,7 @@ static struct name *take_queued(struct resolver *resolver, unsigned int others)
     return NULL;
 }
 
-/* is_final: see resolver_ask_system. */
+/* found is NULL if the result is an error. is_final: see resolver_ask_system. */
 static void resolver_take_result(struct name *name, const struct name_addresses *found, int result,
                                  bool is_final)
 {
@@ -224,7 +225,7 @@ static void start_look_ups(struct resolver *resolver)
         if (result == 0) {
             resolver->running++;
         } else if (resolver->running > 0) {
-            name->state = NAME_QUEUED; /* for those that run */
+            name->state = NAME_QUEUED; /* a running thread takes it when it is done */
             list_push_front(&resolver->queue, &name->queue_node);
             return;
         } else {
@@ -233,9 +234,10 @@ static void start_look_ups(struct resolver *resolver)
     }
 }
 
-/* ---- the keeper: starts look-ups, watches the time, posts answers ---- */
+/* ---- the keeper: a thread that starts look-ups, watches the time and posts answers ---- */
 
-/* Names that wait for a thread: may they have one of the last? The lock is given up meanwhile. */
+/* Finds out whether a queued name is in the hosts file and so may use one of the reserved threads.
+ * Checks one name per call. Releases the lock while it reads the file. */
 static void check_hosts_file(struct resolver *resolver)
 {
     char host[ADDR_HOST_SIZE] = "";
@@ -255,7 +257,7 @@ static void check_hosts_file(struct resolver *resolver)
     struct name *name = names_find(&resolver->names, host);
     if (name != NULL)
         name->is_in_hosts = is_in_hosts;
-    tell_keeper(resolver); /* this one may be next, and there may be more to check */
+    tell_keeper(resolver); /* to start this name, and to check the next one */
 }
 
 static uint64_t impatient_at_ns(const struct name *name)
@@ -263,7 +265,7 @@ static uint64_t impatient_at_ns(const struct name *name)
     return name->asked_at_ns + PATIENCE_NS;
 }
 
-/* Those who have waited long enough get what was good the last time. */
+/* Gives the last good addresses to everybody who has waited for LIMIT_RESOLVER_PATIENCE_MS. */
 static void lose_patience(struct resolver *resolver, uint64_t now_ns)
 {
     while (!list_is_empty(&resolver->impatient)) {
@@ -277,7 +279,7 @@ static void lose_patience(struct resolver *resolver, uint64_t now_ns)
     }
 }
 
-/* How long the keeper has nothing to do, unless it is told. */
+/* When the keeper has to act next, unless tell_keeper wakes it before. */
 static uint64_t next_look_ns(const struct resolver *resolver, uint64_t now_ns)
 {
     if (!list_is_empty(&resolver->answered))
@@ -287,7 +289,7 @@ static uint64_t next_look_ns(const struct resolver *resolver, uint64_t now_ns)
     return now_ns + ms_to_ns(LIMIT_RESOLVER_IDLE_MS);
 }
 
-/* False: there was nothing to do for a long time. */
+/* False: there was nothing to do for LIMIT_RESOLVER_IDLE_MS, so the keeper ends. */
 static bool wait_for_work(struct resolver *resolver)
 {
     uint64_t until_ns = next_look_ns(resolver, clock_monotonic_ns());
@@ -304,7 +306,7 @@ static void *keeper_thread(void *arg)
     struct resolver *resolver = arg;
     (void)pthread_setname_np(pthread_self(), "resolver");
     if (resolver->thread_begins != NULL)
-        resolver->thread_begins(); /* those that look up inherit it */
+        resolver->thread_begins(); /* the threads that look up are started from here */
     (void)pthread_mutex_lock(&resolver->lock);
     while (!resolver->stopping && wait_for_work(resolver)) {
         resolver->told = false;
@@ -321,7 +323,7 @@ static void *keeper_thread(void *arg)
     return NULL;
 }
 
-/* ---- for the owner and the askers ---- */
+/* ---- called by the owner and by askers ---- */
 
 int resolver_create(struct resolver **ret)
 {
@@ -358,8 +360,8 @@ void resolver_destroy(struct resolver *resolver)
     (void)pthread_cond_signal(&resolver->changed);
     (void)pthread_mutex_unlock(&resolver->lock);
     (void)pthread_mutex_unlock(&resolver->posting);
-    /* An idle thread ends as soon as it gets a core, which may take a while on a busy machine. One
-     * that is stuck in a look-up is left behind, with the memory that it uses. */
+    /* An idle thread ends as soon as it gets a core, which may take a while on a busy machine. A
+     * thread that is stuck in a look-up is left behind; it frees the resolver when it ends. */
     bool is_alone = false, looks_up = false;
     for (unsigned int i = 0; !is_alone && i < (looks_up ? END_STEPS_LOOK_UP : END_STEPS); i++) {
         (void)pthread_mutex_lock(&resolver->lock);
@@ -383,7 +385,7 @@ void resolver_queue(struct name *name)
     tell_keeper(resolver);
 }
 
-/* Under the lock. False: too many. */
+/* Under the lock. False: too many names or askers, or no memory. */
 static bool ask_name(struct resolver_query *query, const char *host)
 {
     struct resolver *resolver = query->resolver;
@@ -456,5 +458,5 @@ void resolver_abandon(struct resolver_query *query)
     }
     (void)pthread_mutex_unlock(&query->resolver->lock);
     if (is_asker)
-        free(query); /* otherwise its answer is on the way */
+        free(query); /* otherwise the answer is on its way, and deliver_answer frees the query */
 }

@@ -15,7 +15,8 @@ void names_init(struct names *names, struct resolver *resolver)
 
 static struct list *resolver_name_bucket(struct names *names, const char *host)
 {
-    uint32_t hash = 2166136261u; /* FNV-1a: names come from the configuration alone */
+    /* FNV-1a has no key. It needs none: names come from the configuration, never from a peer. */
+    uint32_t hash = 2166136261u;
     for (; *host != '\0'; host++)
         hash = (hash ^ (unsigned char)tolower((unsigned char)*host)) * 16777619u;
     return &names->buckets[hash % NAME_BUCKETS];

@@ -44,7 +44,7 @@ bool resolver_poll(struct resolver *resolver)
     uint64_t count;
     (void)pthread_mutex_lock(&resolver->lock);
     ssize_t got = read(resolver->event_fd, &count, sizeof(count));
-    (void)got; /* nothing has ended since */
+    (void)got; /* it fails if no look-up has ended since the last call */
     resolver->polls++;
     bool is_idle = resolver->running == 0 && list_is_empty(&resolver->queue);
     (void)pthread_mutex_unlock(&resolver->lock);

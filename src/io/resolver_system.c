@@ -21,7 +21,7 @@ static void take_result(const struct addrinfo *info, struct name_addresses *ret)
     }
 }
 
-/* NXDOMAIN and a name without addresses are answers; everything else may be different soon. */
+/* "No such name" and "no address" are definite answers. Other failures may pass. */
 static bool is_final(int status)
 {
     if (status == 0 || status == EAI_NONAME)

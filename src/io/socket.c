@@ -41,14 +41,15 @@ void socket_set_options(int fd, const struct socket_options *options)
 
 static void set_linger(int fd, int is_on)
 {
-    /* On, and for no time: a close throws away what is unsent, and resets. */
+    /* On, with a time of 0: a close discards unsent bytes and resets the connection (socket(7)). */
     struct linger linger = {.l_onoff = is_on, .l_linger = 0};
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-/* Urgent bytes stay in their place in the stream, as a relay can't pass on the mark. And a close is
- * a reset until it is meant to be clean: the kernel closes the sockets of a process that is killed,
- * and half a transfer would look complete. What a listener accepts inherits both. */
+/* SO_OOBINLINE keeps urgent bytes at their place in the stream, because a relay can't pass on the
+ * urgent mark. SO_LINGER makes a close a reset until socket_close_cleanly: the kernel closes the
+ * sockets of a killed process, and half a transfer must not look complete. Accepted sockets inherit
+ * both options from their listener. */
 static void prepare_connection(int fd)
 {
     tcp_set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
@@ -85,10 +86,10 @@ void socket_change_options(int fd, const struct socket_options *options)
     socket_set_options(fd, options);
 }
 
-/* On loopback there is no congestion to control. Where the system's default paces (BBR), a timer
- * for every few segments would be all that it adds: eight saturated streams through both ends
- * carried 12.1 Gbit/s with BBR and 17.4 with this. Before the connection exists: pacing, once begun
- * by BBR, stays. Reno is in every kernel and allowed to every user. */
+/* BBR's pacing costs a third of the throughput on loopback: docs/decisions.md, "The congestion
+ * control of loopback connections is Reno". This has to be set before the connection exists,
+ * because pacing stays on once BBR has begun it. Every kernel has Reno and allows it to every
+ * user. */
 static void set_congestion_control(int fd, const struct addr *addr)
 {
     static const char name[] = "reno";
@@ -108,7 +109,8 @@ void socket_set_user_timeout(int fd, uint32_t timeout_ms)
 
 void socket_widen_window(int fd, int bytes)
 {
-    /* SO_RCVBUF would end the kernel's tuning. This makes the buffer hold the mark and leaves it so
+    /* SO_RCVBUF would switch the kernel's buffer tuning off. A low-water mark makes the kernel grow
+     * the buffer to hold it, and the buffer keeps that size when the mark goes back to 1
      * (tcp_set_rcvlowat, Linux 4.18). */
     tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
     tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
@@ -138,7 +140,8 @@ int socket_connect_now(int fd, const struct addr *to)
         return 0;
     if (errno != EINPROGRESS)
         return -errno;
-    /* Over loopback the answer is here already, but a connect that must not wait does not look. */
+    /* Over loopback the connection is complete by now, but a non-blocking connect(2) returns
+     * EINPROGRESS without looking. The second call looks. */
     if (connect(fd, &to->any, to->len) == 0)
         return 0;
     return errno == EALREADY || errno == EINTR ? -EINPROGRESS : -errno;
@@ -161,7 +164,7 @@ bool socket_error_is_of_address(int error)
 
 /* ---- listeners ---- */
 
-/* A socket that is to be bound; "::" is dual-stack. */
+/* An unbound TCP socket; "::" is dual-stack. */
 static int make_listener(const struct addr *addr, bool reuse_addr, bool join_group)
 {
     int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -179,18 +182,18 @@ static int bind_made(int fd, const struct addr *addr)
 {
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
-    tcp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    tcp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on other sockets may join */
     return 0;
 }
 
 static int tcp_bind_one(const struct addr *addr, const struct socket_options *options,
                         bool join_group, int *ret_fd)
 {
-    /* SO_REUSEADDR: connections of a predecessor in TIME_WAIT */
+    /* SO_REUSEADDR, because connections of a predecessor may be in TIME_WAIT. */
     CLEANUP_FD int fd = make_listener(addr, true, join_group);
     if (fd < 0)
         return fd;
-    prepare_connection(fd); /* this and what follows is inherited by what is accepted */
+    prepare_connection(fd); /* accepted sockets inherit this and the options that follow */
     socket_set_options(fd, options);
     set_congestion_control(fd, addr);
     int result = bind_made(fd, addr);
@@ -215,8 +218,8 @@ static int bind_guard(const struct addr *addr, bool reuse_addr, bool join_group,
 int socket_guard(const struct addr *addr, bool join_group, int *ret_fd)
 {
     int result = bind_guard(addr, false, join_group, ret_fd);
-    /* Perhaps only connections of a predecessor are in the way: they allow the reuse, and a guard
-     * or a listener does not. */
+    /* Perhaps only connections of a predecessor hold the address. They allow its reuse; another
+     * guard or a listener does not, so this attempt fails for those. */
     if (result == -EADDRINUSE)
         result = bind_guard(addr, true, join_group, ret_fd);
     return result;
@@ -256,7 +259,7 @@ int socket_probe(const struct addr *addr, bool is_udp)
 
 bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *options)
 {
-    /* What socket_set_options leaves alone may be set. */
+    /* socket_set_options only sets options; these may be set already and have to be off. */
     tcp_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
     tcp_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     socket_set_user_timeout(fd, 0);
@@ -275,7 +278,7 @@ void socket_unlisten(int fd)
     (void)shutdown(fd, SHUT_RD);
 }
 
-/* ---- questions ---- */
+/* ---- state ---- */
 
 int socket_peer(int fd, struct addr *ret)
 {
@@ -336,7 +339,7 @@ ssize_t socket_send_last(int fd, const void *data, size_t size)
 
 ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max)
 {
-    /* Only into an empty pipe: then -EAGAIN means "no bytes" and not "no slot". */
+    /* Into a pipe that holds bytes, -EAGAIN could also mean that the pipe has no free slot. */
     assert(pipe->pending_bytes == 0);
     ssize_t got = splice(fd, NULL, pipe->write_fd, NULL, max, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
     if (got < 0)
@@ -347,7 +350,8 @@ ssize_t socket_splice_in(int fd, struct pipe *pipe, size_t max)
 
 ssize_t socket_splice_out(struct pipe *pipe, int fd)
 {
-    /* Never SPLICE_F_MORE: the kernel would hold the tail back for 200 ms, TCP_NODELAY or not. */
+    /* Not SPLICE_F_MORE: the kernel would hold the last segment back for 200 ms, even with
+     * TCP_NODELAY. */
     ssize_t sent = splice(pipe->read_fd, NULL, fd, NULL, pipe->pending_bytes,
                           SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
     if (sent < 0)

@@ -1,8 +1,8 @@
 #include "io/socket_life.h"
 
 #include <errno.h>
-/* The kernel's own header, because that of the C library lacks the newer fields; the two do not go
- * together in one file. */
+/* The kernel's header, because the C library's <netinet/tcp.h> lacks the newer fields. The two
+ * headers can't be included together. */
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #include "base/limits.h"
 
-enum { ASK_AFTER_S = 1 }; /* the least that the kernel takes */
+enum { ASK_AFTER_S = 1 }; /* the smallest TCP_KEEPIDLE */
 
 int socket_life(int fd, struct socket_life *ret)
 {
@@ -23,7 +23,7 @@ int socket_life(int fd, struct socket_life *ret)
         .unacked = info.tcpi_unacked,
         .unsent = info.tcpi_notsent_bytes,
         .window = info.tcpi_snd_wnd,
-        /* Data that acknowledges nothing new counts as data alone. */
+        /* A segment with data that acknowledges nothing new only updates tcpi_last_data_recv. */
         .heard_ms = MIN(info.tcpi_last_ack_recv, info.tcpi_last_data_recv),
         .rto_ms = info.tcpi_rto / 1000,
         .retransmits = info.tcpi_retransmits,
@@ -53,7 +53,7 @@ void socket_ask(int fd, struct socket_keepalive *ret)
     };
     set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, LIMIT_ASK_INTERVAL_S);
-    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, ASK_AFTER_S); /* this one starts the timer anew */
+    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, ASK_AFTER_S); /* last, because it restarts the timer */
 }
 
 void socket_stop_asking(int fd, const struct socket_keepalive *keepalive)

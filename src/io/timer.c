@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stddef.h>
 
-/* Two heap-ordered trees become one; the later root is the first child of the earlier. */
+/* Joins two heap-ordered trees: the later root becomes the first child of the earlier one. */
 static struct timer *meld(struct timer *a, struct timer *b)
 {
     if (a == NULL)
@@ -23,8 +23,9 @@ static struct timer *meld(struct timer *a, struct timer *b)
     return a;
 }
 
-/* The classic two passes over the children of a removed root: pair them from the left, then meld
- * the pairs from the right. Iterative, because a list of children may be long. */
+/* The two passes of a pairing heap (Fredman, Sedgewick, Sleator and Tarjan, 1986) over the children
+ * of a removed root: pair them from the left, then meld the pairs from the right. Not recursive,
+ * because the list of children may be long. */
 static struct timer *meld_children(struct timer *child)
 {
     struct timer *pairs = NULL;
@@ -91,8 +92,8 @@ uint64_t timers_next_ns(const struct timers *timers)
 
 void timers_run(struct timers *timers, uint64_t now_ns)
 {
-    /* What a callback starts for a time already past is put just after now, so that it waits for
-     * the next call and a timer that restarts itself cannot hold the loop. */
+    /* While running_ns is set, timers_start moves a time that is already past to just after now. So
+     * a timer that restarts itself waits for the next call, and this loop ends. */
     timers->running_ns = now_ns;
     while (timers->root != NULL && timers->root->deadline_ns <= now_ns) {
         struct timer *timer = timers->root;

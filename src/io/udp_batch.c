@@ -19,13 +19,13 @@
 #endif
 
 enum {
-    /* An odd number of cache lines apart: at a power of two all datagrams would share one set. */
+    /* An odd number of cache lines: at a power of two all datagrams would share one cache set. */
     ROOM_STRIDE = UDP_ARRIVAL_BYTES_MAX + 17 * 64,
     ROOM_TOTAL = ROOM_STRIDE * UDP_BATCH_SIZE,
     VECTORS = 1024,
-    SEGMENTS_MAX = 64,     /* the kernel's limit of 6.1 for one message */
-    SEGMENTED_MAX = 65000, /* bytes of one message, below what an IP packet can say */
-    RECEIVE_CONTROL = 64,  /* in6_pktinfo, and an int */
+    SEGMENTS_MAX = 64,     /* datagrams in one message: UDP_MAX_SEGMENTS of Linux 6.1 */
+    SEGMENTED_MAX = 65000, /* bytes in one message: below the largest IP packet */
+    RECEIVE_CONTROL = 64,  /* for an in6_pktinfo and an int */
     CONTROL_LOCAL = CMSG_SPACE(sizeof(struct in6_pktinfo)),
     CONTROL_SEGMENT = CMSG_SPACE(sizeof(uint16_t)),
 };
@@ -35,7 +35,7 @@ union receive_control {
     unsigned char bytes[RECEIVE_CONTROL];
 };
 static_assert(RECEIVE_CONTROL >= CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)),
-              "all that a socket is asked to say");
+              "room for all control messages that are switched on");
 
 union send_control {
     struct cmsghdr align;
@@ -51,16 +51,16 @@ struct receiving {
     struct udp_arrival arrivals[UDP_BATCH_SIZE];
 };
 
-/* A message under construction: a run of datagrams for one route. */
+/* A message under construction: consecutive datagrams for one route. */
 struct run {
     const struct udp_route *route;
     uint32_t bytes;
-    uint16_t segment_size; /* of the first */
-    bool is_open;          /* may get more */
+    uint16_t segment_size; /* the size of the first datagram */
+    bool is_open;          /* more datagrams may be added */
 };
 
 struct sending {
-    struct udp_socket *udp; /* whose messages these are */
+    struct udp_socket *udp; /* the socket that all messages leave from */
     unsigned int count, vector_count;
     struct mmsghdr messages[UDP_BATCH_SIZE];
     struct run runs[UDP_BATCH_SIZE];
@@ -111,13 +111,13 @@ void udp_batch_trim(struct udp_batch *batch)
     (void)madvise(batch->in.room, ROOM_TOTAL, MADV_DONTNEED);
 }
 
-/* ---- reasons ---- */
+/* ---- reasons for drops ---- */
 
 static enum metric reason_of(int error)
 {
     switch (-error) {
     case EPERM:
-    case EACCES: /* a broadcast address too */
+    case EACCES: /* also for a broadcast address */
         return METRIC_UDP_DROPPED_DENIED;
     case EAGAIN:
     case ENOBUFS:
@@ -203,7 +203,7 @@ void udp_batch_count_overflows(struct udp_batch *batch, struct udp_socket *udp)
 int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp)
 {
     struct receiving *in = &batch->in;
-    /* The kernel writes these for each datagram that it delivers. */
+    /* The last receive has overwritten these fields. */
     for (size_t i = 0; i < UDP_BATCH_SIZE; i++) {
         struct msghdr *message = &in->messages[i].msg_hdr;
         message->msg_name = udp->is_connected ? NULL : &in->from[i].any;
@@ -220,7 +220,7 @@ int udp_batch_receive(struct udp_batch *batch, struct udp_socket *udp)
     for (unsigned int i = 0; i < (unsigned int)count; i++)
         take_arrival(batch, i);
     if (count == UDP_BATCH_SIZE)
-        udp_batch_count_overflows(batch, udp); /* a long queue may have been too long */
+        udp_batch_count_overflows(batch, udp); /* a long queue may have overflowed */
     return count;
 }
 
@@ -235,7 +235,7 @@ uint64_t udp_batch_datagrams(const struct udp_batch *batch, unsigned int count)
     uint64_t sum = 0;
     for (unsigned int i = 0; i < count; i++) {
         const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
-        if (arrival->data != NULL) /* else counted already */
+        if (arrival->data != NULL) /* else it was too large and is counted already */
             sum += udp_arrival_count(arrival);
     }
     return sum;
@@ -295,7 +295,7 @@ static void extend_run(struct sending *out, const void *data, size_t size)
     message->msg_iov[message->msg_iovlen++] = (struct iovec){(void *)(uintptr_t)data, size};
     out->vector_count++;
     run->bytes += (uint32_t)size;
-    /* Only the last one may be shorter. */
+    /* Only the last datagram of a message may be shorter (udp(7)). */
     if (size != run->segment_size || message->msg_iovlen == SEGMENTS_MAX)
         run->is_open = false;
 }
@@ -343,7 +343,8 @@ static int send_one(const struct udp_socket *udp, const struct msghdr *message)
     return sent < 0 ? -errno : 0;
 }
 
-/* FALLBACK(no checksum offload, or datagrams above the MTU): the device can't cut this message. */
+/* FALLBACK(no checksum offload, or datagrams above the MTU): the device can't cut this message, so
+ * its datagrams are sent one by one. */
 static void send_pieces(struct udp_batch *batch, unsigned int index, int error)
 {
     struct udp_socket *udp = batch->out.udp;
@@ -368,7 +369,7 @@ static void send_pieces(struct udp_batch *batch, unsigned int index, int error)
     }
 }
 
-/* The kernel has refused a message. True: it is dealt with; false: to be tried again. */
+/* The kernel has refused a message. True: the message is done with; false: try it again. */
 static bool handle_refused(struct udp_batch *batch, unsigned int index, int error, bool first_try)
 {
     struct udp_socket *udp = batch->out.udp;
@@ -377,7 +378,7 @@ static bool handle_refused(struct udp_batch *batch, unsigned int index, int erro
     if (error == -EINTR)
         return false;
     if (udp->is_connected && first_try && !about_this) {
-        count_dropped(batch, udp, error, 1); /* the answer to an earlier datagram */
+        count_dropped(batch, udp, error, 1); /* the error of an earlier datagram (ICMP) */
         return false;
     }
     if (message->msg_iovlen > 1 && about_this && error != -EAGAIN) {
@@ -385,7 +386,9 @@ static bool handle_refused(struct udp_batch *batch, unsigned int index, int erro
         return true;
     }
     if (error == -EINVAL && first_try && message->msg_controllen > 0) {
-        message->msg_controllen = 0; /* an address that was ours, or a broadcast address */
+        /* The source address is no longer ours, or is a broadcast address: let the kernel choose.
+         */
+        message->msg_controllen = 0;
         return false;
     }
     count_dropped(batch, udp, error, message->msg_iovlen);
@@ -416,8 +419,7 @@ void udp_batch_flush(struct udp_batch *batch)
             at += (unsigned int)sent;
             first_try = true;
         } else if (handle_refused(batch, at, sent < 0 ? -errno : -EINVAL, first_try)) {
-            /* A full socket stays full for what is behind, which is the newest; still, each is
-             * tried, since a smaller one may fit. */
+            /* Later messages are tried even if the socket is full: a smaller one may fit. */
             at++;
             first_try = true;
         } else {

@@ -9,7 +9,7 @@
 
 #include "base/limits.h"
 
-/* Older headers lack some of these; the kernel decides. */
+/* Older C libraries lack some of these. Whether they work depends on the kernel alone. */
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
@@ -21,11 +21,11 @@
 #define SO_MEMINFO 55
 #endif
 
-/* Of linux/sock_diag.h, which has all of it since this option exists. */
+/* SK_MEMINFO_DROPS and SK_MEMINFO_VARS of linux/sock_diag.h. */
 enum { MEMINFO_DROPS = 8, MEMINFO_VALUES = 9 };
 
 enum {
-    PORTS_FIRST_DEFAULT = 32768, /* the kernel's, where /proc/sys is hidden */
+    PORTS_FIRST_DEFAULT = 32768, /* the kernel's defaults, for where /proc/sys is hidden */
     PORTS_LAST_DEFAULT = 60999,
 };
 
@@ -41,7 +41,7 @@ static bool has_segment(int fd)
     return getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &value, &len) == 0;
 }
 
-/* Room for bursts: the memory is taken only by datagrams that really wait. */
+/* Large buffers cost no memory in advance: only datagrams that wait use some. */
 static void set_common(int fd)
 {
     udp_set_int(fd, SOL_SOCKET, SO_RCVBUF, LIMIT_UDP_SOCKET_BUFFER);
@@ -56,7 +56,8 @@ static bool is_any(const struct addr *addr)
     return IN6_IS_ADDR_UNSPECIFIED(&addr->v6.sin6_addr);
 }
 
-/* Where there are several own addresses, answers leave from the one that was asked. */
+/* A socket on a wildcard address serves several addresses of this machine. Its answers have to
+ * leave from the address that the visitor has sent to, so the kernel is asked for that. */
 static void ask_for_local_address(int fd, const struct addr *addr)
 {
     if (!is_any(addr))
@@ -80,7 +81,7 @@ static int udp_bind_one(const struct addr *addr, bool join_group, int *ret_fd)
         udp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (bind(fd, &addr->any, addr->len) < 0)
         return -errno;
-    udp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on the others may join */
+    udp_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* from here on other sockets may join */
     *ret_fd = take_fd(&fd);
     return 0;
 }
@@ -131,8 +132,8 @@ int udp_socket_connect(const struct addr *to, struct udp_socket *ret)
     return 0;
 }
 
-/* An operation in the ring may hold the socket itself for a turn beyond its descriptor, and of
- * ports there are no more than a crowd of visitors takes. */
+/* An op in the ring may hold the socket for a turn after its descriptor is closed. Many visitors
+ * can use up the ports, so the port is freed at once, by a connect to AF_UNSPEC (connect(2)). */
 static void give_port_back(const struct udp_socket *udp)
 {
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
@@ -188,5 +189,5 @@ size_t udp_socket_receive_room(int fd)
     socklen_t len = sizeof(size);
     if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &len) < 0 || size < 0)
         return 0;
-    return (size_t)size / 2; /* the kernel doubles what it is asked for, for its own use */
+    return (size_t)size / 2; /* the kernel doubles the value, for its own use (socket(7)) */
 }
