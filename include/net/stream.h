@@ -1,16 +1,17 @@
-/* A connection that still speaks messages: logins, control channels, data channels before their
- * relay. Reads exactly or up to a size, writes everything, and closes in order:
+/* A connection that still carries messages: a login, a control channel, a data channel before its
+ * relay. A stream reads exactly or up to a size, writes everything, and closes in order:
  *
  *     open --stream_terminate--> cancel what is in flight --> join --> close --> ops->closed
  *          \-stream_release (nothing in flight)--> the descriptor, for a relay or another worker
  *
- * Plain, or encrypted with Noise (stream_secure, stream_adopt): reads and writes are then of
- * plaintext, and the first of them runs the handshake, whose failure is the result of the read, or
- * of the write if there is no read.
+ * A stream is plain, or encrypted with Noise (stream_secure, stream_adopt). With Noise the caller
+ * still reads and writes plaintext. The first read or write runs the handshake; if that fails, the
+ * read fails, or the write if there is no read.
  *
- * One read and one write at a time. Buffers are the owner's and stay valid until the callback.
- * Embedded in its owner, which may be freed in `closed`, not before; after stream_terminate no
- * other callback comes. Belongs to one worker. */
+ * There may be one read and one write at a time. Buffers belong to the owner and must stay valid
+ * until the callback. A stream is embedded in its owner, which may be freed in `closed`, not
+ * before. After stream_terminate no other callback comes. Belongs to one worker, whose thread alone
+ * uses it. */
 #pragma once
 
 #include <stdbool.h>
@@ -30,29 +31,31 @@ struct stream_ops {
     void (*read_done)(struct stream *stream, int result);
     /* result: 0 or -errno. */
     void (*write_done)(struct stream *stream, int result);
-    void (*connected)(struct stream *stream, int result); /* may be NULL if never dialled */
+    /* result: 0 or -errno. May be NULL if stream_connect is never called. */
+    void (*connected)(struct stream *stream, int result);
     void (*closed)(struct stream *stream);
-    /* The first message of a peer's handshake is whole, and what it will cost to answer is not paid
-     * yet. False: the handshake fails. May be NULL. */
+    /* A handshake message of the peer is complete, and none of the costly work for it is done yet.
+     * False: the handshake fails with ERR_LIMIT. May be NULL. docs/decisions.md, "Strangers take
+     * Noise handshakes from a budget". */
     bool (*may_handshake)(struct stream *stream);
-    /* A message of it was right. Must not end the stream. May be NULL. */
+    /* A handshake message of the peer was valid. Must not end the stream. May be NULL. */
     void (*handshake_begun)(struct stream *stream);
 };
 
 enum stream_close {
-    STREAM_CLEAN, /* our end of stream follows what was written */
+    STREAM_CLEAN, /* everything that was written, then our end of stream */
     STREAM_ABORT, /* a reset */
 };
 
 struct stream_noise {
     struct noise_engine *engine;        /* NULL: the stream is plain */
     struct noise_link *link;            /* NULL: the handshake is not done */
-    struct stream_handshake *handshake; /* while it runs */
+    struct stream_handshake *handshake; /* NULL: there is none, or it is done */
     unsigned char *sealed;              /* frames that the socket had no room for */
     uint32_t sealed_size, sealed_sent;
-    bool read_waits, write_waits; /* for the handshake */
+    bool read_waits, write_waits; /* for the handshake to end */
     bool is_stranger;
-    int failed; /* how it ended, if badly */
+    int failed; /* the error of the handshake or of keeping plaintext; 0: none */
 };
 
 struct stream {
@@ -69,36 +72,40 @@ struct stream {
     struct stream_noise noise;
 };
 
-/* Takes fd over. */
+/* Takes fd over. The stream is plain. */
 void stream_init(struct stream *stream, struct loop *loop, int fd, const struct stream_ops *ops);
-/* The first thing on a socket that is not connected yet. `connected` may come from inside: over
- * loopback a connection is made within the call. */
+/* Connects a socket from socket_for_dialing; must be the first call after stream_init. `connected`
+ * may be called inside, because over loopback a connection is made at once. */
 void stream_connect(struct stream *stream, const struct addr *addr);
+/* Reads exactly size bytes. */
 void stream_read(struct stream *stream, void *buffer, size_t size);
-/* As stream_read, for bytes that are probably there by now: `read_done` may come from inside. */
+/* Like stream_read, for bytes that have probably arrived: `read_done` may be called inside. */
 void stream_read_now(struct stream *stream, void *buffer, size_t size);
-/* At least one byte, at most size. */
+/* Reads at least one byte, at most size. */
 void stream_read_some(struct stream *stream, void *buffer, size_t size);
-/* Tries at once, so `write_done` may come from inside: whoever reads too starts the read first. */
+/* Writes everything. Sends inline first (docs/decisions.md, "Sends are tried inline"), so
+ * `write_done` may be called inside, and may end the stream. An owner that also reads starts the
+ * read first. */
 void stream_write(struct stream *stream, const void *data, size_t size);
 bool stream_is_writing(const struct stream *stream);
 bool stream_is_reading(const struct stream *stream);
-/* Idempotent; a second call may turn a clean end into an abort. The owner hears `closed`, never
- * from inside this call. */
+/* Cancels what is in flight and closes. Idempotent; a second call may turn a clean end into an
+ * abort. `closed` follows, never inside this call. */
 void stream_terminate(struct stream *stream, enum stream_close how);
-/* Only with nothing in flight. The stream is over, without `closed`. */
+/* Gives the connection to the caller: the descriptor and the Noise state. Nothing may be in flight.
+ * The stream ends without `closed`. */
 MUST_CHECK struct transport stream_release(struct stream *stream);
 
-/* Before the first read or write: encrypts, beginning with a handshake. keys and engine outlive the
- * stream. -ENOMEM. */
+/* Encrypts the stream, beginning with a handshake. To be called before the first read or write.
+ * keys and engine are borrowed and outlive the stream. -ENOMEM. */
 MUST_CHECK int stream_secure(struct stream *stream, struct noise_engine *engine,
                              const struct noise_keys *keys, bool initiator);
-/* After stream_secure: until it is released the stream takes small frames only, so that who has not
- * logged in can't make us keep much. */
+/* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of
+ * an unauthenticated peer. To be called after stream_secure. */
 void stream_distrust(struct stream *stream);
-/* Goes on with a connection that another stream has released: takes its Noise state over. A NULL
- * link changes nothing. */
+/* Continues a connection that another stream has released, after stream_init: takes its Noise state
+ * over. A NULL link (a plain connection) changes nothing. */
 void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link);
-/* Only with nothing in flight: the connection goes on in *to, with other callbacks; *from is over,
- * without `closed`. */
+/* Moves the connection to *to, with other callbacks. Nothing may be in flight. *from ends without
+ * `closed`. */
 void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops);

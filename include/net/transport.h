@@ -1,5 +1,5 @@
-/* A connection to the other end of the tunnel as it is passed around: the descriptor and, if it is
- * encrypted, its Noise state. By value; whoever holds it owns both. */
+/* A connection between server and client, as it is passed from owner to owner and between workers:
+ * the descriptor and, if encrypted, its Noise state. Passed by value; the holder owns both. */
 #pragma once
 
 #include "io/loop.h"
@@ -10,9 +10,9 @@ struct transport {
     struct noise_link *noise; /* NULL: plain */
 };
 
-/* Closes it with the loop's next submission, with an end of stream. An empty one is allowed. */
+/* Closes it cleanly (with an end of stream), with the loop's next submission. fd may be -1. */
 void transport_close(struct transport *transport, struct loop *loop);
 /* The same with a reset. */
 void transport_abort(struct transport *transport, struct loop *loop);
-/* As transport_close, for a plain connection: a visitor's. (loop_close_fd alone resets it.) */
+/* Like transport_close, for a visitor's plain connection. loop_close_fd alone would reset it. */
 void transport_close_fd(int fd, struct loop *loop);

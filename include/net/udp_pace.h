@@ -1,30 +1,33 @@
-/* When datagrams are received: at once, or after they have gathered for a moment.
+/* Decides when datagrams are received: at once, or after a pause in which they gather.
  *
- * A dense stream in one direction wakes both ends for every one or two datagrams, and a wake-up
- * costs tens of times what a datagram does. So such a stream gathers, for at most
- * LIMIT_UDP_PAUSE_US; a later datagram of it does not wait longer than the first one did. Never
- * where answers come back at a like rate, or did lately: there somebody waits for each.
+ * A dense stream in one direction wakes server and client for every one or two datagrams, and a
+ * wake-up costs tens of times as much as a datagram. So such a stream is received after a pause of
+ * at most LIMIT_UDP_PAUSE_US, which is the longest delay of any datagram. There is no pause while
+ * answers come back at a similar rate, nor shortly after: then a peer waits for each answer.
+ * docs/decisions.md, "Dense one-way UDP streams gather for up to 1 ms", has the figures.
  *
  *     ready --udp_pace_ready()--> pause --> receive --udp_pace_received()--> pause --> receive ...
  *                                                              '--> 0: wait until ready
  *
- * A steady stream goes on from pause to pause, which is one wake-up for each. One that comes in
- * bursts, as from senders that work by a clock, is waited for between them, or every second pause
- * would be in vain.
+ * A steady stream goes from pause to pause, with one wake-up each. Between the bursts of a stream
+ * whose sender works by a clock, the owner waits for readiness instead, because every second pause
+ * would find nothing.
  *
- * Pure: no clock, no socket. Times in ns. Belongs to a data channel, and to one direction of it. */
+ * Pure: no clock, no socket. Times are monotonic nanoseconds. One object per data channel, for the
+ * direction from the sockets to the channel. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct udp_pace {
-    uint64_t look_began_ns;  /* of the last look at how much comes */
-    uint64_t answered_at_ns; /* the last look that saw answers at a like rate */
-    uint64_t idle_since_ns;  /* readiness is waited for since then */
-    uint32_t put, answered;  /* datagrams of this look, in this direction and the other */
-    uint32_t pause_ns;       /* 0: not dense, or not in this direction alone */
-    bool steady, behind;
+    uint64_t look_began_ns;  /* when the present measurement of the rates began */
+    uint64_t answered_at_ns; /* the last measurement with answers at a similar rate */
+    uint64_t idle_since_ns;  /* since when the owner waits for readiness */
+    uint32_t put, answered;  /* datagrams of this measurement, in this direction and the other */
+    uint32_t pause_ns;       /* 0: the stream is not dense, or not one-way */
+    bool steady;             /* it became ready again soon after it was empty */
+    bool behind;             /* the last receive brought so much that there is no time to pause */
 };
 
 void udp_pace_init(struct udp_pace *pace, uint64_t now_ns);
@@ -35,8 +38,9 @@ static inline void udp_pace_count(struct udp_pace *pace, uint32_t put, uint32_t 
     pace->answered += answered;
 }
 
-/* There is something to receive, which was waited for. How long to leave it there; 0: receive. */
+/* To be called when the socket has become readable. Returns how long to leave the datagrams there;
+ * 0: receive them now. */
 uint64_t udp_pace_ready(struct udp_pace *pace, uint64_t now_ns);
-/* `datagrams` have been received and counted, and there were no more. How long to pause before the
- * next look; 0: wait until there is something. */
+/* To be called when `datagrams` were received and counted and the socket is empty. Returns how long
+ * to pause before the next receive; 0: wait until the socket is readable. */
 uint64_t udp_pace_received(struct udp_pace *pace, uint32_t datagrams, uint64_t now_ns);

@@ -19,13 +19,13 @@ enum {
     IN_BYTES = LIMIT_UDP_READ + UDP_FRAME_MAX,
     QUEUE_FIRST = 256 << 10,
 };
-static_assert(LIMIT_UDP_FLUSH <= LIMIT_UDP_QUEUE, "what is packed is sent before it is too much");
+static_assert(LIMIT_UDP_FLUSH <= LIMIT_UDP_QUEUE, "a buffer is flushed before the queue is full");
 static_assert(DATAGRAM_ARRIVAL_MAX >= UDP_FRAME_PAYLOAD_MAX + UDP_FRAME_HEAD_MAX &&
                   (int)UDP_ARRIVAL_BYTES_MAX >= (int)UDP_FRAME_PAYLOAD_MAX,
-              "a single one of the largest size");
-static_assert(BUFFER_BYTES > 0 && BUFFER_BYTES < INT32_MAX / 2, "within what a write can say");
+              "room for one datagram of the largest size");
+static_assert(BUFFER_BYTES > 0 && BUFFER_BYTES < INT32_MAX / 2, "a write's size fits its type");
 
-/* Packed frames. Mapped for the worst case, resident where it was used. */
+/* Packed frames. Mapped for the worst case; pages become resident when they are used. */
 struct datagram_buffer {
     size_t used;
     uint64_t oldest_ns;
@@ -73,7 +73,7 @@ static void trim_channel(struct datagram_channel *channel)
 {
     if (channel->in_touched == 0 || channel->in_begin != channel->in_end)
         return;
-    (void)madvise(channel->in, IN_BYTES, MADV_DONTNEED); /* also while a read waits */
+    (void)madvise(channel->in, IN_BYTES, MADV_DONTNEED); /* harmless to a read that is armed */
     channel->in_touched = 0;
 }
 
@@ -183,8 +183,8 @@ static void datagram_read_more(struct datagram_channel *channel)
 
 void datagram_channel_start(struct datagram_channel *channel, const void *prefix, size_t prefix_len)
 {
-    /* Frames are whole messages: Nagle would hold them back. And what the kernel has not sent yet
-     * waits where nobody can drop it. */
+    /* Frames are whole messages, so Nagle's algorithm would only delay them. The unsent limit keeps
+     * the kernel's queue short: datagrams in it can't be dropped any more when they get too old. */
     socket_set_nodelay(channel->stream.fd, true);
     socket_set_unsent_limit(channel->stream.fd, LIMIT_UDP_UNSENT);
     datagram_read_more(channel);
@@ -241,7 +241,7 @@ static void put_one(struct datagram_buffer *buffer, const unsigned char *head, s
                     const uint8_t *payload, size_t size)
 {
     unsigned char *at = buffer->bytes + buffer->used;
-    memcpy(at, head, UDP_FRAME_HEAD_MAX); /* a constant size is faster, and there is room */
+    memcpy(at, head, UDP_FRAME_HEAD_MAX); /* a copy of constant size is faster; there is room */
     memcpy(at + head_len, payload, size);
     buffer->used += head_len + size;
 }
@@ -263,7 +263,7 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
     size_t head_len = udp_frame_encode_head(from, (uint16_t)arrival->segment_size, head);
     uint64_t count = 0;
     uint32_t at = 0;
-    do { /* once for an empty one too */
+    do { /* also once for an empty datagram */
         uint32_t size = MIN(arrival->segment_size, arrival->size - at);
         if (size != arrival->segment_size)
             head_len = udp_frame_encode_head(from, (uint16_t)size, head);
@@ -301,7 +301,7 @@ void datagram_flush_soon(struct datagram_channel *channel)
         loop_timer_start(channel->engine->loop, &channel->flush_timer, 0);
 }
 
-/* What the channel carries in LIMIT_UDP_QUEUE_MS is what may wait for it. */
+/* Sets the limit to what the channel carries in LIMIT_UDP_QUEUE_MS, judging by its last write. */
 static void adapt_queue_limit(struct datagram_channel *channel, size_t size)
 {
     uint64_t took_ns = loop_now_ns(channel->engine->loop) - channel->write_began_ns;
@@ -316,7 +316,7 @@ static void channel_write_done(struct stream *stream, int result)
 {
     struct datagram_channel *channel = container_of(stream, struct datagram_channel, stream);
     if (result < 0) {
-        channel_fail(channel, result); /* the buffer goes with the channel */
+        channel_fail(channel, result); /* `writing` is freed with the channel */
         return;
     }
     adapt_queue_limit(channel, channel->writing->used);
@@ -332,8 +332,9 @@ static void channel_write_done(struct stream *stream, int result)
 
 /* ---- from the peer ---- */
 
-/* The part of a frame at the end is moved to the front when the buffer gets short behind it: once
- * for a frame, because from there it has room to become whole. */
+/* Makes room behind the incomplete frame at the end of `in`. The frame moves to the front only when
+ * less than two whole frames fit from its beginning on. At the front there is room for all of it,
+ * so a frame is moved at most once. */
 static void make_read_room(struct datagram_channel *channel)
 {
     uint32_t left = channel->in_end - channel->in_begin;
@@ -398,7 +399,7 @@ static void channel_read_done(struct stream *stream, int result)
 
 static void datagram_channel_connected(struct stream *stream, int result)
 {
-    /* Never dialled here. */
+    /* Datagram channels are connected by their former stream. */
 }
 
 const struct stream_ops datagram_stream_ops = {

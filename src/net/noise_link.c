@@ -7,7 +7,7 @@
 
 #include "crypto/keys.h"
 
-/* The rest of the largest frame and, behind it, a batch. */
+/* Room for the rest of the largest frame and a batch behind it. */
 enum { ENGINE_PLAIN_SIZE = NOISE_PAYLOAD_MAX + NOISE_BATCH_SEALED };
 
 /* ---- engine ---- */
@@ -112,7 +112,8 @@ size_t noise_link_take_early(struct noise_link *link, void *out, size_t size)
 ssize_t noise_link_seal(struct noise_link *link, struct noise_engine *engine, const void *plain,
                         size_t size, void *out)
 {
-    assert(size > 0 && size <= NOISE_BATCH_PLAIN); /* never an empty frame: peers end on one */
+    /* Not an empty frame: a peer takes it for an end of stream. */
+    assert(size > 0 && size <= NOISE_BATCH_PLAIN);
     const unsigned char *from = plain;
     unsigned char *to = out;
     while (size > 0) {
@@ -133,7 +134,7 @@ ssize_t noise_link_seal(struct noise_link *link, struct noise_engine *engine, co
 
 /* ---- opening ---- */
 
-/* The size of a frame with its header, or -EBADMSG: too short to hold anything. */
+/* The size of a frame with its header. -EBADMSG: it is too short for any plaintext. */
 static ssize_t frame_size(unsigned char low, unsigned char high)
 {
     size_t length = (size_t)low | (size_t)high << 8;
@@ -151,7 +152,7 @@ static ssize_t open_frame(struct noise_link *link, struct noise_engine *engine,
     return result < 0 ? -EBADMSG : (ssize_t)(length - NOISE_TAG_SIZE);
 }
 
-/* Keeps the beginning of a frame: 1 byte, or 2 and more and then in room for all of it. */
+/* Keeps the beginning of a frame: one byte in the link, or more in a buffer for the whole frame. */
 static int keep_partial(struct noise_link *link, const unsigned char *bytes, size_t size)
 {
     if (size == 1) {
@@ -171,11 +172,11 @@ static int keep_partial(struct noise_link *link, const unsigned char *bytes, siz
     return 0;
 }
 
-/* Adds to the frame that has begun; returns how many of the bytes belong to it, or an error. */
+/* Adds bytes to the incomplete frame. Returns how many belong to it, or an error. */
 static ssize_t complete_partial(struct noise_link *link, const unsigned char *bytes, size_t size)
 {
     size_t used = 0;
-    if (link->partial == NULL) { /* one byte of the header so far */
+    if (link->partial == NULL) { /* only the first header byte has come so far */
         unsigned char header[NOISE_FRAME_HEADER] = {link->header, bytes[0]};
         link->partial_have = 0;
         int result = keep_partial(link, header, sizeof(header));

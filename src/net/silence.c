@@ -19,15 +19,15 @@ static bool is_dead(const struct silence *silence, const struct socket_life *lif
         return life->probes >= LIMIT_SILENT_QUESTIONS;
     if (life->window == 0)
         return silence->silent_ms >= (uint64_t)LIMIT_SILENT_QUESTIONS * life->rto_ms;
-    return life->retransmits + 1 >= LIMIT_SILENT_QUESTIONS; /* the first sending was one too */
+    return life->retransmits + 1 >= LIMIT_SILENT_QUESTIONS; /* the first transmission counts too */
 }
 
 enum silence_verdict silence_judge(struct silence *silence, const struct socket_life *life,
                                    uint32_t step_ms)
 {
     uint32_t step = MIN(step_ms, (uint32_t)STEP_MAX_MS);
-    /* At the first look nothing is known of the time before: a connection may have been idle for
-     * hours, and silent for good reason. */
+    /* The first look starts at 0: before it the peer may have owed us nothing, for example in a
+     * connection that was idle for hours. */
     uint32_t silent_ms = silence->watched ? silence->silent_ms + step : 0;
     if (life->heard_ms < silent_ms) {
         silent_ms = life->heard_ms;

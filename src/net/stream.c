@@ -8,9 +8,10 @@
 #include "io/socket.h"
 #include "stream_priv.h"
 
-/* Termination ends in a callback even when nothing was in flight, so that an owner is never freed
- * under the function that asked for the end: a poll with no events on a socket that is being torn
- * down completes with the cancel. */
+/* An op came back while the stream is being terminated: closes the stream if no op is left.
+ * `closed` may free the owner, so it must not run inside stream_terminate. If nothing was in
+ * flight, stream_terminate therefore starts a poll without events and cancels it: its completion
+ * comes here. */
 void stream_join(struct stream *stream)
 {
     if (!loop_op_is_idle(&stream->read_op) || !loop_op_is_idle(&stream->write_op))

@@ -1,7 +1,7 @@
-/* A stream under Noise: the handshake, then frames. The handshake's messages have fixed sizes and
- * are read exactly. Afterwards a read waits for the socket, takes what is there into the engine's
- * hot buffer and opens it at once, so that a connection at rest holds no buffer; what was not asked
- * for stays in the link. */
+/* A stream with Noise: the handshake, then frames. Handshake messages have fixed sizes and are read
+ * exactly. After the handshake a read waits until the socket is readable, receives into the
+ * engine's hot buffer and decrypts at once, so an idle connection holds no buffer. Plaintext beyond
+ * the caller's read stays in the link. */
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
@@ -15,8 +15,8 @@
 
 enum {
     HANDSHAKE_BUFFER = NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX,
-    /* What is read at a time, and thus kept, of somebody who has not logged in; and the largest
-     * frame that is waited for then. */
+    /* The largest read, and the largest frame, of an unauthenticated peer: this bounds the memory
+     * that it can make us hold. */
     STRANGER_READ = 4096,
 };
 
@@ -91,7 +91,7 @@ static void failure_due(struct loop_op *op, int res, uint32_t flags)
     }
 }
 
-/* The owner hears of it from a callback, never from inside the call that found out. */
+/* Reports the failure in a callback of the next turn, never inside the call that found it. */
 static void handshake_fail(struct stream *stream, int error)
 {
     bool is_ours = error == -ENOMEM || error == -ECANCELED || error == ERR_LIMIT;
@@ -136,12 +136,14 @@ static void handshake_done(struct stream *stream)
 {
     struct stream_noise *noise = &stream->noise;
     noise->link = noise_link_create(&noise->handshake->state);
-    if (noise->link == NULL) { /* a read that begins before this is told finds a handshake */
+    if (noise->link == NULL) {
+        /* The handshake stays until the failure is reported: a read that begins before needs it. */
         handshake_fail(stream, -ENOMEM);
         return;
     }
     handshake_free(stream);
-    /* The write may end the stream from inside, so the read, which does not, begins first. */
+    /* The write may end the stream inside its call and the read does not, so the read begins
+     * first. */
     if (noise->read_waits) {
         noise->read_waits = false;
         stream_noise_read(stream);
@@ -152,7 +154,7 @@ static void handshake_done(struct stream *stream)
     }
 }
 
-/* Returns 0 when all is out, 1 when the socket has to be waited for, or -errno. */
+/* Returns 0 when the message is sent, 1 when the rest waits for the socket, or -errno. */
 static int handshake_send(struct stream *stream)
 {
     struct stream_handshake *handshake = stream->noise.handshake;
@@ -185,8 +187,8 @@ static int handshake_write(struct stream *stream)
     return handshake_send(stream);
 }
 
-/* As handshake_send. A message of another length is refused as soon as its header says so, before
- * any of the curve's costly work. */
+/* Returns 0 when a message is read, 1 when its rest waits for the socket, or an error. A wrong
+ * length is refused as soon as the header is there, before any costly curve operation. */
 static int handshake_read(struct stream *stream)
 {
     struct stream_handshake *handshake = stream->noise.handshake;
@@ -256,8 +258,7 @@ static void read_take(struct stream *stream, const unsigned char *plain, size_t 
         stream->noise.failed = result;
 }
 
-/* Reads what is there. Returns 1 when the read is done, 0 when there is more to wait for, or an
- * error. */
+/* Receives once. Returns 1 when the read is done, 0 when it has to wait for more, or an error. */
 static int read_step(struct stream *stream)
 {
     struct stream_noise *noise = &stream->noise;
@@ -266,7 +267,7 @@ static int read_step(struct stream *stream)
                                         stream->read_size - stream->read_have);
     if (read_is_satisfied(stream))
         return 1;
-    /* What was not asked for is kept, so a stranger gets no large reads. */
+    /* Plaintext beyond the caller's read is kept, so a stranger's reads have to be small. */
     size_t room = noise->is_stranger ? STRANGER_READ : NOISE_BATCH_SEALED;
     ssize_t got = socket_recv_now(stream->fd, noise->engine->sealed, room);
     if (got == -EAGAIN || got == -EINTR)
@@ -328,7 +329,7 @@ void stream_noise_read_now(struct stream *stream)
 
 static void sealed_sent(struct loop_op *op, int res, uint32_t flags);
 
-/* Keeps the frames that the socket did not take and sends them when it will. */
+/* Keeps a copy of the frames that the socket did not take, and sends it when there is room. */
 static int keep_sealed(struct stream *stream, const unsigned char *sealed, size_t size)
 {
     struct stream_noise *noise = &stream->noise;
@@ -343,8 +344,8 @@ static int keep_sealed(struct stream *stream, const unsigned char *sealed, size_
     return 0;
 }
 
-/* Seals and sends the next batch. Returns 0 when it is out, 1 when the socket has to be waited for,
- * or -errno. */
+/* Encrypts and sends the next batch. Returns 0 when it is sent, 1 when the rest waits for the
+ * socket, or -errno. */
 static int write_batch(struct stream *stream)
 {
     struct stream_noise *noise = &stream->noise;

@@ -1,14 +1,14 @@
-/* What stream.c and stream_noise.c share. */
+/* Shared by stream.c and stream_noise.c. */
 #pragma once
 
 #include "net/stream.h"
 
-/* An op came back while the stream is being torn down: closes it if that was the last. */
+/* An op came back while the stream is being terminated: closes the stream if no op is left. */
 void stream_join(struct stream *stream);
 
-/* The encrypted ways of reading and writing; fields of the stream say what. */
+/* Reading and writing with Noise; the stream's fields say what to read or write. */
 void stream_noise_read(struct stream *stream);
 void stream_noise_read_now(struct stream *stream);
 void stream_noise_write(struct stream *stream);
-/* Frees and wipes; a plain stream is allowed. */
+/* Wipes and frees the Noise state. Accepts a plain stream. */
 void stream_noise_finish(struct stream *stream);

@@ -5,22 +5,22 @@
 #include "base/macros.h"
 
 enum {
-    LOOK_NS = NS_PER_MS, /* the rate is looked at that often */
+    LOOK_NS = NS_PER_MS, /* the rates are measured at this interval */
     PAUSE_MAX_NS = LIMIT_UDP_PAUSE_US * 1000,
     QUIET_NS = LIMIT_UDP_PAUSE_QUIET_MS * NS_PER_MS,
-    DENSE = 5,     /* datagrams of the longest pause that are worth it */
-    ONE_WAY = 4,   /* datagrams for each that goes the other way */
-    GATHERED = 32, /* datagrams that a pause aims at: more of them save little */
-    BACKLOG = 64,  /* datagrams that show that we are behind: then there is no time to pause */
+    DENSE = 5,     /* a stream is dense if the longest pause gathers this many datagrams */
+    ONE_WAY = 4,   /* a stream is one-way with this many datagrams for each in return */
+    GATHERED = 32, /* a pause aims to gather this many datagrams; more save little */
+    BACKLOG = 64,  /* a receive of this many datagrams shows that we are behind */
 };
 
 void udp_pace_init(struct udp_pace *pace, uint64_t now_ns)
 {
-    /* Nothing is known yet: as if there were answers. */
+    /* Nothing is known yet, so begin as if answers had just come: no pause. */
     *pace = (struct udp_pace){.look_began_ns = now_ns, .answered_at_ns = now_ns};
 }
 
-/* Brings pause_ns up to date; once in a while. */
+/* Measures the rates and updates pause_ns, once in LOOK_NS. */
 static void udp_pace_look(struct udp_pace *pace, uint64_t now_ns)
 {
     uint64_t took_ns = now_ns - pace->look_began_ns;
@@ -39,7 +39,7 @@ static void udp_pace_look(struct udp_pace *pace, uint64_t now_ns)
 uint64_t udp_pace_ready(struct udp_pace *pace, uint64_t now_ns)
 {
     if (now_ns - pace->idle_since_ns > QUIET_NS)
-        pace->pause_ns = 0; /* what was dense is over */
+        pace->pause_ns = 0; /* the dense stream is over */
     pace->steady = now_ns - pace->idle_since_ns < pace->pause_ns / 2;
     return pace->behind ? 0 : pace->pause_ns;
 }

@@ -92,7 +92,7 @@ void udp_table_remove(struct udp_table *table, struct udp_table_entry *entry)
 void udp_table_touch(struct udp_table *table, struct udp_table_entry *entry, uint64_t now_ns)
 {
     if (entry->active_at_ns == now_ns)
-        return; /* moved in this turn already */
+        return; /* moved to the end in this turn already */
     entry->active_at_ns = now_ns;
     list_remove(&entry->node);
     list_push_back(&table->used, &entry->node);
