@@ -3,27 +3,36 @@
  *     end 0 ---flow[0]--> end 1       Each flow reads, writes all of it, then reads again: no read
  *     end 0 <--flow[1]--- end 1       is armed while the sink has not taken the last bytes.
  *
- * A flow copies through one of the loop's shared buffers until several reads in a row were full;
- * then it is bulk: it waits for readiness and moves what is there inline, with splice(2), or, when
- * no pipe is to be had, by large copies. It falls back to small copies when its reads become small.
- * An idle flow holds no buffer and no pipe.
+ * Both roles use relays, so the two ends are named by the side that they face:
  *
- * An end may be encrypted: what is read from it is opened, what is written to it sealed, in the
- * worker's hot buffers (noise_link.h). Such flows are never spliced; bulk means larger batches.
+ *                    visitor end         service end
+ *     on a server    the visitor         the data channel
+ *     on a client    the data channel    the local service
  *
- * An end of stream goes on as shutdown(SHUT_WR) after the last byte; the other direction lives. A
- * reset, or any error, resets both ends, so that a cut transfer can't look complete. A blocked flow
- * watches its source for that with a poll for no events.
+ * A flow copies through one of the loop's shared buffers until several reads in a row fill it. Then
+ * it is bulk: it polls for readiness and moves what is there inline, with splice(2), or by large
+ * copies if there is no pipe. It becomes a copying flow again when its reads get small. An idle
+ * flow holds no buffer and no pipe. docs/decisions.md, "Bulk is always spliced".
  *
- * What was read from one end is written to the other at most once. The loss of an end is the end of
- * the relay: what the other end has been sent may have been acted upon, so nothing is sent again.
+ * The end that is a data channel may be encrypted. The relay then decrypts what it reads from that
+ * end and encrypts what it writes to it, in the worker's hot buffers (net/noise_link.h). Such flows
+ * are never spliced; bulk means larger batches for them.
  *
- * An end that is gone without a word is found by what it does not acknowledge (silence.h), and both
- * ends are reset. While nothing is outstanding nobody can know; the owner may have a reason to
- * doubt that the other side is there (`doubts`), and then the kernel asks it.
+ * An end of stream is passed on as shutdown(SHUT_WR) after the last byte; the other direction goes
+ * on. A reset or any other error resets both ends, so that a cut transfer can't look complete. A
+ * flow with a full sink reads nothing, so it watches its source for a reset by a poll without
+ * events.
  *
- * Embedded in its owner and owned by one worker. It may be freed in `closed`, not before; nothing
- * is in flight then. */
+ * Bytes that were read from one end are written to the other at most once. When an end is lost, the
+ * relay ends. It sends nothing again, because the other end may have acted upon what it has got
+ * (docs/decisions.md, "Removed: replay and rebind").
+ *
+ * A peer that vanishes without a FIN or RST is found by what it does not acknowledge
+ * (net/silence.h), and both ends are reset. While nothing is outstanding, TCP can't tell. If the
+ * owner has a reason to doubt the other side (`doubts`), the kernel sends keepalive probes.
+ *
+ * A relay is embedded in its owner and belongs to one worker, whose thread alone uses it. It may be
+ * freed in `closed`, not before; nothing is in flight then. */
 #pragma once
 
 #include <stdatomic.h>
@@ -43,113 +52,120 @@ struct relay;
 
 enum { RELAY_PREFIX_SIZE = 16 };
 
+/* Indexes of every array with two elements below. */
+enum relay_end {
+    RELAY_VISITOR_END,
+    RELAY_SERVICE_END,
+};
+
 struct relay_ops {
-    /* A flow of this worker has become bulk and shares it with others. True: relay_detach has been
-     * asked for (see there). May be NULL. */
+    /* A flow has become bulk; asked once for each flow. The owner may move the relay to a less busy
+     * worker: it calls relay_detach and returns true. May be NULL. */
     bool (*became_bulk)(struct relay *relay);
-    /* Both descriptors are closed (or detached), no callback follows. */
+    /* Both descriptors are closed, or detached. No callback follows. */
     void (*closed)(struct relay *relay);
 };
 
-/* What one worker's relays share. Initialised by relay_engine_init in the worker's thread. */
+/* Shared by the relays of one worker. Initialised by relay_engine_init in the worker's thread. */
 struct relay_engine {
     struct loop *loop;
     struct pipe_pool *pipes;
     struct noise_engine *noise;  /* borrowed; NULL without encrypted ends */
-    unsigned char *bulk_free[2]; /* warm large buffers */
+    unsigned char *bulk_free[2]; /* large buffers, the last used one on top */
     unsigned int bulk_free_count, bulk_count;
-    unsigned char *scratch; /* for a relay's greeting */
+    unsigned char *scratch; /* for the prefix and a visitor's first bytes */
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
-    struct list relays;              /* all of them; the one not looked at for longest is first */
-    struct timer sweep_timer;        /* while there are any */
-    unsigned int sweep_left;         /* to be looked at in this round */
+    struct list relays;              /* all relays; the one looked at longest ago is first */
+    struct timer sweep_timer;        /* runs while there are relays */
+    unsigned int sweep_left;         /* relays still to be looked at in this round */
 };
 
 struct relay_flow {
     struct loop_op read_op;  /* a receive, or a poll for readable */
     struct loop_op write_op; /* a poll for writable */
     struct buffers_waiter buffers_waiter;
-    /* Bytes read and not yet written: data[begin..end) or the pipe. Of one kind at a time. */
+    /* Bytes read and not yet written are in data[begin..end) or in the pipe, never in both. */
     struct buffer buffer; /* data NULL: not in a shared buffer */
     unsigned char *data;
     uint32_t begin, end;
     struct pipe *pipe;
-    uint64_t bytes;  /* moved or on their way */
-    uint32_t unsent; /* in the sink's send queue when an idle timeout last looked */
-    uint8_t index;   /* reads from this end, writes to the other */
+    uint64_t bytes;  /* read so far */
+    uint32_t unsent; /* the sink's send queue at the last check of the idle timeout */
+    uint8_t index;   /* enum relay_end: reads from this end, writes to the other */
     uint8_t pending; /* enum relay_pending */
-    uint8_t streak;  /* reads in a row that speak for the other mode */
-    bool bulk;       /* armed with a poll, not with a receive */
-    bool offered;    /* ops->became_bulk has been asked once */
+    uint8_t streak;  /* consecutive reads whose size suits the other mode */
+    bool bulk;       /* reads by a poll and an inline call, not by a receive of the ring */
+    bool offered;    /* ops->became_bulk was called */
     bool poll_first; /* the socket was empty after the last read */
-    bool eof;        /* end of input seen */
-    bool finished;   /* and passed on */
+    bool eof;        /* the end of the input was read */
+    bool finished;   /* the end of the input was passed on */
 };
 
 struct relay {
-    struct relay_flow flow[2];
+    struct relay_flow flow[2]; /* from this end */
     struct loop_op hangup_op[2];
     int fds[2];
-    struct noise_link *noise[2]; /* of encrypted ends; at most one is */
+    struct noise_link *noise[2]; /* at most one end is encrypted; NULL: plain */
     struct relay_engine *engine;
     const struct relay_ops *ops;
     struct timer timer;
-    /* What a look at an idle relay reads stands together. */
+    /* The sweep reads these fields of an idle relay: together they share cache lines. */
     struct list node; /* in engine->relays */
     uint64_t active_at_ns, looked_at_ns;
     const _Atomic uint32_t *doubts;
     uint32_t doubts_seen;
     struct silence silence[2];
-    struct socket_keepalive keepalive; /* while the doubted end is asked: what it was before */
+    struct socket_keepalive keepalive; /* the doubted end's own settings while it is probed */
     uint8_t doubted_end;
-    uint8_t silent_end; /* with ERR_UNACKED and ERR_SILENT: which end is gone */
+    uint8_t silent_end; /* the end that is gone, if error is ERR_UNACKED or ERR_SILENT */
     uint8_t state;      /* enum relay_state */
-    bool look_due;      /* whatever has happened: at the start, and after an end of stream */
+    bool look_due;      /* look even without activity: at the start, after an end of stream */
     uint32_t idle_timeout_ms;
-    int error;           /* why it was aborted; 0 = it was not, or on request */
+    int error;           /* why the relay was aborted; 0 = it was not, or on request */
     bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
-    bool watch_due;      /* the timer is to watch the ends that have */
+    bool watch_due;      /* the timer has to start watching half-closed ends */
     bool watched[2];     /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
-    uint8_t held; /* functions at work on both flows: it does not end before they are done */
+    uint8_t held; /* relay_hold minus relay_unhold; the relay does not end while it is not 0 */
 };
 
 struct relay_options {
     struct relay_engine *engine;
     const struct relay_ops *ops;
-    int fds[2]; /* taken over, and so is the Noise state of encrypted ends */
+    int fds[2]; /* the relay takes the descriptors over, and the Noise state */
     struct noise_link *noise[2];
-    const void *prefix; /* sent to end 1 before anything else; at most RELAY_PREFIX_SIZE */
+    const void *prefix; /* sent to the service end first; at most RELAY_PREFIX_SIZE; copied */
     size_t prefix_len;
-    uint32_t idle_timeout_ms; /* both directions silent for that long: aborted; 0 = off */
-    /* A counter of the owner's, which outlives the relay: when it grows, the doubted end is asked
-     * whether it is there, and goes on if it is. NULL: nobody will have doubts. */
+    uint32_t idle_timeout_ms; /* aborts the relay when no byte moves for so long; 0 = off */
+    /* A counter that outlives the relay. When it grows, the kernel probes the doubted end, and the
+     * relay goes on if that end answers. NULL: the owner never has doubts. */
     const _Atomic uint32_t *doubts;
-    uint8_t doubted_end;
-    bool ended[2]; /* flows that had ended when the relay was detached elsewhere */
-    bool quiet[2]; /* ends that have probably sent nothing yet: a hint */
+    uint8_t doubted_end; /* enum relay_end */
+    bool ended[2];       /* flows that had finished when the relay was detached elsewhere */
+    bool quiet[2];       /* hint: poll before the first receive, this end has sent nothing yet */
 };
 
-/* pipe_budget_bytes: this worker's part of pipe_pool_budget_bytes. */
+/* pipe_budget_bytes: this worker's share of pipe_pool_budget_bytes(). -ENOMEM. */
 MUST_CHECK int relay_engine_init(struct relay_engine *engine, struct loop *loop,
                                  size_t pipe_budget_bytes);
 void relay_engine_finish(struct relay_engine *engine); /* accepts a zeroed engine */
-/* Flows in bulk mode. Any thread. */
+/* The number of bulk flows. Any thread. */
 unsigned int relay_engine_bulk_flows(const struct relay_engine *engine);
 
-/* Starts both directions. ops->closed may come from inside. */
+/* Starts both directions. ops->closed may be called inside. options are copied. */
 void relay_start(struct relay *relay, const struct relay_options *options);
-/* Resets both ends. ops->closed may come from inside. Idempotent. */
+/* Resets both ends. ops->closed may be called inside. Idempotent. */
 void relay_terminate(struct relay *relay);
-/* Stops without closing: when nothing is in flight, ops->closed comes and the descriptors are the
- * owner's again (relay_detached), to go on with on another worker. A relay with bytes on their way,
- * or one that ends meanwhile, is not detached but goes on, or is closed as usual. */
+/* Stops the relay without closing it, so that the owner can continue it on another worker
+ * (docs/decisions.md, "A relay may move to another worker"). When nothing is in flight, ops->closed
+ * is called; relay_detached then gives the descriptors back. If bytes have come meanwhile, the
+ * relay goes on here instead; if it has ended meanwhile, it closes as usual. */
 void relay_detach(struct relay *relay);
-/* In ops->closed: whether the descriptors are still open and the owner's. */
+/* In ops->closed: true if the relay was detached. The owner then owns the descriptors. */
 bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]);
-/* Then also: the Noise state of an end, the owner's again. NULL: a plain one. */
+/* After relay_detached: the Noise state of an end, which the owner then owns. NULL: it is plain. */
 struct noise_link *relay_take_noise(struct relay *relay, unsigned int end);
-/* Bytes moved from end `from`. */
+/* The bytes that were read from an end, as plaintext. */
 uint64_t relay_bytes(const struct relay *relay, unsigned int from);

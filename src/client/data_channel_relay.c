@@ -62,8 +62,9 @@ static void channel_relay_closed(struct relay *relay)
     struct channel_move move = {.service = channel->service, .id = channel->id};
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
-        move.server = (struct transport){.fd = fds[0], .noise = relay_take_noise(relay, 0)};
-        move.local_fd = fds[1];
+        move.server = (struct transport){.fd = fds[RELAY_VISITOR_END],
+                                         .noise = relay_take_noise(relay, RELAY_VISITOR_END)};
+        move.local_fd = fds[RELAY_SERVICE_END];
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, data_channel_deliver_move, &move,
                          sizeof(move)) < 0) {
             data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
@@ -76,9 +77,9 @@ static void channel_relay_closed(struct relay *relay)
         tunnel_log_silent_end(relay, channel_service(channel), channel->id, ends);
         log_conn(LOG_DEBUG, channel_service(channel), channel->id,
                  "relay closed: %llu bytes in, %llu bytes out%s%s",
-                 (unsigned long long)relay_bytes(relay, 0),
-                 (unsigned long long)relay_bytes(relay, 1), relay->error != 0 ? ", " : "",
-                 relay->error != 0 ? error_text(relay->error) : "");
+                 (unsigned long long)relay_bytes(relay, RELAY_VISITOR_END),
+                 (unsigned long long)relay_bytes(relay, RELAY_SERVICE_END),
+                 relay->error != 0 ? ", " : "", relay->error != 0 ? error_text(relay->error) : "");
         data_channel_drop_service(channel);
         data_channel_forget(channel);
     }
@@ -100,7 +101,7 @@ void data_channel_relay_start(struct data_channel *channel, struct transport ser
         .noise = {server.noise, NULL},
         .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
         .doubts = &channel->service->entry.doubts,
-        .doubted_end = 0,
+        .doubted_end = RELAY_VISITOR_END,
         .ended = {ended[0], ended[1]},
         .quiet = {false, true}, /* a service mostly waits for the request */
     };

@@ -1,4 +1,5 @@
-/* The path for small reads: receive into a shared buffer, send at once. */
+/* The reads of a copying flow: receive into a shared buffer with the ring, send inline at once
+ * (docs/decisions.md, "Sends are tried inline"). */
 #include <errno.h>
 #include <poll.h>
 
@@ -15,7 +16,7 @@ static void copy_poll_done(struct loop_op *op, int res, uint32_t flags)
     flow_next(flow);
 }
 
-/* Full buffers in a row mean a bulk transfer; one that was not full starts the count again. */
+/* Several full buffers in a row mean a bulk transfer. A smaller read starts the count again. */
 static void consider_promotion(struct relay_flow *flow, size_t size)
 {
     if (size < LIMIT_BUFFER_SIZE)
@@ -38,7 +39,7 @@ static void copy_read_failed(struct relay_flow *flow, int error)
     case ENOBUFS:
         buffers_wait(loop_buffers(loop), &flow->buffers_waiter);
         break;
-    case EAGAIN: /* FALLBACK: a kernel that fails non-blocking sockets instead of waiting */
+    case EAGAIN: /* FALLBACK: a kernel whose receive fails on non-blocking sockets, not waits */
     case EINTR:
         flow->read_op.done = copy_poll_done;
         loop_poll(loop, &flow->read_op, flow_source(flow), POLLIN);
@@ -48,24 +49,27 @@ static void copy_read_failed(struct relay_flow *flow, int error)
     }
 }
 
-/* Many a service sends its answer and closes. When the first bytes back have the end right behind
- * them, both go on in one segment, and the receive that would only find the end is saved. Asked
- * only where the kernel says that there is more and the buffer had room for it: that is the end, or
- * has come just now. A look takes an error out of the socket, and the receive behind it would find
- * a clean end: the caller has to fail the relay for it. */
+/* Many services send one answer and close. If the end of stream is right behind the first bytes
+ * from the service end, both leave in one segment, and a receive that would return 0 is saved. This
+ * looks only if the kernel says that there is more although the buffer had room: then it is the end
+ * of stream, or bytes that have just come.
+ *
+ * Returns 0 or an error. socket_peek clears the error, and the next receive would return 0 as at a
+ * clean end, so the caller has to fail the relay. */
 static int look_for_end(struct relay_flow *flow, size_t size)
 {
     struct relay *relay = flow_relay(flow);
-    bool is_first = flow->index == 1 && flow->bytes == 0 && relay->noise[1] == NULL;
+    bool is_first = flow->index == RELAY_SERVICE_END && flow->bytes == 0 &&
+                    relay->noise[RELAY_SERVICE_END] == NULL;
     if (!is_first || flow->poll_first || size == LIMIT_BUFFER_SIZE || relay->state != RELAY_OPEN)
         return 0;
     int peeked = socket_peek(flow_source(flow));
     if (peeked == ERR_EOF)
-        flow->eof = relay->half_closed[1] = true;
+        flow->eof = relay->half_closed[RELAY_SERVICE_END] = true;
     return peeked == ERR_EOF || peeked > 0 ? 0 : peeked;
 }
 
-/* The shared buffer goes back before the result is sent. */
+/* Decrypts or encrypts, and gives the shared buffer back before the result is sent. */
 static void copy_transform(struct relay_flow *flow, size_t size)
 {
     struct relay *relay = flow_relay(flow);
@@ -117,7 +121,7 @@ static void copy_read_done(struct loop_op *op, int res, uint32_t flags)
         copy_pass_on(flow, (size_t)res);
         return;
     }
-    /* The bytes before the reset, then the reset. */
+    /* Pass on the bytes that came before the reset, then the reset. */
     relay_hold(relay);
     copy_pass_on(flow, (size_t)res);
     relay_fail(relay, flow->index, error);

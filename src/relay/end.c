@@ -1,5 +1,5 @@
-/* The end of a relay, in all its forms: clean, aborted, a move to another worker. Each is a state
- * in which everything in flight is joined first. */
+/* How a relay ends: closed cleanly, aborted, or detached for a move to another worker. In each of
+ * these states all ops are cancelled first, and the relay ends when the last one is idle. */
 #include <errno.h>
 
 #include "base/metrics.h"
@@ -17,7 +17,6 @@ static bool relay_is_joined(const struct relay *relay)
     return true;
 }
 
-/* A function that starts both flows holds the relay meanwhile: the first may already end it. */
 void relay_hold(struct relay *relay)
 {
     relay->held++;
@@ -60,9 +59,9 @@ static void relay_finish(struct relay *relay, enum relay_state state)
 static void relay_close_fds(struct relay *relay)
 {
     for (unsigned int i = 0; i < 2; i++) {
+        /* Needed also after a shutdown(SHUT_WR): the end of stream may still be unsent. */
         if (!relay->aborting)
-            socket_close_cleanly(
-                relay->fds[i]); /* also after our end of stream: it may be unsent */
+            socket_close_cleanly(relay->fds[i]);
         loop_close_fd(relay->engine->loop, relay->fds[i]);
         relay->fds[i] = -1;
         noise_link_free(relay_take_noise(relay, i));
@@ -71,7 +70,7 @@ static void relay_close_fds(struct relay *relay)
                 relay->aborting ? METRIC_RELAYS_ABORTED : METRIC_RELAYS_CLEAN, 1);
 }
 
-/* Everything is still: hand the descriptors back, unless something came in the meantime. */
+/* All ops are idle: gives the descriptors back, unless bytes have come meanwhile. */
 static void relay_finish_detaching(struct relay *relay)
 {
     bool still = true;

@@ -1,4 +1,4 @@
-/* A flow's cycle: read, push, read; and what it does when its sink is full or its input ends. */
+/* The cycle of a flow: read, write, read again; also a full sink, and the end of the input. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -33,8 +33,8 @@ void flow_release(struct relay_flow *flow)
     flow->data = NULL;
 }
 
-/* 0: all is written. -EAGAIN: the sink is full. A short write means the same, and saves the call
- * that would only say so. */
+/* Writes the pending bytes. 0: all are written. -EAGAIN: the sink is full. A short write means that
+ * too; a second call would only return -EAGAIN. */
 static int flow_flush(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
@@ -61,8 +61,9 @@ static int flow_flush(struct relay_flow *flow)
     return sent == -EINTR ? -EAGAIN : (int)sent;
 }
 
-/* A flow that waits for its sink keeps no shared buffer: sinks that are stuck would keep them from
- * all others. Without memory it keeps one that is its own, and a hot one is lost. */
+/* Copies the pending bytes to memory of their own before the flow waits for its sink. Otherwise
+ * relays whose sinks are stuck would hold all shared buffers. Without memory the flow keeps its
+ * shared buffer; a hot buffer can't be kept, so that is -ENOMEM. */
 static int flow_stash(struct relay_flow *flow)
 {
     uint32_t left = flow->end - flow->begin;
@@ -100,7 +101,8 @@ void flow_writable(struct loop_op *op, int res, uint32_t flags)
 {
     struct relay_flow *flow = container_of(op, struct relay_flow, write_op);
     struct relay *relay = flow_relay(flow);
-    /* The ring's polls always include this, and would fire again at once. */
+    /* The ring adds POLLRDHUP to every poll, so the next poll would fire at once: flow_block has to
+     * poll exactly from here on. */
     if (res > 0 && (res & POLLRDHUP) != 0)
         relay->half_closed[1 - flow->index] = true;
     if (flow->bulk)
@@ -113,17 +115,16 @@ void flow_writable(struct loop_op *op, int res, uint32_t flags)
         flow_push(flow);
 }
 
-/* The input has ended and all of it is written. */
 void flow_end(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     flow->finished = true;
     if (relay->flow[1 - flow->index].finished) {
-        relay_close(relay, false); /* whose close(2) sends the last end of stream */
+        relay_close(relay, false); /* close(2) sends the last end of stream */
         return;
     }
     socket_shutdown_send(flow_sink(flow));
-    relay->look_due = true; /* it is to be acknowledged too */
+    relay->look_due = true; /* the peer has to acknowledge the end of stream too */
     relay->watch_due = true;
     relay_timer_start(relay);
 }
@@ -132,9 +133,10 @@ void flow_input_ended(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     struct noise_link *link = relay->noise[flow->index];
-    /* First of all: a relay that goes on (relay_detach) would take a truncated input for ended. */
+    /* Checked in every state: a relay that is detaching would go on with a truncated input as if it
+     * had ended. */
     if (link != NULL && noise_link_is_inside_frame(link)) {
-        relay_fail(relay, flow->index, ERR_TRUNCATED); /* must not look complete */
+        relay_fail(relay, flow->index, ERR_TRUNCATED);
         return;
     }
     flow->eof = relay->half_closed[flow->index] = true;
@@ -157,7 +159,7 @@ void flow_push(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     if (relay->state != RELAY_OPEN) {
-        /* It may go on after all (relay_detach), by when the hot buffer has served others. */
+        /* A detaching relay may go on, but other relays use the hot buffer before that. */
         bool may_go_on = relay->state == RELAY_DETACHING;
         if (may_go_on && flow->pending == PENDING_HOT && flow_stash(flow) < 0)
             relay_close(relay, true);
@@ -195,6 +197,6 @@ void flow_next(struct relay_flow *flow)
     bool offered = flow->offered;
     flow->offered = true;
     if (!offered && relay->ops->became_bulk != NULL && relay->ops->became_bulk(relay))
-        return; /* relay_detach will go on from here, or the relay is gone */
+        return; /* the relay is detaching, or freed */
     flow_bulk_wait(flow);
 }

@@ -1,5 +1,5 @@
-/* Flows with an encrypted end. Everything that is opened or sealed passes through the engine's hot
- * buffers within one callback: either the sink takes it at once, or what is left is stashed. */
+/* Flows with an encrypted end. Bytes are decrypted or encrypted in the engine's hot buffers, which
+ * are valid within one callback: the sink takes them at once, or flow_stash copies the rest. */
 #include <errno.h>
 
 #include "base/metrics.h"
@@ -29,7 +29,7 @@ static int flow_open(struct relay_flow *flow, const unsigned char *sealed, size_
         return (int)opened;
     }
     set_hot(flow, noise->plain, (size_t)opened);
-    flow_count(flow, (size_t)opened); /* 0: the beginning of a frame is a sign of life, too */
+    flow_count(flow, (size_t)opened); /* even 0 bytes (a part of a frame) count as activity */
     return 0;
 }
 
@@ -85,5 +85,5 @@ ssize_t relay_noise_seal(struct relay *relay, const unsigned char *data, size_t 
 {
     struct noise_engine *noise = relay->engine->noise;
     *ret = noise->sealed;
-    return noise_link_seal(relay->noise[1], noise, data, size, noise->sealed);
+    return noise_link_seal(relay->noise[RELAY_SERVICE_END], noise, data, size, noise->sealed);
 }

@@ -11,7 +11,7 @@
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
-static_assert(offsetof(struct relay, flow) == 0, "flow_relay counts on it");
+static_assert(offsetof(struct relay, flow) == 0, "flow_relay needs it");
 static_assert(sizeof(struct relay) <= 640, "an idle relay costs at most 1 KiB with its owner");
 
 /* ---- engine ---- */
@@ -57,32 +57,32 @@ static void flow_begin(struct relay_flow *flow)
         flow_next(flow);
 }
 
-/* Sends the first `size` bytes of the scratch buffer to end 1 in one segment; what it does not take
- * becomes the flow's pending bytes. */
+/* Sends the first `size` bytes of the scratch buffer to the service end, in one segment. Bytes that
+ * the socket does not take become the flow's pending bytes. */
 static void relay_send_scratch(struct relay *relay, size_t size)
 {
-    struct relay_flow *flow = &relay->flow[0];
+    struct relay_flow *flow = &relay->flow[RELAY_VISITOR_END];
     unsigned char *scratch = relay->engine->scratch;
-    if (relay->noise[1] != NULL && size > 0) {
+    if (relay->noise[RELAY_SERVICE_END] != NULL && size > 0) {
         ssize_t sealed = relay_noise_seal(relay, scratch, size, &scratch);
         if (sealed < 0) {
-            relay_fail(relay, 1, (int)sealed);
+            relay_fail(relay, RELAY_SERVICE_END, (int)sealed);
             return;
         }
         size = (size_t)sealed;
     }
-    ssize_t sent = size > 0 ? socket_send_now(relay->fds[1], scratch, size) : 0;
+    ssize_t sent = size > 0 ? socket_send_now(relay->fds[RELAY_SERVICE_END], scratch, size) : 0;
     if (sent == -EAGAIN || sent == -EINTR)
         sent = 0;
     if (sent < 0) {
-        relay_fail(relay, 1, (int)sent);
+        relay_fail(relay, RELAY_SERVICE_END, (int)sent);
         return;
     }
     size_t left = size - (size_t)sent;
     if (left > 0) {
         flow->data = malloc(left);
         if (flow->data == NULL) {
-            relay_fail(relay, 0, -ENOMEM);
+            relay_fail(relay, RELAY_VISITOR_END, -ENOMEM);
             return;
         }
         memcpy(flow->data, scratch + sent, left);
@@ -98,22 +98,24 @@ static void relay_send_scratch(struct relay *relay, size_t size)
         flow_next(flow);
 }
 
-/* The prefix, and with it what end 0 has sent already: one segment instead of two. */
+/* Sends the prefix together with bytes that the visitor end has sent already: one segment, not two.
+ */
 static void relay_greet(struct relay *relay, const void *prefix, size_t prefix_len)
 {
-    struct relay_flow *flow = &relay->flow[0];
+    struct relay_flow *flow = &relay->flow[RELAY_VISITOR_END];
     unsigned char *scratch = relay->engine->scratch;
     memcpy(scratch, prefix, prefix_len);
-    ssize_t got = socket_recv_now(relay->fds[0], scratch + prefix_len, LIMIT_FIRST_READ);
+    ssize_t got =
+        socket_recv_now(relay->fds[RELAY_VISITOR_END], scratch + prefix_len, LIMIT_FIRST_READ);
     size_t size = prefix_len;
     if (got > 0) {
         size += (size_t)got;
         metrics_add(loop_metrics(relay->engine->loop), METRIC_BYTES_COPIED, (uint64_t)got);
         flow_count(flow, (size_t)got);
     } else if (got == 0) {
-        flow->eof = relay->half_closed[0] = true;
+        flow->eof = relay->half_closed[RELAY_VISITOR_END] = true;
     } else if (got != -EAGAIN && got != -EINTR) {
-        relay_fail(relay, 0, (int)got);
+        relay_fail(relay, RELAY_VISITOR_END, (int)got);
         return;
     }
     flow->poll_first = true;
@@ -142,7 +144,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
 {
     assert(options->prefix_len <= RELAY_PREFIX_SIZE);
     assert(!options->ended[0] || !options->ended[1]);
-    assert(options->prefix_len == 0 || options->noise[0] == NULL); /* relay_greet reads plaintext */
+    /* relay_greet reads plaintext from the visitor end. */
+    assert(options->prefix_len == 0 || options->noise[RELAY_VISITOR_END] == NULL);
     relay->engine = options->engine;
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
@@ -153,8 +156,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
         relay->watched[i] = false;
         relay->half_closed[i] = options->ended[i];
     }
-    loop_op_init(&relay->hangup_op[0], relay_end0_hung_up);
-    loop_op_init(&relay->hangup_op[1], relay_end1_hung_up);
+    loop_op_init(&relay->hangup_op[RELAY_VISITOR_END], relay_visitor_end_hung_up);
+    loop_op_init(&relay->hangup_op[RELAY_SERVICE_END], relay_service_end_hung_up);
     timer_init(&relay->timer, relay_timer_expired);
     relay->active_at_ns = loop_now_ns(relay->engine->loop);
     relay->idle_timeout_ms = options->idle_timeout_ms;
@@ -169,11 +172,11 @@ void relay_start(struct relay *relay, const struct relay_options *options)
 
     relay_hold(relay);
     for (unsigned int i = 0; i < 2; i++) {
-        if (!options->ended[i] && (i == 1 || options->prefix_len == 0))
+        if (!options->ended[i] && (i == RELAY_SERVICE_END || options->prefix_len == 0))
             flow_begin(&relay->flow[i]);
     }
-    /* Early bytes may have met a sink that is gone, and ended the relay. */
-    if (!options->ended[0] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
+    /* flow_begin may have ended the relay: it writes early bytes, and the sink may be gone. */
+    if (!options->ended[RELAY_VISITOR_END] && options->prefix_len > 0 && relay->state == RELAY_OPEN)
         relay_greet(relay, options->prefix, options->prefix_len);
     relay_unhold(relay);
 }

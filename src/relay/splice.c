@@ -1,10 +1,7 @@
-/* The path for bulk: wait for readiness in the ring, then move what is there inline with splice(2),
- * which does not block here. The ring's own splice operation goes to worker threads and costs twice
- * the CPU.
- *
- * When no pipe is to be had, large copies through one warm buffer take its place. They are not
- * better anywhere: on loopback, saturated, two cores, eight streams, splice carried 12.8 to 13.8
- * Gbit/s with 0.25 s/GB and copies 12.5 with 0.34. */
+/* The reads of a bulk flow: poll for readiness in the ring, then move what is there inline with
+ * splice(2), which does not block here. The ring's own splice operation runs in worker threads and
+ * costs twice the CPU. Without a free pipe, large copies through one warm buffer take its place.
+ * docs/decisions.md, "Bulk is always spliced". */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -50,7 +47,7 @@ static unsigned char *engine_bulk_get(struct relay_engine *engine)
 
 void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk)
 {
-    /* The last one used is the warmest; more than a few are worth more to somebody else. */
+    /* Keep a few: the last used one is in the cache. Free the others. */
     if (engine->bulk_free_count < ARRAY_SIZE(engine->bulk_free)) {
         engine->bulk_free[engine->bulk_free_count++] = bulk;
         return;
@@ -59,7 +56,7 @@ void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk)
     free(bulk);
 }
 
-/* -ENOBUFS: no buffer. */
+/* -ENOBUFS: there is no buffer. */
 static ssize_t copy_in(struct relay_flow *flow)
 {
     struct relay_engine *engine = flow_relay(flow)->engine;
@@ -81,7 +78,7 @@ static ssize_t copy_in(struct relay_flow *flow)
 
 /* ---- splice ---- */
 
-/* -ENOBUFS: no pipe. */
+/* -ENOBUFS: there is no pipe. */
 static ssize_t splice_in(struct relay_flow *flow)
 {
     struct relay_engine *engine = flow_relay(flow)->engine;
@@ -103,10 +100,10 @@ static ssize_t splice_in(struct relay_flow *flow)
 
 /* ---- the cycle ---- */
 
-/* Without a pipe a large copy is the next best. And it has the last word on "nothing" and on the
- * end: splice(2) never goes beyond TCP's urgent mark. With the mark next in line it says -EAGAIN
- * for ever, though the socket is readable, and after the peer's end of stream it says 0, though
- * bytes are left. A receive takes what is there, and the mark with it. */
+/* Reads with splice(2), or by a large copy if there is no pipe. A copy also confirms -EAGAIN and
+ * the end of stream, because splice(2) never passes TCP's urgent mark. With the mark next in line
+ * it returns -EAGAIN for ever although the socket is readable, and after the peer's FIN it returns
+ * 0 although bytes are left. A receive takes those bytes, and the mark with them. */
 static ssize_t bulk_in(struct relay_flow *flow)
 {
     if (flow_is_noise(flow))
@@ -124,7 +121,7 @@ static void consider_demotion(struct relay_flow *flow, size_t size)
         flow_set_bulk(flow, false);
 }
 
-/* Whether as much came as there was room for, so that more is probably there. */
+/* Whether the read filled its room, so that the socket probably holds more. */
 static bool bulk_is_full(struct relay_flow *flow, size_t got)
 {
     if (flow->pending == PENDING_PIPE)

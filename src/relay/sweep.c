@@ -1,7 +1,8 @@
-/* Ends that are gone without a word: no packet ends their connections, so no operation in the ring
- * ever does. Once in LIMIT_SWEEP_MS each relay of the worker is looked at, some of them in a turn.
- * Only where something was read or written since the last look, where an end owes a sign of life,
- * or where the owner has doubts, the kernel is asked (silence.h): an idle relay costs no call. */
+/* Finds ends whose peer has vanished. No FIN or RST comes from it, so no op in the ring completes.
+ * The sweep looks at each relay of the worker once in LIMIT_SWEEP_MS, LIMIT_SWEEP_STEP relays in a
+ * turn. It asks the kernel (TCP_INFO, judged by net/silence.h) only if bytes were read or written
+ * since the last look, if an end owes an answer, or if the owner has doubts. So an idle relay costs
+ * no system call. */
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -18,7 +19,7 @@ static void stop_asking(struct relay *relay)
     socket_stop_asking(relay->fds[relay->doubted_end], &relay->keepalive);
 }
 
-/* Has the kernel ask, unless what is outstanding does so anyway. */
+/* Makes the kernel probe the peer. Outstanding bytes need no probe: their retransmission is one. */
 static void ask(struct relay *relay, unsigned int end, const struct socket_life *life)
 {
     struct silence *silence = &relay->silence[end];
@@ -29,14 +30,14 @@ static void ask(struct relay *relay, unsigned int end, const struct socket_life 
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_ASKED, 1);
 }
 
-/* False: the end is dead. */
+/* False: the peer at this end is dead. */
 static bool look_at_end(struct relay *relay, unsigned int end, uint32_t step_ms, bool doubted)
 {
     struct silence *silence = &relay->silence[end];
     bool was_asked = silence->asked;
     struct socket_life life;
     if (socket_life(relay->fds[end], &life) < 0)
-        return true; /* nothing can be known of it */
+        return true; /* no TCP_INFO, so it can't be judged */
     enum silence_verdict verdict = silence_judge(silence, &life, step_ms);
     if (was_asked && !silence->asked)
         stop_asking(relay);
@@ -51,7 +52,7 @@ static void look(struct relay *relay)
     uint32_t doubts = doubts_now(relay);
     bool doubted = doubts != relay->doubts_seen;
     bool is_watched = relay->silence[0].watched || relay->silence[1].watched;
-    /* What happens later in the turn of a look has the same time. */
+    /* ">=", because activity later in the turn of the last look has the same time as that look. */
     bool was_active = relay->look_due || relay->active_at_ns >= relay->looked_at_ns;
     if ((!was_active && !is_watched && !doubted) || relay->state != RELAY_OPEN)
         return;
@@ -83,7 +84,7 @@ void relay_sweep(struct timer *timer)
         list_push_back(&engine->relays, node);
         look(container_of(node, struct relay, node));
     }
-    if (engine->relay_count > 0) /* it may have ended the last one */
+    if (engine->relay_count > 0) /* look() may have ended the last relay */
         loop_timer_start(engine->loop, timer, engine->sweep_left > 0 ? 0 : LIMIT_SWEEP_MS);
 }
 
@@ -94,7 +95,7 @@ void relay_silence_start(struct relay *relay, const struct relay_options *option
     relay->doubted_end = options->doubted_end;
     relay->doubts_seen = doubts_now(relay);
     relay->looked_at_ns = loop_now_ns(engine->loop);
-    relay->look_due = true; /* what went before, on another worker, is not known here */
+    relay->look_due = true; /* the relay may come from another worker, with bytes outstanding */
     relay->silence[0] = relay->silence[1] = (struct silence){0};
     list_init(&relay->node);
     list_push_back(&engine->relays, &relay->node);
@@ -105,7 +106,7 @@ void relay_silence_start(struct relay *relay, const struct relay_options *option
 void relay_silence_finish(struct relay *relay)
 {
     struct relay_engine *engine = relay->engine;
-    /* A relay that moves is seen to be alive on the way: it has just been read from. */
+    /* A relay that moves to another worker needs no probe: it is bulk, so bytes have just come. */
     if (relay->silence[relay->doubted_end].asked && relay->fds[relay->doubted_end] >= 0)
         stop_asking(relay);
     list_remove(&relay->node);

@@ -1,5 +1,5 @@
-/* What happens to a relay while nothing moves: it has been idle for too long, or an end is reset
- * that nobody reads from. */
+/* Events of a relay that moves no bytes: the idle timeout, and the reset of an end from which
+ * nothing is read. */
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -8,16 +8,16 @@
 
 enum { WATCH_ENDED_MS = 1000 };
 
-/* Watches an end that nothing is read from, for a reset. */
 void relay_watch(struct relay *relay, unsigned int end)
 {
     if (!relay->watched[end] && loop_op_is_idle(&relay->hangup_op[end]))
         loop_poll(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
 }
 
-/* The same for an end whose end of stream has been read. Only after a while, because most relays
- * are over soon after the first of the two, and not while the other flow waits for this end: that
- * one would see it, and an exact poll belongs to one op. */
+/* The same for ends whose end of stream was read. This runs WATCH_ENDED_MS after the end of stream,
+ * because most relays are over before, and an exact poll is costly. An end is left out while the
+ * other flow waits for it to be writable: that poll sees a reset, and a descriptor may have only
+ * one exact poll. */
 static void relay_watch_ended(struct relay *relay)
 {
     for (unsigned int end = 0; end < 2; end++) {
@@ -39,17 +39,17 @@ static void hung_up(struct relay *relay, unsigned int end)
     if (error < 0)
         relay_fail(relay, end, error);
     else
-        relay->watched[end] = true; /* both directions are shut down: no news */
+        relay->watched[end] = true; /* both directions are shut down, which is no error */
 }
 
-void relay_end0_hung_up(struct loop_op *op, int res, uint32_t flags)
+void relay_visitor_end_hung_up(struct loop_op *op, int res, uint32_t flags)
 {
-    hung_up(container_of(op, struct relay, hangup_op[0]), 0);
+    hung_up(container_of(op, struct relay, hangup_op[RELAY_VISITOR_END]), RELAY_VISITOR_END);
 }
 
-void relay_end1_hung_up(struct loop_op *op, int res, uint32_t flags)
+void relay_service_end_hung_up(struct loop_op *op, int res, uint32_t flags)
 {
-    hung_up(container_of(op, struct relay, hangup_op[1]), 1);
+    hung_up(container_of(op, struct relay, hangup_op[RELAY_SERVICE_END]), RELAY_SERVICE_END);
 }
 
 void relay_timer_start(struct relay *relay)
@@ -71,8 +71,8 @@ static bool relay_idle_expired(struct relay *relay)
     return relay->idle_timeout_ms != 0 && idle_ns >= ms_to_ns(relay->idle_timeout_ms);
 }
 
-/* A full sink is reported writable only when a third of its queue is free; a slow reader of a large
- * queue is at work long before that. */
+/* Whether a full sink has sent anything since the last check. The kernel reports a full socket
+ * writable only when a third of its send queue is free, which takes a slow reader a long time. */
 static bool relay_is_draining(struct relay *relay)
 {
     bool draining = false;

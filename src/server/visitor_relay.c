@@ -76,7 +76,8 @@ static void log_relay_closed(const struct visitor *visitor)
     tunnel_log_silent_end(relay, visitor_service(visitor), visitor->id, ends);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id,
              "relay closed: %llu bytes in, %llu bytes out%s%s",
-             (unsigned long long)relay_bytes(relay, 0), (unsigned long long)relay_bytes(relay, 1),
+             (unsigned long long)relay_bytes(relay, RELAY_VISITOR_END),
+             (unsigned long long)relay_bytes(relay, RELAY_SERVICE_END),
              relay->error != 0 ? ", " : "", relay->error != 0 ? error_text(relay->error) : "");
 }
 
@@ -91,8 +92,9 @@ static void visitor_relay_closed(struct relay *relay)
     };
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
-        move.visitor_fd = visitor->fd = fds[0];
-        move.channel = (struct transport){.fd = fds[1], .noise = relay_take_noise(relay, 1)};
+        move.visitor_fd = visitor->fd = fds[RELAY_VISITOR_END];
+        move.channel = (struct transport){.fd = fds[RELAY_SERVICE_END],
+                                          .noise = relay_take_noise(relay, RELAY_SERVICE_END)};
         if (!visitor_move(visitor, visitor->move_to, &move))
             visitor_start_relay(visitor, move.channel, true, move.ended);
         return;
@@ -121,7 +123,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
         .doubts = &visitor->service->entry.doubts,
-        .doubted_end = 1,
+        .doubted_end = RELAY_SERVICE_END,
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };

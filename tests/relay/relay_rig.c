@@ -7,8 +7,8 @@
 
 #include "noise_ends.h"
 
-/* With windows of 4 KiB, less than loopback's segments, a sender may depend on the kernel's probes,
- * which come after 0.2, 0.4, ... 6.4 s: a stall is one only after that. */
+/* A window of 4 KiB is less than a loopback segment. A sender may then depend on the kernel's
+ * window probes, after 0.2, 0.4, ... 6.4 s, so a shorter wait is not a stall. */
 enum { TURNS_MAX = 120000, QUICK_TURNS = 5000, OF_PEERS = 2 };
 
 static const struct relay_ops rig_ops;
@@ -50,8 +50,8 @@ void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t parti
     }
 }
 
-/* What a worker's engine holds between two callbacks is nobody's: whoever relies on it will be
- * seen. */
+/* The hot buffers are valid within one callback only. Overwrites them between turns, so that a
+ * relay that uses them for longer corrupts its bytes. */
 static void spoil(struct rig *rig)
 {
     for (size_t i = 0; i < OF_PEERS && rig->noise[i] != NULL; i++) {
@@ -162,7 +162,7 @@ bool rig_run(struct rig *rig)
         for (unsigned int i = 0; i < 2; i++)
             peer_step(&rig->peers[i], random_next(&rig->random));
         if (turn > QUICK_TURNS)
-            (void)usleep(200); /* the window of a small socket opens in the kernel's time */
+            (void)usleep(200); /* a small socket's window opens in real time, not in turns */
         if (rig->closed && in_flight(rig) == 0)
             return true;
     }
@@ -212,11 +212,12 @@ void rig_judge(struct rig *rig, uint64_t seed, bool lossless)
             cr_assert(from->fin_sent && got_all(to, from),
                       "seed %llu: a cut transfer looks complete at end %u (%zu of %zu)", n, i,
                       to->got, from->total);
-        cr_assert(to->got_fin || to->got_reset || to->has_reset, "seed %llu: no end at %u", n, i);
+        cr_assert(to->got_fin || to->got_reset || to->has_reset,
+                  "seed %llu: neither FIN nor reset at end %u", n, i);
         if (lossless)
             cr_assert(to->got_fin && !to->got_reset,
-                      "seed %llu: not clean at end %u (%zu of %zu): %d", n, i, to->got, from->total,
-                      rig->relay.error);
+                      "seed %llu: no clean end at end %u (%zu of %zu bytes): error %d", n, i,
+                      to->got, from->total, rig->relay.error);
     }
 }
 

@@ -1,6 +1,6 @@
-/* Relays with one encrypted end on the fake loop: the promise of test_relay.c, and that nothing
- * which is not genuine and whole is passed on. Covers src/relay/noise.c. RELAY_SEED repeats one
- * transfer. */
+/* Relays with one encrypted end, on the fake loop. They keep the promise of test_relay.c, and pass
+ * on only frames that are complete and authentic. Covers src/relay/noise.c. RELAY_SEED=N runs only
+ * the transfers of one seed. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -28,19 +28,19 @@ static void end_run(struct rig *rig, uint64_t seed)
     cr_assert_eq(alloc_blocks(), 0, "seed %llu: memory", (unsigned long long)seed);
 }
 
-/* A prefix as a server has it, whose channels are end 1; early bytes as a client. */
+/* Plans a transfer. Only a relay with an encrypted service end, as on a server, has a prefix. */
 static void plan(struct rig *rig, uint64_t seed, unsigned int end)
 {
     struct random *random = &rig->random;
     rig_plan(rig);
-    for (unsigned int i = 0; i < 2; i++) { /* neither small sockets nor small steps take for ever */
+    for (unsigned int i = 0; i < 2; i++) { /* bound the time with small sockets or small steps */
         if (seed % 5 == 0)
             rig->peers[i].total %= 150000;
         rig->peers[i].chunk_max = MAX(rig->peers[i].chunk_max, (size_t)200);
     }
     if (random_permille(random, 500))
         rig_use_second_worker(rig);
-    if (end == 1 && seed % 3 != 0)
+    if (end == RELAY_SERVICE_END && seed % 3 != 0)
         rig_use_prefix(rig);
     if (random_permille(random, 300)) {
         size_t most = MIN(rig->peers[end].total, (size_t)30000);
@@ -113,7 +113,7 @@ Test(relay_noise, deadly_faults_show)
     run_seeds(run_deadly, 100001, 900);
 }
 
-/* Each allocation fails in turn: a reset, or no harm at all. */
+/* The n-th allocation fails: the transfer is reset, or completes. */
 static bool run_without_memory(unsigned int n, unsigned int end)
 {
     struct rig rig;
@@ -121,7 +121,7 @@ static bool run_without_memory(unsigned int n, unsigned int end)
     for (unsigned int i = 0; i < 2; i++)
         rig.peers[i].total = 90000;
     rig.peers[1 - end].stalled_turns = 30;
-    if (end == 1)
+    if (end == RELAY_SERVICE_END)
         rig_use_prefix(&rig);
     rig_come_early(&rig, end, 100, 10);
     alloc_fail_nth(n);
@@ -149,13 +149,14 @@ Test(relay_noise, each_allocation_fails_once)
         unsigned int n = 1;
         while (n < 60 && run_without_memory(n, end))
             n++;
-        cr_assert_gt(n, 3, "not what it tests: %u", n);
+        cr_assert_gt(n, 3, "only %u allocations: the test does not reach what it tests", n);
     }
 }
 
-/* ---- cut and changed ---- */
+/* ---- truncated and forged frames ---- */
 
-/* The encrypted peer ends within its last frame: a reset, wherever the relay is at that moment. */
+/* The encrypted peer ends within its last frame. The other peer must see a reset, in every state of
+ * the relay. */
 static void run_cut(uint64_t seed)
 {
     struct rig rig;
@@ -213,12 +214,12 @@ Test(relay_noise, a_changed_frame_becomes_a_reset)
     run_seeds(run_bad, 1, 400);
 }
 
-/* The end of stream within a frame is read while the relay is on its way to another worker, for
- * which the other direction has asked by becoming bulk. */
+/* The other direction becomes bulk, so the relay is detaching for a move to another worker when it
+ * reads an end of stream within a frame. */
 static void run_cut_while_moving(uint64_t seed)
 {
     struct rig rig;
-    begin(&rig, seed, 1, 0);
+    begin(&rig, seed, RELAY_SERVICE_END, 0);
     struct fake_faults faults = {.lost_cancel = 1000, .reorder = 1000, .delay = 300};
     rig.moves = true;
     rig.peers[0].total = rig.peers[1].total = 10 * LIMIT_BUFFER_SIZE;
@@ -251,7 +252,7 @@ Test(relay_noise, a_truncation_during_a_move)
 
 /* ---- single properties ---- */
 
-/* Ends one direction at a time, the encrypted end first or last. */
+/* The two directions end one after the other; the encrypted end is the first or the last. */
 static void half_close(unsigned int encrypted, unsigned int first)
 {
     struct rig rig;
@@ -279,7 +280,7 @@ Test(relay_noise, half_close)
         half_close(i / 2, i % 2);
 }
 
-/* Bulk goes in large batches, not through pipes, and comes back to small copies. */
+/* A bulk flow moves large batches, without pipes. */
 static void promotion(unsigned int encrypted, unsigned int from)
 {
     struct rig rig;
@@ -291,7 +292,7 @@ static void promotion(unsigned int encrypted, unsigned int from)
         peer_step(source, UINT64_MAX - 1);
         rig_turns(&rig, 1);
         peer_step(sink, UINT64_MAX >> 33);
-        sink->fin_sent = true; /* it only reads */
+        sink->fin_sent = true; /* makes it only read */
     }
     cr_assert_eq(relay_engine_bulk_flows(&rig.engine), 1);
     cr_assert_gt(metrics_get(&rig.metrics, METRIC_BYTES_BULK_COPIED), 0);
@@ -309,7 +310,7 @@ Test(relay_noise, promotion)
         promotion(i / 2, i % 2);
 }
 
-/* A sink that does not read makes the flow keep what is left of its batch, and no more. */
+/* While the sink does not read, the flow keeps only the rest of its batch. */
 static void blocked_sink(unsigned int encrypted, unsigned int from)
 {
     struct rig rig;
@@ -337,7 +338,7 @@ Test(relay_noise, blocked_sinks)
         blocked_sink(i / 2, i % 2);
 }
 
-/* At rest a relay has its two keys; of a frame that has begun, that frame. */
+/* An idle relay holds its two keys and no buffer. */
 Test(relay_noise, an_idle_relay_holds_nothing)
 {
     struct rig rig;
@@ -346,7 +347,7 @@ Test(relay_noise, an_idle_relay_holds_nothing)
     relay_start(&rig.relay, &rig.options);
     for (unsigned int i = 0; i < 2; i++) {
         rig.peers[i].total = 300000;
-        rig.peers[i].reset_at = SIZE_MAX - 1; /* no end of stream, and never that far */
+        rig.peers[i].reset_at = SIZE_MAX - 1; /* never reached: the peer just sends no FIN */
     }
     for (int i = 0; i < 300; i++) {
         for (unsigned int end = 0; end < 2; end++)
@@ -360,12 +361,13 @@ Test(relay_noise, an_idle_relay_holds_nothing)
     end_run(&rig, 5);
 }
 
-/* The connection's counters are used up: a reset, also when it shows in the greeting. */
+/* When the nonces of a connection are used up, both ends are reset, even if that happens while the
+ * prefix is sent. */
 static void counters_end(bool at_start, bool with_prefix)
 {
     struct rig rig;
-    begin(&rig, 6, 1, 0);
-    rig.options.noise[1]->send.nonce = UINT64_MAX - (at_start ? 0 : 1);
+    begin(&rig, 6, RELAY_SERVICE_END, 0);
+    rig.options.noise[RELAY_SERVICE_END]->send.nonce = UINT64_MAX - (at_start ? 0 : 1);
     rig.peers[1].noise->receive.nonce = UINT64_MAX - 1;
     rig.peers[0].total = 500;
     rig.peers[0].chunk_max = 100;
@@ -387,13 +389,13 @@ Test(relay_noise, counters_end)
         counters_end(i / 2 == 0, i % 2 == 0);
 }
 
-/* A channel that is reset before its first byte, or within the first frame: the visitor's end is a
- * reset, and what was sealed for the channel is sent to nobody else. */
+/* The data channel is reset before its first byte, or within its first frame. The visitor gets a
+ * reset, and the bytes that were sent to the channel are not sent again. */
 Test(relay_noise, a_lost_end_is_the_relays_end)
 {
     for (size_t size = 0; size < 100 + NOISE_FRAME_OVERHEAD; size += 39) {
         struct rig rig;
-        begin(&rig, 7, 1, 0);
+        begin(&rig, 7, RELAY_SERVICE_END, 0);
         rig_use_prefix(&rig);
         relay_start(&rig.relay, &rig.options);
         cr_assert_eq(send(rig.peers[0].fd, "request", 7, 0), 7);
@@ -413,25 +415,26 @@ Test(relay_noise, a_lost_end_is_the_relays_end)
     }
 }
 
-/* What has come early from end 1 goes to an end 0 that is gone, before the greeting: the relay is
- * over then, and must not wait for a sink that does not read. */
+/* Early bytes from the service end are written to a visitor end that is gone. That ends the relay
+ * before it sends the prefix, so it must not wait for the service end to read. */
 Test(relay_noise, an_end_before_the_greeting)
 {
     for (int early = 0; early < 2; early++) {
         struct rig rig;
-        begin(&rig, 8, 1, 4096);
+        begin(&rig, 8, RELAY_SERVICE_END, 4096);
         rig_use_prefix(&rig);
         rig.peers[1].total = 100;
         if (early)
-            rig_come_early(&rig, 1, 100, 0);
+            rig_come_early(&rig, RELAY_SERVICE_END, 100, 0);
         static const char block[65536];
-        while (send(rig.options.fds[1], block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        int channel_fd = rig.options.fds[RELAY_SERVICE_END];
+        while (send(channel_fd, block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
             ;
         tcp_abort_on_close(rig.peers[0].fd);
         peer_close(&rig.peers[0]);
         relay_start(&rig.relay, &rig.options);
         rig_turns(&rig, 20);
-        cr_assert(rig.closed, "it waits");
+        cr_assert(rig.closed, "the relay waits for a sink");
         end_run(&rig, 8);
     }
 }

@@ -1,8 +1,7 @@
-/* Relays on the fake loop: thousands of seeded transfers under every fault the kernel may show. The
- * promise that is tested: both ends get all bytes and a clean end, or a cut is visible as a reset;
- * and nothing is left behind. Covers src/relay/relay.c, src/relay/copy.c,
- * src/relay/end.c, src/relay/flow.c, src/relay/splice.c and src/relay/watch.c.
- * RELAY_SEED repeats one transfer. */
+/* Relays on the fake loop: thousands of seeded transfers under every fault that the kernel may
+ * show. The promise: both peers get all bytes and an end of stream, or they see a reset; and
+ * nothing is leaked. Covers src/relay/relay.c, src/relay/copy.c, src/relay/end.c, src/relay/flow.c,
+ * src/relay/splice.c and src/relay/watch.c. RELAY_SEED=N runs only the transfers of one seed. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -78,7 +77,7 @@ Test(relay, deadly_faults_show)
     run_seeds(run_deadly, 100001, 2000);
 }
 
-/* ---- end 1 is reset before its first byte: what it was sent is not sent again ---- */
+/* ---- the service end is reset before its first byte: nothing is sent again ---- */
 
 static void run_loss(uint64_t seed)
 {
@@ -97,7 +96,7 @@ static void run_loss(uint64_t seed)
         peer_step(&rig.peers[0], UINT64_MAX);
     rig.peers[1].stalled_turns = UINT32_MAX;
     if (seed % 2 == 0)
-        peer_step(&rig.peers[1], 0); /* a stale channel from the start */
+        peer_step(&rig.peers[1], 0); /* the channel is reset before the relay starts */
     relay_start(&rig.relay, &rig.options);
     cr_assert(rig_run(&rig), "seed %llu: a stall", (unsigned long long)seed);
     rig_judge(&rig, seed, false);
@@ -110,8 +109,8 @@ Test(relay, a_lost_end_is_the_relays_end)
     run_seeds(run_loss, 200001, 500);
 }
 
-/* A send that meets the reset first takes the error out of the socket; the read of end 1 then sees
- * an end of stream, which must not be passed on as one. */
+/* After a failed send has consumed SO_ERROR, recv() on the reset data channel returns 0. The relay
+ * must not take that for the service's end of stream. */
 Test(relay, a_send_sees_the_reset)
 {
     struct rig rig;
@@ -127,14 +126,14 @@ Test(relay, a_send_sees_the_reset)
     lost->reset_at = 0;
     tcp_abort_on_close(lost->fd);
     peer_close(lost);
-    /* Only the visitor's read runs this turn: ops are taken in the order they were started, and end
-     * 1's was started first, so let it lose its turn. */
+    /* Reordered ops, so that the visitor end's read, which sends, may run before the service end's
+     * read. */
     struct fake_faults faults = {.delay = 500, .reorder = 1000, .lost_cancel = 1000};
     rig_set_faults(&rig, &faults);
     for (int i = 0; i < 1000 && !rig.closed; i++)
         rig_turn(&rig);
     cr_assert(rig.closed);
-    rig_turns(&rig, 5); /* the close goes out */
+    rig_turns(&rig, 5); /* the sockets are closed */
     peer_drain(&rig.peers[0]);
     cr_assert(rig.peers[0].got_reset && !rig.peers[0].got_fin);
     rig_finish(&rig, 1);
@@ -164,7 +163,7 @@ static ssize_t read_some(int fd)
     return got < 0 ? -errno : got;
 }
 
-/* A sink that does not read, and a source that is reset meanwhile: seen at once. */
+/* The source is reset while the sink does not read: the relay sees it at once. */
 static void blocked_source_resets(bool small, unsigned int source)
 {
     struct rig rig;
@@ -186,13 +185,14 @@ static void blocked_source_resets(bool small, unsigned int source)
 
 Test(relay, blocked_source_resets)
 {
-    blocked_source_resets(false, 0);
-    blocked_source_resets(false, 1);
-    blocked_source_resets(true, 0);
-    blocked_source_resets(true, 1);
+    blocked_source_resets(false, RELAY_VISITOR_END);
+    blocked_source_resets(false, RELAY_SERVICE_END);
+    blocked_source_resets(true, RELAY_VISITOR_END);
+    blocked_source_resets(true, RELAY_SERVICE_END);
 }
 
-/* After an end of stream the other direction lives on, and a reset of the silent end is seen. */
+/* After an end of stream the other direction goes on, and a later reset of the half-closed end is
+ * seen. */
 static void half_close(unsigned int end)
 {
     struct rig rig;
@@ -206,7 +206,7 @@ static void half_close(unsigned int end)
     rig_turns(&rig, 5);
     cr_assert_eq(read_some(a->fd), 4);
     cr_assert_not(rig.closed);
-    if (end == 0) {
+    if (end == RELAY_VISITOR_END) {
         (void)shutdown(b->fd, SHUT_WR);
         rig_turns(&rig, 10);
         cr_assert_eq(read_some(a->fd), 0);
@@ -214,7 +214,7 @@ static void half_close(unsigned int end)
         tcp_abort_on_close(a->fd);
         peer_close(a);
         rig_turns(&rig, 10);
-        /* Nobody watches an end that is only written to; the next write tells. */
+        /* No poll watches the half-closed end yet, so the next write finds the reset. */
         (void)send(b->fd, "more", 4, MSG_NOSIGNAL);
         rig_turns(&rig, 10);
         cr_assert_lt(socket_take_error(b->fd), 0);
@@ -225,8 +225,8 @@ static void half_close(unsigned int end)
 
 Test(relay, half_close)
 {
-    half_close(0);
-    half_close(1);
+    half_close(RELAY_VISITOR_END);
+    half_close(RELAY_SERVICE_END);
 }
 
 Test(relay, promotion_and_demotion)
@@ -273,8 +273,8 @@ static void make_bulk(struct rig *rig, unsigned int end)
     cr_assert_eq(relay_engine_bulk_flows(&rig->engine), 1);
 }
 
-/* splice(2) stops at the urgent mark for ever and says "nothing" there, or "the end" once the peer
- * has ended; the bytes behind it must come through, and the urgent one in its place. */
+/* splice(2) never passes the urgent mark: it returns -EAGAIN there, or 0 after the peer's FIN. The
+ * relay must pass on the urgent byte, at its place, and the bytes behind it. */
 static void urgent_bytes(unsigned int end, bool half_closed, int urgent)
 {
     struct rig rig;
@@ -314,16 +314,16 @@ Test(relay, urgent_bytes)
         urgent_bytes(i & 1, (i & 2) != 0, (i & 4) != 0 ? 5 : 1);
 }
 
-/* An answer and a reset behind it, both there when the answer is read: the look for the end may
- * take the reset out of the socket, and a receive after it finds a clean end. */
+/* The service's answer and a reset have both arrived when the answer is read. The look for an end
+ * of stream may clear SO_ERROR, and the next receive would return 0. */
 Test(relay, a_reset_behind_the_first_bytes)
 {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct rig rig;
         rig_init(&rig, seed, 0);
         if (seed % 2 == 0)
-            rig_encrypt(&rig, 0);
-        rig.options.quiet[1] = true;
+            rig_encrypt(&rig, RELAY_VISITOR_END);
+        rig.options.quiet[RELAY_SERVICE_END] = true;
         relay_start(&rig.relay, &rig.options);
         rig_turns(&rig, 3);
         rig.peers[1].total = 100;
@@ -363,8 +363,8 @@ Test(relay, idle_timeout)
     rig_finish(&rig, 5);
 }
 
-/* A slow reader of a large backlog is not idle: bytes move, although none are read from the
- * source. */
+/* A relay with a slow reader and a large backlog is not idle: bytes leave, even while none are read
+ * from the source. */
 Test(relay, a_slow_sink_is_not_idle)
 {
     struct rig rig;
@@ -372,9 +372,10 @@ Test(relay, a_slow_sink_is_not_idle)
     rig.options.idle_timeout_ms = 60000;
     relay_start(&rig.relay, &rig.options);
     fake_loop_set_idle_step_ms(rig.loop, 0);
-    fill_through(&rig, 0);
-    uint64_t read_in = relay_bytes(&rig.relay, 0);
-    /* 4 KiB in 10 s, and the pipe holds hundreds: for minutes nothing is read from the source. */
+    fill_through(&rig, RELAY_VISITOR_END);
+    uint64_t read_in = relay_bytes(&rig.relay, RELAY_VISITOR_END);
+    /* The pipe holds much more than the peer reads in 10 s: for minutes nothing is read from the
+     * source. */
     for (int i = 0; i < 30; i++) {
         fake_loop_advance_ms(rig.loop, 10000);
         for (int part = 0; part < 32; part++) {
@@ -383,14 +384,14 @@ Test(relay, a_slow_sink_is_not_idle)
             rig_turns(&rig, 1);
         }
         cr_assert_not(rig.closed, "a transfer in progress was cut after %d s", (i + 1) * 10);
-        if (relay_bytes(&rig.relay, 0) != read_in)
+        if (relay_bytes(&rig.relay, RELAY_VISITOR_END) != read_in)
             break;
     }
     relay_terminate(&rig.relay);
     rig_turns(&rig, 10);
 }
 
-/* ---- A09: sinks that do not read must not take the buffers of the others ---- */
+/* ---- sinks that do not read must not hold the buffers of other relays (A09) ---- */
 
 enum { STUCK_COUNT = 16 };
 
@@ -408,12 +409,12 @@ static const struct relay_ops many_ops = {.closed = many_closed};
 
 Test(relay, stuck_sinks_leave_buffers_to_others)
 {
-    struct rig rig; /* its relay is the one that must go on; the ring has 8 buffers */
+    struct rig rig; /* rig.relay has to go on; the ring has 8 buffers */
     rig_init(&rig, 8, 0);
     static struct many many[STUCK_COUNT];
     int outer[STUCK_COUNT][2];
     relay_engine_finish(&rig.engine);
-    cr_assert_eq(relay_engine_init(&rig.engine, rig.loop, 0), 0); /* copies only */
+    cr_assert_eq(relay_engine_init(&rig.engine, rig.loop, 0), 0); /* no pipes: copies only */
     for (int i = 0; i < STUCK_COUNT; i++) {
         int fds[2][2];
         tcp_pair(fds[0], 4096);

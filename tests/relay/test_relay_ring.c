@@ -1,5 +1,5 @@
-/* Relays on the real loop: the same promise as in test_relay.c, with the kernel's own timing, and a
- * ring that is short of everything. */
+/* Relays on the real loop: the promise of test_relay.c with the kernel's timing, and with rings
+ * that have too few entries and buffers. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -45,8 +45,7 @@ static void tick(struct timer *timer)
 static void pair_start(struct pair *pair, struct relay_engine *engine, bool resets)
 {
     int fds[2][2];
-    /* Not smaller: with windows below the segment size the kernel sends by its persist timer only.
-     */
+    /* With smaller windows than a segment the kernel sends only when its persist timer fires. */
     int buffer_size = next_random() % 2 ? 0 : 16384;
     tcp_pair(fds[0], buffer_size);
     tcp_pair(fds[1], buffer_size);
@@ -79,7 +78,7 @@ static void pair_judge(struct pair *pair, bool resets)
     peer_close(&pair->peers[1]);
 }
 
-/* False: this kernel has no ring for us. */
+/* False: io_uring is not available. */
 static bool run_pairs(const struct loop_options *wanted, bool resets)
 {
     static struct metrics metrics;
@@ -147,7 +146,7 @@ Test(relay_ring, resets)
     }
 }
 
-/* A visitor that has sent its end of stream and reads slowly must not keep the loop awake. */
+/* A visitor that has half-closed and reads slowly must not keep the loop awake. */
 Test(relay_ring, half_closed_slow_reader_costs_nothing)
 {
     static struct metrics metrics;

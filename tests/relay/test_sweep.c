@@ -1,5 +1,5 @@
-/* The rounds in which relays look at their ends: on the fake loop, in virtual time, with the test
- * in the kernel's place where it is asked for the life of a connection. */
+/* The sweep that finds dead peers, on the fake loop in virtual time. The test plays the kernel: it
+ * answers socket_life. Covers src/relay/sweep.c. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,7 +14,7 @@
 
 enum { LIVES_MAX = 8, QUIET_MS = 500000 };
 
-/* What is answered for a descriptor; for all others: idle, and just heard. */
+/* The answers for some descriptors. All others are idle, and were last heard QUIET_MS ago. */
 static struct {
     int fd;
     struct socket_life life;
@@ -55,7 +55,7 @@ static void begin(struct rig *rig)
     fake_socket_set_life(answer);
     fake_loop_set_idle_step_ms(rig->loop, 0);
     rig->options.doubts = &doubts;
-    rig->options.doubted_end = 1;
+    rig->options.doubted_end = RELAY_SERVICE_END;
     relay_start(&rig->relay, &rig->options);
     rig_turns(rig, 3);
 }
@@ -116,8 +116,8 @@ static void unacknowledged(unsigned int end)
 
 Test(relay_silence, an_end_that_does_not_acknowledge_resets_both)
 {
-    unacknowledged(0);
-    unacknowledged(1);
+    unacknowledged(RELAY_VISITOR_END);
+    unacknowledged(RELAY_SERVICE_END);
 }
 
 Test(relay_silence, acknowledgements_keep_it)
@@ -137,7 +137,7 @@ Test(relay_silence, acknowledgements_keep_it)
     finish(&rig);
 }
 
-/* Nothing moves any more after the end of stream, and it too is to be acknowledged. */
+/* No byte moves after an end of stream, but the peer has to acknowledge the FIN too. */
 Test(relay_silence, an_end_of_stream_is_watched)
 {
     struct rig rig;
@@ -151,7 +151,7 @@ Test(relay_silence, an_end_of_stream_is_watched)
     finish(&rig);
 }
 
-/* SIGSTOP, SIGCONT: two looks a minute apart. */
+/* SIGSTOP, then SIGCONT: two looks an hour apart. */
 Test(relay_silence, a_pause_of_ours_is_not_their_silence)
 {
     struct rig rig;
@@ -232,11 +232,12 @@ Test(relay_silence, a_doubted_end_that_does_not_answer_is_dead)
     seconds(&rig, 2);
     cr_assert(rig.closed);
     cr_expect_eq(rig.relay.error, ERR_SILENT);
-    cr_expect_eq(rig.relay.silent_end, 1);
+    cr_expect_eq(rig.relay.silent_end, RELAY_SERVICE_END);
     finish(&rig);
 }
 
-/* What is outstanding asks by itself, and at intervals that we do not choose. */
+/* The kernel retransmits outstanding bytes, or probes a zero window, at its own intervals: a probe
+ * of ours adds nothing. */
 Test(relay_silence, an_end_that_owes_something_is_not_asked)
 {
     struct rig rig;
@@ -269,7 +270,7 @@ Test(relay_silence, a_relay_that_moves_while_asked_keeps_its_options)
     finish(&rig);
 }
 
-/* ---- what it costs ---- */
+/* ---- costs ---- */
 
 enum { RELAYS = 600 };
 
@@ -282,8 +283,8 @@ static void one_closed(struct relay *relay)
 
 static const struct relay_ops many_ops = {.closed = one_closed};
 
-/* Each is looked at once at its start, and then never; doubts have all of them looked at, a few in
- * a turn. */
+/* The kernel is asked about each relay once after its start, then never again. A doubt makes the
+ * sweep ask about all of them, some in each turn. */
 Test(relay_silence, an_idle_relay_costs_no_call)
 {
     static struct relay relays[RELAYS];
@@ -302,7 +303,7 @@ Test(relay_silence, an_idle_relay_costs_no_call)
                                         .ops = &many_ops,
                                         .fds = {fds[0][1], fds[1][1]},
                                         .doubts = &doubts,
-                                        .doubted_end = 1};
+                                        .doubted_end = RELAY_SERVICE_END};
         relay_start(&relays[i], &options);
     }
     size_t before = fake_socket_looks();
