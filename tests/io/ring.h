@@ -1,5 +1,5 @@
-/* What the tests of io/ on the kernel's ring share: loops of several sizes, ops that count, and a
- * way to run a loop that can't hang. */
+/* For the tests of io/ on the kernel's ring: loops of several sizes, ops that count their
+ * completions, and functions that run a loop without hanging. */
 #pragma once
 
 #include <criterion/criterion.h>
@@ -52,7 +52,7 @@ static inline void probe_init(struct probe *probe)
     loop_op_init(&probe->op, probe_done);
 }
 
-/* False: this kernel has no io_uring for us. */
+/* False: io_uring is not available. */
 static inline bool ring_open(struct ring *ring, const struct ring_size *size)
 {
     *ring = (struct ring){.loop = NULL};
@@ -81,7 +81,7 @@ static inline void ring_ticked(struct timer *timer)
 {
 }
 
-/* A turn that waits at most ms. */
+/* One turn, which waits for at most ms. */
 static inline void ring_turn(struct ring *ring, unsigned int ms)
 {
     if (ring->tick.expired == NULL)
@@ -91,7 +91,7 @@ static inline void ring_turn(struct ring *ring, unsigned int ms)
     loop_timer_stop(ring->loop, &ring->tick);
 }
 
-/* Until *counter has reached target. */
+/* Runs until *counter has reached target; fails after RING_PATIENCE_MS. */
 static inline void ring_run(struct ring *ring, const unsigned int *counter, unsigned int target)
 {
     uint64_t begun_ns = loop_now_ns(ring->loop);
@@ -102,7 +102,7 @@ static inline void ring_run(struct ring *ring, const unsigned int *counter, unsi
     }
 }
 
-/* A few turns, for what must not happen. */
+/* A few turns, before a check that something has not happened. */
 static inline void ring_settle(struct ring *ring)
 {
     for (int i = 0; i < 3; i++)

@@ -1,4 +1,4 @@
-/* The shared buffers of a loop, lent out by the kernel. */
+/* The shared buffers of a loop, filled by the kernel. */
 #include "io/buffers.h"
 
 #include <string.h>
@@ -39,7 +39,7 @@ static void waiters_init(struct waiter *waiters, size_t count, struct ring *ring
     }
 }
 
-/* Has the kernel fill one buffer with `letter`. */
+/* Makes the kernel fill one buffer with `letter`. */
 static struct buffer borrow(struct ring *ring, char letter)
 {
     struct probe probe;
@@ -81,7 +81,7 @@ Test(buffers, each_has_one_owner)
         borrow_all(&ring, lent);
         for (size_t i = 0; i < BUFFERS; i++)
             cr_assert_eq(lent[i].data[0], 'a' + (unsigned char)i, "overwritten while lent");
-        /* In another order than they came. */
+        /* Give them back in another order. */
         for (size_t i = 0; i < BUFFERS; i++)
             give_back(&ring, &lent[(i * 3 + (size_t)round) % BUFFERS], 1);
     }
@@ -150,7 +150,7 @@ struct flow {
     struct ring *ring;
     int fds[2];
     size_t total, got;
-    struct buffer held; /* for some turns, as by a sink that is full */
+    struct buffer held; /* kept for some turns, as a flow with a full sink does */
     unsigned int held_turns;
     unsigned char pattern;
 };
@@ -246,7 +246,7 @@ Test(buffers, exhaustion_stalls_nobody, .timeout = 60)
             flow_turn(&flows[i]);
         cr_assert(loop_now_ns(ring.loop) - begun_ns < 30000000000u, "%u of %d", flows_done, FLOWS);
     }
-    cr_assert_gt(enobufs_count, 0, "not what it tests");
+    cr_assert_gt(enobufs_count, 0, "the buffers were never exhausted");
     cr_assert_eq(metrics_get(&ring.metrics, METRIC_BUFFERS_EXHAUSTED), enobufs_count);
     for (size_t i = 0; i < FLOWS; i++) {
         (void)close(flows[i].fds[0]);

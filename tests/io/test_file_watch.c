@@ -61,8 +61,8 @@ static bool look(void)
     return file_watch_is_due(&watch);
 }
 
-/* The next look finds the change, the one after it that the file is left alone; it is read, once.
- */
+/* The next look finds the change. The one after it finds the file unchanged, so it is due. Once it
+ * is read, it is not due again. */
 static void expect_noticed(const char *what)
 {
     cr_expect_not(look(), "%s: changing", what);
@@ -83,8 +83,8 @@ Test(file_watch, the_times, .init = set_up, .fini = tear_down)
     expect_noticed("by looks");
     cr_expect_eq(watch.looked_ms, begin_ms + 3 * FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS,
                  "two looks to find it, sooner for the second, and two at leisure");
-    /* A client that reads it before the server does is refused once, and tries again after
-     * LIMIT_RETRY_MIN_MS, or a fifth later: in all within a second. */
+    /* A client that reads a new service before the server does is refused once. It tries again
+     * after LIMIT_RETRY_MIN_MS plus at most a fifth: within a second in all. */
     cr_expect_lt(FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS + LIMIT_RETRY_MIN_MS * 6 / 5, 1000);
 }
 
@@ -204,7 +204,7 @@ Test(file_watch, a_circle_of_links, .init = set_up, .fini = tear_down)
     expect_noticed("there is no file any more");
 }
 
-/* The workers have been started in between. */
+/* The workers are started between the read and the first look. */
 Test(file_watch, a_change_between_reading_and_watching, .init = set_up, .fini = tear_down)
 {
     const struct stat seen = file_watch_stat(path);

@@ -12,8 +12,8 @@
 
 #include "../support/testing.h"
 
-/* Descriptors from 3 on are the test runner's, so each case runs in a process of its own, which
- * arranges them as a service manager would. */
+/* The test runner uses the descriptors from 3 on. So each case runs in a child process, which
+ * arranges its descriptors as a service manager would. */
 
 enum { FIRST = 3, SPARE = 100 };
 
@@ -38,7 +38,7 @@ static void in_child(void (*body)(void))
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned int)status);
 }
 
-/* Makes fd the `at`th that is passed. */
+/* Makes fd the descriptor number `at` of those that are passed. */
 static void pass(int fd, int at)
 {
     check(dup2(fd, FIRST + at) == FIRST + at, "dup2");
@@ -55,7 +55,7 @@ static void set_environment(const char *fds, const char *names)
         (void)setenv("LISTEN_FDNAMES", names, 1);
 }
 
-/* Out of the way of what is passed. */
+/* Moves fd above the descriptors that are passed. */
 static int high(int fd)
 {
     int moved = fcntl(fd, F_DUPFD, SPARE);
@@ -179,7 +179,7 @@ Test(inherit, a_dual_stack_socket_serves_any_v4)
     in_child(dual_stack);
 }
 
-/* While a host name cannot be looked up, its sockets are known by the name they were passed by. */
+/* While a host name can't be looked up, its sockets are found by the name in LISTEN_FDNAMES. */
 static void named(void)
 {
     struct addr tcp, udp, found;
@@ -206,7 +206,7 @@ Test(inherit, addresses_by_name)
     in_child(named);
 }
 
-/* A file, a connection, a socket without an address, a stream of AF_UNIX, a closed descriptor. */
+/* Passes a file, a connection, an unbound socket, an AF_UNIX stream and a closed descriptor. */
 static void useless(void)
 {
     struct addr addr;

@@ -1,5 +1,5 @@
-/* Deadlines on the kernel's ring, of a process that is stopped (src/io/loop.c): what has come goes
- * first, and an absence is noticed. */
+/* Deadlines of a process that is stopped, on the kernel's ring (src/io/loop.c): data that has come
+ * is read before a deadline runs, and an absence is noticed. */
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,7 +14,7 @@ struct awaited {
     struct loop_op op;
     struct timer deadline;
     struct ring *ring;
-    int fd, left; /* reads until all is there */
+    int fd, left; /* bytes that are still awaited */
     char byte;
     unsigned int come, given_up;
 };
@@ -36,8 +36,8 @@ static void awaited_given_up(struct timer *timer)
     container_of(timer, struct awaited, deadline)->given_up++;
 }
 
-/* The process is stopped from outside in the midst of its wait, for longer than the deadline, and
- * the bytes come meanwhile (none: it is given up). */
+/* A child stops this process in the middle of its wait, sends the bytes, and lets it go on after
+ * ms. */
 static void stop_this_process(int out, const char *bytes, unsigned int ms)
 {
     pid_t self = getpid();
@@ -79,7 +79,8 @@ static void check_stop(struct ring *ring, const char *bytes, unsigned int deadli
     (void)close(fds[1]);
 }
 
-/* Too short to be an absence: the look alone does it, although it takes three reads. */
+/* The stop is too short to be an absence. The looks before the deadline find the bytes, although
+ * they take three reads. */
 Test(loop_deadlines, what_has_come_goes_before_a_deadline)
 {
     struct ring ring;
@@ -91,7 +92,8 @@ Test(loop_deadlines, what_has_come_goes_before_a_deadline)
     ring_close(&ring);
 }
 
-/* At the end of its wait, and long before, where nothing but the early end tells of it. */
+/* The stop ends after the wait was due to end, or long before: then only the early end of the wait
+ * shows it. */
 Test(loop_deadlines, an_absence_is_noticed)
 {
     for (unsigned int deadline_ms = 100; deadline_ms <= 1100; deadline_ms += 1000) {
@@ -104,7 +106,8 @@ Test(loop_deadlines, an_absence_is_noticed)
     }
 }
 
-/* In a turn that takes too long; and then nothing comes: it ends behind the grace. */
+/* The absence is a turn that takes too long, and nothing comes: the deadline runs after the grace.
+ */
 Test(loop_deadlines, an_absence_is_no_excuse_for_ever)
 {
     struct ring ring;

@@ -1,4 +1,4 @@
-/* The loop when the kernel does not take submissions (A29). The linker puts the functions below
+/* The loop when the kernel refuses submissions (A29). The linker puts the __wrap_ functions below
  * between the loop and liburing. */
 #include <liburing.h>
 #include <poll.h>
@@ -95,11 +95,11 @@ Test(loop_faults, no_op_is_lost, .timeout = 60)
             if (!ring_open(&ring, &ring_sizes[size]))
                 return;
             random_state.state = size * 10 + i;
-            /* A ring of one entry submits each op by itself: fewer failures do. */
+            /* A ring of one entry submits each op by itself, so a lower rate is enough. */
             fail_permille = size == ARRAY_SIZE(ring_sizes) - 1 ? permilles[i] / 10 : permilles[i];
             check_chains(&ring);
             cr_assert(fail_permille == 0 || metrics_get(&ring.metrics, METRIC_SUBMIT_RETRIES) > 0,
-                      "not what it tests");
+                      "no fault was injected");
             fail_permille = 0;
             ring_close(&ring);
         }

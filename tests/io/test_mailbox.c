@@ -1,4 +1,4 @@
-/* Mailboxes on real loops: in one thread where order matters, in several for the wake-ups. */
+/* Mailboxes on real loops: in one thread to test order, in several to test wake-ups. */
 #include "io/mailbox.h"
 
 #include <assert.h>
@@ -16,7 +16,7 @@ struct owner {
     struct ring ring;
     struct mailbox *mailbox;
     unsigned int message_count, signal_count;
-    uint64_t next; /* number expected */
+    uint64_t next; /* the number that has to come next */
     uint32_t bits;
     bool disordered;
 };
@@ -25,7 +25,7 @@ struct note {
     uint64_t number;
     unsigned char filler[MAILBOX_PAYLOAD_SIZE - 8];
 };
-static_assert(sizeof(struct note) == MAILBOX_PAYLOAD_SIZE, "the largest");
+static_assert(sizeof(struct note) == MAILBOX_PAYLOAD_SIZE, "the largest payload");
 
 static void take_note(void *arg, const void *payload)
 {
@@ -82,7 +82,7 @@ static void owners_close(struct owner *owners, unsigned int count, struct mailbo
     mailbox_group_destroy(group);
 }
 
-/* Both self-tests, so that wake-ups go by the ring. */
+/* Attaches both and runs their self-tests, so that they wake each other by MSG_RING. */
 static void pair_up(struct owner *owners)
 {
     for (unsigned int i = 0; i < 2; i++) {
@@ -112,7 +112,7 @@ Test(mailbox, a_full_queue_refuses_and_loses_nothing)
         cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, number), -ENOBUFS);
         cr_assert_eq(post(owners[0].mailbox, NULL, number), -ENOBUFS);
         cr_assert_eq(metrics_get(&owners[1].ring.metrics, METRIC_MAILBOX_FULL), round + 1);
-        mailbox_signal(owners[0].mailbox, NULL, 1u << round); /* needs no room */
+        mailbox_signal(owners[0].mailbox, NULL, 1u << round); /* needs no room in the queue */
         ring_run(&owners[0].ring, &owners[0].message_count, (unsigned int)number);
     }
     ring_settle(&owners[0].ring);
@@ -132,7 +132,7 @@ Test(mailbox, what_was_posted_before_waits)
     cr_assert_eq(post(owner.mailbox, NULL, 1), 0);
     mailbox_signal(owner.mailbox, NULL, 4);
     owner_attach(&owner);
-    mailbox_self_test(owner.mailbox); /* alone: nothing to test */
+    mailbox_self_test(owner.mailbox); /* does nothing for a single mailbox */
     ring_run(&owner.ring, &owner.message_count, 2);
     cr_assert_not(owner.disordered);
     cr_assert_eq(owner.bits, 4);
@@ -183,7 +183,7 @@ Test(mailbox, who_posts_to_itself_does_not_hold_the_loop)
     owner_attach(&owner);
     cr_assert_eq(mailbox_post(owner.mailbox, NULL, take_and_post, &left, sizeof(left)), 0);
     ring_turn(&owner.ring, 20);
-    cr_assert_leq(owner.message_count, LIMIT_MAILBOX, "one queue's worth in a turn");
+    cr_assert_leq(owner.message_count, LIMIT_MAILBOX, "at most one full queue in a turn");
     ring_run(&owner.ring, &owner.message_count, 10 * LIMIT_MAILBOX);
     ring_run(&owner.ring, &owner.signal_count, 1);
     owners_close(&owner, 1, group);
@@ -206,7 +206,7 @@ Test(mailbox, nothing_comes_after_detach)
     owners_close(owners, 2, group);
 }
 
-/* A mailbox that has a message is not closed, and the message is not lost. */
+/* A mailbox with a message can't be closed, and the message is not lost. */
 Test(mailbox, closes_when_it_is_empty)
 {
     struct mailbox_group *group;
@@ -252,7 +252,7 @@ Test(mailbox, workers_wake_by_the_ring_and_others_by_the_event)
     owners_close(owners, 2, group);
 }
 
-/* The kernel says no to one: it is made up for, and there is no second try. */
+/* The kernel refuses a MSG_RING: eventfds wake everybody, and MSG_RING is not used again. */
 Test(mailbox, a_refused_wake_up_is_made_up_for)
 {
     struct mailbox_group *group;
@@ -263,7 +263,7 @@ Test(mailbox, a_refused_wake_up_is_made_up_for)
     int ring_fd = loop_fd(owners[0].ring.loop);
     int kept = dup(ring_fd), event = eventfd(0, EFD_CLOEXEC);
     cr_assert(kept >= 0 && event >= 0);
-    cr_assert_eq(dup2(event, ring_fd), ring_fd); /* not a ring, while the wake-up is sent */
+    cr_assert_eq(dup2(event, ring_fd), ring_fd); /* not a ring, so the kernel refuses */
     cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, 0), 0);
     ring_turn(&owners[1].ring, 20);
     ring_settle(&owners[1].ring);
@@ -286,12 +286,12 @@ struct player {
     struct owner owner;
     struct player *other;
     pthread_t thread;
-    bool is_over; /* made the last move */
+    bool is_over; /* this player has made the last move */
 };
 static pthread_barrier_t barrier;
 static _Atomic bool no_ring;
 
-/* There and back: each sleeps until the other's move arrives. */
+/* The players pass a message to and fro. Each sleeps until the other's move arrives. */
 static void ball(void *arg, const void *payload)
 {
     struct player *player = container_of((struct owner *)arg, struct player, owner);
@@ -328,7 +328,7 @@ static void *player_thread(void *arg)
     mailbox_self_test(player->owner.mailbox);
     while (!player_is_done(player) && !player->owner.disordered)
         player->owner.disordered = loop_run_once(ring->loop) < 0;
-    ring_turn(ring, 0); /* a wake-up that is queued leaves with the next submission */
+    ring_turn(ring, 0); /* submits a wake-up that may be queued */
     mailbox_detach(player->owner.mailbox);
     return NULL;
 }
@@ -362,7 +362,7 @@ Test(mailbox, no_wake_up_is_lost_between_threads, .timeout = 30)
         cr_assert_not(players[i].owner.disordered);
         cr_assert_eq(players[i].owner.message_count, ROUNDS / 2);
         cr_assert_gt(metrics_get(&players[i].owner.ring.metrics, METRIC_WAKEUPS_SENT), ROUNDS / 4,
-                     "not by the ring");
+                     "MSG_RING is not used");
         loop_destroy(players[i].owner.ring.loop);
     }
     mailbox_group_destroy(group);

@@ -38,7 +38,7 @@ Test(pipe_pool, budget_and_reuse)
     cr_assert_eq(open_fd_count(), before);
 }
 
-/* Where descriptors are few, pipes are fewer; then what is copied needs none. */
+/* With few descriptors there are few pipes, or none: bulk flows then copy. */
 Test(pipe_pool, few_descriptors)
 {
     struct rlimit limit;

@@ -1,5 +1,5 @@
-/* The resolver, with a getaddrinfo(3) whose answers and pace are ours: the linker puts it in
- * between. Covers src/io/resolver_system.c and src/io/resolver_names.c. */
+/* The resolver. The linker replaces getaddrinfo(3) by one whose answers and timing the test
+ * decides. Covers src/io/resolver_system.c and src/io/resolver_names.c. */
 #include "base/clock.h"
 #include "io/resolver.h"
 
@@ -17,11 +17,11 @@
 #include "resolver_priv.h"
 #include "ring.h"
 
-/* ---- the other getaddrinfo ---- */
+/* ---- the test's getaddrinfo ---- */
 
-static sem_t look_ups; /* posted by a test for each look-up of a slow name that may go on */
+static sem_t look_ups; /* one post lets one look-up of a "slow..." name go on */
 static _Atomic unsigned int look_up_count;
-/* What becomes of a look-up of "moody". */
+/* How a look-up of "moody" ends. */
 static _Atomic enum { MOOD_GOOD, MOOD_DEAD, MOOD_STUCK, MOOD_GONE } mood;
 static _Atomic unsigned char moody_address = 1;
 
@@ -166,7 +166,7 @@ Test(resolver, failures)
     }
 }
 
-/* Whatever this machine's file has. */
+/* Every name in this machine's hosts file is found. */
 Test(resolver, names_of_the_hosts_file)
 {
     char line[1024];
@@ -215,7 +215,7 @@ Test(resolver, names_make_room_for_others)
     cr_assert_eq(names.count, 0);
 }
 
-/* ---- by threads ---- */
+/* ---- with threads ---- */
 
 struct asker {
     struct ring ring;
@@ -311,7 +311,7 @@ static void wait_for_look_ups(unsigned int count)
         cr_assert_lt(i, 50000, "%u look-ups", atomic_load(&look_up_count));
         (void)usleep(100);
     }
-    (void)usleep(20000); /* and no more than those */
+    (void)usleep(20000); /* time for look-ups that must not happen */
     cr_assert_eq(atomic_load(&look_up_count), count);
 }
 
@@ -333,7 +333,7 @@ Test(resolver, one_look_up_for_all_who_ask_meanwhile)
     (void)sem_post(&look_ups);
     ring_run(&asker.ring, &asker.answer_count, 6);
     cr_assert_eq(asker.last.count, 3);
-    /* Each with his own port and preference. */
+    /* Each asker gets its own port and preferred family. */
     struct host_port name = name_of("both", 7);
     cr_assert_not_null(
         resolver_ask(asker.resolver, &name, true, mailbox_of(asker.group, 0), answered, &asker));
@@ -343,7 +343,7 @@ Test(resolver, one_look_up_for_all_who_ask_meanwhile)
     cr_assert_not_null(ask(&asker, "both"));
     ring_run(&asker.ring, &asker.answer_count, 8);
     cr_assert_str_eq(text_of(&asker.last.addrs[0]), "10.0.0.1:99");
-    wait_for_look_ups(3); /* an answer is not kept: who asks wants the latest */
+    wait_for_look_ups(3); /* a good answer is not cached: each question looks up anew */
     asker_close(&asker);
 }
 
@@ -356,7 +356,7 @@ static void ask_slow(struct asker *asker, unsigned int first, unsigned int count
     }
 }
 
-/* Dead names cost those with another name nothing, however many they are. */
+/* Dead names delay no other names, however many they are. */
 Test(resolver, names_do_not_wait_for_each_other)
 {
     enum { SLOW = 40 };
@@ -381,7 +381,7 @@ Test(resolver, names_do_not_wait_for_each_other)
     asker_close(&asker);
 }
 
-/* Names that were slow the last time leave room for those of whom nothing is known. */
+/* Names that were slow the last time leave threads to names that were never looked up. */
 Test(resolver, slow_names_take_no_more_than_their_share)
 {
     enum { SLOW = LIMIT_RESOLVER_UNKNOWN };
@@ -400,7 +400,7 @@ Test(resolver, slow_names_take_no_more_than_their_share)
     cr_assert_not_null(ask(&asker, "both"));
     ring_run(&asker.ring, &asker.answer_count, SLOW + 1);
     cr_assert_not(asker.last.is_stale);
-    /* What they were the last time is the answer by now, for those in the queue too. */
+    /* By now the last good addresses are the answer, also for names that are still queued. */
     ring_run(&asker.ring, &asker.answer_count, SLOW + 1 + SLOW);
     cr_assert_eq(count_of(&asker, METRIC_NAMES_STALE), SLOW);
     for (unsigned int i = 0; i < SLOW; i++)
@@ -462,7 +462,7 @@ Test(resolver, the_last_good_answer_while_nobody_answers)
     ask_moody(&asker, 0, true, "10.0.0.1:99");
     cr_assert_lt(clock_monotonic_ms() - begun_ms, LIMIT_RESOLVER_PATIENCE_MS,
                  "the trouble is known");
-    wait_for_look_ups(2); /* the first of the stuck ones goes on */
+    wait_for_look_ups(2); /* the first stuck look-up is still running */
     (void)sem_post(&look_ups);
     (void)usleep(50000); /* it fails */
     ask_moody(&asker, 0, true, "10.0.0.1:99");
@@ -470,7 +470,7 @@ Test(resolver, the_last_good_answer_while_nobody_answers)
     let_failure_pass();
     atomic_store(&moody_address, 9);
     atomic_store(&mood, MOOD_GOOD);
-    ask_moody(&asker, 0, true, "10.0.0.1:99"); /* at once; meanwhile it is looked up */
+    ask_moody(&asker, 0, true, "10.0.0.1:99"); /* answered at once, and a look-up begins */
     wait_for_look_ups(3);
     ask_moody(&asker, 0, false, "10.0.0.9:99");
     cr_assert_eq(count_of(&asker, METRIC_NAMES_STALE), 4);
@@ -491,7 +491,7 @@ Test(resolver, a_name_that_has_ceased_to_exist_has_no_last_answer)
     asker_close(&asker);
 }
 
-/* More than fit into a mailbox are answered one mailbox after the other. */
+/* There are more answers than a mailbox has room for: they are posted as it is emptied. */
 Test(resolver, more_askers_than_a_name_may_have)
 {
     struct asker asker;
@@ -546,7 +546,7 @@ Test(resolver, threads_come_and_go)
     cr_assert_eq(thread_count(), before);
 }
 
-/* A thread that is stuck is left behind. */
+/* A thread that is stuck in a look-up is left behind. */
 Test(resolver, the_end_does_not_wait_for_a_look_up)
 {
     struct asker asker;

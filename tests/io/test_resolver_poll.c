@@ -1,5 +1,5 @@
-/* The resolver, asked by a thread that polls, with a getaddrinfo(3) whose answers and pace are
- * ours: the linker puts it in between. */
+/* The resolver, asked by a thread that polls. The linker replaces getaddrinfo(3) by one whose
+ * answers and timing the test decides. */
 #include "io/resolver.h"
 
 #include <criterion/criterion.h>
@@ -15,11 +15,11 @@
 
 #include "../support/testing.h"
 
-/* ---- the other getaddrinfo ---- */
+/* ---- the test's getaddrinfo ---- */
 
-static sem_t dead_may_end; /* posted by a test for each look-up of "dead..." that may end */
+static sem_t dead_may_end; /* one post lets one look-up of a "dead..." name end */
 static _Atomic unsigned int count, dead_count, begun_count;
-static _Atomic int last_byte = 1; /* of the address of "moves"; 0: it has none */
+static _Atomic int last_byte = 1; /* of the address of all other names; 0: they have none */
 
 int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
                        struct addrinfo **ret);
@@ -85,7 +85,7 @@ static void ask(const char *host)
     resolver_begin(resolver, &name);
 }
 
-/* The first address as text, "" without one. */
+/* The first address as text, "" if there is none. */
 static const char *find(const char *host, uint16_t port)
 {
     static char text[ADDR_TEXT_SIZE];
@@ -95,7 +95,7 @@ static const char *find(const char *host, uint16_t port)
     return found == 0 ? "" : addr_format(&addrs[0], text, sizeof(text));
 }
 
-/* Until a look-up ends. */
+/* Waits until a look-up ends. */
 static void await_one(void)
 {
     struct pollfd fd = {.fd = resolver_fd(resolver), .events = POLLIN};
@@ -167,7 +167,7 @@ Test(resolver_poll, a_dead_name_delays_no_other, .init = set_up, .fini = tear_do
     await_one();
     cr_expect_str_eq(find("moves", 80), "10.0.0.1:80");
     cr_expect_not(resolver_poll(resolver));
-    /* More of them wait for a thread, and none is forgotten. */
+    /* More dead names than threads: the others are queued, and looked up later. */
     ask("dead98");
     ask("dead99");
     ask("alive");
@@ -179,7 +179,7 @@ Test(resolver_poll, a_dead_name_delays_no_other, .init = set_up, .fini = tear_do
     cr_expect_str_eq(find("alive", 80), "10.0.0.1:80");
     cr_expect_str_eq(find("dead99", 80), "");
     cr_expect_eq(atomic_load(&dead_count), LIMIT_RESOLVER_UNKNOWN + 1);
-    ask("dead99"); /* again, as a retry does */
+    ask("dead99"); /* a retry begins another look-up */
     (void)sem_post(&dead_may_end);
     await_all();
     cr_expect_eq(atomic_load(&dead_count), LIMIT_RESOLVER_UNKNOWN + 2);
@@ -202,6 +202,6 @@ Test(resolver_poll, the_end_comes_in_the_middle, .init = set_up)
     cr_expect_lt(ended.tv_sec - begun.tv_sec, 2);
     cr_expect_eq(open_fd_count(), fds - 1);
     for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN; i++)
-        (void)sem_post(&dead_may_end); /* they touch nothing of ours */
+        (void)sem_post(&dead_may_end); /* the threads that end now must not touch freed memory */
     (void)usleep(20000);
 }

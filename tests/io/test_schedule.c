@@ -32,7 +32,7 @@ static void set_up(void)
 
 TestSuite(schedule, .init = set_up);
 
-/* A turn of a loop. */
+/* What a loop runs in a turn. */
 static void run(uint64_t now_ns)
 {
     schedule_run(&schedule, now_ns);
@@ -57,7 +57,7 @@ Test(schedule, each_kind_by_itself)
     cr_expect_eq(schedule_next_ns(&schedule), UINT64_MAX);
 }
 
-/* As the timer of a control channel is: a wait, then the limit of a step. */
+/* A control channel uses one timer for both: to wait, then to limit a step. */
 Test(schedule, one_timer_in_both_kinds)
 {
     schedule_start(&schedule, &task.timer, 10);
@@ -94,7 +94,7 @@ Test(schedule, deadlines_are_held_back_after_an_absence)
     cr_expect_eq(deadline.fired, 2, "and is over");
 }
 
-/* Somebody who keeps the loop busy must not be able to put off the end of his own login for ever.
+/* A stranger that keeps the loop busy must not be able to postpone its own login deadline for ever.
  */
 Test(schedule, a_loop_that_is_always_late_has_its_deadlines)
 {
@@ -120,7 +120,7 @@ Test(schedule, a_loop_that_is_always_late_has_its_deadlines)
     cr_expect_gt(deadline.fired, TURNS / 4);
 }
 
-/* Two long stops with a moment in between are two absences. */
+/* A second absence soon after the first begins no new grace; a later one does. */
 Test(schedule, an_absence_after_another)
 {
     cr_expect(schedule_absent(&schedule, 10000 * MS));

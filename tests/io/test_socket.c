@@ -27,7 +27,7 @@ static int option_of(int fd, int level, int name)
     return value;
 }
 
-/* Until the peer's doing has arrived. */
+/* Waits until what the peer did has arrived. */
 static void wait_for(int fd, short events)
 {
     struct pollfd pollfd = {.fd = fd, .events = events};
@@ -100,7 +100,7 @@ Test(socket, connect_in_progress)
     cr_assert_eq(bind(listener, &addr.any, addr.len), 0);
     cr_assert_eq(listen(listener, 0), 0);
     cr_assert_eq(getsockname(listener, &addr.any, &addr.len), 0);
-    /* A full backlog leaves the next ones without an answer. */
+    /* With a full backlog the kernel does not answer further connections. */
     while (count < 8 && result == 0) {
         fds[count] = socket_for_dialing(&addr, &no_options);
         result = socket_connect_now(fds[count++], &addr);
@@ -126,7 +126,7 @@ Test(socket, pending_error_is_taken_once)
 
 /* ---- listeners ---- */
 
-/* Whether a connection is accepted. */
+/* Connects and closes: 0, or -ECONNREFUSED if there is no listener. */
 static int dial_now(const struct addr *addr)
 {
     int fd = socket_for_dialing(addr, &no_options);
@@ -206,15 +206,15 @@ static void serve_once(const struct addr *addr, const int *fds, size_t count)
         socket_unlisten(fds[i]);
 }
 
-/* A group that does not listen allows the reuse of its address to whoever asks for it: the guard
- * does not, whoever asks, and whatever the address has been through. */
+/* A group that does not listen shares its address with any socket that has SO_REUSEADDR. The guard
+ * prevents that, also when the address has connections in TIME_WAIT. */
 Test(socket, a_guard_keeps_others_out_of_a_group_that_does_not_listen)
 {
     struct addr addr = tcp_loopback(free_port()), any = addr;
     int fds[MEMBERS], guard, other;
     size_t before = open_fd_count();
     any.v4.sin_addr.s_addr = htonl(INADDR_ANY);
-    for (unsigned int life = 0; life < 2; life++) { /* the second with connections of the first */
+    for (unsigned int life = 0; life < 2; life++) { /* the first leaves TIME_WAIT connections */
         cr_assert_eq(bind_guarded(&addr, &guard, fds, MEMBERS), 0);
         for (unsigned int round = 0; round < 3; round++) {
             cr_assert_eq(socket_guard(&addr, false, &other), -EADDRINUSE);
@@ -225,7 +225,7 @@ Test(socket, a_guard_keeps_others_out_of_a_group_that_does_not_listen)
         close_all(fds, MEMBERS);
         (void)close(guard);
     }
-    /* Without it, they may. */
+    /* Without the guard another group may share the address. */
     cr_assert_eq(socket_bind_group(&addr, &no_options, false, fds, 1), 0);
     cr_assert_eq(socket_bind_group(&addr, &no_options, false, &other, 1), 0);
     close_all((int[]){fds[0], other}, 2);
@@ -253,7 +253,7 @@ static bool is_prepared(int fd)
     return option_of(fd, SOL_SOCKET, SO_OOBINLINE) == 1 && linger.l_onoff && linger.l_linger == 0;
 }
 
-/* What listeners hand on to accepted sockets, and dialled ones have. */
+/* Both ends of a connection have the options: the accepted one inherits them. */
 static void accept_from(int listener, const struct addr *addr)
 {
     int dialled = socket_for_dialing(addr, &no_options);
@@ -432,7 +432,7 @@ Test(socket, splice)
     wait_for(out[1], POLLIN);
     cr_assert_eq(recv(out[1], bytes, sizeof(bytes), 0), 10);
     cr_assert_arr_eq(bytes, "0123456789", 10);
-    /* Into a full sink. */
+    /* The sink is full. */
     while (send(out[0], bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
         ;
     cr_assert_eq(send(in[0], "tail", 4, 0), 4);

@@ -74,8 +74,8 @@ Test(socket_life, what_is_no_tcp_connection)
     (void)close(pair[1]);
 }
 
-/* The peer's kernel answers within a round trip, though nobody reads there; and all is as before.
- */
+/* The peer's kernel answers within a round trip, although its process does not read. Afterwards the
+ * keepalive settings are restored. */
 Test(socket_life, asking, .init = set_up, .fini = tear_down)
 {
     struct socket_keepalive keepalive;

@@ -33,7 +33,7 @@ static void fired(struct timer *timer)
     entry->fired++;
 }
 
-/* The same timers, looked at one by one. */
+/* The first due time, found by looking at every timer. */
 static uint64_t earliest(void)
 {
     uint64_t first = UINT64_MAX;

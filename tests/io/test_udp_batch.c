@@ -1,5 +1,6 @@
-/* Batches on real loopback sockets. sendmmsg and sendmsg are wrapped, so that any message may be
- * refused with any error; recvmmsg, so that a kernel to come can cut finer. */
+/* Batches on real loopback sockets. The linker wraps sendmmsg and sendmsg, so that the test can
+ * refuse any message with any error, and recvmmsg, so that it can join more datagrams than today's
+ * kernels do. */
 #include "io/udp_batch.h"
 
 #include <criterion/criterion.h>
@@ -25,10 +26,10 @@ static unsigned char large[LARGEST];
 
 /* ---- refusals ---- */
 
-/* Refuses the message whose first byte is `byte`, `times` times. */
+/* Refuses messages whose first byte is `byte`, `times` times. */
 static struct {
     int error, byte, times;
-    bool cut_only; /* only messages that are to be cut */
+    bool cut_only; /* only messages with several datagrams */
 } refusal;
 static unsigned int calls;
 
@@ -65,9 +66,9 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
     return refuses(message) ? -1 : __real_sendmsg(fd, message, flags);
 }
 
-/* ---- a kernel that cuts finer ---- */
+/* ---- a kernel that joins more datagrams ---- */
 
-static int finer_segment; /* 0: as the kernel says */
+static int finer_segment; /* the segment size that is reported; 0: the kernel's */
 
 int __real_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
                     struct timespec *timeout);
@@ -167,7 +168,7 @@ Test(udp_batch, receives_whole_datagrams_of_all_sizes)
         cr_expect(addr_equal(arrival->from, &peer_addr));
     }
     cr_expect_eq(udp_batch_receive(batch, &server), -EAGAIN);
-    udp_batch_trim(batch); /* and it works all the same */
+    udp_batch_trim(batch); /* receiving must still work */
     cr_assert_eq(send(peer.fd, large, 100, 0), 100);
     cr_assert_eq(udp_batch_receive(batch, &server), 1);
     cr_expect(memcmp(udp_batch_arrival(batch, 0)->data, large, 100) == 0);
@@ -184,7 +185,7 @@ Test(udp_batch, at_most_a_batch_at_a_time)
     cr_expect_eq(number, UDP_BATCH_SIZE + 9, "in order");
 }
 
-/* What is cut by the sender's kernel comes in one piece where the receiver's knows how. */
+/* Datagrams that leave as one message arrive joined (UDP_GRO) or one by one; both are right. */
 Test(udp_batch, runs_of_one_size_come_together_or_one_by_one)
 {
     for (int i = 0; i < 10; i++)
@@ -206,7 +207,8 @@ Test(udp_batch, runs_of_one_size_come_together_or_one_by_one)
     cr_expect_eq(datagrams, 10);
 }
 
-/* Over IPv6, where the heads are the longest: what this kernel cuts at most. */
+/* The largest number of datagrams that this kernel cuts, over IPv6, whose frame headers are the
+ * longest. */
 Test(udp_batch, the_longest_run_comes_whole)
 {
     enum { SEGMENT = 511 };
@@ -230,7 +232,8 @@ Test(udp_batch, the_longest_run_comes_whole)
     cr_expect_eq(count_of(METRIC_UDP_DROPPED_TOO_LARGE), 0);
 }
 
-/* More than there is room for once it is packed: not a byte of it, and counted. */
+/* An arrival of too many datagrams has no room once it is packed: it is dropped whole, and counted.
+ */
 Test(udp_batch, a_run_of_too_many_is_dropped)
 {
     enum { SIZE = 1000 };
@@ -272,7 +275,7 @@ Test(udp_batch, sends_to_several_routes_in_order)
             (void)setsockopt(fd, IPPROTO_UDP, 104 /* UDP_GRO */, &off, sizeof(off));
             ssize_t got = receive_one(fd, bytes, sizeof(bytes));
             if (round == 0 && i == 0 && got == 170)
-                return (void)close(other.fd); /* arrived together before the option was off */
+                return (void)close(other.fd); /* joined before UDP_GRO was switched off */
             cr_assert_eq(got, sizes[i], "round %u, %zu: %zd", round, i, got);
             cr_assert(memcmp(bytes, large, sizes[i]) == 0);
         }
@@ -293,9 +296,9 @@ Test(udp_batch, answers_leave_from_the_address_that_was_asked)
         const struct udp_arrival *arrival = udp_batch_arrival(batch, 0);
         route = (struct udp_route){*arrival->from, arrival->to};
         udp_batch_send(batch, &server, &route, "answer", 6);
-        udp_batch_send(batch, &server, &route, "second", 6); /* cut, and from there too */
+        udp_batch_send(batch, &server, &route, "second", 6); /* one message with the first */
         udp_batch_flush(batch);
-        /* A connected socket takes it from nobody else. */
+        /* A connected socket receives only from the address that it is connected to. */
         cr_expect_eq(receive_one(peer.fd, bytes, 6), 6, "%s", binds[i]);
     }
 }
@@ -309,7 +312,7 @@ static void expect_only_the_bad_one_lost(int error, enum metric reason, int time
     unsigned char bytes[8];
     refusal = (typeof(refusal)){.error = error, .byte = 'b', .times = times};
     udp_batch_send(batch, &server, &route, "a", 1);
-    udp_batch_send(batch, &server, &route, "bad", 3); /* longer: a run of its own */
+    udp_batch_send(batch, &server, &route, "bad", 3); /* longer than "a": a message of its own */
     udp_batch_send(batch, &server, &route, "cccc", 4);
     udp_batch_flush(batch);
     cr_expect_eq(receive_one(peer.fd, bytes, sizeof(bytes)), 1, "%s", strerror(error));
@@ -362,7 +365,7 @@ Test(udp_batch, an_interrupted_call_loses_nothing)
     cr_expect_eq(server.error, 0);
 }
 
-/* A device that can't cut: the pieces go one by one, and no later run is tried. */
+/* The device can't cut messages: the datagrams go one by one, and later ones are not joined. */
 Test(udp_batch, without_segmentation)
 {
     struct udp_route route = {.to = peer_addr};
@@ -384,7 +387,7 @@ Test(udp_batch, without_segmentation)
     cr_expect_eq(server.segment_max, 4, "smaller ones may work");
 }
 
-/* ---- a service that is not there ---- */
+/* ---- a service that does not run ---- */
 
 Test(udp_batch, refused_and_back_again)
 {
@@ -400,7 +403,7 @@ Test(udp_batch, refused_and_back_again)
     cr_expect_eq(udp_batch_receive(batch, &client), -EAGAIN, "the error is taken");
     cr_expect_eq(count_of(METRIC_UDP_DROPPED_REFUSED), 1);
 
-    /* The error of an earlier datagram does not cost the next one, if the service is back. */
+    /* The service is back: the error of an earlier datagram must not cost the next one. */
     udp_batch_send(batch, &client, NULL, "lost", 4);
     udp_batch_flush(batch);
     cr_assert_eq(poll(&pollfd, 1, 1000), 1);

@@ -1,4 +1,4 @@
-/* Sockets for datagrams on the real kernel: groups, families, options. */
+/* UDP sockets on the real kernel: groups, address families, options. */
 #include "io/udp_socket.h"
 
 #include <arpa/inet.h>
@@ -115,7 +115,7 @@ Test(udp_socket, counts_what_the_kernel_drops)
 
 Test(udp_socket, errors)
 {
-    struct addr addr = address_of("203.0.113.1", 7); /* not ours */
+    struct addr addr = address_of("203.0.113.1", 7); /* not an address of this machine (RFC 5737) */
     struct udp_socket udp = {.fd = -1};
     int fd = -1;
     cr_expect_eq(udp_socket_bind_group(&addr, &fd, 1), -EADDRNOTAVAIL);
@@ -126,7 +126,7 @@ Test(udp_socket, errors)
     cr_expect_eq(udp_socket_take_overflows(&udp), 0);
 }
 
-/* As when a poll in the ring still holds the socket: what makes room is free for the next one. */
+/* The duplicate stands for a poll in the ring that still holds the socket. */
 Test(udp_socket, closing_gives_descriptor_and_port_back_at_once)
 {
     struct addr addr = address_of("127.0.0.1", free_port()), own = {.len = sizeof(own.v6)};
