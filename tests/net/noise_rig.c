@@ -109,7 +109,7 @@ void noise_rig_init(struct noise_rig *rig, uint64_t seed, enum noise_pattern pat
     tcp_pair(rig->fds, buffer_size);
     tcp_without_pacing(rig->fds);
     for (size_t i = 0; i < 2; i++) {
-        socket_set_nodelay(rig->fds[i], true); /* no waiting for the kernel's clock */
+        socket_set_nodelay(rig->fds[i], true); /* Nagle's algorithm would wait for real time */
         rig->ends[i].stream.fd = -1;
         rig->ends[i].piece_max = SIZE_MAX;
         cr_assert_eq(noise_engine_create(&rig->engines[i]), 0);
@@ -124,7 +124,8 @@ int noise_rig_stream(struct noise_rig *rig, unsigned int end)
     return stream_secure(stream, rig->engines[end], &rig->keys[end], end == 0);
 }
 
-/* What an engine holds between two callbacks is nobody's: whoever relies on it will be seen. */
+/* The hot buffers are valid within one callback only. Overwrites them between turns, so that a
+ * stream that uses them for longer corrupts its bytes. */
 static void spoil(struct noise_engine *engine)
 {
     memset(engine->sealed, 0xdd, NOISE_BATCH_SEALED);
@@ -153,13 +154,13 @@ void noise_rig_finish(struct noise_rig *rig)
         if (rig->fds[i] >= 0)
             (void)close(rig->fds[i]);
     }
-    noise_rig_turns(rig, 1); /* the closes themselves */
+    noise_rig_turns(rig, 1); /* submits the closes */
     cr_assert_eq(fake_loop_in_flight(rig->loop), 0);
-    cr_assert_eq(alloc_blocks(), 0, "memory is left");
+    cr_assert_eq(alloc_blocks(), 0, "memory is leaked");
     for (size_t i = 0; i < 2; i++)
         noise_engine_destroy(rig->engines[i]);
     loop_destroy(rig->loop);
-    cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors are leaked");
 }
 
 /* ---- the test as an end ---- */

@@ -1,5 +1,5 @@
-/* Encrypted streams on the fake loop: two of ours that talk to each other, or one of ours and a
- * peer played by the test, which can send what no stream would. */
+/* Encrypted streams on the fake loop: two streams that talk to each other, or one stream and a peer
+ * that the test plays, which can also send what a stream never would. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,8 +11,8 @@
 #include "net/stream.h"
 #include "noise_ends.h"
 
-/* One end: what it has to read and to write, in pieces of random size, and how that ended. Driven
- * by its own callbacks when `random` is set, else by the test. */
+/* One stream, with what it has to read and to write, and the results. If `random` is set, its own
+ * callbacks go on in pieces of random size; otherwise the test drives it. */
 struct end {
     struct stream stream;
     struct random *random;
@@ -28,42 +28,42 @@ struct noise_rig {
     struct metrics metrics;
     struct random random;
     struct noise_engine *engines[2];
-    struct noise_keys keys[2]; /* of the initiator, of the responder */
-    struct end ends[2];
-    int fds[2]; /* not taken by a stream: the test's */
+    struct noise_keys keys[2]; /* the initiator's, the responder's */
+    struct end ends[2];        /* the initiator, the responder */
+    int fds[2];                /* the test's, until a stream takes it; then -1 */
     size_t fds_before;
 };
 
-/* Counts memory from here on. buffer_size as in tcp_pair. */
+/* Begins to count allocations. buffer_size: as for tcp_pair. */
 void noise_rig_init(struct noise_rig *rig, uint64_t seed, enum noise_pattern pattern,
                     int buffer_size);
-/* Makes the socket of this end a stream; end 0 initiates. Returns stream_secure's result. */
+/* Makes a stream of fds[end]; ends[0] is the initiator. Returns the result of stream_secure. */
 int noise_rig_stream(struct noise_rig *rig, unsigned int end);
-/* Terminates what lives. Nothing may be left. */
+/* Terminates the streams, and checks that no memory, op or descriptor is left. */
 void noise_rig_finish(struct noise_rig *rig);
 void noise_rig_turns(struct noise_rig *rig, int turns);
-/* Starts to read size bytes and to write as many as out has; either may be 0. */
+/* Starts to read in_size bytes and to write out_size bytes; either may be 0. */
 void end_begin(struct end *end, struct random *random);
 bool end_is_through(const struct end *end);
 bool end_has_failed(const struct end *end);
 
-/* The test in an end's place: its handshake and its link. */
+/* A peer that the test plays: its handshake and its link. */
 struct raw {
     struct noise_rig *rig;
     struct noise_handshake handshake;
     struct noise_link *link;
     unsigned int end;
-    unsigned char last[NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX]; /* a message held back */
+    unsigned char last[NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX]; /* a message not sent */
     size_t last_size;
 };
 
 void raw_init(struct raw *raw, struct noise_rig *rig, unsigned int end);
-/* Until all is through, but for a last message of ours, which waits in `last`. */
+/* Runs the handshake. If its last message is the peer's, that message stays in `last`. */
 void raw_handshake(struct raw *raw);
-/* The next message of ours, with its header, in `last`. */
+/* Makes the peer's next handshake message, with its header, in `last`. */
 void raw_write_message(struct raw *raw);
 void raw_send(struct raw *raw, const void *bytes, size_t size);
-/* Whatever `last` holds and a frame for each size, from plain, in one segment. */
+/* Sends `last` and, behind it, a frame of plain for each size, all in one segment. */
 void raw_send_frames(struct raw *raw, const unsigned char *plain, const size_t *sizes,
                      size_t count);
 void raw_finish(struct raw *raw);

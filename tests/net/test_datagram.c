@@ -1,5 +1,5 @@
-/* Datagrams over a data channel on the fake loop: a peer whose bytes are checked one by one, bounds
- * of the queue under a virtual clock. */
+/* Datagrams over a data channel, on the fake loop: every byte for and from the peer is checked, and
+ * the bounds of the queue under a virtual clock. */
 #include "net/datagram.h"
 
 #include <criterion/criterion.h>
@@ -83,7 +83,7 @@ static void rig_init(struct rig *rig, uint64_t seed, int buffer_size, const char
     cr_assert_eq(loop_create(&options, &rig->loop), 0);
     tcp_pair(fds, buffer_size);
     rig->peer = fds[0];
-    socket_set_nodelay(rig->peer, true); /* no real time passes here, which Nagle waits for */
+    socket_set_nodelay(rig->peer, true); /* Nagle's algorithm would wait for real time to pass */
     datagram_engine_init(&rig->engine, rig->loop);
     cr_assert_eq(datagram_channel_init(&rig->channel, &rig->engine, &ops), 0);
     stream_init(&rig->channel.stream, rig->loop, fds[1], &datagram_stream_ops);
@@ -128,7 +128,7 @@ Test(datagram, a_batch_leaves_behind_the_command_in_one_send)
     cr_expect_eq(recv(rig.peer, bytes, sizeof(bytes), MSG_DONTWAIT), 4);
     put(&rig, "abc", 3);
     put(&rig, "", 0);
-    /* A run as UDP_GRO brings it: three and a shorter one. */
+    /* Datagrams joined by UDP_GRO: three, and a shorter one. */
     struct udp_arrival run = {.data = (const uint8_t *)"123456789x", .size = 10, .segment_size = 3};
     datagram_put(&rig.channel, &visitor, &run);
     cr_expect_eq(recv(rig.peer, bytes, sizeof(bytes), MSG_DONTWAIT), -1);
@@ -137,7 +137,7 @@ Test(datagram, a_batch_leaves_behind_the_command_in_one_send)
     ssize_t got = recv(rig.peer, bytes, sizeof(bytes), MSG_DONTWAIT);
     cr_assert_eq(got, 6 * 13 + 3 + 10);
     cr_expect(memcmp(bytes, head_3, sizeof(head_3)) == 0 && memcmp(bytes + 13, "abc", 3) == 0);
-    cr_expect_eq(bytes[16 + 11], 0, "an empty one");
+    cr_expect_eq(bytes[16 + 11], 0, "an empty datagram");
     cr_expect(memcmp(bytes + 29, head_3, sizeof(head_3)) == 0 && bytes[42] == '1');
     cr_expect_eq(bytes[got - 3], 1);
     cr_expect_eq(bytes[got - 1], 'x');
@@ -159,7 +159,8 @@ Test(datagram, too_large_for_the_peer)
 
 /* ---- the room for a batch ---- */
 
-/* The runs that the kernel can hand over: up to 128 datagrams of one size, and 65,535 bytes. */
+/* The largest arrivals that the kernel can make: up to 128 datagrams of one size, and 65,535 bytes.
+ */
 Test(datagram, every_run_fits_its_reserve)
 {
     size_t largest = 0;
@@ -171,11 +172,11 @@ Test(datagram, every_run_fits_its_reserve)
             largest = MAX(largest, arrival.size + count * (size_t)UDP_FRAME_HEAD_MAX);
         }
     }
-    cr_expect_eq(largest, 65535 + 128 * 25); /* of 512 bytes, the last one shorter */
+    cr_expect_eq(largest, 65535 + 128 * 25); /* datagrams of 512 bytes, the last one shorter */
     cr_expect_leq(largest, (size_t)DATAGRAM_ARRIVAL_MAX);
 }
 
-/* What is queued may be one byte short of its bound when a batch of the longest runs comes. */
+/* The queue may be one byte below its bound when a batch of the largest arrivals comes. */
 static void put_largest_batch(struct rig *rig, uint32_t segment)
 {
     static const struct udp_frame_addr from = {.octets = {[15] = 1}, .port = 5, .is_v6 = 1};
@@ -196,7 +197,7 @@ Test(datagram, a_batch_of_the_longest_runs_behind_a_full_queue)
     static unsigned char filler[65507];
     put(&rig, filler, sizeof(filler));
     put(&rig, filler, sizeof(filler));
-    datagram_flush(&rig.channel); /* stays on its way: the peer does not read */
+    datagram_flush(&rig.channel); /* the write stays pending: the peer does not read */
     size_t before = 2 * (sizeof(filler) + 13);
     while (queued + 13 + sizeof(filler) < LIMIT_UDP_QUEUE) {
         put(&rig, filler, sizeof(filler));
@@ -208,7 +209,7 @@ Test(datagram, a_batch_of_the_longest_runs_behind_a_full_queue)
     put_largest_batch(&rig, SEGMENT);
     cr_expect_eq(datagram_room(&rig.channel), DATAGRAM_FULL);
 
-    /* All of it arrives, and whole. */
+    /* Everything arrives, and no frame is damaged. */
     size_t behind = before + LIMIT_UDP_QUEUE - 1;
     size_t total = behind + (size_t)FRAMES * (SEGMENT + HEAD);
     unsigned char *bytes = malloc(total);
@@ -232,7 +233,7 @@ Test(datagram, a_batch_of_the_longest_runs_behind_a_full_queue)
     rig_finish(&rig);
 }
 
-/* Sizes from nothing to the largest, in any pieces, over many wraps of the buffer. */
+/* Frames of all sizes arrive in pieces of random size, and use the whole read buffer many times. */
 Test(datagram, frames_in_any_pieces)
 {
     for (uint64_t seed = 1; seed < 6; seed++) {
@@ -244,7 +245,7 @@ Test(datagram, frames_in_any_pieces)
         unsigned int sent = 0;
         uint64_t bytes = 0, sum = 0;
         rig_init(&rig, seed, 0, "");
-        rig.enough_every = seed % 2 * 2; /* or all at once */
+        rig.enough_every = seed % 2 * 2; /* 0: the owner takes all frames at once */
         fake_loop_set_faults(rig.loop, &faults);
         while (sent < 300) {
             static const size_t sizes[] = {0, 1, 64, 1200, 2048, 9000, 65507};
@@ -275,7 +276,7 @@ Test(datagram, frames_in_any_pieces)
     }
 }
 
-/* The owner has enough for a turn: the rest follows, a few in each. */
+/* The owner says datagram_enough: the remaining frames come in later turns, a few in each. */
 Test(datagram, what_is_enough_for_a_turn)
 {
     enum { FRAMES = 100, EACH = 5 };
@@ -293,13 +294,13 @@ Test(datagram, what_is_enough_for_a_turn)
         before = rig.frames;
     }
     cr_expect_eq(rig.frames, FRAMES);
-    cr_expect_leq(most, 2 * EACH); /* from the read, and from the timer */
+    cr_expect_leq(most, 2 * EACH); /* one batch from the read, one from the timer */
     cr_expect_eq(rig.batches, FRAMES / EACH + 1, "each batch is ended");
     cr_expect_eq(rig.ends, 0);
     for (int i = 0; i < FRAMES; i++)
         cr_assert_eq(send(rig.peer, wire, len, 0), len);
     turns(&rig, 1);
-    rig_finish(&rig); /* in the middle of it */
+    rig_finish(&rig); /* while frames are left */
     cr_expect_lt(rig.frames, 2 * FRAMES);
 }
 
@@ -334,7 +335,7 @@ Test(datagram, the_peers_end_is_reported_once)
 
 /* ---- the bounds of the queue ---- */
 
-/* Fills until there is no room; returns the bytes that were taken. */
+/* Puts datagrams until there is no room. Returns the bytes that were queued. */
 static size_t fill(struct rig *rig, enum datagram_room *ret_room)
 {
     static unsigned char payload[1200];
@@ -361,12 +362,12 @@ Test(datagram, bounded_in_bytes_then_in_time)
     cr_expect_eq(room, DATAGRAM_FULL);
     cr_expect_lt(taken, (size_t)4 * LIMIT_UDP_QUEUE);
     cr_expect_eq(rig.rooms, 0);
-    /* Nothing leaves: the queue is too old after its time, which is said once. */
+    /* Nothing leaves. After LIMIT_UDP_QUEUE_MS the queue is too old, and `room` is called once. */
     for (int i = 0; i < 2 * LIMIT_UDP_QUEUE_MS && rig.rooms == 0; i++)
         turns(&rig, 1);
     cr_expect_eq(rig.rooms, 1);
     cr_expect_eq(datagram_room(&rig.channel), DATAGRAM_STALE);
-    /* The peer reads: everything that was taken arrives, and there is room again. */
+    /* The peer reads: everything that was queued arrives, and there is room again. */
     static unsigned char bytes[1 << 20];
     size_t got = 0;
     for (int i = 0; i < 20000 && got < taken; i++) {
@@ -417,7 +418,7 @@ static void stream_of(struct rig *rig, unsigned int per_ms, unsigned int answers
     }
 }
 
-/* As the owner asks it. */
+/* The pause that the channel's owner would get. */
 static uint64_t pause_ns(struct rig *rig)
 {
     uint64_t now_ns = loop_now_ns(rig->loop);
@@ -432,9 +433,9 @@ Test(datagram, both_directions_count_for_the_pace)
     fake_loop_set_idle_step_ms(rig.loop, 0);
     cr_expect_eq(pause_ns(&rig), 0);
     stream_of(&rig, 60, 60, 30);
-    cr_expect_eq(pause_ns(&rig), 0, "somebody waits for each");
+    cr_expect_eq(pause_ns(&rig), 0, "a peer waits for each answer");
     stream_of(&rig, 60, 2, 30);
-    (void)pause_ns(&rig); /* the last look saw both kinds */
+    (void)pause_ns(&rig); /* this measurement includes the answers of before */
     stream_of(&rig, 60, 2, 30);
     cr_expect_gt(pause_ns(&rig), 0);
     rig_finish(&rig);
@@ -477,8 +478,8 @@ Test(datagram, payloads_are_fired_by_target_in_order)
         cr_assert(datagram_aim(&rig.engine, &aims[i % 3].target, &frame));
     }
     struct udp_frame more = {.payload = numbers, .payload_len = 1};
-    cr_expect_not(datagram_aim(&rig.engine, &aims[0].target, &more), "no place");
-    datagram_forget(&aims[2].target); /* it goes away */
+    cr_expect_not(datagram_aim(&rig.engine, &aims[0].target, &more), "the queue is full");
+    datagram_forget(&aims[2].target);
     datagram_fire(&rig.engine, aim_destination);
     for (unsigned int i = 0; i < DATAGRAM_AIMED_MAX; i++) {
         uint8_t byte;
@@ -496,7 +497,7 @@ Test(datagram, payloads_are_fired_by_target_in_order)
     rig_finish(&rig);
 }
 
-/* Memory of a burst goes back when all is quiet, and everything works after it. */
+/* The memory of a burst is freed when nothing moves for a while, and the channel still works. */
 Test(datagram, trims_when_quiet)
 {
     struct rig rig;

@@ -1,5 +1,5 @@
-/* Frames of a Noise connection without its socket: what one end seals the other opens, however the
- * bytes are cut on their way; and nothing else is opened. */
+/* Noise frames without a socket: one side decrypts what the other has encrypted, however the bytes
+ * are cut on their way, and decrypts nothing else. */
 #include "net/noise_link.h"
 
 #include <criterion/criterion.h>
@@ -17,7 +17,7 @@ enum {
     WIRE_MAX = 2 * FRAME_MAX + NOISE_BATCH_SEALED,
 };
 
-static struct noise_engine *engines[2]; /* of the two ends */
+static struct noise_engine *engines[2]; /* one per side */
 static struct noise_link *links[2];
 static unsigned char plain[2 * NOISE_MESSAGE_MAX + NOISE_BATCH_PLAIN], wire[WIRE_MAX],
     opened[WIRE_MAX];
@@ -41,7 +41,7 @@ static void tear_down(void)
 
 TestSuite(noise_link, .init = set_up, .fini = tear_down);
 
-/* ---- on the way ---- */
+/* ---- the bytes on their way ---- */
 
 static void add_frame(const unsigned char *bytes, size_t size)
 {
@@ -49,7 +49,7 @@ static void add_frame(const unsigned char *bytes, size_t size)
     cr_assert_leq(wire_size, sizeof(wire));
 }
 
-/* A call's worth reaches the other end, in memory of exactly its size. */
+/* Gives bytes to the other side with one call, in memory of exactly their size. */
 static int feed(const unsigned char *bytes, size_t size)
 {
     unsigned char *copy = malloc(size);
@@ -86,7 +86,7 @@ static void check_opened(const unsigned char *expected, size_t size)
     cr_assert_null(links[1]->partial);
 }
 
-/* ---- what arrives ---- */
+/* ---- valid frames ---- */
 
 static void round_trip(size_t size)
 {
@@ -111,7 +111,7 @@ Test(noise_link, what_is_sealed_is_opened)
         round_trip(1 + random_below(&random, NOISE_BATCH_PLAIN));
 }
 
-/* A batch is sealed into its place and not a byte further, also when it is not aligned. */
+/* Encrypting a batch writes no byte beyond it, also at an unaligned address. */
 Test(noise_link, sealing_stays_inside)
 {
     unsigned char *out = malloc(NOISE_BATCH_SEALED);
@@ -134,7 +134,7 @@ Test(noise_link, both_directions_are_their_own)
     }
 }
 
-/* Several frames in any pieces. */
+/* Makes several frames, which the tests cut into pieces. */
 static void send_frames(const size_t *sizes, size_t count)
 {
     size_t at = 0;
@@ -153,8 +153,8 @@ Test(noise_link, one_byte_at_a_time)
     check_opened(plain, 704);
 }
 
-/* Three pieces, so that one frame comes in three reads, with each offset as a border: also between
- * the two bytes of a header. */
+/* Cuts at every pair of offsets, so that a frame comes in three reads; also between the two bytes
+ * of a header. */
 Test(noise_link, cut_anywhere)
 {
     static const size_t sizes[] = {1, 7, 3};
@@ -185,8 +185,7 @@ Test(noise_link, a_frame_has_begun)
     }
 }
 
-/* Frames as other implementations cut them, up to the largest, which no call of ours can take at
- * once. */
+/* Frames of sizes that other implementations use, up to the largest. */
 Test(noise_link, frames_of_peers)
 {
     static const size_t sizes[] = {1,    2,     15,    16,    17,    8192,
@@ -209,7 +208,8 @@ Test(noise_link, frames_of_peers)
     }
 }
 
-/* The most that one call can open: the last byte of the largest frame, then as much as fits. */
+/* The most plaintext that one call can return: the last byte of the largest frame, then a full
+ * batch. */
 Test(noise_link, the_largest_call)
 {
     forget();
@@ -228,9 +228,9 @@ Test(noise_link, the_largest_call)
     cr_assert_geq(opened_size, NOISE_PAYLOAD_MAX + next);
 }
 
-/* ---- what does not ---- */
+/* ---- invalid frames ---- */
 
-/* By chunks of every size: none of the frame comes out, and its refusal comes as soon as it can. */
+/* A frame that is too short is refused as soon as its header is complete, whatever the reads. */
 Test(noise_link, too_short_is_refused)
 {
     for (unsigned char length = 0; length <= NOISE_TAG_SIZE; length++) {
@@ -246,7 +246,7 @@ Test(noise_link, too_short_is_refused)
     cr_assert_eq(opened_size, 0);
 }
 
-/* rathole takes it for the end of the stream; from it, it never comes. */
+/* rathole takes an empty frame for an end of stream, and never sends one. */
 Test(noise_link, an_empty_frame_is_refused_though_it_is_genuine)
 {
     forget();
@@ -274,7 +274,7 @@ Test(noise_link, each_flipped_bit_is_refused)
             wire[bit / 8] ^= (unsigned char)(1u << bit % 8);
             int result = feed_all(chunk);
             wire[bit / 8] ^= (unsigned char)(1u << bit % 8);
-            /* A longer length only waits for what never comes. */
+            /* A larger length is not wrong yet: more bytes are awaited. */
             cr_assert(result == -EBADMSG || (bit < 16 && noise_link_is_inside_frame(links[1])),
                       "bit %zu", bit);
             cr_assert_eq(opened_size, 0, "bit %zu", bit);
@@ -320,11 +320,11 @@ Test(noise_link, counters_end)
     links[0]->send.nonce = links[1]->receive.nonce = UINT64_MAX - 1;
     round_trip(10);
     cr_assert_eq(noise_link_seal(links[0], engines[0], plain, 1, wire), -EOVERFLOW);
-    /* In the middle of a batch, too. */
+    /* Also in the middle of a batch. */
     links[0]->send.nonce = UINT64_MAX - 1;
     cr_assert_eq(noise_link_seal(links[0], engines[0], plain, NOISE_FRAME_PAYLOAD + 1, wire),
                  -EOVERFLOW);
-    /* And what is received then. */
+    /* The same for the receiver's nonces. */
     forget();
     links[0]->send.nonce = 0;
     add_frame(plain, 10);
@@ -397,7 +397,7 @@ Test(noise_link, an_engine_without_memory)
         if (!alloc_has_failed()) {
             alloc_fail_nth(0);
             cr_assert_eq(result, 0);
-            cr_assert_gt(n, 3, "not what it tests: %u", n);
+            cr_assert_gt(n, 3, "only %u allocations: the test does not reach what it tests", n);
             noise_engine_destroy(engine);
             return;
         }
@@ -427,7 +427,7 @@ Test(noise_link, a_link_without_memory)
     for (size_t first = 1; first <= 2; first++) {
         alloc_fail_nth(1);
         ssize_t result = noise_link_open(links[1], engines[1], wire, first);
-        if (first == 1) { /* which needs none yet */
+        if (first == 1) { /* one byte is kept in the link, without an allocation */
             cr_assert_eq(result, 0);
             result = noise_link_open(links[1], engines[1], wire + 1, 10);
         }

@@ -1,4 +1,4 @@
-/* When an end is taken for dead: rows of what the kernel said, look after look. */
+/* When a peer is judged dead: each row has the kernel's answers, look after look. */
 #include "net/silence.h"
 
 #include <criterion/criterion.h>
@@ -7,14 +7,14 @@
 
 enum { SECONDS_MAX = 4000, LIVES = -1 };
 
-/* The same answer each second, but for what was heard: last at `heard_at` seconds before the first
- * look, and then every `hears_each` seconds. */
+/* The kernel gives the same answer every second, apart from heard_ms: the peer was heard `heard_at`
+ * seconds before the first look, and then every `hears_each` seconds. */
 struct row {
     const char *what;
     struct socket_life life;
     bool asked;
-    unsigned int heard_at, hears_each; /* 0: never again */
-    int dies_at;                       /* seconds after the first look */
+    unsigned int heard_at, hears_each; /* hears_each 0: never again */
+    int dies_at;                       /* seconds after the first look, or LIVES */
 };
 
 #define IN_FLIGHT .unacked = 3, .window = 65536, .rto_ms = 51200
@@ -24,27 +24,27 @@ struct row {
 static const struct row rows[] = {
     {"in flight, idle for hours before", {IN_FLIGHT, .retransmits = 7}, false, 9000, 0, 30},
     {"in flight, heard just before", {IN_FLIGHT, .retransmits = 7}, false, 0, 0, 30},
-    {"in flight, few questions yet: a long path",
+    {"in flight, few transmissions yet: a path with a long round trip",
      {IN_FLIGHT, .retransmits = 2},
      false,
      0,
      0,
      LIVES},
-    {"in flight, the last of four", {IN_FLIGHT, .retransmits = 3}, false, 0, 0, 30},
-    {"in flight, a word every 29 s", {IN_FLIGHT, .retransmits = 7}, false, 5, 29, LIVES},
-    {"in flight, a word every 5 s", {IN_FLIGHT, .retransmits = 7}, false, 5, 5, LIVES},
-    {"not sent for the first time yet", {.unsent = 100, .window = 9000}, false, 0, 0, LIVES},
-    {"shut, all probes answered, two minutes apart", {SHUT}, false, 0, 120, LIVES},
-    {"shut, three probes lost", {SHUT, .probes = 3}, false, 0, 0, LIVES},
-    {"shut, four", {SHUT, .probes = 4}, false, 0, 0, 30},
-    {"shut, four were lost and one answered", {SHUT, .probes = 4}, false, 0, 20, LIVES},
-    {"withdrawn, asked every two minutes", {WITHDRAWN, .rto_ms = 120000}, false, 0, 121, LIVES},
+    {"in flight, four transmissions", {IN_FLIGHT, .retransmits = 3}, false, 0, 0, 30},
+    {"in flight, heard every 29 s", {IN_FLIGHT, .retransmits = 7}, false, 5, 29, LIVES},
+    {"in flight, heard every 5 s", {IN_FLIGHT, .retransmits = 7}, false, 5, 5, LIVES},
+    {"never sent so far", {.unsent = 100, .window = 9000}, false, 0, 0, LIVES},
+    {"zero window, probes two minutes apart are answered", {SHUT}, false, 0, 120, LIVES},
+    {"zero window, three probes lost", {SHUT, .probes = 3}, false, 0, 0, LIVES},
+    {"zero window, four probes lost", {SHUT, .probes = 4}, false, 0, 0, 30},
+    {"zero window, four probes lost, one answered", {SHUT, .probes = 4}, false, 0, 20, LIVES},
+    {"withdrawn, probed every two minutes", {WITHDRAWN, .rto_ms = 120000}, false, 0, 121, LIVES},
     {"withdrawn, and gone", {WITHDRAWN, .rto_ms = 120000}, false, 0, 0, 480},
     {"withdrawn, and gone early", {WITHDRAWN, .rto_ms = 3000}, false, 0, 0, 30},
     {"asked, no answer", {.window = 65536}, true, 100, 0, 10},
-    {"asked, an answer at last", {.window = 65536}, true, 100, 9, LIVES},
+    {"asked, a late answer", {.window = 65536}, true, 100, 9, LIVES},
     {"asked with bytes in flight", {IN_FLIGHT, .retransmits = 7}, true, 100, 0, 30},
-    {"nothing outstanding, nobody asks", {.window = 65536}, false, 9000, 0, LIVES},
+    {"nothing outstanding, not asked", {.window = 65536}, false, 9000, 0, LIVES},
 };
 
 static uint32_t heard_ms(const struct row *row, unsigned int second)
@@ -62,7 +62,7 @@ static int dies_at(const struct row *row)
     for (unsigned int second = 0; second < SECONDS_MAX; second++) {
         struct socket_life life = row->life;
         life.heard_ms = heard_ms(row, second);
-        /* The first look is one at a relay that has not been looked at for long. */
+        /* The last look before the first one is long ago, as at an idle relay. */
         uint32_t step_ms = second == 0 && !row->asked ? 7200000 : second == 0 ? 0 : 1000;
         if (silence_judge(&silence, &life, step_ms) == SILENCE_DEAD)
             return (int)second;
@@ -101,7 +101,7 @@ Test(silence, watched_while_it_owes_something)
     cr_assert_not(silence.asked, "the answer came");
 }
 
-/* SIGSTOP for an hour, or a machine that slept: one look counts for 2 s, whatever it missed. */
+/* SIGSTOP for an hour, or a suspended machine: a look adds at most 2 s of silence. */
 Test(silence, time_that_was_missed_is_not_silence)
 {
     struct silence silence = {0};

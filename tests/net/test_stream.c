@@ -1,5 +1,5 @@
-/* Streams on the fake loop: exact reads, whole writes, and a termination that always ends in one
- * `closed`, whatever was in flight. */
+/* Streams on the fake loop: exact reads, complete writes, and terminations, which call `closed`
+ * exactly once, whatever was in flight. */
 #include "net/stream.h"
 
 #include <criterion/criterion.h>
@@ -119,8 +119,8 @@ Test(stream, whole_reads_and_writes)
         run_exchange(seed);
 }
 
-/* Terminated at a random moment: one `closed`, no other callback, and what the peer sees is what
- * was asked for. */
+/* Terminates at a random moment: `closed` is called once, there is no other callback, and the peer
+ * sees a reset if one was asked for. */
 static void run_termination(uint64_t seed)
 {
     static unsigned char out[DATA_SIZE], in[64];
@@ -140,12 +140,12 @@ static void run_termination(uint64_t seed)
     unsigned int calls = rig.reads + rig.writes;
     stream_terminate(&rig.stream, abort ? STREAM_ABORT : STREAM_CLEAN);
     stream_terminate(&rig.stream, abort ? STREAM_CLEAN : STREAM_CLEAN);
-    cr_assert_eq(rig.closes, 0, "closed from inside");
+    cr_assert_eq(rig.closes, 0, "closed inside stream_terminate");
     for (int i = 0; i < 200 && rig.closes == 0; i++)
         cr_assert_eq(loop_run_once(rig.loop), 0);
     cr_assert_eq(rig.closes, 1);
     cr_assert_eq(rig.reads + rig.writes, calls);
-    cr_assert_eq(loop_run_once(rig.loop), 0); /* the close itself */
+    cr_assert_eq(loop_run_once(rig.loop), 0); /* submits the close */
     cr_assert_eq(fake_loop_in_flight(rig.loop), 0);
     ssize_t got;
     while ((got = recv(rig.peer, out, sizeof(out), MSG_DONTWAIT)) > 0)

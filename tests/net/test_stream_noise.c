@@ -1,6 +1,6 @@
-/* Encrypted streams on the fake loop: the handshake, whatever is read and written, and a
- * termination at every step. Covers src/net/stream_noise.c and, where it is encrypted,
- * src/net/transport.c. STREAM_SEED repeats one exchange. */
+/* Encrypted streams on the fake loop: the handshake, reads and writes of all sizes, and a
+ * termination at every step. Covers src/net/stream_noise.c and the encrypted cases of
+ * src/net/transport.c. STREAM_SEED=N runs only the exchanges of one seed. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -48,7 +48,7 @@ static void run_seeds(void (*run)(uint64_t seed), uint64_t first, uint64_t count
 
 /* ---- two streams ---- */
 
-/* Both ends with random plans; at least the initiator has to say something. */
+/* Random plans for both ends. The initiator always writes, because that begins the handshake. */
 static void plan(struct noise_rig *rig)
 {
     static const size_t sizes[] = {1, 100, 20000, 70000, DATA_SIZE};
@@ -86,7 +86,7 @@ static void run_exchange(uint64_t seed)
             break;
         noise_rig_turns(&rig, 1);
         if (i > 2000)
-            (void)usleep(100); /* the window of a small socket opens in the kernel's time */
+            (void)usleep(100); /* a small socket's window opens in real time, not in turns */
     }
     for (size_t i = 0; i < 2; i++) {
         struct end *end = &rig.ends[i];
@@ -108,8 +108,8 @@ Test(stream_noise, whatever_is_written_is_read)
     run_seeds(run_exchange, 1, 150);
 }
 
-/* Ends of either kind at any moment, under deadly faults too: one `closed`, from outside, and no
- * other callback after the call. */
+/* Clean and aborting terminations at any moment, also under deadly faults: `closed` is called once,
+ * not inside the call, and no other callback comes after it. */
 static void run_termination(uint64_t seed)
 {
     struct noise_rig rig;
@@ -130,7 +130,7 @@ static void run_termination(uint64_t seed)
         unsigned int calls = end->reads + end->writes;
         stream_terminate(&end->stream,
                          random_permille(&rig.random, 500) ? STREAM_ABORT : STREAM_CLEAN);
-        cr_assert_eq(end->closes, 0, "closed from inside");
+        cr_assert_eq(end->closes, 0, "closed inside stream_terminate");
         for (int turn = 0; turn < 300 && end->closes == 0; turn++)
             noise_rig_turns(&rig, 1);
         cr_assert_eq(end->closes, 1, "seed %llu", (unsigned long long)seed);
@@ -145,7 +145,8 @@ Test(stream_noise, termination_at_every_step)
     run_seeds(run_termination, 1, 2000);
 }
 
-/* A deadly fault is an error of an end, never a stall and never wrong bytes. */
+/* After a deadly fault at least one end gets an error; there is no stall and there are no wrong
+ * bytes. */
 static void run_deadly(uint64_t seed)
 {
     struct noise_rig rig;
@@ -180,7 +181,7 @@ Test(stream_noise, deadly_faults_show)
     run_seeds(run_deadly, 1, 400);
 }
 
-/* Each allocation fails in turn, and somebody hears of it. */
+/* The n-th allocation fails, and a read, a write or stream_secure returns -ENOMEM. */
 static bool run_without_memory(unsigned int n, enum noise_pattern pattern)
 {
     struct noise_rig rig;
@@ -228,19 +229,20 @@ Test(stream_noise, each_allocation_fails_once)
         unsigned int n = 1;
         while (n < 200 && run_without_memory(n, (enum noise_pattern)pattern))
             n++;
-        cr_assert_gt(n, 6, "not what it tests: %u", n);
+        cr_assert_gt(n, 6, "only %u allocations: the test does not reach what it tests", n);
     }
 }
 
 /* ---- the handshake ---- */
 
-/* Keys that do not fit: whoever can notice says so, and the other sees the end. */
+/* Keys that do not match: the end that can notice fails with ERR_HANDSHAKE, and the other sees the
+ * connection end. */
 static void run_wrong_key(enum noise_pattern pattern, unsigned int wrong)
 {
     struct noise_rig rig;
     noise_rig_init(&rig, 1, pattern, 0);
     rig.keys[wrong].remote_public[5] ^= 1;
-    if (pattern == NOISE_XX) { /* pinned, to another one than comes */
+    if (pattern == NOISE_XX) { /* pinned to another key than the peer has */
         rig.keys[wrong].has_remote_public = true;
         memset(rig.keys[wrong].remote_public, 9, NOISE_KEY_SIZE);
     }
@@ -259,7 +261,7 @@ static void run_wrong_key(enum noise_pattern pattern, unsigned int wrong)
                 stream_terminate(&rig.ends[i].stream, STREAM_CLEAN);
         }
     }
-    /* In XX the responder is last to see a key, when the initiator is done already. */
+    /* In XX the responder gets the peer's key last, when the initiator has finished. */
     bool late = pattern == NOISE_XX && wrong == 1;
     cr_assert_eq(rig.ends[1].read_result, ERR_HANDSHAKE);
     cr_assert(rig.ends[0].read_result == ERR_HANDSHAKE || (late && rig.ends[0].read_result < 0));
@@ -276,7 +278,7 @@ Test(stream_noise, a_wrong_key)
     run_wrong_key(NOISE_XX, 1);
 }
 
-/* Who only writes hears of it as the result of the write. */
+/* If there is no read, the write fails. */
 Test(stream_noise, a_failed_handshake_is_the_writers_when_nobody_reads)
 {
     struct noise_rig rig;
@@ -292,7 +294,7 @@ Test(stream_noise, a_failed_handshake_is_the_writers_when_nobody_reads)
     noise_rig_finish(&rig);
 }
 
-/* A stranger that sends anything else than this protocol is refused at its first wrong byte. */
+/* A stranger that does not speak this protocol is refused at its first wrong byte. */
 Test(stream_noise, a_wrong_length_is_refused_at_once)
 {
     static const struct {
@@ -322,7 +324,7 @@ Test(stream_noise, a_wrong_length_is_refused_at_once)
     }
 }
 
-/* At each byte of the first message, by an end of stream or a reset; and with one byte changed. */
+/* The first message is cut after `size` bytes, by an end of stream or a reset. */
 static void run_cut_handshake(enum noise_pattern pattern, size_t size, bool reset)
 {
     struct noise_rig rig;

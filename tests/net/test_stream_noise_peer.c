@@ -1,5 +1,5 @@
-/* One encrypted stream against a peer whose frames the test makes: what comes early, what is cut,
- * what is changed, and a stream that is handed on. Covers src/net/stream_noise.c. */
+/* One encrypted stream against a peer whose frames the test makes: early bytes, truncated and
+ * forged frames, and a stream that is moved. Covers src/net/stream_noise.c. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -28,7 +28,7 @@ static void set_up(void)
 
 TestSuite(stream_noise_peer, .init = set_up);
 
-/* The stream is one end, the test the other; the stream reads `size` bytes meanwhile. */
+/* Runs the handshake between the stream and the test; the stream has begun to read `size` bytes. */
 static void begin(enum noise_pattern pattern, unsigned int stream_end, size_t size)
 {
     noise_rig_init(&rig, 1, pattern, 0);
@@ -57,7 +57,7 @@ static void expect_read(int result)
 
 /* ---- early bytes ---- */
 
-/* The first frames come with the handshake's last message. */
+/* The first frames come in one segment with the last handshake message. */
 static void run_early(enum noise_pattern pattern, unsigned int stream_end)
 {
     static const size_t sizes[] = {5, 100, 1};
@@ -66,7 +66,7 @@ static void run_early(enum noise_pattern pattern, unsigned int stream_end)
     expect_read(3);
     cr_assert_not_null(end->stream.noise.link->early);
     stream_read_now(&end->stream, got + 3, 2);
-    cr_assert_eq(end->read_result, 2, "what is there is there at once");
+    cr_assert_eq(end->read_result, 2, "early bytes need no wait");
     stream_read_some(&end->stream, got + 5, 50);
     expect_read(50);
     stream_read_some(&end->stream, got + 55, 500);
@@ -93,9 +93,9 @@ Test(stream_noise_peer, bytes_behind_the_last_handshake_message)
     run_early(NOISE_XX, 1);
 }
 
-/* ---- what ends it ---- */
+/* ---- ends and errors ---- */
 
-/* A stream whose handshake is through and that reads 10 bytes. */
+/* Begins with a stream whose handshake is done and that reads 10 bytes. */
 static void begin_reading(void)
 {
     begin(NOISE_XX, 1, 10);
@@ -123,7 +123,7 @@ Test(stream_noise_peer, an_end_within_a_frame_is_a_truncation)
         expect_read(cut == 0 ? ERR_EOF : ERR_TRUNCATED);
         finish();
     }
-    begin_reading(); /* between two frames, but not all that was asked for */
+    begin_reading(); /* an end between two frames, before 10 bytes have come */
     raw_send_frames(&raw, data, (size_t[]){9}, 1);
     (void)shutdown(rig.fds[raw.end], SHUT_WR);
     expect_read(ERR_EOF);
@@ -145,7 +145,7 @@ Test(stream_noise_peer, what_is_not_genuine_is_refused)
         size_t size = make_frame(wire, data, 10);
         wire[bit / 8] ^= (unsigned char)(1u << bit % 8);
         raw_send(&raw, wire, size);
-        if (bit < 16) { /* a length: perhaps more is waited for */
+        if (bit < 16) { /* a bit of the length: perhaps more bytes are awaited */
             noise_rig_turns(&rig, 5);
             (void)shutdown(rig.fds[raw.end], SHUT_WR);
         }
@@ -158,7 +158,7 @@ Test(stream_noise_peer, what_is_not_genuine_is_refused)
     raw_send(&raw, empty, sizeof(empty));
     expect_read(-EBADMSG);
     finish();
-    begin_reading(); /* plaintext */
+    begin_reading(); /* the peer sends plaintext */
     raw_send(&raw, "\0\0\0\0hello", 9);
     expect_read(-EBADMSG);
     finish();
@@ -166,7 +166,7 @@ Test(stream_noise_peer, what_is_not_genuine_is_refused)
 
 /* ---- writing ---- */
 
-/* What the peer opens of what the stream has sent. */
+/* Decrypts what the stream has sent, as the peer does. */
 static size_t peer_reads(unsigned char *out, size_t size)
 {
     static unsigned char wire[NOISE_BATCH_SEALED];
@@ -185,7 +185,8 @@ static size_t peer_reads(unsigned char *out, size_t size)
     return have;
 }
 
-/* More than a batch, to a peer that does not read at first; and then nothing is kept. */
+/* A write of more than a batch, to a peer that does not read at first. Afterwards the stream holds
+ * no buffer. */
 Test(stream_noise_peer, a_write_larger_than_a_batch_and_the_socket)
 {
     static unsigned char out[2 << 20], in[2 << 20];
@@ -211,7 +212,7 @@ Test(stream_noise_peer, a_write_larger_than_a_batch_and_the_socket)
     }
 }
 
-/* A read may begin when the handshake has failed already and the write has not been told yet. */
+/* A read may begin after the handshake has failed and before the write reports it. */
 Test(stream_noise_peer, a_read_between_a_failure_and_its_report)
 {
     noise_rig_init(&rig, 1, NOISE_NK, 0);
@@ -220,26 +221,26 @@ Test(stream_noise_peer, a_read_between_a_failure_and_its_report)
     raw_init(&raw, &rig, 1);
     stream_write(&end->stream, data, 10);
     raw_handshake(&raw);
-    alloc_fail_nth(1); /* the link */
+    alloc_fail_nth(1); /* the allocation of the link */
     raw_send_frames(&raw, NULL, NULL, 0);
     for (int turn = 0; turn < 20 && !alloc_has_failed(); turn++)
         noise_rig_turns(&rig, 1);
     cr_assert(alloc_has_failed() && end->writes == 0);
     stream_read(&end->stream, got, 10);
     expect_read(-ENOMEM);
-    cr_assert_eq(end->writes, 0, "the read has said it");
+    cr_assert_eq(end->writes, 0, "the read has reported it");
     finish();
 }
 
-/* ---- handing on ---- */
+/* ---- moving a stream ---- */
 
 static void other_read(struct stream *stream, int result)
 {
     *(int *)(stream + 1) = result;
 }
 
-/* A released stream goes on as another one, on another worker, with what it had received: the rest
- * of a frame that was read in part, and the beginning of one. */
+/* A released stream continues as another one, as on another worker, with everything that it has
+ * received: the rest of a frame that was read in part, and the beginning of the next. */
 Test(stream_noise_peer, release_and_adopt)
 {
     static const struct stream_ops other_ops = {.read_done = other_read};
@@ -275,7 +276,7 @@ Test(stream_noise_peer, release_and_adopt)
     transport = stream_release(&other.stream);
     transport_abort(&transport, loop);
     cr_assert(transport.fd < 0 && transport.noise == NULL);
-    transport_close(&transport, loop); /* an empty one is allowed */
+    transport_close(&transport, loop); /* does nothing: its descriptor is -1 */
     cr_assert_eq(loop_run_once(loop), 0);
     loop_destroy(loop);
     finish();

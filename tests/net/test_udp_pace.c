@@ -1,5 +1,5 @@
-/* When datagrams are received, under a clock of our own: streams of several shapes, and how often
- * and how late they are looked at. */
+/* The pauses before datagrams are received, under a virtual clock: streams of several shapes, how
+ * often they are received and how long a datagram waits. */
 #include "net/udp_pace.h"
 
 #include <criterion/criterion.h>
@@ -9,10 +9,10 @@
 
 enum { US = 1000, MS = 1000000, BOUND_NS = LIMIT_UDP_PAUSE_US * US };
 
-/* Datagrams come in bursts of `size`, every period_ns. */
+/* A burst of `size` datagrams comes every period_ns. */
 struct stream {
     uint64_t period_ns;
-    uint32_t size, answers; /* of each burst */
+    uint32_t size, answers; /* per burst */
 };
 
 struct outcome {
@@ -20,7 +20,7 @@ struct outcome {
     uint64_t received, wait_max_ns, end_ns;
 };
 
-/* As the owner of a socket goes about it, over a virtual time. */
+/* Does what the owner of a socket does, in virtual time. */
 static struct outcome run(struct udp_pace *pace, const struct stream *stream, uint64_t from_ns,
                           uint64_t length_ns)
 {
@@ -61,7 +61,7 @@ Test(udp_pace, a_steady_stream_gathers_within_the_bound)
     struct outcome outcome = run_new((struct stream){.period_ns = 50 * US, .size = 1}, 200 * MS);
     cr_expect_geq(outcome.received, 4000);
     cr_expect_leq(outcome.wait_max_ns, BOUND_NS);
-    /* 20 ms until it is known to have no answers, then once for each pause. */
+    /* After 20 ms it is known that there are no answers; then there is one receive per pause. */
     cr_expect_lt(outcome.looks, 400 + 200 * MS / BOUND_NS + 10);
     cr_expect_eq(outcome.vain, 0);
 }

@@ -1,4 +1,4 @@
-/* The table of visitors under a clock of our own. */
+/* The table of visitors under a virtual clock. */
 #include "net/udp_table.h"
 
 #include <criterion/criterion.h>
