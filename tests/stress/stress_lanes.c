@@ -1,7 +1,7 @@
-/* Lanes that come and go while channels are on their way to them: a server and a client of a UDP
- * service with four workers each, datagrams all the time, and reloads that move the service's
- * address back and forth. Channels cross from worker to worker late, and every other one meets a
- * full mailbox: the linker puts functions of this file in front of the pool and the mailboxes. */
+/* Lanes that are created and destroyed while data channels are on their way to them: a server and a
+ * client of a UDP service with four workers each, constant datagrams, and reloads that move the
+ * service's address to and fro. The linker puts functions of this file in front of the channel pool
+ * and the mailboxes: they delay channels between workers, and report every other mailbox full. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -35,7 +35,7 @@ static uint16_t control_port, service_ports[2], echo_port;
 static _Atomic bool stop;
 static _Atomic unsigned int answers, undone;
 
-/* ---- in front of the pool and the mailboxes ---- */
+/* ---- wrappers of the pool and the mailboxes ---- */
 
 static uint32_t draw(void)
 {
@@ -129,7 +129,7 @@ static bool ask_on(int fd)
     return recv(fd, bytes, sizeof(bytes), 0) == 5;
 }
 
-/* A new socket each time: another lane. */
+/* Sends from a new socket, which the kernel may give to another lane. */
 static bool ask(uint16_t port)
 {
     int fd = udp_socket_to(port);
@@ -199,7 +199,7 @@ static void end_workers(struct workers *workers)
     workers_destroy(workers);
 }
 
-/* What the main thread does with a changed file. */
+/* Applies a changed file, as the main thread does. */
 static void reload(struct server *server, struct workers *workers, unsigned int port)
 {
     struct reload_outcome outcome;
@@ -215,7 +215,7 @@ static void reload(struct server *server, struct workers *workers, unsigned int 
     uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
     while (!server_reload_ops.finish(server)) {
         if (clock_monotonic_ms() > until_ms)
-            fail("a reload does not end");
+            fail("a reload does not finish");
         (void)usleep(200);
     }
 }
@@ -228,7 +228,7 @@ static void wait_for_lane(uint16_t port)
     uint64_t until_ms = clock_monotonic_ms() + PATIENCE_MS;
     while (!ask_on(fd)) {
         if (clock_monotonic_ms() > until_ms)
-            fail("a lane has no channel");
+            fail("a lane gets no data channel");
     }
     (void)close(fd);
 }
@@ -245,7 +245,7 @@ static void run_client(const struct config *config, struct server *server, struc
     struct workers *own;
     if (client_create(&config->client, WORKERS, &client) < 0 ||
         workers_start(&client_role, client, WORKERS, &own) < 0)
-        fail("no client");
+        fail("the client does not start");
     uint64_t reloads = RELOADS / CLIENTS * env_number("STRESS_SCALE", 1);
     for (unsigned int i = 0; i < reloads; i++) {
         reload(server, workers, i % 2);
@@ -278,8 +278,7 @@ static int run(const struct config *server_config, const struct config *client_c
         (void)pthread_join(threads[i], NULL);
     end_workers(workers);
     server_destroy(server);
-    (void)printf("%u answers, %u channels that could not be delivered\n", atomic_load(&answers),
-                 atomic_load(&undone));
+    (void)printf("%u answers, %u matches undone\n", atomic_load(&answers), atomic_load(&undone));
     return atomic_load(&answers) > 0 && atomic_load(&undone) > 0 ? 0 : 1;
 }
 

@@ -1,6 +1,6 @@
-/* Mailboxes under load: workers with real loops flood each other, threads without one join in, and
- * everybody counts. Each sender's messages arrive in order and none is lost; a signal is seen by
- * the time all is quiet. */
+/* Mailboxes under load: workers with real loops, and threads without one, flood each other with
+ * numbered messages. Each sender's messages must arrive in order and none may be lost; every signal
+ * must be seen in the end. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -30,7 +30,7 @@ struct worker {
     struct metrics metrics;
     struct timer pump;
     uint64_t expected[SENDERS]; /* the next number of each sender */
-    uint64_t next[WORKERS];     /* to send to each worker */
+    uint64_t next[WORKERS];     /* the next number for each worker */
     uint64_t signals;
     bool failed;
 };
@@ -82,7 +82,7 @@ static bool sent_all(const struct worker *worker)
     return true;
 }
 
-/* Sends in batches, with pauses in which the others fall asleep. */
+/* Sends in batches, with pauses in which the other workers fall asleep. */
 static void pump(struct timer *timer)
 {
     struct worker *worker = container_of(timer, struct worker, pump);
@@ -128,7 +128,7 @@ static void *worker_thread(void *arg)
             break;
         }
     }
-    /* A wake-up that is queued leaves with the next submission. */
+    /* Submits a wake-up that may be queued. */
     loop_timer_start(worker->loop, &worker->pump, 0);
     if (loop_run_once(worker->loop) < 0)
         worker->failed = true;
@@ -187,7 +187,7 @@ int main(void)
         SKIP_LOUDLY("no io_uring");
         return EXIT_SKIP;
     }
-    (void)printf("%llu messages to each of %d workers, %llu wake-ups by the ring\n",
+    (void)printf("%llu messages to each of %d workers, %llu wake-ups by MSG_RING\n",
                  (unsigned long long)message_count * (SENDERS - 1), WORKERS,
                  (unsigned long long)by_ring);
     return failed ? 1 : 0;

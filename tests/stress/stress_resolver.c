@@ -1,7 +1,7 @@
-/* The resolver under load: workers with real loops ask for names that are quick, slow, dead or
- * moody, and abandon some of the questions, while another thread polls for the same names. Each
- * question has one answer, an abandoned one none, and a name is never looked up twice at a time.
- * The end comes while look-ups go on. */
+/* The resolver under load: workers with real loops ask for names that resolve fast, slowly, never
+ * or now and then, and abandon some questions, while another thread polls for the same names. Each
+ * question must get one answer, an abandoned one none, and a name must not be looked up twice at a
+ * time. The resolver is destroyed while look-ups are running. */
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -61,13 +61,13 @@ void __wrap_freeaddrinfo(struct addrinfo *results)
     free(results);
 }
 
-/* ---- who asks ---- */
+/* ---- workers that ask ---- */
 
 struct worker;
 
 struct question {
     struct worker *worker;
-    struct resolver_query *query; /* NULL: free */
+    struct resolver_query *query; /* NULL: no question is open */
     unsigned int index;
 };
 
@@ -79,7 +79,7 @@ struct worker {
     struct metrics metrics;
     struct timer pump;
     struct random random;
-    uint64_t left; /* to be asked */
+    uint64_t left; /* questions still to be asked */
     unsigned int open_count;
     struct question questions[OUTSTANDING];
 };
@@ -103,7 +103,7 @@ static struct host_port name_of(unsigned int index)
 static void answered(void *asker, const struct resolver_answer *answer)
 {
     struct question *question = asker;
-    if (question->query == NULL) /* abandoned, or answered before */
+    if (question->query == NULL) /* it was abandoned, or has its answer already */
         atomic_store(&failed, true);
     if (answer->error == 0 &&
         (answer->count != 1 || !is_address_of(&answer->addrs[0], question->index)))
@@ -180,13 +180,13 @@ static void *worker_thread(void *arg)
     }
     loop_timer_stop(worker->loop, &worker->pump);
     loop_timer_stop(worker->loop, &give_up);
-    /* Look-ups that go on at the end. */
+    /* Leave some look-ups running. */
     worker->left = OUTSTANDING;
     for (unsigned int i = 0; i < OUTSTANDING && !atomic_load(&failed); i++)
         ask(worker, &worker->questions[i]);
     for (unsigned int i = 0; i < OUTSTANDING; i++)
         abandon(&worker->questions[i]);
-    /* As a worker ends (app/worker.c): answers that have been posted are in the mailbox. */
+    /* End as a worker does (app/worker.c): answers that were posted are still in the mailbox. */
     while (!mailbox_close(worker->mailbox) && !atomic_load(&failed)) {
         if (loop_run_once(worker->loop) < 0)
             atomic_store(&failed, true);
@@ -195,7 +195,7 @@ static void *worker_thread(void *arg)
     return NULL;
 }
 
-/* ---- who polls ---- */
+/* ---- a thread that polls ---- */
 
 static void begin_and_find(struct resolver *resolver, unsigned int index)
 {
@@ -252,7 +252,8 @@ static void run(uint64_t count)
         loop_destroy(workers[i].loop);
     mailbox_group_destroy(group);
     (void)pthread_barrier_destroy(&barrier);
-    /* Those that were left behind would look up beside the next ones. */
+    /* Wait for threads that were left behind. Otherwise the next round may look the same name up
+     * beside them, which counts as an error. */
     for (unsigned int i = 0; i < NAMES; i++) {
         while (atomic_load(&going_on[i]) > 0)
             (void)usleep(1000);

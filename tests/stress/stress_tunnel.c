@@ -1,5 +1,6 @@
 /* A whole tunnel in one process: a server and a client with four workers each, an echo service, and
- * visitors that verify what comes back, while others connect and reset and the client restarts. */
+ * visitors that verify every echoed byte, while other visitors connect and reset and the client
+ * restarts. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -78,7 +79,8 @@ static int visit(void)
     return fd;
 }
 
-/* Chunk by chunk there and back. 0: all of it; 1: cut; -1: wrong bytes. */
+/* Sends and receives chunk by chunk. 0: everything came back; 1: the connection was cut; -1: wrong
+ * bytes. */
 static int transfer(int fd, size_t size, unsigned int *seed)
 {
     unsigned char out[CHUNK], in[CHUNK];
@@ -192,7 +194,7 @@ static bool service_is_up(void)
     return result == 0;
 }
 
-/* False: it did not come up. */
+/* False: the service did not come up. */
 static bool run_client(const struct config *config, unsigned int ms)
 {
     struct client *client;
@@ -210,7 +212,7 @@ static bool run_client(const struct config *config, unsigned int ms)
     if (up_ms > 3000)
         (void)fprintf(stderr, "slow: the service was up after %llu ms\n",
                       (unsigned long long)up_ms);
-    /* Those who came before it was up are through by then. */
+    /* Visitors that came before the service was up are served or refused by then. */
     (void)usleep(100000);
     atomic_store(&restarting, false);
     (void)usleep(ms * 1000);
