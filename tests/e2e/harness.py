@@ -141,20 +141,38 @@ def free_low_port():
     raise RuntimeError("no free port below 1024 found")
 
 
-def is_listening(port, host="127.0.0.1"):
-    """Looks without connecting: a connection would be a visitor, or a stranger at the gate."""
-    tables = ["/proc/net/tcp", "/proc/net/tcp6"]
-    wanted = f":{port:04X} "
-    for table in tables:
-        try:
-            text = pathlib.Path(table).read_text()
-        except OSError:
-            continue
-        for line in text.splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and (fields[1] + " ").endswith(wanted):
-                return True
-    return False
+SOCK_DIAG, SOCK_DIAG_BY_FAMILY, DUMP, ONLY_LISTENING = 4, 20, 0x301, 1 << 10
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+
+
+def listening_ports(port=0):
+    """The TCP ports that are listened on in this network, or the one, if it is among them.
+
+    Looks without connecting: a connection would be a visitor, or a stranger at the gate. And asks
+    for listeners alone: /proc/net/tcp goes through all connections that there might be, 10 ms of a
+    core, and tests look a hundred times a second."""
+    found = set()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as diag:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            query = struct.pack("=4BI", family, socket.IPPROTO_TCP, 0, 0, ONLY_LISTENING)
+            query += struct.pack(">H", port) + bytes(46)
+            diag.send(struct.pack("=IHHII", 16 + len(query), SOCK_DIAG_BY_FAMILY, DUMP, 0, 0) + query)
+            is_done = False
+            while not is_done:
+                answers, at = diag.recv(1 << 18), 0
+                while at < len(answers):
+                    size, kind = struct.unpack_from("=IH", answers, at)
+                    if kind == NLMSG_ERROR:
+                        raise OSError(-struct.unpack_from("=i", answers, at + 16)[0], "sock_diag")
+                    is_done = is_done or kind == NLMSG_DONE
+                    if kind == SOCK_DIAG_BY_FAMILY:
+                        found.add(struct.unpack_from(">H", answers, at + 20)[0])
+                    at += size + 3 & ~3
+    return found
+
+
+def is_listening(port):
+    return port in listening_ports(port)
 
 
 def is_bound(port):
@@ -275,7 +293,7 @@ class Process:
             self.argv, env=environment, preexec_fn=with_limits, cwd="/", **options
         )
         self.pid = self.popen.pid
-        self.expected_death = False
+        self.expected_death = self.is_asked_to_stop = False
 
     # life
 
@@ -297,11 +315,17 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.argv[0]} still runs after {timeout:g} s") from None
 
+    def begin_stop(self):
+        """What stop() begins with, for several processes that are to end together."""
+        if self.alive() and not self.is_asked_to_stop:
+            self.is_asked_to_stop = True
+            self.expected_death = self.is_rathole()
+            self.signal(signal.SIGTERM)
+
     def stop(self, timeout=10):
         """SIGTERM, and a second one so as not to wait for open relays. Returns the exit code."""
         if self.alive():
-            self.expected_death = self.is_rathole()
-            self.signal(signal.SIGTERM)
+            self.begin_stop()
             time.sleep(0.02)
             if self.alive() and not self.is_rathole():
                 self.signal(signal.SIGTERM)
@@ -347,27 +371,23 @@ class Process:
         )
 
     def metrics(self, timeout=5):
-        """Ours: SIGUSR1 makes one line per worker. [{counter: value}], index = worker."""
+        """Ours: SIGUSR1 makes one line per worker, and one of the main thread behind them.
+        [{counter: value}], index = worker."""
         before = self.log_size()
         self.signal(signal.SIGUSR1)
-        row = re.compile(r"worker (\d+): ?([a-z_]+=\d+(?: [a-z_]+=\d+)*)?")
-        last = None
 
-        def rows():
-            nonlocal last
+        def lines():
             assert self.alive(), f"it has ended (exit {self.popen.returncode})"
-            found = row.findall(self.log().encode()[before:].decode())
-            # Complete when a second look finds no more.
-            if found and found == last:
-                return found
-            last = found
-            time.sleep(0.1)
-            return None
+            text = self.log().encode()[before:].decode()
+            end = re.search(r"main: .*log_lines_dropped=\d", text)
+            return text[: end.start()] if end else None
 
+        text = wait_until(lines, within(timeout), "metrics after SIGUSR1")
         workers = {}
-        for number, text in wait_until(rows, within(timeout), "metrics after SIGUSR1"):
+        for number, counters in re.findall(
+                r"worker (\d+): ?([a-z_]+=\d+(?: [a-z_]+=\d+)*)?", text):
             workers[int(number)] = {
-                name: int(value) for name, value in (item.split("=") for item in text.split())
+                name: int(value) for name, value in (item.split("=") for item in counters.split())
             }
         return [workers[number] for number in sorted(workers)]
 
@@ -604,6 +624,8 @@ class Tunnel:
     def stop(self):
         """Stops what still runs; raises for a crash, a sanitizer report or a hang."""
         complaints = []
+        for process in reversed(self.started):
+            process.begin_stop()
         for process in reversed(self.started):
             try:
                 process.stop()

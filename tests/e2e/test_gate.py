@@ -14,7 +14,9 @@ import time
 import pytest
 
 import noise_peer
-from harness import OURS, RATHOLE, ROOT, Process, free_port, have, is_listening, wait_until, within
+from harness import (
+    OURS, RATHOLE, ROOT, Process, free_port, have, is_listening, listening_ports, wait_until, within,
+)
 from protocol import connect, control_hello, how_closed, recv_exact, reset
 from services import Echo
 
@@ -78,12 +80,7 @@ def far(tunnel, service, beside):
 
 def logged_in(t):
     """How many services listen for visitors. One look for all: the flood needs this core too."""
-    listening = set()
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        for line in table:
-            if " 0A " in line[:100]:
-                listening.add(int(line.split()[1].rpartition(":")[2], 16))
-    return len(listening & set(t.ports.values()))
+    return len(listening_ports() & set(t.ports.values()))
 
 
 def all_in(t, begin):

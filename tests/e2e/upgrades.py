@@ -64,7 +64,7 @@ class Successor(Process):
         self.log_file = open(self.log_path, "ab")
         self.log_start = log_start
         self.pid, self.popen = pid, _Popen(pid, before.argv)
-        self.expected_death = False
+        self.expected_death = self.is_asked_to_stop = False
         self.name = f"successor of {before.pid}"
 
 
