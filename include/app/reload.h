@@ -11,7 +11,7 @@
  *                                                                        one line in the log
  *
  * A file with errors, and one whose last line has no end, may be half written: that waits until the
- * file was left alone for FILE_WATCH_DOUBT_MS. A file that is cut off right behind a line, and is
+ * file was left alone for LIMIT_WATCH_DOUBT_MS. A file that is cut off right behind a line, and is
  * valid without its rest, is taken for a whole one.
  *
  * What fails (an address in use, a name without one) stays as it was, and is tried again once a

@@ -5,6 +5,8 @@
  * which tests/config/test_config.c compares with the number here. */
 #pragma once
 
+#include <stddef.h>
+
 enum limits_config {
     /* A value; and the section and key names that lead to it, together. Longer than any token. */
     LIMIT_CONFIG_TEXT = 4096,
@@ -14,6 +16,7 @@ enum limits_config {
     LIMIT_SECRET = 4000,         /* a token or key: it has to fit into LIMIT_CONFIG_TEXT */
     LIMIT_SECRET_MARGIN = 64,    /* byte order mark and white space around the secret in its file */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
+    LIMIT_SECOND_MS = 1000,      /* of an option in whole seconds; tests have shorter ones */
     LIMIT_ACCOUNT_NAME = 64,     /* a user's or group's name; Linux' own tools stop at 32 */
 };
 
@@ -166,6 +169,13 @@ enum limits_io {
     LIMIT_INHERITED = 1 << 16,        /* sockets by LISTEN_FDS: an index fits a lane's id */
 };
 
+/* Looks at the configuration file (io/file_watch.h). */
+enum limits_watch {
+    LIMIT_WATCH_LOOK_MS = 250,   /* so that a change is in force within a second */
+    LIMIT_WATCH_AGAIN_MS = 100,  /* unchanged for this long: its writer has stopped */
+    LIMIT_WATCH_DOUBT_MS = 2000, /* the same for a file that looks unfinished */
+};
+
 /* An upgrade: the old process hands its sockets to a new one (app/upgrade.h). */
 enum limits_upgrade {
     LIMIT_UPGRADE_START_MS = 30000, /* each process gives the other this long to answer */
@@ -212,3 +222,88 @@ enum limits_time {
      * retransmission (io/schedule.h). */
     LIMIT_ABSENT_GRACE_MS = 2000,
 };
+
+/* Times that the end-to-end tests wait for. In developer builds (meson -Dmode=developer) the
+ * environment variable RATHOLE_URING_LIMITS shortens them for a process, once, at its start:
+ *
+ *     RATHOLE_URING_LIMITS="visitor_wait_ms=500,login_ms=700"
+ *
+ * Release builds have the constants above and do not read the variable.
+ *
+ * LIMIT_VISITOR_WAIT_MS is the name in both builds: a constant in one, a macro for a member of
+ * `limits` in the other. So the code that uses a limit does not know about this, and a release
+ * build pays nothing. A member cannot be the size of an array or the value of an enumerator: the
+ * compiler refuses that in a developer build.
+ *
+ * A row: the member, its constant. Add one only for a time that a test waits for. */
+#define LIMITS_ADJUSTABLE(ROW)                        \
+    ROW(login_ms, LIMIT_LOGIN_MS)                     \
+    ROW(second_ms, LIMIT_SECOND_MS)                   \
+    ROW(retry_min_ms, LIMIT_RETRY_MIN_MS)             \
+    ROW(visitor_wait_ms, LIMIT_VISITOR_WAIT_MS)       \
+    ROW(channel_request_ms, LIMIT_CHANNEL_REQUEST_MS) \
+    ROW(watch_look_ms, LIMIT_WATCH_LOOK_MS)           \
+    ROW(watch_again_ms, LIMIT_WATCH_AGAIN_MS)         \
+    ROW(watch_doubt_ms, LIMIT_WATCH_DOUBT_MS)         \
+    ROW(upgrade_start_ms, LIMIT_UPGRADE_START_MS)     \
+    ROW(upgrade_quiet_ms, LIMIT_UPGRADE_QUIET_MS)     \
+    ROW(upgrade_hold_ms, LIMIT_UPGRADE_HOLD_MS)       \
+    ROW(silent_ms, LIMIT_SILENT_MS)                   \
+    ROW(ask_ms, LIMIT_ASK_MS)                         \
+    ROW(sweep_ms, LIMIT_SWEEP_MS)                     \
+    ROW(user_timeout_ms, LIMIT_USER_TIMEOUT_MS)       \
+    ROW(absent_ms, LIMIT_ABSENT_MS)                   \
+    ROW(absent_grace_ms, LIMIT_ABSENT_GRACE_MS)       \
+    ROW(address_retry_ms, LIMIT_ADDRESS_RETRY_MS)     \
+    ROW(reload_names_ms, LIMIT_RELOAD_NAMES_MS)       \
+    ROW(check_names_ms, LIMIT_CHECK_NAMES_MS)
+
+#ifdef LIMITS_FROM_ENVIRONMENT
+/* The constants again, under names that no macro replaces. */
+#define LIMITS_ROW(member, constant) limits_##member = (constant),
+enum limits_default { LIMITS_ADJUSTABLE(LIMITS_ROW) };
+#undef LIMITS_ROW
+
+#define LIMITS_ROW(member, constant) unsigned int member;
+struct limits {
+    LIMITS_ADJUSTABLE(LIMITS_ROW)
+};
+#undef LIMITS_ROW
+
+/* Written before the first thread starts, then only read. */
+extern struct limits limits;
+
+/* Takes "name=value,...": members, and values from 1 to the constant. NULL changes nothing. Returns
+ * 0, or -EINVAL with a problem; then nothing is changed. */
+int limits_adjust(const char *text, char *problem, size_t problem_size);
+/* The same with the text of the environment variable. */
+int limits_from_environment(char *problem, size_t problem_size);
+
+#define LIMIT_LOGIN_MS           limits.login_ms
+#define LIMIT_SECOND_MS          limits.second_ms
+#define LIMIT_RETRY_MIN_MS       limits.retry_min_ms
+#define LIMIT_VISITOR_WAIT_MS    limits.visitor_wait_ms
+#define LIMIT_CHANNEL_REQUEST_MS limits.channel_request_ms
+#define LIMIT_WATCH_LOOK_MS      limits.watch_look_ms
+#define LIMIT_WATCH_AGAIN_MS     limits.watch_again_ms
+#define LIMIT_WATCH_DOUBT_MS     limits.watch_doubt_ms
+#define LIMIT_UPGRADE_START_MS   limits.upgrade_start_ms
+#define LIMIT_UPGRADE_QUIET_MS   limits.upgrade_quiet_ms
+#define LIMIT_UPGRADE_HOLD_MS    limits.upgrade_hold_ms
+#define LIMIT_SILENT_MS          limits.silent_ms
+#define LIMIT_ASK_MS             limits.ask_ms
+#define LIMIT_SWEEP_MS           limits.sweep_ms
+#define LIMIT_USER_TIMEOUT_MS    limits.user_timeout_ms
+#define LIMIT_ABSENT_MS          limits.absent_ms
+#define LIMIT_ABSENT_GRACE_MS    limits.absent_grace_ms
+#define LIMIT_ADDRESS_RETRY_MS   limits.address_retry_ms
+#define LIMIT_RELOAD_NAMES_MS    limits.reload_names_ms
+#define LIMIT_CHECK_NAMES_MS     limits.check_names_ms
+#else
+/* Nothing can be shortened. */
+static inline int limits_from_environment(char *problem, size_t problem_size)
+{
+    (void)problem, (void)problem_size;
+    return 0;
+}
+#endif

@@ -2,10 +2,10 @@
  * in place, a file renamed over it, a symbolic link in the path that points elsewhere (Kubernetes
  * swaps ConfigMaps this way). docs/decisions.md, "Removed: inotify", says why not inotify(7).
  *
- *     a look, stat(2), every FILE_WATCH_LOOK_MS
- *     another file, size or time     it has changed; the next look comes after FILE_WATCH_AGAIN_MS
+ *     a look, stat(2), every LIMIT_WATCH_LOOK_MS
+ *     another file, size or time     it has changed; the next look comes after LIMIT_WATCH_AGAIN_MS
  *     the same in the look after     the writer has stopped: the file is due to be read
- *     read, and it looks unfinished  it is due again once it was the same for FILE_WATCH_DOUBT_MS
+ *     read, and it looks unfinished  it is due again once it was the same for LIMIT_WATCH_DOUBT_MS
  *
  * Two changes that keep the size, within one tick of the file system's clock (4 ms), look like one.
  * A file that is due by a look is read long after such a tick. A file that is read on request
@@ -17,12 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
-
-enum {
-    FILE_WATCH_LOOK_MS = 250,
-    FILE_WATCH_AGAIN_MS = 100,
-    FILE_WATCH_DOUBT_MS = 2000,
-};
 
 struct file_watch {
     const char *path; /* borrowed */
@@ -43,7 +37,7 @@ uint64_t file_watch_next_look_ms(const struct file_watch *watch);
 void file_watch_look(struct file_watch *watch, uint64_t now_ms);
 /* Whether the file is to be read: it has changed, and was the same in the last look. */
 bool file_watch_is_due(const struct file_watch *watch);
-/* Whether the file was the same for so long (FILE_WATCH_DOUBT_MS) that its writer must be done. */
+/* Whether the file was the same for so long (LIMIT_WATCH_DOUBT_MS) that its writer must be done. */
 bool file_watch_is_at_rest(const struct file_watch *watch);
 /* To be called just before the file is read, due or not. */
 void file_watch_begin_read(struct file_watch *watch, uint64_t now_ms);

@@ -14,6 +14,7 @@
 #include "app/reload.h"
 #include "app/run.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "client/client.h"
 #include "config/config.h"
@@ -211,6 +212,10 @@ int main(int argc, char *argv[])
     struct cli cli;
     char problem[CLI_PROBLEM_SIZE];
     process_secure_start();
+    if (limits_from_environment(problem, sizeof(problem)) < 0) {
+        (void)fprintf(stderr, "rathole-uring: %s\n", problem);
+        return EXIT_START_ERROR;
+    }
     if (cli_parse(argc, argv, &cli, problem) < 0) {
         (void)fprintf(stderr, "rathole-uring: %s\n", problem);
         cli_print_usage(stderr);

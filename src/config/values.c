@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "crypto/keys.h"
 #include "crypto/noise.h"
 #include "number_priv.h"
@@ -198,7 +199,7 @@ static int parse_seconds(struct option_value *value, unsigned int fraction_digit
     int64_t number;
     bool is_number = number_parse(value->text, fraction_digits, &number);
     if (is_number && fraction_digits == 0)
-        number *= 1000;
+        number *= LIMIT_SECOND_MS;
     if (!is_number || !fit(value, &number, true)) {
         char expected[80], min[24], max[24];
         (void)snprintf(expected, sizeof expected, "%s from %s to %s",

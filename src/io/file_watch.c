@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/limits.h"
+
 /* The change time (ctime) also reveals a chmod(1) that makes the file readable, and a writer that
  * restores the old modification time. */
 static bool is_same(const struct stat *a, const struct stat *b)
@@ -40,7 +42,7 @@ void file_watch_init(struct file_watch *watch, const char *path, const struct st
 uint64_t file_watch_next_look_ms(const struct file_watch *watch)
 {
     bool is_changing = watch->has_changed && watch->looked_ms == watch->changed_ms;
-    return watch->looked_ms + (is_changing ? FILE_WATCH_AGAIN_MS : FILE_WATCH_LOOK_MS);
+    return watch->looked_ms + (is_changing ? LIMIT_WATCH_AGAIN_MS : LIMIT_WATCH_LOOK_MS);
 }
 
 void file_watch_look(struct file_watch *watch, uint64_t now_ms)
@@ -51,7 +53,7 @@ void file_watch_look(struct file_watch *watch, uint64_t now_ms)
 
 bool file_watch_is_at_rest(const struct file_watch *watch)
 {
-    return watch->looked_ms >= watch->changed_ms + FILE_WATCH_DOUBT_MS;
+    return watch->looked_ms >= watch->changed_ms + LIMIT_WATCH_DOUBT_MS;
 }
 
 bool file_watch_is_due(const struct file_watch *watch)

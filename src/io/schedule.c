@@ -4,8 +4,6 @@
 #include "base/limits.h"
 #include "base/macros.h"
 
-enum { GRACE_NS = LIMIT_ABSENT_GRACE_MS * NS_PER_MS };
-
 static struct timers *kind_of(struct schedule *schedule, bool is_deadline)
 {
     return is_deadline ? &schedule->deadlines : &schedule->timers;
@@ -47,9 +45,10 @@ uint64_t schedule_next_ns(const struct schedule *schedule)
 
 bool schedule_absent(struct schedule *schedule, uint64_t now_ns)
 {
-    if (schedule->held_until_ns != 0 && now_ns < schedule->held_until_ns + GRACE_NS)
+    const uint64_t grace_ns = ms_to_ns(LIMIT_ABSENT_GRACE_MS);
+    if (schedule->held_until_ns != 0 && now_ns < schedule->held_until_ns + grace_ns)
         return false;
-    schedule->held_until_ns = now_ns + GRACE_NS;
+    schedule->held_until_ns = now_ns + grace_ns;
     return true;
 }
 

@@ -2,8 +2,6 @@
 
 #include "base/limits.h"
 
-enum { STEP_MAX_MS = 2 * LIMIT_SWEEP_MS };
-
 static bool is_outstanding(const struct socket_life *life)
 {
     return life->unacked > 0 || life->unsent > 0;
@@ -25,7 +23,7 @@ static bool is_dead(const struct silence *silence, const struct socket_life *lif
 enum silence_verdict silence_judge(struct silence *silence, const struct socket_life *life,
                                    uint32_t step_ms)
 {
-    uint32_t step = MIN(step_ms, (uint32_t)STEP_MAX_MS);
+    uint32_t step = MIN(step_ms, (uint32_t)(2 * LIMIT_SWEEP_MS));
     /* The first look starts at 0: before it the peer may have owed us nothing, for example in a
      * connection that was idle for hours. */
     uint32_t silent_ms = silence->watched ? silence->silent_ms + step : 0;

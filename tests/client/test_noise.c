@@ -259,7 +259,7 @@ Test(client_noise, a_silent_server)
     begin(1);
     int fd = accepted(listener);
     cr_assert_geq(fd, 0);
-    for (int waited_ms = 0; waited_ms < LIMIT_LOGIN_MS; waited_ms += 1000)
+    for (unsigned int waited_ms = 0; waited_ms < LIMIT_LOGIN_MS; waited_ms += 1000)
         side_advance(&side, 1000);
     side_advance(&side, 100);
     cr_assert_neq(side_end_of(&side, fd), 0);

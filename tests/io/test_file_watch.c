@@ -74,18 +74,18 @@ static void expect_noticed(const char *what)
 
 Test(file_watch, the_times, .init = set_up, .fini = tear_down)
 {
-    cr_expect_eq(file_watch_next_look_ms(&watch), now_ms + FILE_WATCH_LOOK_MS);
+    cr_expect_eq(file_watch_next_look_ms(&watch), now_ms + LIMIT_WATCH_LOOK_MS);
     put("file", "two, and longer");
-    file_watch_look(&watch, now_ms + FILE_WATCH_LOOK_MS - 1);
-    file_watch_look(&watch, now_ms + FILE_WATCH_LOOK_MS - 1);
+    file_watch_look(&watch, now_ms + LIMIT_WATCH_LOOK_MS - 1);
+    file_watch_look(&watch, now_ms + LIMIT_WATCH_LOOK_MS - 1);
     cr_expect_not(file_watch_is_due(&watch), "no look before its time");
     uint64_t begin_ms = now_ms;
     expect_noticed("by looks");
-    cr_expect_eq(watch.looked_ms, begin_ms + 3 * FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS,
+    cr_expect_eq(watch.looked_ms, begin_ms + 3 * LIMIT_WATCH_LOOK_MS + LIMIT_WATCH_AGAIN_MS,
                  "two looks to find it, sooner for the second, and two at leisure");
     /* A client that reads a new service before the server does is refused once. It tries again
      * after LIMIT_RETRY_MIN_MS plus at most a fifth: within a second in all. */
-    cr_expect_lt(FILE_WATCH_LOOK_MS + FILE_WATCH_AGAIN_MS + LIMIT_RETRY_MIN_MS * 6 / 5, 1000);
+    cr_expect_lt(LIMIT_WATCH_LOOK_MS + LIMIT_WATCH_AGAIN_MS + LIMIT_RETRY_MIN_MS * 6 / 5, 1000);
 }
 
 Test(file_watch, nothing_happens, .init = set_up, .fini = tear_down)
@@ -118,8 +118,8 @@ Test(file_watch, one_that_looks_unfinished, .init = set_up, .fini = tear_down)
     cr_expect_not(file_watch_is_at_rest(&watch));
     file_watch_doubt(&watch);
     while (!look())
-        cr_assert_lt(now_ms, changed_ms + FILE_WATCH_DOUBT_MS);
-    cr_expect_geq(now_ms, changed_ms + FILE_WATCH_DOUBT_MS);
+        cr_assert_lt(now_ms, changed_ms + LIMIT_WATCH_DOUBT_MS);
+    cr_expect_geq(now_ms, changed_ms + LIMIT_WATCH_DOUBT_MS);
     cr_expect(file_watch_is_at_rest(&watch));
     file_watch_begin_read(&watch, now_ms);
     cr_expect_not(look());

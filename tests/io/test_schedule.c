@@ -7,7 +7,7 @@
 
 #define MS 1000000ull
 
-enum { GRACE_MS = LIMIT_ABSENT_GRACE_MS };
+#define GRACE_MS LIMIT_ABSENT_GRACE_MS
 
 struct entry {
     struct timer timer;
@@ -98,12 +98,13 @@ Test(schedule, deadlines_are_held_back_after_an_absence)
  */
 Test(schedule, a_loop_that_is_always_late_has_its_deadlines)
 {
-    enum { LATE_MS = LIMIT_ABSENT_MS + 1, TURNS = 400 };
+    enum { TURNS = 400 };
+    const uint64_t late_ms = LIMIT_ABSENT_MS + 1;
     unsigned int graces = 0;
     uint64_t worst_ms = 0, started_ms = 0, now_ms = 0;
-    schedule_start_deadline(&schedule, &deadline.timer, LATE_MS * MS);
+    schedule_start_deadline(&schedule, &deadline.timer, late_ms * MS);
     for (unsigned int turn = 0; turn < TURNS; turn++) {
-        now_ms += LATE_MS;
+        now_ms += late_ms;
         graces += schedule_absent(&schedule, now_ms * MS);
         unsigned int before = deadline.fired;
         run(now_ms * MS);
@@ -111,12 +112,12 @@ Test(schedule, a_loop_that_is_always_late_has_its_deadlines)
             continue;
         worst_ms = MAX(worst_ms, now_ms - started_ms);
         started_ms = now_ms;
-        schedule_start_deadline(&schedule, &deadline.timer, (now_ms + LATE_MS) * MS);
+        schedule_start_deadline(&schedule, &deadline.timer, (now_ms + late_ms) * MS);
     }
     cr_expect_gt(graces, 1);
-    cr_expect_leq(graces * 2 * GRACE_MS, TURNS * LATE_MS + 2 * GRACE_MS,
+    cr_expect_leq(graces * 2 * GRACE_MS, TURNS * late_ms + 2 * GRACE_MS,
                   "half of the time at most");
-    cr_expect_leq(worst_ms, GRACE_MS + 2 * LATE_MS);
+    cr_expect_leq(worst_ms, GRACE_MS + 2 * late_ms);
     cr_expect_gt(deadline.fired, TURNS / 4);
 }
 

@@ -296,7 +296,7 @@ Test(server, a_stop_ends_nobody_who_speaks)
     cr_assert(side_expect(&rig.side, waiting, "hello", 5));
     cr_assert_eq(log_in(&rig, late, "echo", secret), MESSAGE_ACK_OK);
     cr_assert_eq(side_end_of(&rig.side, silent), 0);
-    for (int i = 0; i < LIMIT_ABSENT_GRACE_MS / 100 + 1; i++) {
+    for (unsigned int i = 0; i < LIMIT_ABSENT_GRACE_MS / 100 + 1; i++) {
         say(silent, "\0", 1); /* which gains nothing */
         side_advance(&rig.side, 100);
     }
