@@ -2,7 +2,7 @@
 an idle connection costs.
 
 Covers src/net/stream_noise.c. The relay is in test_noise_relay.py, rathole in
-test_noise_interop.py, wrong frames and handshakes in test_noise_{server,client}_faults.py and
+test_noise_interop.py and test_noise_interop_keys.py, wrong frames and handshakes in test_noise_{server,client}_faults.py and
 test_noise_hostile.py.
 """
 

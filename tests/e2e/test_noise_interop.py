@@ -1,17 +1,13 @@
-"""The tests of test_interop.py inside Noise: NK, XX and KK, both ways round with rathole 0.5.0, and
-between our own two ends."""
+"""The tests of test_interop.py inside Noise (NK; XX and KK are in test_noise_interop_keys.py), both
+ways round with rathole 0.5.0, and between our own two ends."""
 
 import pytest
 
 import test_interop
-from harness import OURS, RATHOLE, SCALE, have
-from noise_peer import Noise, PATTERNS
+from harness import OURS, RATHOLE, have
+from noise_peer import Noise
 
 PAIRS = [(OURS, OURS), (OURS, RATHOLE), (RATHOLE, OURS)]
-# What knows nothing of the pattern.
-ONE_PATTERN = {"test_heartbeats_keep_an_idle_tunnel", "test_wrong_token_is_refused",
-               "test_service_down_then_up", "test_banner_http_and_several_services",
-               "test_upload_digest_through_sink", "test_churn_with_resets"}
 
 globals().update({name: test for name, test in vars(test_interop).items()
                   if name.startswith("test_")})
@@ -20,9 +16,7 @@ globals().update({name: test for name, test in vars(test_interop).items()
 def pytest_generate_tests(metafunc):
     if metafunc.definition.get_closest_marker("parametrize"):
         return  # chooses its pairings by itself
-    patterns = ["NK"] if metafunc.function.__name__ in ONE_PATTERN else PATTERNS
-    cases = [(*pair, pattern) for pattern in patterns for pair in PAIRS
-             if pattern == "NK" or RATHOLE in pair or SCALE >= 0.5]
+    cases = [(*pair, "NK") for pair in PAIRS]
     metafunc.parametrize("pair", cases, indirect=True, ids="/".join)
 
 
