@@ -8,6 +8,7 @@ Environment:
   E2E_FULL           1: the sizes of docs/robustness.md, and an hour a test (meson suite `robust`)
   E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
   E2E_THREADS        worker counts to run with (default 1,2,4)
+  E2E_MODE           developer or release, if the build is to be checked for being that
   E2E_SYSCTL         1: may change sysctls of the whole machine for a moment (they are put back)
 """
 
@@ -58,16 +59,17 @@ def have(implementation):
     return os.access(BINARIES[implementation], os.X_OK)
 
 
-def _is_sanitized():
-    """True for builds whose memory and speed say nothing: ASan, TSan."""
+def contains(implementation, *words):
+    """Whether one of these bytes is in the program."""
     try:
-        data = BINARIES[OURS].read_bytes()
+        data = BINARIES[implementation].read_bytes()
     except OSError:
         return False
-    return b"__asan_init" in data or b"__tsan_init" in data
+    return any(word in data for word in words)
 
 
-SANITIZED = _is_sanitized()
+# A build whose memory and speed say nothing.
+SANITIZED = contains(OURS, b"__asan_init", b"__tsan_init")
 
 
 def scaled(count, least=1, full=None):
@@ -251,10 +253,10 @@ class Process:
 
     Processes die with the test run, even when that is killed (so start them in the main thread).
     forbidden: (system calls, the errno they fail with), see _forbid. files: {path: another that
-    the program sees there}, for root."""
+    the program sees there}, for root. limits: a limits.Limits."""
 
     def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None,
-                 forbidden=None, files=None, **popen):
+                 forbidden=None, files=None, limits=None, **popen):
         self.argv = [str(arg) for arg in argv]
         self.log_path = pathlib.Path(log_path)
         self.user = user
@@ -265,6 +267,7 @@ class Process:
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:quarantine_size_mb=16")
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         environment.setdefault("TSAN_OPTIONS", "second_deadlock_stack=1")
+        environment.update(limits.environment() if limits else {})
         environment.update(env or {})
 
         def before_exec():
@@ -504,13 +507,14 @@ class Tunnel:
     services: {name: local port}; None: the server has the service, the client does not. Visitor
     ports are chosen here: tunnel.port(name). udp: the names of those that are UDP services, or True
     for all. service_options and client_service_options: {name: {key: value}} for either end.
-    transport: None for plain TCP, or a noise_peer.Noise, or {role: one of these}."""
+    transport: None for plain TCP, or a noise_peer.Noise, or {role: one of these}. limits: a
+    limits.Limits for what is ours."""
 
     def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
                  server_options=None, client_options=None, service_options=None,
                  client_service_options=None, remote_host="127.0.0.1", control_port=None, udp=(),
-                 visitor_host="127.0.0.1", local_host="127.0.0.1", transport=None):
-        self.workdir = pathlib.Path(workdir)
+                 visitor_host="127.0.0.1", local_host="127.0.0.1", transport=None, limits=None):
+        self.workdir, self.limits = pathlib.Path(workdir), limits
         self.impl = {"server": server or PAIR[0], "client": client or PAIR[1]}
         self.services = dict(services)
         self.threads, self.token = threads, token
@@ -589,6 +593,7 @@ class Tunnel:
         path.write_text(text if text is not None else self.config(role))
         path.chmod(0o600)
         argv = [BINARIES[implementation], f"--{role}", path]
+        kwargs.setdefault("limits", self.limits if implementation == OURS else None)
         process = Process(argv, self.workdir / f"{name}.log", **kwargs)
         process.name = f"{name} ({implementation})"
         self.started.append(process)

@@ -65,12 +65,15 @@ def _entered(fd):
 
 
 class Lab:
-    """options: {role: {key: value}}; transport: as of harness.Tunnel. One service, `lab`."""
+    """options: {role: {key: value}}; transport, limits: as of harness.Tunnel. rto_min_ms: when the
+    kernel first sends anew on the path between the two ends. One service, `lab`."""
 
-    def __init__(self, workdir, transport=None, options=None, threads=2):
+    def __init__(self, workdir, transport=None, options=None, threads=2, limits=None,
+                 rto_min_ms=200):
         self.workdir = pathlib.Path(workdir)
         self.workdir.mkdir(exist_ok=True)
         self.transport, self.options, self.threads = transport, options or {}, threads
+        self.limits = limits
         self.spaces, self.started = {}, []
         self.server = self.client = None
         for space in SPACES:
@@ -78,6 +81,9 @@ class Lab:
                 self.spaces[space] = _own_space()
         self._link("visitor", "front", VISITOR, SERVER_FRONT)
         self._link("client", "back", CLIENT, SERVER_BACK)
+        for space in ("client", "server"):
+            self.run(space, "ip", "route", "replace", "10.77.2.0/24", "dev", "back", "rto_min",
+                     f"{rto_min_ms}ms")
         for space in SPACES:
             self.run(space, "ip", "link", "set", "lo", "up")
 
@@ -152,7 +158,7 @@ class Lab:
         path.chmod(0o600)
         # nsenter becomes the program, under the same number.
         argv = ["nsenter", f"--net={self._path(role)}", BINARIES[OURS], f"--{role}", path]
-        process = Process(argv, self.workdir / f"{name}.log")
+        process = Process(argv, self.workdir / f"{name}.log", limits=self.limits)
         process.name = f"{name} of {self.workdir.name}"
         self.started.append(process)
         return process

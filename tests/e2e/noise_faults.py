@@ -65,7 +65,7 @@ CUTS = {"one byte of the length": lambda size: 1, "the length": lambda size: 2,
         "all but a byte": lambda size: size - 1}
 
 
-# The client waits half a second before it tries again: fewer of these in a short run.
+# The client waits before it tries again: fewer of these in a short run.
 SOME_FAULTS = list(FAULTS)[:: 1 if SCALE >= 0.5 else 3]
 
 

@@ -24,6 +24,7 @@ from datagrams import UdpEcho, knock
 from harness import (
     BINARIES, OURS, SANITIZED, Process, free_port, is_listening, wait_until, within,
 )
+from limits import Limits
 from services import Echo, ping
 from upgrades import Manager, upgrade
 
@@ -36,6 +37,7 @@ pytestmark = [
 
 CLONE_NEWNET = 0x40000000
 LATER = "192.0.2.9"  # of nobody until add_address
+LIMITS = Limits(address_retry=0.3, reload_names=0.4, check_names=1, retry_min=0.1)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -112,7 +114,7 @@ def names(tmp_path):
 @pytest.fixture
 def make(tunnel, processes):
     def make(services, **kwargs):
-        t = tunnel(services, start=False, **kwargs)
+        t = tunnel(services, start=False, limits=LIMITS, **kwargs)
         t.kept = processes
         return t
 
@@ -132,7 +134,7 @@ def start_server(t, names=None, **kwargs):
     if names:
         argv = ["unshare", "--mount", "sh", "-c",
                 f'mount --bind {names.resolv} /etc/resolv.conf && exec "$@"', "sh", *argv]
-    t.server = t.kept(Process(argv, t.workdir / "server.log", **kwargs), "server")
+    t.server = t.kept(Process(argv, t.workdir / "server.log", limits=LIMITS, **kwargs), "server")
     t.server.name = "server"
     t.started.append(t.server)
     return t.server
@@ -167,7 +169,7 @@ def test_an_address_that_comes_later(make, service, udp):
     t.start_client()
     t.wait_ready(2, ["echo"])
     ping(t.port("echo"))
-    time.sleep(within(2.2))  # two more attempts
+    time.sleep(within(2.2 * LIMITS.address_retry))  # two more attempts
     assert len(failures(t.server)) == 1, t.server.log()
     assert f"[late] bind_addr {LATER}:{t.port('late')}: address not available" in t.server.log()
     assert not lines(t.client, " (ERROR|WARN) "), "its client is logged in, and waits"
@@ -179,7 +181,7 @@ def test_an_address_that_comes_later(make, service, udp):
     else:
         ping(t.port("late"), host=LATER)
     ping(t.port("echo"))
-    time.sleep(within(1.2))
+    time.sleep(within(1.2 * LIMITS.address_retry))
     assert len(failures(t.server)) == 1 and len(lines(t.server, "bound now")) == 1
     stops_within_a_second(t.server)
 
@@ -193,7 +195,7 @@ def test_a_port_that_another_process_has(make, service):
         t.start_client()
         t.wait_ready(2, ["echo"])
         ping(t.port("echo"))
-        time.sleep(within(1.2))
+        time.sleep(within(1.2 * LIMITS.address_retry))
         assert len(failures(t.server)) == 1, t.server.log()
         assert f"127.0.0.1:{t.port('taken')}: address in use (another process" in t.server.log()
     t.server.wait_log(r"\[taken\] .* bound now", within(2))
@@ -315,7 +317,7 @@ def test_a_second_server_with_the_same_service(make, service, processes):
     ping(t.port())
     t.client.stop()
     wait_until(lambda: not is_listening(t.port()), within(3), "the client's end")
-    time.sleep(within(2.2))  # two more attempts of the other
+    time.sleep(within(2.2 * LIMITS.address_retry))  # two more attempts of the other
     assert "bound now" not in other.server.log()
     stops_within_a_second(t.server)
     other.server.wait_log(r"\[echo\] .* bound now", within(2))
@@ -340,14 +342,14 @@ def test_a_start_with_a_dead_name_server(make, service, names):
     ping(t.port("echo"))
     assert time.monotonic() - begin < within(3)
     assert {"one.test", "two.test"} <= set(names.asked), "all at once"
-    time.sleep(within(1.5))
+    time.sleep(within(1.5 * LIMITS.address_retry))
     assert len(failures(t.server)) == 2, t.server.log()
     names.addresses, names.dead = {"one.test": "127.0.0.1"}, False
     t.server.wait_log(r"\[one\] bind_addr 127.0.0.1:\d+: bound now", within(4))
     t.wait_ready(1, ["one"])
     ping(t.port("one"))
     names.dead = True
-    time.sleep(within(1.2))
+    time.sleep(within(1.2 * LIMITS.address_retry))
     assert len(failures(t.server)) == 2, t.server.log()
     stops_within_a_second(t.server)
 
@@ -437,7 +439,7 @@ def reloading(make, service, names):
 
 @pytest.mark.parametrize("moment", [0, 0.5, 2])
 def test_a_signal_during_a_reload_with_a_dead_name_server(reloading, moment):
-    time.sleep(moment)
+    time.sleep(moment * LIMITS.reload_names)
     stops_within_a_second(reloading.server)
 
 
@@ -445,7 +447,7 @@ def test_a_reload_with_a_dead_name_server(reloading, names):
     """The watchdog is fed meanwhile, visitors are served, and the file is in force."""
     t = reloading
     heard, times = len(t.manager.all()), [time.monotonic()]
-    while times[-1] < times[0] + within(3):
+    while times[-1] < times[0] + within(max(1.5, 3 * LIMITS.reload_names)):
         new = t.manager.all()[heard:]
         heard += len(new)
         if any("WATCHDOG" in message for _, message in new):
@@ -497,8 +499,9 @@ def test_check_with_a_dead_name_server(make, names):
     checked = subprocess.run(
         ["unshare", "--mount", "sh", "-c",
          f'mount --bind {names.resolv} /etc/resolv.conf && exec "$@"', "sh", BINARIES[OURS],
-         "--check", write(t)], capture_output=True, text=True, timeout=within(20))
-    assert time.monotonic() - begin < within(5)
+         "--check", write(t)], capture_output=True, text=True, timeout=within(20),
+        env={**os.environ, **LIMITS.environment()})
+    assert LIMITS.check_names < time.monotonic() - begin < within(LIMITS.check_names + 2)
     assert checked.returncode == 0
     assert "server.services.one.bind_addr: one.test:" in checked.stderr, checked.stderr
     assert "no usable address now" in checked.stderr

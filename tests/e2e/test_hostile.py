@@ -19,6 +19,7 @@ import pytest
 from harness import (
     LEAK_BYTES, SANITIZED, TOKEN, is_listening, nothing_piles_up, scaled, wait_until, within,
 )
+from limits import Limits
 from protocol import (
     ACK_AUTH_FAILED, ACK_SERVICE_NOT_EXIST, CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer,
     LoginRefused, Session, auth, connect, control_hello, data_hello, digest, hello, how_closed,
@@ -29,6 +30,8 @@ from services import Echo, answers, ping
 pytestmark = pytest.mark.ours
 
 HANDSHAKE = 5.0  # handshake_timeout, seconds; the default
+LIMITS = Limits(retry_min=0.1)
+MUTE = Limits(retry_min=0.1, login=2.5)
 TLS_CLIENT_HELLO = bytes.fromhex(
     "16030100c4010000c00303" + "5a" * 32 + "20" + "a5" * 32 +
     "0022130113031302c02bc02fcca9cca8c02cc030c00ac009c013c014009c009d002f0035010000550000000e000c"
@@ -534,8 +537,8 @@ def victim(tunnel, service):
     """make(options) -> (Tunnel with our client only, FakeServer in its server's place)"""
     fakes = []
 
-    def make(**options):
-        t = tunnel({"s": service(Echo).port}, start=False, client_options=options)
+    def make(limits=LIMITS, **options):
+        t = tunnel({"s": service(Echo).port}, start=False, client_options=options, limits=limits)
         fake = FakeServer(t.control_port, secure=t.played("server"))
         fakes.append(fake)
         t.start_client()
@@ -569,10 +572,11 @@ def play_mute(fake, after):
         if after == "hello":
             sock.sendall(server_hello(os.urandom(32)))
             recv_exact(sock, 32)
-    how, _ = how_closed(sock, within(18))
+    how, _ = how_closed(sock, within(MUTE.login + 3))
     took = time.monotonic() - start
-    assert how in ("fin", "rst"), f"mute after {after}: still open after 18 s"
-    assert 9 < took < within(17), f"mute after {after}: given up after {took:.1f} s"
+    assert how in ("fin", "rst"), f"mute after {after}: still open after {took:.1f} s"
+    assert 0.6 * MUTE.login < took < within(MUTE.login + 2), \
+        f"mute after {after}: given up after {took:.1f} s"
     fake.accept_login(TOKEN, timeout=within(3))
 
 
@@ -580,7 +584,7 @@ def play_mute(fake, after):
 def test_mute_server(victim):
     """Each step of the login has a deadline: 15 s, then the client tries again."""
     steps = ["accept", "hello", "auth"]
-    victims = [victim() for _ in steps]
+    victims = [victim(limits=MUTE) for _ in steps]
     with concurrent.futures.ThreadPoolExecutor(len(steps)) as pool:
         plays = [pool.submit(play_mute, fake, step) for (_, fake), step in zip(victims, steps)]
         for play in plays:
@@ -623,8 +627,9 @@ def test_refusals_are_retried_with_backoff(victim, ack):
     for _ in range(3):
         sock, _ = fake.accept_login(TOKEN, timeout=within(4), ack=ack)
         assert how_closed(sock, within(3))[0] in ("fin", "rst")
-    # 0.5 s, then 1 s, each with 20 % of jitter.
-    assert time.monotonic() - begin >= 0.4 + 0.8 - 0.1
+    # 0.5 s, then 1 s (or the shorter limit, then three times that), each with 20 % of jitter.
+    first = LIMITS.retry_min
+    assert time.monotonic() - begin >= 0.8 * (first + min(3 * first, 1)) - 0.2 * first
     control, key = fake.accept_login(TOKEN, timeout=within(4))
     control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
     fake.accept_data(key)

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from harness import SCALE, TOKEN, wait_until, within
+from limits import Limits
 from noise_faults import CUTS, FAULTS, SOME_FAULTS, gone, points, step, with_patterns
 from noise_peer import PATTERNS, PAYLOAD_MAX, Noise, flipped, frame, one_by_one
 from protocol import (
@@ -23,6 +24,9 @@ from services import Echo, Service
 from test_hostile import drip
 
 ours = pytest.mark.ours  # the others hold for rathole too, and pass with E2E_PAIR=rathole/rathole
+
+LIMITS = Limits(retry_min=0.1)
+PATIENT = Limits(retry_min=0.1, login=5)
 
 
 class Keep(Service):
@@ -54,7 +58,7 @@ def nk_client(tunnel, service):
 
 def _client(tunnel, service, noise):
     local = service(Keep)
-    t = tunnel({"s": local.port}, transport=noise, start=False)
+    t = tunnel({"s": local.port}, transport=noise, start=False, limits=LIMITS)
     with FakeServer(t.control_port, secure=t.played("server")) as fake:
         t.start_client()
         yield t, fake, local
@@ -234,8 +238,8 @@ def victim(tunnel, service):
     """make(noise) -> (Tunnel with a client alone, the plain FakeServer)"""
     fakes = []
 
-    def make(noise):
-        t = tunnel({"s": service(Echo).port}, transport=noise, start=False)
+    def make(noise, limits=LIMITS):
+        t = tunnel({"s": service(Echo).port}, transport=noise, start=False, limits=limits)
         fakes.append(FakeServer(t.control_port))
         t.start_client()
         return t, fakes[-1]
@@ -325,23 +329,23 @@ def test_server_that_is_silent_or_slow_in_the_handshake(victim):
     """The client bears an old server that is busy, and gives up at its deadline: 15 s. Behind one
     silent stranger an old server answers after 5 s: that is a login."""
     noise = Noise("NK")
-    late = victim(noise)[1].accept(within(6))
+    late = victim(noise, PATIENT)[1].accept(within(6))
     answers = {"silent": lambda data: b"", "cut": lambda data: data[:30], "slow": lambda data: b""}
     plays, stop = [], threading.Event()
     for what, change in answers.items():
-        t, fake = victim(noise)
+        t, fake = victim(noise, PATIENT)
         start = time.monotonic()
         sock = answer_with(fake, noise, change)
         if what == "slow":
             threading.Thread(target=drip, args=(sock, b"\x30\0" + bytes(48), 1, stop),
                              daemon=True).start()
         plays.append((what, t, fake, sock, start))
-    time.sleep(6)
+    time.sleep(0.4 * PATIENT.login)
     assert recv_exact(noise.server(late), 37) == control_hello("s")
     for what, t, fake, sock, start in plays:
-        how, _ = how_closed(sock, within(18) - (time.monotonic() - start))
+        how, _ = how_closed(sock, within(PATIENT.login + 3) - (time.monotonic() - start))
         took = time.monotonic() - start
-        assert how != "open" and took > 14, f"{what}: {how} after {took:.1f} s"
+        assert how != "open" and took > 0.93 * PATIENT.login, f"{what}: {how} after {took:.1f} s"
         assert t.client.cpu_seconds() < within(0.4)
         serves(noise, fake)
     stop.set()

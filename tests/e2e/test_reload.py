@@ -20,6 +20,7 @@ from datagrams import UdpEcho, knock
 from harness import (
     SANITIZED, TOKEN, free_port, is_listening, nothing_piles_up, scaled, wait_until, within,
 )
+from limits import REAL, Limits
 from noise_peer import Noise
 from protocol import (
     ACK_OK, AUTH_SIZE, HELLO_SIZE, FakeServer, Session, auth, connect, control_hello, how_closed,
@@ -30,6 +31,9 @@ from services import Digest, Echo, Named, Prober, answers, ping, transfer
 pytestmark = pytest.mark.ours
 
 IN_FORCE = 1  # second, from the file's change
+LIMITS = Limits(watch_look=0.05, watch_again=0.03, watch_doubt=0.5, address_retry=0.25,
+                retry_min=0.1, second=0.4)
+TWO_LOOKS = LIMITS.watch_look + LIMITS.watch_again
 
 
 # --- ways to write a file -----------------------------------------------------------------------
@@ -45,10 +49,10 @@ def truncated_first(path, text):
     """Empty, then half of it, then whole: with rests that are longer than two looks at it."""
     half = len(text) // 2
     with open(path, "w") as file:
-        time.sleep(0.2)
+        time.sleep(0.6 * TWO_LOOKS)
         file.write(text[:half])
         file.flush()
-        time.sleep(0.7)
+        time.sleep(2 * TWO_LOOKS)
         file.write(text[half:])
 
 
@@ -111,8 +115,8 @@ class Files:
 
 @pytest.fixture
 def reloadable(tunnel, service):
-    def make(names=("echo",), kind=Echo, **kwargs):
-        t = tunnel({name: service(kind).port for name in names}, **kwargs)
+    def make(names=("echo",), kind=Echo, limits=LIMITS, **kwargs):
+        t = tunnel({name: service(kind).port for name in names}, limits=limits, **kwargs)
         return t, Files(t)
 
     return make
@@ -167,7 +171,7 @@ def test_half_a_file_that_is_valid(reloadable, service):
     with open(files.path("server"), "w") as file:
         file.write(text[:-2])  # another port
         file.flush()
-        time.sleep(1.2)
+        time.sleep(0.6 * LIMITS.watch_doubt)
         assert "reload:" not in t.server.log()[since:]
         file.write(text[-2:-1])
     assert "services: 1 added;" in settled(t.server, lambda: None)
@@ -184,10 +188,10 @@ def test_half_a_file_that_is_not_valid(reloadable, service):
         for piece in (half[:30], half[30:]):
             file.write(piece)
             file.flush()
-            time.sleep(1.2)
+            time.sleep(0.6 * LIMITS.watch_doubt)
             assert not errors(t.server)
         wait_until(lambda: errors(t.server), within(2), "the error")
-        time.sleep(2.5)
+        time.sleep(1.25 * LIMITS.watch_doubt)
         assert len(errors(t.server)) == 1, errors(t.server)
         file.write(text[len(half):])
     assert "services: 1 added;" in settled(t.server, lambda: None, timeout=IN_FORCE)
@@ -197,7 +201,7 @@ def test_half_a_file_that_is_not_valid(reloadable, service):
 
 
 def test_what_is_written_and_asked_for_is_read_once(reloadable, service):
-    t, files = reloadable()
+    t, files = reloadable(limits=None)  # or the file would be read as soon without the signal
     files.add("more", service(Echo).port)
     files.write("server")
     t.server.signal(signal.SIGHUP)
@@ -232,7 +236,7 @@ def test_a_bad_file_changes_nothing(reloadable, service, role):
     wait_until(lambda: "also:" in process.log(), within(1), "the other errors of the file")
     # The same file again is not worth another line, unless somebody asks.
     renamed(files.path(role), bad)
-    time.sleep(within(3))
+    time.sleep(within(1.5 * LIMITS.watch_doubt))
     assert len(errors(process)) == 1
     settled(process, lambda: process.signal(signal.SIGHUP))
     assert len(errors(process)) == 2
@@ -270,7 +274,7 @@ def test_log_level(reloadable):
 
 def test_removed_services_drain_and_come_back_on_the_same_port(reloadable, service):
     """A64: live relays go on until drain_timeout, the port is free at once."""
-    drain = within(3)
+    drain = within(2)
     t, files = reloadable(["echo", "gone"], server_options={"drain_timeout": drain},
                           client_options={"drain_timeout": 60})
     kept, going = connect(t.port()), connect(t.port("gone"))
@@ -380,7 +384,7 @@ def test_an_address_in_use_is_tried_again(reloadable, service):
         said = settled(t.server, lambda: files.write())
         assert f"bind_addr 127.0.0.1:{busy}: address in use" in said
         wait_until(lambda: answers(other), within(2), "the service beside it")
-        time.sleep(within(2.2))
+        time.sleep(within(2.2 * LIMITS.address_retry))
         assert len(errors(t.server)) == 1, "said once"
         # One that moves there stays where it was.
         old = t.port()
@@ -586,7 +590,7 @@ def test_the_heartbeat_changes(reloadable):
     settled(t.server, lambda: files.write("server"))
     t.client_options["heartbeat_timeout"] = 3
     settled(t.client, lambda: files.write("client"))
-    time.sleep(within(4))
+    time.sleep(within(4 * LIMITS.second))
     assert t.server.metric("logins") == logins, "heartbeats came in time"
     t.server_options["heartbeat_interval"] = 0
     settled(t.server, lambda: files.write("server"))
@@ -663,6 +667,7 @@ def test_reloads_at_random_moments_under_load(reloadable, service):
     for load in loads:
         load.start()
     rounds = scaled(100, 20, 1000)
+    pace = LIMITS.watch_look / REAL["watch_look"]
     ports = [free_port() for _ in range(6)]
     for n in range(rounds):
         extra = [name for name in t.services if name not in "abc"]
@@ -688,9 +693,9 @@ def test_reloads_at_random_moments_under_load(reloadable, service):
         if action == "bad":
             role = rng.choice(["server", "client"])
             way(files.path(role), t.config(role) + "\n[what is this\n")
-            time.sleep(rng.uniform(0, 0.15))
+            time.sleep(pace * rng.uniform(0, 0.15))
         files.write(way=way)
-        time.sleep(rng.uniform(0, 0.3) if n % 3 else rng.uniform(0.3, 0.9))
+        time.sleep(pace * (rng.uniform(0, 0.3) if n % 3 else rng.uniform(0.3, 0.9)))
     for name, port in t.ports.items():
         if name not in "abc":
             wait_until(lambda: answers(port), within(6), f"{name} of the last file")

@@ -14,10 +14,14 @@ import pytest
 from harness import (
     OURS, TOKEN, is_listening, render, scaled, wait_until, within,
 )
+from limits import Limits
 from protocol import FakeServer, Session, connect, how_closed, recv_exact
 from services import Digest, Echo, Named, NeverReads, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
+
+# Attempts follow each other faster, and what happens in a second happens in a fourth of it.
+FAST = Limits(retry_min=0.12, second=0.25)
 
 
 def open_relays(port, count):
@@ -79,10 +83,10 @@ def test_server_killed_again_and_again(tunnel, service):
 
 def test_server_is_away_for_a_while(tunnel, service):
     """The client neither gives up nor spins."""
-    t = tunnel({"echo": service(Echo).port})
+    t = tunnel({"echo": service(Echo).port}, limits=FAST)
     t.server.kill9()
     before = t.client.cpu_seconds()
-    time.sleep(4)
+    time.sleep(4 * FAST.second)
     assert t.client.alive()
     assert t.client.cpu_seconds() - before < within(0.4)
     t.start_server()
@@ -90,9 +94,9 @@ def test_server_is_away_for_a_while(tunnel, service):
 
 
 def test_client_starts_before_the_server(tunnel, service):
-    t = tunnel({"echo": service(Echo).port}, start=False)
+    t = tunnel({"echo": service(Echo).port}, start=False, limits=FAST)
     t.start_client()
-    time.sleep(1)
+    time.sleep(FAST.second)
     t.start_server()
     wait_until(lambda: answers(t.port()), within(3), "the service")
 
@@ -145,9 +149,10 @@ def test_name_as_remote_addr(tunnel, service):
 
 def test_name_that_does_not_resolve(tunnel, service):
     """The client goes on trying, says so, and does not spin; the log is not flooded."""
-    t = tunnel({"echo": service(Echo).port}, start=False, remote_host="no-such-host.invalid")
+    t = tunnel({"echo": service(Echo).port}, start=False, remote_host="no-such-host.invalid",
+               limits=FAST)
     t.start_client()
-    time.sleep(3)
+    time.sleep(3 * FAST.second)
     assert t.client.alive()
     assert t.client.cpu_seconds() < within(0.5)
     assert "no-such-host.invalid" in t.client.log()
@@ -213,7 +218,8 @@ def logins_per_second(t, seconds):
 def test_wrong_token(tunnel, service):
     """One service has a wrong token: the log says so, retries back off, the other one works."""
     names = {"good": service(Named, "good").port, "bad": service(Named, "bad").port}
-    t = tunnel(names, start=False, service_options={"bad": {"token": "the-servers-token"}})
+    t = tunnel(names, start=False, service_options={"bad": {"token": "the-servers-token"}},
+               limits=FAST)
     t.start_server()
     client = render(OURS, "client",
                     {"remote_addr": f"127.0.0.1:{t.control_port}", "default_token": TOKEN,
@@ -226,7 +232,7 @@ def test_wrong_token(tunnel, service):
     line = t.client.wait_log(r"[^\n]*(token|auth)[^\n]*", within(3))
     assert "bad" in line.group(0), f"the service is not named: {line.group(0)}"
     assert not re.search(r"no such service|not.exist", t.client.log())
-    rate = logins_per_second(t, 4)
+    rate = logins_per_second(t, 4 * FAST.second) * FAST.second
     assert 0.5 <= rate * within(1) and rate <= 2.5, f"{rate} logins a second with retry_interval 1"
     assert not is_listening(t.port("bad"))
     with connect(t.port("good")) as visitor:
@@ -236,14 +242,14 @@ def test_wrong_token(tunnel, service):
 
 def test_unknown_service(tunnel, service):
     names = {"good": service(Named, "good").port, "ghost": service(Named, "ghost").port}
-    t = tunnel(names, start=False)
+    t = tunnel(names, start=False, limits=FAST)
     ghost = t.ports.pop("ghost")
     t.start_server()
     t.start_client()
     t.wait_ready(names=["good"])
     line = t.client.wait_log(r"[^\n]*ghost[^\n]*", within(3)).group(0)
     assert re.search(r"service", line, re.I) and not re.search(r"token|auth", line, re.I), line
-    time.sleep(2)
+    time.sleep(2 * FAST.second)
     assert t.client.alive() and not is_listening(ghost)
     with connect(t.port("good")) as visitor:
         assert how_closed(visitor, within(5)) == ("fin", b"good")
@@ -318,14 +324,14 @@ def test_second_sigterm_stops_now(tunnel, service, role):
 
 
 def test_drain_timeout(tunnel, service, role):
-    t = tunnel({"echo": service(Echo).port}, server_options={"drain_timeout": 2},
-               client_options={"drain_timeout": 2})
+    t = tunnel({"echo": service(Echo).port}, server_options={"drain_timeout": 1},
+               client_options={"drain_timeout": 1})
     visitors = open_relays(t.port(), 3)
     process = getattr(t, role)
     start = time.monotonic()
     process.signal(signal.SIGTERM)
     assert process.wait(within(5)) == 0
-    assert 1.7 < time.monotonic() - start < within(3)
+    assert 0.8 < time.monotonic() - start < within(2)
     for visitor in visitors:
         # Cut, not finished: never a clean FIN.
         assert how_closed(visitor, within(2))[0] == "rst"
@@ -363,15 +369,17 @@ def test_client_that_stops_frees_the_service_at_once(tunnel, service):
 def test_heartbeat_timeout_of_the_client(tunnel, service):
     """No whole command for heartbeat_timeout: the client logs in anew. Bytes that are none do not
     count."""
+    limits = Limits(second=0.5)
     t = tunnel({"echo": service(Echo).port}, start=False,
-               client_options={"heartbeat_timeout": 2})
+               client_options={"heartbeat_timeout": 2}, limits=limits)
     with FakeServer(t.control_port) as fake:
         t.start_client()
         control, _ = fake.accept_login(TOKEN)
         start = time.monotonic()
         control.sendall(b"\1")
-        time.sleep(1)
+        time.sleep(limits.second)
         control.sendall(b"\0")
-        fake.accept_login(TOKEN, timeout=within(6))
+        fake.accept_login(TOKEN, timeout=within(2 * limits.second + 4))
         took = time.monotonic() - start
-        assert 1.8 < took < within(4.5), f"back after {took:.1f} s"
+        assert 1.8 * limits.second < took < within(2 * limits.second + 2.5), \
+            f"back after {took:.1f} s"

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from harness import TOKEN, is_listening, scaled, wait_until, within
+from limits import Limits
 from protocol import (
     CMD_CREATE_DATA_CHANNEL, DATA_CMD_FORWARD_TCP, Session, connect, how_closed, recv_exact, reset,
     u32,
@@ -25,15 +26,16 @@ pytestmark = pytest.mark.ours
 START = u32(DATA_CMD_FORWARD_TCP)
 POOL_AT_LOGIN = 8
 POOL_MAX = 256
+LIMITS = Limits(visitor_wait=2, channel_request=0.4)
 
 
 @pytest.fixture
 def server(tunnel):
     """make(options) -> a Tunnel whose server runs and whose client is ours to play."""
 
-    def make(threads=1, names=("s",), **options):
+    def make(threads=1, names=("s",), limits=None, **options):
         t = tunnel({name: None for name in names}, start=False, threads=threads,
-                   server_options=options)
+                   server_options=options, limits=limits)
         t.start_server()
         return t
 
@@ -188,15 +190,16 @@ def test_end_of_stream_is_the_services_answer(server):
 @pytest.mark.slow
 def test_no_channel_within_ten_seconds(server):
     """A client that never delivers: the visitor is closed, not left hanging, and it is counted."""
-    t = server()
+    t = server(limits=LIMITS)
     with login(t) as session:
         start = time.monotonic()
         with connect(t.port("s")) as visitor:
             visitor.sendall(b"question")
-            how, data = how_closed(visitor, within(14))
+            how, data = how_closed(visitor, within(LIMITS.visitor_wait + 4))
         took = time.monotonic() - start
         assert how in ("fin", "rst") and data == b""
-        assert 9 < took < within(12), f"closed after {took:.1f} s"
+        assert 0.9 * LIMITS.visitor_wait < took < within(LIMITS.visitor_wait + 2), \
+            f"closed after {took:.1f} s"
         assert t.server.metric("visitors_timed_out") == 1
         assert session.count_requests() > POOL_AT_LOGIN, "nothing was asked for anew"
         # The service itself is as good as before.
@@ -408,18 +411,19 @@ def test_surplus_channels_are_closed(server):
 
 
 def test_heartbeats_come_at_their_interval(server):
-    t = server(heartbeat_interval=1)
+    limits = Limits(second=0.5)
+    t = server(heartbeat_interval=1, limits=limits)
     with login(t) as session:
         session.count_requests(quiet=0.3)
         start = time.monotonic()
         beats = 0
-        while time.monotonic() - start < 3.5:
+        while time.monotonic() - start < 3.5 * limits.second:
             command = session.command(2)
             assert command == 1, f"command {command}"
             beats += 1
             if beats == 3:
                 break
-        assert beats == 3 and time.monotonic() - start < within(3.6)
+        assert beats == 3 and time.monotonic() - start < within(3.6 * limits.second)
 
 
 def test_partial_data_hello_is_no_channel(server):

@@ -15,6 +15,7 @@ import time
 import pytest
 
 import harness
+import limits
 from harness import (
     BINARIES, OURS, SANITIZED, TOKEN, Process, free_port, is_listening, render, wait_until, within,
 )
@@ -288,3 +289,25 @@ def test_forbidden_by_sysctl(start, value):
                 r"sysctl kernel\.io_uring_disabled")
     finally:
         SYSCTL.write_text(before)
+
+
+# --- times that tests may shorten -----------------------------------------------------------------
+
+
+def with_limits(text):
+    return subprocess.run([BINARIES[OURS], "--version"], capture_output=True, text=True,
+                          timeout=within(10), env={**os.environ, limits.VARIABLE: text})
+
+
+def test_only_a_developers_build_has_limits_that_can_be_shortened():
+    """Others do not even know the variable's name."""
+    mode = os.environ.get("E2E_MODE")
+    knows = harness.contains(OURS, limits.VARIABLE.encode())
+    assert mode is None or knows == (mode == "developer")
+    assert with_limits("visitor_wait_ms=1000").returncode == 0
+    for wrong in ("no_such_ms=1", "visitor_wait_ms=0", "visitor_wait_ms=10001", "visitor_wait_ms"):
+        ended = with_limits(wrong)
+        if knows:
+            assert ended.returncode == 1 and f'{limits.VARIABLE}: "{wrong}" is not' in ended.stderr
+        else:
+            assert ended.returncode == 0 and ended.stderr == ""

@@ -5,6 +5,7 @@ Covers src/io/schedule.c and the deadlines of both roles on the running program.
 """
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from datagrams import UdpEcho, UdpVisitor
 from harness import TOKEN, wait_until, within
+from limits import Limits
 from protocol import (
     ACK_OK, HELLO_SIZE, auth, connect, control_hello, how_closed, recv_exact, u32,
 )
@@ -20,7 +22,14 @@ from services import Digest, Echo, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
 
-GRACE = 2  # seconds: LIMIT_ABSENT_GRACE_MS
+# Everything at half its length: heartbeats, what counts as an absence, and the grace after it.
+LIMITS = Limits(second=0.5, absent=0.25, absent_grace=1)
+S, GRACE = LIMITS.second, LIMITS.absent_grace
+
+
+@pytest.fixture
+def tunnel(tunnel):
+    return functools.partial(tunnel, limits=LIMITS)
 
 
 @contextlib.contextmanager
@@ -102,7 +111,7 @@ def test_heartbeats_that_came_meanwhile_count(tunnel, service, transport):
         echoes(visitor)
         for _ in range(2):
             with stopped(t.client):
-                time.sleep(2.7)
+                time.sleep(2.7 * S)
             echoes(visitor)
             ping(t.port(), timeout=within(5))
         one_session(t)
@@ -114,9 +123,9 @@ def test_a_server_that_is_silent_is_given_up(tunnel, service):
     t = tunnel({"echo": service(Echo).port}, server_options={"heartbeat_interval": 1},
                client_options={"heartbeat_timeout": 2})
     with stopped(t.server):
-        time.sleep(1)  # what it has sent is read
+        time.sleep(S)  # what it has sent is read
         with stopped(t.client):
-            time.sleep(3)
+            time.sleep(3 * S)
         since = time.monotonic()
         t.client.wait_log("control channel to .* lost: deadline exceeded", within(6))
         assert time.monotonic() - since < within(GRACE + 1.5)
@@ -133,7 +142,7 @@ def test_traffic_goes_on(tunnel, service, transport, who):
     with Traffic(t) as traffic:
         traffic.goes_on()
         with stopped(*processes):
-            time.sleep(3)
+            time.sleep(3 * S)
         traffic.goes_on()
     assert not traffic.errors, traffic.errors
     for process in (t.client, t.server):
@@ -148,7 +157,7 @@ def test_a_login_whose_bytes_lay_there(tunnel, service, transport):
     """A client's Hello comes while the server is stopped, for longer than the login may take, and
     what the client says next takes another round trip."""
     t = tunnel({"echo": service(Echo).port, "other": None}, transport=transport,
-               server_options={"handshake_timeout": 1.5, "heartbeat_interval": 1})
+               server_options={"handshake_timeout": 1.5 * S, "heartbeat_interval": 1})
     before = t.server.metric("strangers_accepted")
     with connect(t.control_port) as sock:
         wait_until(lambda: t.server.metric("strangers_accepted") > before, within(5), "the accept")
@@ -156,7 +165,7 @@ def test_a_login_whose_bytes_lay_there(tunnel, service, transport):
             login = threading.Thread(target=lambda: log_in(t, sock, outcome))
             outcome = []
             login.start()
-            time.sleep(2.7)
+            time.sleep(2.7 * S)
             assert not outcome
         login.join(within(10))
         assert outcome == [ACK_OK]
@@ -178,12 +187,12 @@ def log_in(t, sock, outcome):
 
 def test_a_stranger_gets_no_more_than_the_grace(tunnel, service):
     """One deadline from accept to authenticated, whatever he sends and how slowly."""
-    t = tunnel({"echo": service(Echo).port}, server_options={"handshake_timeout": 1.5})
+    t = tunnel({"echo": service(Echo).port}, server_options={"handshake_timeout": 1.5 * S})
     before = t.server.metric("strangers_accepted")
     with connect(t.control_port) as sock:
         wait_until(lambda: t.server.metric("strangers_accepted") > before, within(5), "the accept")
         with stopped(t.server):
-            time.sleep(2.7)
+            time.sleep(2.7 * S)
         since = time.monotonic()
         sock.settimeout(0)
         while time.monotonic() - since < within(6):
@@ -200,7 +209,7 @@ def test_a_stranger_gets_no_more_than_the_grace(tunnel, service):
     since = time.monotonic()
     with connect(t.control_port) as sock:
         assert how_closed(sock, within(5))[0] != "open"
-    assert 1.4 < time.monotonic() - since < within(3)
+    assert 1.4 * S < time.monotonic() - since < within(1.5 * S + 1.5)
     one_session(t)
 
 
@@ -212,7 +221,7 @@ def of_the_stopped(who, options):
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_what_a_visitor_sent_meanwhile_counts(tunnel, service, who):
     """Stopped for longer than idle_timeout, with bytes on the way."""
-    t = tunnel({"echo": service(Echo).port}, **of_the_stopped(who, {"idle_timeout": 1.5}))
+    t = tunnel({"echo": service(Echo).port}, **of_the_stopped(who, {"idle_timeout": 1.5 * S}))
     with connect(t.port()) as visitor, connect(t.port()) as silent:
         for each in (visitor, silent):
             each.settimeout(within(5))
@@ -220,7 +229,7 @@ def test_what_a_visitor_sent_meanwhile_counts(tunnel, service, who):
         with stopped(getattr(t, who)):
             time.sleep(0.2)
             visitor.sendall(b"meanwhile")
-            time.sleep(2.3)
+            time.sleep(2.3 * S)
         assert recv_exact(visitor, 9) == b"meanwhile"
         end = threading.Thread(target=lambda: ends.append(how_closed(silent, within(5))[0]))
         ends = []
@@ -236,7 +245,7 @@ def test_what_a_visitor_sent_meanwhile_counts(tunnel, service, who):
 def test_a_udp_visitor_keeps_its_socket(udp, who):
     """Stopped for longer than udp_timeout: the datagram that came meanwhile is the same visitor's,
     and so the service sees the same address."""
-    t, local = udp(ready=0, **of_the_stopped(who, {"udp_timeout": 1.5}))
+    t, local = udp(ready=0, **of_the_stopped(who, {"udp_timeout": 1.5 * S}))
     with UdpVisitor(t.port()) as visitor:
         assert visitor.insist(b"first", within(10)) == b"first"
         visitor.drain(0.2)
@@ -244,7 +253,7 @@ def test_a_udp_visitor_keeps_its_socket(udp, who):
         with stopped(getattr(t, who)):
             time.sleep(0.2)
             visitor.send(b"meanwhile")
-            time.sleep(2.3)
+            time.sleep(2.3 * S)
         assert visitor.receive(within(5)) == b"meanwhile"
         assert len(local.peers) == peers, "another address"
     one_session(t)

@@ -18,6 +18,7 @@ import pytest
 import harness
 from datagrams import UdpEcho, UdpVisitor, knock
 from harness import OURS, RATHOLE, have, is_listening, scaled, wait_until, within
+from limits import Limits
 from protocol import connect, how_closed, recv_exact
 from services import Echo, EchoForMany, answers, pattern, ping
 from upgrades import Successor, Visits, children, upgrade
@@ -170,15 +171,16 @@ def test_another_number_of_workers(make, service, before, after):
 
 
 def test_services_wait_for_their_client_and_then_refuse(make, service):
-    t = make({"echo": service(Echo).port}).start()
+    limits = Limits(upgrade_hold=3)
+    t = make({"echo": service(Echo).port}, limits=limits).start()
     t.client.signal(signal.SIGSTOP)
     since = time.monotonic()
     old, _ = upgrade(t)
     gone(old)
     with connect(t.port()) as visitor:
         visitor.sendall(b"x")
-        how, _ = how_closed(visitor, within(14))
-        assert how == "rst" and time.monotonic() - since > 9
+        how, _ = how_closed(visitor, within(limits.upgrade_hold + 4))
+        assert how == "rst" and time.monotonic() - since > 0.9 * limits.upgrade_hold
     wait_until(lambda: not is_listening(t.port()), within(2), "all workers to refuse")
     t.client.signal(signal.SIGCONT)
     t.wait_ready(timeout=15)
@@ -317,13 +319,15 @@ def test_one_that_hangs_is_ended_with_us(make, service, program):
 
 def test_both_are_stopped(make, service):
     """For longer than either waits for the other, wherever they are: time stands still for both."""
-    t = make({"echo": service(Echo).port}, client_options={"heartbeat_timeout": 60}).start()
+    limits = Limits(upgrade_quiet=0.7)
+    t = make({"echo": service(Echo).port}, client_options={"heartbeat_timeout": 60},
+             limits=limits).start()
     old = t.server
     old.signal(signal.SIGUSR2)
     child = wait_until(lambda: children(old.pid), within(5), "the new process")[0]
     for pid in (old.pid, child):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(3.5)  # LIMIT_UPGRADE_QUIET_MS is 2 s
+    time.sleep(1.75 * limits.upgrade_quiet)
     for pid in (child, old.pid):
         os.kill(pid, signal.SIGCONT)
     old.wait_log(f"process {child} serves from here on", within(10))
@@ -339,12 +343,15 @@ def test_both_are_stopped(make, service):
 @pytest.mark.time_limit(90)
 def test_the_old_one_is_stopped_for_too_long(make, service):
     """The new one serves without its word; and when it wakes up, it leaves instead of ending it."""
-    t = make({"echo": service(Echo).port}).start()
+    limits = Limits(upgrade_start=4)
+    t = make({"echo": service(Echo).port}, limits=limits).start()
     old = t.server
     old.signal(signal.SIGUSR2)
     child = wait_until(lambda: children(old.pid), within(5), "the new process")[0]
     old.signal(signal.SIGSTOP)
-    old.wait_log("does not answer, serving", within(40))
+    since = time.monotonic()
+    old.wait_log("does not answer, serving", within(limits.upgrade_start + 10))
+    assert time.monotonic() - since > 0.8 * limits.upgrade_start
     old.signal(signal.SIGCONT)
     old.wait_log(f"process {child} serves from here on", within(10))
     gone(old)

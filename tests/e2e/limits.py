@@ -1,0 +1,50 @@
+"""The program's times that tests wait for (include/base/limits.h), shorter where it can be told so.
+
+    LIMITS = Limits(visitor_wait=1)     # seconds; in the program LIMIT_VISITOR_WAIT_MS
+    tunnel(services, limits=LIMITS)     # its programs of ours are started with these
+    LIMITS.visitor_wait                 # what holds for them: 1, or the 10 of the program itself
+    LIMITS.login                        # one that is not shorter
+
+They stay what they are in a build that does not know the variable (a release build), and at full size
+(E2E_FULL): what a test says has to hold for both. Under a sanitizer the shorter ones grow by E2E_SLOW.
+"""
+
+import re
+
+import harness
+
+VARIABLE = "RATHOLE_URING_LIMITS"
+_HEADER = harness.ROOT / "include" / "base" / "limits.h"
+
+
+def _constants():
+    """{name: seconds} of all limits that are times."""
+    found = re.findall(r"^\s*LIMIT_([A-Z0-9_]+)_MS\s*=\s*(\d+)", _HEADER.read_text(), re.M)
+    return {name.lower(): int(ms) / 1000 for name, ms in found}
+
+
+REAL = _constants()
+ARE_ADJUSTABLE = not harness.FULL and harness.contains(harness.OURS, VARIABLE.encode())
+
+
+class Limits:
+    def __init__(self, **shorter):
+        assert shorter.keys() <= REAL.keys(), shorter
+        self._shorter = {}
+        if ARE_ADJUSTABLE:
+            self._shorter = {name: min(REAL[name], seconds * harness.SLOW)
+                             for name, seconds in shorter.items()}
+
+    def __getattr__(self, name):
+        try:
+            return self._shorter.get(name, REAL[name])
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def environment(self):
+        text = ",".join(f"{name}_ms={round(1000 * seconds)}"
+                        for name, seconds in self._shorter.items())
+        return {VARIABLE: text} if text else {}
+
+
+REAL_ONES = Limits()
