@@ -41,7 +41,8 @@ void keys_auth_end(struct keys_auth *auth, const uint8_t nonce[static KEYS_NONCE
 
 /* Cryptographically secure bytes from the kernel. Cannot fail after keys_init. */
 void keys_random(void *out, size_t size);
-/* Compares in constant time: the time depends only on size. */
+/* Compares in constant time: the time depends only on size (docs/decisions.md, "Constant time is
+ * checked by valgrind"). */
 MUST_CHECK bool keys_equal(const void *a, const void *b, size_t size);
 /* Overwrites a secret; compilers cannot optimise it away. NULL is allowed with size 0. */
 void keys_wipe(void *secret, size_t size);

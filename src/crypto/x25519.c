@@ -21,7 +21,7 @@ void x25519_public(const uint8_t private_key[static X25519_SIZE], uint8_t ret[st
 int x25519_shared(const uint8_t private_key[static X25519_SIZE],
                   const uint8_t public_key[static X25519_SIZE], uint8_t ret[static X25519_SIZE])
 {
-    /* It fails for an all-zero result only, and then may not have written it. */
+    /* It fails only for an all-zero result, which it may not have written to ret. */
     if (crypto_scalarmult(ret, private_key, public_key) == 0)
         return 0;
     keys_wipe(ret, X25519_SIZE);

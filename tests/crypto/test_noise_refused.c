@@ -1,5 +1,5 @@
 /* src/crypto/noise.c and src/crypto/noise_symmetric.c: messages that are refused, which must not
- * change the state. Once with each backend of X25519. */
+ * change the state. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

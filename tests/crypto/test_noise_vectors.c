@@ -1,5 +1,5 @@
-/* The vectors of two other implementations, as initiator and as responder, with each backend of
- * the AEAD. They go through src/crypto/noise.c and src/crypto/noise_symmetric.c alike. */
+/* src/crypto/noise.c and src/crypto/noise_symmetric.c against the vectors of two other
+ * implementations, as initiator and as responder, with each backend of the AEAD. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

@@ -72,7 +72,7 @@ Test(x25519, published_public_keys)
     expect_hex(public_key, sizeof(public_key), vectors[2].point);
 }
 
-/* All of them, see test_noise_refused.c. */
+/* The seven points of small order, as in test_noise_refused.c. */
 Test(x25519, small_order_is_refused)
 {
     static const char *const points[] = {

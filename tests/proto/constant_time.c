@@ -1,14 +1,14 @@
-/* No branch and no address depends on a secret: for valgrind, which scripts/check_constant_time
- * runs this under. Secrets are marked as undefined memory, and memcheck reports whatever is decided
- * by them, in our code (src/crypto/blake2s.c, keys.c, noise.c, noise_symmetric.c, x25519.c;
- * src/proto/ client_fsm.c, server_fsm.c) and in the libraries that it calls.
+/* Checks that no branch and no address depends on a secret. scripts/check_constant_time runs it
+ * under valgrind: secrets are marked as undefined memory, and memcheck reports every decision that
+ * depends on them, in our code (blake2s.c, keys.c, noise.c, noise_symmetric.c and x25519.c of
+ * src/crypto, client_fsm.c and server_fsm.c of src/proto) and in the libraries that it calls.
  *
- * What may be decided upon is marked as defined again by the functions below that the linker puts
- * in front of others: whether two secrets are equal, a public key, whether a tag is right.
+ * Results that may be decided upon (whether two secrets are equal, a public key, whether a tag is
+ * right) are marked as defined again by the wrappers below (--wrap).
  *
- *     constant_time           the login and the handshakes: no report
- *     constant_time branch    a branch on a secret is planted: must be reported
- *     constant_time index     an address that depends on one */
+ *     constant_time           a login and handshakes: must give no report
+ *     constant_time branch    with a planted branch on a secret: must give one
+ *     constant_time index     with a planted address that depends on a secret: must give one */
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -37,14 +37,14 @@ static void make_public(void *bytes, size_t size)
 
 static void require(bool condition, const char *what)
 {
-    make_public(&condition, sizeof(condition)); /* the tests' own look at a secret */
+    make_public(&condition, sizeof(condition)); /* the test itself may look at a secret */
     if (condition)
         return;
     fprintf(stderr, "constant_time: %s\n", what);
     exit(1);
 }
 
-/* That the mark has come this far: without it nothing below would be looked at. */
+/* The bytes are still marked as secret; otherwise the checks below would check nothing. */
 static void require_secret(const void *bytes, size_t size)
 {
     unsigned char undefined[64];
@@ -54,7 +54,7 @@ static void require_secret(const void *bytes, size_t size)
         require(undefined[i] != 0, "a secret is not marked any more");
 }
 
-/* ---- what is public of a secret, and the faults ---- */
+/* ---- results that are public, and planted faults ---- */
 
 bool __real_keys_equal(const void *a, const void *b, size_t size);
 bool __wrap_keys_equal(const void *a, const void *b, size_t size);
@@ -73,7 +73,7 @@ int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
     unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
     const unsigned char *npub, const unsigned char *k);
 
-/* memcmp, as somebody would write it who does not think of the time. */
+/* A naive memcmp, whose time depends on the data. */
 static bool equal_at_once(const uint8_t *a, const uint8_t *b, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
@@ -99,7 +99,7 @@ void __wrap_x25519_public(const uint8_t *private_key, uint8_t *ret)
     make_public(ret, X25519_SIZE);
 }
 
-/* Whether the secret is all zero, which depends on the peer's key alone. */
+/* The result (is the secret all zero?) depends only on the peer's key, so it is public. */
 int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p)
 {
     int result = __real_crypto_scalarmult(q, n, p);
@@ -113,7 +113,7 @@ void __wrap_randombytes_buf(void *buf, size_t size)
     make_secret(buf, size);
 }
 
-/* libsodium branches on whether the tag is right. */
+/* libsodium branches on whether the tag is right, which is public. */
 int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
     unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
     unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
@@ -133,7 +133,7 @@ int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
     return result;
 }
 
-/* ---- the login: a token, what is made of it, and a guess ---- */
+/* ---- the login: token, digests, Auth ---- */
 
 enum { TOKEN_LEN = 24 };
 
@@ -157,7 +157,7 @@ static void server_login(const char *token, const uint8_t *auth, bool is_right)
     server_fsm_finish(&fsm);
 }
 
-/* Leaves the Auth for a server with the nonce above: in plain TCP too it is a secret here. */
+/* Returns the Auth for a server with the nonce above. It is a secret here, also for plain TCP. */
 static void client_login(const char *token, uint8_t ret_auth[static MESSAGE_AUTH_SIZE])
 {
     static const uint8_t nonce[MESSAGE_DIGEST_SIZE] = {7};
@@ -189,7 +189,7 @@ static void check_login(void)
     keys_wipe(token, sizeof(token));
 }
 
-/* ---- Noise: private keys, secrets and what comes of them ---- */
+/* ---- Noise: private keys and shared secrets ---- */
 
 struct noise_side {
     struct noise_keys keys;
@@ -202,7 +202,7 @@ static void pass(struct noise_side *from, struct noise_side *to, struct aead *ae
     uint8_t message[NOISE_HANDSHAKE_MESSAGE_MAX], payload[NOISE_HANDSHAKE_MESSAGE_MAX];
     int size = noise_handshake_write(&from->handshake, aead, NULL, 0, message, sizeof(message));
     require(size > 0, "a handshake message is not written");
-    make_public(message, (size_t)size); /* it has gone over the wire */
+    make_public(message, (size_t)size); /* sent over the wire, so public */
     require(noise_handshake_read(&to->handshake, aead, message, (size_t)size, payload) == 0,
             "a handshake message is not read");
 }
@@ -227,7 +227,7 @@ static void check_noise(enum noise_pattern pattern, struct aead *aead)
     for (size_t i = 0; i < 2; i++)
         keys_pair_generate(private_keys[i], public_keys[i]);
     for (size_t i = 0; i < 2; i++) {
-        /* With XX the client compares the key that it is sent. */
+        /* With XX the client compares the server's key with the configured one. */
         bool knows = i == 0 || pattern == NOISE_KK;
         noise_keys_init(&sides[i].keys, pattern, private_keys[i],
                         knows ? public_keys[1 - i] : NULL);
