@@ -1,22 +1,22 @@
 /*
- * A TCP relay that makes loopback look like a link with a round trip: delay_relay LISTEN_IP PORT
- * TARGET_IP PORT RTT_MS
+ * A TCP relay that adds a round-trip time to loopback:
  *
- * With d = half the round trip, everything that crosses is handed on d after it arrived: bytes,
- * ends of stream and resets, in order. A relay in user space cannot hold back the SYN of the
- * connection that it accepts: connect(2) of the caller returns at once, where a real link would
- * have let it wait for a round trip. So the caller's clock is shifted: what it sends before t0 + 2d
- * (t0 = accept) is what it would have sent at t0 + 2d, right behind its ACK, and reaches the target
- * at t0 + 3d; that is also when the target sees the connection. Later bytes are due d after they
- * came.
+ *     delay_relay LISTEN_IP PORT TARGET_IP PORT RTT_MS
+ *
+ * Let d be half the round trip. The relay passes everything on d after it arrived, in order: bytes,
+ * ends of stream and resets. A relay in user space can't delay the SYN of a connection that it
+ * accepts: the caller's connect(2) returns at once, while on a real link it would wait for a round
+ * trip. So the relay shifts the caller's clock. Bytes that the caller sends before t0 + 2d (t0 is
+ * the accept) count as sent at t0 + 2d, right behind its ACK. They reach the target at t0 + 3d,
+ * which is also when the target sees the connection. Later bytes are due d after they came.
  *
  *     caller                 relay                          target
  *       | connect, hello ----> t0                             |
  *       |                      ... t0 + 3d: connect, hello -> |
  *       | <- t + d ----------- t <--------------------------- |
  *
- * Time stamps are taken once per wake-up, so that work on one connection adds no delay to the next.
- * Not modelled: limits of bandwidth, slow start and loss.
+ * The clock is read once per wake-up, so that work on one connection adds no delay to the next. Not
+ * modelled: bandwidth limits, slow start and loss.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -50,7 +50,7 @@ struct chunk {
     unsigned char data[];
 };
 
-/* One socket and the queue of what is to be written to it. */
+/* One socket, and the queue of what has to be written to it. */
 struct end {
     struct pair *pair;
     int fd; /* -1 until connected or after it was closed */
@@ -166,7 +166,7 @@ static void abort_end(struct end *end)
         pop(end);
 }
 
-/* The socket failed: the other side learns it one way later, and nothing more is read from here. */
+/* The socket failed: the other side is reset d later, and nothing more is read from this one. */
 static void broken(struct end *end)
 {
     abort_end(end);
@@ -190,7 +190,7 @@ static void open_target(struct end *end)
         broken(end);
 }
 
-/* Write what is due. */
+/* Writes what is due. */
 static void drain(struct end *end)
 {
     while (end->head && end->head->due_ns <= now_ns && !end->connecting && !end->blocked) {
@@ -246,8 +246,8 @@ static void take_input(struct end *end)
     }
 }
 
-/* Reset, or both directions have ended in order: epoll reports the latter until it no longer
- * watches. */
+/* EPOLLHUP: a reset, or both directions have ended in order. epoll reports the second case again
+ * and again, so the socket leaves the set. */
 static void hung_up(struct end *end)
 {
     int error = 0;
@@ -307,7 +307,7 @@ static bool finished(const struct pair *pair)
            !pair->target.head;
 }
 
-/* Hand on what is due, free what is over, and set the timer to the next due time. */
+/* Writes what is due, frees pairs that have ended, and sets the timer to the next due time. */
 static void turn(void)
 {
     uint64_t next_ns = UINT64_MAX;
@@ -327,7 +327,7 @@ static void turn(void)
             for (int i = 0; i < 2; i++)
                 if (ends[i]->fd >= 0)
                     close(ends[i]->fd);
-            /* Events of this batch are all handled before turn(): no pointer to it is left. */
+            /* No event points to the pair: turn() runs after all events of a batch. */
             *link = pair->next;
             free(pair);
             continue;

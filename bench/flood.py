@@ -1,8 +1,8 @@
-"""Garbage handshakes from one address while bulk runs: what that costs the bulk, and a login.
+"""Garbage handshakes from one address during bulk transfers: what they cost the bulk and a login.
 
-Run as a program ("flood.py HOST PORT RATE") it is the flood: connections from SOURCE, each with a
-message as long as the first one of Noise NK, whose tag nobody can find right before X25519 is done.
-It ends with a line that says how many a second there were.
+Run as a program ("flood.py HOST PORT RATE") this is the flood: connections from SOURCE, each with a
+message as long as the first one of Noise NK. Its tag is wrong, which the server can only find out
+with an X25519 multiplication. The last line of output is the rate of connections per second.
 """
 
 import os
@@ -29,7 +29,7 @@ CONNECT_LIMIT_S = 0.2
 
 
 def beside_bulk(run):
-    """8 streams by themselves, then with the flood; meanwhile, one login after the other."""
+    """8 streams alone, then 8 streams with the flood and one login after the other."""
     quiet = loads.bulk(8)(run)["gbps"]
     host, port = run.tunnel.plan.control
     argv = [sys.executable, os.path.abspath(__file__), host, str(port), str(RATE)]
@@ -70,7 +70,7 @@ def beside_bulk(run):
 
 
 def _login(run, flood, service):
-    """From the start of a client until its visitors are let in."""
+    """The time from the start of a client until the server accepts its visitors."""
     time.sleep(run.seconds / (LOGINS + 1))
     procs.require_alive(flood)
     start = time.monotonic()
@@ -94,7 +94,7 @@ def _end(run, flood):
     try:
         return float(procs.log_tail(flood).split()[-1])
     except (IndexError, ValueError) as error:
-        raise BenchError(f"the flood has not counted: {procs.log_tail(flood)}") from error
+        raise BenchError(f"the flood printed no rate: {procs.log_tail(flood)}") from error
 
 
 # The flood itself
@@ -111,7 +111,8 @@ def pour(address, rate):
             continue
         count += 1
         held.append(_stranger(address))
-        # Closed at once, it might be gone before its message is looked at.
+        # Keep the last ones open: a connection that is closed at once may be gone before the server
+        # reads its message.
         if len(held) > HELD:
             held.pop(0).close()
     print(count / (time.monotonic() - begun))
@@ -126,7 +127,7 @@ def _stranger(address):
         sock.connect(address)
         sock.sendall(b"\x30\x00" + random.randbytes(48))
     except OSError:
-        pass  # turned away: that is the server's right
+        pass  # the server may refuse a stranger
     return sock
 
 

@@ -1,4 +1,5 @@
-"""The loads: each takes a Run (a tunnel that is up, for how long) and returns figures."""
+"""The loads: each takes a Run (a running tunnel and the length of the measurement) and returns
+figures."""
 
 import json
 import os
@@ -36,9 +37,9 @@ UDP_TICK_US = 50
 UDP_FIRST_RATE = 10000
 UDP_HALVINGS = 3
 UDP_STEP_DOWN = 0.9
-UDP_STEPS_S = 4  # steps of the search for a rate, in a run's length
-UDP_LOSS_MAX = 0.001  # counts as no loss: the scheduler alone costs that much at times
-UDP_RATE_SHORT = 0.97  # the generator's own limit is reached
+UDP_STEPS_S = 4  # a step of the search for a rate takes this part of a run's length
+UDP_LOSS_MAX = 0.001  # counts as no loss: the scheduler alone loses that much at times
+UDP_RATE_SHORT = 0.97  # below this share of the wanted rate the generator is at its limit
 EXPECTED_BULK_CALLS = {"splice", "io_uring_enter"}
 
 REQUEST_KEEP = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
@@ -95,7 +96,7 @@ class Run:
     burst_gap_s: float = 3.0
     connections: int = 4000
     udp_program: Optional[str] = None
-    reference: Optional[float] = None  # what the suite's reference peer reached
+    reference: Optional[float] = None  # the figure of the suite's reference peer
     notes: list = field(default_factory=list)
 
 
@@ -133,7 +134,7 @@ def raise_file_limit():
 
 
 def bulk(streams, gbps=None):
-    """iperf3 from the visitor's side; saturated, or at `gbps` in all."""
+    """iperf3 from the visitor's side: saturated, or all streams together at `gbps`."""
 
     def load(run):
         moved, elapsed, cpu = _iperf(run, streams, gbps)
@@ -165,7 +166,7 @@ def _iperf(run, streams, gbps=None):
 
 
 def _per_unit(cpu, units, name):
-    """CPU of [server, client] over what was moved; nothing for a run without a tunnel."""
+    """CPU of [server, client] per unit moved; nothing for a run without a tunnel."""
     if len(cpu) != 2:
         return {}
     return {
@@ -218,7 +219,7 @@ def _wrk(run, connections, keep_alive):
 
 
 def idle(run):
-    """Open connections slowly with one request each, then read the memory of both ends."""
+    """Open connections slowly with one request each, then read the memory of server and client."""
     base = [procs.resident_kb(end) for end in run.tunnel.ends()]
     held = []
     try:
@@ -282,7 +283,7 @@ def _visit(address, request):
 
 
 def burst(run):
-    """Visitors that arrive at once, twice: connect to first byte, in round trips of the link."""
+    """Two bursts of visitors: the time from connect to first byte, in round trips of the link."""
     time.sleep(POOL_FILL_S)
     figures = {}
     for number, name in enumerate(("first", "second")):
@@ -338,7 +339,7 @@ def start_udp_echo(supervisor, place, host, port, program):
 
 
 def start_nothing(supervisor, place, host, port, program):
-    """The load of one direction is its own service."""
+    """The one-way load brings its own sink, so it needs no service."""
 
 
 def udp_closed(size, window):
@@ -375,14 +376,14 @@ def _udp_figures(run, result, cpu, name, value):
 
 
 def udp_oneway_max(size):
-    """The highest rate without loss: doubled until there is loss, halved in between, and lowered
+    """Search the highest rate without loss: double it until there is loss, bisect, then lower it
     until it holds for the whole length of a run."""
 
     def load(run):
         seconds = run.seconds / UDP_STEPS_S
 
         def carries(rate):
-            # Tried twice at most: a hiccup of the machine is no limit of the tunnel.
+            # A second try, because a hiccup of the machine is no limit of the tunnel.
             for _ in range(2):
                 result, _ = _udp_one_way(run, size, rate, seconds)
                 if result["lost"] <= UDP_LOSS_MAX:
@@ -393,7 +394,7 @@ def udp_oneway_max(size):
         while (result := carries(rate)) is not None:
             good, rate = rate, rate * 2
             if result["rate"] < UDP_RATE_SHORT * good:
-                run.notes.append(f"no more than the generator sends, {result['rate']:.0f}/s")
+                run.notes.append(f"limited by the generator, {result['rate']:.0f}/s")
                 return {"rate": result["rate"]}
         bad = rate
         for _ in range(UDP_HALVINGS):
@@ -403,14 +404,14 @@ def udp_oneway_max(size):
         while _udp_one_way(run, size, good, run.seconds)[0]["lost"] > UDP_LOSS_MAX:
             good *= UDP_STEP_DOWN
             if good < UDP_FIRST_RATE / 10:
-                raise BenchError("udp_load: loses datagrams at any rate")
+                raise BenchError("udp_load: datagrams are lost at any rate")
         return {"rate": good}
 
     return load
 
 
 def udp_oneway_fixed(size, tick_us=UDP_TICK_US):
-    """CPU at the reference's highest rate; what is due is sent every tick."""
+    """CPU at the reference's highest rate; due datagrams are sent every tick_us."""
 
     def load(run):
         result, cpu = _udp_one_way(run, size, run.reference, run.seconds, tick_us)
@@ -435,8 +436,8 @@ def _udp_one_way(run, size, rate, seconds, tick_us=UDP_TICK_US):
 
 
 def udp_visitors(run):
-    """Ten thousand sockets, each a visitor: loss, and the memory that a visitor costs."""
-    # Once with few, so that the buffers for this rate are there before.
+    """Ten thousand sockets, each a visitor: loss, and the memory per visitor."""
+    # First with few sockets, so that the buffers for this rate are allocated before.
     _udp_load(run, "open", UDP_VISITORS_SIZE, UDP_SOCKETS, 1, rate=UDP_VISITORS_RATE)
     time.sleep(UDP_VISITORS_SETTLE_S)
     ends = run.tunnel.ends()
@@ -454,7 +455,7 @@ def udp_visitors(run):
 
 
 def _udp_load(run, mode, size, sockets, seconds=None, sink=(), **settings):
-    """(the generator's result, CPU seconds of both ends)"""
+    """Returns (the generator's result, CPU seconds of [server, client])."""
     seconds = seconds or run.seconds
     host, port = run.tunnel.visitor
     argv = [run.udp_program, mode, host, str(port), *sink, "--size", str(size)]
@@ -474,7 +475,7 @@ def _udp_load(run, mode, size, sockets, seconds=None, sink=(), **settings):
 
 
 def syscalls(kind):
-    """strace -c on both ends while a load runs. Only the counts mean something."""
+    """strace -c on server and client during a load. Only the counts are meaningful."""
 
     def load(run):
         tracers = [_trace(run, end) for end in run.tunnel.ends()]
@@ -512,7 +513,7 @@ def _trace_result(tracer, output):
     try:
         tracer.wait(10)
     except subprocess.TimeoutExpired as error:
-        raise BenchError("strace does not end") from error
+        raise BenchError("strace does not exit") from error
     calls = {}
     with open(output) as table:
         for line in table:

@@ -1,4 +1,4 @@
-"""What the figures depend on: the machine, its kernel and the versions of what takes part."""
+"""What the figures depend on: the machine, its kernel and the versions of the programs."""
 
 import os
 import re

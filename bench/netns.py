@@ -1,10 +1,10 @@
-"""Where the ends of a tunnel stand: all on loopback, or in two network namespaces joined by veth.
+"""Where server and client run: both on loopback, or in two network namespaces joined by veth.
 
     namespace S: visitor --lo--> server ==veth== client --lo--> service :namespace C
 
-The names of the namespaces carry the driver's pid; those that a killed run left behind are removed
-at the start. Run as a program ("netns.py segment IFACE"), it turns the offloads of an interface off
-with the ioctl that ethtool -K uses, so that ethtool need not be installed.
+The names of the namespaces contain the driver's pid; namespaces that a killed run left behind are
+removed at the start. Run as a program ("netns.py segment IFACE"), this turns the offloads of an
+interface off with the ioctl that ethtool -K uses, so that ethtool need not be installed.
 """
 
 import atexit
@@ -42,7 +42,7 @@ class Loopback:
 
 
 class Namespaces:
-    """Two namespaces joined by veth; `offload` False means every segment crosses as 1500 bytes."""
+    """Two namespaces joined by veth. With `offload` False every segment crosses as 1500 bytes."""
 
     def __init__(self, offload):
         remove_stale()
@@ -80,7 +80,7 @@ class Namespaces:
                 )
 
     def control_host(self, peer):
-        # A chain has no reverse connection: its near end dials the far one.
+        # A chain has no reverse connection: its first proxy dials the second one.
         return CLIENT_ADDRESS if peer.chain else SERVER_ADDRESS
 
     def service_host(self, peer):

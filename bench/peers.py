@@ -20,7 +20,7 @@ OURS = "ours"
 OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
 DIRECT = "none"
 TCP, NOISE = "tcp", "noise"
-# Known to everybody (RFC 7748, section 6.1), as fits a benchmark.
+# A published key pair (RFC 7748, section 6.1): a benchmark needs no secret.
 NOISE_PRIVATE_KEY = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
 NOISE_PUBLIC_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 QUIET = {"RUST_LOG": "error"}
@@ -28,9 +28,9 @@ QUIET = {"RUST_LOG": "error"}
 
 @dataclass
 class Plan:
-    """Addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it.
+    """The addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it.
 
-    logins: further services that the server has and no client yet, by name."""
+    logins: further services of the server that have no client yet, by name."""
 
     directory: str
     control: tuple
@@ -53,17 +53,17 @@ class Plan:
 class Peer:
     name: str
     title: str
-    programs: tuple  # all of them must stand on PATH
+    programs: tuple  # all of them must be on PATH
     commands: Optional[Callable] = None  # (Peer, Plan) -> (server argv, client argv)
     version: tuple = ("--version",)
-    control_port: Optional[int] = None  # when the program knows only one
-    udp: bool = False  # has UDP services too
-    chain: bool = False  # two forward proxies: the near end dials, the far end listens
+    control_port: Optional[int] = None  # if the program supports only one
+    udp: bool = False  # supports UDP services too
+    chain: bool = False  # two forward proxies: the "server" dials, the "client" listens
     transports: tuple = (TCP,)
     paths: dict = field(default_factory=dict)
 
     def available(self, binaries):
-        """binaries: {program: path, or None} of those that are not looked up on PATH."""
+        """binaries: {program: path or None} for programs that are not looked up on PATH."""
         for program in self.programs:
             path = binaries[program] if program in binaries else shutil.which(program)
             if not path or not os.access(path, os.X_OK):
@@ -91,7 +91,7 @@ def join(address):
 
 
 def rathole_file(plan, name, role, services, options=()):
-    """A file as rathole has it, which ours reads alike. services: {name: address}"""
+    """A configuration file for rathole and for our program. services: {name: address}"""
     server = role == "server"
     lines = [f"[{role}]", f'default_token = "{TOKEN}"']
     lines += [f'bind_addr = "{join(plan.control)}"' if server
@@ -125,7 +125,7 @@ def rathole(peer, plan):
 
 
 def login(peer, plan, service):
-    """The command line of one more client, for one of plan.logins; nothing listens behind it."""
+    """The command line of one more client, for one of plan.logins. It has no local service."""
     path = rathole_file(plan, f"{peer.name}-{service}", "client", {service: ("127.0.0.1", 1)})
     return [peer.paths[peer.programs[0]], "--client", path]
 
@@ -266,8 +266,8 @@ PEERS_BY_NAME = {peer.name: peer for peer in PEERS}
 
 
 class Tunnel:
-    """Both ends of one peer, up and ready. Without a tunnel the visitor goes to the service itself
-    (or to the relay in front of it)."""
+    """The server and the client of one peer, up and ready. Without a tunnel the visitor connects to
+    the service itself, or to the relay in front of it."""
 
     def __init__(
         self,
@@ -327,7 +327,7 @@ class Tunnel:
         )
 
     def log_in(self, service):
-        """One more client, for a service of plan.logins."""
+        """Start one more client, for a service of plan.logins."""
         argv = login(self.peer, self.plan, service)
         return self.supervisor.spawn(
             f"{self.peer.name}-{service}", argv, self.place.client_space, QUIET

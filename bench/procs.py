@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BenchError(Exception):
-    """A measurement that could not be made; the sample records the text and the run goes on."""
+    """A measurement failed. The sample records the text, and the run goes on."""
 
 
 def _die_with_parent():
@@ -35,7 +35,7 @@ class Supervisor:
         self.children = []
 
     def spawn(self, name, argv, namespace=None, env=None):
-        """Start a child that lives until stop(). Its log is quoted when something fails."""
+        """Start a child that runs until stop(). Its log is quoted when something fails."""
         if namespace:
             argv = ["ip", "netns", "exec", namespace] + argv
         log_path = os.path.join(self.directory, f"{name}.log")
@@ -86,7 +86,7 @@ def run(argv, timeout_s, namespace=None):
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{argv[0]}: no end within {timeout_s} s") from error
+        raise BenchError(f"{argv[0]}: still running after {timeout_s} s") from error
     if done.returncode != 0:
         text = (done.stderr.strip() or done.stdout.strip())[-400:]
         raise BenchError(f"{' '.join(argv[:6])}: exit {done.returncode}: {text}")
@@ -102,7 +102,7 @@ def log_tail(child, length=300):
 
 
 def is_running(pid):
-    """Whether a process, not necessarily a child, is there and more than a zombie."""
+    """Whether a process, not necessarily a child, exists and is no zombie."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
@@ -112,13 +112,13 @@ def is_running(pid):
 
 def require_alive(child):
     if child.poll() is not None:
-        raise BenchError(f"{child.name} ended with {child.returncode}: {log_tail(child)}")
+        raise BenchError(f"{child.name} exited with {child.returncode}: {log_tail(child)}")
 
 
 def wait_listening(child, port, limit_s=10.0, watch=(), udp=False):
-    """Wait until a socket listens on `port` (udp: is bound to it) where `child` is.
+    """Wait until a socket listens on `port` (udp: is bound to it) in the network of `child`.
 
-    Reads /proc instead of connecting: a probe would cost the tunnel a channel.
+    Reads /proc instead of connecting, because a connection would use up a data channel.
     """
     ports = bound_udp_ports if udp else listening_ports
     deadline = time.monotonic() + limit_s
@@ -156,7 +156,7 @@ def _local_ports(pid, tables, state):
 
 
 def free_port():
-    """Free for TCP and UDP, below the ephemeral range: no socket of the run can take it."""
+    """A port that is free for TCP and UDP, below the ephemeral range that other sockets use."""
     for _ in range(200):
         port = random.randrange(10000, 30000)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
@@ -175,12 +175,12 @@ def cpu_seconds(child):
         with open(f"/proc/{child.pid}/stat") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
     except OSError as error:
-        raise BenchError(f"{child.name} has gone: {log_tail(child)}") from error
+        raise BenchError(f"{child.name} has exited: {log_tail(child)}") from error
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def resident_kb(child):
-    """(RSS, its anonymous part) in KiB, counted page by page: VmRSS lags by a batch per core."""
+    """(RSS, its anonymous part) in KiB from smaps_rollup; VmRSS lags by a batch per core."""
     try:
         with open(f"/proc/{child.pid}/smaps_rollup") as rollup:
             fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", rollup.read(), re.M))
@@ -193,11 +193,11 @@ def open_files(child):
     try:
         return len(os.listdir(f"/proc/{child.pid}/fd"))
     except OSError as error:
-        raise BenchError(f"{child.name} has gone: {log_tail(child)}") from error
+        raise BenchError(f"{child.name} has exited: {log_tail(child)}") from error
 
 
 def uring_workers(child):
-    """Number of io-wq threads: operations that the kernel could not do inline."""
+    """The number of io-wq threads, which run operations that the kernel could not do inline."""
     count = 0
     try:
         for task in os.listdir(f"/proc/{child.pid}/task"):
@@ -209,7 +209,7 @@ def uring_workers(child):
 
 
 def settle(seconds, busy_max, limit_s):
-    """Let the machine settle; wait, within the limit, until others are quiet: their share."""
+    """Wait, at most limit_s, until other work uses at most busy_max. Returns its share."""
     deadline = time.monotonic() + limit_s
     while True:
         busy = machine_busy(seconds)
@@ -218,7 +218,7 @@ def settle(seconds, busy_max, limit_s):
 
 
 def machine_busy(seconds):
-    """Share of all cores busy during the next `seconds`: what others use while we are quiet."""
+    """The share of all cores that is busy during the next `seconds`, in which the run is idle."""
 
     def jiffies():
         with open("/proc/stat") as stat:

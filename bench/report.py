@@ -10,7 +10,7 @@ NOISY_SHARE = 0.15
 
 
 def summarise(samples):
-    """One entry per row that has figures: each peer's best sample, our ratios, targets."""
+    """One entry per row that has figures: each peer's best sample, our ratios, the targets."""
     return [entry for row in ROWS if (entry := _summarise_row(row, samples))]
 
 

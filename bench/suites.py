@@ -1,7 +1,7 @@
 """The tables: which suites there are, which rows they fill, and which targets a row has.
 
-To add a row, add a Row; to add a load, add it to a Suite. Nothing else needs a change: rounds, best
-of, ratios, targets, JSON and Markdown all follow from here.
+To add a row, add a Row; to add a load, add it to a Suite. Nothing else has to change: rounds, best
+samples, ratios, targets, JSON and Markdown all follow from these tables.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP
 
 @dataclass(frozen=True)
 class Reference:
-    """What one peer reaches before the first round; the loads of all get it as run.reference."""
+    """A figure that one peer reaches before the first round; all loads get it as run.reference."""
     peer: str
     load: Callable
     metric: str
-    fallback: float                  # without that peer
+    fallback: float                  # the figure if that peer is missing
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,26 @@ class Suite:
     name: str
     title: str
     loads: tuple                     # (name, function(Run) -> figures)
-    service: Callable                # what stands behind the tunnel
-    programs: tuple                  # what the load needs on PATH
+    service: Callable                # starts the service behind the tunnel
+    programs: tuple                  # programs that the load needs on PATH
     place: Callable = netns.Loopback
     default: bool = True
-    namespaces: bool = False         # needs the right to make them
-    relay: bool = False              # a delay relay stands in front of the control port
-    threads: Optional[int] = None    # workers of our ends; None = their default
+    namespaces: bool = False         # needs network namespaces, and so root
+    relay: bool = False              # with a delay relay in front of the control port
+    threads: Optional[int] = None    # workers of our server and client; None = their default
     rounds_max: Optional[int] = None
     skip_peers: tuple = ()
-    transport: str = TCP             # of the tunnel; peers without it are left out
-    logins: int = 0                  # services that wait for a client of the load's
-    udp: bool = False                # a UDP service, and bench/udp_load.c
+    transport: str = TCP             # of the tunnel; peers that lack it are left out
+    logins: int = 0                  # services whose clients the load starts
+    udp: bool = False                # a UDP service; the load is bench/udp_load.c
     reference: Optional[Reference] = None
 
 
 @dataclass(frozen=True)
 class Target:
-    """Our figure, as a ratio to a peer's or (peer None) by itself, must be `op` `bound`.
+    """A bound for our figure: as a ratio to a peer's, or (peer None) by itself.
 
-    subject: whose figure, if not the row's."""
+    subject: the peer whose figure it is, if it is not the row's subject."""
     op: str
     bound: float
     peer: Optional[str] = None
@@ -70,8 +70,8 @@ class Row:
     better: str                      # "more" or "less"
     targets: tuple = ()
     digits: int = 2
-    ends: bool = False               # the figures METRIC_server and METRIC_client are shown too
-    subject: str = OURS              # whose ratio to the others is taken
+    ends: bool = False               # also shows the figures METRIC_server and METRIC_client
+    subject: str = OURS              # the peer whose ratio to the others is shown
 
     def best(self, samples):
         usable = [s for s in samples if self.metric in s["figures"]]

@@ -1,6 +1,6 @@
 /*
- * UDP load with as few system calls as there are: recvmmsg and sendmmsg, so that the generator is
- * not what is measured.
+ * UDP load. It uses recvmmsg and sendmmsg, so that the generator itself limits the result as little
+ * as possible.
  *
  *     udp_load echo HOST PORT                  the service: sends back what comes, until killed
  *     udp_load closed HOST PORT [option...]    --window datagrams in flight, round trips
@@ -9,14 +9,16 @@
  *                                              --rate datagrams per second, counted at the sink
  *
  * Options: --size BYTES (64), --sockets N (16), --window N of all sockets together (256), --rate N
- * (10000), --tick US (50: how often what is due by the rate is sent), --seconds S (4).
+ * (10000), --tick US (50: the interval at which due datagrams are sent), --seconds S (4).
  *
- * Every socket is a visitor. At first up to WARM_SOCKETS of them each send until they are answered,
- * so that the tunnel stands; what is lost then does not count. The result is one JSON object.
+ * Every socket is a visitor. Before the measurement up to WARM_SOCKETS of them send until they are
+ * answered, so that the tunnel is up; loss in that phase does not count. The result is one JSON
+ * object.
  *
  * A payload carries its socket, its number and its time of sending. A tunnel keeps the order of a
- * visitor, so a gap in the numbers is loss; what comes after its gap is counted as late and stays
- * lost. In a closed loop, a socket that hears nothing for SILENCE_NS has lost all of its window.
+ * visitor's datagrams, so a gap in the numbers is loss. A datagram that comes after its gap counts
+ * as late and as lost. In a closed loop, a socket that receives nothing for SILENCE_NS counts its
+ * whole window as lost.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -44,7 +46,7 @@ enum {
     WARM_SOCKETS = 16,
     WARM_TRIES = 250,
     WARM_WAIT_MS = 20,
-    TICK_US = 50, /* no burst of the generator's own fills a buffer */
+    TICK_US = 50, /* short, so that no burst of the generator fills a buffer */
 };
 #define SECOND_NS   1000000000ull
 #define SILENCE_NS  (SECOND_NS / 5)
@@ -58,12 +60,12 @@ struct stamp {
 
 struct visitor {
     int fd;
-    uint32_t next;    /* number to send */
-    uint32_t settled; /* those below have come or are lost */
+    uint32_t next;    /* the next number to send */
+    uint32_t settled; /* all lower numbers were received or are lost */
     uint64_t heard_ns;
 };
 
-/* Latencies in steps of 1/64 of their power of two. */
+/* Latencies; each power of two is divided into 64 steps. */
 enum { STEPS = 64, POWERS = 40 };
 struct histogram {
     uint64_t counts[POWERS * STEPS], total;
@@ -134,7 +136,7 @@ static int open_bound(const struct sockaddr_in *address)
     return fd;
 }
 
-/* Into receive_room. -1 when nothing was there. */
+/* Receives into receive_room. -1: nothing was there. */
 static int receive_batch(int fd, struct sockaddr_in *from, int flags)
 {
     for (unsigned int i = 0; i < BATCH; i++) {
@@ -161,7 +163,7 @@ static void run_echo(void)
             vectors[i].iov_len = messages[i].msg_len;
         for (int done = 0; done < count;) {
             int now = sendmmsg(fd, messages + done, (unsigned int)(count - done), 0);
-            done += now > 0 ? now : 1; /* an error costs the datagram at the front */
+            done += now > 0 ? now : 1; /* an error: skip the first datagram */
         }
     }
 }
@@ -188,7 +190,7 @@ static double percentile(double share)
     return 0;
 }
 
-/* Sends up to count payloads of one visitor; what the socket does not take is not counted. */
+/* Sends up to count payloads of one visitor. Returns how many the socket took. */
 static unsigned int send_some(struct visitor *visitor, unsigned int count, uint64_t now_ns)
 {
     unsigned int done = 0;
@@ -203,7 +205,7 @@ static unsigned int send_some(struct visitor *visitor, unsigned int count, uint6
         }
         int taken = sendmmsg(visitor->fd, messages, batch, MSG_DONTWAIT);
         if (taken < 0 && errno == ECONNREFUSED)
-            continue; /* of an earlier one, and gone now */
+            continue; /* the error of an earlier datagram, which is cleared now */
         if (taken <= 0)
             break;
         visitor->next += (uint32_t)taken;
@@ -215,7 +217,7 @@ static unsigned int send_some(struct visitor *visitor, unsigned int count, uint6
 
 static void settle(struct visitor *visitor, const struct stamp *stamp, uint64_t now_ns)
 {
-    if (stamp->number >= visitor->next) /* a straggler of the warm-up */
+    if (stamp->number >= visitor->next) /* a late answer from before the measurement */
         return;
     if (stamp->number < visitor->settled) {
         late++;
@@ -253,7 +255,7 @@ static void wait_for_answers(int timeout_ms)
         take_answers(&visitors[events[i].data.u32]);
 }
 
-/* Until nothing is on its way any more, or nothing has come for a while. */
+/* Waits until nothing is in flight, or nothing has come for LINGER_NS. */
 static void linger(void)
 {
     uint64_t last_ns = clock_ns(), before = received;
@@ -289,7 +291,7 @@ static double run_closed(void)
     return (double)(clock_ns() - start_ns) / 1e9;
 }
 
-/* Sends at the rate, one visitor after the other; answers are taken in between. */
+/* Sends at the rate, one visitor after the other, and takes answers in between. */
 static double run_open(bool answers)
 {
     uint64_t start_ns = clock_ns(), end_ns = start_ns + (uint64_t)(options.seconds * 1e9);
@@ -349,7 +351,7 @@ static void open_visitors(void)
     }
 }
 
-/* Each of the first sockets sends until it is answered, or until the sink has it. */
+/* Each of the first sockets sends until it gets an answer, or until the sink gets a datagram. */
 static void warm_up(bool answers)
 {
     unsigned int count = options.sockets < WARM_SOCKETS ? options.sockets : WARM_SOCKETS;
@@ -370,7 +372,7 @@ static void warm_up(bool answers)
         if (stand == (1ull << count) - 1)
             return;
     }
-    fprintf(stderr, "udp_load: not every visitor gets through\n");
+    fprintf(stderr, "udp_load: a visitor's datagrams do not get through the tunnel\n");
     exit(1);
 }
 
