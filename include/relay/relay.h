@@ -1,7 +1,8 @@
 /* A relay joins two sockets until both directions have ended.
  *
- *     end 0 ---flow[0]--> end 1       Each flow reads, writes all of it, then reads again: no read
- *     end 0 <--flow[1]--- end 1       is armed while the sink has not taken the last bytes.
+ *     visitor end ---flow[0]--> service end     Each flow reads, writes all of it, then reads
+ *     visitor end <--flow[1]--- service end     again: no read is armed while the sink has not
+ *                                               taken the last bytes.
  *
  * Both roles use relays, so the two ends are named by the side that they face:
  *
