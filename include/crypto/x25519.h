@@ -1,5 +1,6 @@
 /* X25519 (RFC 7748) by libsodium: a third of the CPU time of a new connection over Noise
- * (docs/decisions.md, "Removed: X25519 of our own"). Private keys are clamped on use. Any thread. */
+ * (docs/decisions.md, "Removed: X25519 of our own"). Private keys are clamped on use. Any
+ * thread. */
 #pragma once
 
 #include <stdint.h>
