@@ -67,7 +67,7 @@ struct datagram_engine {
 struct datagram_ops {
     /* A frame has come. Its payload stays valid until batch_end has returned. */
     void (*received)(struct datagram_channel *channel, const struct udp_frame *frame);
-    /* The last frame of this read has been handed over: the owner fires. */
+    /* No more frames come in this turn: the owner fires. */
     void (*batch_end)(struct datagram_channel *channel);
     /* datagram_room has returned DATAGRAM_FULL before; now the owner may ask it again. */
     void (*room)(struct datagram_channel *channel);
