@@ -1,5 +1,6 @@
-/* The command line as a value: pure functions of argv, so that tests can ask for every form. Texts
- * in struct cli are argv's own. Errors are usage errors (exit code 2) unless said otherwise. */
+/* The command line as a value. Pure functions of argv, so that tests can check every form. The
+ * strings in struct cli are those of argv. An error is a usage error (exit code 2) unless its
+ * function says otherwise. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,22 +17,23 @@ struct cli {
     enum cli_command command;
     enum cli_role role;
     const char *config_path; /* never NULL for CLI_RUN and CLI_CHECK, NULL for keys */
-    bool is_path_from_flag;  /* -c or --config: such a file with both roles means client */
+    bool is_path_from_flag;  /* from -c or --config: of a file with both halves the client runs */
 };
 
 enum { CLI_PROBLEM_SIZE = 256 };
 
-/* -EINVAL: problem says what is wrong, in one line. The first --help or --version wins over all
- * that follows it. */
+/* -EINVAL: problem says in one line what is wrong. Parsing stops at the first --help or --version,
+ * so these two never fail because of what follows them. */
 MUST_CHECK int cli_parse(int argc, char *const argv[], struct cli *ret,
                          char problem[static CLI_PROBLEM_SIZE]);
 
-/* Which half of the file will run, if it has both; false: nothing says it. */
+/* True: the command line says which half runs of a file that has both, and *ret is that half. */
 bool cli_is_half_chosen(const struct cli *cli, enum config_role *ret);
 /* Which half of the file runs. ERR_CONFIG (exit code 1): the file has no section for the role that
- * is asked for. -EINVAL: it has both, and nothing says which. */
+ * the command line asks for. -EINVAL: the file has both halves, and the command line does not
+ * choose. */
 MUST_CHECK int cli_select_role(const struct cli *cli, const struct config *config,
                                enum config_role *ret, char problem[static CLI_PROBLEM_SIZE]);
 
-/* What --help prints: made from the table of arguments. */
+/* Writes the text of --help, made from the table of arguments. */
 void cli_print_usage(FILE *out);

@@ -1,13 +1,15 @@
-/* Giving root away. Who is to bind a port below 1024 or to read root's secrets begins as root;
- * whatever strangers talk to should be nobody. `user =` does it in two steps:
+/* Giving up root. Binding a port below 1024, or reading a secret that only root may read, takes a
+ * start as root. But the process that talks to strangers should have no privileges. The option
+ * `user` gives them up in two steps (docs/decisions.md, "Root is given away in two steps"):
  *
- *   root ──privileges_change──> the user, with CAP_NET_BIND_SERVICE and nothing else
- *             ports are bound
- *        ──privileges_drop────> the user, without any capability and without a way back
+ *     root ──privileges_change──> the user, with CAP_NET_BIND_SERVICE and nothing else
+ *               ports are bound
+ *          ──privileges_drop────> the user, without any capability and without a way back
  *
- * Ports are bound as the user because a socket that joins one later (SO_REUSEPORT) must belong to
- * whom the first belongs to. Both steps are the main thread's, while there is no other: the kernel
- * keeps capabilities per thread, and new threads, their rings too, inherit what is left. */
+ * The ports are bound as the user because all sockets of a SO_REUSEPORT group must belong to one
+ * user (socket(7)), and a reload may add sockets later. Both steps run in the main thread before
+ * the workers exist: capabilities belong to a thread (capabilities(7)), and new threads, with their
+ * rings, inherit what is left. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,20 +25,21 @@ struct account {
 
 enum { PRIVILEGES_PROBLEM_SIZE = 160 };
 
-/* Names or numbers to numbers; group "" is the user's own one. The names must not be root's: that
- * would give nothing away. ERR_CONFIG, with the reason in problem. */
+/* Looks up names, or parses numbers; group "": the user's primary group. Refuses root's user and
+ * group, because becoming them gives up nothing. ERR_CONFIG, with the reason in problem. */
 MUST_CHECK int privileges_find(const char *user, const char *group, struct account *ret,
                                char problem[static PRIVILEGES_PROBLEM_SIZE]);
 
-/* user "" changes nothing, in both. Not as root: the process must be that user already. They log
- * what fails; -errno or ERR_CONFIG, and then the process must end. */
+/* With user "" both steps do nothing. Without root, the process must already run as that user.
+ * Errors are logged; after -errno or ERR_CONFIG the process must end. */
 MUST_CHECK int privileges_change(const char *user, const char *group);
-/* Gives away what is left and then tries to get it back. */
+/* Gives up what is left, then verifies that it can't be regained. */
 MUST_CHECK int privileges_drop(const char *user);
-/* In a thread that was made between the two steps, first of all: it gives away what
- * privileges_drop gives away of the main thread. */
+/* For a thread that was started between the two steps, as its first call: gives up for this thread
+ * what privileges_drop gives up for the main thread. */
 void privileges_drop_in_thread(void);
 
-/* Memory holds tokens and keys: no core dumps, no debugger without privileges. Changing the user
- * undoes it, so privileges_change does it again. */
+/* Protects tokens and keys in memory: no core dumps, and no debugger without privileges
+ * (PR_SET_DUMPABLE, prctl(2)). The kernel resets this when the user changes, so privileges_change
+ * calls it again. */
 void privileges_protect_memory(void);

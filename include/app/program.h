@@ -1,9 +1,9 @@
-/* The program file that this process runs, and starting it again: for an upgrade the file that
- * stands there by then, with the arguments and the environment of this process.
+/* The program file that this process runs, and starting it again for an upgrade: whatever file is
+ * at its path by then, with this process's arguments and environment.
  *
- * The path is what the process was called by, made absolute, symbolic links left in it: a package
- * replaces the file, others point a link elsewhere, and both is a new program. /proc/self/exe would
- * name the old file for ever. For the main thread. */
+ * The path is argv[0] made absolute, with symbolic links left in it. A package replaces the file,
+ * others point a link to another file, and an upgrade has to find the new program in both cases.
+ * /proc/self/exe would name the old file for ever. For the main thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,35 +14,36 @@
 #include "base/macros.h"
 
 struct program {
-    char *path; /* absolute; NULL: it could not be found out, there are no upgrades */
+    char *path; /* absolute; NULL: unknown, every upgrade fails */
     char *const *argv;
     struct stat running; /* the file as it was when the process started */
 };
 
-/* argv is main's, and borrowed. Remembers the path; to be called before anything changes the
- * directory or the user. */
+/* Finds the path, which is NULL if that fails. argv is main's, and borrowed. To be called before
+ * the process changes its directory or its user. */
 void program_init(struct program *program, char *const argv[]);
 void program_finish(struct program *program); /* accepts a zeroed one */
-/* Whether another file stands at the path. A missing one is no other. */
+/* Whether the file at the path is another one than at the start. False if there is none. */
 bool program_has_changed(const struct program *program);
-/* 0 = there is a file that this user may execute, or -errno. */
+/* 0: there is a file at the path that this user may execute; else -errno. */
 MUST_CHECK int program_check(const struct program *program);
 
-/* Descriptors for the new process; all others but 0, 1 and 2 are closed there. */
+/* The descriptors for the new process, which gets no others but 0, 1 and 2. */
 struct program_fds {
-    const int *sockets; /* become 3, 4, ..., as LISTEN_FDS says */
+    const int *sockets; /* become 3, 4, ... (LISTEN_FDS, sd_listen_fds(3)) */
     const char *const *names;
     size_t count;
-    size_t shared_count; /* the first so many are a service manager's too (io/inherit.h) */
-    int channel;         /* the number after them: to its predecessor (app/upgrade.h) */
+    size_t shared_count; /* so many of the first are a service manager's too (io/inherit.h) */
+    int channel;         /* gets the number after them: to the predecessor (app/upgrade.h) */
 };
 
 #define PROGRAM_CHANNEL_VARIABLE "RATHOLE_URING_UPGRADE" /* "channel,shared_count" */
 
-/* Starts it; it runs when this returns 0. Its signals are not blocked. -errno: why it could not be
- * started; then there is no child. */
+/* Starts the program in a child process, with no signal blocked. Waits for up to half a second for
+ * its exec; 0 also if that takes longer. -errno: it could not be started, and there is no child.
+ * docs/decisions.md, "LISTEN_FDS carries the sockets of an upgrade". */
 MUST_CHECK int program_spawn(const struct program *program, const struct program_fds *fds,
                              pid_t *ret);
-/* What spawning tells the new process, read and removed from its environment. True: this process is
- * a successor; the descriptor is the caller's, close-on-exec. */
+/* Reads what program_spawn has told this process, and removes it from the environment. True: this
+ * process is a successor; the caller owns the descriptor, which is close-on-exec. */
 bool program_take_channel(int *ret_channel, int *ret_shared_count);

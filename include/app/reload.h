@@ -1,6 +1,6 @@
 /* Hot reload: watches the configuration file, reads it when it has changed or SIGHUP asks for it,
- * and has the role apply the difference. A file with errors changes nothing, nor does one for which
- * there may be too few descriptors.
+ * and has the role apply the difference to what runs. A file with errors changes nothing, nor does
+ * one that needs more descriptors than the process may have.
  *
  *     file at rest --.
  *     SIGHUP --------+--> config_load --> ops->look_up --> ops->begin --> workers --> ops->finish
@@ -10,12 +10,13 @@
  *                                                                                         v
  *                                                                        one line in the log
  *
- * A file with errors, and one whose last line has no end, may be half written: that waits until the
- * file was left alone for LIMIT_WATCH_DOUBT_MS. A file that is cut off right behind a line, and is
- * valid without its rest, is taken for a whole one.
+ * A file with errors, or without a newline at its end, may be half written. It is refused or
+ * applied only when it has not changed for LIMIT_WATCH_DOUBT_MS. A file that is cut off at the end
+ * of a line, and is valid as it stands, is taken for a complete one (docs/decisions.md, "Removed:
+ * inotify").
  *
- * What fails (an address in use, a name without one) stays as it was, and is tried again once a
- * second; so is what the start has left.
+ * A service whose new address can't be had (it is in use, or its name has no address) stays as it
+ * was, and is tried again once a second. So are the services that have no address since the start.
  *
  * Belongs to the main thread, which polls its descriptors. */
 #pragma once
@@ -35,31 +36,32 @@ enum { RELOAD_FDS = 2 };
 
 struct reload_options {
     const char *path;
-    const struct stat *seen; /* the file, just before `started` was read from it */
+    const struct stat *seen; /* stat(2) of the file just before `started` was read */
     const struct role *role;
-    void *shared; /* the role's */
+    void *shared; /* of the role */
     struct workers *workers;
-    const struct config_peer *started; /* what it was started with; borrowed */
+    const struct config_peer *started; /* the configuration at the start; borrowed */
     unsigned int worker_count;
 };
 
-/* -ENOMEM. The options' objects outlive it. */
+/* -ENOMEM. The objects that the options point to must outlive the reload. */
 MUST_CHECK int reload_create(const struct reload_options *options, struct reload **ret);
 void reload_destroy(struct reload *reload); /* accepts NULL */
-/* What to poll, and for how long at most; -1 = for ever. */
+/* The descriptors to poll (-1: none), and the longest time to wait for them, in ms. */
 void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD_FDS]);
 int reload_timeout_ms(const struct reload *reload, uint64_t now_ms);
-/* After each poll: does what is due. */
+/* To be called after each poll. Does what is due; never blocks. */
 void reload_run(struct reload *reload, uint64_t now_ms);
-/* SIGHUP: the file is read at once, changed or not. */
+/* For SIGHUP: the next reload_run reads the file, changed or not. */
 void reload_ask(struct reload *reload);
-/* A change is being applied, or has been asked for; one that is only being written does not count.
- */
+/* True: a change is being applied, or reload_ask was called. False for a file that is still being
+ * written. */
 bool reload_is_busy(const struct reload *reload);
 /* The drain_timeout in force. */
 uint32_t reload_drain_timeout_ms(const struct reload *reload);
-/* The main thread's counters, as workers_log_metrics. */
+/* Writes the main thread's counters to the log, as workers_log_metrics does for the workers. */
 void reload_log_metrics(const struct reload *reload);
 
-/* Level and format of the log; RATHOLE_URING_LOG in the environment wins, else RUST_LOG. */
+/* Sets the level and the format of the log. In the environment RATHOLE_URING_LOG wins over
+ * RUST_LOG, and both win over the file. */
 void reload_configure_log(const struct config_peer *peer);

@@ -1,5 +1,6 @@
-/* The life of the process in its role: starts the workers, answers signals, ends them,
- * in symmetric order. Belongs to the main thread, which does nothing else until the end. */
+/* The life of the process in its role: starts the workers, answers signals, ends the workers, and
+ * undoes the start in reverse order. Runs in the main thread, which does nothing else until the
+ * end. */
 #pragma once
 
 #include <sys/stat.h>
@@ -15,11 +16,12 @@ struct role;
 /* Where the configuration came from. */
 struct run_source {
     const char *path;
-    struct stat seen; /* as it was just before it was read: a change since then is not lost */
+    struct stat
+        seen; /* stat(2) just before the file was read, so that a change since then is noticed */
 };
 
-/* Serves until asked to stop, until a successor has taken over and the last relay has ended, or
- * until a worker fails; the cause is logged. peer: the role's half of the file; source: the file
- * that it came from, watched from here on; program is what an upgrade starts. All are borrowed. */
+/* Serves until a signal asks it to stop, until a successor has taken over and the last relay has
+ * ended, or until a worker fails. The cause is logged. peer: the role's half of the file; source:
+ * the file, which is watched for changes; program: what an upgrade starts. All are borrowed. */
 MUST_CHECK enum exit_code run_role(const struct role *role, const struct config_peer *peer,
                                    const struct run_source *source, const struct program *program);

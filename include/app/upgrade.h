@@ -1,24 +1,28 @@
-/* The upgrade without dropping: SIGUSR2 starts the program file anew and hands it every socket.
+/* An upgrade that drops no connection (elsewhere called hot restart): SIGUSR2 starts the program
+ * file anew and hands every socket to it.
  *
  *     old                                     new
  *     fork, exec, sockets as LISTEN_FDS ----> rings, workers, but accepts nothing yet
  *     serves                                      |
  *     accepts no more visitors  <--- "ready" -----'
- *     those that wait get their channel
+ *     waiting visitors get their channels
  *     closes its copies of the sockets, and the control channels
  *     MAINPID to the service manager
  *     keeps its relays ------------- "go" ------> accepts; the clients log in again
  *     ends with the last relay, or drain_timeout
  *
- * Between the two what arrives waits in the sockets' queues: nothing is refused or reset. If the
- * new process dies before "go", or is not ready within LIMIT_UPGRADE_START_MS, the old one goes on
- * as if nothing had been; if the old one dies, the end of the channel means "go". One that is
- * stopped does not answer for as long: then the new one says "serving" and begins, and the old one
- * leaves when it wakes up. Times are those of app/awake.h.
+ * Connections and datagrams that arrive in between stay in the sockets' queues, which both
+ * processes share: nothing is refused or reset.
  *
- * A client has no sockets to hand over: the old one stops logging in when the new one is ready, the
- * server replaces its control channels by the new one's, and what is left of them ends after
- * LIMIT_UPGRADE_HOLD_MS.
+ * If the new process dies before "go", or is not ready within LIMIT_UPGRADE_START_MS, the old one
+ * goes on as if nothing had been. If the old one dies, the new one sees the end of the channel and
+ * takes that for "go". If the old one is stopped, the new one waits for LIMIT_UPGRADE_START_MS,
+ * says "serving" and begins, and the old one leaves when it wakes up. Times are those of
+ * app/awake.h.
+ *
+ * A client has no sockets to hand over. The old client stops logging in when the new one is ready,
+ * and the server replaces its control channels by those of the new one. Control channels that are
+ * left end after LIMIT_UPGRADE_HOLD_MS.
  *
  * Belongs to the main thread; the workers see struct handover (tunnel/handover.h). */
 #pragma once
@@ -37,41 +41,42 @@ struct workers;
 
 enum upgrade_state {
     UPGRADE_NONE,
-    UPGRADE_AWAITING, /* this is the new process, and the old one has not left */
+    UPGRADE_AWAITING, /* this is the new process; the old one has not left */
     UPGRADE_STARTING, /* from here on this is the old one */
-    UPGRADE_QUIET,
-    UPGRADE_LEAVING,
-    UPGRADE_LEFT,
+    UPGRADE_QUIET,    /* accepts no visitors; those that wait get channels */
+    UPGRADE_LEAVING,  /* the workers close the sockets and control channels */
+    UPGRADE_LEFT,     /* "go" is said; the relays go on */
 };
 
 struct upgrade {
-    const struct program *program; /* these are borrowed, and set by the owner */
+    const struct program *program; /* the owner sets these seven, which are borrowed */
     struct notify *notify;
     struct handover *handover;
     struct workers *workers;
     const struct role *role;
-    void *shared; /* the role's */
+    void *shared; /* of the role */
     unsigned int worker_count;
 
     enum upgrade_state state;
     int channel; /* to the other process, -1 = none */
     pid_t child;
     bool is_reported;        /* AWAITING: "ready" is said */
-    uint64_t deadline_ms;    /* of the state */
-    uint64_t quiet_since_ms; /* QUIET: nobody waits any more; 0 = somebody does */
+    uint64_t deadline_ms;    /* when the state has to end */
+    uint64_t quiet_since_ms; /* QUIET: since when no visitor waits; 0 = one does */
     unsigned int failed_count;
 };
 
-/* The new process: it has been started by channel, as program_take_channel says. */
+/* In the new process, in the start. channel: from program_take_channel; the upgrade owns it. */
 void upgrade_await(struct upgrade *upgrade, int channel);
-/* The old process: begins, in state UPGRADE_NONE. A failure is logged, and told the service
- * manager. */
+/* In the old process, in state UPGRADE_NONE: begins an upgrade. An error is logged and told to the
+ * service manager. */
 void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms);
-/* The process is to end: a new one that is not serving yet is killed. */
+/* To be called when this process begins to end: kills a new process that does not serve yet. */
 void upgrade_cancel(struct upgrade *upgrade);
-/* To be polled for POLLIN, -1 = nothing. */
+/* A descriptor to be polled for POLLIN; -1 = none. */
 int upgrade_fd(const struct upgrade *upgrade);
-/* Until the next turn even if nothing is readable, -1 = none is needed. */
+/* The time in ms after which upgrade_turn is due even if nothing is readable; -1 = no limit. */
 int upgrade_timeout_ms(const struct upgrade *upgrade, uint64_t now_ms);
-/* Goes on as far as it can. True: this process has just left; it ends with its last relay. */
+/* Goes on as far as it can, without waiting, except for a child that has to be reaped (under a
+ * second). True: this process has just left, and ends with its last relay. */
 bool upgrade_turn(struct upgrade *upgrade, uint64_t now_ms);

@@ -1,7 +1,7 @@
-/* The worker threads: one per usable core, each with its ring, made in its own thread, and its part
- * of the role. Started together: no message is sent before all rings are there.
+/* The worker threads, one for each usable core. Each thread makes its own ring, and its part of the
+ * role. They start together: no message is sent before all rings exist.
  *
- * struct workers belongs to the main thread; the threads see only their own struct tunnel_worker
+ * struct workers belongs to the main thread. A worker's thread uses its own struct tunnel_worker
  * and what io/ and tunnel/ share. */
 #pragma once
 
@@ -13,23 +13,27 @@
 
 struct workers;
 
-/* Cores that this process may use: its affinity mask, and the CPU quota of its control group. */
+/* The number of cores that this process may use: its affinity mask (sched_getaffinity(2)), and the
+ * CPU quota of its control group (cpu.max of version 2). At least 1, at most LIMIT_WORKERS. */
 unsigned int workers_usable_cores(void);
 
-/* Starts `count` threads with the role; returns when all work. -errno: the cause is logged, and all
- * is undone. */
+/* Starts `count` threads with the role, and returns when all rings exist. -errno: the cause is
+ * logged, and everything is undone. */
 MUST_CHECK int workers_start(const struct role *role, void *shared, unsigned int count,
                              struct workers **ret);
-/* To every worker: enum tunnel_signal. */
+/* Sends these bits (enum tunnel_signal) to every worker. */
 void workers_signal(struct workers *workers, uint32_t bits);
-/* Asks every worker to answer from its loop; and whether all have, or have ended. */
+/* A tick asks every worker for an answer from its loop. Have all workers answered the last one, or
+ * ended? */
 void workers_tick(struct workers *workers);
 bool workers_have_answered(const struct workers *workers);
-/* Readable when a worker has ended. */
+/* A descriptor that is readable when a worker has ended. Borrowed. */
 int workers_ended_fd(const struct workers *workers);
-/* True when all have ended; ret_failed: one of them because of an error (logged). */
+/* True when all workers have ended. *ret_failed: a worker has ended because of an error, which is
+ * logged. */
 bool workers_have_ended(struct workers *workers, bool *ret_failed);
-/* One line per worker with its counters. */
+/* Writes a line with its counters to the log for each worker, whatever the log level. */
 void workers_log_metrics(const struct workers *workers);
-/* Waits for the threads, which must have been told to stop, and frees everything. Accepts NULL. */
+/* Waits for the threads to end, and frees everything. TUNNEL_SIGNAL_STOP must have been sent.
+ * Accepts NULL. */
 void workers_destroy(struct workers *workers);

@@ -40,7 +40,7 @@ void check_addresses(const char *path, const struct config_peer *server,
     struct resolver *resolver;
     int result = resolver_create_polled(NULL, &resolver);
     if (result < 0) {
-        (void)fprintf(stderr, "warning: %s: addresses are not checked: %s\n", path,
+        (void)fprintf(stderr, "warning: %s: cannot check the addresses: %s\n", path,
                       error_text(result));
         return;
     }

@@ -10,14 +10,14 @@ enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, SET_GENKEY };
 struct argument {
     const char *flag, *short_flag; /* short_flag may be NULL */
     enum argument_effect effect;
-    int number; /* of enum cli_command or enum cli_role */
+    int number; /* enum cli_command or enum cli_role */
     const char *help;
 };
 
 static const struct argument arguments[] = {
     {"--server", "-s", SET_ROLE, CLI_ROLE_SERVER, "run the [server] half of FILE"},
     {"--client", NULL, SET_ROLE, CLI_ROLE_CLIENT, "run the [client] half of FILE"},
-    {"--config", "-c", SET_CONFIG, 0, "takes FILE; one with both halves runs as client"},
+    {"--config", "-c", SET_CONFIG, 0, "use FILE; one with both halves runs as client"},
     {"--check", NULL, SET_COMMAND, CLI_CHECK, "check FILE, warn of what is unsafe, and exit"},
     {"--genkey", NULL, SET_GENKEY, CLI_GENKEY, "print a new key pair for noise (x25519)"},
     {"--pubkey", NULL, SET_COMMAND, CLI_PUBKEY, "read a private key, print its public key"},
@@ -25,7 +25,7 @@ static const struct argument arguments[] = {
     {"--help", "-h", SET_COMMAND, CLI_HELP, "this text"},
 };
 
-/* "--config=FILE" is --config too; *ret_value is then FILE, else NULL. */
+/* Finds an argument by its flag. For "--config=FILE" *ret_value is FILE, else NULL. */
 static const struct argument *find(const char *text, const char **ret_value)
 {
     size_t size = strcspn(text, "=");
@@ -43,7 +43,7 @@ static const struct argument *find(const char *text, const char **ret_value)
 static int cli_refuse(char problem[static CLI_PROBLEM_SIZE], const char *before, const char *text,
                       const char *after)
 {
-    /* argv may hold anything, and one event is one line. */
+    /* argv may hold control characters, and a message has to stay one line. */
     char echo[80];
     (void)snprintf(echo, sizeof echo, "%s", text);
     for (char *at = echo; *at != '\0'; at++)
@@ -65,7 +65,7 @@ static int set_path(struct cli *cli, const char *path, bool is_from_flag,
     return 0;
 }
 
-/* rathole's --genkey takes the name of a curve; the word that follows is it. */
+/* rathole's --genkey takes the name of a curve: the next word, unless it is a flag. */
 static int set_genkey(struct cli *cli, const char *value, const char *next, bool *ret_used,
                       char problem[static CLI_PROBLEM_SIZE])
 {
@@ -78,7 +78,7 @@ static int set_genkey(struct cli *cli, const char *value, const char *next, bool
     return 0;
 }
 
-/* next is the word that follows, or NULL; *ret_used says whether it was taken. */
+/* next: the word that follows, or NULL; *ret_used says whether it was taken. */
 static int apply(const struct argument *argument, const char *value, const char *next,
                  struct cli *cli, bool *ret_used, char problem[static CLI_PROBLEM_SIZE])
 {
@@ -184,7 +184,7 @@ void cli_print_usage(FILE *out)
     }
     (void)fputs("\nsignals: TERM, INT  let open connections finish; once more: stop at once\n"
                 "         USR2       start the program anew, which takes over every socket\n"
-                "         HUP        the same if another program is in place of this one\n"
+                "         HUP        read FILE again; if the program file has changed: as USR2\n"
                 "         USR1       write the counters to the log\n",
                 out);
 }

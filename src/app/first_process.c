@@ -22,7 +22,7 @@ static void fill_signals(sigset_t *set)
         (void)sigaddset(set, passed_on[i]);
 }
 
-/* What whoever started us has addressed to PID 1 is for the child (sd_listen_fds(3),
+/* Variables that name PID 1 mean this program, and so the child (sd_listen_fds(3),
  * sd_watchdog_enabled(3)). */
 static void take_variable(const char *name)
 {
@@ -39,16 +39,17 @@ static int exit_code_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_SIGNALLED + WTERMSIG(status);
 }
 
-/* The next child that has ended, as a zombie whose group can still be asked for, or 0. */
+/* The next child that has ended, or 0; -1: there are no such children. It is not reaped, so that
+ * its process group can still be asked for. */
 static pid_t next_ended(idtype_t type, pid_t id)
 {
     siginfo_t info = {0};
     return waitid(type, (id_t)id, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ? -1 : info.si_pid;
 }
 
-/* Reaps whoever has ended. False: nobody of the group is left; *code is that of the last of them. A
- * successor is a child of its predecessor until that ends, and the kernel gives it to PID 1 before
- * it reports the end: so there is no moment in which the group looks empty. */
+/* Reaps all children that have ended. False: the group is empty; *code is the exit code of its last
+ * process. The group never looks empty during an upgrade: a successor is its predecessor's child,
+ * and the kernel makes it a child of PID 1 before it reports the predecessor's end. */
 static bool first_process_reap(pid_t group, int *code)
 {
     pid_t ended;
@@ -61,7 +62,7 @@ static bool first_process_reap(pid_t group, int *code)
     return next_ended(P_PGID, group) >= 0;
 }
 
-/* Root that has given itself away in the child can only be reached with CAP_KILL. */
+/* If the child has given up root, PID 1 needs CAP_KILL to signal it (kill(2)). */
 static void pass_on(pid_t group, int number)
 {
     if (kill(-group, number) == 0 || errno == ESRCH)
@@ -71,7 +72,7 @@ static void pass_on(pid_t group, int number)
                   "as root without CAP_KILL needs `user` unset or its own --user)\n",
                   number, strerror(errno));
     if (number == SIGTERM || number == SIGINT)
-        exit(EXIT_SIGNALLED + number); /* the kernel ends the others */
+        exit(EXIT_SIGNALLED + number); /* the kernel kills the others */
 }
 
 static _Noreturn void stay(pid_t group, const sigset_t *signals)
@@ -97,11 +98,12 @@ void first_process_step_aside(void)
         (void)fprintf(stderr, "rathole-uring: PID 1 cannot fork: %s\n", strerror(errno));
         exit(EXIT_NO_CHILD);
     }
-    /* In both, so that neither depends on the other having been faster. */
+    /* Both processes call it, so that the group exists whichever of them runs first. */
     (void)setpgid(child, child);
     if (child > 0)
         stay(child, &signals);
-    process_ignore_signal(SIGTTOU); /* its log may go to a terminal whose foreground is PID 1 */
+    /* A log line to a terminal whose foreground group is PID 1's would stop the process. */
+    process_ignore_signal(SIGTTOU);
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
     take_variable("LISTEN_PID");
     take_variable("WATCHDOG_PID");

@@ -9,7 +9,7 @@
 
 #include "crypto/keys.h"
 
-enum { INPUT_SIZE_MAX = 4096 }; /* a key, and more white space than anybody means */
+enum { INPUT_SIZE_MAX = 4096 }; /* a key, and ample white space */
 
 static int write_all(int fd, const char *text, size_t size)
 {
@@ -25,7 +25,7 @@ static int write_all(int fd, const char *text, size_t size)
     return 0;
 }
 
-/* Bytes read, up to size; fewer only at the end of the input. */
+/* Reads size bytes, or fewer if the input ends before. Returns their number, or -errno. */
 static ssize_t key_read_all(int fd, char *out, size_t size)
 {
     size_t used = 0;
@@ -58,8 +58,8 @@ int key_commands_generate(int out_fd)
     return result;
 }
 
-/* As in a file that a configuration names: a byte order mark and white space are none of the key.
- */
+/* Like a key file that a configuration names: a byte order mark and white space around the key are
+ * skipped. */
 static int parse_private(const char *text, size_t size, uint8_t ret[static KEYS_X25519_SIZE])
 {
     static const char mark[] = "\xef\xbb\xbf";

@@ -12,10 +12,10 @@
 
 enum {
     FIRST_FD = 3,
-    LOOKED_AT_MAX = 4096, /* numbers; where the limit is much higher it does not matter */
+    LOOKED_AT_MAX = 4096, /* numbers; below a higher limit a few foreign ones do not matter */
 };
 
-static unsigned int foreign_count; /* set once, before there is a second thread */
+static unsigned int foreign_count; /* set once, before the second thread */
 
 static rlim_t limit_of(int resource)
 {
@@ -23,7 +23,8 @@ static rlim_t limit_of(int resource)
     return getrlimit(resource, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
 }
 
-/* Sockets of a predecessor or a service manager are what the configuration would open itself. */
+/* Sockets from a predecessor or a service manager are not foreign: the program would open them
+ * itself. */
 static int handed_over(void)
 {
     const char *text = getenv("LISTEN_FDS");
@@ -64,7 +65,7 @@ bool limits_are_tight(enum config_role role, const struct config_peer *peer, uns
     if (limit >= wanted)
         return false;
     (void)snprintf(out, LIMITS_TEXT_SIZE,
-                   "few file descriptors: the limit is %llu; with less than %u, visitors of one "
+                   "few file descriptors: the limit is %llu; with fewer than %u, visitors of one "
                    "service wait for those of another (ulimit -n, or LimitNOFILE= in the unit)",
                    (unsigned long long)limit, wanted);
     return true;
@@ -73,14 +74,15 @@ bool limits_are_tight(enum config_role role, const struct config_peer *peer, uns
 const char *limits_hint(int error, char out[static LIMITS_TEXT_SIZE])
 {
     bool is_thread = error == -EAGAIN, is_memory = error == -ENOMEM;
-    bool is_space = is_thread || is_memory; /* a thread without a stack is EAGAIN as well */
+    /* pthread_create(3) reports a stack that can't be mapped as EAGAIN. */
+    bool is_space = is_thread || is_memory;
     const char *space = is_space && limit_of(RLIMIT_AS) != RLIM_INFINITY
                             ? "the address space is limited: ulimit -v, or LimitAS= in the unit"
                             : "";
     const char *data = is_space && limit_of(RLIMIT_DATA) != RLIM_INFINITY
-                           ? "data is limited: ulimit -d, or LimitDATA= in the unit"
+                           ? "the data segment is limited: ulimit -d, or LimitDATA= in the unit"
                            : "";
-    const char *threads = is_thread ? "too few threads may be made: ulimit -u, LimitNPROC= or "
+    const char *threads = is_thread ? "too few threads are allowed: ulimit -u, LimitNPROC= or "
                                       "TasksMax= in the unit, pids.max of the control group"
                                     : "";
     const char *files = error == -EMFILE ? "ulimit -n, or LimitNOFILE= in the unit" : "";

@@ -7,9 +7,10 @@
 
 #include "base/macros.h"
 
-enum { WORD_SIZE = 32 }; /* longer than all that is known here */
+enum { WORD_SIZE = 32 }; /* longer than every word that is understood */
 
-/* Cut out of the filter, without the white space around it; "" if it is too long for any. */
+/* Copies a word of the filter without the spaces around it. A word that is too long becomes "": it
+ * can't be one that is understood. */
 static const char *copy_word(const char *from, size_t size, char out[static WORD_SIZE])
 {
     while (size > 0 && *from == ' ') {
@@ -39,7 +40,8 @@ static bool is_own_name(const char *word)
     return strcmp(word, "rathole") == 0 || strcmp(word, "rathole_uring") == 0;
 }
 
-/* "level", "target=level", or "target" for all that it has to say. */
+/* "level", "target=level", or "target", which means every level. False: the directive is not for
+ * this program. *ret_is_exact: it names this program. */
 static bool read_directive(const char *text, size_t size, bool *ret_is_exact, enum log_level *ret)
 {
     char name[WORD_SIZE], word[WORD_SIZE];

@@ -1,4 +1,4 @@
-/* The commands, each from the command line to its exit code, and the two roles. */
+/* The commands, from the command line to the exit code, and the table of the two roles. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,8 @@
 #include "io/kernel.h"
 #include "server/server.h"
 
-/* No other file of app/ knows what a server or a client is; scripts/check_layers holds that. */
+/* Only main.c includes the headers of the roles, which scripts/check_layers verifies. The rest of
+ * app/ uses struct role. */
 static const struct role *const roles[] = {
     [CONFIG_SERVER] = &server_role, [CONFIG_CLIENT] = &client_role};
 
@@ -44,8 +45,8 @@ static void command_log_warnings(const struct config_report *report)
     }
 }
 
-/* What depends on this machine's accounts. As root, since whoever starts it otherwise has given
- * root away already. */
+/* Checks `user` and `group` against this machine's accounts, as a start by root would use them: a
+ * start by anybody else has given up root already. */
 static int command_check_account(const char *path, const struct config *config,
                                  const struct role *role)
 {
@@ -57,8 +58,8 @@ static int command_check_account(const char *path, const struct config *config,
     if (*peer->user == '\0') {
         if (geteuid() == 0)
             (void)fprintf(stderr,
-                          "warning: %s: %s.user: not given: started by root it stays root, unless "
-                          "a unit's User= says otherwise\n",
+                          "warning: %s: %s.user: not set: a process that root starts stays root; "
+                          "set it, or User= in the unit\n",
                           path, role->name);
         return 0;
     }
@@ -85,7 +86,8 @@ static int command_load(const struct cli *cli, struct config **ret, struct confi
                                           : config_load(cli->config_path, ret, report);
 }
 
-/* Nothing has said which half will run, so both were looked at, and the file was refused. */
+/* After a file with both halves was refused, and the command line does not choose one: says which
+ * half is valid. */
 static void say_which_half_is_fit(const struct cli *cli)
 {
     enum config_role half;
@@ -113,7 +115,7 @@ static int check_role(const struct cli *cli, const struct config *config)
     return command_check_account(cli->config_path, config, roles[role]);
 }
 
-/* Says what the start would say of the file, word for word, and more. */
+/* Prints what a start would print about the file, and what can only be checked on request. */
 static int command_check(const struct cli *cli)
 {
     struct config *config = NULL;
@@ -224,7 +226,7 @@ int main(int argc, char *argv[])
     privileges_protect_memory();
     int result = keys_init();
     if (result < 0) {
-        (void)fprintf(stderr, "rathole-uring: the system has no randomness: %s\n",
+        (void)fprintf(stderr, "rathole-uring: the system provides no random numbers: %s\n",
                       error_text(result));
         return EXIT_START_ERROR;
     }

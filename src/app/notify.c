@@ -17,7 +17,7 @@ enum { STATUS_SIZE = 201, MESSAGE_SIZE = 320 };
 
 /* ---- what the environment says ---- */
 
-/* All digits, more than 0; else 0. */
+/* A positive decimal number; 0 for anything else. */
 static uint64_t notify_number(const char *text)
 {
     if (text == NULL || text[0] < '0' || text[0] > '9')
@@ -28,7 +28,8 @@ static uint64_t notify_number(const char *text)
     return errno != 0 || *end != '\0' ? 0 : value;
 }
 
-/* "/path" or "@abstract"; systemd also knows vsock, for whole machines. */
+/* "/path" or "@abstract" (unix(7)). systemd's vsock addresses, for virtual machines, are not
+ * supported. */
 static bool set_manager(struct notify *notify, const char *path)
 {
     size_t len = strlen(path);
@@ -57,7 +58,8 @@ void notify_init(struct notify *notify)
     if (path == NULL || path[0] == '\0')
         return;
     if (!set_manager(notify, path)) {
-        log_debug("NOTIFY_SOCKET is neither a path nor an abstract name; nobody is notified");
+        log_debug("NOTIFY_SOCKET: neither a path nor an abstract name: no messages to the service "
+                  "manager");
         return;
     }
     notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -82,7 +84,8 @@ static void send_with(const struct notify *notify, const char *text, int flags)
 {
     if (notify->fd < 0 || notify->is_silent)
         return;
-    /* Not connected: a manager that starts anew has another socket of the same name. */
+    /* The socket is not connected, because a manager that restarts makes a new socket of the same
+     * name. */
     ssize_t sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL | flags,
                           (const struct sockaddr *)&notify->manager, notify->manager_len);
     if (sent < 0)
@@ -94,7 +97,7 @@ static void send_message(const struct notify *notify, const char *text)
     send_with(notify, text, 0);
 }
 
-/* One line of a datagram: whatever could end the line is replaced. */
+/* A status is one line of the datagram, so characters that would end the line are replaced. */
 static void format_status(char out[static STATUS_SIZE], const char *format, va_list args)
 {
     (void)vsnprintf(out, STATUS_SIZE, format, args);
@@ -129,7 +132,8 @@ void notify_status(const struct notify *notify, const char *format, ...)
 void notify_reloading(const struct notify *notify)
 {
     char message[MESSAGE_SIZE];
-    /* Type=notify-reload wants to know that this is younger than its signal. */
+    /* Type=notify-reload requires a time that is later than the manager's signal
+     * (systemd.service(5)). */
     (void)snprintf(message, sizeof(message), "RELOADING=1\nMONOTONIC_USEC=%llu",
                    (unsigned long long)clock_monotonic_ns() / 1000);
     send_message(notify, message);

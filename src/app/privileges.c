@@ -19,7 +19,8 @@
 
 /* ---- who ---- */
 
-/* Accounts without a name have a number; -1 means "unchanged" to the kernel. */
+/* A user or group may be given by number, with or without an account. UINT32_MAX is refused: to
+ * setresuid(2) -1 means "unchanged". */
 static bool account_parse_number(const char *text, uint32_t *ret)
 {
     char *end;
@@ -40,7 +41,7 @@ static int account_refuse(char problem[static PRIVILEGES_PROBLEM_SIZE], const ch
     return ERR_CONFIG;
 }
 
-/* errno after a look-up that found nobody: nothing, or any of a few. */
+/* getpwnam(3): if nobody is found, errno is 0, ENOENT, ESRCH or EPERM, among others. */
 static const char *why_not_found(int error)
 {
     bool is_missing = error == 0 || error == ENOENT || error == ESRCH || error == EPERM;
@@ -75,10 +76,12 @@ int privileges_find(const char *user, const char *group, struct account *ret,
         account.gid = found != NULL ? found->gr_gid : number;
     }
     if (account.uid == 0)
-        return account_refuse(problem, "user", user, "this is root, who would give nothing away");
+        return account_refuse(problem, "user", user,
+                              "this is root: no privileges would be given up");
     if (account.gid == 0)
         return account_refuse(problem, *group != '\0' ? "group" : "user",
-                              *group != '\0' ? group : user, "this would stay in root's group");
+                              *group != '\0' ? group : user,
+                              "this is root's group, which has privileges");
     *ret = account;
     return 0;
 }
@@ -93,7 +96,7 @@ static int get_capabilities(struct __user_cap_data_struct data[static CAPABILITY
     return syscall(SYS_capget, &header, data) < 0 ? -errno : 0;
 }
 
-/* Keeps of what is there the capabilities in the mask alone, and lets none be inherited. */
+/* Keeps only the permitted capabilities that are in the mask, and makes none inheritable. */
 static int limit_capabilities(uint32_t mask)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -105,13 +108,14 @@ static int limit_capabilities(uint32_t mask)
     memset(data, 0, sizeof(data));
     data[0].permitted = kept;
     data[0].effective = kept;
-    /* Fails where the kernel is older than the set, and what is not permitted leaves it anyway. */
+    /* Fails before Linux 4.3, which has no ambient set. A capability that is not permitted leaves
+     * the set in any case. */
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
-/* What a program that is executed could get. A container's root may not be allowed to; then
- * no_new_privs is what keeps execution from giving anything. */
+/* The bounding set limits what an executed program can get. The root of a container may not be
+ * allowed to change it; then no_new_privs does the same. */
 static void empty_bounding_set(void)
 {
     for (unsigned int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0;)
@@ -120,7 +124,8 @@ static void empty_bounding_set(void)
 
 static int change_ids(const struct account *account)
 {
-    /* Else they would all go with the last id of root's. */
+    /* PR_SET_KEEPCAPS: otherwise the kernel clears all capabilities when the last user id 0 is gone
+     * (capabilities(7)). */
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setgroups(0, NULL) < 0 ||
         setresgid(account->gid, account->gid, account->gid) < 0 ||
         setresuid(account->uid, account->uid, account->uid) < 0 ||
@@ -148,7 +153,7 @@ static bool is_powerless(void)
     for (size_t i = 0; i < CAPABILITY_WORDS; i++)
         if ((data[i].effective | data[i].permitted | data[i].inheritable) != 0)
             return false;
-    /* Each must fail; where one does not, we are root again and end at once. */
+    /* Each of these must fail. If one succeeds, the process is root again, and ends at once. */
     return setresuid((uid_t)-1, 0, (uid_t)-1) < 0 && setresgid((gid_t)-1, 0, (gid_t)-1) < 0 &&
            prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
@@ -158,7 +163,7 @@ void privileges_protect_memory(void)
     struct rlimit none = {0, 0};
     (void)setrlimit(RLIMIT_CORE, &none);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    /* The leak checker of a sanitizer build attaches to its own process. */
+    /* The leak checker of a sanitizer build attaches to its own process with ptrace(2). */
     (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 #else
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -167,8 +172,8 @@ void privileges_protect_memory(void)
 
 /* ---- the two steps ---- */
 
-/* Whoever is not root can't become anybody: the names must be his own. A group that is not given is
- * whichever he has. */
+/* Without root no user can be changed: the names must be those of this process. Without `group` its
+ * own group is fine. */
 static int check_same(const char *user, const char *group, struct account *account)
 {
     if (*group == '\0')
@@ -207,7 +212,8 @@ int privileges_change(const char *user, const char *group)
 
 void privileges_drop_in_thread(void)
 {
-    /* It only looks names up, so it goes on in any case; the kernel allows both to everybody. */
+    /* Errors are ignored: the kernel allows both calls to everybody, and the thread only looks
+     * names up. */
     (void)limit_capabilities(0);
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }

@@ -25,9 +25,9 @@ void process_secure_start(void)
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) >= 0)
             continue;
-        /* open(2) takes the lowest free number, which is fd. Without a /dev (an empty container) a
-         * handle of the root directory keeps the number occupied; writes to it fail. No O_CLOEXEC:
-         * the program that an upgrade starts needs them as well. */
+        /* open(2) takes the lowest free number, which is fd. Without /dev (an empty container) a
+         * descriptor of the root directory keeps the number occupied, and writes to it fail. No
+         * O_CLOEXEC: the program that an upgrade starts needs these three as well. */
         if (open("/dev/null", O_RDWR | O_NOCTTY) < 0)
             (void)open("/", O_PATH | O_DIRECTORY);
     }
@@ -44,7 +44,8 @@ static void raise_nofile_limit(void)
         log_debug("cannot raise the limit of open files: %s", error_text(-errno));
 }
 
-/* Rings count against it once root is given away. Root may ask for more than it has. */
+/* Some kernels count a ring's memory against this limit, once the process is not root any more.
+ * Root may raise the hard limit too. */
 static void raise_memlock_limit(unsigned int workers)
 {
     struct rlimit limit, wanted;
@@ -73,7 +74,8 @@ int process_open_signals(void)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGUSR1);
     (void)sigaddset(&set, SIGUSR2);
-    (void)sigaddset(&set, SIGPIPE); /* splice(2) has no MSG_NOSIGNAL */
+    /* Blocked and never read, because splice(2) has no MSG_NOSIGNAL. */
+    (void)sigaddset(&set, SIGPIPE);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
         return -EINVAL;
     (void)sigdelset(&set, SIGPIPE);

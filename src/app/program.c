@@ -16,7 +16,7 @@ enum {
     FIRST_FD = 3,
     NUMBER_SIZE = 24,
     EXEC_WAIT_MS = 500,
-    NAMES_SIZE_MAX = 64 << 10, /* one variable has at most 128 KiB; names are for people */
+    NAMES_SIZE_MAX = 64 << 10, /* a variable may have 128 KiB (execve(2), MAX_ARG_STRLEN) */
 };
 
 /* ---- where the program is ---- */
@@ -27,7 +27,8 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Takes the path when it is the running file; a name alone may be anything. */
+/* Uses the path if it leads to the running file. argv[0] is up to the caller of exec, so it may be
+ * wrong. */
 static bool try_path(struct program *program, const char *directory, const char *name)
 {
     char cwd[PATH_MAX] = "";
@@ -58,7 +59,7 @@ static void search_path(struct program *program, const char *name)
     free(copy);
 }
 
-/* Where the kernel found it, without links. */
+/* The last resort: the path without symbolic links, as the kernel knows it. */
 static void use_resolved_path(struct program *program)
 {
     char path[PATH_MAX];
@@ -103,20 +104,20 @@ int program_check(const struct program *program)
 
 /* ---- its environment ---- */
 
-/* Everything that the child needs, made before the fork: between fork and exec a process with
- * threads may not allocate. */
+/* All that the child needs, made before the fork: after the fork of a process with threads only
+ * async-signal-safe functions may be called, and no allocation (fork(2)). */
 struct plan {
     const char *path;
     char *const *argv;
     char **environment;
-    char *own[5]; /* the variables that are ours, to be freed */
+    char *own[5]; /* the variables made here, to be freed */
     size_t own_count;
-    char *listen_pid, *watchdog_pid; /* where the child writes its number, or NULL */
+    char *listen_pid, *watchdog_pid; /* where the child appends its pid, or NULL */
     const struct program_fds *fds;
     int *sources; /* sockets, channel, error_fd */
     int *sorted;
     size_t source_count;
-    int error_fd; /* the child writes why exec failed */
+    int error_fd; /* the child writes the -errno of a failed exec to it */
 };
 
 static bool is_variable(const char *entry, const char *name)
@@ -136,7 +137,7 @@ static bool is_replaced(const char *entry)
     return false;
 }
 
-/* NULL stays NULL: the caller looks at all of them at the end. */
+/* text may be NULL after a failed allocation; plan_environment checks that at its end. */
 static char *add_variable(struct plan *plan, size_t *at, char *text)
 {
     plan->own[plan->own_count++] = text;
@@ -150,7 +151,7 @@ static char *format_variable(const char *name, const char *value)
     return asprintf(&text, "%s=%s", name, value) < 0 ? NULL : text;
 }
 
-/* "NAME=" and room for a number. */
+/* "NAME=" with room for a number. */
 static char *numbered_variable(const char *name)
 {
     char *text = calloc(1, strlen(name) + 1 + NUMBER_SIZE);
@@ -159,7 +160,8 @@ static char *numbered_variable(const char *name)
     return text;
 }
 
-/* A colon is the separator, and names are printable ASCII. */
+/* A colon separates the names, which have to be printable ASCII (sd_listen_fds(3)). Names are a
+ * convenience, so too long a list is left out. */
 static char *names_variable(const struct program_fds *fds)
 {
     size_t size = sizeof("LISTEN_FDNAMES=");
@@ -200,7 +202,7 @@ static int plan_environment(struct plan *plan)
                    plan->fds->shared_count);
     (void)add_variable(plan, &at, format_variable(PROGRAM_CHANNEL_VARIABLE, number));
     plan->listen_pid = add_variable(plan, &at, numbered_variable("LISTEN_PID"));
-    /* The manager waits for WATCHDOG of whichever process is the main one. */
+    /* systemd expects WATCHDOG from the main process, which the child will be. */
     if (getenv("WATCHDOG_PID") != NULL)
         plan->watchdog_pid = add_variable(plan, &at, numbered_variable("WATCHDOG_PID"));
     for (size_t i = 0; i < plan->own_count; i++) {
@@ -251,7 +253,7 @@ static void close_between(int first, int last)
         (void)syscall(SYS_close_range, (unsigned int)first, (unsigned int)last, 0u);
 }
 
-/* What is not needed goes first: it leaves room below the limit for moving what is. */
+/* Unneeded descriptors are closed first, so that moving the others can't exceed the limit. */
 static void close_others(const struct plan *plan)
 {
     int next = FIRST_FD;
@@ -262,7 +264,8 @@ static void close_others(const struct plan *plan)
     close_between(next, INT_MAX);
 }
 
-/* Up and out of the way, then down to their places, where they survive exec. */
+/* First all sources move to numbers above their targets, so that no dup2(2) overwrites one; then
+ * each goes to its target, and dup2 clears close-on-exec. */
 static int arrange_fds(struct plan *plan)
 {
     size_t passed = plan->source_count - 1;
@@ -317,8 +320,9 @@ static _Noreturn void child_exec(struct plan *plan)
 
 /* ---- in the parent ---- */
 
-/* Until the child has closed its end by exec, or has said why not. A program file on a slow disk
- * must not keep the caller from its signals: what fails later is seen by the child's end. */
+/* Waits until exec has closed the child's end of the pipe, or the child has written why exec
+ * failed. The wait is bounded, so that a program file on a slow disk does not keep the main thread
+ * from its signals. A later failure shows as the end of the child. */
 static int wait_for_exec(int fd)
 {
     struct pollfd readable = {.fd = fd, .events = POLLIN};
@@ -376,7 +380,7 @@ bool program_take_channel(int *ret_channel, int *ret_shared_count)
 {
     const char *text = getenv(PROGRAM_CHANNEL_VARIABLE);
     int channel, shared_count, end = 0;
-    /* style: made by us alone, and the kernel says whether the descriptor is one */
+    /* style: only a predecessor writes this variable, and fcntl checks the descriptor */
     bool found = text != NULL && sscanf(text, "%9d,%9d%n", &channel, &shared_count, &end) == 2 &&
                  text[end] == '\0' && channel >= FIRST_FD && shared_count >= 0 &&
                  fcntl(channel, F_SETFD, FD_CLOEXEC) == 0;

@@ -22,27 +22,27 @@ enum {
     PROBLEM_SIZE = 512,
     PROBLEMS_LOGGED_MAX = 20,
 };
-static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE, "what limits_allow says");
+static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE, "room for the text of limits_allow");
 
 struct reload {
     struct reload_options options;
     struct file_watch watch;
     bool is_asked;
 
-    struct config *config; /* the last valid file; NULL: as started */
+    struct config *config; /* the last valid file; NULL: there was none since the start */
     uint32_t drain_timeout_ms;
-    bool needs_restart; /* to apply all of it */
+    bool needs_restart; /* part of the file is applied only by a restart */
     bool is_noise_ready;
-    bool is_looking_up; /* the file's names, until then: */
+    bool is_looking_up; /* names of the file are being looked up, until names_until_ms */
     uint64_t names_until_ms;
     bool is_applying;
-    enum reload_attempt attempt;   /* the last one */
-    struct reload_outcome outcome; /* of the attempts so far */
+    enum reload_attempt attempt;   /* the latest */
+    struct reload_outcome outcome; /* the sum of the attempts so far */
     uint64_t begun_at_ns;
     uint64_t retry_at_ms; /* UINT64_MAX: nothing has failed */
     uint64_t cut_at_ms;
 
-    char *last_problem; /* said already */
+    char *last_problem; /* logged last */
     struct metrics metrics;
 };
 
@@ -63,17 +63,17 @@ void reload_configure_log(const struct config_peer *peer)
     enum log_level level = peer->log_level;
     const char *name = getenv("RATHOLE_URING_LOG"), *filter = getenv("RUST_LOG");
     bool known = name == NULL || log_level_from_name(name, &level);
-    if (name == NULL && filter != NULL) /* units and containers made for rathole have it */
+    if (name == NULL && filter != NULL) /* rathole's units and containers set it */
         log_filter_level(filter, &level);
     log_configure(level, peer->log_format);
     if (!known)
-        log_warn("RATHOLE_URING_LOG is not one of error, warn, info, debug, trace; ignoring it");
+        log_warn("RATHOLE_URING_LOG: ignored: expected error, warn, info, debug or trace");
 }
 
 /* ---- reading the file ---- */
 
-/* One line says that it is not applied, and why; the other errors follow as warnings. What is the
- * same as the last time is not said again. */
+/* One error line says that the file is not applied, and why; further errors follow as warnings. The
+ * same problem is not logged again, unless SIGHUP has asked. */
 static void reload_refuse(struct reload *reload, const struct config_report *report,
                           const char *problem)
 {
@@ -82,7 +82,7 @@ static void reload_refuse(struct reload *reload, const struct config_report *rep
     if (is_known && !reload->is_asked)
         return;
     free(reload->last_problem);
-    reload->last_problem = strdup(problem); /* NULL: it is said again, no harm */
+    reload->last_problem = strdup(problem); /* NULL: it is logged again, which does no harm */
     log_error("reload: nothing is changed: %s", problem);
     size_t said = 0;
     for (size_t i = 0, errors = 0; i < report->count && said < PROBLEMS_LOGGED_MAX; i++) {
@@ -110,7 +110,7 @@ static void reload_log_warnings(const struct config_report *report)
     }
 }
 
-/* "": it may be applied. */
+/* Writes why the file can't be applied; "": it can. */
 static void find_problem(const struct reload *reload, const struct config *config, int result,
                          const struct config_report *report, char problem[static PROBLEM_SIZE])
 {
@@ -121,14 +121,14 @@ static void find_problem(const struct reload *reload, const struct config *confi
         (void)snprintf(problem, PROBLEM_SIZE, "%s (%zu errors)", first_error(report),
                        report->error_count);
     else if (peer == NULL)
-        (void)snprintf(problem, PROBLEM_SIZE, "%s: it has no section [%s] any more",
-                       reload->options.path, role->name);
-    else /* writes it where there are too few */
+        (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
+                       role->name);
+    else /* writes to problem only if there are too few descriptors */
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
 
-/* NULL: it is not to be applied, which has been said; or not yet, because somebody may be writing
- * it. */
+/* NULL: the file is not applied. Either that is logged, or the file may be half written and is read
+ * again when it is at rest. */
 static struct config *reload_load(struct reload *reload)
 {
     struct config *config = NULL;
@@ -145,7 +145,7 @@ static struct config *reload_load(struct reload *reload)
     } else if (!is_good) {
         reload_refuse(reload, &report, problem);
     } else {
-        reload_log_warnings(&report); /* what config_check adds was said at the start */
+        reload_log_warnings(&report); /* config_check's warnings are for the start and --check */
         free(reload->last_problem);
         reload->last_problem = NULL;
     }
@@ -183,9 +183,8 @@ static void log_applied(const struct reload *reload)
                                      : "",
              has_services && outcome->changes != 0 ? "; " : "", changes,
              (double)(clock_monotonic_ns() - reload->begun_at_ns) / 1e6,
-             outcome->failed > 0 ? "; what failed is tried again" : "",
-             reload->needs_restart ? "; what has changed of threads, user or group needs a restart"
-                                   : "");
+             outcome->failed > 0 ? "; what failed is tried again every second" : "",
+             reload->needs_restart ? "; the change of threads, user or group needs a restart" : "");
 }
 
 /* ---- applying ---- */
@@ -194,7 +193,7 @@ static void finish_attempt(struct reload *reload, uint64_t now_ms);
 
 static void add_outcome(struct reload_outcome *sum, const struct reload_outcome *part)
 {
-    /* What the last attempt has removed to bring it back is one change. */
+    /* A service that one attempt removes and the next one adds back counts as changed. */
     unsigned int back = MIN(part->added, sum->replaced);
     sum->added += part->added - back;
     sum->changed += part->changed + back;
@@ -233,11 +232,11 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
     finish_attempt(reload, now_ms);
 }
 
-/* All workers have changed over, or there was nothing to do for them. */
+/* All workers have applied the attempt's plan, or there was nothing to apply. */
 static void finish_attempt(struct reload *reload, uint64_t now_ms)
 {
     const struct reload_outcome *outcome = &reload->outcome;
-    reload->cut_at_ms = now_ms; /* look for what is to be cut, and when */
+    reload->cut_at_ms = now_ms; /* so that cut_due finds the next time */
     if (outcome->deferred > 0) {
         attempt_to_apply(reload, RELOAD_AGAIN, now_ms);
         return;
@@ -245,13 +244,13 @@ static void finish_attempt(struct reload *reload, uint64_t now_ms)
     if (outcome->failed > 0)
         reload->retry_at_ms = now_ms + LIMIT_ADDRESS_RETRY_MS;
     bool did = outcome->added + outcome->removed + outcome->changed > 0 || outcome->changes != 0;
-    if (reload->attempt == RELOAD_RETRY && !did) /* an address that came has its own line */
+    if (reload->attempt == RELOAD_RETRY && !did) /* each address that was found is logged already */
         return;
     metrics_add(&reload->metrics, METRIC_RELOADS_APPLIED, 1);
     log_applied(reload);
 }
 
-/* Once in the life of the process: nobody encrypts yet. */
+/* aead_setup runs once in a process, while no worker encrypts yet. */
 static void prepare_noise(struct reload *reload, const struct config_peer *peer)
 {
     if (reload->is_noise_ready || peer->transport.type != CONFIG_TRANSPORT_NOISE)
@@ -281,7 +280,7 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     reload_ops_of(reload)->look_up(reload->options.shared, peer);
     reload->is_looking_up = true;
     reload->names_until_ms = now_ms + LIMIT_RELOAD_NAMES_MS;
-    reload->retry_at_ms = UINT64_MAX; /* of the file before */
+    reload->retry_at_ms = UINT64_MAX; /* a retry of the previous file is obsolete */
 }
 
 /* ---- the main thread's turn ---- */
@@ -294,7 +293,8 @@ static void cut_due(struct reload *reload, uint64_t now_ms)
         workers_signal(reload->options.workers, TUNNEL_SIGNAL_CUT);
 }
 
-/* A file's names have a moment; what is not found by then is tried again as a port in use is. */
+/* Names of a new file get LIMIT_RELOAD_NAMES_MS. One that is not found by then is retried like a
+ * port that is in use. */
 static void look_at_names(struct reload *reload, uint64_t now_ms)
 {
     bool is_over = reload_ops_of(reload)->has_looked_up(reload->options.shared);
@@ -314,10 +314,10 @@ void reload_run(struct reload *reload, uint64_t now_ms)
     }
     cut_due(reload, now_ms);
     if (reload->is_applying || reload->is_looking_up)
-        return; /* what comes meanwhile waits */
+        return; /* a change that comes meanwhile has to wait */
     if (reload->is_asked || file_watch_is_due(&reload->watch)) {
         apply_file(reload, now_ms);
-        look_at_names(reload, now_ms); /* addresses need no look-up */
+        look_at_names(reload, now_ms); /* at once if there are only numeric addresses */
     } else if (reload->retry_at_ms <= now_ms) {
         attempt_to_apply(reload, RELOAD_RETRY, now_ms);
     }
@@ -376,7 +376,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->role->status(options->shared).unbound_services > 0)
-        reload->retry_at_ms = 0; /* in the first turn, and then every second */
+        reload->retry_at_ms = 0; /* in the first turn, then every second */
     file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
     *ret = reload;
     return 0;

@@ -29,14 +29,14 @@
 /* ---- running ---- */
 
 enum {
-    START_STEP_MS = 5,       /* between two looks whether all workers serve */
-    START_BIND_STEP_MS = 10, /* and between two attempts at the addresses */
+    START_STEP_MS = 5,       /* between two checks whether all workers serve */
+    START_BIND_STEP_MS = 10, /* between two attempts to bind the addresses */
     OWN_FDS = 3,
 };
 
 struct run {
     const struct role *role;
-    void *shared; /* the role's */
+    void *shared; /* of the role */
     struct workers *workers;
     struct reload *reload;
     struct handover *handover;
@@ -47,10 +47,10 @@ struct run {
     struct awake awake;
     int signal_fd;
     unsigned int worker_count;
-    bool is_ready; /* and has said so */
+    bool is_ready; /* the service manager knows that it serves */
     bool is_reloading, wants_upgrade;
     bool is_asked_to_stop, is_draining, is_stopping;
-    uint64_t stop_at_ms; /* while draining */
+    uint64_t stop_at_ms; /* when draining ends */
     bool failed;
 };
 
@@ -67,7 +67,7 @@ static void run_stop(struct run *run)
     workers_signal(run->workers, TUNNEL_SIGNAL_STOP);
 }
 
-/* What the service manager shows of it. */
+/* The text becomes the status of the unit. */
 static void run_tell_ready(struct run *run)
 {
     unsigned int unbound_count = run->role->status(run->shared).unbound_services;
@@ -95,10 +95,10 @@ static void run_asked_to_stop(struct run *run)
     log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
              reload_drain_timeout_ms(run->reload) / 1000);
     if (run->is_draining)
-        return; /* since a successor has taken over */
+        return; /* a successor has taken over; it drains already */
     upgrade_cancel(&run->upgrade);
     notify_stopping(&run->notify);
-    run->role->leave_addresses(run->shared); /* the next process may have them at once */
+    run->role->leave_addresses(run->shared); /* so that another process can bind them at once */
     run_limit_drain(run);
     workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
 }
@@ -106,15 +106,15 @@ static void run_asked_to_stop(struct run *run)
 static void run_asked_to_upgrade(struct run *run)
 {
     if (run->is_draining)
-        log_warn("upgrade: not while stopping");
+        log_warn("upgrade: refused: this process is stopping");
     else if (run->upgrade.state != UPGRADE_NONE)
-        log_warn("upgrade: one is going on already");
+        log_warn("upgrade: refused: another one is going on");
     else
-        run->wants_upgrade = true; /* after a reload, which changes what is handed over */
+        run->wants_upgrade = true; /* not during a reload, which changes the sockets to hand over */
 }
 
-/* What the service manager's "reload" sends: a new program file in place is started, else the
- * configuration is read again. */
+/* SIGHUP is what `systemctl reload` sends, also after a package was updated: if the program file
+ * has changed, it is started, else the configuration is read again. */
 static void run_asked_to_reload(struct run *run)
 {
     if (program_has_changed(run->program))
@@ -148,13 +148,13 @@ static void run_handle_signal(struct run *run)
     }
 }
 
-/* The shorter of two, where -1 is without end. */
+/* The shorter of two timeouts; -1 means none. */
 static int sooner_ms(int a, int b)
 {
     return a < 0 ? b : b < 0 ? a : MIN(a, b);
 }
 
-/* Not on the way out, nor while two processes hold the same sockets. */
+/* No reload while draining, nor while two processes hold the same sockets. */
 static bool run_may_reload(const struct run *run)
 {
     return run->is_ready && !run->is_draining && run->upgrade.state == UPGRADE_NONE;
@@ -199,11 +199,11 @@ static void run_reloads(struct run *run, uint64_t now)
     }
 }
 
-/* Whatever is due by now. */
+/* Does what is due. */
 static void run_turn(struct run *run)
 {
     uint64_t now = run_now_ms(run);
-    /* Not run_now_ms(): the manager's clock did not stand still. */
+    /* Not run_now_ms(): the manager's clock went on during an absence. */
     watchdog_turn(&run->watchdog, clock_monotonic_ms());
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
@@ -239,12 +239,13 @@ static void run_until_ended(struct run *run)
         if (workers_have_ended(run->workers, &failed))
             break;
         if (failed && !run->failed) {
-            run->failed = true; /* one worker is gone: the others can't serve for it */
+            run->failed = true; /* the other workers can't serve the lost one's visitors */
             run_stop(run);
         }
     }
     run->failed = failed;
-    /* Without a relay the workers end as soon as they have left. */
+    /* If there is no relay, the workers end as soon as they have left, and "go" may not be said
+     * yet. */
     (void)upgrade_turn(&run->upgrade, run_now_ms(run));
 }
 
@@ -266,20 +267,19 @@ static void setup_noise(const struct config_peer *peer)
              aead_description());
 }
 
-/* What the process was started with and has no use for. */
+/* Closes inherited sockets that the configuration does not use. */
 static void close_leftovers(struct inherited *inherited)
 {
     struct inherited_socket left;
     while (inherited_take_any(inherited, &left)) {
-        /* Of a predecessor of version 0.1.0. */
+        /* Passed by a predecessor of version 0.1.0. */
         bool is_address_lock = left.addr.len == 0 && left.type == SOCK_DGRAM;
         char text[ADDR_TEXT_SIZE] = "no socket of this program's kind";
         if (left.addr.len != 0)
             (void)addr_format(&left.addr, text, sizeof(text));
         if (!is_address_lock)
             log_warn(
-                "inherited descriptor %d (%s): %s, and nothing in the configuration is for it; "
-                "closed",
+                "inherited descriptor %d (%s): %s: nothing in the configuration uses it: closed",
                 left.fd, left.name != NULL && left.name[0] != '\0' ? left.name : "without a name",
                 text);
         (void)close(left.fd);
@@ -287,7 +287,8 @@ static void close_leftovers(struct inherited *inherited)
     inherited_finish(inherited);
 }
 
-/* Goes on answering the signals that end the process: names and ports may take their time. */
+/* Binds the addresses. Names and ports may take some time, so the signals that end the process are
+ * answered meanwhile. */
 static int run_bind(struct run *run, struct inherited *inherited)
 {
     uint64_t begun_ms = clock_monotonic_ms();
@@ -295,14 +296,14 @@ static int run_bind(struct run *run, struct inherited *inherited)
     while ((result = run->role->bind(run->shared, inherited,
                                      (uint32_t)(clock_monotonic_ms() - begun_ms))) == -EAGAIN) {
         if (process_is_asked_to_stop(START_BIND_STEP_MS)) {
-            log_info("stopping: the start was not over yet");
+            log_info("stopping: the start was not complete yet");
             return -ECANCELED;
         }
     }
     return result;
 }
 
-/* shared_count: see inherited_init. */
+/* shared_count: as in inherited_init. */
 static int run_make_role(struct run *run, const struct config_peer *peer, const char *file,
                          int shared_count)
 {
@@ -327,7 +328,7 @@ static int run_make_role(struct run *run, const struct config_peer *peer, const 
     return result;
 }
 
-/* channel: to the process that is to be succeeded, -1 = none. */
+/* channel: to the predecessor, -1 = none. */
 static int run_start(struct run *run, int channel)
 {
     struct handover *handover = run->role->handover(run->shared);
@@ -397,7 +398,8 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     if (!run_has_descriptors(role->half, peer, run.worker_count))
         return EXIT_START_ERROR;
     notify_init(&run.notify);
-    /* Before signals are blocked: a directory of users may be slow, and then they end us. */
+    /* Before signals are blocked, so that they can end a process that waits for a slow user
+     * directory (LDAP). */
     made = privileges_change(peer->user, peer->group);
     if (made < 0)
         goto out;
@@ -409,7 +411,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     setup_noise(peer);
     made = run_make_role(&run, peer, source->path, shared_count);
     if (made == 0)
-        made = privileges_drop(peer->user); /* before the first thread and its ring */
+        made = privileges_drop(peer->user); /* before the first worker and its ring */
     if (made < 0)
         goto out;
     log_start(role, peer, run.worker_count);
@@ -424,7 +426,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
 
 out:
     if (made == -ECANCELED)
-        result = EXIT_STOPPED; /* as asked */
+        result = EXIT_STOPPED; /* a signal has ended the start */
     if (made < 0 && run.workers != NULL)
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
     workers_destroy(run.workers);

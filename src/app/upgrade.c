@@ -18,14 +18,14 @@
 #include "tunnel/handover.h"
 #include "tunnel/role.h"
 
-/* One datagram each on the channel. */
+/* The messages on the channel; each is one packet. */
 static const char ready_word[] = "ready", go_word[] = "go", serving_word[] = "serving";
 
 enum {
-    STEP_MS = 5, /* between two looks at what the workers have reached */
+    STEP_MS = 5, /* between two checks of what the workers have reached */
     WORD_SIZE = 16,
-    REAP_MS = 200, /* an exit is seen by the channel a little before it is one */
-    KILL_MS = 500, /* and a killed one is gone by then */
+    REAP_MS = 200, /* the channel ends a little before the child can be reaped */
+    KILL_MS = 500, /* a killed child can be reaped within this */
 };
 
 static void set_phase(struct upgrade *upgrade, enum handover_phase phase)
@@ -43,7 +43,7 @@ static bool all_reached(const struct upgrade *upgrade, enum handover_phase phase
 
 static void say(const struct upgrade *upgrade, const char *word)
 {
-    /* If nobody is there any more, the next look says so. */
+    /* If the other process has ended, the next hear() returns HEARD_END. */
     ssize_t sent = send(upgrade->channel, word, strlen(word), MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)sent;
 }
@@ -103,7 +103,7 @@ static void turn_awaiting(struct upgrade *upgrade, uint64_t now_ms)
         break;
     }
     if (upgrade->is_reported && now_ms >= upgrade->deadline_ms) {
-        say(upgrade, serving_word); /* it may be stopped, and wake up */
+        say(upgrade, serving_word); /* for the predecessor, if it is stopped and wakes up */
         upgrade_take_over(upgrade, "the process before this one does not answer");
     }
 }
@@ -156,7 +156,7 @@ void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
     if (result < 0) {
         char why[300];
         (void)snprintf(why, sizeof(why), "cannot start %s: %s",
-                       path != NULL ? path : "this program, its path is not known",
+                       path != NULL ? path : "this program (its path is unknown)",
                        error_text(result));
         failed(upgrade, why);
         return;
@@ -165,7 +165,8 @@ void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
     upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_START_MS;
 }
 
-/* The end of a child that is of no use; its exit status, or -1. */
+/* Waits for a child that is of no use to end, and kills it if it does not. Returns its exit code;
+ * -1: it was killed, or ended by a signal. */
 static int upgrade_reap(struct upgrade *upgrade, bool kill_now)
 {
     int status = 0;
@@ -175,7 +176,8 @@ static int upgrade_reap(struct upgrade *upgrade, bool kill_now)
         (void)usleep(STEP_MS * 1000);
     }
     (void)kill(upgrade->child, SIGKILL);
-    /* The kernel may take its time for one that hangs in it; our own end reaps that one. */
+    /* A child that hangs in the kernel may take longer. Then nobody waits for it: init reaps it
+     * after this process has ended. */
     for (int waited_ms = 0; waited_ms < KILL_MS; waited_ms += STEP_MS) {
         if (waitpid(upgrade->child, &status, WNOHANG) != 0)
             break;
@@ -196,7 +198,8 @@ static void child_ended(struct upgrade *upgrade)
 
 static void give_up_child(struct upgrade *upgrade, const char *why)
 {
-    (void)upgrade_reap(upgrade, true); /* before its channel ends, or it would take that for "go" */
+    /* Before the channel is closed: the child would take that for "go". */
+    (void)upgrade_reap(upgrade, true);
     failed(upgrade, why);
 }
 
@@ -242,7 +245,7 @@ static void begin_leaving(struct upgrade *upgrade, uint64_t now_ms)
 static void turn_quiet(struct upgrade *upgrade, uint64_t now_ms)
 {
     switch (hear(upgrade, serving_word)) {
-    case HEARD_WORD: /* this process was stopped for so long that the other did not wait */
+    case HEARD_WORD: /* this process was stopped for so long that the new one has begun to serve */
         begin_leaving(upgrade, now_ms);
         return;
     case HEARD_END:
@@ -263,7 +266,7 @@ static void turn_quiet(struct upgrade *upgrade, uint64_t now_ms)
     }
     if (upgrade->quiet_since_ms == 0)
         upgrade->quiet_since_ms = now_ms;
-    /* Relays that have just begun: their command reaches the client before its session ends. */
+    /* The commands of relays that have just begun must reach the client before its session ends. */
     if (now_ms - upgrade->quiet_since_ms < LIMIT_UPGRADE_SETTLE_MS)
         return;
     begin_leaving(upgrade, now_ms);
@@ -287,8 +290,8 @@ static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)
 
 int upgrade_fd(const struct upgrade *upgrade)
 {
-    /* Nothing is read while leaving, and the end of a child that died would be reported at once,
-     * again and again. */
+    /* Nothing is read in LEAVING, so the end of a dead child would make poll(2) return at once for
+     * ever. */
     return upgrade->state == UPGRADE_LEAVING ? -1 : upgrade->channel;
 }
 

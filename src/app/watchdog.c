@@ -7,8 +7,8 @@
 
 enum {
     US_PER_MS = 1000,
-    LOOK_MS = 20,  /* between two looks for an answer that is due */
-    STUCK_MS = 500 /* without one: it is not just waking up */
+    LOOK_MS = 20,  /* between two checks for an answer that is due */
+    STUCK_MS = 500 /* after so long without an answer a worker is not just waking up */
 };
 
 void watchdog_init(struct watchdog *watchdog, const struct notify *notify, struct workers *workers,
@@ -38,7 +38,8 @@ static void wait_for_answer(struct watchdog *watchdog, uint64_t now_ms)
     if (watchdog->has_warned || now_ms - watchdog->unanswered_ms < STUCK_MS)
         return;
     watchdog->has_warned = true;
-    log_warn("a worker does not answer; the service manager's watchdog is not told");
+    log_warn("watchdog: a worker does not answer: the service manager is not notified, and may "
+             "restart this process");
 }
 
 void watchdog_turn(struct watchdog *watchdog, uint64_t now_ms)
@@ -46,7 +47,7 @@ void watchdog_turn(struct watchdog *watchdog, uint64_t now_ms)
     if (watchdog->interval_ms == 0 || now_ms < watchdog->due_ms)
         return;
     if (!workers_have_answered(watchdog->workers)) {
-        wait_for_answer(watchdog, now_ms); /* to the same tick */
+        wait_for_answer(watchdog, now_ms); /* for the same tick */
         return;
     }
     watchdog->due_ms = now_ms + watchdog->interval_ms;

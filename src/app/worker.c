@@ -21,7 +21,8 @@ struct worker_thread {
     struct workers *workers;
     pthread_t thread;
     bool is_started;
-    _Atomic bool has_answered, has_ended; /* has_answered: the last tick */
+    _Atomic bool has_answered; /* the last tick */
+    _Atomic bool has_ended;
 };
 
 struct workers {
@@ -32,14 +33,14 @@ struct workers {
     struct worker_thread *threads;
     int ended_fd;
 
-    pthread_mutex_t lock; /* over the start: */
+    pthread_mutex_t lock; /* protects the four fields of the start: */
     pthread_cond_t changed;
-    unsigned int ready_count, failed_count; /* rings made, or not */
+    unsigned int ready_count, failed_count; /* rings that exist; rings that failed */
     bool go, give_up;
 
     _Atomic unsigned int ended_count;
     _Atomic bool failed;
-    _Atomic bool said_why; /* what stops one ring stops all: one line is enough */
+    _Atomic bool said_why; /* a ring's error is logged once: the same stops all of them */
 };
 
 /* ---- cores ---- */
@@ -52,7 +53,8 @@ static unsigned int cores_of_affinity(void)
     return (unsigned int)CPU_COUNT(&set);
 }
 
-/* The quota of the own control group (v2), rounded up; UINT_MAX without one. */
+/* The CPU quota of this process's control group (cgroups(7), version 2), rounded up to cores;
+ * UINT32_MAX if there is none. */
 static unsigned int cores_of_quota(void)
 {
     char line[512], path[600];
@@ -117,7 +119,8 @@ static int worker_make_loop(struct workers *workers, struct tunnel_worker *worke
     return 0;
 }
 
-/* Reports how it went and waits for the others. False: somebody failed, do not go on. */
+/* Reports the result and waits for the other workers. False: one of them has failed, and this one
+ * has to end. */
 static bool worker_wait_for_all(struct workers *workers, int result)
 {
     (void)pthread_mutex_lock(&workers->lock);
@@ -139,7 +142,7 @@ static void worker_run(struct workers *workers, struct tunnel_worker *worker)
     int result = workers->role->start(workers->shared, worker);
     while (result == 0 && !(workers->role->is_done(worker) && mailbox_close(worker->mailbox)))
         result = loop_run_once(worker->loop);
-    /* Wake-ups of others and closes of the last turn. */
+    /* The last turn may have left wake-ups of other workers and closes of descriptors. */
     loop_flush(worker->loop);
     if (result < 0) {
         char hint[LIMITS_TEXT_SIZE];
@@ -179,7 +182,7 @@ static void *worker_thread(void *arg)
 static int workers_allocate(struct workers *workers, unsigned int count)
 {
     workers->tunnel.count = count;
-    /* Cache lines of their own: one worker's counters are another's neighbours. */
+    /* Aligned to cache lines: neighbours in the array are written by different threads. */
     size_t size = count * sizeof(struct tunnel_worker);
     if (posix_memalign((void **)&workers->tunnel.items, 128, size) != 0)
         workers->tunnel.items = NULL;
@@ -293,7 +296,7 @@ void workers_log_metrics(const struct workers *workers)
     char text[900];
     for (unsigned int i = 0; i < workers->tunnel.count; i++) {
         (void)metrics_format(&workers->tunnel.items[i].metrics, text, sizeof(text));
-        /* Asked for, so printed whatever the level. */
+        /* SIGUSR1 has asked for it, so it is written whatever the level. */
         log_write(LOG_INFO, NULL, 0, "worker %u: %s", i, text);
     }
 }
@@ -307,7 +310,8 @@ void workers_destroy(struct workers *workers)
             (void)pthread_join(workers->threads[i].thread, NULL);
     }
     resolver_destroy(workers->tunnel.resolver);
-    /* The rings last: a mailbox of one may have been about to wake another. */
+    /* The rings come last, after all threads have ended: a worker wakes another by that one's
+     * ring. */
     for (unsigned int i = 0; workers->tunnel.items != NULL && i < workers->tunnel.count; i++)
         loop_destroy(workers->tunnel.items[i].loop);
     mailbox_group_destroy(workers->mailboxes);

@@ -9,7 +9,7 @@ Test(awake, stands_still_while_the_process_does)
     struct awake awake = {0};
     awake_waited(&awake, 500, 500);
     awake_waited(&awake, 500, 3);
-    awake_waited(&awake, -1, 45000); /* nobody was expected */
+    awake_waited(&awake, -1, 45000); /* a wait without a limit can't be late */
     awake_waited(&awake, 0, LIMIT_ABSENT_MS);
     cr_expect_eq(awake_ms(&awake, 70000), 70000);
     awake_waited(&awake, 500, 45500);
@@ -18,7 +18,8 @@ Test(awake, stands_still_while_the_process_does)
     cr_expect_eq(awake_ms(&awake, 125000), 70000);
 }
 
-/* Late by less is a busy machine: time goes on, or a deadline would never come there. */
+/* A busy machine is late by less than LIMIT_ABSENT_MS. The clock goes on then, or a deadline would
+ * never come on such a machine. */
 Test(awake, a_busy_machine_is_no_absence)
 {
     struct awake awake = {0};

@@ -10,7 +10,7 @@
 enum { WORDS_MAX = 6 };
 
 struct example {
-    const char *words[WORDS_MAX]; /* without argv[0] */
+    const char *words[WORDS_MAX]; /* argv[1] and on */
     enum cli_command command;
     enum cli_role role;
     const char *path;
@@ -61,7 +61,8 @@ static const struct example examples[] = {
     {{"--genkey"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
     {{"--genkey", "x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
     {{"--genkey=x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
-    {{"--genkey", "--check", "f"}, CLI_CHECK, FROM_FILE, "f", false, NULL}, /* the last counts */
+    /* the last command wins */
+    {{"--genkey", "--check", "f"}, CLI_CHECK, FROM_FILE, "f", false, NULL},
     {{"--genkey", "--help"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
     {{"--pubkey"}, CLI_PUBKEY, FROM_FILE, NULL, false, NULL},
     {{"--version"}, CLI_VERSION, FROM_FILE, NULL, false, NULL},
@@ -89,12 +90,12 @@ static const struct example examples[] = {
     {{"-x\x1b\n"}, .problem = "unknown argument \"-x??\", see --help"},
     {{"--genkey", "x448"}, .problem = GENKEY "\"x448\""},
     {{"--genkey=x448"}, .problem = GENKEY "\"x448\""},
-    {{"--genkey", "f"}, .problem = GENKEY "\"f\""}, /* to rathole the next word is the curve */
+    {{"--genkey", "f"}, .problem = GENKEY "\"f\""}, /* the next word is rathole's name of a curve */
     {{"--genkey="}, .problem = GENKEY "\"\""},
     {{"--genkey", "X25519"}, .problem = GENKEY "\"X25519\""},
     {{"--genkey", "x25519", "f"}, .problem = "--genkey takes no FILE"},
     {{"f", "--genkey"}, .problem = "--genkey takes no FILE"},
-    {{"--pubkey", "f"}, .problem = "--pubkey takes no FILE"}, /* not even to repeat it */
+    {{"--pubkey", "f"}, .problem = "--pubkey takes no FILE"}, /* not even the same one */
     {{"--pubkey=f"}, .problem = "--pubkey takes no value"},
 };
 
@@ -158,7 +159,7 @@ Test(cli, role)
     }
 }
 
-/* What keeps the other half from running is a warning only where something says which one runs. */
+/* Errors in the other half are only warnings if the command line says which half runs. */
 Test(cli, half_that_is_chosen)
 {
     static const struct {

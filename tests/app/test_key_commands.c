@@ -19,7 +19,7 @@ static void init_keys(void)
 
 TestSuite(key_commands, .init = init_keys);
 
-/* A pipe with the text in it and its end closed. */
+/* Returns the read end of a pipe that holds the text and has no writer left. */
 static int input(const char *text, size_t size)
 {
     int fds[2];
@@ -29,7 +29,8 @@ static int input(const char *text, size_t size)
     return fds[0];
 }
 
-/* What --pubkey makes of the input; text may be NULL on failure. */
+/* Runs --pubkey on the input and compares its output; text may be NULL if it is expected to
+ * fail. */
 static int public_of(const char *text, size_t size, char *ret, size_t ret_size)
 {
     int in = input(text, size), fds[2];

@@ -8,7 +8,7 @@ Test(log_filter, levels)
 {
     static const struct {
         const char *filter;
-        enum log_level expected; /* before it: warn */
+        enum log_level expected; /* warn if the filter sets none */
     } rows[] = {
         {"info", LOG_INFO},
         {"INFO", LOG_INFO},
@@ -18,12 +18,12 @@ Test(log_filter, levels)
         {"rathole_uring=debug", LOG_DEBUG},
         {"rathole", LOG_TRACE},
         {"warn,rathole=trace", LOG_TRACE},
-        {"rathole=error,debug", LOG_ERROR}, /* the name counts more than the order */
+        {"rathole=error,debug", LOG_ERROR}, /* a named target wins in any order */
         {"info,debug", LOG_DEBUG},
         {"rathole=info,rathole_uring=debug", LOG_DEBUG},
         {" rathole = debug , hyper=info", LOG_DEBUG},
         {"hyper=trace,info", LOG_INFO},
-        /* What says nothing of this program, or nothing at all. */
+        /* Filters that set nothing for this program, or nothing at all. */
         {"", LOG_WARN},
         {",,,", LOG_WARN},
         {"=", LOG_WARN},

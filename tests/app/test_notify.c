@@ -8,10 +8,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* The service manager's end: a socket, by path or by abstract name. */
+/* The service manager's socket, with a path or an abstract name. */
 struct manager {
     int fd;
-    char path[64]; /* as NOTIFY_SOCKET has it */
+    char path[64]; /* the value of NOTIFY_SOCKET */
 };
 
 static void manager_open(struct manager *manager, bool is_abstract)
@@ -38,7 +38,7 @@ static void manager_close(const struct manager *manager)
         (void)unlink(manager->path);
 }
 
-/* The next message, or "" when there is none. */
+/* Returns the next message, or "" if there is none. */
 static const char *heard(const struct manager *manager)
 {
     static char text[512];
@@ -142,7 +142,7 @@ Test(notify, a_manager_that_is_gone_does_no_harm)
     notify_finish(&notify);
 }
 
-/* One that does not read: its queue is full after a few messages. */
+/* The manager does not read, so its queue is full after a few messages. */
 Test(notify, a_manager_that_is_stuck_holds_us_up_for_less_than_a_second)
 {
     struct manager manager;
@@ -161,7 +161,7 @@ Test(notify, a_manager_that_is_stuck_holds_us_up_for_less_than_a_second)
     notify_stopping(&notify);
     (void)clock_gettime(CLOCK_MONOTONIC, &after);
     cr_assert_leq(after.tv_sec - before.tv_sec, 5);
-    /* The watchdog's message does not wait at all. */
+    /* The watchdog's message does not wait. */
     wait = (struct timeval){.tv_sec = 30};
     cr_assert_eq(setsockopt(notify.fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)), 0);
     (void)clock_gettime(CLOCK_MONOTONIC, &before);

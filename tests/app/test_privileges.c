@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 
-/* Every Debian and Ubuntu has them. */
+/* Accounts that every Debian and Ubuntu has. */
 #define NOBODY  "nobody"
 #define NOGROUP "nogroup"
 enum { NOBODY_ID = 65534 };
@@ -55,10 +55,10 @@ Test(privileges, who_is_refused)
         {"1x", "1", "user 1x: there is no such name on this machine"},
         {"99999999999999999999999", "1",
          "user 99999999999999999999999: there is no such name on this machine"},
-        {"root", NOGROUP, "user root: this is root, who would give nothing away"},
-        {"0", NOGROUP, "user 0: this is root, who would give nothing away"},
-        {NOBODY, "root", "group root: this would stay in root's group"},
-        {NOBODY, "0", "group 0: this would stay in root's group"},
+        {"root", NOGROUP, "user root: this is root: no privileges would be given up"},
+        {"0", NOGROUP, "user 0: this is root: no privileges would be given up"},
+        {NOBODY, "root", "group root: this is root's group, which has privileges"},
+        {NOBODY, "0", "group 0: this is root's group, which has privileges"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(examples); i++) {
         struct account account = {.uid = 1, .gid = 2};
@@ -89,7 +89,8 @@ static uint64_t effective_capabilities(void)
 static bool may_bind_low_port(void)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_port = htons(1), /* tcpmux, which nobody has */
+                               /* tcpmux, a privileged port that nobody uses */
+                               .sin_port = htons(1),
                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     CLEANUP_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_geq(fd, 0);
@@ -128,7 +129,7 @@ Test(privileges, a_user_becomes_nobody_else)
     cr_assert_eq(setresuid(NOBODY_ID, NOBODY_ID, NOBODY_ID), 0);
     cr_expect_lt(privileges_change("daemon", ""), 0);
     cr_expect_lt(privileges_change(NOBODY, NOGROUP), 0);
-    /* Himself he is already, in whichever group. */
+    /* The process runs as this user already, in any group. */
     cr_expect_eq(privileges_change(NOBODY, ""), 0);
     cr_expect_eq(privileges_change(NOBODY, "daemon"), 0);
     cr_expect_eq(privileges_drop(NOBODY), 0);
@@ -139,7 +140,7 @@ Test(privileges, what_is_not_given_up_is_an_error)
 {
     if (geteuid() != 0)
         cr_skip_test("only root has something to give up");
-    /* A saved id is a way back. */
+    /* A saved user id of root is a way back, which must be found. */
     cr_assert_eq(setresgid(1, 1, 1), 0);
     cr_assert_eq(setresuid(NOBODY_ID, NOBODY_ID, 0), 0);
     cr_expect_lt(privileges_drop(NOBODY), 0);

@@ -38,7 +38,7 @@ static const char *in_directory(const char *name)
     return path;
 }
 
-/* A program of the name, which is this test's own file or a copy of /bin/sh. */
+/* Installs a program under this name by rename(2): a copy of this test or of /bin/sh. */
 static void install(const char *name, const char *from)
 {
     char command[PATH_MAX + 256];
@@ -80,17 +80,17 @@ Test(program, path_as_it_was_called)
     (void)snprintf(link_path, sizeof(link_path), "%s", in_directory("linked"));
     cr_assert_eq(symlink(own, link_path), 0);
     expect_path(own, own);
-    expect_path(link_path, link_path); /* not what it points to: the link may point elsewhere */
+    expect_path(link_path, link_path); /* the link itself, because it may point elsewhere later */
     cr_assert_eq(chdir(directory), 0);
     cr_assert_not_null(getcwd(cwd, sizeof(cwd)));
     (void)snprintf(relative, sizeof(relative), "%s/./linked", directory);
     expect_path("./linked", relative);
     cr_assert_eq(setenv("PATH", "/nowhere::/usr/bin", 1), 0);
-    expect_path("linked", link_path); /* an empty entry is the directory it runs in */
+    expect_path("linked", link_path); /* an empty entry of PATH is the current directory */
     (void)snprintf(relative, sizeof(relative), "/nowhere:%s", directory);
     cr_assert_eq(setenv("PATH", relative, 1), 0);
     expect_path("linked", link_path);
-    expect_path("some-other-name", own); /* whatever it calls itself */
+    expect_path("some-other-name", own); /* an argv[0] that names no file */
     expect_path("/bin/sh", own);
     cr_assert_eq(unsetenv("PATH"), 0);
     expect_path("linked", own);
@@ -108,7 +108,7 @@ Test(program, another_file_is_a_change)
     cr_assert_eq(unlink(link_path), 0);
     cr_assert_not(program_has_changed(&program), "a missing one is none");
     cr_assert_eq(program_check(&program), -ENOENT);
-    install("linked", own_file()); /* the same bytes, another file */
+    install("linked", own_file()); /* the same bytes in another file */
     cr_assert(program_has_changed(&program));
     cr_assert_eq(program_check(&program), 0);
     cr_assert_eq(chmod(link_path, 0600), 0);
@@ -128,7 +128,7 @@ Test(program, without_a_path_there_is_none)
 
 /* ---- starting it ---- */
 
-/* Runs a script of the shell as the new process, and returns what it wrote to the channel. */
+/* Spawns a shell script as the new process, and returns what it writes to the channel. */
 static const char *output_of(const char *script, const int *sockets, const char *const *names,
                              size_t count, int *ret_status)
 {
@@ -159,7 +159,8 @@ enum { PASSED = 3 };
 
 static void open_sockets(int sockets[static PASSED])
 {
-    /* One where it has to be, one in the place of another, one far away. */
+    /* One descriptor has its target number already, one has another's target number, one has a high
+     * number. */
     for (int i = 0; i < PASSED; i++)
         cr_assert_geq(sockets[i] = open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
     int far = fcntl(sockets[0], F_DUPFD_CLOEXEC, 200);
@@ -188,13 +189,13 @@ Test(program, no_descriptor_goes_along)
 {
     static const char *const names[PASSED] = {"a", "b", "c"};
     int sockets[PASSED], status;
-    /* Some that are not close-on-exec, around those that are passed. */
+    /* Descriptors that are not close-on-exec, below, between and above those that are passed. */
     int before = open("/dev/null", O_RDONLY);
     open_sockets(sockets);
     cr_assert_eq(fcntl(before, F_DUPFD, 300), 300);
     const char *text =
         output_of("cd /proc/$$/fd && echo [0-9]* >&6", sockets, names, PASSED, &status);
-    /* 255 or 10 is the shell's own. */
+    /* the shell itself opens 10 or 255 */
     cr_assert(strncmp(text, "0 1 2 3 4 5 6", 13) == 0 && strstr(text, "300") == NULL &&
                   strstr(text, "200") == NULL,
               "%s", text);
@@ -236,7 +237,7 @@ Test(program, many_descriptors_with_few_left)
     int highest = dup(0);
     (void)close(highest);
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = (rlim_t)highest + 6; /* two pipes, and hardly more */
+    limit.rlim_cur = (rlim_t)highest + 6; /* room for two pipes, and hardly more */
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
     const char *text = output_of("echo $LISTEN_FDS $RATHOLE_URING_UPGRADE >/proc/$$/fd/203",
                                  sockets, names, MANY, &status);

@@ -5,7 +5,7 @@
 #include "app/notify.h"
 #include "app/worker.h"
 
-/* In the places of worker.c and notify.c. */
+/* Replace worker.c and notify.c. */
 
 static unsigned int ticks, told;
 static bool answered;
@@ -58,8 +58,8 @@ Test(watchdog, silent_while_a_worker_is_stuck)
     cr_assert(ticks == 2 && told == 1, "it turns again");
 }
 
-/* The whole process was stopped, with a tick on its way: the manager hears of us as soon as the
- * workers turn again, and not half an interval later. */
+/* The whole process was stopped with a tick on its way. The manager has to be notified as soon as
+ * the workers turn again, not half an interval later. */
 Test(watchdog, told_at_once_after_a_stop)
 {
     const struct notify notify = {.watchdog_us = 60000000};
