@@ -15,6 +15,7 @@
  * Never two that accept: what comes in between waits in the sockets' queues, which both share. */
 #pragma once
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,16 +24,17 @@
 #include "base/macros.h"
 
 enum handover_phase {
-    HANDOVER_UNKNOWN, /* a worker that has not started yet */
+    HANDOVER_UNKNOWN, /* not made, or a worker that has not started yet */
     HANDOVER_AWAITED,
     HANDOVER_SERVING,
     HANDOVER_QUIET,
     HANDOVER_LEAVING,
+    HANDOVER_PHASE_COUNT,
 };
 
 struct handover {
-    _Atomic int phase;                  /* enum handover_phase; the main thread's */
-    _Atomic int reached[LIMIT_WORKERS]; /* each worker's own */
+    _Atomic int phase;                  /* the main thread's: handover_set_phase */
+    _Atomic int reached[LIMIT_WORKERS]; /* each worker's own: handover_reach */
 };
 
 static inline enum handover_phase handover_phase(const struct handover *handover)
@@ -40,6 +42,22 @@ static inline enum handover_phase handover_phase(const struct handover *handover
     return (enum handover_phase)atomic_load(&handover->phase);
 }
 
+/* The main thread alone; it wakes the workers afterwards. */
+static inline void handover_set_phase(struct handover *handover, enum handover_phase phase)
+{
+    static const bool edges[HANDOVER_PHASE_COUNT][HANDOVER_PHASE_COUNT] = {
+        [HANDOVER_UNKNOWN] = {[HANDOVER_SERVING] = true},
+        /* Before its workers start, a process that has a predecessor is told to wait. */
+        [HANDOVER_SERVING] = {[HANDOVER_AWAITED] = true, [HANDOVER_QUIET] = true},
+        [HANDOVER_AWAITED] = {[HANDOVER_SERVING] = true},
+        [HANDOVER_QUIET] = {[HANDOVER_SERVING] = true, [HANDOVER_LEAVING] = true},
+    };
+    const enum handover_phase old = handover_phase(handover);
+    assert(old < HANDOVER_PHASE_COUNT && edges[old][phase]);
+    atomic_store(&handover->phase, (int)phase);
+}
+
+/* A worker, of itself: it has done its part of the phase. */
 static inline void handover_reach(struct handover *handover, unsigned int worker,
                                   enum handover_phase phase)
 {

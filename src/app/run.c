@@ -334,7 +334,7 @@ static int run_start(struct run *run, int channel)
     struct handover *handover = run->role->handover(run->shared);
     run->handover = run->upgrade.handover = handover;
     if (channel >= 0) {
-        atomic_store(&handover->phase, HANDOVER_AWAITED);
+        handover_set_phase(handover, HANDOVER_AWAITED);
         upgrade_await(&run->upgrade, channel);
     }
     int result = workers_start(run->role, run->shared, run->worker_count, &run->workers);

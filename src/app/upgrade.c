@@ -30,7 +30,7 @@ enum {
 
 static void set_phase(struct upgrade *upgrade, enum handover_phase phase)
 {
-    atomic_store(&upgrade->handover->phase, (int)phase);
+    handover_set_phase(upgrade->handover, phase);
     workers_signal(upgrade->workers, TUNNEL_SIGNAL_HANDOVER);
 }
 

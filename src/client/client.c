@@ -36,7 +36,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
         return -ENOMEM;
     client->worker_count = workers;
     dial_memory_init(&client->memory);
-    atomic_store(&client->handover.phase, HANDOVER_SERVING);
+    handover_set_phase(&client->handover, HANDOVER_SERVING);
     service_registry_init(&client->services, client_service_free);
     int result = plan_slot_init(&client->plan);
     if (result == 0)
@@ -134,6 +134,8 @@ static void handover_sync(struct client_worker *worker)
         break;
     case HANDOVER_LEAVING:
         client_leave(worker);
+        break;
+    case HANDOVER_PHASE_COUNT:
         break;
     }
     handover_reach(&worker->client->handover, worker->tunnel->index, phase);

@@ -75,7 +75,7 @@ static void control_wait(struct client_control *control)
     control->was_clean = false;
     log_service(LOG_INFO, control_name(control), "next attempt in %llu ms",
                 (unsigned long long)wait_ms);
-    control->state = CONTROL_WAITING;
+    client_control_set_state(control, CONTROL_WAITING);
     loop_timer_start(control_loop(control), &control->timer, wait_ms);
 }
 
@@ -127,7 +127,7 @@ void client_control_fail(struct client_control *control, int error)
         control->session = NULL;
     }
     if (control->has_stream) {
-        control->state = CONTROL_CLOSING;
+        client_control_set_state(control, CONTROL_CLOSING);
         stream_terminate(&control->stream, STREAM_ABORT);
     } else {
         control_wait(control);
@@ -166,7 +166,7 @@ static void log_address_failed(const struct client_control *control, int error)
 static void control_connect_failed(struct client_control *control, int error)
 {
     log_address_failed(control, error);
-    control->state = CONTROL_CLOSING;
+    client_control_set_state(control, CONTROL_CLOSING);
     control->tries_next = true;
     loop_timer_stop(control_loop(control), &control->timer);
     stream_terminate(&control->stream, STREAM_ABORT);
@@ -252,7 +252,7 @@ static void control_up(struct client_control *control)
         return;
     }
     client_control_give_up_turn(control);
-    control->state = CONTROL_UP;
+    client_control_set_state(control, CONTROL_UP);
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     char text[ADDR_TEXT_SIZE];
     log_service(LOG_INFO, control_name(control), "control channel established with %s",
@@ -318,7 +318,7 @@ static void control_connected(struct stream *stream, int result)
     if (control->dial.index > 0)
         dial_remember(&control->worker->client->memory, &control->addrs.addrs[control->dial.index],
                       loop_now_ns(control_loop(control)));
-    control->state = CONTROL_LOGIN;
+    client_control_set_state(control, CONTROL_LOGIN);
     step_deadline(control, LIMIT_LOGIN_MS);
     result = tunnel_secure(control->worker->tunnel, stream, true);
     if (result < 0) {
@@ -356,7 +356,7 @@ static void control_try_address(struct client_control *control)
     struct socket_options options = control->worker->channel_options;
     options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
     options.speaks_first = true;
-    control->state = CONTROL_CONNECTING;
+    client_control_set_state(control, CONTROL_CONNECTING);
     while (dial_next(&control->dial, loop_now_ns(control_loop(control)))) {
         const struct addr *addr = &control->addrs.addrs[control->dial.index];
         int fd = client_fds_dial(control->worker, addr, &options, INT32_MAX);
@@ -406,7 +406,7 @@ void client_control_begin(struct client_control *control)
     struct client_worker *worker = control->worker;
     const struct config_peer *config = control_config(control);
     control->begins_anew = control->tries_next = false;
-    control->state = CONTROL_WAITING;
+    client_control_set_state(control, CONTROL_WAITING);
     if (!may_begin(control))
         return; /* client_control_release_all goes on */
     if (!take_turn(control)) {
@@ -414,7 +414,7 @@ void client_control_begin(struct client_control *control)
         return;
     }
     control->attempt_at_ns = loop_now_ns(control_loop(control));
-    control->state = CONTROL_RESOLVING;
+    client_control_set_state(control, CONTROL_RESOLVING);
     struct resolver_answer answer;
     memset(&answer, 0, sizeof(answer));
     if (addr_from_numeric(&config->addr, &answer.addrs[0])) {

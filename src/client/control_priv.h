@@ -6,6 +6,8 @@
  * frees it. Runs in the thread of control->worker. */
 #pragma once
 
+#include <assert.h>
+
 #include "client/client_worker.h"
 #include "client/control.h"
 #include "client/dial.h"
@@ -31,7 +33,7 @@ struct client_control {
     struct list node; /* in worker->controls */
     struct client_worker *worker;
     struct client_service *service;
-    uint8_t state;
+    uint8_t state;      /* enum control_state; client_control_set_state changes it */
     bool stopping;      /* never again */
     bool begins_anew;   /* as soon as the stream is closed, without a wait */
     bool has_turn;      /* counts among the logins in progress */
@@ -49,6 +51,26 @@ struct client_control {
     uint8_t in[COMMAND_BUFFER];
     struct client_action action;
 };
+
+/* The only way from one state to another. */
+static inline void client_control_set_state(struct client_control *control,
+                                            enum control_state state)
+{
+    static const bool edges[CONTROL_STATE_COUNT][CONTROL_STATE_COUNT] = {
+        [CONTROL_WAITING] = {[CONTROL_WAITING] = true, [CONTROL_RESOLVING] = true},
+        [CONTROL_RESOLVING] = {[CONTROL_CONNECTING] = true, [CONTROL_WAITING] = true},
+        [CONTROL_CONNECTING] = {[CONTROL_LOGIN] = true,
+                                [CONTROL_CLOSING] = true,
+                                [CONTROL_WAITING] = true}, /* no socket could be made */
+        [CONTROL_LOGIN] = {[CONTROL_UP] = true, [CONTROL_CLOSING] = true},
+        [CONTROL_UP] = {[CONTROL_CLOSING] = true},
+        /* CONNECTING: to the next address of the same attempt. */
+        [CONTROL_CLOSING] = {[CONTROL_WAITING] = true, [CONTROL_CONNECTING] = true},
+    };
+    const enum control_state old = (enum control_state)control->state;
+    assert(old < CONTROL_STATE_COUNT && edges[old][state]);
+    control->state = (uint8_t)state;
+}
 
 /* client/control.c */
 

@@ -82,7 +82,7 @@ static void channel_retry(struct data_channel *channel, int error)
         channel_failed(channel, error);
         return;
     }
-    channel->state = CHANNEL_DIALING;
+    assert(channel->state == CHANNEL_DIALING);
     bool first = !channel->retries;
     channel->retries = true;
     loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(first));
@@ -92,7 +92,7 @@ void data_channel_close(struct data_channel *channel, enum stream_close how)
 {
     if (channel->state == CHANNEL_CLOSING)
         return;
-    channel->state = CHANNEL_CLOSING;
+    data_channel_set_state(channel, CHANNEL_CLOSING);
     loop_timer_stop(channel_loop(channel), &channel->timer);
     resolver_abandon(channel->query);
     channel->query = NULL;
@@ -205,7 +205,7 @@ static void data_channel_connected(struct stream *stream, int result)
     if (channel->worker->tunnel->noise_keys !=
         NULL) /* an old server stalls 5 s for a silent stranger */
         loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
-    channel->state = CHANNEL_PARKED;
+    data_channel_set_state(channel, CHANNEL_PARKED);
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
     stream_read(&channel->stream, channel->command, sizeof(channel->command));
     stream_write(&channel->stream, channel->hello, sizeof(channel->hello));
@@ -303,12 +303,13 @@ void data_channel_open(struct client_worker *worker, struct client_session *sess
     client_service_use(channel->service);
     channel->id = tunnel_next_conn_id(tunnel);
     channel->begun_at_ns = loop_now_ns(tunnel->loop);
-    channel->state = CHANNEL_DIALING;
+    channel->state = CHANNEL_NEW;
     channel->has_local = channel->retries = channel->half_open = channel->held = false;
     channel->query = NULL;
     channel->stream.fd = -1;
     timer_init(&channel->timer, channel_timer_expired);
-    list_push_back(&worker->channels, &channel->node);
+    list_init(&channel->node);
+    data_channel_set_state(channel, CHANNEL_DIALING);
     channel_dial(channel);
 }
 

@@ -17,11 +17,13 @@
 #include "relay/relay.h"
 
 enum channel_state {
+    CHANNEL_NEW,     /* in no list: only while it is made */
     CHANNEL_DIALING, /* connecting, saying hello, or waiting to try again */
     CHANNEL_PARKED,  /* waits for the command */
     CHANNEL_LOCAL,   /* resolving or connecting the local service */
     CHANNEL_RELAYING,
     CHANNEL_CLOSING,
+    CHANNEL_STATE_COUNT,
 };
 
 struct data_channel {
@@ -36,7 +38,7 @@ struct data_channel {
         };
         struct relay relay; /* once both ends are there */
     };
-    struct list node; /* in worker->channels, or worker->relaying */
+    struct list node; /* data_channel_list says in which */
     struct client_worker *worker;
     struct client_session *session; /* until the relay starts */
     struct client_service *service; /* used */
@@ -46,8 +48,8 @@ struct data_channel {
     struct tunnel_worker *move_to;
     uint32_t local_generation; /* when the local service's name was asked for */
     uint32_t local_version;    /* of the addresses that are tried */
-    uint8_t state;
-    uint8_t streams_open; /* while CLOSING: how many `closed` are still to come */
+    uint8_t state;             /* enum channel_state; data_channel_set_state changes it */
+    uint8_t streams_open;      /* while CLOSING: how many `closed` are still to come */
     bool has_local;
     bool retries;
     bool half_open;
@@ -69,6 +71,38 @@ static inline const char *channel_service(const struct data_channel *channel)
 static inline struct client_local *channel_local(const struct data_channel *channel)
 {
     return &channel->service->locals[channel->worker->tunnel->index];
+}
+
+/* The list of its worker that a channel in that state stands in. NULL: in none. */
+static inline struct list *data_channel_list(const struct data_channel *channel,
+                                             enum channel_state state)
+{
+    if (state == CHANNEL_NEW)
+        return NULL;
+    return state == CHANNEL_RELAYING ? &channel->worker->relaying : &channel->worker->channels;
+}
+
+/* The only way from one state to another. Its list changes with it. */
+static inline void data_channel_set_state(struct data_channel *channel, enum channel_state state)
+{
+    static const bool edges[CHANNEL_STATE_COUNT][CHANNEL_STATE_COUNT] = {
+        [CHANNEL_NEW] = {[CHANNEL_DIALING] = true, [CHANNEL_RELAYING] = true},
+        [CHANNEL_DIALING] = {[CHANNEL_PARKED] = true, [CHANNEL_CLOSING] = true},
+        [CHANNEL_PARKED] = {[CHANNEL_LOCAL] = true, [CHANNEL_CLOSING] = true},
+        /* Again: local_addr is another by now. */
+        [CHANNEL_LOCAL] =
+            {[CHANNEL_LOCAL] = true, [CHANNEL_RELAYING] = true, [CHANNEL_CLOSING] = true},
+        /* Its move has found no room in the other worker's mailbox. */
+        [CHANNEL_RELAYING] = {[CHANNEL_RELAYING] = true},
+    };
+    const enum channel_state old = (enum channel_state)channel->state;
+    struct list *list = data_channel_list(channel, state);
+    assert(old < CHANNEL_STATE_COUNT && edges[old][state]);
+    channel->state = (uint8_t)state;
+    if (list != data_channel_list(channel, old)) {
+        list_remove(&channel->node);
+        list_push_back(list, &channel->node);
+    }
 }
 
 /* data_channel.c */

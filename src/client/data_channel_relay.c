@@ -37,6 +37,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
     channel->held = true;
     channel->service = move.service;
     channel->id = move.id;
+    channel->state = CHANNEL_NEW;
     list_init(&channel->node);
     data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
     if (worker->stopping)
@@ -105,9 +106,7 @@ void data_channel_relay_start(struct data_channel *channel, struct transport ser
         .ended = {ended[0], ended[1]},
         .quiet = {false, true}, /* a service mostly waits for the request */
     };
-    channel->state = CHANNEL_RELAYING;
-    list_remove(&channel->node);
-    list_push_back(&worker->relaying, &channel->node);
+    data_channel_set_state(channel, CHANNEL_RELAYING);
     log_conn(LOG_DEBUG, channel_service(channel), channel->id, "relay started");
     relay_start(&channel->relay, &options);
 }

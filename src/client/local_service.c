@@ -165,7 +165,7 @@ void local_service_begin(struct data_channel *channel)
     struct client_local *local = channel_local(channel);
     const struct host_port *name = &client_service_config(channel->service)->addr;
     uint64_t now_ns = loop_now_ns(channel_loop(channel));
-    channel->state = CHANNEL_LOCAL;
+    data_channel_set_state(channel, CHANNEL_LOCAL);
     dial_begin(&channel->dial, client_config(worker->client)->connect_timeout_ms, now_ns);
     if (local->valid_until_ns > now_ns) {
         local_dial(channel);

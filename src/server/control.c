@@ -1,5 +1,6 @@
 #include "server/control.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,13 @@
 
 enum { COMMANDS_BYTES = LIMIT_POOL_MAX * MESSAGE_COMMAND_SIZE };
 
+enum server_control_state {
+    SERVER_CONTROL_NEW,     /* its session is not registered */
+    SERVER_CONTROL_UP,      /* it is, until this one or a newer one ends it */
+    SERVER_CONTROL_CLOSING, /* the stream is being torn down */
+    SERVER_CONTROL_STATE_COUNT,
+};
+
 struct server_control {
     struct stream stream;
     struct list node; /* in worker->control_list */
@@ -24,10 +32,22 @@ struct server_control {
     struct timer heartbeat; /* restarted by every command */
     struct timer flush;     /* requests of one turn leave in one write */
     uint64_t conn_id;
-    uint8_t end; /* where the byte that ends the session is read to */
-    bool terminating;
+    uint8_t end;   /* where the byte that ends the session is read to */
+    uint8_t state; /* enum server_control_state; server_control_set_state changes it */
     uint8_t out[MESSAGE_ACK_SIZE + COMMANDS_BYTES];
 };
+
+static inline void server_control_set_state(struct server_control *control,
+                                            enum server_control_state state)
+{
+    static const bool edges[SERVER_CONTROL_STATE_COUNT][SERVER_CONTROL_STATE_COUNT] = {
+        [SERVER_CONTROL_NEW] = {[SERVER_CONTROL_UP] = true, [SERVER_CONTROL_CLOSING] = true},
+        [SERVER_CONTROL_UP] = {[SERVER_CONTROL_CLOSING] = true},
+    };
+    const enum server_control_state old = (enum server_control_state)control->state;
+    assert(old < SERVER_CONTROL_STATE_COUNT && edges[old][state]);
+    control->state = (uint8_t)state;
+}
 
 static const char *control_name(const struct server_control *control)
 {
@@ -50,9 +70,9 @@ static void clear_leftovers(struct server_worker *worker, struct service_leftove
 
 static void control_terminate(struct server_control *control, int error)
 {
-    if (control->terminating)
+    if (control->state != SERVER_CONTROL_UP)
         return;
-    control->terminating = true;
+    server_control_set_state(control, SERVER_CONTROL_CLOSING);
     struct server_worker *worker = control->worker;
     struct service *service = control->service;
     loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
@@ -121,7 +141,7 @@ static size_t control_fill(struct server_control *control, size_t at)
 
 static void control_flush(struct server_control *control)
 {
-    if (control->terminating || stream_is_writing(&control->stream))
+    if (control->state != SERVER_CONTROL_UP || stream_is_writing(&control->stream))
         return; /* write_done looks again */
     size_t size = control_fill(control, 0);
     if (size > 0)
@@ -135,7 +155,7 @@ static void control_flush_due(struct timer *timer)
 
 void server_control_send_requests(struct server_control *control)
 {
-    if (!control->terminating)
+    if (control->state == SERVER_CONTROL_UP)
         loop_timer_start(control->worker->tunnel->loop, &control->flush, 0);
 }
 
@@ -189,6 +209,7 @@ static int control_register(struct server_control *control)
                                        loop_now_ns(worker->tunnel->loop), &leftovers);
     if (result < 0)
         return result;
+    server_control_set_state(control, SERVER_CONTROL_UP);
     clear_leftovers(worker, &leftovers);
     struct service_part *part = &service->parts[worker->tunnel->index];
     part->control = control;
@@ -231,7 +252,7 @@ void server_control_begin(const struct server_control_options *options)
 
     /* Registered before the Ack leaves: data channels may follow it at once. */
     if (control_register(control) < 0) { /* a reload was faster */
-        control->terminating = true;
+        server_control_set_state(control, SERVER_CONTROL_CLOSING);
         stream_terminate(&control->stream, STREAM_CLEAN);
         return;
     }
@@ -279,7 +300,7 @@ void server_control_restart_heartbeats(struct server_worker *worker)
     uint32_t interval_ms = server_config(worker->server)->heartbeat_interval_ms;
     list_for_each (node, &worker->control_list) {
         struct server_control *control = container_of(node, struct server_control, node);
-        if (control->terminating)
+        if (control->state != SERVER_CONTROL_UP)
             continue;
         if (interval_ms != 0)
             loop_timer_start(worker->tunnel->loop, &control->heartbeat, interval_ms);
@@ -324,7 +345,7 @@ void server_control_tend_pools(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
         struct server_control *control = container_of(node, struct server_control, node);
-        if (!control->terminating)
+        if (control->state == SERVER_CONTROL_UP)
             tend_pool(control);
     }
 }

@@ -111,6 +111,8 @@ static bool has_reached(struct server_worker *worker, enum handover_phase phase)
         return true;
     case HANDOVER_LEAVING:
         return list_is_empty(&worker->closing_ports) && list_is_empty(&worker->lanes);
+    case HANDOVER_PHASE_COUNT:
+        break;
     }
     return false;
 }
@@ -150,6 +152,8 @@ void server_handover_sync(struct server_worker *worker)
         loop_timer_stop(loop, &worker->hold_timer);
         if (!worker->draining)
             handover_leave(worker);
+        break;
+    case HANDOVER_PHASE_COUNT:
         break;
     }
     handover_look_again(&worker->handover_timer);

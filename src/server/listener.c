@@ -206,6 +206,7 @@ static void port_sync(struct listener *port)
         break;
     case HANDOVER_QUIET:
     case HANDOVER_LEAVING:
+    case HANDOVER_PHASE_COUNT:
         break; /* the sockets are the successor's, too */
     }
     port_accept_or_rest(port);

@@ -1,6 +1,5 @@
 #include "server/visitor.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -21,6 +20,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     }
     visitor->worker = worker;
     visitor->service = service;
+    visitor->state = VISITOR_SEEKING;
     visitor->waiter.waiting = false;
     visitor->fd = -1;
     visitor->move_to = NULL;
@@ -48,23 +48,14 @@ void visitor_finish(struct visitor *visitor)
     visitor_free(visitor);
 }
 
-void visitor_stop_waiting(struct visitor *visitor)
-{
-    loop_timer_stop(visitor_loop(visitor), &visitor->wait_timer);
-    (void)atomic_fetch_sub(&visitor->worker->server->waiting_visitors, 1);
-}
-
 /* Closes a visitor that waits. */
 static void visitor_give_up(struct visitor *visitor)
 {
-    assert(visitor->state == VISITOR_WAITING);
-    visitor_stop_waiting(visitor);
+    visitor_set_state(visitor, VISITOR_GONE);
     transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
     service_leave(visitor->service, &visitor->key);
     if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
-        visitor_free(visitor);
-    else
-        visitor->state = VISITOR_GONE;
+        visitor_free(visitor); /* no channel is on its way */
 }
 
 static void visitor_wait_expired(struct timer *timer)
@@ -114,17 +105,13 @@ static struct transport take_live_channel(struct visitor *visitor, bool first, e
 
 static void visitor_start_waiting(struct visitor *visitor, bool first)
 {
-    struct server_worker *worker = visitor->worker;
     uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
     if (first)
         visitor->waits_until_ns = now_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
     uint64_t left_ns = visitor->waits_until_ns - MIN(visitor->waits_until_ns, now_ns);
-    visitor->state = VISITOR_WAITING;
-    list_remove(&visitor->node);
-    list_push_back(&worker->waiting_visitors, &visitor->node);
+    visitor_set_state(visitor, VISITOR_WAITING);
     timer_init(&visitor->wait_timer, visitor_wait_expired);
     loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, left_ns / NS_PER_MS);
-    (void)atomic_fetch_add(&worker->server->waiting_visitors, 1);
 }
 
 bool visitor_seek(struct visitor *visitor, bool first)
@@ -158,8 +145,7 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
         visitor_free(visitor);
         return false;
     }
-    assert(visitor->state == VISITOR_WAITING);
-    visitor_stop_waiting(visitor);
+    visitor_set_state(visitor, VISITOR_SEEKING);
     int peeked = socket_peek(visitor->fd); /* takes the error: only once */
     if (peeked < 0 && peeked != ERR_EOF) {
         /* It has reset its connection while it waited: the channel is too good for it. */
@@ -223,8 +209,7 @@ static void review(struct visitor *visitor)
     }
     if (!channel_pool_leave(&visitor->service->pool, &visitor->waiter))
         return; /* a channel is on its way */
-    visitor_stop_waiting(visitor);
-    visitor->state = VISITOR_RELAYING; /* or about to be */
+    visitor_set_state(visitor, VISITOR_SEEKING);
     if (visitor_seek(visitor, false))
         return;
     transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));

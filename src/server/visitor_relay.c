@@ -127,9 +127,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .ended = {ended[0], ended[1]},
         .quiet = {false, !started}, /* nothing comes back before the command has gone out */
     };
-    visitor->state = VISITOR_RELAYING;
-    list_remove(&visitor->node);
-    list_push_back(&worker->relaying_visitors, &visitor->node);
+    visitor_set_state(visitor, VISITOR_RELAYING);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
     relay_start(&visitor->relay, &options);
 }

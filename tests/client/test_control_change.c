@@ -35,7 +35,8 @@ static void start(enum handover_phase phase)
     cr_assert_eq(side_init(&side, 1), 0);
     side_set_idle_step_ms(&side, 0);
     cr_assert_eq(client_create(&config->client, 1, &client), 0);
-    atomic_store(&client->handover.phase, (int)phase);
+    if (phase != HANDOVER_SERVING)
+        handover_set_phase(&client->handover, phase);
     cr_assert_eq(side_start(&side, &client_role, client), 0);
     side_settle(&side, 3);
 }
@@ -52,7 +53,7 @@ static void finish(void)
 
 static void enter(enum handover_phase phase)
 {
-    atomic_store(&client->handover.phase, (int)phase);
+    handover_set_phase(&client->handover, phase);
     side_signal(&side, TUNNEL_SIGNAL_HANDOVER);
     side_settle(&side, 4);
     cr_assert(handover_all_reached(&client->handover, 1, phase));

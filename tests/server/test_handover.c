@@ -42,7 +42,8 @@ static void start(enum handover_phase phase)
     for (unsigned int i = 0; i < WORKERS; i++)
         datagram_engine_init(&side.workers[i].datagrams, side.workers[i].loop);
     cr_assert_eq(server_create(&config->server, WORKERS, NULL, &server), 0);
-    atomic_store(&server->handover.phase, (int)phase);
+    if (phase != HANDOVER_SERVING)
+        handover_set_phase(&server->handover, phase);
     cr_assert_eq(side_start(&side, &server_role, server), 0);
 }
 
@@ -60,7 +61,7 @@ static void finish(void)
 
 static void enter(enum handover_phase phase)
 {
-    atomic_store(&server->handover.phase, (int)phase);
+    handover_set_phase(&server->handover, phase);
     side_signal(&side, TUNNEL_SIGNAL_HANDOVER);
     side_settle(&side, 4);
 }
