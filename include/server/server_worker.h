@@ -12,6 +12,7 @@
 #include "server/gate.h"
 #include "server/service.h"
 #include "server/service_index.h"
+#include "server/session.h"
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/tunnel_worker.h"

@@ -3,10 +3,7 @@
  * each has a part of it that is its alone.
  *
  * Its users (service_base.h) are the server while it is configured, visitors, lanes, control
- * channels, logins, and messages that name it.
- *
- * A session begins with a login and ends with its control channel or with a newer login. Its key is
- * the ticket for data channels; session_table finds the service by it. */
+ * channels, logins, and messages that name it. */
 #pragma once
 
 #include <pthread.h>
@@ -26,35 +23,7 @@
 
 struct server_control;
 struct service;
-
-/* Made and freed by the control channel it belongs to. In the table and in its service only between
- * service_begin_session and service_end_session; others see it under those two locks alone. */
-struct session {
-    struct list node; /* in a bucket of the table */
-    uint8_t key[KEYS_DIGEST_SIZE];
-    struct service *service;
-    /* As the login came, whatever prefixes a reload has set since: what was expected of this key is
-     * taken back from it. Channels that come under another key are those of a known address, but do
-     * not raise the caps until the client logs in again. */
-    struct addr_key client;
-    unsigned int worker_index;
-    uint32_t epoch;        /* the service's, when the login began */
-    _Atomic bool replaced; /* a newer login took over: its owner closes it */
-};
-
-enum { SESSION_BUCKETS = 1024 }; /* a few in each, even with all the services there may be */
-struct session_table {
-    pthread_mutex_t lock;
-    struct list buckets[SESSION_BUCKETS];
-};
-
-void session_table_init(struct session_table *table);
-void session_table_finish(struct session_table *table);
-/* The service that a session key opens, and the address its client logged in from. False: no such
- * session. Takes the same time for all keys of one bucket. The caller becomes a user of the
- * service. */
-bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, struct addr_key *ret_client);
+struct session;
 
 /* What one worker has of a service. */
 struct service_part {
@@ -129,37 +98,6 @@ MUST_CHECK int service_bind(const struct service *service, const struct config_s
 struct binding *service_set_binding(struct service *service, struct binding *binding);
 /* Frees a binding that no worker uses any more. Accepts NULL. */
 void service_release_binding(struct service *service, struct binding *binding);
-/* Sessions that are up, and those that are being logged in to, are over: each worker ends its own
- * (control.h). */
-void service_expire_sessions(struct service *service);
-/* The same, and none begins any more: the service is not configured. */
-void service_close(struct service *service);
-
-/* What a session leaves behind when it ends or is replaced. */
-struct service_leftovers {
-    struct transport channels[LIMIT_POOL_PARKED]; /* parked; to be closed by the caller */
-    size_t channel_count;
-    uint32_t asked; /* channels asked for, to be taken back at the gate */
-    struct addr_key client;
-    bool replaced; /* there was an older session; its owner closes it */
-};
-
-/* A login succeeded: from here on the key opens data channels. The session that was there before is
- * out of the table and marked replaced. ERR_RECONFIGURED: the login began in an older epoch, or the
- * service is closed. */
-MUST_CHECK int service_begin_session(struct service *service, struct session_table *table,
-                                     struct session *session, uint64_t now_ns,
-                                     struct service_leftovers *ret);
-/* The control channel has ended. True: the service is down now; false: a newer session goes on, and
- * nothing is left behind. */
-bool service_end_session(struct service *service, struct session_table *table,
-                         struct session *session, struct service_leftovers *ret);
-
-/* Channels have been asked for, have come, or were given up: returns how many of `count` were
- * counted, so that the gate counts the same. */
-void service_asked(struct service *service, uint32_t count);
-uint32_t service_answered(struct service *service, uint32_t count);
-
 /* A visitor from key comes in. ERR_LIMIT, -ENOMEM. Without a limit per address the key becomes all
  * zero; service_leave gets it as it is then. */
 MUST_CHECK int service_enter(struct service *service, struct addr_key *key);

@@ -12,6 +12,7 @@
 #include "proto/server_fsm.h"
 #include "server/exchange.h"
 #include "server/server_worker.h"
+#include "server/session.h"
 
 enum { COMMANDS_BYTES = LIMIT_POOL_MAX * MESSAGE_COMMAND_SIZE };
 
@@ -60,7 +61,7 @@ static void close_channels(struct server_worker *worker, struct transport *chann
         transport_close(&channels[i], worker->tunnel->loop);
 }
 
-static void clear_leftovers(struct server_worker *worker, struct service_leftovers *leftovers)
+static void clear_leftovers(struct server_worker *worker, struct session_leftovers *leftovers)
 {
     close_channels(worker, leftovers->channels, leftovers->channel_count);
     gate_expect(&worker->server->gate, &leftovers->client, -(int)leftovers->asked);
@@ -78,9 +79,8 @@ static void control_terminate(struct server_control *control, int error)
     loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
     loop_timer_stop(worker->tunnel->loop, &control->flush);
 
-    struct service_leftovers leftovers;
-    bool is_down =
-        service_end_session(service, &worker->server->sessions, &control->session, &leftovers);
+    struct session_leftovers leftovers;
+    bool is_down = session_end(&worker->server->sessions, &control->session, &leftovers);
     clear_leftovers(worker, &leftovers);
     if (service->parts[worker->tunnel->index].control == control)
         service->parts[worker->tunnel->index].control = NULL;
@@ -134,7 +134,7 @@ static size_t control_fill(struct server_control *control, size_t at)
         return at;
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_REQUESTED, count);
     gate_expect(&worker->server->gate, &control->session.client, (int)count);
-    service_asked(control->service, count);
+    session_asked(control->service, count);
     return at + server_fsm_commands(&control->fsm, MESSAGE_COMMAND_CREATE_CHANNEL, count,
                                     control->out + at, sizeof(control->out) - at);
 }
@@ -204,9 +204,9 @@ static int control_register(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
     struct service *service = control->service;
-    struct service_leftovers leftovers;
-    int result = service_begin_session(service, &worker->server->sessions, &control->session,
-                                       loop_now_ns(worker->tunnel->loop), &leftovers);
+    struct session_leftovers leftovers;
+    int result = session_begin(&worker->server->sessions, &control->session,
+                               loop_now_ns(worker->tunnel->loop), &leftovers);
     if (result < 0)
         return result;
     server_control_set_state(control, SERVER_CONTROL_UP);
@@ -330,7 +330,7 @@ static void tend_pool(struct server_control *control)
         static struct log_limit limit;
         uint32_t suppressed;
         gate_expect(&worker->server->gate, &control->session.client,
-                    -(int)service_answered(control->service, lost));
+                    -(int)session_answered(control->service, lost));
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, lost);
         if (log_allowed(&limit, &suppressed))
             log_service(LOG_WARN, control_name(control),

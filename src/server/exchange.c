@@ -9,6 +9,7 @@
 #include "io/socket_life.h"
 #include "server/listener.h"
 #include "server/server_worker.h"
+#include "server/session.h"
 
 /* ---- the state of services ---- */
 
@@ -163,7 +164,7 @@ void exchange_offer(struct server_worker *worker, struct service *service, struc
 {
     struct loop *loop = worker->tunnel->loop;
     if (requested)
-        gate_expect(&worker->server->gate, client, -(int)service_answered(service, 1));
+        gate_expect(&worker->server->gate, client, -(int)session_answered(service, 1));
     struct pool_offer offer = {
         .transport = channel,
         .requested = requested,

@@ -14,6 +14,7 @@
 #include "server/listener.h"
 #include "server/login.h"
 #include "server/service_part.h"
+#include "server/session.h"
 
 /* ---- preparing: services ---- */
 
@@ -176,7 +177,7 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     struct service *service = step->service;
     if (step->kind == STEP_REMOVE) {
         service_base_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
-        service_close(service);
+        session_refuse_all(service);
     }
     if (step->config != NULL)
         step->config = service_base_set_config(&service->entry, step->config);
@@ -186,7 +187,7 @@ static void commit_service(struct preparation *prep, struct server_step *step)
         step->binding = service_set_binding(service, step->binding);
     }
     if (step->expires)
-        service_expire_sessions(service);
+        session_expire_all(service);
     if (step->kind == STEP_CHANGE)
         server_update_service_options(service, prep->wanted);
 }

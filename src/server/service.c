@@ -1,6 +1,5 @@
 #include "server/service.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,61 +7,6 @@
 
 #include "base/error.h"
 #include "tunnel/descriptors.h"
-
-/* ---- the table of session keys ---- */
-
-static struct list *session_table_bucket(struct session_table *table, const uint8_t *key)
-{
-    return &table->buckets[keys_hash(key, KEYS_DIGEST_SIZE) % SESSION_BUCKETS];
-}
-
-void session_table_init(struct session_table *table)
-{
-    (void)pthread_mutex_init(&table->lock, NULL);
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        list_init(&table->buckets[i]);
-}
-
-void session_table_finish(struct session_table *table)
-{
-    (void)pthread_mutex_destroy(&table->lock);
-}
-
-bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, struct addr_key *ret_client)
-{
-    (void)pthread_mutex_lock(&table->lock);
-    struct service *service = NULL;
-    /* No early exit, and each comparison in constant time. */
-    list_for_each (node, session_table_bucket(table, key)) {
-        const struct session *session = container_of(node, struct session, node);
-        if (keys_equal(session->key, key, KEYS_DIGEST_SIZE)) {
-            service = session->service;
-            *ret_client = session->client;
-        }
-    }
-    /* Whoever is in the table uses its service. */
-    if (service != NULL)
-        service_use(service);
-    (void)pthread_mutex_unlock(&table->lock);
-    if (service != NULL)
-        *ret_service = service;
-    return service != NULL;
-}
-
-static void table_add(struct session_table *table, struct session *session)
-{
-    (void)pthread_mutex_lock(&table->lock);
-    list_push_back(session_table_bucket(table, session->key), &session->node);
-    (void)pthread_mutex_unlock(&table->lock);
-}
-
-static void table_remove(struct session_table *table, struct session *session)
-{
-    (void)pthread_mutex_lock(&table->lock);
-    list_remove(&session->node);
-    (void)pthread_mutex_unlock(&table->lock);
-}
 
 /* ---- the life of a service ---- */
 
@@ -153,87 +97,6 @@ void service_release_binding(struct service *service, struct binding *binding)
     for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++)
         channel_pool_forget(&service->pool, &binding->lanes[i].waiter);
     binding_destroy(binding);
-}
-
-/* ---- sessions ---- */
-
-int service_begin_session(struct service *service, struct session_table *table,
-                          struct session *session, uint64_t now_ns, struct service_leftovers *ret)
-{
-    (void)pthread_mutex_lock(&service->lock);
-    if (service->closed || session->epoch != atomic_load(&service->epoch)) {
-        (void)pthread_mutex_unlock(&service->lock);
-        return ERR_RECONFIGURED;
-    }
-    struct session *old = service->session;
-    ret->replaced = old != NULL;
-    if (old != NULL) {
-        ret->client = old->client;
-        table_remove(table, old);
-        atomic_store(&old->replaced, true); /* the last touch: its owner may free it from here on */
-    }
-    ret->asked = atomic_exchange(&service->asked, 0);
-    ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
-    /* Each lane changes to a channel of the new client, and keeps the old one until then. */
-    for (unsigned int i = 0;
-         service->is_udp && service->binding != NULL && i < service->binding->count; i++)
-        channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
-    channel_pool_open(&service->pool, now_ns);
-    service->session = session;
-    table_add(table, session);
-    atomic_store(&service->owner, session->worker_index);
-    atomic_store(&service->up, true);
-    (void)pthread_mutex_unlock(&service->lock);
-    return 0;
-}
-
-void service_close(struct service *service)
-{
-    (void)pthread_mutex_lock(&service->lock);
-    service->closed = true;
-    (void)pthread_mutex_unlock(&service->lock);
-}
-
-void service_expire_sessions(struct service *service)
-{
-    (void)pthread_mutex_lock(&service->lock);
-    (void)atomic_fetch_add(&service->epoch, 1);
-    (void)pthread_mutex_unlock(&service->lock);
-}
-
-bool service_end_session(struct service *service, struct session_table *table,
-                         struct session *session, struct service_leftovers *ret)
-{
-    (void)pthread_mutex_lock(&service->lock);
-    bool was_newest = service->session == session;
-    ret->replaced = false;
-    ret->channel_count = 0;
-    ret->asked = 0;
-    if (was_newest) {
-        service->session = NULL;
-        table_remove(table, session);
-        ret->client = session->client;
-        ret->asked = atomic_exchange(&service->asked, 0);
-        ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
-        atomic_store(&service->up, false);
-    }
-    (void)pthread_mutex_unlock(&service->lock);
-    return was_newest;
-}
-
-void service_asked(struct service *service, uint32_t count)
-{
-    (void)atomic_fetch_add(&service->asked, count);
-}
-
-uint32_t service_answered(struct service *service, uint32_t count)
-{
-    uint32_t asked = atomic_load(&service->asked);
-    uint32_t answered;
-    do {
-        answered = MIN(asked, count);
-    } while (!atomic_compare_exchange_weak(&service->asked, &asked, asked - answered));
-    return answered;
 }
 
 /* ---- visitors ---- */

@@ -11,7 +11,6 @@
 static struct service_registry registry;
 static struct service *service;
 static struct config_service config;
-static struct session_table table;
 
 static void set_up(void)
 {
@@ -21,120 +20,13 @@ static void set_up(void)
     config.token = (char *)(uintptr_t) "a token";
     service_registry_init(&registry, service_free);
     cr_assert_eq(service_create(&registry, &config, 3, &service), 0);
-    session_table_init(&table);
 }
 
 static void tear_down(void)
 {
-    session_table_finish(&table);
     service_drop(service);
     cr_assert(list_is_empty(&registry.entries));
     service_registry_finish(&registry);
-}
-
-static struct session session_of(uint8_t key, unsigned int worker)
-{
-    struct session session = {.service = service, .worker_index = worker};
-    memset(session.key, key, sizeof(session.key));
-    session.client.bytes[0] = key;
-    list_init(&session.node);
-    return session;
-}
-
-static bool opens(uint8_t key)
-{
-    uint8_t bytes[KEYS_DIGEST_SIZE];
-    struct service *found = NULL;
-    struct addr_key client;
-    memset(bytes, key, sizeof(bytes));
-    if (!session_table_find(&table, bytes, &found, &client))
-        return false;
-    cr_assert_eq(found, service);
-    service_drop(found);
-    cr_assert_eq(client.bytes[0], key);
-    return true;
-}
-
-static void park(int fd)
-{
-    struct pool_offer offer = {.transport = {.fd = fd}, .may_park = true, .now_ns = 1};
-    struct pool_match match;
-    cr_assert_eq(channel_pool_offer(&service->pool, &offer, &match), POOL_PARKED);
-}
-
-Test(service, sessions_begin_end_and_replace, .init = set_up, .fini = tear_down)
-{
-    struct session first = session_of(1, 0), second = session_of(2, 1);
-    struct service_leftovers leftovers;
-    cr_assert_not(opens(1));
-    cr_assert_eq(service_begin_session(service, &table, &first, 1, &leftovers), 0);
-    cr_assert_not(leftovers.replaced);
-    cr_assert_eq(leftovers.channel_count, 0);
-    cr_assert(opens(1));
-    cr_assert(atomic_load(&service->up));
-    cr_assert_eq(atomic_load(&service->owner), 0);
-    int a = dup(0), b = dup(0);
-    park(a);
-    park(b);
-    service_asked(service, 5);
-
-    cr_assert_eq(service_begin_session(service, &table, &second, 2, &leftovers), 0);
-    cr_assert(leftovers.replaced);
-    cr_assert_eq(leftovers.asked, 5);
-    cr_assert_eq(leftovers.client.bytes[0], 1);
-    cr_assert_eq(leftovers.channel_count, 2);
-    cr_assert_eq(leftovers.channels[0].fd + leftovers.channels[1].fd, a + b);
-    cr_assert(atomic_load(&first.replaced));
-    cr_assert_not(atomic_load(&second.replaced));
-    cr_assert(opens(2) && !opens(1));
-    cr_assert_eq(atomic_load(&service->owner), 1);
-
-    cr_assert_not(service_end_session(service, &table, &first, &leftovers), "the newer goes on");
-    cr_assert_eq(leftovers.channel_count + leftovers.asked, 0);
-    cr_assert(atomic_load(&service->up) && opens(2));
-    park(a);
-    cr_assert(service_end_session(service, &table, &second, &leftovers));
-    cr_assert_eq(leftovers.channel_count, 1);
-    cr_assert_eq(leftovers.channels[0].fd, a);
-    cr_assert_eq(leftovers.client.bytes[0], 2);
-    cr_assert_not(atomic_load(&service->up));
-    cr_assert_not(opens(2));
-    (void)close(a);
-    (void)close(b);
-}
-
-Test(service, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_down)
-{
-    enum { COUNT = 250 };
-    static struct service *services[COUNT];
-    static struct session sessions[COUNT];
-    struct service_leftovers leftovers;
-    for (unsigned int i = 0; i < COUNT; i++) {
-        cr_assert_eq(service_create(&registry, &config, 1, &services[i]), 0);
-        sessions[i] = session_of((uint8_t)i, 0);
-        sessions[i].service = services[i];
-        cr_assert_eq(service_begin_session(services[i], &table, &sessions[i], 1, &leftovers), 0);
-    }
-    for (unsigned int i = 0; i < COUNT; i++) {
-        struct service *found = NULL;
-        struct addr_key client;
-        cr_assert(session_table_find(&table, sessions[i].key, &found, &client));
-        cr_assert_eq(found, services[i]);
-        service_drop(found);
-    }
-    for (unsigned int i = 0; i < COUNT; i++) {
-        (void)service_end_session(services[i], &table, &sessions[i], &leftovers);
-        service_drop(services[i]);
-    }
-    cr_assert_not(opens(7));
-}
-
-Test(service, channels_asked_for, .init = set_up, .fini = tear_down)
-{
-    service_asked(service, 3);
-    cr_assert_eq(service_answered(service, 1), 1);
-    cr_assert_eq(service_answered(service, 5), 2, "no more than were asked for");
-    cr_assert_eq(service_answered(service, 1), 0);
 }
 
 static void set_limits(uint32_t all, uint32_t per_ip)
@@ -212,31 +104,4 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     cr_assert_eq(service_bind(other, &config, &addr, &none, NULL, &other->binding), -EADDRINUSE);
     service_drop(other);
     cr_assert_eq(open_fd_count(), before + 1 + 1);
-}
-
-/* What a data channel's Hello is compared with, with a session for each service there may be. */
-Test(service, session_keys_are_compared_with_few, .init = set_up, .fini = tear_down)
-{
-    static struct session sessions[LIMIT_SERVICES];
-    static struct service *all[LIMIT_SERVICES];
-    struct service_leftovers leftovers;
-    for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
-        cr_assert_eq(service_create(&registry, &config, 1, &all[i]), 0);
-        sessions[i] = (struct session){.service = all[i]};
-        memcpy(sessions[i].key, &i, sizeof(i));
-        list_init(&sessions[i].node);
-        cr_assert_eq(service_begin_session(all[i], &table, &sessions[i], 1, &leftovers), 0);
-    }
-    size_t longest = 0;
-    for (size_t i = 0; i < SESSION_BUCKETS; i++) {
-        size_t length = 0;
-        list_for_each (node, &table.buckets[i])
-            length++;
-        longest = MAX(longest, length);
-    }
-    cr_assert_leq(longest, 20, "%zu in a bucket", longest);
-    for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
-        cr_assert(service_end_session(all[i], &table, &sessions[i], &leftovers));
-        service_drop(all[i]);
-    }
 }

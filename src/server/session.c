@@ -1,0 +1,142 @@
+#include "server/session.h"
+
+#include "base/error.h"
+#include "server/service.h"
+
+/* ---- the table of session keys ---- */
+
+static struct list *session_table_bucket(struct session_table *table, const uint8_t *key)
+{
+    return &table->buckets[keys_hash(key, KEYS_DIGEST_SIZE) % SESSION_BUCKETS];
+}
+
+void session_table_init(struct session_table *table)
+{
+    (void)pthread_mutex_init(&table->lock, NULL);
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        list_init(&table->buckets[i]);
+}
+
+void session_table_finish(struct session_table *table)
+{
+    (void)pthread_mutex_destroy(&table->lock);
+}
+
+bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
+                        struct service **ret_service, struct addr_key *ret_client)
+{
+    (void)pthread_mutex_lock(&table->lock);
+    struct service *service = NULL;
+    /* No early exit, and each comparison in constant time. */
+    list_for_each (node, session_table_bucket(table, key)) {
+        const struct session *session = container_of(node, struct session, node);
+        if (keys_equal(session->key, key, KEYS_DIGEST_SIZE)) {
+            service = session->service;
+            *ret_client = session->client;
+        }
+    }
+    /* Whoever is in the table uses its service. */
+    if (service != NULL)
+        service_use(service);
+    (void)pthread_mutex_unlock(&table->lock);
+    if (service != NULL)
+        *ret_service = service;
+    return service != NULL;
+}
+
+static void session_table_add(struct session_table *table, struct session *session)
+{
+    (void)pthread_mutex_lock(&table->lock);
+    list_push_back(session_table_bucket(table, session->key), &session->node);
+    (void)pthread_mutex_unlock(&table->lock);
+}
+
+static void session_table_remove(struct session_table *table, struct session *session)
+{
+    (void)pthread_mutex_lock(&table->lock);
+    list_remove(&session->node);
+    (void)pthread_mutex_unlock(&table->lock);
+}
+
+/* ---- beginning and ending ---- */
+
+int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
+                  struct session_leftovers *ret)
+{
+    struct service *service = session->service;
+    (void)pthread_mutex_lock(&service->lock);
+    if (service->closed || session->epoch != atomic_load(&service->epoch)) {
+        (void)pthread_mutex_unlock(&service->lock);
+        return ERR_RECONFIGURED;
+    }
+    struct session *old = service->session;
+    ret->replaced = old != NULL;
+    if (old != NULL) {
+        ret->client = old->client;
+        session_table_remove(table, old);
+        atomic_store(&old->replaced, true); /* the last touch: its owner may free it from here on */
+    }
+    ret->asked = atomic_exchange(&service->asked, 0);
+    ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
+    /* Each lane changes to a channel of the new client, and keeps the old one until then. */
+    for (unsigned int i = 0;
+         service->is_udp && service->binding != NULL && i < service->binding->count; i++)
+        channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
+    channel_pool_open(&service->pool, now_ns);
+    service->session = session;
+    session_table_add(table, session);
+    atomic_store(&service->owner, session->worker_index);
+    atomic_store(&service->up, true);
+    (void)pthread_mutex_unlock(&service->lock);
+    return 0;
+}
+
+void session_refuse_all(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    service->closed = true;
+    (void)pthread_mutex_unlock(&service->lock);
+}
+
+void session_expire_all(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    (void)atomic_fetch_add(&service->epoch, 1);
+    (void)pthread_mutex_unlock(&service->lock);
+}
+
+bool session_end(struct session_table *table, struct session *session,
+                 struct session_leftovers *ret)
+{
+    struct service *service = session->service;
+    (void)pthread_mutex_lock(&service->lock);
+    bool was_newest = service->session == session;
+    ret->replaced = false;
+    ret->channel_count = 0;
+    ret->asked = 0;
+    if (was_newest) {
+        service->session = NULL;
+        session_table_remove(table, session);
+        ret->client = session->client;
+        ret->asked = atomic_exchange(&service->asked, 0);
+        ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
+        atomic_store(&service->up, false);
+    }
+    (void)pthread_mutex_unlock(&service->lock);
+    return was_newest;
+}
+
+void session_asked(struct service *service, uint32_t count)
+{
+    (void)atomic_fetch_add(&service->asked, count);
+}
+
+uint32_t session_answered(struct service *service, uint32_t count)
+{
+    uint32_t asked = atomic_load(&service->asked);
+    uint32_t answered;
+    do {
+        answered = MIN(asked, count);
+    } while (!atomic_compare_exchange_weak(&service->asked, &asked, asked - answered));
+    return answered;
+}
