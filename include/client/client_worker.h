@@ -38,9 +38,8 @@ struct client_worker {
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
-    size_t plan_at;               /* the next step of a reload's plan */
-    struct timer plan_timer;      /* goes on with it in the next turn */
-    struct timer leave_timer;     /* the control channels that no successor has replaced */
+    struct plan_walk plan_walk;
+    struct timer leave_timer; /* the control channels that no successor has replaced */
     bool draining, stopping, leaving;
 };
 

@@ -13,14 +13,12 @@
 #include "base/macros.h"
 #include "tunnel/plan.h"
 
-struct client;
 struct client_plan;
 struct client_worker;
 
 extern const struct reload_ops client_reload_ops;
 
-/* A worker: does the next steps of the plan. True: all is done. */
-MUST_CHECK bool client_reload_step(struct client_worker *worker, const struct client_plan *plan,
-                                   size_t *at);
+/* A worker: prepares worker->plan_walk. */
+void client_reload_init(struct client_worker *worker);
 /* Frees a plan that was never finished; accepts NULL. */
-void client_plan_discard(struct client *client, struct client_plan *plan);
+void client_plan_discard(struct client_plan *plan);

@@ -13,14 +13,12 @@
 #include "base/macros.h"
 #include "tunnel/plan.h"
 
-struct server;
 struct server_plan;
 struct server_worker;
 
 extern const struct reload_ops server_reload_ops;
 
-/* A worker: does the next steps of the plan. True: all is done, and nothing of it is open. */
-MUST_CHECK bool server_reload_step(struct server_worker *worker, const struct server_plan *plan,
-                                   size_t *at);
+/* A worker: prepares worker->plan_walk. */
+void server_reload_init(struct server_worker *worker);
 /* Frees a plan that was never finished; accepts NULL. */
-void server_plan_discard(struct server *server, struct server_plan *plan);
+void server_plan_discard(struct server_plan *plan);

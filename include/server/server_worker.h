@@ -52,8 +52,7 @@ struct server_worker {
     struct timer resume_timer; /* accepting again, after descriptors ran out */
     uint32_t pause_ms;         /* until resume_timer looks */
     struct timer tend_timer;   /* pools of the control channels here */
-    size_t plan_at;            /* the next step of a reload's plan */
-    struct timer plan_timer;   /* goes on with it in the next turn */
+    struct plan_walk plan_walk;
     unsigned int closing_lanes;
     struct timer hold_timer, handover_timer; /* handover.h */
     bool draining, stopping;

@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #include "base/macros.h"
+#include "io/loop.h"
+#include "io/timer.h"
 
 enum { PLAN_STEPS_PER_TURN = 2 /* so that no relay waits for long */ };
 
@@ -34,6 +36,24 @@ static inline void *plan_current(const struct plan_slot *slot)
 void plan_done(struct plan_slot *slot);
 /* The main thread: the plan, once, when all workers are done with it; otherwise NULL. */
 void *plan_take_finished(struct plan_slot *slot);
+
+/* A worker's way through a plan: a few steps in a turn, so that no relay waits for long. */
+struct plan_walk {
+    struct plan_slot *slot;
+    struct loop *loop;
+    struct timer timer; /* goes on in the next turn */
+    size_t at;          /* the next step, for `go_on` to count */
+    bool (*go_on)(struct plan_walk *walk);
+};
+
+enum plan_step_kind { PLAN_ADD, PLAN_REMOVE, PLAN_CHANGE }; /* a service */
+
+/* go_on: does the next steps, PLAN_STEPS_PER_TURN at the most. True: this worker is done with the
+ * plan, and nothing of it is open. */
+void plan_walk_init(struct plan_walk *walk, struct plan_slot *slot, struct loop *loop,
+                    bool (*go_on)(struct plan_walk *walk));
+/* A plan has been posted. */
+void plan_walk_begin(struct plan_walk *walk);
 
 /* What a reload has come to; filled in by server/reload.c and client/reload.c. */
 struct reload_outcome {

@@ -65,15 +65,14 @@ int tunnel_fds_for_visitors(void);
  * (half_open, a count of all workers') will need one more. fd_max: from tunnel_fds_for_visitors. */
 bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max);
 
-/* The keys of the configuration, as the handshakes use them; noise_keys_wipe afterwards. */
-void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config);
+/* The keys of the configuration, as the handshakes use them; NULL if it asks for none. -ENOMEM. */
+MUST_CHECK int tunnel_noise_keys_create(const struct config_transport *transport,
+                                        struct noise_keys **ret);
+/* Wipes and frees them. Accepts NULL. */
+void tunnel_noise_keys_destroy(struct noise_keys *keys);
 /* Encrypts the connections to the other end from now on. keys (shared, read-only) outlive the
  * worker. -ENOMEM. */
 MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys);
-/* New connections use these keys, or NULL for none; those there are go on as they are. engine: a
- * place with one to be taken if there is none yet; may be NULL if keys is. */
-void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
-                         struct noise_engine **engine);
 /* Prepares a new connection to the other end: with Noise if that is used. -ENOMEM. */
 MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
 

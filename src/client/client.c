@@ -20,13 +20,7 @@ static int copy_config(struct client *client, const struct config_peer *config)
     if (result < 0)
         return result;
     client->config = copy;
-    if (config->transport.type != CONFIG_TRANSPORT_NOISE)
-        return 0;
-    client->noise_keys = calloc(1, sizeof(*client->noise_keys));
-    if (client->noise_keys == NULL)
-        return -ENOMEM;
-    tunnel_noise_keys(client->noise_keys, &config->transport.noise);
-    return 0;
+    return tunnel_noise_keys_create(&config->transport, &client->noise_keys);
 }
 
 int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
@@ -61,12 +55,10 @@ void client_destroy(struct client *client)
 {
     if (client == NULL)
         return;
-    client_plan_discard(client, plan_current(&client->plan));
+    client_plan_discard(plan_current(&client->plan));
     plan_slot_finish(&client->plan);
     service_registry_finish(&client->services);
-    if (client->noise_keys != NULL)
-        noise_keys_wipe(client->noise_keys);
-    free(client->noise_keys);
+    tunnel_noise_keys_destroy(client->noise_keys);
     config_peer_free(client_config(client));
     dial_memory_finish(&client->memory);
     client_fds_finish(&client->fds);
@@ -74,23 +66,6 @@ void client_destroy(struct client *client)
 }
 
 /* ---- the worker's part ---- */
-
-/* A few steps of a reload's plan at a time, so that no relay waits for long. */
-static void client_plan_go_on(struct timer *timer)
-{
-    struct client_worker *worker = container_of(timer, struct client_worker, plan_timer);
-    struct plan_slot *slot = &worker->client->plan;
-    if (client_reload_step(worker, plan_current(slot), &worker->plan_at))
-        plan_done(slot);
-    else
-        loop_timer_start(worker->tunnel->loop, timer, 0);
-}
-
-static void client_plan_begin(struct client_worker *worker)
-{
-    worker->plan_at = 0;
-    client_plan_go_on(&worker->plan_timer);
-}
 
 static void client_drain(struct client_worker *worker)
 {
@@ -155,7 +130,7 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
         data_channel_close_ended(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
-        client_plan_begin(worker);
+        plan_walk_begin(&worker->plan_walk);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
         data_channel_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
@@ -218,7 +193,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     worker->client = client;
     worker->tunnel = tunnel;
     client_set_channel_options(worker);
-    timer_init(&worker->plan_timer, client_plan_go_on);
+    client_reload_init(worker);
     list_init(&worker->controls);
     list_init(&worker->channels);
     list_init(&worker->relaying);

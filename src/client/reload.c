@@ -11,11 +11,10 @@
 #include "client/forward.h"
 #include "config/config_copy.h"
 #include "config/config_diff.h"
-
-enum step_kind { STEP_ADD, STEP_REMOVE, STEP_CHANGE };
+#include "tunnel/reload_keys.h"
 
 struct client_step {
-    enum step_kind kind;
+    enum plan_step_kind kind;
     struct client_service *service;
     const struct config_service *config; /* the new one until it is posted; then the old */
     unsigned int changes;                /* enum config_change */
@@ -27,8 +26,7 @@ struct client_plan {
     /* Of the client itself: as in a step. */
     unsigned int changes;
     const struct config_peer *config;
-    struct noise_keys *keys, *new_keys;
-    struct noise_engine **engines; /* one for each worker, taken by it if it has none */
+    struct reload_keys keys;
 };
 
 /* ---- preparing ---- */
@@ -43,43 +41,27 @@ static int prepare_service(struct client *client, struct client_plan *plan,
     if (item->old != NULL)
         step->service = client_service_of(service_view_entry(running, item->old));
     if (item->fate == CONFIG_SERVICE_ADDED) {
-        step->kind = STEP_ADD;
+        step->kind = PLAN_ADD;
         result = client_service_create(&client->services, item->new, client->worker_count,
                                        &step->service);
         if (result == 0)
             step->service->worker = client->next_control++ % client->worker_count;
         outcome->added++;
     } else if (item->fate == CONFIG_SERVICE_REMOVED) {
-        step->kind = STEP_REMOVE;
+        step->kind = PLAN_REMOVE;
         outcome->removed++;
     } else if ((item->changes & CONFIG_CHANGE_TYPE) != 0) {
-        step->kind = STEP_REMOVE; /* another kind of service: it comes with the next plan */
+        step->kind = PLAN_REMOVE; /* another kind of service: it comes with the next plan */
         outcome->failed++;
         outcome->deferred++;
         outcome->replaced++;
     } else {
-        step->kind = STEP_CHANGE;
+        step->kind = PLAN_CHANGE;
         result = config_service_copy(item->new, &step->config);
         outcome->changed++;
     }
     if (result == 0)
         plan->step_count++;
-    return result;
-}
-
-static int client_prepare_keys(const struct client *client, struct client_plan *plan,
-                               const struct config_peer *wanted)
-{
-    if (wanted->transport.type != CONFIG_TRANSPORT_NOISE)
-        return 0;
-    plan->keys = calloc(1, sizeof(*plan->keys));
-    plan->engines = calloc(client->worker_count, sizeof(struct noise_engine *));
-    if (plan->keys == NULL || plan->engines == NULL)
-        return -ENOMEM;
-    tunnel_noise_keys(plan->keys, &wanted->transport.noise);
-    int result = 0;
-    for (unsigned int i = 0; i < client->worker_count && result == 0; i++)
-        result = noise_engine_create(&plan->engines[i]);
     return result;
 }
 
@@ -92,18 +74,13 @@ static int client_prepare_own(const struct client *client, struct client_plan *p
     own.threads = client_config(client)->threads;
     int result = config_peer_copy(&own, &plan->config);
     if (result == 0 && (plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = client_prepare_keys(client, plan, wanted);
+        result = reload_keys_prepare(&plan->keys, &wanted->transport, client->worker_count);
     return result;
 }
 
-static void client_plan_free(const struct client *client, struct client_plan *plan)
+static void client_plan_free(struct client_plan *plan)
 {
-    for (unsigned int i = 0; plan->engines != NULL && i < client->worker_count; i++)
-        noise_engine_destroy(plan->engines[i]);
-    free(plan->engines);
-    if (plan->keys != NULL)
-        noise_keys_wipe(plan->keys);
-    free(plan->keys);
+    reload_keys_finish(&plan->keys);
     config_peer_free(plan->config);
     for (size_t i = 0; i < plan->step_count; i++)
         config_service_free(plan->steps[i].config);
@@ -112,13 +89,13 @@ static void client_plan_free(const struct client *client, struct client_plan *pl
 }
 
 /* Nothing has been changed: takes back what was made. */
-static void client_plan_abandon(const struct client *client, struct client_plan *plan)
+static void client_plan_abandon(struct client_plan *plan)
 {
     for (size_t i = 0; i < plan->step_count; i++) {
-        if (plan->steps[i].kind == STEP_ADD)
+        if (plan->steps[i].kind == PLAN_ADD)
             client_service_drop(plan->steps[i].service);
     }
-    client_plan_free(client, plan);
+    client_plan_free(plan);
 }
 
 /* From here on it can't fail. */
@@ -128,15 +105,11 @@ static void commit(struct client *client, struct client_plan *plan,
     if (plan->config != NULL)
         plan->config = atomic_exchange(&client->config, plan->config);
     client_fds_configure(&client->fds, wanted, client->worker_count);
-    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        struct noise_keys *old = client->noise_keys;
-        client->noise_keys = plan->keys;
-        plan->new_keys = plan->keys;
-        plan->keys = old;
-    }
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
+        reload_keys_commit(&plan->keys, &client->noise_keys);
     for (size_t i = 0; i < plan->step_count; i++) {
         struct client_step *step = &plan->steps[i];
-        if (step->kind == STEP_REMOVE)
+        if (step->kind == PLAN_REMOVE)
             service_base_remove(&step->service->entry, now_ms + wanted->drain_timeout_ms);
         if (step->config != NULL)
             step->config = service_base_set_config(&step->service->entry, step->config);
@@ -156,7 +129,7 @@ static int client_prepare(struct client *client, const struct config_peer *wante
     for (size_t i = 0; i < diff->service_count && result == 0; i++)
         result = prepare_service(client, plan, running, &diff->services[i], outcome);
     if (result < 0 || (plan->step_count == 0 && plan->changes == 0)) {
-        client_plan_abandon(client, plan);
+        client_plan_abandon(plan);
         return result;
     }
     *ret = plan;
@@ -192,14 +165,12 @@ static int client_reload_begin(void *shared, const struct config_peer *wanted,
 
 static void client_apply_own(struct client_worker *worker, const struct client_plan *plan)
 {
-    struct tunnel_worker *tunnel = worker->tunnel;
     const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
         client_set_channel_options(worker);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         data_channel_close_unstarted(worker); /* they have begun with the old keys */
-        tunnel_change_noise(tunnel, plan->new_keys,
-                            plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
+        reload_keys_apply(&plan->keys, worker->tunnel);
     }
     if ((plan->changes & login) != 0)
         client_control_log_in_all_again(worker);
@@ -218,18 +189,18 @@ static void client_apply_step(struct client_worker *worker, const struct client_
     struct client_service *service = step->service;
     bool has_control = service->worker == worker->tunnel->index;
     switch (step->kind) {
-    case STEP_ADD:
+    case PLAN_ADD:
         if (has_control && client_control_start(worker, service) < 0) {
             metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
             log_service(LOG_ERROR, client_service_name(service), "out of memory: not served");
         }
         break;
-    case STEP_REMOVE:
+    case PLAN_REMOVE:
         if (has_control && service->control != NULL)
             client_control_stop(service->control);
         forward_close_of(worker, service);
         break;
-    case STEP_CHANGE:
+    case PLAN_CHANGE:
         if ((step->changes & CONFIG_CHANGE_ADDRESS) != 0)
             apply_local_addr(worker, service);
         forward_review_timeout(worker, service);
@@ -239,15 +210,23 @@ static void client_apply_step(struct client_worker *worker, const struct client_
     }
 }
 
-bool client_reload_step(struct client_worker *worker, const struct client_plan *plan, size_t *at)
+static bool client_reload_go_on(struct plan_walk *walk)
 {
+    struct client_worker *worker = container_of(walk, struct client_worker, plan_walk);
+    const struct client_plan *plan = plan_current(walk->slot);
     if (worker->draining)
         return true;
-    if (*at == 0)
+    if (walk->at == 0)
         client_apply_own(worker, plan);
-    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
-        client_apply_step(worker, &plan->steps[(*at)++]);
-    return *at >= plan->step_count;
+    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && walk->at < plan->step_count; i++)
+        client_apply_step(worker, &plan->steps[walk->at++]);
+    return walk->at >= plan->step_count;
+}
+
+void client_reload_init(struct client_worker *worker)
+{
+    plan_walk_init(&worker->plan_walk, &worker->client->plan, worker->tunnel->loop,
+                   client_reload_go_on);
 }
 
 /* ---- and afterwards ---- */
@@ -259,17 +238,17 @@ static bool client_reload_finish(void *shared)
     if (plan == NULL)
         return false;
     for (size_t i = 0; i < plan->step_count; i++) {
-        if (plan->steps[i].kind == STEP_REMOVE)
+        if (plan->steps[i].kind == PLAN_REMOVE)
             client_service_drop(plan->steps[i].service);
     }
-    client_plan_free(client, plan);
+    client_plan_free(plan);
     return true;
 }
 
-void client_plan_discard(struct client *client, struct client_plan *plan)
+void client_plan_discard(struct client_plan *plan)
 {
     if (plan != NULL)
-        client_plan_free(client, plan);
+        client_plan_free(plan);
 }
 
 static struct plan_slot *client_reload_slot(void *shared)

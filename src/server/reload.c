@@ -18,7 +18,7 @@
 
 /* ---- preparing: services ---- */
 
-static struct server_step *add_step(struct preparation *prep, enum step_kind kind,
+static struct server_step *add_step(struct preparation *prep, enum plan_step_kind kind,
                                     struct service *service)
 {
     struct server_step *step = &prep->plan->steps[prep->plan->step_count++];
@@ -40,14 +40,14 @@ static int prepare_added(struct preparation *prep, const struct config_service *
         return result == -ENOMEM ? result : 0;
     }
     prep->outcome->added++;
-    (void)add_step(prep, STEP_ADD, service);
+    (void)add_step(prep, PLAN_ADD, service);
     return 0;
 }
 
 static void prepare_removed(struct preparation *prep, struct service *service)
 {
     prep->outcome->removed++;
-    (void)add_step(prep, STEP_REMOVE, service);
+    (void)add_step(prep, PLAN_REMOVE, service);
 }
 
 /* Another kind of service under the same name, or one of a circle: it goes now, and comes with the
@@ -57,7 +57,7 @@ static void prepare_replaced(struct preparation *prep, struct service *service)
     prep->outcome->deferred++;
     prep->outcome->replaced++;
     prep->outcome->failed++;
-    (void)add_step(prep, STEP_REMOVE, service);
+    (void)add_step(prep, PLAN_REMOVE, service);
 }
 
 static int prepare_changed(struct preparation *prep, const struct config_service_diff *item,
@@ -86,7 +86,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     }
     if (binding == NULL && changes == 0)
         return 0;
-    struct server_step *step = add_step(prep, STEP_CHANGE, service);
+    struct server_step *step = add_step(prep, PLAN_CHANGE, service);
     step->binding = binding;
     step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
     if (changes == 0) {
@@ -131,23 +131,6 @@ static int prepare_services(struct preparation *prep)
 
 /* ---- preparing: the server itself ---- */
 
-static int server_prepare_keys(struct preparation *prep)
-{
-    struct server_plan *plan = prep->plan;
-    unsigned int workers = prep->server->worker_count;
-    if (prep->wanted->transport.type != CONFIG_TRANSPORT_NOISE)
-        return 0;
-    plan->keys = calloc(1, sizeof(*plan->keys));
-    plan->engines = calloc(workers, sizeof(struct noise_engine *));
-    if (plan->keys == NULL || plan->engines == NULL)
-        return -ENOMEM;
-    tunnel_noise_keys(plan->keys, &prep->wanted->transport.noise);
-    int result = 0;
-    for (unsigned int i = 0; i < workers && result == 0; i++)
-        result = noise_engine_create(&plan->engines[i]);
-    return result;
-}
-
 static int server_prepare_own(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
@@ -158,7 +141,8 @@ static int server_prepare_own(struct preparation *prep)
         server_reload_prepare_control(prep, &changes);
     int result = 0;
     if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = server_prepare_keys(prep);
+        result =
+            reload_keys_prepare(&plan->keys, &prep->wanted->transport, prep->server->worker_count);
     plan->changes = prep->outcome->changes = changes;
     if (changes == 0 || result < 0)
         return result;
@@ -175,7 +159,7 @@ static int server_prepare_own(struct preparation *prep)
 static void commit_service(struct preparation *prep, struct server_step *step)
 {
     struct service *service = step->service;
-    if (step->kind == STEP_REMOVE) {
+    if (step->kind == PLAN_REMOVE) {
         service_base_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
         session_refuse_all(service);
     }
@@ -188,7 +172,7 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     }
     if (step->expires)
         session_expire_all(service);
-    if (step->kind == STEP_CHANGE)
+    if (step->kind == PLAN_CHANGE)
         server_update_service_options(service, prep->wanted);
 }
 
@@ -206,12 +190,8 @@ static void commit_own(struct preparation *prep)
         plan->new_control_binding = plan->control_binding;
         plan->control_binding = old;
     }
-    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        struct noise_keys *old = server->noise_keys;
-        server->noise_keys = plan->keys;
-        plan->new_keys = plan->keys;
-        plan->keys = old;
-    }
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
+        reload_keys_commit(&plan->keys, &server->noise_keys);
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
         server_fds_limit_strangers(server, prep->wanted);
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
@@ -221,19 +201,9 @@ static void commit_own(struct preparation *prep)
     }
 }
 
-static void wipe_keys(struct noise_keys *keys)
+static void server_plan_free(struct server_plan *plan)
 {
-    if (keys != NULL)
-        noise_keys_wipe(keys);
-    free(keys);
-}
-
-static void server_plan_free(struct server *server, struct server_plan *plan)
-{
-    for (unsigned int i = 0; plan->engines != NULL && i < server->worker_count; i++)
-        noise_engine_destroy(plan->engines[i]);
-    free(plan->engines);
-    wipe_keys(plan->keys);
+    reload_keys_finish(&plan->keys);
     config_peer_free(plan->config);
     binding_destroy(plan->control_binding);
     free(plan->steps);
@@ -248,10 +218,10 @@ static void server_plan_abandon(struct preparation *prep)
         struct server_step *step = &plan->steps[i];
         config_service_free(step->config);
         binding_destroy(step->binding);
-        if (step->kind == STEP_ADD)
+        if (step->kind == PLAN_ADD)
             service_drop(step->service);
     }
-    server_plan_free(prep->server, plan);
+    server_plan_free(plan);
 }
 
 static int server_prepare(struct preparation *prep)
@@ -364,7 +334,6 @@ static int server_reload_names_fd(void *shared)
 
 static void server_apply_own(struct server_worker *worker, const struct server_plan *plan)
 {
-    struct tunnel_worker *tunnel = worker->tunnel;
     if (plan->new_control_binding != NULL &&
         listener_open_all(worker, NULL, plan->new_control_binding, login_begin,
                           &worker->control_ports) < 0)
@@ -375,8 +344,7 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
         /* What has begun here until now has begun with the old keys. */
         login_close_all(worker);
         server_control_close_reconfigured(worker);
-        tunnel_change_noise(tunnel, plan->new_keys,
-                            plan->engines != NULL ? &plan->engines[tunnel->index] : NULL);
+        reload_keys_apply(&plan->keys, worker->tunnel);
     }
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         server_control_restart_heartbeats(worker);
@@ -385,14 +353,14 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
 static void server_apply_step(struct server_worker *worker, const struct server_step *step)
 {
     switch (step->kind) {
-    case STEP_ADD:
+    case PLAN_ADD:
         if (service_part_start(worker, step->service) < 0)
             service_part_log_no_memory(worker, step->service);
         break;
-    case STEP_REMOVE:
+    case PLAN_REMOVE:
         service_part_stop(worker, step->service);
         break;
-    case STEP_CHANGE:
+    case PLAN_CHANGE:
         if (step->new_binding != NULL &&
             service_part_rebind(worker, step->service, step->new_binding) < 0)
             service_part_log_no_memory(worker, step->service);
@@ -401,18 +369,26 @@ static void server_apply_step(struct server_worker *worker, const struct server_
     }
 }
 
-bool server_reload_step(struct server_worker *worker, const struct server_plan *plan, size_t *at)
+static bool server_reload_go_on(struct plan_walk *walk)
 {
+    struct server_worker *worker = container_of(walk, struct server_worker, plan_walk);
+    const struct server_plan *plan = plan_current(walk->slot);
     if (worker->draining) /* which closes all of it */
         return true;
-    if (*at == 0)
+    if (walk->at == 0)
         server_apply_own(worker, plan);
-    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && *at < plan->step_count; i++)
-        server_apply_step(worker, &plan->steps[(*at)++]);
+    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && walk->at < plan->step_count; i++)
+        server_apply_step(worker, &plan->steps[walk->at++]);
     if (plan->step_count == 0)
-        *at = 1; /* not again */
-    return *at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
+        walk->at = 1; /* not again */
+    return walk->at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
            worker->closing_lanes == 0;
+}
+
+void server_reload_init(struct server_worker *worker)
+{
+    plan_walk_init(&worker->plan_walk, &worker->server->plan, worker->tunnel->loop,
+                   server_reload_go_on);
 }
 
 /* ---- and afterwards ---- */
@@ -427,16 +403,16 @@ static bool server_reload_finish(void *shared)
         struct server_step *step = &plan->steps[i];
         config_service_free(step->config);
         service_release_binding(step->service, step->binding);
-        if (step->kind == STEP_REMOVE) {
+        if (step->kind == PLAN_REMOVE) {
             service_release_binding(step->service, service_set_binding(step->service, NULL));
             service_drop(step->service);
         }
     }
-    server_plan_free(server, plan);
+    server_plan_free(plan);
     return true;
 }
 
-void server_plan_discard(struct server *server, struct server_plan *plan)
+void server_plan_discard(struct server_plan *plan)
 {
     if (plan == NULL)
         return;
@@ -444,7 +420,7 @@ void server_plan_discard(struct server *server, struct server_plan *plan)
         config_service_free(plan->steps[i].config);
         service_release_binding(plan->steps[i].service, plan->steps[i].binding);
     }
-    server_plan_free(server, plan);
+    server_plan_free(plan);
 }
 
 static struct plan_slot *server_reload_slot(void *shared)

@@ -8,11 +8,10 @@
 #include "config/config_diff.h"
 #include "server/reload.h"
 #include "server/server_worker.h"
-
-enum step_kind { STEP_ADD, STEP_REMOVE, STEP_CHANGE };
+#include "tunnel/reload_keys.h"
 
 struct server_step {
-    enum step_kind kind;
+    enum plan_step_kind kind;
     struct service *service;
     /* Before the plan is posted, what will take the place of the old; then the old. NULL: no
      * change. */
@@ -30,8 +29,7 @@ struct server_plan {
     const struct config_peer *config;
     struct binding *control_binding, *new_control_binding;
     bool closes_control; /* the port is given up first, its new address would be in its way */
-    struct noise_keys *keys, *new_keys;
-    struct noise_engine **engines; /* one for each worker, taken by it if it has none */
+    struct reload_keys keys;
 };
 
 /* While a plan is prepared. */

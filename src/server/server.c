@@ -31,18 +31,6 @@ static int make_service(struct server *server, const struct config_service *conf
     return service_part_create_all(server, config, &service);
 }
 
-static int make_keys(struct server *server)
-{
-    const struct config_transport *transport = &server_config(server)->transport;
-    if (transport->type != CONFIG_TRANSPORT_NOISE)
-        return 0;
-    server->noise_keys = calloc(1, sizeof(*server->noise_keys));
-    if (server->noise_keys == NULL)
-        return -ENOMEM;
-    tunnel_noise_keys(server->noise_keys, &transport->noise);
-    return 0;
-}
-
 int server_allocate(const struct config_peer *config, unsigned int workers,
                     void (*thread_begins)(void), struct server **ret)
 {
@@ -64,7 +52,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);
     if (result == 0)
-        result = make_keys(server);
+        result = tunnel_noise_keys_create(&config->transport, &server->noise_keys);
     if (result == 0)
         result = resolver_create_polled(thread_begins, &server->resolver);
     if (result == 0)
@@ -98,16 +86,14 @@ void server_destroy(struct server *server)
 {
     if (server == NULL)
         return;
-    server_plan_discard(server, plan_current(&server->plan));
+    server_plan_discard(plan_current(&server->plan));
     plan_slot_finish(&server->plan);
     binding_destroy(server->control_binding);
     resolver_destroy(server->resolver);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);
-    if (server->noise_keys != NULL)
-        noise_keys_wipe(server->noise_keys);
-    free(server->noise_keys);
+    tunnel_noise_keys_destroy(server->noise_keys);
     config_peer_free(server_config(server));
     free(server);
 }
@@ -161,23 +147,6 @@ static int start_parts(struct server_worker *worker)
     return result;
 }
 
-/* A few steps of a reload's plan at a time, so that no relay waits for long. */
-static void server_plan_go_on(struct timer *timer)
-{
-    struct server_worker *worker = container_of(timer, struct server_worker, plan_timer);
-    struct plan_slot *slot = &worker->server->plan;
-    if (server_reload_step(worker, plan_current(slot), &worker->plan_at))
-        plan_done(slot);
-    else
-        loop_timer_start(worker->tunnel->loop, timer, 0);
-}
-
-static void server_plan_begin(struct server_worker *worker)
-{
-    worker->plan_at = 0;
-    server_plan_go_on(&worker->plan_timer);
-}
-
 static int server_start(void *shared, struct tunnel_worker *tunnel)
 {
     struct server *server = shared;
@@ -202,7 +171,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     timer_init(&worker->resume_timer, server_fds_resume);
     worker->pause_ms = LIMIT_ACCEPT_PAUSE_MIN_MS;
     timer_init(&worker->tend_timer, tend_due);
-    timer_init(&worker->plan_timer, server_plan_go_on);
+    server_reload_init(worker);
     tend_later(worker);
     server_handover_init(worker);
     int result = start_parts(worker);
@@ -245,7 +214,7 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
         review_waiting(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
-        server_plan_begin(worker);
+        plan_walk_begin(&worker->plan_walk);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
         visitor_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_REQUESTS) != 0) {

@@ -36,6 +36,28 @@ void plan_done(struct plan_slot *slot)
     (void)written;
 }
 
+static void plan_walk_on(struct timer *timer)
+{
+    struct plan_walk *walk = container_of(timer, struct plan_walk, timer);
+    if (walk->go_on(walk))
+        plan_done(walk->slot);
+    else
+        loop_timer_start(walk->loop, timer, 0);
+}
+
+void plan_walk_init(struct plan_walk *walk, struct plan_slot *slot, struct loop *loop,
+                    bool (*go_on)(struct plan_walk *walk))
+{
+    *walk = (struct plan_walk){.slot = slot, .loop = loop, .go_on = go_on};
+    timer_init(&walk->timer, plan_walk_on);
+}
+
+void plan_walk_begin(struct plan_walk *walk)
+{
+    walk->at = 0;
+    plan_walk_on(&walk->timer);
+}
+
 void *plan_take_finished(struct plan_slot *slot)
 {
     /* Not by `left`: whoever looked between the last worker's two steps would take the plan and

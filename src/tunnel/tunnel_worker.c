@@ -1,6 +1,7 @@
 #include "tunnel/tunnel_worker.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 
 #include "base/error.h"
@@ -78,17 +79,6 @@ int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys
     return 0;
 }
 
-void tunnel_change_noise(struct tunnel_worker *worker, const struct noise_keys *keys,
-                         struct noise_engine **engine)
-{
-    if (worker->noise == NULL && engine != NULL) {
-        worker->noise = *engine;
-        worker->relays.noise = worker->noise;
-        *engine = NULL;
-    }
-    worker->noise_keys = keys;
-}
-
 int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator)
 {
     if (worker->noise_keys == NULL)
@@ -96,11 +86,27 @@ int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool init
     return stream_secure(stream, worker->noise, worker->noise_keys, initiator);
 }
 
-void tunnel_noise_keys(struct noise_keys *keys, const struct config_noise *config)
+int tunnel_noise_keys_create(const struct config_transport *transport, struct noise_keys **ret)
 {
-    noise_keys_init(keys, config->pattern,
-                    config->has_local_private_key ? config->local_private_key : NULL,
-                    config->has_remote_public_key ? config->remote_public_key : NULL);
+    const struct config_noise *noise = &transport->noise;
+    struct noise_keys *keys = NULL;
+    if (transport->type == CONFIG_TRANSPORT_NOISE) {
+        keys = calloc(1, sizeof(*keys));
+        if (keys == NULL)
+            return -ENOMEM;
+        noise_keys_init(keys, noise->pattern,
+                        noise->has_local_private_key ? noise->local_private_key : NULL,
+                        noise->has_remote_public_key ? noise->remote_public_key : NULL);
+    }
+    *ret = keys;
+    return 0;
+}
+
+void tunnel_noise_keys_destroy(struct noise_keys *keys)
+{
+    if (keys != NULL)
+        noise_keys_wipe(keys);
+    free(keys);
 }
 
 int tunnel_fds_for_visitors(void)
