@@ -29,6 +29,9 @@ MUST_CHECK int addresses_bind_service(struct server *server, const struct servic
                                       const struct config_service *config,
                                       const struct config_peer *own, struct binding **ret);
 
+/* Whether what is bound is in the way of one of the addresses. binding NULL: it is not. */
+bool addresses_is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
+                          bool is_udp);
 /* Who of this server has the address that a service (NULL: the control port) wants. */
 struct server_holder {
     bool is_control;

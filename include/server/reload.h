@@ -3,7 +3,8 @@
  *
  *     added    its listeners, or lanes; login finds it
  *     removed  listeners closed, its control channel too; relays go on until they are cut
- *     address  the new sockets are there before the old ones close; the session stays
+ *     address  the new sockets are there before the old ones close, save where services want each
+ *              other's (reload_ports.c); the session stays
  *     token    the session ends, and its client logs in again
  *
  * Limits and times are read where they are needed: their new object simply takes the old one's

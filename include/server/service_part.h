@@ -19,7 +19,8 @@ MUST_CHECK int service_part_create_all(struct server *server, const struct confi
 MUST_CHECK int service_part_start(struct server_worker *worker, struct service *service);
 /* Login does not find it any more, its port is closed, its control channel ends. Relays go on. */
 void service_part_stop(struct server_worker *worker, struct service *service);
-/* Opens the sockets of the new binding, then closes those of any other. -ENOMEM: the same. */
+/* Opens the sockets of the new binding (NULL: of none), then closes those of any other. -ENOMEM:
+ * the same. */
 MUST_CHECK int service_part_rebind(struct server_worker *worker, struct service *service,
                                    struct binding *binding);
 /* Its configuration has changed: what was settled by the old one is looked at again. */

@@ -66,8 +66,8 @@ struct reload_outcome {
 };
 
 enum reload_attempt {
-    RELOAD_FIRST, /* a new configuration: what fails for something of ours is deferred */
-    RELOAD_AGAIN, /* at once after it: what was deferred */
+    RELOAD_FIRST, /* a new configuration: what fails is logged, whatever was before */
+    RELOAD_AGAIN, /* at once after the plan before: what was deferred */
     RELOAD_RETRY, /* in a while: what failed, and is not logged again */
 };
 

@@ -151,8 +151,8 @@ int addresses_bind_service(struct server *server, const struct service *service,
 
 /* ---- who has it ---- */
 
-static bool is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
-                       bool is_udp)
+bool addresses_is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
+                          bool is_udp)
 {
     bool is_held = false;
     for (size_t i = 0; binding != NULL && binding->is_udp == is_udp && i < count; i++)
@@ -168,14 +168,16 @@ struct server_holder server_find_holder(struct server *server, const struct conf
     bool is_udp = config != NULL && config->type == CONFIG_SERVICE_UDP;
     size_t count =
         resolver_find(server->resolver, config != NULL ? &config->addr : &wanted->addr, addrs);
-    holder.is_control = config != NULL && is_held_by(server->control_binding, addrs, count, is_udp);
+    holder.is_control =
+        config != NULL && addresses_is_held_by(server->control_binding, addrs, count, is_udp);
     if (holder.is_control)
         return holder;
     struct service_registry *registry = &server->services;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
         struct service *service = service_of(container_of(node, struct service_base, node));
-        if (holder.service == NULL && is_held_by(service->binding, addrs, count, is_udp) &&
+        if (holder.service == NULL &&
+            addresses_is_held_by(service->binding, addrs, count, is_udp) &&
             (config == NULL || strcmp(service_name(service), config->name) != 0))
             holder.service = service;
     }

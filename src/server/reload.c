@@ -18,46 +18,45 @@
 
 /* ---- preparing: services ---- */
 
-static struct server_step *add_step(struct preparation *prep, enum plan_step_kind kind,
-                                    struct service *service)
+struct server_step *server_reload_add_step(struct preparation *prep, enum plan_step_kind kind,
+                                           struct service *service)
 {
     struct server_step *step = &prep->plan->steps[prep->plan->step_count++];
     *step = (struct server_step){.kind = kind, .service = service};
     return step;
 }
 
-static int prepare_added(struct preparation *prep, const struct config_service *config)
+static int prepare_added(struct preparation *prep, const struct config_service_diff *item)
 {
     struct service *service;
-    int result = service_part_create_all(prep->server, config, &service);
+    int result = service_part_create_all(prep->server, item->new, &service);
     if (result < 0)
         return result;
-    result = addresses_bind_service(prep->server, service, config, prep->wanted, &service->binding);
-    if (result == -ENOMEM ||
-        (result < 0 && server_reload_note_failed(prep, config, &service->failures_said, result,
-                                                 server_reload_is_given_up(prep, config)))) {
+    if (server_reload_bind(prep, item, service, &service->binding) == -ENOMEM) {
         service_drop(service);
-        return result == -ENOMEM ? result : 0;
+        return -ENOMEM;
     }
     prep->outcome->added++;
-    (void)add_step(prep, PLAN_ADD, service);
+    (void)server_reload_add_step(prep, PLAN_ADD, service);
     return 0;
 }
 
-static void prepare_removed(struct preparation *prep, struct service *service)
+static void prepare_removed(struct preparation *prep, const struct config_service_diff *item,
+                            struct service *service)
 {
-    prep->outcome->removed++;
-    (void)add_step(prep, PLAN_REMOVE, service);
+    server_reload_leaves(prep, item->old);
+    (void)server_reload_add_step(prep, PLAN_REMOVE, service);
 }
 
-/* Another kind of service under the same name, or one of a circle: it goes now, and comes with the
- * plan that follows. */
-static void prepare_replaced(struct preparation *prep, struct service *service)
+/* Another kind of service under the same name: it goes now, and comes with the plan that follows.
+ */
+static void prepare_replaced(struct preparation *prep, const struct config_service_diff *item,
+                             struct service *service)
 {
     prep->outcome->deferred++;
     prep->outcome->replaced++;
     prep->outcome->failed++;
-    (void)add_step(prep, PLAN_REMOVE, service);
+    prepare_removed(prep, item, service);
 }
 
 static int prepare_changed(struct preparation *prep, const struct config_service_diff *item,
@@ -68,26 +67,24 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     assert(service != NULL);
     bool has_place = service->binding != NULL;
     if ((changes & (CONFIG_CHANGE_TYPE | CONFIG_CHANGE_LANES)) != 0) {
-        prepare_replaced(prep, service);
+        prepare_replaced(prep, item, service);
         return 0;
     }
     if ((changes & CONFIG_CHANGE_ADDRESS) != 0) {
-        int result = server_reload_prepare_address(prep, item->new, service, &binding);
-        if (result < 0)
+        int result = server_reload_bind(prep, item, service, &binding);
+        if (result == -ENOMEM)
             return result;
-        /* Where it is, it goes on as it was; without a place the rest is in force all the same. */
-        if (result == RELOAD_REPLACED)
-            prepare_replaced(prep, service);
-        if (result != RELOAD_MOVED && (result != RELOAD_STAYS || has_place))
-            return 0;
+        if (result < 0 && has_place)
+            return 0; /* where it is, it goes on as it was; without a place the rest is in force */
         if (!has_place &&
             server_reload_is_same_addr(&service_config(service)->addr, &item->new->addr))
             changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
     }
     if (binding == NULL && changes == 0)
         return 0;
-    struct server_step *step = add_step(prep, PLAN_CHANGE, service);
+    struct server_step *step = server_reload_add_step(prep, PLAN_CHANGE, service);
     step->binding = binding;
+    step->rebinds = binding != NULL;
     step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
     if (changes == 0) {
         prep->outcome->bound++;
@@ -116,10 +113,11 @@ static int prepare_services(struct preparation *prep)
             item->old != NULL ? service_of(service_view_entry(&prep->running, item->old)) : NULL;
         switch (item->fate) {
         case CONFIG_SERVICE_ADDED:
-            result = prepare_added(prep, item->new);
+            result = prepare_added(prep, item);
             break;
         case CONFIG_SERVICE_REMOVED:
-            prepare_removed(prep, service);
+            prep->outcome->removed++;
+            prepare_removed(prep, item, service);
             break;
         case CONFIG_SERVICE_CHANGED:
             result = prepare_changed(prep, item, service);
@@ -137,8 +135,8 @@ static int server_prepare_own(struct preparation *prep)
     unsigned int changes = prep->diff.changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
     if (prep->server->control_binding == NULL)
         changes |= CONFIG_CHANGE_ADDRESS;
-    if ((changes & CONFIG_CHANGE_ADDRESS) != 0)
-        server_reload_prepare_control(prep, &changes);
+    if ((changes & CONFIG_CHANGE_ADDRESS) != 0 && !server_reload_bind_control(prep))
+        changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
     int result = 0;
     if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
         result =
@@ -165,8 +163,9 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     }
     if (step->config != NULL)
         step->config = service_base_set_config(&service->entry, step->config);
-    if (step->binding != NULL) {
+    if (step->binding != NULL)
         addresses_bind_succeeded(service_config(service), step->binding, &service->failures_said);
+    if (step->rebinds) {
         step->new_binding = step->binding;
         step->binding = service_set_binding(service, step->binding);
     }
@@ -230,17 +229,27 @@ static int server_prepare(struct preparation *prep)
     if (plan == NULL)
         return -ENOMEM;
     plan->steps = calloc(prep->diff.service_count + 1, sizeof(*plan->steps));
-    int result = plan->steps != NULL ? server_prepare_own(prep) : -ENOMEM;
+    int result = plan->steps != NULL ? server_reload_begin_places(prep) : -ENOMEM;
+    if (result == 0)
+        result = server_prepare_own(prep);
     if (result == 0)
         result = prepare_services(prep);
-    if (result < 0 || (plan->step_count == 0 && plan->changes == 0 && !plan->closes_control)) {
+    if (result == 0)
+        server_reload_settle(prep);
+    bool is_empty = plan->step_count == 0 && plan->changes == 0 && !plan->closes_control;
+    /* The next plan would find the same, and be followed by another. */
+    assert(result < 0 || !is_empty || prep->outcome->deferred == 0);
+    if (result < 0 || is_empty)
         server_plan_abandon(prep);
+    if (result < 0)
         return result;
+    if (!is_empty) {
+        commit_own(prep);
+        for (size_t i = 0; i < plan->step_count; i++)
+            commit_service(prep, &plan->steps[i]);
     }
-    commit_own(prep);
-    for (size_t i = 0; i < plan->step_count; i++)
-        commit_service(prep, &plan->steps[i]);
-    return 1;
+    server_reload_log_failures(prep);
+    return !is_empty;
 }
 
 /* A service that has no address yet does not run at the configured one: what makes it differ from
@@ -290,6 +299,7 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
     if (result < 0)
         return result;
     result = server_prepare(&prep);
+    free(prep.places);
     compared(&prep);
     server_count_unbound(server);
     if (result > 0)
@@ -361,8 +371,7 @@ static void server_apply_step(struct server_worker *worker, const struct server_
         service_part_stop(worker, step->service);
         break;
     case PLAN_CHANGE:
-        if (step->new_binding != NULL &&
-            service_part_rebind(worker, step->service, step->new_binding) < 0)
+        if (step->rebinds && service_part_rebind(worker, step->service, step->new_binding) < 0)
             service_part_log_no_memory(worker, step->service);
         service_part_review(worker, step->service);
         break;

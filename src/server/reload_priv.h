@@ -3,7 +3,10 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
+#include "base/addr.h"
+#include "base/limits.h"
 #include "base/macros.h"
 #include "config/config_diff.h"
 #include "server/reload.h"
@@ -17,7 +20,8 @@ struct server_step {
      * change. */
     const struct config_service *config;
     struct binding *binding;
-    struct binding *new_binding; /* the service's own by now */
+    struct binding *new_binding; /* the service's own by now; NULL: it gives its address up */
+    bool rebinds;                /* to new_binding */
     bool expires;                /* its sessions are over */
 };
 
@@ -28,9 +32,28 @@ struct server_plan {
     unsigned int changes;
     const struct config_peer *config;
     struct binding *control_binding, *new_control_binding;
-    bool closes_control; /* the port is given up first, its new address would be in its way */
+    bool closes_control; /* as a service that gives its address up */
     struct reload_keys keys;
 };
+
+enum reload_fate {
+    PLACE_STAYS,
+    PLACE_WAITS,  /* until the address that its owner wants is free */
+    PLACE_LEAVES, /* with this plan */
+};
+
+/* The address of a running service, of the control port, or none, of a service that is added; and
+ * what its owner wants in its stead, if that could not be bound. */
+struct reload_place {
+    enum reload_fate fate;
+    int error;               /* 0: it was bound, or nothing is wanted */
+    struct service *service; /* these are NULL: the control port */
+    const struct config_service *wanted;
+    size_t behind;     /* WAITS: for this place to be free */
+    size_t addr_count; /* 0: what is wanted is not in use */
+    struct addr addrs[LIMIT_ADDRESSES];
+};
+#define NO_PLACE SIZE_MAX
 
 /* While a plan is prepared. */
 struct preparation {
@@ -40,26 +63,29 @@ struct preparation {
     struct service_view running;
     struct config_diff diff;
     struct reload_outcome *outcome;
+    struct reload_place *places; /* reload_ports.c */
+    size_t place_count;
     uint64_t now_ms;
     enum reload_attempt attempt;
 };
 
-bool server_reload_is_same_addr(const struct host_port *a, const struct host_port *b);
-/* The address is in use by what is to leave it: a service, or the control port. */
-bool server_reload_is_given_up(const struct preparation *prep, const struct config_service *config);
-/* True: it is left to the plan that follows. said: see addresses_bind_failed. */
-bool server_reload_note_failed(struct preparation *prep, const struct config_service *config,
-                               unsigned int *said, int error, bool is_ours);
+struct server_step *server_reload_add_step(struct preparation *prep, enum plan_step_kind kind,
+                                           struct service *service);
 
-enum reload_place {
-    RELOAD_MOVED,    /* the new address is bound */
-    RELOAD_LATER,    /* by the plan that follows */
-    RELOAD_REPLACED, /* in a circle: it is to be removed, and comes with that plan */
-    RELOAD_STAYS,    /* where it is, if anywhere */
-};
-/* -ENOMEM, or enum reload_place. */
-MUST_CHECK int server_reload_prepare_address(struct preparation *prep,
-                                             const struct config_service *wanted,
-                                             struct service *service, struct binding **ret);
-/* The control port's new address. What fails leaves the old one, and is tried again. */
-void server_reload_prepare_control(struct preparation *prep, unsigned int *changes);
+/* ---- reload_ports.c ---- */
+
+/* -ENOMEM. prep->places are the caller's to free. */
+MUST_CHECK int server_reload_begin_places(struct preparation *prep);
+/* The plan takes the address of a running service away from it. */
+void server_reload_leaves(struct preparation *prep, const struct config_service *running);
+/* The address that a new service wants, or one that has another. 0, -ENOMEM, or another error:
+ * without it. */
+MUST_CHECK int server_reload_bind(struct preparation *prep, const struct config_service_diff *item,
+                                  struct service *service, struct binding **ret);
+/* The control port's new address: in the plan. False: without it. */
+MUST_CHECK bool server_reload_bind_control(struct preparation *prep);
+/* When all have tried: what comes of those that are without. */
+void server_reload_settle(struct preparation *prep);
+/* When the plan is in force: of those that will not have it soon. */
+void server_reload_log_failures(struct preparation *prep);
+bool server_reload_is_same_addr(const struct host_port *a, const struct host_port *b);

@@ -49,9 +49,10 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
                         struct binding *binding)
 {
     struct service_part *part = service_part_of(worker, service);
-    int result;
+    int result = 0;
     if (service->is_udp) {
-        result = lane_start_all(worker, service, binding);
+        if (binding != NULL)
+            result = lane_start_all(worker, service, binding);
         lane_close_others(worker, service, binding);
     } else {
         struct list old;
@@ -59,7 +60,8 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
         struct list *node;
         while ((node = list_pop_front(&part->ports)) != NULL)
             list_push_back(&old, node);
-        result = listener_open_all(worker, service, binding, visitor_begin, &part->ports);
+        if (binding != NULL)
+            result = listener_open_all(worker, service, binding, visitor_begin, &part->ports);
         listener_close_all(&old, NULL);
     }
     return result;

@@ -348,27 +348,55 @@ def test_a_visitor_port_moves_and_the_session_stays(reloadable):
     assert t.server.metric("logins") == logins
 
 
+def says(port, name):
+    try:
+        with connect(port) as visitor:
+            visitor.settimeout(within(2))
+            return recv_exact(visitor, len(name)) == name.encode()
+    except (OSError, EOFError):
+        return False
+
+
 def test_two_services_swap_their_ports_and_a_third_is_renamed(tunnel, service):
     locals_ = {name: service(Named, name).port for name in ("one", "two", "three")}
     t = tunnel(locals_)
     files = Files(t)
     ports = dict(t.ports)
 
-    def says(port, name):
-        try:
-            with connect(port) as visitor:
-                visitor.settimeout(within(2))
-                return recv_exact(visitor, len(name)) == name.encode()
-        except (OSError, EOFError):
-            return False
-
     for name, port in ports.items():
         wait_until(lambda: says(port, name), within(3), name)
+    logins = t.server.metric("logins")
     t.ports["one"], t.ports["two"] = ports["two"], ports["one"]
     t.ports["four"], t.services["four"] = t.ports.pop("three"), t.services.pop("three")
     files.write()
     for name, port in (("one", ports["two"]), ("two", ports["one"]), ("three", ports["three"])):
         wait_until(lambda: says(port, name), within(4), f"{name} at its new place")
+    assert t.server.metric("logins") == logins + 1, "only the one with another name"
+    assert not errors(t.server), errors(t.server)
+
+
+def test_a_chain_of_ports(tunnel, service):
+    """Each takes the port of the next: no session or relay ends, nothing is an error."""
+    names = ("one", "two", "three", "four")
+    t = tunnel({"one": service(Echo).port} |
+               {name: service(Named, name).port for name in names[1:]})
+    files = Files(t)
+
+    def is_there(name):
+        return answers(t.port(name)) if name == "one" else says(t.port(name), name)
+
+    for name in names:
+        wait_until(lambda: is_there(name), within(3), name)
+    logins = t.server.metric("logins")
+    with connect(t.port("one")) as kept:
+        ask(kept)
+        ports = [t.ports[name] for name in names[1:]] + [free_port()]
+        t.ports.update(zip(names, ports))
+        files.write("server")
+        for name in names:
+            wait_until(lambda: is_there(name), within(4), f"{name} at its new place")
+        ask(kept)
+    assert t.server.metric("logins") == logins
     assert not errors(t.server), errors(t.server)
 
 

@@ -17,7 +17,7 @@
 #include "server/server.h"
 #include "side.h"
 
-enum { WORKERS = 2, ECHO = 0, WEB, PORTS };
+enum { WORKERS = 2, ECHO = 0, WEB, THIRD, FOURTH, FIFTH, PORTS };
 
 static struct side side;
 static struct server *server;
@@ -135,6 +135,25 @@ static bool connects(unsigned int port)
     (void)close(fd);
     side_settle(&side, 3);
     return connected;
+}
+
+static struct service *find_service(const char *name)
+{
+    struct service *found = NULL;
+    list_for_each (node, &server->services.entries) {
+        struct service *service = service_of(container_of(node, struct service_base, node));
+        if (strcmp(service_name(service), name) == 0 && !service->entry.removed)
+            found = service;
+    }
+    if (found == NULL)
+        cr_assert_fail("no service %s", name);
+    assert(found != NULL);
+    return found;
+}
+
+static unsigned int unbound(void)
+{
+    return atomic_load(&server->unbound_count);
 }
 
 /* ---- services ---- */
@@ -284,10 +303,10 @@ Test(server_reload, a_service_takes_anothers_port, .init = set_up, .fini = tear_
 {
     const char *text = file("", service("web", ECHO, ""));
     struct reload_outcome outcome = reload(text);
-    cr_expect(outcome.removed == 1 && outcome.deferred == 1 && outcome.added == 0);
+    cr_expect(outcome.removed == 1 && outcome.deferred == 1 && outcome.added == 1);
     outcome = begin(text, RELOAD_AGAIN, 1);
     apply_posted();
-    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    cr_expect(outcome.bound == 1 && outcome.failed == 0 && outcome.changed == 0);
     int fd = log_in("web", "one");
     cr_expect(connects(ECHO));
     (void)close(fd);
@@ -299,21 +318,211 @@ Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = te
     int echo = log_in("echo", "one");
     (void)snprintf(text, sizeof(text), "%s%s", service("echo", WEB, ""), service("web", ECHO, ""));
     struct reload_outcome outcome = reload(file("", text));
-    cr_expect(outcome.changed == 1 && outcome.added == 0 && outcome.deferred == 1);
+    cr_expect(outcome.changed == 1 && outcome.added == 1 && outcome.deferred == 1);
     outcome = begin(file("", text), RELOAD_AGAIN, 1);
     apply_posted();
-    cr_expect(outcome.added == 1 && outcome.failed == 0);
+    cr_expect(outcome.bound == 1 && outcome.failed == 0);
     cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
     cr_expect(connects(WEB));
-    /* Now they want each other's: both go, and come back. */
+    /* Now they want each other's: both give theirs up. */
     (void)snprintf(text, sizeof(text), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
     outcome = reload(file("", text));
-    cr_expect(outcome.replaced == 2 && outcome.changed == 0);
+    cr_expect(outcome.deferred == 2 && outcome.replaced == 0 && outcome.changed == 0);
+    cr_expect_eq(unbound(), 2);
     outcome = begin(file("", text), RELOAD_AGAIN, 1);
     apply_posted();
-    cr_expect(outcome.added == 2 && outcome.failed == 0);
-    cr_expect_neq(side_end_of(&side, echo), 0);
+    cr_expect(outcome.changed == 2 && outcome.failed == 0);
+    cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
+    cr_expect(connects(ECHO));
     (void)close(echo);
+}
+
+/* The whole of a reload, as app/reload.c does it: what is left to the next plan follows at once. */
+static struct reload_outcome reload_to_the_end(const char *text, unsigned int *ret_plans)
+{
+    struct reload_outcome outcome = {.deferred = 1};
+    for (*ret_plans = 0; outcome.deferred > 0; ++*ret_plans) {
+        struct config *config = side_config(text);
+        enum reload_attempt attempt = *ret_plans == 0 ? RELOAD_FIRST : RELOAD_AGAIN;
+        cr_assert_lt(*ret_plans, 10u, "it gets nowhere");
+        if (server_reload_ops.begin(server, &config->server, attempt, 0, &outcome) > 0)
+            apply_posted();
+        config_destroy(config);
+    }
+    return outcome;
+}
+
+/* Services a, b, ... at these ports. */
+static const char *letters(const unsigned int *at, size_t count)
+{
+    char text[1000];
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s",
+                                 service((char[]){(char)('a' + i), '\0'}, at[i], ""));
+    return file("", text);
+}
+
+enum { MOVING_MAX = 4 };
+
+/* They run at the first ports, with a session each, and move to the others. */
+static void move_all(const unsigned int *from, const unsigned int *to, size_t count,
+                     unsigned int plans_max)
+{
+    char name[] = "a";
+    int sessions[MOVING_MAX];
+    unsigned int plans;
+    cr_assert_eq(reload_to_the_end(letters(from, count), &plans).failed, 0);
+    for (size_t i = 0; i < count; i++) {
+        name[0] = (char)('a' + i);
+        sessions[i] = log_in(name, "one");
+    }
+    struct reload_outcome outcome = reload_to_the_end(letters(to, count), &plans);
+    cr_expect_eq(outcome.failed, 0);
+    cr_expect_leq(plans, plans_max);
+    for (size_t i = 0; i < count; i++) {
+        name[0] = (char)('a' + i);
+        cr_expect_eq(find_service(name)->failures_said, 0, "nothing was said of %s", name);
+        cr_expect_eq(addr_port(&find_service(name)->binding->addr), addr_port(&ports[to[i]]));
+        cr_expect_eq(side_end_of(&side, sessions[i]), 0, "the session of %s stays", name);
+        cr_expect(connects(to[i]));
+        (void)close(sessions[i]);
+    }
+}
+
+Test(server_reload, a_chain_of_addresses, .init = set_up, .fini = tear_down)
+{
+    static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, THIRD, FOURTH};
+    static const unsigned int back[] = {FOURTH, THIRD, WEB}, forth[] = {THIRD, WEB, ECHO};
+    move_all(from, to, 3, 3);
+    move_all(back, forth, 3, 3);
+}
+
+Test(server_reload, addresses_in_a_circle, .init = set_up, .fini = tear_down)
+{
+    static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, THIRD, ECHO};
+    move_all(from, to, 3, 2);
+    move_all(from, from, 3, 1);
+}
+
+Test(server_reload, udp_services_in_a_circle, .init = set_up, .fini = tear_down)
+{
+    char text[700];
+    unsigned int plans;
+    int sessions[2];
+    for (unsigned int round = 0; round < 2; round++) {
+        (void)snprintf(text, sizeof(text), "%s%s",
+                       service("a", round == 0 ? ECHO : WEB, "type = udp"),
+                       service("b", round == 0 ? WEB : ECHO, "type = udp"));
+        cr_expect_eq(reload_to_the_end(file("", text), &plans).failed, 0);
+        cr_expect_eq(find_service("a")->binding->addr.v4.sin_port,
+                     ports[round == 0 ? ECHO : WEB].v4.sin_port);
+        cr_expect_not_null(find_service("b")->binding);
+        for (int i = 0; i < 2 && round == 0; i++)
+            sessions[i] = log_in(i == 0 ? "a" : "b", "one");
+    }
+    for (int i = 0; i < 2; i++) {
+        cr_expect_eq(side_end_of(&side, sessions[i]), 0, "the session stays");
+        (void)close(sessions[i]);
+    }
+}
+
+Test(server_reload, a_circle_beside_a_chain, .init = set_up, .fini = tear_down)
+{
+    static const unsigned int from[] = {ECHO, WEB, THIRD, FOURTH},
+                              to[] = {WEB, ECHO, FOURTH, FIFTH};
+    move_all(from, to, 4, 3);
+}
+
+/* What heads a chain finds its new address taken: all stay where they are, and that is said once of
+ * each. */
+Test(server_reload, a_chain_that_can_not_move, .init = set_up, .fini = tear_down)
+{
+    static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, THIRD, FOURTH};
+    struct addr taken;
+    unsigned int plans;
+    int listener = tcp_listener(&taken);
+    ports[FOURTH] = taken;
+    cr_assert_eq(reload_to_the_end(letters(from, 3), &plans).failed, 0);
+    int a = log_in("a", "one"), b = log_in("b", "one"), c = log_in("c", "one");
+    struct reload_outcome outcome = reload_to_the_end(letters(to, 3), &plans);
+    cr_expect(outcome.failed == 3 && outcome.changed == 0);
+    cr_expect_eq(unbound(), 0, "nobody has lost an address");
+    cr_expect(connects(ECHO) && connects(WEB) && connects(THIRD));
+    (void)close(listener);
+    outcome = begin(letters(to, 3), RELOAD_RETRY, 1);
+    apply_posted();
+    cr_expect_eq(outcome.changed, 1);
+    outcome = reload_to_the_end(letters(to, 3), &plans);
+    cr_expect_eq(outcome.failed, 0);
+    cr_expect(connects(WEB) && connects(THIRD) && connects(FOURTH));
+    for (char name[] = "a"; name[0] <= 'c'; name[0]++)
+        cr_expect_eq(find_service(name)->failures_said, 0);
+    cr_expect(side_end_of(&side, a) == 0 && side_end_of(&side, b) == 0 &&
+              side_end_of(&side, c) == 0);
+    (void)close(a);
+    (void)close(b);
+    (void)close(c);
+}
+
+/* One wants all addresses of the host, where it has one and another service, that stays, has one.
+ */
+Test(server_reload, no_address_is_given_up_for_one_that_is_kept, .init = set_up, .fini = tear_down)
+{
+    char text[700];
+    unsigned int plans;
+    (void)snprintf(text, sizeof(text), "%s[server.services.b]\nbind_addr = 127.0.0.2:%u\n",
+                   service("a", ECHO, ""), addr_port(&ports[ECHO]));
+    cr_assert_eq(reload_to_the_end(file("", text), &plans).failed, 0);
+    int a = log_in("a", "one");
+    (void)snprintf(text, sizeof(text),
+                   "[server.services.a]\nbind_addr = 0.0.0.0:%u\n"
+                   "[server.services.b]\nbind_addr = 127.0.0.2:%u\n",
+                   addr_port(&ports[ECHO]), addr_port(&ports[ECHO]));
+    cr_expect_eq(reload_to_the_end(file("", text), &plans).failed, 1);
+    cr_expect_eq(unbound(), 0);
+    cr_expect(connects(ECHO), "it stays where it was");
+    (void)snprintf(text, sizeof(text), "[server.services.a]\nbind_addr = 0.0.0.0:%u\n",
+                   addr_port(&ports[ECHO]));
+    cr_expect_eq(reload_to_the_end(file("", text), &plans).failed, 0);
+    cr_expect_eq(find_service("a")->binding->addr.v4.sin_addr.s_addr, htonl(INADDR_ANY));
+    cr_expect_eq(side_end_of(&side, a), 0);
+    (void)close(a);
+}
+
+/* Two swap, and a third wants what one of them will have: it keeps what it has. */
+Test(server_reload, no_address_is_given_up_behind_a_circle, .init = set_up, .fini = tear_down)
+{
+    static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, ECHO, WEB};
+    unsigned int plans;
+    cr_assert_eq(reload_to_the_end(letters(from, 3), &plans).failed, 0);
+    (void)close(log_in("c", "one"));
+    int a = log_in("a", "one"), b = log_in("b", "one"), c = log_in("c", "one");
+    cr_expect_eq(reload_to_the_end(letters(to, 3), &plans).failed, 1);
+    cr_expect_eq(plans, 2);
+    cr_expect_eq(unbound(), 0);
+    cr_expect_eq(addr_port(&find_service("a")->binding->addr), addr_port(&ports[WEB]));
+    cr_expect_eq(addr_port(&find_service("c")->binding->addr), addr_port(&ports[THIRD]));
+    cr_expect(connects(ECHO) && connects(WEB) && connects(THIRD));
+    (void)close(a);
+    (void)close(b);
+    (void)close(c);
+}
+
+/* The control port and a service want each other's. */
+Test(server_reload, the_control_port_in_a_circle, .init = set_up, .fini = tear_down)
+{
+    unsigned int plans;
+    const struct addr old = control_addr;
+    int fd = log_in("echo", "one");
+    control_addr = ports[ECHO];
+    ports[ECHO] = old;
+    cr_expect_eq(reload_to_the_end(file("", service("echo", ECHO, "")), &plans).failed, 0);
+    cr_expect_eq(plans, 2);
+    cr_expect_eq(side_end_of(&side, fd), 0, "the session stays");
+    cr_expect(connects(ECHO));
+    (void)close(log_in("echo", "one"));
+    (void)close(fd);
 }
 
 Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_down)
@@ -330,25 +539,6 @@ Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_d
 }
 
 /* ---- services without an address ---- */
-
-static struct service *find_service(const char *name)
-{
-    struct service *found = NULL;
-    list_for_each (node, &server->services.entries) {
-        struct service *service = service_of(container_of(node, struct service_base, node));
-        if (strcmp(service_name(service), name) == 0 && !service->entry.removed)
-            found = service;
-    }
-    if (found == NULL)
-        cr_assert_fail("no service %s", name);
-    assert(found != NULL);
-    return found;
-}
-
-static unsigned int unbound(void)
-{
-    return atomic_load(&server->unbound_count);
-}
 
 /* A new service whose port somebody has: it is there, its client logs in, and when the port is free
  * its visitors come. */
