@@ -22,7 +22,7 @@ struct service_part;
 /* Offers a data channel to those who wait for one; it is taken over in every case. requested: it
  * came from the client; otherwise a visitor of ours has no use for it. */
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
-                    bool requested, const struct addr_key *client);
+                    bool requested);
 /* Whether a channel that was parked may be used: it has not ended, and was heard from within the
  * time that its keepalive takes. */
 bool exchange_channel_is_live(const struct server_worker *worker,

@@ -55,7 +55,6 @@ struct service {
     _Atomic bool up;            /* listeners should listen */
     _Atomic unsigned int owner; /* worker of the control channel, while up */
     _Atomic uint32_t connections;
-    _Atomic uint32_t asked; /* channels that the gate expects */
 };
 
 /* The configuration is copied. The caller is the first user. -ENOMEM. */

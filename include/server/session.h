@@ -4,8 +4,11 @@
  *     login --session_begin--> service->session, table --session_end--> gone
  *                                      '--session_begin of a newer one--> replaced --session_end-->
  *
- * Any worker. Under two locks: a service's own (which session it has, and whether one may begin),
- * and in it the table's. */
+ * What a session has asked its client for and has not got is what the gate expects from that
+ * address; whatever ends the session takes it back.
+ *
+ * Any worker. Under two locks: a service's own (which session it has, whether one may begin, who
+ * asks for channels), and in it the table's, or the gate's. */
 #pragma once
 
 #include <pthread.h>
@@ -21,6 +24,7 @@
 #include "crypto/keys.h"
 #include "net/transport.h"
 
+struct gate;
 struct service;
 
 /* Made and freed by the control channel it belongs to. In the table and in its service only between
@@ -34,30 +38,31 @@ struct session {
      * not raise the caps until the client logs in again. */
     struct addr_key client;
     unsigned int worker_index;
-    uint32_t epoch;        /* the service's, when the login began */
-    _Atomic bool replaced; /* a newer login took over: its owner closes it */
+    uint32_t epoch;         /* the service's, when the login began */
+    _Atomic uint32_t asked; /* data channels that the gate expects from `client` for it */
+    _Atomic bool replaced;  /* a newer login took over: its owner closes it */
 };
 
 enum { SESSION_BUCKETS = 1024 }; /* a few in each, even with all the services there may be */
 struct session_table {
+    struct gate *gate; /* outlives it */
     pthread_mutex_t lock;
     struct list buckets[SESSION_BUCKETS];
 };
 
-void session_table_init(struct session_table *table);
+void session_table_init(struct session_table *table, struct gate *gate);
 void session_table_finish(struct session_table *table);
-/* The service that a session key opens, and the address its client logged in from. False: no such
- * session. Takes the same time for all keys of one bucket. The caller becomes a user of the
- * service. */
+/* A data channel has come. False: its key is no session's. Takes the same time for all keys of one
+ * bucket. The caller becomes a user of the service that the key opens. ret_expected: one that was
+ * asked for; the caller tells the gate that it expects one less from ret_client. */
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, struct addr_key *ret_client);
+                        struct service **ret_service, bool *ret_expected,
+                        struct addr_key *ret_client);
 
 /* What a session leaves behind when it ends or is replaced. */
 struct session_leftovers {
     struct transport channels[LIMIT_POOL_PARKED]; /* parked; to be closed by the caller */
     size_t channel_count;
-    uint32_t asked; /* channels asked for, to be taken back at the gate */
-    struct addr_key client;
     bool replaced; /* there was an older session; its owner closes it */
 };
 
@@ -77,7 +82,8 @@ void session_expire_all(struct service *service);
 /* The same, and none begins any more: the service is not configured. */
 void session_refuse_all(struct service *service);
 
-/* Channels have been asked for, have come, or were given up: returns how many of `count` were
- * counted, so that the gate counts the same. */
-void session_asked(struct service *service, uint32_t count);
-uint32_t session_answered(struct service *service, uint32_t count);
+/* How many channels the client is to be asked for, at most max; the caller does. None for a
+ * session that is over: they are its successor's to ask for. */
+uint32_t session_ask(struct session_table *table, struct session *session, uint32_t max);
+/* So many of them are given up. */
+void session_give_up(struct session_table *table, struct session *session, uint32_t count);

@@ -61,12 +61,6 @@ static void close_channels(struct server_worker *worker, struct transport *chann
         transport_close(&channels[i], worker->tunnel->loop);
 }
 
-static void clear_leftovers(struct server_worker *worker, struct session_leftovers *leftovers)
-{
-    close_channels(worker, leftovers->channels, leftovers->channel_count);
-    gate_expect(&worker->server->gate, &leftovers->client, -(int)leftovers->asked);
-}
-
 /* ---- the end ---- */
 
 static void control_terminate(struct server_control *control, int error)
@@ -81,7 +75,7 @@ static void control_terminate(struct server_control *control, int error)
 
     struct session_leftovers leftovers;
     bool is_down = session_end(&worker->server->sessions, &control->session, &leftovers);
-    clear_leftovers(worker, &leftovers);
+    close_channels(worker, leftovers.channels, leftovers.channel_count);
     if (service->parts[worker->tunnel->index].control == control)
         service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
@@ -126,15 +120,11 @@ static void control_write(struct server_control *control, size_t size)
 static size_t control_fill(struct server_control *control, size_t at)
 {
     struct server_worker *worker = control->worker;
-    if (atomic_load(&control->session.replaced))
-        return at; /* the requests are its successor's to make */
-    uint32_t count =
-        channel_pool_claim_requests(&control->service->pool, COMMANDS_BYTES / MESSAGE_COMMAND_SIZE);
+    uint32_t count = session_ask(&worker->server->sessions, &control->session,
+                                 COMMANDS_BYTES / MESSAGE_COMMAND_SIZE);
     if (count == 0)
         return at;
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_REQUESTED, count);
-    gate_expect(&worker->server->gate, &control->session.client, (int)count);
-    session_asked(control->service, count);
     return at + server_fsm_commands(&control->fsm, MESSAGE_COMMAND_CREATE_CHANNEL, count,
                                     control->out + at, sizeof(control->out) - at);
 }
@@ -210,7 +200,7 @@ static int control_register(struct server_control *control)
     if (result < 0)
         return result;
     server_control_set_state(control, SERVER_CONTROL_UP);
-    clear_leftovers(worker, &leftovers);
+    close_channels(worker, leftovers.channels, leftovers.channel_count);
     struct service_part *part = &service->parts[worker->tunnel->index];
     part->control = control;
     part->send_requests = server_control_send_requests;
@@ -329,8 +319,7 @@ static void tend_pool(struct server_control *control)
     if (lost > 0) {
         static struct log_limit limit;
         uint32_t suppressed;
-        gate_expect(&worker->server->gate, &control->session.client,
-                    -(int)session_answered(control->service, lost));
+        session_give_up(&worker->server->sessions, &control->session, lost);
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, lost);
         if (log_allowed(&limit, &suppressed))
             log_service(LOG_WARN, control_name(control),
@@ -345,7 +334,7 @@ void server_control_tend_pools(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
         struct server_control *control = container_of(node, struct server_control, node);
-        if (control->state == SERVER_CONTROL_UP)
+        if (control->state == SERVER_CONTROL_UP && !atomic_load(&control->session.replaced))
             tend_pool(control);
     }
 }

@@ -9,7 +9,6 @@
 #include "io/socket_life.h"
 #include "server/listener.h"
 #include "server/server_worker.h"
-#include "server/session.h"
 
 /* ---- the state of services ---- */
 
@@ -110,7 +109,7 @@ static void exchange_deliver_channel(void *owner, const void *payload)
     memcpy(&delivery, payload, sizeof(delivery));
     const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id};
     if (!delivery.matched(tunnel->role, &match, delivery.channel))
-        exchange_offer(tunnel->role, delivery.service, delivery.channel, false, NULL);
+        exchange_offer(tunnel->role, delivery.service, delivery.channel, false);
     service_drop(delivery.service);
 }
 
@@ -160,11 +159,9 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
 }
 
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
-                    bool requested, const struct addr_key *client)
+                    bool requested)
 {
     struct loop *loop = worker->tunnel->loop;
-    if (requested)
-        gate_expect(&worker->server->gate, client, -(int)session_answered(service, 1));
     struct pool_offer offer = {
         .transport = channel,
         .requested = requested,

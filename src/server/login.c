@@ -149,7 +149,9 @@ static void login_become_data_channel(struct login *login)
     struct server_worker *worker = login->worker;
     struct service *service;
     struct addr_key client;
-    if (!session_table_find(&worker->server->sessions, login->action.digest, &service, &client)) {
+    bool expected;
+    if (!session_table_find(&worker->server->sessions, login->action.digest, &service, &expected,
+                            &client)) {
         log_rejected(login, ERR_AUTH);
         login_terminate(login, STREAM_CLEAN);
         return;
@@ -163,7 +165,9 @@ static void login_become_data_channel(struct login *login)
     log_conn(LOG_DEBUG, config->name, conn_id, "data channel");
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(channel.fd, config->nodelay == CONFIG_TRUE);
-    exchange_offer(worker, service, channel, true, &client);
+    if (expected)
+        gate_expect(&worker->server->gate, &client, -1);
+    exchange_offer(worker, service, channel, true);
     service_drop(service);
 }
 

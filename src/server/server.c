@@ -47,7 +47,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     server->worker_count = workers;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     server_fds_limit_strangers(server, config);
-    session_table_init(&server->sessions);
+    session_table_init(&server->sessions, &server->gate);
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);

@@ -1,6 +1,7 @@
 #include "server/session.h"
 
 #include "base/error.h"
+#include "server/gate.h"
 #include "server/service.h"
 
 /* ---- the table of session keys ---- */
@@ -10,8 +11,9 @@ static struct list *session_table_bucket(struct session_table *table, const uint
     return &table->buckets[keys_hash(key, KEYS_DIGEST_SIZE) % SESSION_BUCKETS];
 }
 
-void session_table_init(struct session_table *table)
+void session_table_init(struct session_table *table, struct gate *gate)
 {
+    table->gate = gate;
     (void)pthread_mutex_init(&table->lock, NULL);
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         list_init(&table->buckets[i]);
@@ -22,26 +24,37 @@ void session_table_finish(struct session_table *table)
     (void)pthread_mutex_destroy(&table->lock);
 }
 
+/* Takes up to so many from what it has asked for: returns how many there were. */
+static uint32_t take_asked(struct session *session, uint32_t count)
+{
+    uint32_t asked = atomic_load(&session->asked);
+    uint32_t taken;
+    do {
+        taken = MIN(asked, count);
+    } while (!atomic_compare_exchange_weak(&session->asked, &asked, asked - taken));
+    return taken;
+}
+
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, struct addr_key *ret_client)
+                        struct service **ret_service, bool *ret_expected,
+                        struct addr_key *ret_client)
 {
     (void)pthread_mutex_lock(&table->lock);
-    struct service *service = NULL;
+    struct session *found = NULL;
     /* No early exit, and each comparison in constant time. */
     list_for_each (node, session_table_bucket(table, key)) {
-        const struct session *session = container_of(node, struct session, node);
-        if (keys_equal(session->key, key, KEYS_DIGEST_SIZE)) {
-            service = session->service;
-            *ret_client = session->client;
-        }
+        struct session *session = container_of(node, struct session, node);
+        if (keys_equal(session->key, key, KEYS_DIGEST_SIZE))
+            found = session;
     }
-    /* Whoever is in the table uses its service. */
-    if (service != NULL)
-        service_use(service);
+    if (found != NULL) {
+        *ret_service = found->service;
+        *ret_client = found->client;
+        *ret_expected = take_asked(found, 1) == 1;
+        service_use(found->service); /* whoever is in the table uses its service */
+    }
     (void)pthread_mutex_unlock(&table->lock);
-    if (service != NULL)
-        *ret_service = service;
-    return service != NULL;
+    return found != NULL;
 }
 
 static void session_table_add(struct session_table *table, struct session *session)
@@ -51,11 +64,13 @@ static void session_table_add(struct session_table *table, struct session *sessi
     (void)pthread_mutex_unlock(&table->lock);
 }
 
+/* No channel comes for it any more. Under the service's lock, so that it asks for none either. */
 static void session_table_remove(struct session_table *table, struct session *session)
 {
     (void)pthread_mutex_lock(&table->lock);
     list_remove(&session->node);
     (void)pthread_mutex_unlock(&table->lock);
+    session_give_up(table, session, UINT32_MAX);
 }
 
 /* ---- beginning and ending ---- */
@@ -72,11 +87,9 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     struct session *old = service->session;
     ret->replaced = old != NULL;
     if (old != NULL) {
-        ret->client = old->client;
         session_table_remove(table, old);
         atomic_store(&old->replaced, true); /* the last touch: its owner may free it from here on */
     }
-    ret->asked = atomic_exchange(&service->asked, 0);
     ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
     /* Each lane changes to a channel of the new client, and keeps the old one until then. */
     for (unsigned int i = 0;
@@ -113,12 +126,9 @@ bool session_end(struct session_table *table, struct session *session,
     bool was_newest = service->session == session;
     ret->replaced = false;
     ret->channel_count = 0;
-    ret->asked = 0;
     if (was_newest) {
         service->session = NULL;
         session_table_remove(table, session);
-        ret->client = session->client;
-        ret->asked = atomic_exchange(&service->asked, 0);
         ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
         atomic_store(&service->up, false);
     }
@@ -126,17 +136,23 @@ bool session_end(struct session_table *table, struct session *session,
     return was_newest;
 }
 
-void session_asked(struct service *service, uint32_t count)
+/* ---- what is asked for ---- */
+
+uint32_t session_ask(struct session_table *table, struct session *session, uint32_t max)
 {
-    (void)atomic_fetch_add(&service->asked, count);
+    struct service *service = session->service;
+    uint32_t count = 0;
+    (void)pthread_mutex_lock(&service->lock);
+    if (service->session == session) {
+        count = channel_pool_claim_requests(&service->pool, max);
+        gate_expect(table->gate, &session->client, (int)count);
+        (void)atomic_fetch_add(&session->asked, count);
+    }
+    (void)pthread_mutex_unlock(&service->lock);
+    return count;
 }
 
-uint32_t session_answered(struct service *service, uint32_t count)
+void session_give_up(struct session_table *table, struct session *session, uint32_t count)
 {
-    uint32_t asked = atomic_load(&service->asked);
-    uint32_t answered;
-    do {
-        answered = MIN(asked, count);
-    } while (!atomic_compare_exchange_weak(&service->asked, &asked, asked - answered));
-    return answered;
+    gate_expect(table->gate, &session->client, -(int)take_asked(session, count));
 }

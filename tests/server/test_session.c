@@ -4,12 +4,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/gate.h"
 #include "server/service.h"
 
 static struct service_registry registry;
 static struct service *service;
 static struct config_service config;
 static struct session_table table;
+static struct gate gate;
 
 static void set_up(void)
 {
@@ -19,12 +21,15 @@ static void set_up(void)
     config.token = (char *)(uintptr_t) "a token";
     service_registry_init(&registry, service_free);
     cr_assert_eq(service_create(&registry, &config, 3, &service), 0);
-    session_table_init(&table);
+    gate_init(&gate, 100, 10);
+    session_table_init(&table, &gate);
 }
 
 static void tear_down(void)
 {
     session_table_finish(&table);
+    cr_assert_eq(gate.expected_count, 0, "all of it is taken back");
+    gate_finish(&gate);
     service_drop(service);
     cr_assert(list_is_empty(&registry.entries));
     service_registry_finish(&registry);
@@ -39,18 +44,27 @@ static struct session session_of(uint8_t key, unsigned int worker)
     return session;
 }
 
-static bool opens(uint8_t key)
+/* A data channel comes: true, and whether it was asked for. */
+static bool comes(uint8_t key, bool *ret_expected)
 {
     uint8_t bytes[KEYS_DIGEST_SIZE];
     struct service *found = NULL;
     struct addr_key client;
     memset(bytes, key, sizeof(bytes));
-    if (!session_table_find(&table, bytes, &found, &client))
+    if (!session_table_find(&table, bytes, &found, ret_expected, &client))
         return false;
     cr_assert_eq(found, service);
     service_drop(found);
     cr_assert_eq(client.bytes[0], key);
+    if (*ret_expected)
+        gate_expect(&gate, &client, -1);
     return true;
+}
+
+static bool opens(uint8_t key)
+{
+    bool expected;
+    return comes(key, &expected);
 }
 
 static void park(int fd)
@@ -74,12 +88,9 @@ Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
     int a = dup(0), b = dup(0);
     park(a);
     park(b);
-    session_asked(service, 5);
 
     cr_assert_eq(session_begin(&table, &second, 2, &leftovers), 0);
     cr_assert(leftovers.replaced);
-    cr_assert_eq(leftovers.asked, 5);
-    cr_assert_eq(leftovers.client.bytes[0], 1);
     cr_assert_eq(leftovers.channel_count, 2);
     cr_assert_eq(leftovers.channels[0].fd + leftovers.channels[1].fd, a + b);
     cr_assert(atomic_load(&first.replaced));
@@ -88,13 +99,12 @@ Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
     cr_assert_eq(atomic_load(&service->owner), 1);
 
     cr_assert_not(session_end(&table, &first, &leftovers), "the newer goes on");
-    cr_assert_eq(leftovers.channel_count + leftovers.asked, 0);
+    cr_assert_eq(leftovers.channel_count, 0);
     cr_assert(atomic_load(&service->up) && opens(2));
     park(a);
     cr_assert(session_end(&table, &second, &leftovers));
     cr_assert_eq(leftovers.channel_count, 1);
     cr_assert_eq(leftovers.channels[0].fd, a);
-    cr_assert_eq(leftovers.client.bytes[0], 2);
     cr_assert_not(atomic_load(&service->up));
     cr_assert_not(opens(2));
     (void)close(a);
@@ -116,7 +126,8 @@ Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
     for (unsigned int i = 0; i < COUNT; i++) {
         struct service *found = NULL;
         struct addr_key client;
-        cr_assert(session_table_find(&table, sessions[i].key, &found, &client));
+        bool expected;
+        cr_assert(session_table_find(&table, sessions[i].key, &found, &expected, &client));
         cr_assert_eq(found, services[i]);
         service_drop(found);
     }
@@ -127,12 +138,74 @@ Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
     cr_assert_not(opens(7));
 }
 
-Test(session, channels_asked_for, .init = set_up, .fini = tear_down)
+Test(session, the_gate_expects_what_was_asked_for, .init = set_up, .fini = tear_down)
 {
-    session_asked(service, 3);
-    cr_assert_eq(session_answered(service, 1), 1);
-    cr_assert_eq(session_answered(service, 5), 2, "no more than were asked for");
-    cr_assert_eq(session_answered(service, 1), 0);
+    struct session session = session_of(1, 0);
+    struct session_leftovers leftovers;
+    bool expected;
+    cr_assert_eq(session_begin(&table, &session, 1, &leftovers), 0);
+    cr_assert_eq(session_ask(&table, &session, 3), 3);
+    cr_assert_eq(gate.expected_count, 3);
+    cr_assert(comes(1, &expected) && expected);
+    cr_assert_eq(gate.expected_count, 2);
+    session_give_up(&table, &session, 1);
+    cr_assert_eq(gate.expected_count, 1);
+    cr_assert(comes(1, &expected) && expected);
+    cr_assert(comes(1, &expected) && !expected, "one too many");
+    session_give_up(&table, &session, 5);
+    cr_assert_eq(gate.expected_count, 0, "no more than were asked for");
+    cr_assert_eq(session_ask(&table, &session, 256), LIMIT_POOL_MIN - 3);
+    cr_assert(session_end(&table, &session, &leftovers));
+    cr_assert_eq(session_ask(&table, &session, 256), 0, "it is over");
+}
+
+/* Its worker has not heard of it yet, and asks: nothing comes of that, at the gate or from the
+ * pool, whose wishes are for the newer one. */
+Test(session, one_that_is_replaced_asks_for_nothing, .init = set_up, .fini = tear_down)
+{
+    struct session first = session_of(1, 0), second = session_of(2, 1);
+    struct session_leftovers leftovers;
+    cr_assert_eq(session_begin(&table, &first, 1, &leftovers), 0);
+    cr_assert_eq(session_ask(&table, &first, 256), LIMIT_POOL_MIN);
+    cr_assert_eq(session_begin(&table, &second, 2, &leftovers), 0);
+    cr_assert_eq(gate.expected_count, 0);
+    cr_assert_eq(session_ask(&table, &first, 256), 0);
+    cr_assert_eq(gate.expected_count, 0);
+    cr_assert_eq(session_ask(&table, &second, 256), LIMIT_POOL_MIN);
+    cr_assert_not(session_end(&table, &first, &leftovers));
+    cr_assert_eq(gate.expected_count, LIMIT_POOL_MIN, "of the newer one");
+    cr_assert(session_end(&table, &second, &leftovers));
+}
+
+enum { ROUNDS = 2000 };
+
+static void *asks(void *shared)
+{
+    struct session *session = shared;
+    while (!atomic_load(&session->replaced))
+        (void)session_ask(&table, session, 1);
+    (void)session_ask(&table, session, 1);
+    return NULL;
+}
+
+/* From other threads all the time, and each is replaced meanwhile: nothing is left at the gate. */
+Test(session, replaced_while_it_asks, .init = set_up, .fini = tear_down)
+{
+    struct session sessions[2] = {session_of(1, 0), session_of(2, 1)};
+    struct session_leftovers leftovers;
+    cr_assert_eq(session_begin(&table, &sessions[0], 1, &leftovers), 0);
+    for (uint64_t i = 1; i <= ROUNDS; i++) {
+        struct session *old = &sessions[(i + 1) % 2], *new = &sessions[i % 2];
+        pthread_t thread;
+        *new = session_of((uint8_t)(1 + i % 2), 0);
+        list_init(&new->node);
+        cr_assert_eq(pthread_create(&thread, NULL, asks, old), 0);
+        cr_assert_eq(session_begin(&table, new, i, &leftovers), 0);
+        (void)pthread_join(thread, NULL);
+        cr_assert_eq(gate.expected_count, 0);
+        (void)session_end(&table, old, &leftovers);
+    }
+    cr_assert(session_end(&table, &sessions[ROUNDS % 2], &leftovers));
 }
 
 /* What a data channel's Hello is compared with, with a session for each service there may be. */
