@@ -239,11 +239,11 @@ static int channel_socket(struct data_channel *channel)
         return -EMFILE;
     int fd = client_fds_dial(worker, &channel->session->server, &options,
                              client_fds_channel_max(fds, channel->service));
-    if (fd < 0) {
+    if (fd < 0)
         release(channel);
-        /* One of those that wait finds out for all. */
+    /* One of those that wait finds out for all; not what is wrong with its session's address. */
+    if (fd < 0 && !socket_error_is_of_address(fd))
         worker->dial_pause_until_ns = now_ns + ms_to_ns(DIAL_PAUSE_MS);
-    }
     return fd;
 }
 

@@ -1,7 +1,15 @@
 #include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "client/client.h"
 #include "data_channel_priv.h"
+#include "side.h"
 
 static struct client_worker worker;
 
@@ -52,4 +60,86 @@ Test(data_channel, no_relay_without_a_local_service, .signal = SIGABRT)
     data_channel_set_state(&channel, CHANNEL_DIALING);
     data_channel_set_state(&channel, CHANNEL_PARKED);
     data_channel_set_state(&channel, CHANNEL_RELAYING);
+}
+
+/* ---- what one finds out for all ---- */
+
+static struct side side;
+static struct client *client;
+static int listener;
+static struct client_session *good, *bad;
+
+/* Sessions of two services: one to a server, one to an address that no socket can be made for. Time
+ * stands still. */
+static void start(void)
+{
+    static const uint8_t key[KEYS_DIGEST_SIZE];
+    static const char text[] = "[client]\nremote_addr = 127.0.0.1:9\ndefault_token = t\n"
+                               "[client.services.a]\nlocal_addr = 127.0.0.1:9\n"
+                               "[client.services.b]\nlocal_addr = 127.0.0.1:9\n";
+    struct addr server, unknown = {.any.sa_family = AF_MAX};
+    struct client_service *services[2] = {NULL, NULL};
+    size_t count = 0;
+    log_configure(LOG_ERROR, LOG_TEXT);
+    cr_assert_eq(keys_init(), 0);
+    listener = tcp_listener(&server);
+    cr_assert_eq(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
+    struct config *config = side_config(text);
+    cr_assert_eq(side_init(&side, 1), 0);
+    side_set_idle_step_ms(&side, 0);
+    cr_assert_eq(client_create(&config->client, 1, &client), 0);
+    config_destroy(config);
+    handover_set_phase(&client->handover, HANDOVER_AWAITED); /* no control channels */
+    cr_assert_eq(side_start(&side, &client_role, client), 0);
+    list_for_each (node, &client->services.entries)
+        services[count++] = client_service_of(container_of(node, struct service_base, node));
+    bad = client_session_create(services[0], &unknown, key);
+    good = client_session_create(services[1], &server, key);
+    cr_assert(bad != NULL && good != NULL);
+}
+
+static void finish(void)
+{
+    client_session_drop(bad);
+    client_session_drop(good);
+    (void)close(listener);
+    side_finish(&side);
+    client_destroy(client);
+}
+
+/* How many have come to the server. */
+static int come(void)
+{
+    int count = 0, fd;
+    side_settle(&side, 4);
+    while ((fd = accept(listener, NULL, NULL)) >= 0) {
+        (void)close(fd);
+        count++;
+    }
+    return count;
+}
+
+Test(data_channel, an_address_that_is_no_good_holds_up_its_own_session_alone, .init = start,
+     .fini = finish)
+{
+    struct client_worker *own = side.workers[0].role;
+    data_channel_open(own, bad);
+    cr_assert_eq(come(), 0);
+    data_channel_open(own, good);
+    cr_assert_eq(come(), 1, "at once");
+}
+
+Test(data_channel, one_without_a_descriptor_finds_out_for_all, .init = start, .fini = finish)
+{
+    struct client_worker *own = side.workers[0].role;
+    struct rlimit old, none;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    data_channel_open(own, good);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    data_channel_open(own, good);
+    cr_assert_eq(come(), 0, "not for a moment");
+    side_advance(&side, 200);
+    cr_assert_eq(come(), 2);
 }
