@@ -23,3 +23,6 @@ extern const struct reload_ops server_reload_ops;
 void server_reload_init(struct server_worker *worker);
 /* Frees a plan that was never finished; accepts NULL. */
 void server_plan_discard(struct server_plan *plan);
+/* The process is on its way out, and the plan may never be finished: gives up the addresses that it
+ * replaces. Main thread; accepts NULL. */
+void server_plan_leave_addresses(struct server_plan *plan);

@@ -5,6 +5,7 @@
 #include "server/lane.h"
 #include "server/listener.h"
 #include "server/login.h"
+#include "server/reload.h"
 #include "server/server_worker.h"
 #include "server/visitor.h"
 #include "tunnel/handover.h"
@@ -55,6 +56,7 @@ void server_leave_addresses(struct server *server)
 {
     struct service_registry *registry = &server->services;
     binding_leave(server->control_binding);
+    server_plan_leave_addresses(plan_current(&server->plan));
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries)
         binding_leave(service_of(container_of(node, struct service_base, node))->binding);

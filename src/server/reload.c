@@ -432,6 +432,15 @@ void server_plan_discard(struct server_plan *plan)
     server_plan_free(plan);
 }
 
+void server_plan_leave_addresses(struct server_plan *plan)
+{
+    if (plan == NULL)
+        return;
+    binding_leave(plan->control_binding);
+    for (size_t i = 0; i < plan->step_count; i++)
+        binding_leave(plan->steps[i].binding);
+}
+
 static struct plan_slot *server_reload_slot(void *shared)
 {
     return &((struct server *)shared)->plan;

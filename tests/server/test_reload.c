@@ -14,6 +14,7 @@
 #include "config/config_diff.h"
 #include "proto/message.h"
 #include "server/addresses.h"
+#include "server/handover.h"
 #include "server/server.h"
 #include "side.h"
 
@@ -731,5 +732,27 @@ Test(server_reload, an_unfinished_plan_is_freed, .init = set_up)
 {
     (void)begin(file("handshake_timeout = 3\n", service("echo", WEB, "token = x")), RELOAD_FIRST,
                 1);
+    tear_down();
+}
+
+/* Asked to stop at that moment, it may stay for as long as its relays: the next server has the
+ * addresses at once, those that the plan replaces too. */
+Test(server_reload, a_server_that_leaves_gives_up_what_its_plan_replaces, .init = set_up)
+{
+    static const unsigned int all[] = {ECHO, WEB};
+    struct binding *next[ARRAY_SIZE(all)];
+    (void)begin(file("", service("echo", WEB, "")), RELOAD_FIRST, 1);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        struct binding_options options = {.addr = &ports[all[i]], .is_guarded = true, .count = 1};
+        cr_expect_eq(binding_create(&options, &next[i]), -EADDRINUSE);
+    }
+    server_leave_addresses(server);
+    side_signal(&side, TUNNEL_SIGNAL_DRAIN);
+    side_settle(&side, 3);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        struct binding_options options = {.addr = &ports[all[i]], .is_guarded = true, .count = 1};
+        cr_assert_eq(binding_create(&options, &next[i]), 0);
+        binding_destroy(next[i]);
+    }
     tear_down();
 }
