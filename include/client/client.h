@@ -1,20 +1,23 @@
-/* The client: one control channel per service to the server, and per request of the server a data
- * channel that waits for a visitor and is then joined with the local service.
+/* The client. For each service it keeps one control channel to the server. For each request of the
+ * server it opens a data channel, which waits for a visitor and is then joined with the local
+ * service.
  *
  *     control --CreateDataChannel--> data_channel (least busy worker, opening.h)
  *          dials, logs in, stays        dials, says hello, parks, gets the command,
  *                                       connects to the local service, relays;
  *                                       or becomes a forward
  *
- * Control channels are spread over the workers; a data channel stays on the worker that opened it
- * until its relay becomes bulk. This is the roof: it starts and ends what client_worker.h has, and
- * nothing below calls it. */
+ * Control channels are spread over the workers. A data channel stays on the worker that opened it,
+ * until its relay becomes bulk.
+ *
+ * This header is the top of the folder: it creates and destroys what client_worker.h declares, and
+ * no other file of the client includes it. */
 #pragma once
 
 #include "client/client_worker.h"
 #include "tunnel/role.h"
 
-/* What is needed of config is copied. -errno. */
+/* Creates the client without its workers; config is copied. -errno. */
 MUST_CHECK int client_create(const struct config_peer *config, unsigned int workers,
                              struct client **ret);
 void client_destroy(struct client *client); /* accepts NULL */

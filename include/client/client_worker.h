@@ -1,6 +1,7 @@
-/* What the files of the client share: struct client, made before the workers and ended after them,
- * and struct client_worker, each worker's own part with its control channels, data channels and
- * forwards. Who makes and ends them: client.h. */
+/* What the files of the client share. struct client exists once, from before the workers start
+ * until after they have ended; its fields are atomic, have a lock, or name their thread. struct
+ * client_worker is one worker's part, and only that worker's thread uses it. client.h creates and
+ * destroys both. */
 #pragma once
 
 #include <stdatomic.h>
@@ -19,14 +20,14 @@
 struct client {
     _Atomic(const struct config_peer *) config; /* owned; see client_config */
     struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
-    struct plan_slot plan;                      /* of a reload */
+    struct plan_slot plan;                      /* of the reload that is being applied */
     struct service_registry services;
-    unsigned int next_control; /* the main thread's: control channels go round the workers */
+    unsigned int next_control; /* main thread; spreads control channels over the workers */
     unsigned int worker_count;
     struct dial_memory memory; /* which of the server's addresses worked */
     struct client_fds fds;
     _Atomic unsigned int logins_in_progress;
-    _Atomic unsigned int next_worker; /* ties among equally busy workers go round */
+    _Atomic unsigned int next_worker; /* takes turns among equally busy workers */
     struct handover handover;
 };
 
@@ -39,14 +40,15 @@ struct client_worker {
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
     struct plan_walk plan_walk;
-    struct timer leave_timer; /* the control channels that no successor has replaced */
+    struct timer leave_timer; /* the limit for a successor to replace the control channels */
     bool draining, stopping, leaving;
 };
 
-/* The client's own settings, without services. As service_config: read where needed, never kept. */
+/* The client's own settings, without its services. Any thread. Like service_base_config: read them
+ * where they are needed and never keep the pointer over a callback. */
 static inline const struct config_peer *client_config(const struct client *client)
 {
     return atomic_load_explicit(&client->config, memory_order_acquire);
 }
-/* Takes the options of connections to the server from the configuration. */
+/* Sets channel_options, for new connections to the server, from the configuration. */
 void client_set_channel_options(struct client_worker *worker);

@@ -1,17 +1,19 @@
-/* The addresses of one name, tried one after the other within one limit of time.
+/* The addresses of one name, tried one after the other within one time limit. The sockets and the
+ * timer are the caller's.
  *
  *     dial_begin --> dial_addresses --> dial_next --> (connecting) --> there
  *                                           ^               |
  *                                           |-- dial_failed +--> (false: dial.error)
  *                                           `-- dial_timed_out
  *
- * While there are others an address has LIMIT_DIAL_FIRST_MS, and in each further round twice as
- * long; the last one that has not failed has all the time that is left. So an address that swallows
- * packets costs a quarter of a second, and one that is merely slow is tried again with more time.
- * An address that has failed with an error is not tried again.
+ * While there are other addresses, each gets LIMIT_DIAL_FIRST_MS, and twice as long in each further
+ * round. The last address that has not failed gets all the time that is left. So an address that
+ * drops packets costs a quarter of a second, and a slow one is tried again with more time.
+ * LIMIT_DIAL_FIRST_MS is the Connection Attempt Delay of RFC 8305, section 5, but here one attempt
+ * ends before the next begins. An address that has failed with an error is not tried again.
  *
- * Time that passes in an attempt counts up to what the attempt was given: a process that was
- * stopped meanwhile has not used up the time of the others. */
+ * An attempt is charged for at most the time that it was given. So if the process is stopped during
+ * an attempt, the other addresses keep their time. */
 #pragma once
 
 #include <pthread.h>
@@ -24,31 +26,32 @@
 
 struct dial {
     uint64_t since_ns;
-    uint32_t left_ms; /* before the step that goes on since then */
-    uint32_t step_ms; /* the limit of that step: for the caller's timer */
-    int error;        /* of the last that failed */
+    uint32_t left_ms; /* left when the current step began, at since_ns */
+    uint32_t step_ms; /* the limit of the current step, for the caller's timer */
+    int error;        /* of the last failure: -errno or ERR_DEADLINE */
     uint8_t count, index, round;
     uint8_t failed; /* a bit for each address */
-    bool has_begun; /* with these addresses */
+    bool has_begun; /* an address of this set was tried */
 };
 
-/* The first step: finding the addresses. It may take all the time. */
+/* Begins, with the first step: the look-up of the name. It may take all of limit_ms. */
 void dial_begin(struct dial *dial, uint32_t limit_ms, uint64_t now_ns);
-/* From here on these many are tried. Also when they have changed: from the first again, in the time
- * that is left. */
+/* Ends the look-up: there are `count` addresses, at most LIMIT_ADDRESSES. May be called again if
+ * the addresses have changed; they are tried from the first one, in the time that is left. */
 void dial_addresses(struct dial *dial, size_t count, uint64_t now_ns);
-/* Goes on to dial->index, for step_ms. False: none is left, or no time. */
+/* Chooses the next address, dial->index, to be tried for dial->step_ms. False: all have failed, or
+ * the time is over. */
 bool dial_next(struct dial *dial, uint64_t now_ns);
-/* The one that is tried has failed. */
+/* The current address has failed with this error. */
 void dial_failed(struct dial *dial, int error);
-/* Its time is over; it may have more in another round. */
+/* The step of the current address is over. The address may get another in the next round. */
 void dial_timed_out(struct dial *dial);
 
-/* The address that worked, or that is in use, for all workers. It comes first for
- * LIMIT_DIAL_WORKED_MS, then the answer's own order counts again. Any thread. */
+/* The last address that worked, or is in use, shared by all workers. It is tried first for
+ * LIMIT_DIAL_WORKED_MS (RFC 6555). After that the resolver's order counts again. Any thread. */
 struct dial_memory {
-    _Atomic uint32_t version; /* counts what was remembered */
-    pthread_mutex_t lock;     /* over the rest */
+    _Atomic uint32_t version; /* grows with each dial_remember */
+    pthread_mutex_t lock;     /* protects the fields below */
     struct addr addr;
     uint64_t until_ns;
 };
@@ -56,5 +59,5 @@ struct dial_memory {
 void dial_memory_init(struct dial_memory *memory);
 void dial_memory_finish(struct dial_memory *memory);
 void dial_remember(struct dial_memory *memory, const struct addr *addr, uint64_t now_ns);
-/* Moves it to the front, if it is among them and not there already: true. */
+/* Moves the remembered address to the front of the answer. True: the order has changed. */
 bool dial_put_first(struct dial_memory *memory, struct resolver_answer *answer, uint64_t now_ns);

@@ -1,7 +1,6 @@
-/* A service on the client: its configuration, where its local service is, and its control channel.
- *
- * Its users (service_base.h) are the client while it is configured, its control channel, sessions,
- * data channels with their relays, and forwards. */
+/* A service on the client: its configuration, the addresses of its local service, and its control
+ * channel. It is freed by its last user (service_base.h): the client while the service is
+ * configured, its control channel, sessions, data channels with their relays, and forwards. */
 #pragma once
 
 #include <stdatomic.h>
@@ -14,29 +13,29 @@
 
 struct client_control;
 
-/* The addresses of the local service, as one worker knows them; the one that worked, or that is in
- * use, comes first. */
+/* The addresses of the local service, as one worker knows them; used by that worker's thread. The
+ * address that is in use, or worked last, comes first. */
 struct client_local {
     struct resolver_answer answer;
-    uint64_t valid_until_ns;    /* 0 = none, or to be asked for again */
-    uint32_t generation;        /* counts changes of local_addr: an answer to an older question is
-                                 * none */
-    uint32_t version;           /* counts changes of the addresses and their order */
-    struct dial_memory *memory; /* the service's */
-    uint32_t memory_version;    /* of it, as it is known here */
+    uint64_t valid_until_ns;    /* 0 = the name has to be looked up */
+    uint32_t generation;        /* changes of local_addr; older answers are ignored */
+    uint32_t version;           /* changes of the addresses or of their order */
+    struct dial_memory *memory; /* of the service */
+    uint32_t memory_version;    /* the version of it that this order follows */
 };
 
 struct client_service {
     struct service_base entry;
     bool is_udp;
     _Atomic int tcp_channels;       /* see client/descriptors.h */
-    unsigned int worker;            /* that has the control channel */
+    unsigned int worker;            /* index of the worker that has the control channel */
     struct client_control *control; /* that worker's; NULL: none, or it has ended for good */
-    struct client_local *locals;    /* by worker */
+    struct client_local *locals;    /* one for each worker */
     struct dial_memory memory;      /* which address of the local service worked */
 };
 
-/* The configuration is copied. The caller is the first user. -ENOMEM. */
+/* Creates a service and registers it. The configuration is copied, and the caller is the first
+ * user. -ENOMEM. */
 MUST_CHECK int client_service_create(struct service_registry *registry,
                                      const struct config_service *config, unsigned int workers,
                                      struct client_service **ret);
@@ -47,13 +46,13 @@ static inline struct client_service *client_service_of(struct service_base *base
 {
     return container_of(base, struct client_service, entry);
 }
-/* Read where it is needed, and never kept: see service_base_config. */
+/* Any thread. Never keep the pointer over a callback: see service_base_config. */
 static inline const struct config_service *client_service_config(
     const struct client_service *service)
 {
     return service_base_config(&service->entry);
 }
-/* The name stays the same. */
+/* A reload never changes the name, but it may move: do not keep the pointer. */
 static inline const char *client_service_name(const struct client_service *service)
 {
     return client_service_config(service)->name;
@@ -67,14 +66,15 @@ static inline void client_service_drop(struct client_service *service)
     service_base_drop(&service->entry);
 }
 
-/* New addresses. */
+/* Takes the resolver's answer. */
 void client_local_take(struct client_local *local, const struct resolver_answer *answer,
                        uint64_t now_ns);
-/* local_addr is another: what is known is of no use. */
+/* local_addr has changed: forgets the addresses. */
 void client_local_forget(struct client_local *local);
-/* Before one of the addresses is tried: what other workers have found out counts here too. */
+/* To be called before an address is tried: puts the address first that other workers have found to
+ * work. */
 void client_local_catch_up(struct client_local *local, uint64_t now_ns);
-/* This one of them has worked. */
+/* The address with this index has worked: it comes first from now on. */
 void client_local_worked(struct client_local *local, size_t index, uint64_t now_ns);
-/* The one in use does not work: the next one is. */
+/* The address in use does not work: moves on to the next one. */
 void client_local_rotate(struct client_local *local, uint64_t now_ns);

@@ -1,5 +1,6 @@
-/* A session on the client: what data channels need of the control channel that asked for them.
- * Made at login, shared by the workers, counted by its users, wiped with the last. Any worker. */
+/* A session on the client: what data channels need to know of the control channel that asked for
+ * them. It is made at login, shared by the workers, and freed and wiped by its last user. Any
+ * thread. */
 #pragma once
 
 #include <stdatomic.h>
@@ -14,18 +15,18 @@ struct client_worker;
 
 struct client_session {
     _Atomic unsigned int users;
-    _Atomic bool ended;             /* parked channels of an ended session are reset */
-    _Atomic unsigned int unstarted; /* channels without a visitor yet; bounded */
+    _Atomic bool ended;             /* then its parked channels are reset */
+    _Atomic unsigned int unstarted; /* data channels without a visitor; bounded */
     struct client_service *service;
-    struct addr server; /* where the control channel went */
+    struct addr server; /* the address that the control channel uses */
     uint8_t key[KEYS_DIGEST_SIZE];
 };
 
-/* -ENOMEM leaves NULL. The session starts with one user. */
+/* Creates a session with one user, the caller. NULL: no memory. Takes a use of the service. */
 struct client_session *client_session_create(struct client_service *service,
                                              const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE]);
 void client_session_use(struct client_session *session);
 void client_session_drop(struct client_session *session);
-/* Ends it: all workers reset its parked channels. The caller's use goes on. */
+/* Ends the session: has all workers reset its parked channels. The caller remains a user. */
 void client_session_end(struct client_worker *worker, struct client_session *session);

@@ -38,7 +38,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     if (result == 0)
         result = copy_config(client, config);
     for (size_t i = 0; i < config->service_count && result == 0; i++) {
-        struct client_service *service; /* the registry has it */
+        struct client_service *service; /* owned by the registry */
         result = client_service_create(&client->services, &config->services[i], workers, &service);
         if (result == 0)
             service->worker = client->next_control++ % workers;
@@ -74,11 +74,11 @@ static void client_drain(struct client_worker *worker)
     worker->draining = true;
     loop_timer_stop(worker->tunnel->loop, &worker->leave_timer);
     data_channel_close_unstarted(worker);
-    forward_close_all(worker); /* datagrams have no end that could be waited for */
+    forward_close_all(worker); /* datagrams have no end of stream to wait for */
     client_control_close_all(worker);
 }
 
-/* ---- handing over to a successor, or taking over from a predecessor (handover.h) ---- */
+/* ---- a handover (tunnel/handover.h) ---- */
 
 static void leave_over(struct timer *timer)
 {
@@ -99,7 +99,7 @@ static void handover_sync(struct client_worker *worker)
     enum handover_phase phase = handover_phase(&worker->client->handover);
     switch (phase) {
     case HANDOVER_UNKNOWN:
-    case HANDOVER_AWAITED: /* controls wait by themselves */
+    case HANDOVER_AWAITED: /* client_control_begin waits */
         break;
     case HANDOVER_SERVING:
         client_control_release_all(worker);
@@ -157,8 +157,8 @@ static void client_finish(struct tunnel_worker *tunnel)
     tunnel->role = NULL;
 }
 
-/* Some controls have begun, and nobody will run the loop for them: what they have in flight ends
- * here, so that none is left behind. */
+/* Some control channels have begun, and nobody will run this loop for them. Runs it here until all
+ * operations in flight have ended, so that nothing is leaked. */
 static void abandon_start(struct tunnel_worker *tunnel)
 {
     client_signalled(tunnel, TUNNEL_SIGNAL_STOP);
@@ -173,7 +173,7 @@ static int start_controls(struct client_worker *worker)
 {
     struct service_registry *registry = &worker->client->services;
     int result = 0;
-    (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
+    (void)pthread_mutex_lock(&registry->lock); /* no reload yet, but other workers read the list */
     list_for_each (node, &registry->entries) {
         struct client_service *service =
             client_service_of(container_of(node, struct service_base, node));
@@ -214,7 +214,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     return result;
 }
 
-/* ---- as app/ knows it: nothing is bound, and no visitor waits here ---- */
+/* ---- struct role: a client binds nothing, and no visitor waits in it ---- */
 
 static int client_role_create(const struct role_options *options, void **ret)
 {

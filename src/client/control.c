@@ -10,7 +10,7 @@
 #include "client/opening.h"
 #include "control_priv.h"
 
-enum { LOGIN_TURN_MS = 50 };
+enum { LOGIN_TURN_MS = 50 }; /* between two tries to get a turn to log in */
 
 static void control_try_address(struct client_control *control);
 
@@ -29,7 +29,7 @@ static const struct config_peer *control_config(const struct client_control *con
     return client_config(control->worker->client);
 }
 
-/* The limit of a step. */
+/* Starts the time limit of a step. */
 static void step_deadline(struct client_control *control, uint64_t limit_ms)
 {
     loop_deadline_start(control_loop(control), &control->timer, limit_ms);
@@ -56,7 +56,7 @@ static void control_free(struct client_control *control)
     free(control);
 }
 
-/* Not while the one process hands over to the other. */
+/* No attempt begins during a handover. */
 static bool may_begin(const struct client_control *control)
 {
     return handover_phase(&control->worker->client->handover) == HANDOVER_SERVING;
@@ -162,7 +162,7 @@ static void log_address_failed(const struct client_control *control, int error)
                     error_text(error));
 }
 
-/* client_control_closed goes on with the next address. */
+/* Gives up this address; client_control_closed tries the next one. */
 static void control_connect_failed(struct client_control *control, int error)
 {
     log_address_failed(control, error);
@@ -182,7 +182,7 @@ static void control_timer_expired(struct timer *timer)
         break;
     case CONTROL_UP: {
         if (config->heartbeat_timeout_ms == 0)
-            break; /* by a reload that this worker has yet to hear of */
+            break; /* a reload has just set it to 0; this worker has not applied it yet */
         uint64_t silent_ms =
             (loop_now_ns(control_loop(control)) - control->heard_at_ns) / NS_PER_MS;
         if (silent_ms < config->heartbeat_timeout_ms)
@@ -292,7 +292,8 @@ static void client_control_read_done(struct stream *stream, int result)
     } else if (control->state == CONTROL_UP) {
         control_commands(control, (size_t)result);
     } else if (stream_is_writing(stream)) {
-        client_control_fail(control, ERR_PROTOCOL); /* an answer to what has not been sent */
+        /* An answer to a message that is not sent yet. */
+        client_control_fail(control, ERR_PROTOCOL);
     } else {
         client_fsm_received(&control->fsm, control->in, (size_t)result, &control->action);
         control_act(control);
@@ -302,7 +303,7 @@ static void client_control_read_done(struct stream *stream, int result)
 static void client_control_write_done(struct stream *stream, int result)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
-    /* The Ack may still say why. */
+    /* The server may have closed after an Ack that says why; the read finds that. */
     if (result < 0 && !client_fsm_send_failed(&control->fsm, result))
         client_control_fail(control, result);
 }
@@ -350,7 +351,7 @@ static void control_connect(struct client_control *control, const struct addr *a
     stream_connect(&control->stream, addr);
 }
 
-/* The next address that a socket can be made for. */
+/* Connects to the next address that a socket can be made for. */
 static void control_try_address(struct client_control *control)
 {
     struct socket_options options = control->worker->channel_options;
@@ -388,8 +389,8 @@ static void control_resolved(void *asker, const struct resolver_answer *answer)
     control_try_address(control);
 }
 
-/* A client with hundreds of services logs in a few at a time, below the server's cap for one
- * address. */
+/* Limits the logins in progress, so that a client with hundreds of services stays below the
+ * server's limit for one address (server/gate.h). */
 static bool take_turn(struct client_control *control)
 {
     _Atomic unsigned int *in_progress = &control->worker->client->logins_in_progress;
@@ -408,7 +409,7 @@ void client_control_begin(struct client_control *control)
     control->begins_anew = control->tries_next = false;
     client_control_set_state(control, CONTROL_WAITING);
     if (!may_begin(control))
-        return; /* client_control_release_all goes on */
+        return; /* client_control_release_all calls again */
     if (!take_turn(control)) {
         loop_timer_start(control_loop(control), &control->timer, LOGIN_TURN_MS);
         return;

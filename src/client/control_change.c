@@ -1,5 +1,5 @@
-/* Control channels when something changes around them. A reload: they log in again, or a setting
- * counts from now on. A handover (tunnel/handover.h): they are held back, let go on, or retired. */
+/* How control channels follow a change. A reload has them log in again, or applies a setting. A
+ * handover (tunnel/handover.h) holds, releases or retires them. */
 #include <errno.h>
 
 #include "base/error.h"
@@ -61,7 +61,8 @@ void client_control_review_heartbeats(struct client_worker *worker)
 
 /* ---- a handover ---- */
 
-/* The attempt is given up; control_wait comes by itself, and client_control_begin waits then. */
+/* Gives up an attempt in progress. The state becomes WAITING, and client_control_begin does nothing
+ * until the handover is over. */
 static void control_hold(struct client_control *control)
 {
     switch ((enum control_state)control->state) {

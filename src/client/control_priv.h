@@ -1,9 +1,9 @@
-/* What the files of a client's control channel share: its state, and the ways from step to step.
- * client/control.c takes it from an attempt to its end and to the next; client/control_change.c
- * steps in when the configuration or the process changes.
+/* What the files of a client's control channel share: its state, and the functions that lead from
+ * step to step. control.c runs an attempt from its beginning to its end, and then the next one.
+ * control_change.c acts when the configuration or the process changes.
  *
- * It holds a use of its service, and while it is up one of its session; client/control.c alone
- * frees it. Runs in the thread of control->worker. */
+ * A control channel holds a use of its service, and while it is up one of its session. Only
+ * control.c frees it. It runs in the thread of control->worker. */
 #pragma once
 
 #include <assert.h>
@@ -19,12 +19,12 @@
 enum { COMMAND_BUFFER = 256 };
 
 enum control_state {
-    CONTROL_WAITING,   /* back-off, or a turn to log in */
-    CONTROL_RESOLVING, /* the server's name */
+    CONTROL_WAITING,   /* in back-off, or until a turn to log in or the end of a handover */
+    CONTROL_RESOLVING, /* looks up the server's name */
     CONTROL_CONNECTING,
     CONTROL_LOGIN,
     CONTROL_UP,
-    CONTROL_CLOSING, /* the stream is being torn down; then back-off, or the end */
+    CONTROL_CLOSING, /* the stream is being closed; then back-off, the next address, or the end */
     CONTROL_STATE_COUNT,
 };
 
@@ -34,12 +34,12 @@ struct client_control {
     struct client_worker *worker;
     struct client_service *service;
     uint8_t state;      /* enum control_state; client_control_set_state changes it */
-    bool stopping;      /* never again */
-    bool begins_anew;   /* as soon as the stream is closed, without a wait */
-    bool has_turn;      /* counts among the logins in progress */
-    bool was_clean;     /* the server has ended the last session as it should */
-    bool has_stream;    /* that is not closed yet */
-    bool tries_next;    /* as soon as the stream is closed: another address */
+    bool stopping;      /* ends for good */
+    bool begins_anew;   /* begins again without back-off when the stream is closed */
+    bool has_turn;      /* is counted among the logins in progress */
+    bool was_clean;     /* the server ended the last session with an end of stream */
+    bool has_stream;    /* a stream exists and is not closed yet */
+    bool tries_next;    /* tries the next address when the stream is closed */
     struct timer timer; /* the limit of the current step, or the end of a wait */
     struct client_fsm fsm;
     struct client_backoff backoff;
@@ -52,7 +52,7 @@ struct client_control {
     struct client_action action;
 };
 
-/* The only way from one state to another. */
+/* The only function that changes the state. */
 static inline void client_control_set_state(struct client_control *control,
                                             enum control_state state)
 {
@@ -74,12 +74,14 @@ static inline void client_control_set_state(struct client_control *control,
 
 /* client/control.c */
 
-/* Begins an attempt, or waits for a turn; during a handover, for client_control_release_all. */
+/* Begins an attempt, or waits for a turn. During a handover it does nothing;
+ * client_control_release_all calls it again. */
 void client_control_begin(struct client_control *control);
-/* Whatever went wrong: log it, end the session, tear the connection down, wait, begin again. May
- * free it if it is stopping. -ECANCELED and ERR_RECONFIGURED are no failures of the server's. */
+/* Ends an attempt or a session with an error: logs it, ends the session, closes the connection, and
+ * begins again after the back-off. Frees the control channel if it is stopping. -ECANCELED and
+ * ERR_RECONFIGURED are not counted as failures of the server. */
 void client_control_fail(struct client_control *control, int error);
-/* It counts among the logins in progress no longer, if it did. */
+/* Gives back the turn to log in, if there is one. */
 void client_control_give_up_turn(struct client_control *control);
-/* While UP: the time without a heartbeat counts from now on, if it is limited. */
+/* While UP: restarts the heartbeat timeout, if one is configured. */
 void client_control_watch_heartbeat(struct client_control *control);

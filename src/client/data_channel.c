@@ -9,14 +9,14 @@
 #include "data_channel_priv.h"
 
 enum {
-    RETRY_FIRST_MS = 500, /* upstream's: then every 100 ms, each 50 % more or less */
+    RETRY_FIRST_MS = 500, /* as rathole: then every 100 ms; each is 50 % more or less at random */
     RETRY_MS = 100,
-    DIAL_PAUSE_MS = 20, /* between looks for free descriptors, of all channels that wait for one */
+    DIAL_PAUSE_MS = 20, /* all channels that wait for a descriptor try at most this often */
 };
 
 /* ---- the end ---- */
 
-/* A channel that will need a second descriptor, for the local service. */
+/* Sets whether the channel is counted as lacking its second descriptor, for the local service. */
 static void set_half_open(struct data_channel *channel, bool half_open)
 {
     if (channel->half_open == half_open || channel->service->is_udp)
@@ -57,7 +57,8 @@ void data_channel_forget(struct data_channel *channel)
 static void channel_free(struct data_channel *channel)
 {
     loop_timer_stop(channel_loop(channel), &channel->timer);
-    keys_wipe(channel->hello, sizeof(channel->hello)); /* one that never got out */
+    /* A hello that was never sent holds the session key. */
+    keys_wipe(channel->hello, sizeof(channel->hello));
     data_channel_drop_session(channel);
     data_channel_drop_service(channel);
     data_channel_forget(channel);
@@ -73,8 +74,9 @@ static uint32_t retry_delay_ms(bool first)
 
 static void channel_failed(struct data_channel *channel, int error);
 
-/* Given up by its age here, when a try has failed, and not when the next is due: a process that was
- * stopped in between has not tried for as long. May free it. */
+/* Tries again later, or gives up if the channel is too old. The age is checked when an attempt has
+ * failed and not when the next is due, because a process that was stopped in between has not tried
+ * for that long. May free the channel. */
 static void channel_retry(struct data_channel *channel, int error)
 {
     uint64_t age_ms = (loop_now_ns(channel_loop(channel)) - channel->begun_at_ns) / NS_PER_MS;
@@ -137,7 +139,7 @@ static void channel_stream_closed(struct stream *stream)
     channel_retry(channel, ERR_DEADLINE);
 }
 
-/* ---- UDP: the channel serves all visitors that the server sends over it ---- */
+/* ---- UDP: the channel serves many visitors ---- */
 
 static void channel_become_forward(struct data_channel *channel)
 {
@@ -149,7 +151,7 @@ static void channel_become_forward(struct data_channel *channel)
         channel_free(channel);
 }
 
-/* ---- the server's side: dial, hello, park, command ---- */
+/* ---- towards the server: dial, hello, park, command ---- */
 
 static void channel_stream_read_done(struct stream *stream, int result)
 {
@@ -162,7 +164,7 @@ static void channel_stream_read_done(struct stream *stream, int result)
         return;
     }
     if (stream_is_writing(stream)) {
-        channel_failed(channel, ERR_PROTOCOL); /* a command before our hello is out */
+        channel_failed(channel, ERR_PROTOCOL); /* the command came before our hello was sent */
         return;
     }
     result = message_data_command_decode(channel->command, (size_t)result, &command);
@@ -182,7 +184,7 @@ static void channel_stream_write_done(struct stream *stream, int result)
     struct data_channel *channel = container_of(stream, struct data_channel, stream);
     keys_wipe(channel->hello, sizeof(channel->hello));
     if (result < 0)
-        return; /* the read says the same, and is the one to act */
+        return; /* the read fails too, and handles it */
     loop_timer_stop(channel_loop(channel), &channel->timer);
 }
 
@@ -192,7 +194,8 @@ static void data_channel_connected(struct stream *stream, int result)
     if (result < 0) {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "data channel: connect: %s",
                  error_text(result));
-        stream_terminate(&channel->stream, STREAM_ABORT); /* then tries again */
+        /* The next try comes from channel_stream_closed. */
+        stream_terminate(&channel->stream, STREAM_ABORT);
         return;
     }
     const struct config_service *config = client_service_config(channel->service);
@@ -202,8 +205,8 @@ static void data_channel_connected(struct stream *stream, int result)
         channel_failed(channel, -ENOMEM);
         return;
     }
-    if (channel->worker->tunnel->noise_keys !=
-        NULL) /* an old server stalls 5 s for a silent stranger */
+    /* With Noise the hello waits for the handshake, which a busy server may delay. */
+    if (channel->worker->tunnel->noise_keys != NULL)
         loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
     data_channel_set_state(channel, CHANNEL_PARKED);
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
@@ -219,15 +222,17 @@ static const struct stream_ops channel_stream_ops = {
     .closed = channel_stream_closed,
 };
 
-/* Without a second descriptor, for the local service, the visitor would be turned away, while one
- * that finds no channel waits. */
+/* Returns a socket for the channel, or -errno. It needs a second descriptor for the local service
+ * later. Without that its visitor would be turned away, whereas a visitor without a channel waits.
+ * So both are reserved now. */
 static int channel_socket(struct data_channel *channel)
 {
     struct client_worker *worker = channel->worker;
     struct client_fds *fds = &worker->client->fds;
     uint64_t now_ns = loop_now_ns(channel_loop(channel));
-    /* No TCP_USER_TIMEOUT here: that of the control channel ends the session, and a parked channel
-     * with it, in the same time, and a relay must not have it. */
+    /* No TCP_USER_TIMEOUT here (docs/decisions.md, "No TCP_USER_TIMEOUT on relays and TCP data
+     * channels"). That of the control channel ends the session, and a parked channel with it, in
+     * the same time. */
     struct socket_options options = worker->channel_options;
     options.speaks_first = true;
     if (now_ns < worker->dial_pause_until_ns)
@@ -241,7 +246,8 @@ static int channel_socket(struct data_channel *channel)
                              client_fds_channel_max(fds, channel->service));
     if (fd < 0)
         release(channel);
-    /* One of those that wait finds out for all; not what is wrong with its session's address. */
+    /* One channel finds out for all that none are left. An error of the session's address says
+     * nothing about others. */
     if (fd < 0 && !socket_error_is_of_address(fd))
         worker->dial_pause_until_ns = now_ns + ms_to_ns(DIAL_PAUSE_MS);
     return fd;
@@ -251,7 +257,7 @@ static void channel_dial(struct data_channel *channel)
 {
     int fd = channel_socket(channel);
     if (fd < 0) {
-        /* Without descriptors soon, for nobody has refused anything. */
+        /* Without descriptors it tries again soon, because no server has refused anything. */
         channel->retries |= fd == -EMFILE || fd == -ENFILE;
         channel_retry(channel, fd);
         return;
@@ -313,7 +319,7 @@ void data_channel_open(struct client_worker *worker, struct client_session *sess
     channel_dial(channel);
 }
 
-/* ---- all of a worker's ---- */
+/* ---- all channels of a worker ---- */
 
 void data_channel_close_ended(struct client_worker *worker)
 {
@@ -322,7 +328,8 @@ void data_channel_close_ended(struct client_worker *worker)
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
         if (!unstarted || !atomic_load(&channel->session->ended))
             continue;
-        /* A visitor got this one before the session ended: the command is here, not yet read. */
+        /* A visitor got this channel before the session ended: the command has come, but is not
+         * read yet. */
         bool is_taken = channel->state == CHANNEL_PARKED && socket_peek(channel->stream.fd) > 0;
         if (!is_taken)
             data_channel_close(channel, STREAM_ABORT);

@@ -1,10 +1,10 @@
-/* What the files of a client's data channel share: its state, and the steps that one hands on to
- * the next. data_channel.c dials, waits for the command and ends what ends before a relay;
- * local_service.c finds the local service; data_channel_relay.c joins the two.
+/* What the files of a client's data channel share: its state, and the functions that lead from step
+ * to step. data_channel.c dials, waits for the command, and ends channels that have no relay;
+ * local_service.c connects to the local service; data_channel_relay.c joins the two.
  *
- * Until the relay starts the channel holds its session and is in worker->channels; a channel that
- * relays holds only its use of the service and is in worker->relaying. Runs in the thread of
- * channel->worker. */
+ * Until the relay starts, a channel holds a use of its session and of its service, and is in
+ * worker->channels. After that it holds only the use of its service, and is in worker->relaying. It
+ * runs in the thread of channel->worker. */
 #pragma once
 
 #include <assert.h>
@@ -17,10 +17,10 @@
 #include "relay/relay.h"
 
 enum channel_state {
-    CHANNEL_NEW,     /* in no list: only while it is made */
-    CHANNEL_DIALING, /* connecting, saying hello, or waiting to try again */
-    CHANNEL_PARKED,  /* waits for the command */
-    CHANNEL_LOCAL,   /* resolving or connecting the local service */
+    CHANNEL_NEW,     /* being made; in no list */
+    CHANNEL_DIALING, /* connecting, or waiting to try again */
+    CHANNEL_PARKED,  /* sends hello, and waits for the command */
+    CHANNEL_LOCAL,   /* looks up or connects to the local service */
     CHANNEL_RELAYING,
     CHANNEL_CLOSING,
     CHANNEL_STATE_COUNT,
@@ -32,31 +32,31 @@ struct data_channel {
             struct stream stream; /* to the server */
             struct stream local;
             struct resolver_query *query;
-            struct dial dial; /* of the local service */
+            struct dial dial; /* the addresses of the local service */
             uint8_t hello[MESSAGE_HELLO_SIZE];
             uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
         };
-        struct relay relay; /* once both ends are there */
+        struct relay relay; /* when both ends are connected */
     };
-    struct list node; /* data_channel_list says in which */
+    struct list node; /* in the list that data_channel_list names */
     struct client_worker *worker;
-    struct client_session *session; /* until the relay starts */
+    struct client_session *session; /* used; NULL from the start of the relay on */
     struct client_service *service; /* used */
-    struct timer timer;             /* the limit of the current step, or the end of a wait */
+    struct timer timer;             /* the limit of the current step, or of a wait */
     uint64_t id;
     uint64_t begun_at_ns;
     struct tunnel_worker *move_to;
-    uint32_t local_generation; /* when the local service's name was asked for */
-    uint32_t local_version;    /* of the addresses that are tried */
+    uint32_t local_generation; /* of the look-up (struct client_local) */
+    uint32_t local_version;    /* of the addresses that dial counts */
     uint8_t state;             /* enum channel_state; data_channel_set_state changes it */
-    uint8_t streams_open;      /* while CLOSING: how many `closed` are still to come */
+    uint8_t streams_open;      /* while CLOSING: `closed` callbacks that are still to come */
     bool has_local;
-    bool retries;
-    bool half_open;
-    bool held; /* counted among those that have a descriptor (client/descriptors.h) */
+    bool retries;   /* an attempt has failed: shorter delays from now on */
+    bool half_open; /* counted as lacking its second descriptor */
+    bool held;      /* counted by client_fds_hold */
 };
 
-static_assert(sizeof(struct data_channel) <= 1024, "the budget of an idle relay");
+static_assert(sizeof(struct data_channel) <= 1024, "memory of an idle relay");
 
 static inline struct loop *channel_loop(const struct data_channel *channel)
 {
@@ -73,7 +73,7 @@ static inline struct client_local *channel_local(const struct data_channel *chan
     return &channel->service->locals[channel->worker->tunnel->index];
 }
 
-/* The list of its worker that a channel in that state stands in. NULL: in none. */
+/* The worker's list for channels in this state; NULL: they are in none. */
 static inline struct list *data_channel_list(const struct data_channel *channel,
                                              enum channel_state state)
 {
@@ -82,17 +82,17 @@ static inline struct list *data_channel_list(const struct data_channel *channel,
     return state == CHANNEL_RELAYING ? &channel->worker->relaying : &channel->worker->channels;
 }
 
-/* The only way from one state to another. Its list changes with it. */
+/* The only function that changes the state. It also moves the channel to that state's list. */
 static inline void data_channel_set_state(struct data_channel *channel, enum channel_state state)
 {
     static const bool edges[CHANNEL_STATE_COUNT][CHANNEL_STATE_COUNT] = {
         [CHANNEL_NEW] = {[CHANNEL_DIALING] = true, [CHANNEL_RELAYING] = true},
         [CHANNEL_DIALING] = {[CHANNEL_PARKED] = true, [CHANNEL_CLOSING] = true},
         [CHANNEL_PARKED] = {[CHANNEL_LOCAL] = true, [CHANNEL_CLOSING] = true},
-        /* Again: local_addr is another by now. */
+        /* LOCAL again: a reload has changed local_addr. */
         [CHANNEL_LOCAL] =
             {[CHANNEL_LOCAL] = true, [CHANNEL_RELAYING] = true, [CHANNEL_CLOSING] = true},
-        /* Its move has found no room in the other worker's mailbox. */
+        /* RELAYING again: a move failed, because the other worker's mailbox was full. */
         [CHANNEL_RELAYING] = {[CHANNEL_RELAYING] = true},
     };
     const enum channel_state old = (enum channel_state)channel->state;
@@ -107,30 +107,33 @@ static inline void data_channel_set_state(struct data_channel *channel, enum cha
 
 /* data_channel.c */
 
-/* Gives up its session, if it has one: it counts as unstarted no longer. */
+/* Ends the channel's use of its session, if it has one, which counts one channel less without a
+ * visitor. */
 void data_channel_drop_session(struct data_channel *channel);
-/* Its descriptors are closed: it counts no longer, and its use of the service ends. */
+/* To be called when its descriptors are closed: gives back their count, and ends its use of the
+ * service. */
 void data_channel_drop_service(struct data_channel *channel);
-/* Closes what is open before the relay: the stream to the server and perhaps the local one. May
- * free it. */
+/* Closes a channel that has no relay: the stream to the server, and the local one if there is one.
+ * May free the channel. */
 void data_channel_close(struct data_channel *channel, enum stream_close how);
-/* While CLOSING: one of its streams is closed. The last one frees it. */
+/* While CLOSING: one of its streams is closed. Frees the channel after the last one. */
 void data_channel_stream_gone(struct data_channel *channel);
-/* Frees it alone: its use of the service lives on elsewhere, or has ended. */
+/* Frees the channel alone, when its use of the service has moved to another worker or has ended. */
 void data_channel_forget(struct data_channel *channel);
 
 /* local_service.c. All of these may free the channel. */
 
-/* The command has come: connects to the local service, within a limit, then starts the relay. */
+/* To be called when the command has come: connects to the local service within connect_timeout,
+ * then starts the relay. */
 void local_service_begin(struct data_channel *channel);
-/* There is no local service: closes the channel. */
+/* Closes a channel whose local service can't be reached. error: -errno, for the log. */
 void local_service_unavailable(struct data_channel *channel, int error);
-/* The time of a step is over: of the name, or of an address. */
+/* The limit of a step is over: of the look-up, or of an address. */
 void local_service_expired(struct data_channel *channel);
 
 /* data_channel_relay.c */
 
-/* Joins the two descriptors, which become the relay's; which of them have ended already is told by
- * `ended`. May free the channel. */
+/* Starts the relay, which takes over the descriptors and the Noise state. ended: flows that have
+ * finished on another worker. May free the channel. */
 void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd,
                               const bool ended[2]);

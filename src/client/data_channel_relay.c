@@ -1,15 +1,15 @@
 /* The relay between the server and the local service: its start, its move to another worker when it
- * becomes bulk, its end. */
+ * becomes bulk (docs/decisions.md, "A relay may move to another worker"), and its end. */
 #include <string.h>
 
 #include "base/error.h"
 #include "data_channel_priv.h"
 
-/* A relay on its way to another worker. */
+/* A relay on its way to another worker. It owns the descriptors and the Noise state. */
 struct channel_move {
     struct transport server;
     int local_fd;
-    struct client_service *service; /* the channel's use of it goes along */
+    struct client_service *service; /* the channel's use of it moves along */
     bool ended[2];
     uint64_t id;
 };
@@ -25,7 +25,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
     if (channel == NULL) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         transport_abort(&move.server, tunnel->loop);
-        loop_close_fd(tunnel->loop, move.local_fd); /* with a reset */
+        loop_close_fd(tunnel->loop, move.local_fd); /* SO_LINGER makes this a reset */
         client_fds_release(&worker->client->fds, move.service);
         client_service_drop(move.service);
         return;
@@ -42,7 +42,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
     data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
     if (worker->stopping)
         data_channel_close_all(worker);
-    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+    else if (atomic_load(&move.service->entry.cut)) /* the service was cut meanwhile */
         data_channel_close_cut(worker);
 }
 
@@ -104,7 +104,7 @@ void data_channel_relay_start(struct data_channel *channel, struct transport ser
         .doubts = &channel->service->entry.doubts,
         .doubted_end = RELAY_VISITOR_END,
         .ended = {ended[0], ended[1]},
-        .quiet = {false, true}, /* a service mostly waits for the request */
+        .quiet = {false, true}, /* most services wait for a request first */
     };
     data_channel_set_state(channel, CHANNEL_RELAYING);
     log_conn(LOG_DEBUG, channel_service(channel), channel->id, "relay started");

@@ -10,7 +10,7 @@
 #include "io/udp_socket.h"
 #include "tunnel/descriptors.h"
 
-enum { OF_RELAY = 2 };
+enum { OF_RELAY = 2 }; /* descriptors */
 
 int client_fds_init(struct client_fds *fds, const struct config_peer *config, unsigned int workers)
 {
@@ -42,8 +42,8 @@ void client_fds_release(struct client_fds *fds, struct client_service *service)
         (void)atomic_fetch_sub(&fds->tcp_served, 1);
 }
 
-/* Counted first and looked at afterwards: of two who want the last ones at the same moment both may
- * fail, which costs them a moment, but never does a third go without. */
+/* Counts first and checks then. If two workers want the last descriptors at the same moment, both
+ * may fail and try again a moment later, but no more are given away than there are. */
 bool client_fds_hold(struct client_fds *fds, struct client_service *service)
 {
     if (service->is_udp)
@@ -66,7 +66,8 @@ bool client_fds_hold(struct client_fds *fds, struct client_service *service)
 
 int client_fds_channel_max(const struct client_fds *fds, const struct client_service *service)
 {
-    /* A UDP service needs this one alone to serve anybody at all. */
+    /* A UDP service can serve all its visitors with this channel, so it may use some of the
+     * reserve. */
     return service->is_udp ? fds->max + LIMIT_FDS_RESERVED_UDP
                            : fds->max - atomic_load(&fds->half_open);
 }

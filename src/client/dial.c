@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-enum { ROUND_MAX = 12 /* a quarter of an hour */ };
+enum { ROUND_MAX = 12 /* LIMIT_DIAL_FIRST_MS << 12 is a quarter of an hour */ };
 
 static_assert(LIMIT_ADDRESSES <= 8, "a bit for each");
 
@@ -26,8 +26,8 @@ void dial_begin(struct dial *dial, uint32_t limit_ms, uint64_t now_ns)
 void dial_addresses(struct dial *dial, size_t count, uint64_t now_ns)
 {
     charge(dial, now_ns);
-    /* An answer in the last moment is worth an attempt: the deadline of a process that was stopped
-     * is held back, and the time that it was away is gone all the same. */
+    /* An answer just before the limit still gets an attempt. A process that was stopped during the
+     * look-up has lost that time, and its deadline was held back (io/schedule.h). */
     if (dial->count == 0)
         dial->left_ms = MAX(dial->left_ms, (uint32_t)LIMIT_DIAL_FIRST_MS);
     dial->error = ERR_DEADLINE;
@@ -76,7 +76,7 @@ void dial_timed_out(struct dial *dial)
     dial->error = ERR_DEADLINE;
 }
 
-/* ---- what worked ---- */
+/* ---- the address that worked ---- */
 
 void dial_memory_init(struct dial_memory *memory)
 {

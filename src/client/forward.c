@@ -8,8 +8,8 @@
 #include "forward_priv.h"
 
 enum {
-    BATCHES_PER_TURN = 4,  /* of one visitor; then it is the turn of others */
-    LOCAL_RETRY_MS = 1000, /* a name that could not be resolved */
+    BATCHES_PER_TURN = 4,  /* receives from one visitor, before it is another's turn */
+    LOCAL_RETRY_MS = 1000, /* until a name that was not found is looked up again */
 };
 
 /* ---- the local service's address ---- */
@@ -97,7 +97,7 @@ static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room
     return datagrams;
 }
 
-/* How many datagrams there were. */
+/* Receives from one visitor's socket. Returns the number of datagrams. */
 static uint32_t visitor_receive(struct forward_visitor *visitor)
 {
     struct forward *forward = visitor->forward;
@@ -110,12 +110,14 @@ static uint32_t visitor_receive(struct forward_visitor *visitor)
         }
         int count = udp_batch_receive(forward->channel.engine->batch, &visitor->udp);
         if (count < 0 && count != -EAGAIN && count != -EINTR) {
-            visitor->udp.error = count; /* of a datagram that was sent; there may be others */
+            /* The error of a datagram sent before; there may be others to receive. */
+            visitor->udp.error = count;
             continue;
         }
         if (count > 0) {
             datagrams += visitor_take(visitor, room, (unsigned int)count);
-            /* After each batch: a buffer has room for one beyond what is sent at once. */
+            /* After each batch, because the buffer has room for only one batch beyond what a flush
+             * sends at once. */
             datagram_flush_soon(&forward->channel);
         }
         if (count < UDP_BATCH_SIZE || forward->closing)
@@ -129,7 +131,9 @@ static void forward_pause(struct forward *forward, uint64_t pause_ns)
     loop_timer_start_ns(forward_loop(forward), &forward->pause_timer, pause_ns);
 }
 
-/* Receives from these visitors, and leaves none of them in the list. */
+/* Receives from the visitors in the list, and empties the list. Waits with the visitors that had
+ * datagrams if the pace says so (docs/decisions.md, "Dense one-way UDP streams gather for up to 1
+ * ms"). */
 static void forward_receive(struct forward *forward, struct list *ready)
 {
     struct list active;
@@ -140,7 +144,7 @@ static void forward_receive(struct forward *forward, struct list *ready)
         struct forward_visitor *visitor = visitor_of_resting(node);
         uint32_t received = visitor_receive(visitor);
         if (forward->closing)
-            return; /* and so are the visitors */
+            return; /* the visitors are closing too */
         datagrams += received;
         if (received > 0 && list_is_empty(node))
             list_push_back(&active, node);
@@ -180,7 +184,7 @@ void forward_ready(struct forward_visitor *visitor)
 
 static void forward_wake(struct forward *forward)
 {
-    struct list awake; /* some may go to rest again */
+    struct list awake; /* forward_receive may put some into `resting` again */
     list_init(&awake);
     list_move_all(&awake, &forward->resting);
     forward_receive(forward, &awake);
@@ -286,7 +290,7 @@ int forward_begin(struct client_worker *worker, struct client_service *service,
     list_push_back(&worker->forwards, &forward->node);
     stream_move(&forward->channel.stream, stream, &datagram_stream_ops);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel");
-    /* Nothing is read before there is somewhere to send it. */
+    /* Reads no frames until there is an address to send them to. */
     forward_resolve(forward);
     if (forward->query == NULL || forward_local(forward)->answer.count > 0)
         forward_start(forward);
@@ -302,7 +306,7 @@ void forward_close_of(struct client_worker *worker, const struct client_service 
     }
 }
 
-/* Each visitor gets a new socket with its next datagram. */
+/* Closes all sockets; each visitor gets a new one, to the new address, with its next datagram. */
 static void forward_move_local(struct forward *forward)
 {
     if (forward->closing)

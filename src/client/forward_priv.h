@@ -1,10 +1,10 @@
 /* What the files of a forward share:
  *
- *     forward.c          the data channel, the local service's address, what comes back
- *     forward_visitor.c  the visitors' sockets: made when needed, closed when silent
+ *     forward.c          the data channel, the local service's addresses, datagrams to the server
+ *     forward_visitor.c  the visitors' sockets: opened when needed, closed when silent
  *
- * A forward owns its channel and its visitors, and a visitor its socket; the forward is freed by
- * forward_join when all of them are closed. One worker has all of it. */
+ * A forward owns its channel and its visitors, and a visitor owns its socket. forward_join frees
+ * the forward when all of them are closed. One worker's thread uses all of it. */
 #pragma once
 
 #include "client/client_worker.h"
@@ -16,10 +16,10 @@ struct forward {
     struct list node; /* in worker->forwards */
     struct client_worker *worker;
     struct client_service *service; /* used */
-    unsigned int new_count;         /* since the last batch ended */
-    unsigned int visitor_count;     /* in use, or with an operation in the ring yet */
+    unsigned int new_count;         /* new visitors since the last batch ended */
+    unsigned int visitor_count;     /* visitors in use, or with an operation still in the ring */
     struct udp_table table;
-    struct list resting; /* visitors not read from: the channel has no room, or pauses */
+    struct list resting; /* visitors not read from, while the channel has no room or pauses */
     struct timer expiry_timer, pause_timer;
     struct resolver_query *query;
     bool started, closing, channel_closed;
@@ -32,7 +32,7 @@ struct forward_visitor {
     struct loop_op poll_op;
     struct list resting_node;
     struct forward *forward;
-    uint32_t local_version; /* of the service's addresses; the first of them is in use */
+    uint32_t local_version; /* the version of the addresses that its socket was connected by */
     bool closing;
 };
 
@@ -58,30 +58,35 @@ static inline struct client_local *forward_local(const struct forward *forward)
 
 /* ---- forward.c ---- */
 
-/* There may be something to receive on an open visitor's socket. */
+/* To be called when an open visitor's socket may have datagrams: receives them, now or after the
+ * channel's pause. */
 void forward_ready(struct forward_visitor *visitor);
-/* Brings the local service's address up to date, now or later; meanwhile the last one is used. */
+/* Looks up the local service's name if its addresses are too old. The old ones are used until the
+ * answer comes. */
 void forward_resolve(struct forward *forward);
-/* A visitor's datagram did not reach the service. Its socket goes on being used, since the service
- * may be back any moment, unless there is another address to try: then the version changes. */
+/* To be called when a visitor's datagram did not reach the local service. The visitor keeps its
+ * socket, because the service may come back at any moment. But if there are several addresses, the
+ * next one comes first from now on, and the version changes. */
 void forward_refused(struct forward *forward, const struct forward_visitor *visitor);
-/* Frees a forward that is closing when all of it is closed. */
+/* Frees a closing forward if all of it is closed. */
 void forward_join(struct forward *forward);
 
 /* ---- forward_visitor.c ---- */
 
-/* The visitor that a frame is for, new or known, with a socket to the address in use. NULL: no
- * address, descriptor or memory, which is logged or counted. May close others to make room. */
+/* The visitor of this address. A new one gets a socket connected to the local service's first
+ * address; other visitors may be closed for it. NULL: no address, descriptor or memory, which is
+ * logged or counted. */
 struct forward_visitor *forward_visitor_find(struct forward *forward,
                                              const struct udp_frame_addr *key);
-/* For datagram_fire. */
+/* The datagram_fire_fn of visitors. */
 struct udp_socket *forward_visitor_destination(struct datagram_target *target,
                                                const struct udp_route **ret_route);
-/* Waits for what comes back; forward_ready follows. */
+/* Polls the visitor's socket; forward_ready follows when it is readable. */
 void forward_visitor_arm(struct forward_visitor *visitor);
-/* Of forward->expiry_timer: closes those for which nothing has moved for udp_timeout. */
+/* Runs by forward->expiry_timer: closes the visitors that have been silent for udp_timeout. */
 void forward_visitor_expire(struct timer *timer);
-/* Looks for them soon if there are visitors, for udp_timeout may have changed. */
+/* Has the expiry timer run soon, because udp_timeout may have changed. */
 void forward_visitor_review_timeout(struct forward *forward);
-/* Closes all of them; a new one may come with the next frame. Not after the channel has closed. */
+/* Closes all visitors. The next frame makes a new one, unless the forward is closing. Not to be
+ * called after the channel has closed. */
 void forward_visitor_close_all(struct forward *forward);

@@ -8,7 +8,7 @@
 #include "forward_priv.h"
 
 enum {
-    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    EXPIRY_STEP_MS = 1000, /* the shortest time between two searches for silent visitors */
 };
 
 /* ---- closing ---- */
@@ -24,9 +24,10 @@ static void visitor_join(struct forward_visitor *visitor)
         forward_join(forward);
 }
 
-/* The descriptor is the heir's or, without one, free at once: whoever makes room needs it now. The
- * poll may be in the ring, or only queued for it: then it may look at another socket of the same
- * number, for a moment and to no effect, until the cancel behind it. */
+/* Closes a visitor. Its descriptor goes to the heir or, if that is NULL, is closed at once and not
+ * by the ring, because a caller that makes room needs the number now. The poll may still be queued
+ * or in the ring; it may see another socket with the same number for a moment, without effect,
+ * until it is cancelled. */
 static void visitor_close(struct forward_visitor *visitor, struct udp_socket *heir)
 {
     struct forward *forward = visitor->forward;
@@ -82,14 +83,14 @@ void forward_visitor_review_timeout(struct forward *forward)
 static void visitor_evict(struct forward_visitor *visitor, struct udp_socket *heir)
 {
     struct forward *forward = visitor->forward;
-    /* Where all come new, the longest idle one may be of this very turn. */
+    /* If all visitors are new, the longest silent one may have datagrams of this very turn. */
     if (!list_is_empty(&visitor->target.node))
         datagram_fire(forward->channel.engine, forward_visitor_destination);
     visitor_close(visitor, heir);
     forward_count(forward, METRIC_UDP_VISITORS_EVICTED, 1);
 }
 
-/* The longest idle ones. */
+/* Evicts the longest silent visitors of a forward. */
 static void forward_evict(struct forward *forward, unsigned int count)
 {
     struct udp_table_entry *entry;
@@ -109,8 +110,9 @@ static struct forward *largest_forward(const struct client_worker *worker)
     return largest;
 }
 
-/* Of the channel with most visitors, so that a flood of one service costs the others nothing; and a
- * part of them, so that those who are busy stay. False: this worker has none. */
+/* Evicts from the channel with most visitors, so that a flood of one service costs other services
+ * nothing. It takes only a part of them, so that busy visitors stay. False: this worker has no
+ * visitor. */
 static bool worker_evict(struct client_worker *worker, unsigned int most)
 {
     struct forward *forward = largest_forward(worker);
@@ -138,8 +140,9 @@ void forward_give_up(struct client_worker *worker)
         (void)worker_evict(worker, count);
 }
 
-/* A worker with fewer sockets than most: those who have been idle for longest are not here. Others
- * make room as long as there is a margin, or each new one would push out the one before. */
+/* True for a worker that has fewer sockets than the average. The longest silent visitors are
+ * probably on other workers, and these make room while there is a margin; otherwise each new
+ * visitor here would evict the one before it. */
 static bool is_poor(const struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
@@ -159,7 +162,7 @@ bool forward_yield(struct client_worker *worker)
     return false;
 }
 
-/* Before the share is used up. */
+/* Makes room before the share is used up. */
 static void forward_make_room(struct client_worker *worker)
 {
     const struct udp_share *share = &worker->client->fds.udp;
@@ -172,7 +175,7 @@ static void forward_make_room(struct client_worker *worker)
         (void)worker_evict(worker, udp_share_batch(share));
 }
 
-/* ---- a socket for each ---- */
+/* ---- a socket for each visitor ---- */
 
 void forward_visitor_arm(struct forward_visitor *visitor)
 {
@@ -202,15 +205,16 @@ static void log_no_socket(const struct forward *forward, int error)
                     error_text(error), suppressed);
 }
 
-/* Errors of a table that is full, of descriptors or of ports. */
+/* Errors that mean: no descriptors, ports or memory are left. */
 static bool is_for_want_of_room(int error)
 {
     return error == -EMFILE || error == -ENFILE || error == -EAGAIN || error == -ENOBUFS ||
            error == -ENOMEM;
 }
 
-/* The last descriptors are for control channels: a socket that has got one of them changes with the
- * longest idle visitor. If that is another worker's it goes there, and the number stays in use. */
+/* The last descriptors are for control channels. A new socket with such a number takes over the
+ * number of the longest silent visitor. If another worker has that visitor, it is asked to close
+ * one, and this socket keeps its high number. */
 static int settle_number(struct client_worker *worker, struct udp_socket *udp)
 {
     int max = worker->client->fds.max;
@@ -245,7 +249,7 @@ static int visitor_connect(struct forward *forward, const struct addr *addr, str
     return result < 0 ? result : settle_number(worker, ret);
 }
 
-/* To the first address that a socket can be made for, which is in use then. */
+/* Connects to the first address that a socket can be made for, and puts that address first. */
 static int visitor_connect_any(struct forward *forward, struct udp_socket *ret)
 {
     struct client_local *local = forward_local(forward);
@@ -307,7 +311,8 @@ static struct forward_visitor *forward_visitor_add(struct forward *forward,
     return visitor;
 }
 
-/* What a datagram may cause that another address would not. The others are about the datagram. */
+/* Errors of a datagram that another address may not have. Other errors are about the datagram
+ * itself, such as EMSGSIZE. */
 static bool does_not_reach(int error)
 {
     switch (-error) {
@@ -346,6 +351,6 @@ struct forward_visitor *forward_visitor_find(struct forward *forward,
 struct udp_socket *forward_visitor_destination(struct datagram_target *target,
                                                const struct udp_route **ret_route)
 {
-    *ret_route = NULL; /* connected */
+    *ret_route = NULL; /* the socket is connected */
     return &container_of(target, struct forward_visitor, target)->udp;
 }

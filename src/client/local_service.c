@@ -1,5 +1,5 @@
-/* The local service of a data channel: its name is resolved and kept for a while, its addresses are
- * tried in order, and the relay starts with the first that answers. */
+/* The local service of a data channel: looks up its name, whose answer is used for a while, tries
+ * its addresses in order, and starts the relay with the first that answers. */
 #include <errno.h>
 
 #include "base/error.h"
@@ -7,13 +7,13 @@
 
 enum {
     DISCARD_BYTES = 4096,
-    DISCARDS_MAX = 64, /* bytes thrown away to close with an end of stream instead of a reset */
+    DISCARDS_MAX = 64, /* receives; bounds what a visitor can make us discard */
 };
 
 static void local_try_address(struct data_channel *channel);
 
-/* No local service: the visitor sees an end of stream, as with upstream. Bytes of its that wait
- * unread would turn our close into a reset, so they are thrown away. */
+/* The visitor sees an end of stream, as with rathole. Unread bytes in the channel would turn our
+ * close into a reset, so they are discarded. */
 void local_service_unavailable(struct data_channel *channel, int error)
 {
     static struct log_limit limit;
@@ -44,7 +44,7 @@ static void local_connected(struct stream *stream, int result)
     loop_timer_stop(channel_loop(channel), &channel->timer);
     if (result < 0) {
         dial_failed(&channel->dial, result);
-        stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
+        stream_terminate(&channel->local, STREAM_ABORT); /* local_closed tries the next */
         return;
     }
     if (channel->local_version == local->version)
@@ -66,7 +66,7 @@ static void local_closed(struct stream *stream)
 
 static void local_unexpected(struct stream *stream, int result)
 {
-    /* Nothing is read or written before the relay. */
+    /* Nothing is read or written before the relay starts. */
 }
 
 static const struct stream_ops local_stream_ops = {
@@ -84,19 +84,21 @@ static int local_socket(const struct data_channel *channel, const struct addr *a
         options.nodelay = config->nodelay == CONFIG_TRUE;
     if (addr_is_loopback(addr))
         options.keepalive_secs =
-            0; /* this machine can't vanish without a reset: three calls less */
+            /* This machine can't vanish without a reset; saves three system calls
+             * (docs/decisions.md, "No TCP_USER_TIMEOUT on relays and TCP data channels"). */
+            0;
     int fd = client_fds_dial(channel->worker, addr, &options, channel->worker->client->fds.max);
-    if (fd == -EMFILE) /* it was counted when the channel was opened */
+    if (fd == -EMFILE) /* client_fds_hold has reserved one: any number will do */
         fd = socket_for_dialing(addr, &options);
     return fd;
 }
 
-/* The next address that a socket can be made for. */
+/* Connects to the next address that a socket can be made for. */
 static void local_try_address(struct data_channel *channel)
 {
     struct loop *loop = channel_loop(channel);
     const struct client_local *local = channel_local(channel);
-    if (local->answer.count == 0) { /* another name by now */
+    if (local->answer.count == 0) { /* a reload has changed local_addr */
         local_service_begin(channel);
         return;
     }
@@ -121,7 +123,7 @@ static void local_try_address(struct data_channel *channel)
     local_service_unavailable(channel, channel->dial.error);
 }
 
-/* The addresses are known. */
+/* Begins to dial, with the addresses that are known. */
 static void local_dial(struct data_channel *channel)
 {
     struct client_local *local = channel_local(channel);
@@ -139,7 +141,7 @@ void local_service_expired(struct data_channel *channel)
         return;
     }
     dial_timed_out(&channel->dial);
-    stream_terminate(&channel->local, STREAM_ABORT); /* local_closed goes on */
+    stream_terminate(&channel->local, STREAM_ABORT); /* local_closed tries the next */
 }
 
 static void local_resolved(void *asker, const struct resolver_answer *answer)
@@ -147,7 +149,7 @@ static void local_resolved(void *asker, const struct resolver_answer *answer)
     struct data_channel *channel = asker;
     struct client_local *local = channel_local(channel);
     channel->query = NULL;
-    if (local->generation != channel->local_generation) { /* another name by now */
+    if (local->generation != channel->local_generation) { /* a reload has changed local_addr */
         local_service_begin(channel);
         return;
     }
@@ -184,7 +186,7 @@ void local_service_begin(struct data_channel *channel)
     channel->query = resolver_ask(worker->tunnel->all->resolver, name, prefer_ipv6,
                                   worker->tunnel->mailbox, local_resolved, channel);
     if (channel->query == NULL && local->answer.count > 0)
-        local_dial(channel); /* what was good the last time */
+        local_dial(channel); /* the old addresses may still be right */
     else if (channel->query == NULL)
         local_service_unavailable(channel, -ENOMEM);
 }

@@ -8,16 +8,16 @@
 #include "client/data_channel.h"
 #include "client/session.h"
 
-enum { ABOUT_AS_BUSY_PERMILLE = 250 };
+enum { ABOUT_AS_BUSY_PERMILLE = 250 }; /* a smaller difference does not count */
 
 struct open_request {
-    struct client_session *session; /* one use travels along */
+    struct client_session *session; /* with one use of it */
     size_t count;
 };
 
 static void open_here(struct client_worker *worker, struct client_session *session, size_t count)
 {
-    /* What is beyond the limit would be refused one by one. */
+    /* One more than the limit, so that data_channel_open logs the excess once. */
     for (size_t i = 0; i < count && i <= LIMIT_CLIENT_CHANNELS_PENDING; i++)
         data_channel_open(worker, session);
 }

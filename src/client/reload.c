@@ -16,14 +16,14 @@
 struct client_step {
     enum plan_step_kind kind;
     struct client_service *service;
-    const struct config_service *config; /* the new one until it is posted; then the old */
+    const struct config_service *config; /* the new one before commit, the old one after it */
     unsigned int changes;                /* enum config_change */
 };
 
 struct client_plan {
     struct client_step *steps;
     size_t step_count;
-    /* Of the client itself: as in a step. */
+    /* The client's own settings, likewise. */
     unsigned int changes;
     const struct config_peer *config;
     struct reload_keys keys;
@@ -51,7 +51,7 @@ static int prepare_service(struct client *client, struct client_plan *plan,
         step->kind = PLAN_REMOVE;
         outcome->removed++;
     } else if ((item->changes & CONFIG_CHANGE_TYPE) != 0) {
-        step->kind = PLAN_REMOVE; /* another kind of service: it comes with the next plan */
+        step->kind = PLAN_REMOVE; /* a change of type: removed now, added by the next plan */
         outcome->failed++;
         outcome->deferred++;
         outcome->replaced++;
@@ -88,7 +88,7 @@ static void client_plan_free(struct client_plan *plan)
     free(plan);
 }
 
-/* Nothing has been changed: takes back what was made. */
+/* Frees a plan that was not committed, with the services made for it. */
 static void client_plan_abandon(struct client_plan *plan)
 {
     for (size_t i = 0; i < plan->step_count; i++) {
@@ -98,7 +98,7 @@ static void client_plan_abandon(struct client_plan *plan)
     client_plan_free(plan);
 }
 
-/* From here on it can't fail. */
+/* Makes the prepared changes. Can't fail. */
 static void commit(struct client *client, struct client_plan *plan,
                    const struct config_peer *wanted, uint64_t now_ms)
 {
@@ -169,7 +169,7 @@ static void client_apply_own(struct client_worker *worker, const struct client_p
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
         client_set_channel_options(worker);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        data_channel_close_unstarted(worker); /* they have begun with the old keys */
+        data_channel_close_unstarted(worker); /* they use the old keys */
         reload_keys_apply(&plan->keys, worker->tunnel);
     }
     if ((plan->changes & login) != 0)
@@ -192,7 +192,8 @@ static void client_apply_step(struct client_worker *worker, const struct client_
     case PLAN_ADD:
         if (has_control && client_control_start(worker, service) < 0) {
             metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-            log_service(LOG_ERROR, client_service_name(service), "out of memory: not served");
+            log_service(LOG_ERROR, client_service_name(service),
+                        "out of memory: not served until a restart");
         }
         break;
     case PLAN_REMOVE:
@@ -229,7 +230,7 @@ void client_reload_init(struct client_worker *worker)
                    client_reload_go_on);
 }
 
-/* ---- and afterwards ---- */
+/* ---- when all workers have applied it ---- */
 
 static bool client_reload_finish(void *shared)
 {
@@ -261,7 +262,7 @@ static bool client_reload_cut_due(void *shared, uint64_t now_ms, uint64_t *ret_n
     return service_registry_cut_due(&((struct client *)shared)->services, now_ms, ret_next_ms);
 }
 
-/* ---- names: a worker asks for one when it needs it ---- */
+/* ---- names: each worker looks up what it needs ---- */
 
 static void client_reload_look_up(void *shared, const struct config_peer *wanted)
 {

@@ -6,8 +6,8 @@
 #include "base/clock.h"
 
 enum {
-    VALID_MS = 10000,      /* a name is looked up again */
-    STALE_VALID_MS = 1000, /* ... if this is not its answer, but that of before */
+    VALID_MS = 10000,      /* how long an answer is used */
+    STALE_VALID_MS = 1000, /* an old answer, used because the new look-up has failed */
 };
 
 int client_service_create(struct service_registry *registry, const struct config_service *config,
@@ -81,7 +81,7 @@ void client_local_catch_up(struct client_local *local, uint64_t now_ns)
 void client_local_worked(struct client_local *local, size_t index, uint64_t now_ns)
 {
     if (index == 0)
-        return; /* not even remembered: an order that was changed once ends at its time */
+        return; /* not remembered, so that a changed order ends after LIMIT_DIAL_WORKED_MS */
     dial_remember(local->memory, &local->answer.addrs[index], now_ns);
     client_local_catch_up(local, now_ns);
 }

@@ -38,8 +38,9 @@ void client_session_end(struct client_worker *worker, struct client_session *ses
 {
     struct tunnel_worker *own = worker->tunnel;
     atomic_store(&session->ended, true);
-    /* Not here and now: a reload may end hundreds of them in a turn. On the way out the parked
-     * channels have been reset already, before the control channels. */
+    /* By a signal and not inside this call, because a reload may end hundreds of sessions in a
+     * turn. When the client stops, data_channel_close_unstarted has reset the parked channels
+     * before. */
     for (unsigned int i = 0; i < own->all->count; i++)
         mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
 }

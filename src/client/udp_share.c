@@ -28,7 +28,7 @@ void udp_share_finish(struct udp_share *share)
 void udp_share_set(struct udp_share *share, int fds, unsigned int percent, unsigned int ports)
 {
     int64_t of_fds = (int64_t)MAX(fds, 0) * percent / 100;
-    /* The last free port of a range is a long search, for the kernel and on our time. */
+    /* The kernel searches long for the last free ports, and this thread waits for it. */
     int64_t of_ports = ports - ports / LIMIT_UDP_PORTS_LEFT_PART;
     atomic_store(&share->max, (unsigned int)MAX(MIN(of_fds, of_ports), 1));
 }

@@ -61,7 +61,7 @@ static const struct example examples[] = {
     {{"--genkey"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
     {{"--genkey", "x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
     {{"--genkey=x25519"}, CLI_GENKEY, FROM_FILE, NULL, false, NULL},
-    /* the last command wins */
+    /* The last command wins. */
     {{"--genkey", "--check", "f"}, CLI_CHECK, FROM_FILE, "f", false, NULL},
     {{"--genkey", "--help"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
     {{"--pubkey"}, CLI_PUBKEY, FROM_FILE, NULL, false, NULL},

@@ -89,8 +89,7 @@ static uint64_t effective_capabilities(void)
 static bool may_bind_low_port(void)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET,
-                               /* tcpmux, a privileged port that nobody uses */
-                               .sin_port = htons(1),
+                               .sin_port = htons(1), /* tcpmux: privileged, unused */
                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     CLEANUP_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_geq(fd, 0);

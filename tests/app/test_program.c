@@ -195,7 +195,7 @@ Test(program, no_descriptor_goes_along)
     cr_assert_eq(fcntl(before, F_DUPFD, 300), 300);
     const char *text =
         output_of("cd /proc/$$/fd && echo [0-9]* >&6", sockets, names, PASSED, &status);
-    /* the shell itself opens 10 or 255 */
+    /* The shell itself opens 10 or 255. */
     cr_assert(strncmp(text, "0 1 2 3 4 5 6", 13) == 0 && strstr(text, "300") == NULL &&
                   strstr(text, "200") == NULL,
               "%s", text);

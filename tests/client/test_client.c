@@ -1,4 +1,4 @@
-/* The client on the fake loop, against a server whose bytes are written by hand. Covers
+/* The client on the fake loop, against a server whose bytes the test writes. Covers
  * src/client/local_service.c, src/client/data_channel_relay.c, src/client/session.c,
  * src/client/opening.c and src/client/client_worker.c, too. */
 #include "client/client.h"
@@ -21,13 +21,13 @@ struct rig {
     struct config *config;
     struct client *client;
     struct side side;
-    int listener, local; /* of the server, and of the local service */
+    int listener, local; /* the listeners of the server and of the local service */
     struct addr server_addr, local_addr;
     size_t fds_before;
     uint8_t session_key[KEYS_DIGEST_SIZE];
 };
 
-/* ---- names are answered by the test ---- */
+/* ---- the test answers names ---- */
 
 static resolver_answered_fn *asked_answered;
 static void *asked_by;
@@ -62,7 +62,7 @@ static void answer(const struct resolver_answer *resolver_answer)
     answered(asked_by, resolver_answer);
 }
 
-/* ---- sockets are refused by the test ---- */
+/* ---- the test refuses sockets ---- */
 
 static int refused_family, refused_error; /* AF_UNSPEC: none */
 static unsigned int refused_count;
@@ -154,7 +154,7 @@ static void rig_finish(struct rig *rig)
 
 /* ---- the other side ---- */
 
-/* The next connection of the client, or -1. */
+/* Accepts the client's next connection; -1: there is none. */
 static int accepted(struct rig *rig, int listener)
 {
     int fd = -1;
@@ -163,12 +163,12 @@ static int accepted(struct rig *rig, int listener)
         side_settle(&rig->side, 1);
     }
     if (fd >= 0)
-        socket_set_nodelay(fd, true); /* what is said has to be there in the next turn */
+        socket_set_nodelay(fd, true); /* what the test sends has to arrive in the next turn */
     return fd;
 }
 
-/* Reads the client's Hello and answers it; then reads its Auth, which goes to the rig if it is
- * right. */
+/* Reads the client's Hello and answers it. Then reads its Auth and, if that is right, makes the
+ * connection the rig's. */
 static bool hear_login(struct rig *rig, int fd, unsigned int service)
 {
     uint8_t nonce[KEYS_NONCE_SIZE], digest[KEYS_DIGEST_SIZE], bytes[MESSAGE_HELLO_SIZE];
@@ -219,7 +219,7 @@ static bool hear_channel(struct rig *rig, int fd)
     return side_expect(&rig->side, fd, hello, sizeof(hello));
 }
 
-/* A parked channel, asked for over control. */
+/* Asks for a data channel over the control channel, and returns it parked. */
 static int parked(struct rig *rig, int control)
 {
     ask_for(rig, control, 1);
@@ -266,7 +266,7 @@ Test(client, login_channel_and_relay)
 
 struct wrong {
     const char *name;
-    uint8_t hello[MESSAGE_HELLO_SIZE + 8]; /* instead of a right one, if hello_len */
+    uint8_t hello[MESSAGE_HELLO_SIZE + 8]; /* sent instead of a right Hello if hello_len > 0 */
     size_t hello_len;
     uint8_t ack[8];
     size_t ack_len;
@@ -345,7 +345,7 @@ Test(client, waits_grow_and_start_over)
     rig_init(&rig, &(struct rig_options){.seed = 1});
     close_listener(&rig.listener);
     static const uint64_t waits_ms[] = {500, 1000, 1000};
-    /* The first attempt went to the listener; it fails with it. */
+    /* The first attempt reached the listener, and fails when that closes. */
     side_settle(&rig.side, 5);
     for (size_t i = 0; i < ARRAY_SIZE(waits_ms); i++) {
         cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), i + 1);
@@ -376,7 +376,7 @@ Test(client, heartbeats_keep_it_and_silence_ends_it)
         side_settle(&rig.side, 3);
     }
     side_advance(&rig.side, 30000);
-    say(control, heartbeat, 2); /* half a command is no sign of life */
+    say(control, heartbeat, 2); /* half a command does not count as a heartbeat */
     side_advance(&rig.side, 9000);
     cr_assert_eq(side_end_of(&rig.side, control), 0);
     cr_assert_eq(doubts(&rig), 0);
@@ -392,7 +392,7 @@ Test(client, heartbeats_keep_it_and_silence_ends_it)
     rig_finish(&rig);
 }
 
-/* A process that was stopped for longer than each of its deadlines. */
+/* The process was stopped for longer than any of its deadlines. */
 Test(client, a_stop_ends_no_login_that_goes_on)
 {
     struct rig rig;
@@ -466,7 +466,8 @@ Test(client, the_next_address_when_one_refuses)
     answer_two(&rig, nobody(), rig.server_addr);
     int control = logged_in(&rig);
     int channel = parked(&rig, control);
-    /* Channels go where the control channel went, and its end is no reason for another address. */
+    /* Data channels use the address of the control channel. The end of one is no reason to try
+     * another address. */
     (void)close(channel);
     (void)close(control);
     side_settle(&rig.side, 6);
@@ -480,7 +481,7 @@ Test(client, the_next_address_when_one_refuses)
     answer(&(struct resolver_answer){.error = ERR_RESOLVE});
     side_advance(&rig.side, 1300);
     cr_assert_eq(asked_count, 4);
-    /* No answer at all. */
+    /* The name server does not answer. */
     side_advance(&rig.side, LIMIT_LOGIN_MS + 10);
     cr_assert_null(asked_answered, "abandoned");
     rig_finish(&rig);
@@ -499,7 +500,7 @@ Test(client, a_refused_login_is_not_tried_elsewhere)
     rig_finish(&rig);
 }
 
-/* An address that swallows what is sent to it: the queue of a listener is full. */
+/* An address that drops packets: the accept queue of its listener is full. */
 struct hole {
     struct addr addr;
     int fd, filler;
@@ -572,7 +573,7 @@ Test(client, all_addresses_together_have_the_limit)
     for (unsigned int ms = 0; ms < 700; ms += 50)
         side_advance(&rig.side, 50);
     cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1);
-    /* The end while one is left for the other. */
+    /* The client is stopped while an address is left to try. */
     side_advance(&rig.side, 1300);
     cr_assert_eq(asked_count, 2);
     answer_two(&rig, hole.addr, hole.addr);
@@ -604,7 +605,7 @@ Test(client, without_ipv6_the_other_addresses_are_tried)
         (void)close(local);
         (void)close(channel);
     }
-    /* Nothing but such addresses: one failure, and a back-off. */
+    /* If all addresses are like that: one failure, then the back-off. */
     (void)close(control);
     side_settle(&rig.side, 6);
     side_advance(&rig.side, 700);
@@ -614,7 +615,7 @@ Test(client, without_ipv6_the_other_addresses_are_tried)
     rig_finish(&rig);
 }
 
-/* No address would do: the next ones are not tried. */
+/* No address can help against this error, so the next ones are not tried. */
 Test(client, without_descriptors_the_other_addresses_are_not_tried)
 {
     struct rig rig;
@@ -625,7 +626,7 @@ Test(client, without_descriptors_the_other_addresses_are_not_tried)
     side_settle(&rig.side, 4);
     refuse_sockets(AF_INET, EMFILE);
     answer_two(&rig, rig.local_addr, rig.local_addr);
-    cr_assert_eq(refused_count, 2); /* the second time for one of the reserved descriptors */
+    cr_assert_eq(refused_count, 2); /* the second socket is for a reserved descriptor */
     cr_assert_eq(side_end_of(&rig.side, channel), 1);
     refuse_sockets(AF_UNSPEC, 0);
     (void)close(channel);
@@ -646,7 +647,7 @@ Test(client, logs_in_a_few_at_a_time)
     while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
         fds[count++] = fd;
     cr_assert_eq(count, LIMIT_LOGINS_IN_PROGRESS);
-    /* Those that have failed make room. */
+    /* Logins that have failed give up their turn. */
     for (unsigned int i = 0; i < count; i++)
         (void)close(fds[i]);
     side_settle(&rig.side, 5);
@@ -672,7 +673,7 @@ Test(client, without_the_local_service_the_visitor_sees_an_end_of_stream)
         int channel = parked(&rig, control);
         say_start(channel);
         say(channel, "request", 7);
-        side_settle(&rig.side, 10); /* a reset behind the end would show */
+        side_settle(&rig.side, 10); /* so that a reset behind the end would show */
         cr_expect_eq(side_end_of(&rig.side, channel), 1, "an end, not a reset");
         (void)close(channel);
         side_settle(&rig.side, 3);
@@ -773,8 +774,8 @@ Test(client, a_channel_is_dialled_for_ten_seconds)
     rig_finish(&rig);
 }
 
-/* What waits for a descriptor is no exception: the server asks anew, and all that was asked for
- * since would dial at once when there are some. */
+/* A channel that waits for a descriptor counts as well. The server asks anew, and otherwise all
+ * channels asked for since would dial as soon as descriptors are free. */
 Test(client, a_channel_waits_for_a_descriptor_for_ten_seconds)
 {
     struct rig rig;
@@ -799,7 +800,7 @@ Test(client, a_channel_waits_for_a_descriptor_for_ten_seconds)
     rig_finish(&rig);
 }
 
-/* It has not been tried for that long if the process was stopped. */
+/* A process that was stopped has not tried for that long. */
 Test(client, a_channel_is_dialled_after_a_stop)
 {
     struct rig rig;
@@ -829,7 +830,8 @@ Test(client, a_flood_of_requests_is_bounded)
         struct rig rig;
         rig_init(&rig, &(struct rig_options){.workers = workers, .seed = 1});
         int control = logged_in(&rig);
-        close_listener(&rig.listener); /* each is refused, and waits for its next try */
+        /* Each attempt is refused, and the channel waits for its next one. */
+        close_listener(&rig.listener);
         size_t before = open_fd_count();
         for (int i = 0; i < 60; i++)
             ask_for(&rig, control, 50);
@@ -908,10 +910,10 @@ Test(client, a_local_address_without_an_answer_costs_a_moment)
     cr_assert_eq(accepted(&rig, rig.local), -1, "too early");
     side_advance(&rig.side, 20);
     expect_local(&rig, first);
-    expect_local(&rig, visitor_of(&rig, control)); /* what worked comes first */
+    expect_local(&rig, visitor_of(&rig, control)); /* the address that worked is first */
     side_advance(&rig.side, 11000);
     first = visitor_of(&rig, control);
-    answer_two(&rig, hole.addr, rig.local_addr); /* the same after the next look-up */
+    answer_two(&rig, hole.addr, rig.local_addr); /* also after the next look-up */
     expect_local(&rig, first);
     (void)close(control);
     rig_finish(&rig);
@@ -968,7 +970,7 @@ Test(client, the_end_between_two_local_addresses)
     hole_close(&hole);
 }
 
-/* Who looks it up was stopped, too. */
+/* The process was stopped during a look-up. */
 Test(client, a_name_may_be_answered_after_a_stop)
 {
     struct rig rig;
@@ -1019,7 +1021,7 @@ Test(client, drain_lets_relays_finish)
     rig_finish(&rig);
 }
 
-/* ---- anything goes ---- */
+/* ---- random events ---- */
 
 static const struct fake_faults storm_faults = {.delay = 200,
                                                 .reorder = 500,
@@ -1033,7 +1035,8 @@ static const struct fake_faults storm_faults = {.delay = 200,
                                                 .epipe = 5,
                                                 .enomem = 5};
 
-/* A server that logs in, asks, starts, answers and hangs up at random, under all faults. */
+/* A server that accepts logins, asks for channels, starts them, answers and closes at random, under
+ * all faults of the fake loop. */
 static void run_storm(uint64_t seed)
 {
     struct rig rig;

@@ -1,6 +1,6 @@
 /* A client takes over from another, or hands over to one, on the fake loop: when it logs in, and
- * what becomes of its control channels. Covers the handover of src/client/client.c too; what a
- * reload changes is in test_reload.c. */
+ * what becomes of its control channels. Covers the handover in src/client/client.c, too.
+ * test_reload.c covers what a reload changes. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <string.h>
@@ -59,14 +59,14 @@ static void enter(enum handover_phase phase)
     cr_assert(handover_all_reached(&client->handover, 1, phase));
 }
 
-/* A connection of the client's, or -1. */
+/* Accepts a connection of the client; -1: there is none. */
 static int arrived(void)
 {
     side_settle(&side, 4);
     return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
-/* Takes the login, as the server. */
+/* Accepts the login, as the server does. */
 static int serve_login(void)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE], auth[KEYS_DIGEST_SIZE], nonce[KEYS_DIGEST_SIZE] = {7};
@@ -121,7 +121,7 @@ Test(client_control_change, what_is_up_stays_until_it_is_replaced)
     enter(HANDOVER_LEAVING);
     cr_assert_eq(side_end_of(&side, fd), 0, "visitors are served");
     cr_assert_not(client_role.is_done(&side.workers[0]));
-    (void)shutdown(fd, SHUT_RDWR); /* the server has the successor's */
+    (void)shutdown(fd, SHUT_RDWR); /* the server has the successor's control channel instead */
     side_settle(&side, 8);
     (void)close(fd);
     cr_assert(client_role.is_done(&side.workers[0]));

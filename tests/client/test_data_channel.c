@@ -62,15 +62,15 @@ Test(data_channel, no_relay_without_a_local_service, .signal = SIGABRT)
     data_channel_set_state(&channel, CHANNEL_RELAYING);
 }
 
-/* ---- what one finds out for all ---- */
+/* ---- what one channel finds out for all ---- */
 
 static struct side side;
 static struct client *client;
 static int listener;
 static struct client_session *good, *bad;
 
-/* Sessions of two services: one to a server, one to an address that no socket can be made for. Time
- * stands still. */
+/* Sessions of two services: one with a server, one with an address that no socket can be made for.
+ * Time stands still. */
 static void start(void)
 {
     static const uint8_t key[KEYS_DIGEST_SIZE];
@@ -89,7 +89,7 @@ static void start(void)
     side_set_idle_step_ms(&side, 0);
     cr_assert_eq(client_create(&config->client, 1, &client), 0);
     config_destroy(config);
-    handover_set_phase(&client->handover, HANDOVER_AWAITED); /* no control channels */
+    handover_set_phase(&client->handover, HANDOVER_AWAITED); /* so that no control channel begins */
     cr_assert_eq(side_start(&side, &client_role, client), 0);
     list_for_each (node, &client->services.entries)
         services[count++] = client_service_of(container_of(node, struct service_base, node));
@@ -107,7 +107,7 @@ static void finish(void)
     client_destroy(client);
 }
 
-/* How many have come to the server. */
+/* Counts the connections that have reached the server. */
 static int come(void)
 {
     int count = 0, fd;

@@ -1,4 +1,4 @@
-/* Who may have the last descriptors of a client. */
+/* How a client shares its last descriptors. */
 #include "client/descriptors.h"
 
 #include <criterion/criterion.h>
@@ -16,7 +16,7 @@ static const char text[] = "[client]\nremote_addr = a:1\ndefault_token = t\n"
 static struct client_fds fds;
 static struct client_service a, b, udp;
 
-/* With so many descriptors beyond what is open anyway. */
+/* Sets a limit that leaves this many descriptors beyond the fixed ones. */
 static void begin(int more)
 {
     struct config *config;
@@ -70,7 +70,7 @@ Test(client_fds, a_part_is_kept_for_udp_once_it_has_a_channel)
     cr_assert(client_fds_hold(&fds, &b));
     hold(&a, 6); /* of 9 */
     udp_share_add(&fds.udp, 0);
-    hold(&a, 0); /* what UDP has does not change what is left */
+    hold(&a, 0); /* UDP's sockets count as used, so what is left stays the same */
     cr_expect(client_fds_hold(&fds, &udp));
     client_fds_release(&fds, &udp);
     udp_share_remove(&fds.udp, 0);
@@ -91,7 +91,7 @@ Test(client_fds, numbers)
     client_fds_finish(&fds);
 }
 
-/* A reload takes services away whose relays go on. */
+/* A reload removes services whose relays go on. */
 Test(client_fds, more_are_served_than_there_are)
 {
     begin(8);

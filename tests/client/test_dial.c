@@ -21,7 +21,7 @@ static void begin(struct dial *dial, size_t count)
     dial_addresses(dial, count, now_ns);
 }
 
-/* The next attempt is at this address and may take that long. */
+/* Expects the next attempt at this address, with this time limit. */
 static void expect(struct dial *dial, unsigned int index, uint32_t step_ms)
 {
     cr_assert(dial_next(dial, now_ns));
@@ -95,13 +95,13 @@ Test(dial, finding_them_is_part_of_the_limit)
     dial_addresses(&dial, 2, now_ns);
     expect(&dial, 0, LIMIT_DIAL_FIRST_MS);
     time_out(&dial);
-    dial_addresses(&dial, 8, now_ns); /* they have changed */
+    dial_addresses(&dial, 8, now_ns); /* the addresses have changed */
     expect(&dial, 0, 50);
     time_out(&dial);
     cr_assert_not(dial_next(&dial, now_ns));
 }
 
-/* A process that is stopped does not use up the time of all. */
+/* A process that is stopped during one attempt keeps the time of the others. */
 Test(dial, time_beyond_the_step_does_not_count)
 {
     struct dial dial;
@@ -131,7 +131,7 @@ Test(dial, many_rounds)
     cr_assert_gt(count, 13 * LIMIT_ADDRESSES);
 }
 
-/* ---- the one that worked ---- */
+/* ---- the address that worked ---- */
 
 static struct addr addr_of(uint8_t last)
 {

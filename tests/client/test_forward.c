@@ -1,5 +1,5 @@
-/* UDP data channels on the client, against a server written by hand.
- * Covers src/client/forward.c and src/client/forward_visitor.c. */
+/* UDP data channels on the client, against a server whose bytes the test writes. Covers
+ * src/client/forward.c and src/client/forward_visitor.c. */
 #include "client/forward.h"
 
 #include <criterion/criterion.h>
@@ -41,7 +41,7 @@ static int begin(const char *more)
 #define END(...) \
     udp_rig_end(&rig, (const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
 
-/* What the service gets, and from which port of the client. */
+/* Returns what the service receives, and the client's port that it came from. */
 static ssize_t serve(int local, void *out, size_t size, struct addr *ret_from)
 {
     for (int turn = 0; turn < 20; turn++) {
@@ -142,7 +142,7 @@ Test(forward, silent_visitors_are_forgotten)
     udp_rig_send_frame(&rig, channel, &alice, "x", 1);
     cr_expect_eq(serve(local, bytes, sizeof(bytes), &first), 1);
     udp_rig_advance(&rig, 8000);
-    reply(local, &first, "y", 1); /* either direction keeps it */
+    reply(local, &first, "y", 1); /* a datagram in either direction keeps the visitor */
     udp_rig_settle(&rig, 4);
     udp_rig_advance(&rig, 8000);
     cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_VISITORS_EXPIRED), 0);
@@ -155,7 +155,8 @@ Test(forward, silent_visitors_are_forgotten)
     END(channel, local);
 }
 
-/* Refused, for as long as it takes; and its return costs nobody anything. */
+/* The service refuses for some time. When it is back, the visitors have kept their sockets and no
+ * datagram is lost. */
 Test(forward, a_service_that_comes_back)
 {
     struct addr before, after;
@@ -190,7 +191,7 @@ Test(forward, a_bad_frame_ends_its_channel_and_the_session_lives)
     END(channel, second, local);
 }
 
-/* Many replies of one turn leave together. */
+/* The replies of one turn leave in one write. */
 Test(forward, replies_of_many_visitors_in_order)
 {
     enum { VISITORS = 50, EACH = 10 };
@@ -216,7 +217,7 @@ Test(forward, replies_of_many_visitors_in_order)
     END(channel, local);
 }
 
-/* The visitor's socket in the client, by the address that the service has seen. */
+/* Finds the client's socket of a visitor by the address that the service has seen. */
 static int socket_of(const struct addr *from)
 {
     for (int fd = 0; fd < 1024; fd++) {
@@ -228,7 +229,7 @@ static int socket_of(const struct addr *from)
     return -1;
 }
 
-/* Several full batches of the largest replies in one turn: more than a buffer holds. */
+/* Several full batches of the largest replies in one turn are more than a buffer holds. */
 Test(forward, several_batches_of_the_largest_replies)
 {
     enum { REPLIES = 4 * UDP_BATCH_SIZE, SIZE = 65507, ROOM = 64 << 20 };
@@ -257,7 +258,7 @@ Test(forward, several_batches_of_the_largest_replies)
     END(channel, local);
 }
 
-/* ---- room for one more ---- */
+/* ---- making room ---- */
 
 static struct udp_frame_addr numbered(unsigned int number)
 {
@@ -265,7 +266,7 @@ static struct udp_frame_addr numbered(unsigned int number)
                                    .port = 1000};
 }
 
-/* New visitors with a datagram each, which come in one read: the service gets all of them. */
+/* New visitors send one datagram each, which arrive in one read. The service gets all of them. */
 static void flood(int channel, int local, unsigned int first, unsigned int count)
 {
     static uint8_t wire[100 * (UDP_FRAME_HEAD_MAX + sizeof(count))];
@@ -309,8 +310,8 @@ Test(forward, without_descriptors_the_longest_silent_makes_room)
     END(channel, local);
 }
 
-/* Also when all of them come within one turn, and so those who make room have a datagram that is
- * not on its way yet. */
+/* The same if all of them arrive within one turn, so that evicted visitors have a datagram that is
+ * not sent yet. */
 Test(forward, a_flood_keeps_to_its_share_and_loses_nothing)
 {
     enum { SHARE = 9, COUNT = 100 };
@@ -327,7 +328,7 @@ Test(forward, a_flood_keeps_to_its_share_and_loses_nothing)
     END(channel, local);
 }
 
-/* What comes new has a part of a turn only, so that others need not wait for all of it. */
+/* New visitors get only a part of a turn, so that other channels need not wait for all of them. */
 Test(forward, a_turn_has_so_many_new_ones)
 {
     enum { COUNT = 1000 };
@@ -350,7 +351,7 @@ Test(forward, a_turn_has_so_many_new_ones)
     }
     cr_expect_eq(before, COUNT);
     cr_expect_leq(most, 2 * LIMIT_UDP_NEW_PER_TURN, "%llu in a turn", (unsigned long long)most);
-    /* In the middle of it the channel may end. */
+    /* The channel may end in the middle of this. */
     cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
     END(channel, local);
 }
@@ -375,7 +376,8 @@ Test(forward, those_who_are_busy_stay)
     END(channel, local);
 }
 
-/* The flood of one channel takes nothing from the few of another, however long they are silent. */
+/* A flood of one channel evicts none of the few visitors of another, however long these are
+ * silent. */
 Test(forward, the_channel_with_most_visitors_makes_room)
 {
     enum { SHARE = 16 };
@@ -391,7 +393,7 @@ Test(forward, the_channel_with_most_visitors_makes_room)
     udp_rig_send_frame(&rig, quiet, &alice, "x", 1);
     cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
     cr_expect(addr_equal(&first, &again));
-    /* And a new one over the quiet channel takes none of its own place. */
+    /* And a new visitor of the quiet channel evicts none of that channel. */
     udp_rig_send_frame(&rig, quiet, &bob, "x", 1);
     cr_assert_eq(serve(local, bytes, sizeof(bytes), &again), 1);
     cr_expect_not(addr_equal(&first, &again));
@@ -401,8 +403,8 @@ Test(forward, the_channel_with_most_visitors_makes_room)
     END(quiet, loud, local);
 }
 
-/* What is given up for a connection is free at once; a part stays, however often it is asked for.
- */
+/* Descriptors that are given up for a connection are free at once. UDP keeps a minimum, however
+ * often it is asked. */
 Test(forward, some_are_given_up_for_a_connection)
 {
     enum { SHARE = 64, KEPT = SHARE / LIMIT_UDP_KEPT_PART };
@@ -422,7 +424,7 @@ Test(forward, some_are_given_up_for_a_connection)
         (void)forward_yield(worker);
     cr_expect_eq(share->open, KEPT);
     cr_expect_not(forward_yield(worker));
-    /* For another worker, once each time it asks. */
+    /* For another worker: once for each request. */
     share->wanted = 1;
     forward_give_up(worker);
     cr_expect_eq(share->open, KEPT - 1);
@@ -449,7 +451,7 @@ static bool become_a_small_network(unsigned int ports)
     return fclose(file) == 0;
 }
 
-/* Ports run out before descriptors do. */
+/* The ports run out before the descriptors do. */
 Test(forward, without_ports_the_longest_silent_makes_room)
 {
     enum { PORTS = 32 };
@@ -462,13 +464,13 @@ Test(forward, without_ports_the_longest_silent_makes_room)
     int local = local_service();
     cr_expect_eq(rig.client->fds.udp.max, PORTS - PORTS / LIMIT_UDP_PORTS_LEFT_PART);
     flood(channel, local, 0, 100);
-    udp_share_set(&rig.client->fds.udp, 1000, 50, UINT16_MAX); /* as if others had taken some */
+    udp_share_set(&rig.client->fds.udp, 1000, 50, UINT16_MAX); /* as if other programs used some */
     flood(channel, local, 100, 100);
     cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_NO_LOCAL), 0);
     END(channel, local);
 }
 
-/* The service streams to two visitors and hears nothing: what it sends gathers, of both. */
+/* The service streams to two visitors and receives nothing. The datagrams of both are gathered. */
 Test(forward, a_dense_stream_gathers)
 {
     int channel = begin("");

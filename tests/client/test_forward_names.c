@@ -16,7 +16,7 @@ static const struct udp_frame_addr alice = {.octets = {192, 0, 2, 1}, .port = 10
 static const struct udp_frame_addr bob = {.octets = {192, 0, 2, 1}, .port = 1001};
 static const struct udp_frame_addr carol = {.octets = {192, 0, 2, 1}, .port = 1002};
 
-/* ---- names and sockets are the test's ---- */
+/* ---- the test answers names and makes sockets ---- */
 
 static resolver_answered_fn *asked_answered;
 static void *asked_by;
@@ -133,7 +133,7 @@ Test(forward_names, without_ipv6_the_other_address_is_used)
     cr_expect_eq(asked_count, 2);
     answer_two(at_v6(), at(1));
     udp_rig_send_frame(&rig, channel, &carol, "x", 1);
-    int second = udp_rig_channel(&rig); /* which is no reason to ask */
+    int second = udp_rig_channel(&rig); /* no reason for a look-up */
     char bytes[16];
     cr_expect_eq(udp_rig_receive(&rig, local, bytes, sizeof(bytes)), 1);
     cr_expect(is_served(second, &alice, local));
@@ -156,7 +156,7 @@ Test(forward_names, an_address_that_refuses_is_left)
     cr_expect(is_served(channel, &carol, local));
     answer_two(at(1), at(2));
     cr_expect(is_served(channel, &(struct udp_frame_addr){.octets = {1}, .port = 1}, local));
-    /* And back when that one ends. */
+    /* And back to the first when the second ends. */
     (void)close(local);
     local = service_at(1);
     cr_expect_not(is_served(channel, &alice, local));
@@ -165,7 +165,7 @@ Test(forward_names, an_address_that_refuses_is_left)
     udp_rig_end(&rig, (const int[]){channel, second, local}, 3);
 }
 
-/* Known addresses serve while a look-up goes on, and after one that failed. */
+/* Known addresses are used during a look-up, and after one that failed. */
 Test(forward_names, the_last_addresses_are_used_meanwhile)
 {
     int channel = begin();

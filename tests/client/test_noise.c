@@ -1,5 +1,5 @@
-/* The client behind Noise on the fake loop, against a server whose frames are made by hand: logins,
- * channels, servers that are not who they should be, and frames that are cut or forged. */
+/* The client with Noise on the fake loop, against a server whose frames the test makes: logins,
+ * data channels, servers with wrong keys, and frames that are cut or forged. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -98,7 +98,7 @@ static void tell_in_pieces(struct noise_peer *peer, const uint8_t *bytes, size_t
         noise_peer_tell(peer, bytes + at, MIN(piece, size - at));
 }
 
-/* piece: bytes of one frame. */
+/* piece: the plaintext bytes of one frame. */
 static struct noise_peer logged_in(size_t piece)
 {
     uint8_t nonce[KEYS_NONCE_SIZE], digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE];
@@ -133,7 +133,7 @@ static struct noise_peer parked(struct noise_peer *control)
     return channel;
 }
 
-/* The command, and what the visitor has sent already, in one frame. */
+/* Sends the command, and the visitor's first bytes, in one frame. */
 static int started(struct noise_peer *channel, const char *first)
 {
     uint8_t bytes[MESSAGE_DATA_COMMAND_SIZE + 100];
@@ -146,7 +146,7 @@ static int started(struct noise_peer *channel, const char *first)
     return local;
 }
 
-/* ---- what it does ---- */
+/* ---- the tests ---- */
 
 static void run_a_visit(unsigned int workers, size_t piece)
 {
@@ -178,7 +178,8 @@ Test(client_noise, a_visit)
     }
 }
 
-/* It says nothing of itself to a server without the right key, and tries again later. */
+/* The client reveals nothing about itself to a server without the right key, and tries again
+ * later. */
 Test(client_noise, a_server_with_another_key)
 {
     uint8_t private_key[KEYS_X25519_SIZE], public_key[KEYS_X25519_SIZE], answer[50] = {48};
@@ -186,9 +187,9 @@ Test(client_noise, a_server_with_another_key)
     struct noise_keys wrong;
     keys_pair_generate(private_key, public_key);
     noise_keys_init(&wrong, NOISE_NK, private_key, NULL);
-    struct noise_peer stranger = answered(&wrong); /* which can't read its first message */
+    struct noise_peer stranger = answered(&wrong); /* it can't decrypt the first message */
     cr_assert_null(stranger.link);
-    say(stranger.fd, answer, sizeof(answer)); /* and makes something up */
+    say(stranger.fd, answer, sizeof(answer)); /* so its answer is made up */
     cr_assert_neq(side_end_of(&side, stranger.fd), 0);
     noise_peer_hang_up(&stranger);
     cr_assert_eq(side_metric(&side, METRIC_LOGINS_FAILED), 1);
@@ -214,7 +215,7 @@ Test(client_noise, a_server_without_noise)
     finish();
 }
 
-/* A forged frame ends the control channel, and the client logs in anew. */
+/* A forged frame ends the control channel, and the client logs in again. */
 Test(client_noise, a_forged_command)
 {
     unsigned char frame[64];
@@ -234,7 +235,8 @@ Test(client_noise, a_forged_command)
     finish();
 }
 
-/* A channel that is cut within a frame resets its local connection: half an answer is no answer. */
+/* A data channel that is cut within a frame resets its local connection, so that half an answer
+ * does not look complete. */
 Test(client_noise, a_truncated_channel)
 {
     unsigned char frame[64];
@@ -253,7 +255,7 @@ Test(client_noise, a_truncated_channel)
     finish();
 }
 
-/* A server that never ends its handshake is left. */
+/* The client gives up a server that never completes its handshake. */
 Test(client_noise, a_silent_server)
 {
     begin(1);
@@ -268,7 +270,8 @@ Test(client_noise, a_silent_server)
     finish();
 }
 
-/* The session key waits in a channel for the end of the handshake, and is wiped with it. */
+/* The session key is in the channel until the end of the handshake, and is wiped with the
+ * channel. */
 Test(client_noise, a_hello_that_never_gets_out)
 {
     static const uint8_t zero[MESSAGE_HELLO_SIZE];
@@ -278,7 +281,7 @@ Test(client_noise, a_hello_that_never_gets_out)
     message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, command);
     noise_peer_tell(&control, command, sizeof(command));
     side_settle(&side, 4);
-    int fd = accepted(listener); /* which never answers */
+    int fd = accepted(listener); /* the server never answers */
     cr_assert_geq(fd, 0);
     struct client_worker *worker = side.workers[0].role;
     cr_assert(!list_is_empty(&worker->channels));
@@ -289,7 +292,7 @@ Test(client_noise, a_hello_that_never_gets_out)
     noise_peer_hang_up(&control);
     side_settle(&side, 4);
     cr_assert(list_is_empty(&worker->channels));
-    cr_expect_arr_eq(channel->hello, zero, sizeof(zero)); /* its slab's memory */
+    cr_expect_arr_eq(channel->hello, zero, sizeof(zero)); /* in the memory of the slab */
     (void)close(fd);
     finish();
 }

@@ -1,5 +1,5 @@
-/* Reloads of the client on the fake loop. Covers src/client/service.c too, and what
- * src/client/control_change.c does for a reload. */
+/* Reloads of the client on the fake loop. Covers src/client/service.c, too, and the part of
+ * src/client/control_change.c that is for a reload. */
 #include "client/reload.h"
 
 #include <criterion/criterion.h>
@@ -43,7 +43,7 @@ static void set_up(void)
     side_set_idle_step_ms(&side, 0);
     struct config *config = side_config(file("", ECHO));
     cr_assert_eq(client_create(&config->client, WORKERS, &client), 0);
-    config_destroy(config); /* nothing of it is kept */
+    config_destroy(config); /* the client has copied it */
     cr_assert_eq(side_start(&side, &client_role, client), 0);
     side_settle(&side, 3);
 }
@@ -77,7 +77,8 @@ static struct reload_outcome reload(const char *text)
     return outcome;
 }
 
-/* The next connection for a login; its Hello is read and not answered. -1: there is none. */
+/* Accepts the next connection for a login. Reads its Hello, but does not answer. -1: there is
+ * none. */
 static int accept_login(const char *name)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE], digest[KEYS_DIGEST_SIZE];
@@ -98,7 +99,7 @@ static int accept_login(const char *name)
     return fd;
 }
 
-/* Answers the Hello: whether the client proves to have that token. It is up then. */
+/* Answers the Hello. True: the client proves to have this token, and is up. */
 static void answer_login(int fd, const char *token)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE], nonce[KEYS_DIGEST_SIZE] = {7}, right[KEYS_DIGEST_SIZE];
@@ -122,7 +123,7 @@ static int serve_login_as(const char *name, const char *token)
     return fd;
 }
 
-/* The next login of the client, answered to the end; -1: there is none. */
+/* Accepts the client's next login and completes it; -1: there is none. */
 static int serve_login(const char *name)
 {
     return serve_login_as(name, "one");
@@ -157,7 +158,7 @@ Test(client_reload, what_a_login_depends_on, .init = set_up, .fini = tear_down)
         echo = serve_login_as("echo", i == 0 ? "two" : "three");
         cr_assert_geq(echo, 0, "at once, without a wait");
     }
-    /* Another server. */
+    /* The address of the server changes. */
     (void)close(listener);
     listener = tcp_listener(&server_addr);
     cr_expect_eq(reload(file("", ECHO "token = three\n")).changes, CONFIG_CHANGE_ADDRESS);
@@ -181,8 +182,8 @@ Test(client_reload, what_a_login_does_not_depend_on, .init = set_up, .fini = tea
     (void)close(echo);
 }
 
-/* A server that is slow with its Hello, and what a login was begun with is replaced and freed
- * meanwhile. Neither change is one of the login's, so it goes on, once. */
+/* The server is slow with its Hello. Meanwhile the configuration that the login began with is
+ * replaced and freed. Neither change concerns the login, so it goes on, once. */
 Test(client_reload, a_login_outlives_the_configuration_that_it_began_with, .init = set_up,
      .fini = tear_down)
 {
@@ -202,7 +203,7 @@ Test(client_reload, a_login_outlives_the_configuration_that_it_began_with, .init
     (void)close(echo);
 }
 
-/* The token itself changes: the login with the old one is given up, the new one is asked for. */
+/* The token changes: the login with the old one is given up, and one with the new one begins. */
 Test(client_reload, a_token_changes_while_the_hello_is_awaited, .init = set_up, .fini = tear_down)
 {
     int old = accept_login("echo");
@@ -218,7 +219,7 @@ Test(client_reload, a_token_changes_while_the_hello_is_awaited, .init = set_up, 
     (void)close(echo);
 }
 
-/* Each state that a control channel may be in. */
+/* Every state that a control channel may be in. */
 Test(client_reload, a_token_changes_at_any_time, .init = set_up, .fini = tear_down)
 {
     for (unsigned int turns = 0; turns < 12; turns++) {

@@ -27,7 +27,7 @@ Test(udp_share, a_percentage_of_the_descriptors_but_not_all_ports)
     cr_expect_eq(share.max, 992);
     udp_share_set(&share, INT32_MAX, 100, 28232);
     cr_expect_eq(share.max, 28232 - 28232 / LIMIT_UDP_PORTS_LEFT_PART);
-    /* However few: one. */
+    /* At least one, however few descriptors there are. */
     static const int few[] = {-5, 0, 1, 2};
     for (size_t i = 0; i < ARRAY_SIZE(few); i++) {
         udp_share_set(&share, few[i], 50, 28232);
@@ -70,7 +70,7 @@ Test(udp_share, the_richest_worker)
     udp_share_finish(&share);
 }
 
-/* A part of the share is UDP's whoever comes, once there is a channel. */
+/* UDP keeps a part of the share, however many connections there are, once it has a channel. */
 Test(udp_share, keeps_a_part)
 {
     begin(1280, 50, 28232);
