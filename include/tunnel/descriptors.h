@@ -1,12 +1,12 @@
-/* How many descriptors a configuration takes, counted before anything is opened: a process with
- * fewer would log in and serve nobody.
+/* How many descriptors (RLIMIT_NOFILE) a configuration needs. They are counted before anything is
+ * opened, because a process with too few would log in and then serve nobody.
  *
- *     descriptors_fixed()   what is open when nobody visits
- *     descriptors_needed()  the same, what is kept for control channels, and one visitor for each
+ *     descriptors_fixed()   those that are open without any visitor
+ *     descriptors_needed()  the same, the reserve for control channels, and one visitor for each
  *                           service
- *     descriptors_wanted()  the same with as many channels waiting for visitors as there should be
+ *     descriptors_wanted()  the same, and as many parked channels as each TCP service should have
  *
- * Pure functions. tests/e2e/test_limits.py holds them against the real program. */
+ * Pure functions. tests/e2e/test_limits.py compares them with the running program. */
 #pragma once
 
 #include <stddef.h>
@@ -19,9 +19,9 @@ unsigned int descriptors_needed(enum config_role role, const struct config_peer 
                                 unsigned int workers);
 unsigned int descriptors_wanted(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers);
-/* How many of these may be connections to the server that have not logged in. */
+/* How many of `fds` descriptors may be connections to the server that have not logged in. */
 unsigned int descriptors_strangers(const struct config_peer *peer, unsigned int fds);
-/* Services of that type. */
+/* The number of services of this type. */
 unsigned int descriptors_services(const struct config_peer *peer, enum config_service_type type);
-/* The sockets, and so the data channels, of a UDP service on the server. */
+/* The number of lanes of a UDP service on the server: each has a socket and a data channel. */
 unsigned int descriptors_lanes(const struct config_service *service, unsigned int workers);

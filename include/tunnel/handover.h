@@ -1,18 +1,19 @@
-/* How far a process is in handing its work to a successor, or in taking it from a predecessor. The
- * main thread sets the phase and wakes the workers (TUNNEL_SIGNAL_HANDOVER); each worker does its
- * part and says when that is done.
+/* The phases of a handover: a process hands its work to a successor, or takes it from a predecessor
+ * (app/upgrade.h). The main thread sets the phase and wakes the workers (TUNNEL_SIGNAL_HANDOVER).
+ * Each worker does its part and then reports the phase as reached.
  *
- *     successor:    AWAITED --(the other one has left)--> SERVING
- *     predecessor:  SERVING --> QUIET --(nobody waits)--> LEAVING --> its last relay
+ *     successor:    AWAITED --(the predecessor has left)--> SERVING
+ *     predecessor:  SERVING --> QUIET --(no visitor waits)--> LEAVING --> its last relay
  *                      ^----------' the successor has died
  *
  *                AWAITED            QUIET                      LEAVING
- *     server     accepts nothing,   no new visitors; the       closes its copies of all sockets,
- *                reads no datagram  others get their channels  and the control channels
- *     client     does not log in    no new logins              ends its channels as they are
- *                                                              replaced, all when that takes long
+ *     server     accepts nothing,   no new visitors; waiting   closes its copies of all sockets,
+ *                reads no datagram  ones get their channels    and the control channels
+ *     client     does not log in    no new logins              its control channels end as they are
+ *                                                              replaced, or after a time limit
  *
- * Never two that accept: what comes in between waits in the sockets' queues, which both share. */
+ * At most one of the two processes accepts at any time. Connections that arrive in between stay in
+ * the accept queues, which both share. */
 #pragma once
 
 #include <assert.h>
@@ -24,7 +25,7 @@
 #include "base/macros.h"
 
 enum handover_phase {
-    HANDOVER_UNKNOWN, /* not made, or a worker that has not started yet */
+    HANDOVER_UNKNOWN, /* before the role exists, or a worker that has not started */
     HANDOVER_AWAITED,
     HANDOVER_SERVING,
     HANDOVER_QUIET,
@@ -33,8 +34,8 @@ enum handover_phase {
 };
 
 struct handover {
-    _Atomic int phase;                  /* the main thread's: handover_set_phase */
-    _Atomic int reached[LIMIT_WORKERS]; /* each worker's own: handover_reach */
+    _Atomic int phase;                  /* written by the main thread: handover_set_phase */
+    _Atomic int reached[LIMIT_WORKERS]; /* each written by its worker: handover_reach */
 };
 
 static inline enum handover_phase handover_phase(const struct handover *handover)
@@ -42,12 +43,12 @@ static inline enum handover_phase handover_phase(const struct handover *handover
     return (enum handover_phase)atomic_load(&handover->phase);
 }
 
-/* The main thread alone; it wakes the workers afterwards. */
+/* For the main thread, which wakes the workers afterwards. */
 static inline void handover_set_phase(struct handover *handover, enum handover_phase phase)
 {
     static const bool edges[HANDOVER_PHASE_COUNT][HANDOVER_PHASE_COUNT] = {
         [HANDOVER_UNKNOWN] = {[HANDOVER_SERVING] = true},
-        /* Before its workers start, a process that has a predecessor is told to wait. */
+        /* A process that has a predecessor becomes AWAITED before its workers start. */
         [HANDOVER_SERVING] = {[HANDOVER_AWAITED] = true, [HANDOVER_QUIET] = true},
         [HANDOVER_AWAITED] = {[HANDOVER_SERVING] = true},
         [HANDOVER_QUIET] = {[HANDOVER_SERVING] = true, [HANDOVER_LEAVING] = true},
@@ -57,7 +58,7 @@ static inline void handover_set_phase(struct handover *handover, enum handover_p
     atomic_store(&handover->phase, (int)phase);
 }
 
-/* A worker, of itself: it has done its part of the phase. */
+/* For a worker: reports that it has done its part of the phase. */
 static inline void handover_reach(struct handover *handover, unsigned int worker,
                                   enum handover_phase phase)
 {
@@ -76,15 +77,15 @@ static inline bool handover_all_reached(const struct handover *handover, unsigne
 
 /* ---- the sockets, from the main thread ---- */
 
-/* What the successor gets. Those shared with a service manager come first. The names are
- * "control", "service-NAME" and "udp-NAME". */
+/* The sockets that the successor gets. Those that a service manager shares come first. The names,
+ * for LISTEN_FDNAMES, are "control", "service-NAME" and "udp-NAME". For the main thread. */
 struct handover_sockets {
     int *fds; /* borrowed */
     char **names;
     size_t count, capacity, shared_count;
 };
 
-/* name: of the service, NULL = none. -ENOMEM. */
+/* Adds a socket. name: the service, NULL = none. -ENOMEM. */
 MUST_CHECK int handover_sockets_add(struct handover_sockets *sockets, int fd, const char *kind,
                                     const char *name);
 void handover_sockets_finish(struct handover_sockets *sockets); /* accepts a zeroed one */

@@ -1,12 +1,12 @@
-/* What the process runs as, as app/ knows it. server/server.h and client/client.h offer one each,
- * app/main.c chooses.
+/* The role of the process, server or client, as app/ knows it. server/server.h and client/client.h
+ * define one each, and app/main.c chooses.
  *
  *     main thread    create -> bind ------------------------------------------------> destroy
  *                                    \   status, list_sockets, reload, ...          /
  *     each worker                     start -> signalled ... until is_done -> finish
  *
- * `shared` is what create has made: a struct server or a struct client. No function is NULL; one
- * that a role has no use for does nothing. */
+ * `shared` is the object that create has made, a struct server or a struct client. No function is
+ * NULL; one that a role does not need does nothing. */
 #pragma once
 
 #include <stdbool.h>
@@ -21,50 +21,50 @@
 struct inherited;
 
 struct role_options {
-    const struct config_peer *config; /* what is needed of it is copied */
-    const char *file;                 /* for messages; borrowed */
+    const struct config_peer *config; /* what the role needs of it is copied */
+    const char *file;                 /* the file's name, for messages; borrowed */
     unsigned int workers;
-    void (*thread_begins)(void); /* of the role's own threads; see resolver_create_polled */
+    void (*thread_begins)(void); /* the role's own threads call it first */
 };
 
-/* Of this moment. */
+/* The state of the role at this moment. */
 struct role_status {
-    unsigned int unbound_services; /* their addresses can't be had yet: for a RELOAD_RETRY */
+    unsigned int unbound_services; /* services whose addresses can't be had yet: RELOAD_RETRY */
     unsigned int waiting_visitors;
 };
 
 struct role {
-    enum config_role half;  /* of the file */
-    const char *name;       /* and of its section */
-    const char *start_text; /* in the log, before the address of config */
-    bool has_addresses;     /* to bind; without, a LISTEN_FDS that is wrong does no harm */
+    enum config_role half;  /* the half of the file that it runs */
+    const char *name;       /* of the role and of its section */
+    const char *start_text; /* the log has it before the address in config */
+    bool has_addresses;     /* has addresses to bind; otherwise a wrong LISTEN_FDS is ignored */
 
-    /* ---- the main thread's ---- */
+    /* ---- in the main thread ---- */
 
-    /* Makes all but the sockets and the workers' parts. -errno; nothing is logged. */
+    /* Makes everything but the sockets and the workers' parts. -errno; logs nothing. */
     int (*create)(const struct role_options *options, void **ret);
     void (*destroy)(void *shared); /* accepts NULL */
-    /* Until it does not return -EAGAIN, with the time since the first call: names and ports may
-     * take theirs. Takes what is its own out of inherited. -errno: it can't serve, which is logged.
-     */
+    /* Binds the addresses; takes its sockets out of `inherited` first. -EAGAIN: names or ports need
+     * more time, call again. waited_ms: the time since the first call. Other -errno: the role can't
+     * serve; the cause is logged. */
     int (*bind)(void *shared, struct inherited *inherited, uint32_t waited_ms);
     struct role_status (*status)(void *shared);
     const struct reload_ops *reload;
 
     struct handover *(*handover)(void *shared);
-    /* All that is bound, for a successor; while no reload is being applied. -ENOMEM.
-     * handover_sockets_finish in every case. */
+    /* Lists the bound sockets for a successor. Not while a reload is being applied. -ENOMEM. The
+     * caller calls handover_sockets_finish in every case. */
     int (*list_sockets)(void *shared, struct handover_sockets *ret);
-    /* Gives the addresses up, save for the sockets that the workers hold. */
+    /* Gives up the addresses. Sockets that the workers hold stay open. */
     void (*leave_addresses)(void *shared);
 
-    /* ---- a worker's, in its thread ---- */
+    /* ---- in a worker's thread ---- */
 
-    /* Makes worker->role and starts its work. */
+    /* Makes worker->role and starts its work. -errno. */
     int (*start)(void *shared, struct tunnel_worker *worker);
     void (*signalled)(struct tunnel_worker *worker, uint32_t bits); /* enum tunnel_signal */
-    /* After DRAIN or STOP: nothing is open any more, the loop may end. */
+    /* After DRAIN or STOP: true when nothing is open any more and the loop may end. */
     bool (*is_done)(const struct tunnel_worker *worker);
-    /* Frees worker->role. */
+    /* Frees worker->role. Accepts a worker that was never started. */
     void (*finish)(struct tunnel_worker *worker);
 };

@@ -4,11 +4,12 @@
 #include "base/macros.h"
 
 enum {
-    /* stdin, stdout, stderr; signals, the workers' end, a reload's end, the watch of the file, the
-     * service manager, the channel to a successor; and a file, a look-up or a clock for a moment */
+    /* Stdin, stdout, stderr; the signals; eventfds for the end of a worker and of a plan; the
+     * answers of name look-ups; the service manager; the channel to a successor; and a few that are
+     * open for a moment. */
     OF_PROCESS = 14,
-    OF_WORKER = 4, /* its ring, mailbox, accounting of its time, and set of exact polls */
-    OF_RELAY = 2,  /* of a TCP visitor, on either end */
+    OF_WORKER = 4, /* ring, mailbox, accounting of its CPU time, epoll set for exact polls */
+    OF_RELAY = 2,  /* for a TCP visitor, in either role */
     LANES_MIN = 2,
 };
 
@@ -26,8 +27,9 @@ unsigned int descriptors_services(const struct config_peer *peer, enum config_se
     return count;
 }
 
-/* Its control channel and, on the server, its sockets and the guard of its address. A client can't
- * know how many channels the server will want for UDP. */
+/* The control channel and, on the server, its sockets and the guard of its address. A client does
+ * not know how many channels the server will want for UDP, so it assumes its own number of
+ * lanes. */
 static unsigned int fixed_of(enum config_role role, const struct config_service *service,
                              unsigned int workers)
 {
@@ -57,11 +59,11 @@ unsigned int descriptors_needed(enum config_role role, const struct config_peer 
 {
     unsigned int tcp = OF_RELAY * descriptors_services(peer, CONFIG_SERVICE_TCP);
     unsigned int udp = role == CONFIG_CLIENT ? descriptors_services(peer, CONFIG_SERVICE_UDP) : 0;
-    /* Of all that is there for visitors UDP keeps a part. */
+    /* UDP keeps a part (LIMIT_UDP_KEPT_PART) of the descriptors for visitors. */
     if (udp > 0)
         udp = MAX(udp, tcp / (LIMIT_UDP_KEPT_PART - 1) + 1);
     unsigned int sum = descriptors_fixed(role, peer, workers) + tcp + udp;
-    if (role == CONFIG_SERVER) /* so that an eighth of it all is beside that */
+    if (role == CONFIG_SERVER) /* strangers get an eighth of the sum, beyond what is needed */
         sum += descriptors_strangers(peer, (sum / (LIMIT_PENDING_FDS_PART - 1) + 1) *
                                                LIMIT_PENDING_FDS_PART);
     return sum + LIMIT_FDS_RESERVED;

@@ -60,8 +60,8 @@ void plan_walk_begin(struct plan_walk *walk)
 
 void *plan_take_finished(struct plan_slot *slot)
 {
-    /* Not by `left`: whoever looked between the last worker's two steps would take the plan and
-     * leave a done_fd that stays readable, and a main thread that is woken by it for ever. */
+    /* Reads done_fd and not `left`: a look between the last worker's decrement and its write would
+     * take the plan, and leave done_fd readable, which would wake the main thread for ever. */
     uint64_t count;
     if (read(slot->done_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
         return NULL;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "net/stream.h"
 
-enum { WORTH_MOVING_PERMILLE = 250 };
+enum { WORTH_MOVING_PERMILLE = 250 }; /* of a core: a smaller difference does not count */
 
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
 {
@@ -18,7 +18,8 @@ uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
 
 bool tunnel_is_silence(int error)
 {
-    /* The kernel reports a timeout by what routers have said meanwhile, if they have. */
+    /* If routers have reported an error meanwhile (ICMP), the kernel reports that instead of
+     * ETIMEDOUT (tcp(7)). */
     return error == ERR_DEADLINE || error == -ETIMEDOUT || error == -EHOSTUNREACH ||
            error == -ENETUNREACH;
 }

@@ -38,7 +38,7 @@ Test(descriptors, each_service_and_each_worker_takes_its_own)
     static const char lanes[] =
         "[server.services.u]\ntype = udp\nbind_addr = a:2\nudp_data_channels = 9\n";
     unsigned int one = needed(CONFIG_SERVER, "", 1), four = needed(CONFIG_SERVER, "", 4);
-    /* And a seventh of it for strangers. */
+    /* And a seventh of that for strangers. */
     cr_expect_geq(four - one, 3 * 5); /* ring, mailbox, time, polls; a listener */
     cr_expect_leq(four - one, 3 * 5 * 8 / 7 + 1);
     cr_expect_geq(needed(CONFIG_SERVER, tcp, 1) - one, 3 + 2); /* listener, guard, control; relay */
@@ -51,7 +51,8 @@ Test(descriptors, each_service_and_each_worker_takes_its_own)
     cr_expect_leq(needed(CONFIG_SERVER, lanes, 4) - four, 1 + 2 * 9 + 3);
 }
 
-/* However many services there are: what strangers may have is beside what is needed. */
+/* However many services there are, the descriptors for strangers come on top of those that are
+ * needed. */
 Test(descriptors, are_enough_beside_strangers)
 {
     for (unsigned int pending = 1; pending <= 65536; pending *= 4) {
@@ -78,7 +79,8 @@ Test(descriptors, of_a_client)
     cr_expect_eq(needed(CONFIG_CLIENT, udp, 4) - four, 1 + 4 + 1); /* control, channels, visitor */
 }
 
-/* Whatever share UDP has: with as many as are needed each TCP service can have a channel. */
+/* Whatever UDP's share is: with the descriptors that are needed, each TCP service can have a
+ * channel. */
 Test(descriptors, are_enough_beside_what_udp_keeps)
 {
     for (unsigned int tcp = 1; tcp < 200; tcp++) {

@@ -3,7 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-/* More than one growth of the list; what nobody has opened is not closed either. */
+/* The list grows more than once. It does not close descriptors that it has not opened. */
 Test(handover, lists_sockets_by_name)
 {
     struct handover_sockets sockets = {0};

@@ -1,6 +1,6 @@
-/* Each allocation of a whole tunnel fails in turn (A28): a server and a client on fake loops, in
+/* Every allocation of a whole tunnel fails in turn (A28). A server and a client on fake loops, in
  * one thread, start, log in, open channels, relay one connection and end. Nothing crashes, nothing
- * is closed twice, and all memory and descriptors come back. The linker puts the functions below
+ * is closed twice, and all memory and descriptors are freed. The linker places the functions below
  * between the code and the C library. */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -106,7 +106,7 @@ static struct addr service_addr, local_addr;
 static struct side sides[2];
 static struct server *server;
 static struct client *client;
-static unsigned int visits; /* that came through */
+static unsigned int visits; /* visits that succeeded */
 
 static int side_begin(struct side *side, const struct role *role, void *shared)
 {
@@ -122,7 +122,7 @@ static void turns(int count)
     }
 }
 
-/* A visitor goes through, if memory allows. */
+/* One visitor's connection, which succeeds if memory allows. */
 static void visit(int local_listener)
 {
     char bytes[8] = "";
@@ -171,7 +171,7 @@ static struct config *parse(const char *text)
     return config;
 }
 
-/* A pair of keys for the tests alone. */
+/* A key pair for these tests only. */
 #define PRIVATE_KEY "uXXAOPKrzLglwiRV5butkoeJLLsZNdQ3dJfQO15SNxM="
 #define PUBLIC_KEY  "Jjy1hTT0H+XG8rYLySmZfR6hg9fPGOZ3r38+yki4Rl4="
 
@@ -208,7 +208,7 @@ static void fail_each_allocation(bool with_noise)
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
     configure(with_noise);
-    live_and_die(listener); /* what is made once and kept */
+    live_and_die(listener); /* some memory is allocated once and kept */
     cr_assert_eq(visits, 1, "a visitor goes through when nothing fails");
     size_t fds_before = open_fd_count();
     unsigned int n = 0;

@@ -35,8 +35,8 @@ Test(plan, comes_back_when_all_workers_are_done)
     plan_slot_finish(&slot);
 }
 
-/* Looked at between the last worker's two steps: nothing may stay readable when the plan is taken.
- */
+/* The main thread looks between the last worker's two steps. When it takes the plan, nothing may
+ * stay readable. */
 Test(plan, is_taken_with_its_signal)
 {
     struct plan_slot slot;

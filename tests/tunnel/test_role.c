@@ -1,4 +1,4 @@
-/* Both roles as app/ drives them, without workers. */
+/* Both roles, driven as app/ does it, without workers. */
 #include "tunnel/role.h"
 
 #include <criterion/criterion.h>
@@ -108,7 +108,7 @@ Test(role, a_server_says_what_it_could_not_bind, .init = set_up, .fini = tear_do
     (void)close(holder);
 }
 
-/* With the port bound the same is said of nobody. */
+/* With its port bound, no service waits for an address. */
 Test(role, a_server_that_has_its_addresses, .init = set_up, .fini = tear_down)
 {
     struct handover_sockets sockets;
