@@ -15,7 +15,7 @@
 
 enum { STATUS_SIZE = 201, MESSAGE_SIZE = 320 };
 
-/* ---- what the environment says ---- */
+/* ---- the environment ---- */
 
 /* A positive decimal number; 0 for anything else. */
 static uint64_t notify_number(const char *text)

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
-/* ---- who ---- */
+/* ---- user and group ---- */
 
 /* A user or group may be given by number, with or without an account. UINT32_MAX is refused: to
  * setresuid(2) -1 means "unchanged". */

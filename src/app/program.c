@@ -102,7 +102,7 @@ int program_check(const struct program *program)
     return faccessat(AT_FDCWD, program->path, X_OK, AT_EACCESS) < 0 ? -errno : 0;
 }
 
-/* ---- its environment ---- */
+/* ---- the new process's environment ---- */
 
 /* All that the child needs, made before the fork: after the fork of a process with threads only
  * async-signal-safe functions may be called, and no allocation (fork(2)). */
@@ -212,7 +212,7 @@ static int plan_environment(struct plan *plan)
     return 0;
 }
 
-/* ---- its descriptors ---- */
+/* ---- the new process's descriptors ---- */
 
 static int compare_ints(const void *a, const void *b)
 {

@@ -157,7 +157,7 @@ static struct config *reload_load(struct reload *reload)
     return config;
 }
 
-/* ---- saying what was applied ---- */
+/* ---- logging what was applied ---- */
 
 static size_t say_count(char *text, size_t size, size_t used, unsigned int count, const char *what)
 {
@@ -364,7 +364,7 @@ void reload_log_metrics(const struct reload *reload)
               text[0] != '\0' ? " " : "", (unsigned long long)log_dropped());
 }
 
-/* ---- its life ---- */
+/* ---- create and destroy ---- */
 
 int reload_create(const struct reload_options *options, struct reload **ret)
 {

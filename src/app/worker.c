@@ -177,7 +177,7 @@ static void *worker_thread(void *arg)
     return NULL;
 }
 
-/* ---- all of them, from the main thread ---- */
+/* ---- all workers, from the main thread ---- */
 
 static int workers_allocate(struct workers *workers, unsigned int count)
 {
