@@ -143,9 +143,9 @@ struct relay_options {
     /* A counter that outlives the relay. When it grows, the kernel probes the doubted end, and the
      * relay goes on if that end answers. NULL: the owner never has doubts. */
     const _Atomic uint32_t *doubts;
-    uint8_t doubted_end; /* enum relay_end */
-    bool ended[2];       /* flows that had finished when the relay was detached elsewhere */
-    bool quiet[2];       /* hint: poll before the first receive, this end has sent nothing yet */
+    uint8_t doubted_end;  /* enum relay_end */
+    bool ended[2];        /* flows that had finished when the relay was detached elsewhere */
+    bool expect_empty[2]; /* hint: poll before the first receive on this end */
 };
 
 /* pipe_budget_bytes: this worker's share of pipe_pool_budget_bytes(). -ENOMEM. */

@@ -104,7 +104,7 @@ void data_channel_relay_start(struct data_channel *channel, struct transport ser
         .doubts = &channel->service->entry.doubts,
         .doubted_end = RELAY_VISITOR_END,
         .ended = {ended[0], ended[1]},
-        .quiet = {false, true}, /* most services wait for a request first */
+        .expect_empty = {false, true}, /* most services wait for a request first */
     };
     data_channel_set_state(channel, CHANNEL_RELAYING);
     log_conn(LOG_DEBUG, channel_service(channel), channel->id, "relay started");

@@ -150,7 +150,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
         flow_init(&relay->flow[i], i, options->ended[i]);
-        relay->flow[i].poll_first = options->quiet[i];
+        relay->flow[i].poll_first = options->expect_empty[i];
         relay->fds[i] = options->fds[i];
         relay->noise[i] = options->noise[i];
         relay->watched[i] = false;

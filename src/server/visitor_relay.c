@@ -125,7 +125,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,
         .ended = {ended[0], ended[1]},
-        .quiet = {false, !started}, /* nothing comes back before the command has gone out */
+        .expect_empty = {false, !started}, /* nothing comes back before the command has gone out */
     };
     visitor_set_state(visitor, VISITOR_RELAYING);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");

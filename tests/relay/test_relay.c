@@ -323,7 +323,7 @@ Test(relay, a_reset_behind_the_first_bytes)
         rig_init(&rig, seed, 0);
         if (seed % 2 == 0)
             rig_encrypt(&rig, RELAY_VISITOR_END);
-        rig.options.quiet[RELAY_SERVICE_END] = true;
+        rig.options.expect_empty[RELAY_SERVICE_END] = true;
         relay_start(&rig.relay, &rig.options);
         rig_turns(&rig, 3);
         rig.peers[1].total = 100;
