@@ -58,7 +58,7 @@ static int command_check_account(const char *path, const struct config *config,
     if (*peer->user == '\0') {
         if (geteuid() == 0)
             (void)fprintf(stderr,
-                          "warning: %s: %s.user: not set: a process that root starts stays root; "
+                          "warning: %s: %s.user: not given: a process that root starts stays root; "
                           "set it, or User= in the unit\n",
                           path, role->name);
         return 0;
