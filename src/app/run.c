@@ -108,7 +108,7 @@ static void run_asked_to_upgrade(struct run *run)
     if (run->is_draining)
         log_warn("upgrade: refused: this process is stopping");
     else if (run->upgrade.state != UPGRADE_NONE)
-        log_warn("upgrade: refused: another one is going on");
+        log_warn("upgrade: refused: one is going on already");
     else
         run->wants_upgrade = true; /* not during a reload, which changes the sockets to hand over */
 }
@@ -279,7 +279,7 @@ static void close_leftovers(struct inherited *inherited)
             (void)addr_format(&left.addr, text, sizeof(text));
         if (!is_address_lock)
             log_warn(
-                "inherited descriptor %d (%s): %s: nothing in the configuration uses it: closed",
+                "inherited descriptor %d (%s): %s: nothing in the configuration is for it: closed",
                 left.fd, left.name != NULL && left.name[0] != '\0' ? left.name : "without a name",
                 text);
         (void)close(left.fd);
