@@ -1,7 +1,6 @@
 """The checks of the tree can fail: each is shown a small tree with a violation in it."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -149,31 +148,107 @@ def test_source_without_tests(tree):
     assert run("check_style", tree)[0] == 0
 
 
-def test_count_tests(tmp_path):
-    rows = [
-        {"name": "a / unit1", "result": "OK", "returncode": 0,
-         "stderr": "[====] Synthesis: Tested: 9 | Passing: 7 | Failing: 1 | Crashing: 1 \n"},
-        {"name": "plain", "result": "OK", "returncode": 0},
-        {"name": "bad", "result": "FAIL", "returncode": 1, "stdout": "boom"},
-        {"name": "slow", "result": "TIMEOUT", "returncode": -9},
-        {"name": "none", "result": "SKIP", "returncode": 77},
-        {"name": "b / py", "result": "OK", "returncode": 0},
-        {"name": "killed", "result": "TIMEOUT", "returncode": -9},
-    ]
-    log = tmp_path / "log.json"
-    log.write_text("\n".join(json.dumps(row) for row in rows))
-    junit = tmp_path / "junit"
-    junit.mkdir()
-    case = '<testcase classname="c" name="%s">%s</testcase>'
-    (junit / "py.xml").write_text(
-        "<testsuites><testsuite>" + case % ("one", "") + case % ("two", "<failure message='m'/>")
-        + case % ("three", "<skipped message='why'/>") + case % ("four", "<error message='e'/>")
-        + "</testsuite></testsuites>")
-    (junit / "killed.xml").write_text("<testsuites><testsuite/></testsuites>")
-    result = subprocess.run([sys.executable, SCRIPTS / "count_tests", log, junit],
-                            capture_output=True, text=True)
-    assert result.stdout.split() == ["9", "7", "2"]
-    assert "FAILED bad" in result.stderr and "SKIPPED py: 1 cases: why" in result.stderr
+ROWS = [
+    {"name": "a / unit1", "result": "OK", "returncode": 0,
+     "stderr": "[\x1b[0;1;32mPASS\x1b[0m] list::order: (0.01s)\n"
+               "[====] Synthesis: Tested: 9 | Passing: 7 | Failing: 1 | Crashing: 1 \n"},
+    {"name": "plain", "result": "OK", "returncode": 0, "duration": 7.2},
+    {"name": "bad", "result": "FAIL", "returncode": 1, "stdout": "boom"},
+    {"name": "slow", "result": "TIMEOUT", "returncode": -9},
+    {"name": "none", "result": "SKIP", "returncode": 77},
+    {"name": "b / py", "result": "OK", "returncode": 0},
+    {"name": "killed", "result": "TIMEOUT", "returncode": -9},
+]
+CASE = '<testcase classname="tests.e2e.test_x" name="%s">%s</testcase>'
+REPORT = (
+    "<testsuites><testsuite>" + CASE % ("one", "") + CASE % ("two", "<failure message='m'/>")
+    + CASE % ("three", "<skipped message='why'/>") + CASE % ("four", "<error message='e'/>")
+    + "</testsuite></testsuites>")
+
+
+@pytest.fixture
+def count(tmp_path):
+    """count(argument...) -> a run of count_tests with a file of results of this test's own."""
+
+    def run_it(what, *arguments):
+        return subprocess.run([sys.executable, SCRIPTS / "count_tests", what, tmp_path / "results",
+                               *arguments], capture_output=True, text=True)
+
+    return run_it
+
+
+@pytest.fixture
+def counted(tmp_path, count):
+    """counted(build, rows, report) -> count_tests add"""
+
+    def add(build, rows, report=None):
+        junit = tmp_path / f"junit-{build}"
+        junit.mkdir()
+        (tmp_path / "log.json").write_text("\n".join(json.dumps(row) for row in rows))
+        if report:
+            (junit / "py.xml").write_text(report)
+            (junit / "killed.xml").write_text("<testsuites><testsuite/></testsuites>")
+        return count("add", build, tmp_path / "log.json", junit)
+
+    return add
+
+
+def test_count_tests(counted, count):
+    added = counted("build-a", ROWS, REPORT)
+    assert added.returncode == 1
+    assert added.stdout.strip() == "9 passed, 7 failed, 2 skipped; plain 7 s"
+    assert "FAILED bad" in added.stderr and "SKIPPED py: 1 cases: why" in added.stderr
+    ended = count("sum")
+    assert ended.returncode == 1
+    said = ended.stdout.splitlines()
+    assert said[-1] == "9 passed, 7 failed, 2 skipped"
+    assert "FAILED test_x.py::two in build-a: m" in said
+    assert "FAILED slow in build-a: TIMEOUT (exit -9)" in said
+    assert "FAILED killed in build-a: TIMEOUT (exit -9)" in said
+
+
+def test_a_test_of_two_builds_counts_once(counted, count):
+    good = REPORT.replace("<failure message='m'/>", "").replace("<error message='e'/>", "")
+    rows = [row for row in ROWS if row["name"] in ("plain", "b / py")]
+    assert counted("build-a", rows, good).returncode == 0
+    assert counted("build-b", rows, good).returncode == 0
+    ended = count("sum")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[-2:] == [
+        "4 distinct tests passed; 10 runs over 2 builds", "4 passed, 0 failed, 1 skipped"]
+    counted("build-c", rows, REPORT)
+    ended = count("sum")
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1] == "2 passed, 2 failed, 1 skipped"
+    assert "FAILED test_x.py::four in build-c: e" in ended.stdout
+
+
+def test_criterion_tests_count_by_name(counted, count):
+    """And those whose names were lost in a crash by the number that Criterion gives."""
+    lines = "[PASS] a::one: (0.0s)\n[FAIL] a::two: CRASH!\n"
+    for build, synthesis in (("build-a", (2, 1, 0, 1)), ("build-b", (3, 2, 0, 1))):
+        counted(build, [{"name": "unit", "result": "FAIL", "returncode": 1, "stderr": lines +
+                         "[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: %d "
+                         % synthesis}])
+    ended = count("sum")
+    assert "FAILED unit::a::two in build-a, build-b" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "2 passed, 1 failed, 0 skipped"
+
+
+def test_a_leak_in_a_program_whose_tests_pass(counted, count):
+    counted("build-a", [{"name": "unit", "result": "FAIL", "returncode": 1, "stderr":
+                         "[====] Synthesis: Tested: 1 | Passing: 1 | Failing: 0 | Crashing: 0 "}])
+    assert "FAILED unit in build-a: FAIL (exit 1)" in count("sum").stdout
+
+
+def test_notes_are_counted(count):
+    """Of scripts/test itself: a build that failed, a check of the tree."""
+    count("note", "build-a", "passed", "clang-format")
+    assert count("sum").returncode == 0
+    count("note", "build-b", "failed", "build build-b", "exit 1")
+    ended = count("sum")
+    assert ended.returncode == 1
+    assert "FAILED build build-b in build-b: exit 1" in ended.stdout
 
 
 FAKE_TOOL = """#!/bin/sh
@@ -203,10 +278,14 @@ def test_style_tools_of_another_version_are_a_skip(tmp_path, versions, found):
         assert "needs version 14" in result.stderr
 
 
-def test_count_tests_without_a_run(tmp_path):
-    result = subprocess.run([sys.executable, SCRIPTS / "count_tests", tmp_path / "none.json"],
-                            capture_output=True, text=True)
-    assert result.stdout.split() == ["0", "1", "0"]
+def test_count_tests_without_a_run(count, tmp_path):
+    added = count("add", "build-a", tmp_path / "none.json", tmp_path)
+    assert added.returncode == 1 and "0 passed, 1 failed, 0 skipped" in added.stdout
+    assert count("sum").stdout.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+
+
+def test_nothing_counted_is_a_failure(count):
+    assert count("sum").returncode == 1
 
 
 @pytest.mark.parametrize("script", ["build-static", "run", "setup"])
