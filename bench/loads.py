@@ -11,7 +11,6 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import Optional
 
 import procs
 from procs import BenchError
@@ -95,8 +94,8 @@ class Run:
     visitors: int = 64
     burst_gap_s: float = 3.0
     connections: int = 4000
-    udp_program: Optional[str] = None
-    reference: Optional[float] = None  # the figure of the suite's reference peer
+    udp_program: str | None = None
+    reference: float | None = None  # the figure of the suite's reference peer
     notes: list = field(default_factory=list)
 
 

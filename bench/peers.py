@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import procs
 
@@ -37,7 +37,7 @@ class Plan:
     dial: tuple
     visitor: tuple
     service: tuple
-    threads: Optional[int] = None
+    threads: int | None = None
     transport: str = TCP
     logins: dict = field(default_factory=dict)
     kind: str = "tcp"  # or "udp"
@@ -54,9 +54,9 @@ class Peer:
     name: str
     title: str
     programs: tuple  # all of them must be on PATH
-    commands: Optional[Callable] = None  # (Peer, Plan) -> (server argv, client argv)
+    commands: Callable | None = None  # (Peer, Plan) -> (server argv, client argv)
     version: tuple = ("--version",)
-    control_port: Optional[int] = None  # if the program supports only one
+    control_port: int | None = None  # if the program supports only one
     udp: bool = False  # supports UDP services too
     chain: bool = False  # two forward proxies: the "server" dials, the "client" listens
     transports: tuple = (TCP,)

@@ -95,7 +95,7 @@ def run(argv, timeout_s, namespace=None):
 
 def log_tail(child, length=300):
     try:
-        with open(child.log_path, "r", errors="replace") as log:
+        with open(child.log_path, errors="replace") as log:
             return re.sub(r"\x1b\[[0-9;]*m", "", log.read()).strip()[-length:]
     except OSError:
         return ""

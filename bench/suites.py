@@ -5,7 +5,7 @@ samples, ratios, targets, JSON and Markdown all follow from these tables.
 """
 
 from dataclasses import dataclass
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import flood
 import loads
@@ -33,13 +33,13 @@ class Suite:
     default: bool = True
     namespaces: bool = False         # needs network namespaces, and so root
     relay: bool = False              # with a delay relay in front of the control port
-    threads: Optional[int] = None    # workers of our server and client; None = their default
-    rounds_max: Optional[int] = None
+    threads: int | None = None    # workers of our server and client; None = their default
+    rounds_max: int | None = None
     skip_peers: tuple = ()
     transport: str = TCP             # of the tunnel; peers that lack it are left out
     logins: int = 0                  # services whose clients the load starts
     udp: bool = False                # a UDP service; the load is bench/udp_load.c
-    reference: Optional[Reference] = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Target:
     subject: the peer whose figure it is, if it is not the row's subject."""
     op: str
     bound: float
-    peer: Optional[str] = None
-    subject: Optional[str] = None
+    peer: str | None = None
+    subject: str | None = None
 
     def reached(self, value):
         return value >= self.bound if self.op == ">=" else value <= self.bound

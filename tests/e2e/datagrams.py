@@ -223,7 +223,7 @@ class UdpVisitor:
         self.sock.settimeout(max(timeout, 0.001))
         try:
             return self.sock.recv(DATAGRAM_MAX)
-        except (socket.timeout, ConnectionRefusedError):
+        except (TimeoutError, ConnectionRefusedError):
             return None
 
     def ask(self, data, timeout=5):

@@ -288,7 +288,7 @@ class Process:
 
         self.log_file = open(self.log_path, "ab")
         self.log_start = self.log_file.tell()
-        options = dict(stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file)
+        options = {"stdin": subprocess.DEVNULL, "stdout": self.log_file, "stderr": self.log_file}
         options.update(popen)
         if user is not None:
             options.update(user=user, group=user, extra_groups=[])
@@ -337,7 +337,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.wait()
-                raise AssertionError(f"did not stop on SIGTERM within {within(timeout):g} s")
+                raise AssertionError(f"did not stop on SIGTERM within {within(timeout):g} s") from None
         self.log_file.close()
         return self.popen.returncode
 

@@ -151,7 +151,7 @@ def how_closed(sock, timeout):
         sock.settimeout(left)
         try:
             part = sock.recv(65536)
-        except socket.timeout:
+        except TimeoutError:
             return "open", data
         except ConnectionResetError:
             return "rst", data
@@ -198,7 +198,7 @@ class Session:
         self.control.settimeout(timeout)
         try:
             first = self.control.recv(4)
-        except socket.timeout:
+        except TimeoutError:
             return None
         if not first:
             raise EOFError("control channel ended")

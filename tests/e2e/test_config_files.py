@@ -186,7 +186,7 @@ FORMS = {
     "braces": """\
 server = {{ bind_addr = "127.0.0.1:{control}", services = {{ echo = {{ bind_addr = "127.0.0.1:{port}", token = "a}},{{ \\u00e9 # b" }} }} }}
 client = {{ remote_addr = "127.0.0.1:{control}", services = {{ echo = {{ local_addr = "127.0.0.1:{local}", token = 'a}},{{ é # b' }} }} }}
-""",
+""",  # noqa: E501
     "dots": """\
 server.bind_addr = "127.0.0.1:{control}"
 "server".services."e.c\\"ho".bind_addr = '127.0.0.1:{port}'

@@ -112,7 +112,7 @@ def test_any_number_of_dead_names(tunnel, service, dns):
     names.is_silent = True
     dead = [f"dead{n}" for n in range(24)]
     options = {name: {"local_addr": f"{name}.test:{echo.port}"} for name in dead + ["good"]}
-    t = tunnel({name: echo.port for name in options}, start=False, client_service_options=options)
+    t = tunnel(dict.fromkeys(options, echo.port), start=False, client_service_options=options)
     t.start(files=names.files)
     visitors = [connect(t.port(name)) for name in dead]
     deadline = time.monotonic() + within(5)

@@ -8,8 +8,8 @@ import pytest
 
 import test_hostile
 import test_restart
-from test_hostile import target, victim  # noqa: F401: fixtures
-from test_noise_relay import threads, tunnel  # noqa: F401: fixtures
+from test_hostile import target, victim  # noqa: F401 (fixtures)
+from test_noise_relay import threads, tunnel  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.ours
 

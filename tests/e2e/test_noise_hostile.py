@@ -349,7 +349,7 @@ def test_half_done_handshakes_are_capped(target, noise):
     t = target(noise, handshake_timeout=60)
     socks = []
     try:
-        for n in range(150):
+        for _ in range(150):
             sock = stranger(t, source="127.0.3.1")
             try:
                 sock.sendall(noise.first_message()[: 20 if noise.pattern != "XX" else None])

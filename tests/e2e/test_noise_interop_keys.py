@@ -2,7 +2,7 @@
 
 import test_interop
 from harness import RATHOLE, SCALE
-from test_noise_interop import PAIRS, pair  # noqa: F401: a fixture
+from test_noise_interop import PAIRS, pair  # noqa: F401 (a fixture)
 
 # What knows nothing of the pattern.
 ONE_PATTERN = {"test_heartbeats_keep_an_idle_tunnel", "test_wrong_token_is_refused",

@@ -253,7 +253,7 @@ def slow_reader(some_lab, service):
         try:
             while sent < (BULK if len(chunk) > 1 else TINY):
                 sent += sock.send(chunk)
-        except socket.timeout:
+        except TimeoutError:
             pass
         writers[sock] = sent
     time.sleep(max(0, begun + QUIET_S - time.monotonic()))

@@ -6,7 +6,6 @@ src/client/reload.c.
 """
 
 import os
-import pathlib
 import random
 import re
 import signal
@@ -23,8 +22,8 @@ from harness import (
 from limits import REAL, Limits
 from noise_peer import Noise
 from protocol import (
-    ACK_OK, AUTH_SIZE, HELLO_SIZE, FakeServer, Session, auth, connect, control_hello, how_closed,
-    recv_exact, server_hello, u32,
+    ACK_OK, AUTH_SIZE, HELLO_SIZE, FakeServer, LoginRefused, Session, auth, connect, control_hello,
+    how_closed, recv_exact, server_hello, u32,
 )
 from services import Digest, Echo, Named, Prober, answers, ping, transfer
 
@@ -511,7 +510,7 @@ def test_a_new_token(reloadable):
     files.write("client")
     wait_until(lambda: answers(t.port()), within(IN_FORCE + 1), "the new token on both sides")
     ask(kept)
-    with pytest.raises(Exception):
+    with pytest.raises(LoginRefused):
         Session(t.control_port, "echo", TOKEN)
 
 

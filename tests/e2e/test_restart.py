@@ -110,7 +110,7 @@ def test_upload_is_cut_visibly_by_a_killed_client(tunnel, service):
         try:
             while True:
                 visitor.sendall(bytes(1 << 20))
-        except socket.timeout:
+        except TimeoutError:
             pass
         t.client.kill9()
         assert how_closed(visitor, within(5))[0] == "rst"

@@ -34,7 +34,7 @@ def server(tunnel):
     """make(options) -> a Tunnel whose server runs and whose client is ours to play."""
 
     def make(threads=1, names=("s",), limits=None, **options):
-        t = tunnel({name: None for name in names}, start=False, threads=threads,
+        t = tunnel(dict.fromkeys(names), start=False, threads=threads,
                    server_options=options, limits=limits)
         t.start_server()
         return t

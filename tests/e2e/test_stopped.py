@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from datagrams import UdpEcho, UdpVisitor
+from datagrams import UdpVisitor
 from harness import TOKEN, wait_until, within
 from limits import Limits
 from protocol import (
-    ACK_OK, HELLO_SIZE, auth, connect, control_hello, how_closed, recv_exact, u32,
+    ACK_OK, HELLO_SIZE, auth, connect, control_hello, how_closed, recv_exact,
 )
 from services import Digest, Echo, answers, ping, transfer
 

@@ -305,7 +305,7 @@ def test_reset_by_visitor_while_service_does_not_read(tunnel, service):
     try:
         for part in pattern(1, 64 * MIB):
             visitor.sendall(part)
-    except socket.timeout:
+    except TimeoutError:
         pass
     local.wait_connections(1)
     fds = (t.server.settled_fds(), t.client.settled_fds())
@@ -441,7 +441,8 @@ def test_idle_connections_stay_alive(tunnel, service, threads):
     # Two descriptors a relay in each process, and 256 parked channels.
     count = min(wanted, (NOFILE - 512) // 2)
     if count < wanted:
-        warnings.warn(f"{NOFILE} descriptors: {count} idle visitors instead of {wanted}")
+        warnings.warn(f"{NOFILE} descriptors: {count} idle visitors instead of {wanted}",
+                      stacklevel=1)
     quiet = 600 if FULL else 1
     local = service(EchoForMany)
     t = tunnel({"echo": local.port}, threads=threads)

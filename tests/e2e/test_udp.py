@@ -353,7 +353,7 @@ def test_several_services(tunnel, service, transport):
     t.start()
     for name in udp_names:
         knock(t.port(name))
-    for n in range(10):
+    for _ in range(10):
         ping(port)
         for name in udp_names:
             with UdpVisitor(t.port(name)) as visitor:

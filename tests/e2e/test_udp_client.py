@@ -126,7 +126,7 @@ def test_frames_in_any_pieces_towards_the_client(client):
     assert sorted(channel.next_frame(within(5)) for _ in frames) == sorted(frames)
     channel.write(wire * 40)
     got = [channel.next_frame(within(5)) for _ in range(120)]
-    assert {frame: got.count(frame) for frame in frames} == {frame: 40 for frame in frames}
+    assert {frame: got.count(frame) for frame in frames} == dict.fromkeys(frames, 40)
     for cut in range(1, len(wire)):
         channel.write(wire[:cut])
         time.sleep(0.001)
@@ -200,7 +200,7 @@ def test_closed_channel_frees_its_visitors(client):
         channel = server.open_udp()
         for n in range(50):
             channel.send(("192.0.2.1", 1 + n), b"x")
-        for n in range(50):
+        for _ in range(50):
             channel.next_frame(within(5))
         assert t.client.fds() >= base + 50
         channel.reset() if end == "rst" else channel.close()
@@ -248,7 +248,7 @@ def test_service_that_is_down_costs_nothing_but_its_datagrams(client):
     local.stop()
     fds = t.client.settled_fds()
     cpu = t.client.cpu_seconds()
-    for n in range(200):
+    for _ in range(200):
         channel.send(visitor, b"down")
         time.sleep(0.002)
     assert t.client.fds() <= fds + 1

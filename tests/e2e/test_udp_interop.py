@@ -106,7 +106,7 @@ def test_local_service_restarts(udp, pair, service):
 def test_visitor_that_leaves_at_once(udp, pair):
     """The answer finds no socket: ICMP to the server, which neither end may take for its end."""
     t, _ = udp(**pair)
-    for n in range(scaled(200, 50)):
+    for _ in range(scaled(200, 50)):
         with UdpVisitor(t.port()) as visitor:
             visitor.send(b"gone")
     knock(t.port())

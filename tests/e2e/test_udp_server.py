@@ -157,9 +157,9 @@ def end_lanes(t, client, cases, host="127.0.0.1"):
     requests = client.requests
     for (channel, visitor), case in zip(lanes, cases):
         case(channel, visitor)
-    for (channel, visitor), case in zip(lanes, cases):
+    for (channel, _), case in zip(lanes, cases):
         assert channel.ended.wait(within(5)), f"the channel of {case} goes on"
-    for channel, visitor in lanes:
+    for _, visitor in lanes:
         assert visitor.insist(b"next", within(5)) == b"next"
         assert set(visitor.drain(0.02)) <= {b"next"}, "a bad frame was delivered"
         visitor.close()

@@ -56,7 +56,7 @@ def receive(sock, size):
     try:
         while len(data) < size and (part := sock.recv(MIB)):
             data += part
-    except socket.timeout:
+    except TimeoutError:
         pass
     return bytes(data)
 
