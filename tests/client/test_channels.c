@@ -1,5 +1,4 @@
-/* Data channels of the client, from the server's request to the local service. Covers
- * src/client/local_service.c and src/client/data_channel_relay.c, too. */
+/* Data channels of the client, from the server's request to the local service. */
 #include "client/data_channel.h"
 
 #include <criterion/criterion.h>

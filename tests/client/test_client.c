@@ -1,5 +1,4 @@
-/* The client's sessions, from the login to the drain. Covers src/client/session.c,
- * src/client/opening.c and src/client/client_worker.c, too. */
+/* The client's sessions, from the login to the drain. */
 #include "client/client.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,5 @@
 /* A client takes over from another, or hands over to one, on the fake loop: when it logs in, and
- * what becomes of its control channels. Covers the handover in src/client/client.c, too.
- * test_reload.c covers what a reload changes. */
+ * what becomes of its control channels. test_reload.c covers what a reload changes. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,5 +1,4 @@
-/* UDP data channels on the client, against a server whose bytes the test writes. Covers
- * src/client/forward.c and src/client/forward_visitor.c. */
+/* UDP data channels on the client, against a server whose bytes the test writes. */
 #include "client/forward.h"
 
 #include <criterion/criterion.h>

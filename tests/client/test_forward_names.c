@@ -1,5 +1,4 @@
-/* UDP data channels on the client whose local service has a name with several addresses. Covers
- * src/client/forward.c, src/client/forward_visitor.c and src/client/service.c. */
+/* UDP data channels on the client whose local service has a name with several addresses. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

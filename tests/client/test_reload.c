@@ -1,5 +1,4 @@
-/* Reloads of the client on the fake loop. Covers src/client/service.c, too, and the part of
- * src/client/control_change.c that is for a reload. */
+/* Reloads of the client on the fake loop. */
 #include "client/reload.h"
 
 #include <criterion/criterion.h>

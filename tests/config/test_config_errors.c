@@ -1,6 +1,4 @@
-/* Files that are invalid, doubtful or no configuration at all, with every message word for word.
- * Covers src/config/draft.c, src/config/validate.c and src/config/report.c, which work on whole
- * files only. */
+/* Files that are invalid, doubtful or no configuration at all, with every message word for word. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>

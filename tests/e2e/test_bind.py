@@ -1,8 +1,6 @@
 """Addresses that can't be had: the server serves the others, answers signals, and tries again.
 
-Covers src/app/check_addresses.c, and the start and the reload of src/app/run.c and
-src/app/reload.c. Each test has a network of its own, and a name server that answers what the test
-says, or nothing.
+Each test has a network of its own, and a name server that answers what the test says, or nothing.
 """
 
 import ctypes

@@ -1,7 +1,5 @@
 """The program as PID 1 of a PID namespace, as in a container: the kernel ends a namespace with its
 first process, so that one has to stay over upgrades, pass signals on and reap orphans.
-
-Covers src/app/first_process.c, which a unit test could only run as PID 1.
 """
 
 import os

@@ -1,7 +1,5 @@
 """Descriptors are few, and several kinds of work want them: UDP visitors, of which every address
 that a stranger sends from is one, and TCP visitors; the limit itself may be too low to serve at all.
-
-Covers src/client/udp_share.c and its users.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
 """Clients that log in while strangers flood the control port.
 
 What must hold: a client gets in, whatever the strangers' number, pace and addresses are, and over a
-long wire too. Covers src/server/gate.c as the whole program uses it; who has to go in whose place
-is tests/server/test_gate.c's matter.
+long wire too. Who has to go in whose place is shown by tests/server/test_gate.c.
 """
 
 import json

@@ -1,8 +1,6 @@
 """Strangers at the control port, hostile visitors, and a hostile server against our client.
 
-What must hold: they are gone in time, others do not notice, and nothing grows. Covers
-src/server/login.c, src/client/control.c and src/client/data_channel.c, whose only
-business is with peers like these.
+What must hold: they are gone in time, others do not notice, and nothing grows.
 """
 
 import concurrent.futures

@@ -1,7 +1,4 @@
-"""Noise keys as their owner meets them: --genkey, --pubkey, and what a file with keys is told.
-
-Covers src/app/key_commands.c and src/config/validate_noise.c from the outside.
-"""
+"""Noise keys as their owner meets them: --genkey, --pubkey, and what a file with keys is told."""
 
 import base64
 import re

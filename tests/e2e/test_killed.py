@@ -1,8 +1,5 @@
 """A process that is killed resets its connections: no transfer that was cut may look complete. And
 what ends well ends with a FIN, though each socket of a relay is set up to reset.
-
-Covers the socket options of src/io/socket.c and every clean close: src/relay/end.c,
-src/net/stream.c, src/net/transport.c.
 """
 
 import signal

@@ -1,7 +1,5 @@
 """Limits of the process that are too low: a start that would serve nobody is refused with one line that
 says which limit it is, and what is needed; so is a reload.
-
-Covers src/app/limits_check.c and src/tunnel/descriptors.c.
 """
 
 import contextlib

@@ -1,9 +1,8 @@
 """Noise as its owner meets it: keys and patterns that fit or do not, what the logs say of it, what
 an idle connection costs.
 
-Covers src/net/stream_noise.c. The relay is in test_noise_relay.py, rathole in
-test_noise_interop.py and test_noise_interop_keys.py, wrong frames and handshakes in test_noise_{server,client}_faults.py and
-test_noise_hostile.py.
+The relay is in test_noise_relay.py, rathole in test_noise_interop.py and test_noise_interop_keys.py, wrong
+frames and handshakes in test_noise_{server,client}_faults.py and test_noise_hostile.py.
 """
 
 import re

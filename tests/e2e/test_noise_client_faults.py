@@ -1,8 +1,7 @@
 """Frames and handshakes that are forged, cut, reordered, replayed or late, towards our client.
 
 What must hold everywhere: the connection ends at the first bad frame, nothing of it is delivered,
-and who is behind the tunnel sees a reset, never an end of stream that looks like success. Covers
-src/net/stream_noise.c.
+and who is behind the tunnel sees a reset, never an end of stream that looks like success.
 """
 
 import os

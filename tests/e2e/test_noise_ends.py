@@ -1,7 +1,7 @@
 """Tests of test_restart.py and test_hostile.py inside Noise: what they say of an end that dies and of a
 played peer holds there too.
 
-Covers src/net/transport.c. The relay is in test_noise_relay.py.
+The relay is in test_noise_relay.py.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """Handshakes that are cut, slow, forged or too many, towards our server.
 
 One deadline covers all from accept to authenticated; a handshake costs X25519, so strangers must
-not be able to buy the server's time with them. Covers src/net/stream_noise.c and src/server/gate.c.
+not be able to buy the server's time with them.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Tests of test_tcp.py inside Noise: what they say of a relay holds there too.
 
-Covers src/relay/noise.c and src/net/transport.c. Ends that die and played peers are in
-test_noise_ends.py.
+Ends that die and played peers are in test_noise_ends.py.
 """
 
 import functools

@@ -1,8 +1,7 @@
 """Frames that are forged, cut, reordered or replayed, towards our server.
 
 What must hold everywhere: the connection ends at the first bad frame, nothing of it is delivered,
-and who is behind the tunnel sees a reset, never an end of stream that looks like success. Covers
-src/net/stream_noise.c and src/net/noise_link.c.
+and who is behind the tunnel sees a reset, never an end of stream that looks like success.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""The process as its operator sees it: exit codes, messages, log, limits, counters.
-
-Covers src/app/main.c, which no unit test starts, src/app/process.c, and the start of src/app/run.c.
-"""
+"""The process as its operator sees it: exit codes, messages, log, limits, counters."""
 
 import fcntl
 import json

@@ -1,8 +1,5 @@
 """Hot reload: a changed file is in force within a second, whichever way it is written, and nothing
 that it does not concern notices.
-
-Covers src/app/reload.c, src/io/file_watch.c, src/server/reload.c and
-src/client/reload.c.
 """
 
 import os

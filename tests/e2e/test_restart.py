@@ -1,7 +1,4 @@
-"""Ends that die, come back, are replaced, or are told to stop.
-
-Covers src/server/server.c, src/client/client.c, src/app/run.c and src/app/worker.c: start, drain, stop.
-"""
+"""Ends that die, come back, are replaced, or are told to stop."""
 
 import re
 import signal

@@ -140,14 +140,6 @@ def test_unfinished_word_in_a_script(tree):
     assert run("check_style", tree)[0] == 1
 
 
-def test_source_without_tests(tree):
-    write(tree, "src/base/orphan.c", CLEAN)
-    code, output = run("check_style", tree)
-    assert code == 1 and "src/base/orphan.c: no tests" in output
-    write(tree, "tests/base/test_others.c", "/* covers src/base/orphan.c */\n")
-    assert run("check_style", tree)[0] == 0
-
-
 ROWS = [
     {"name": "a / unit1", "result": "OK", "returncode": 0,
      "stderr": "[\x1b[0;1;32mPASS\x1b[0m] list::order: (0.01s)\n"

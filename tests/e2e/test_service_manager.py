@@ -1,7 +1,4 @@
-"""Started and watched by a service manager: sockets that it passes, and what it is told.
-
-Covers src/app/notify.c, src/io/inherit.c, src/app/program.c and the reload of src/app/run.c.
-"""
+"""Started and watched by a service manager: sockets that it passes, and what it is told."""
 
 import os
 import signal

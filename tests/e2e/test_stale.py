@@ -1,7 +1,6 @@
 """Stale channels and the pool: our server against a client that is played here.
 
-A channel that died while parked must cost no visitor. Covers
-src/server/visitor.c, src/server/service.c and src/server/control.c.
+A channel that died while parked must cost no visitor.
 """
 
 import collections

@@ -1,7 +1,5 @@
 """A process that was stopped for a while (SIGSTOP, as a frozen control group or a paused machine)
 finds all its deadlines over, and all that it waited for in its sockets: the latter counts.
-
-Covers src/io/schedule.c and the deadlines of both roles on the running program.
 """
 
 import contextlib

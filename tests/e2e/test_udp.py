@@ -1,8 +1,7 @@
 """UDP through the tunnel: whole datagrams, each to its own visitor, in order.
 
-Covers src/net/datagram.c, src/io/udp_batch.c and src/io/udp_socket.c. Played peers are in
-test_udp_server.py and test_udp_client.py, expiry and limits in test_udp_visitors.py, failures and
-restarts in test_udp_restart.py.
+Played peers are in test_udp_server.py and test_udp_client.py, expiry and limits in
+test_udp_visitors.py, failures and restarts in test_udp_restart.py.
 """
 
 import random

@@ -1,7 +1,5 @@
 """Our client's UDP channels against a server that is played here: wrong frames, many channels, a
 server that does not read, a local service that is not there.
-
-Covers src/client/forward.c and src/proto/udp_frame.c.
 """
 
 import contextlib

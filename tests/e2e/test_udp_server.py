@@ -2,8 +2,7 @@
 are not read.
 
 What must hold: a bad frame costs itself, at worst its channel; a lane that lacks a channel asks for
-one; the service goes on and nothing grows. Covers src/server/lane.c,
-src/server/lane_channel.c and src/proto/udp_frame.c.
+one; the service goes on and nothing grows.
 """
 
 import contextlib

@@ -1,7 +1,4 @@
-"""UDP visitors come and go: expiry, the limit of visitors, and a client without descriptors.
-
-Covers src/net/udp_table.c and its users in src/tunnel.
-"""
+"""UDP visitors come and go: expiry, the limit of visitors, and a client without descriptors."""
 
 import time
 

@@ -1,7 +1,4 @@
-"""A new program takes over from a running one: nobody is refused, nobody is reset.
-
-Covers src/app/upgrade.c, src/app/watchdog.c, src/server/handover.c and the client's part of it.
-"""
+"""A new program takes over from a running one: nobody is refused, nobody is reset."""
 
 import collections
 import hashlib

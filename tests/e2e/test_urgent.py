@@ -1,7 +1,6 @@
 """TCP's urgent bytes: in their place in the stream, and no obstacle for what is behind them.
 
-splice(2) never goes beyond the urgent mark: it says "nothing", for ever, or "the end". Covers
-src/relay/splice.c and the socket options of src/io/socket.c.
+splice(2) never goes beyond the urgent mark: it says "nothing", for ever, or "the end".
 """
 
 import socket

@@ -1,5 +1,4 @@
-/* The loop on the kernel's ring, in several sizes down to the smallest: src/io/loop.c, and with it
- * src/io/loop_busy.c and src/io/loop_exact.c. */
+/* The loop on the kernel's ring, in several sizes down to the smallest. */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The resolver. The linker replaces getaddrinfo(3) by one whose answers and timing the test
- * decides. Covers src/io/resolver_system.c and src/io/resolver_names.c. */
+ * decides. */
 #include "base/clock.h"
 #include "io/resolver.h"
 

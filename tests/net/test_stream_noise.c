@@ -1,6 +1,5 @@
 /* Encrypted streams on the fake loop: the handshake, reads and writes of all sizes, and a
- * termination at every step. Covers src/net/stream_noise.c and the encrypted cases of
- * src/net/transport.c. STREAM_SEED=N runs only the exchanges of one seed. */
+ * termination at every step. STREAM_SEED=N runs only the exchanges of one seed. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* One encrypted stream against a peer whose frames the test makes: early bytes, truncated and
- * forged frames, and a stream that is moved. Covers src/net/stream_noise.c. */
+ * forged frames, and a stream that is moved. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

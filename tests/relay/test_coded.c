@@ -1,6 +1,6 @@
 /* Relays with one encrypted end, on the fake loop. They keep the promise of test_relay.c, and pass
- * on only frames that are complete and authentic. Covers src/relay/noise.c. RELAY_SEED=N runs only
- * the transfers of one seed. */
+ * on only frames that are complete and authentic. RELAY_SEED=N runs only one seed's
+ * transfers. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

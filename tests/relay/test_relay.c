@@ -1,7 +1,6 @@
 /* Relays on the fake loop: thousands of seeded transfers under every fault that the kernel may
  * show. The promise: both peers get all bytes and an end of stream, or they see a reset; and
- * nothing is leaked. Covers src/relay/relay.c, src/relay/copy.c, src/relay/end.c, src/relay/flow.c,
- * src/relay/splice.c and src/relay/watch.c. RELAY_SEED=N runs only the transfers of one seed. */
+ * nothing is leaked. RELAY_SEED=N runs only the transfers of one seed. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>

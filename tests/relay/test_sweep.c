@@ -1,5 +1,5 @@
 /* The sweep that finds dead peers, on the fake loop in virtual time. The test plays the kernel: it
- * answers socket_life. Covers src/relay/sweep.c. */
+ * answers socket_life. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,5 +1,4 @@
-/* Lanes of a UDP service on the server, against a client written by hand.
- * Covers src/server/lane.c, src/server/lane_channel.c, src/server/lane_visitor.c. */
+/* Lanes of a UDP service on the server, against a client written by hand. */
 #include "server/lane.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,5 @@
 /* Reloads of the server on the fake loop: what main prepares, and what each worker does with it,
- * also while somebody is logging in. Covers src/server/reload_ports.c and
- * src/server/service_part.c too. */
+ * also while somebody is logging in. */
 #include "server/reload.h"
 
 #include <assert.h>

@@ -1,5 +1,4 @@
-/* The server on the fake loop, against clients and visitors whose bytes are written by hand. Covers
- * src/server/visitor_relay.c, src/server/exchange.c and src/server/descriptors.c, too. */
+/* The server on the fake loop, against clients and visitors whose bytes are written by hand. */
 #include "server/server.h"
 
 #include <criterion/criterion.h>
