@@ -41,7 +41,7 @@ static struct fake_faults transient_faults(struct random *random)
 static void run_seeds(void (*run)(uint64_t seed), uint64_t first, uint64_t count)
 {
     uint64_t only = env_number("STREAM_SEED", 0);
-    for (uint64_t seed = first; seed < first + count; seed++)
+    for (uint64_t seed = first; seed < first + seeds_of(count); seed++)
         run(only != 0 ? only : seed);
 }
 

@@ -264,6 +264,6 @@ void run_seeds(void (*run)(uint64_t seed), uint64_t first, uint64_t count)
         run(only);
         return;
     }
-    for (uint64_t seed = first; seed < first + count; seed++)
+    for (uint64_t seed = first; seed < first + seeds_of(count); seed++)
         run(seed);
 }

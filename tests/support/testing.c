@@ -145,3 +145,9 @@ uint64_t env_number(const char *name, uint64_t otherwise)
     const char *text = getenv(name);
     return text != NULL && *text != '\0' ? strtoull(text, NULL, 10) : otherwise;
 }
+
+uint64_t seeds_of(uint64_t count)
+{
+    uint64_t part = count * env_number("TEST_SEEDS_PERCENT", 100) / 100;
+    return part > 0 ? part : 1;
+}

@@ -38,3 +38,5 @@ void tcp_abort_on_close(int fd);
 size_t open_fd_count(void);
 /* The environment variable as a number; `otherwise` if it is not set. */
 uint64_t env_number(const char *name, uint64_t otherwise);
+/* How many of so many random cases to try: TEST_SEEDS_PERCENT of them, for builds that are slow. */
+uint64_t seeds_of(uint64_t count);
