@@ -24,6 +24,9 @@ TIME_LIMIT_FULL = 3600  # for each at full size
 def pytest_configure(config):
     config.addinivalue_line("markers", "time_limit(seconds): more or less than the usual limit")
     config.addinivalue_line("markers", "slow: waits long; left out with E2E_SKIP_SLOW=1")
+    config.addinivalue_line(
+        "markers", "realtime: needs the machine for itself: its bounds are of speed or fairness, or its load "
+        "has a rate to keep. Runs alone in the plain build, and not at all with a sanitizer")
     config.addinivalue_line("markers", "ours: about our program; not run with E2E_PAIR=rathole/...")
 
 

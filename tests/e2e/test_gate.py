@@ -113,6 +113,7 @@ def log_in_under(t, beside, rate, **options):
     was_one(flood, rate)
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("rate", [60, 200, 500, 2000])
 def test_silent_strangers_from_everywhere(far, beside, transport, rate):
     """A login waits a round trip for its first byte here, then needs another to answer; with Noise
@@ -122,6 +123,7 @@ def test_silent_strangers_from_everywhere(far, beside, transport, rate):
     assert t.server.metric("strangers_evicted_spoke") == 0
 
 
+@pytest.mark.realtime
 def test_silent_strangers_and_ratholes_client(far, beside):
     """All its logins are in progress at once, and it does not send its Hello with the connection."""
     if not have(RATHOLE):
@@ -136,6 +138,7 @@ def first_words(t):
     return t.transport["client"].first_message().hex()
 
 
+@pytest.mark.realtime
 def test_strangers_who_speak_and_stall(far, beside, transport):
     """They take each other's places, not those of an address that a client came from."""
     t = far(transport=transport)
@@ -153,6 +156,7 @@ def test_strangers_who_speak_and_stall(far, beside, transport):
     assert t.client.metric("logins_failed") == 0
 
 
+@pytest.mark.realtime
 def test_strangers_whose_handshakes_are_wrong(far, beside):
     """They are turned away at once; what they may make the server compute is a budget, in which an
     address that a client came from has no part."""
@@ -162,12 +166,14 @@ def test_strangers_whose_handshakes_are_wrong(far, beside):
     assert t.server.metric("strangers_evicted_known") == 0
 
 
+@pytest.mark.realtime
 def test_strangers_from_the_clients_address(far, beside):
     """Behind one NAT with it: its cap is theirs too, and still who has spoken stays."""
     t = far()
     log_in_under(t, beside, 200, network=CLIENT, addresses=1)
 
 
+@pytest.mark.realtime
 def test_a_login_that_was_put_out_comes_back(tunnel, service):
     """Its place is gone when it wants to go on: the client tries again after half a second."""
     t = tunnel({"echo": service(Echo).port}, start=False,

@@ -148,6 +148,7 @@ def test_transport_message_in_place_of_a_handshake(target, noise):
     unharmed(t)
 
 
+@pytest.mark.realtime
 @ours
 @pytest.mark.time_limit(90)
 def test_one_deadline_for_all(target, noise):
@@ -292,6 +293,7 @@ class Flood:
         self._thread.join(within(10))
 
 
+@pytest.mark.realtime
 @ours
 @pytest.mark.parametrize("pattern", ["NK", "KK"] if SCALE >= 0.5 else ["NK"])
 def test_flood_of_garbage_handshakes(tunnel, service, pattern):

@@ -371,6 +371,7 @@ def moved(worker):
                for name in ("bytes_copied", "bytes_bulk_copied", "bytes_spliced"))
 
 
+@pytest.mark.realtime
 def test_two_bulk_streams_use_two_workers(tunnel, service):
     """However the kernel hashed the two visitors."""
     t = tunnel({"source": service(Source).port}, threads=2)

@@ -204,6 +204,7 @@ def test_slow_reader_is_backpressure(tunnel, service, threads):
             visitor.close()
 
 
+@pytest.mark.realtime
 def test_bulk_does_not_starve_ping_pong(tunnel, service, threads):
     t = tunnel({"source": service(Source).port, "echo": service(Echo).port}, threads=threads)
     stop = threading.Event()

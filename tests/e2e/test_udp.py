@@ -183,6 +183,7 @@ def test_like_quic(udp, threads):
         assert flows.received == 4 * count
 
 
+@pytest.mark.realtime
 def test_like_a_game(udp):
     """Players send small datagrams at 50 Hz, and all get the state of the world at 50 Hz."""
     t, world = udp(UdpWorld)
@@ -222,6 +223,7 @@ def test_service_pushes_without_being_asked_again(udp):
             assert parse(visitor.receive(within(5))) == (3, n)
 
 
+@pytest.mark.realtime
 def test_latency_beside_a_flood(udp, service):
     """A visitor that sends as fast as it can does not make the others wait, nor lose."""
     t, _ = udp()
