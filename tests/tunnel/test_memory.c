@@ -233,12 +233,12 @@ static void fail_each_allocation(bool with_noise)
     (void)close(listener);
 }
 
-Test(memory, each_allocation_fails_once, .timeout = 60)
+Test(memory, each_allocation_fails_once, .timeout = 240)
 {
     fail_each_allocation(false);
 }
 
-Test(memory, each_allocation_fails_once_with_noise, .timeout = 60)
+Test(memory, each_allocation_fails_once_with_noise, .timeout = 240)
 {
     fail_each_allocation(true);
 }
