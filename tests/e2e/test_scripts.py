@@ -140,6 +140,31 @@ def test_unfinished_word_in_a_script(tree):
     assert run("check_style", tree)[0] == 1
 
 
+@pytest.mark.parametrize("script, tool, good, bad", [
+    ("check_shell", "shellcheck", "#!/bin/sh\necho hello\n", "#!/bin/sh\ncd /nowhere\nrm $1\n"),
+    ("check_python", "ruff", "#!/usr/bin/env python3\n", "#!/usr/bin/env python3\nimport os\n"),
+])
+def test_scripts_are_checked(tmp_path, script, tool, good, bad):
+    """Those without an ending to their name, and before they are committed."""
+    for name in (script, "check_style", "run"):
+        write(tmp_path, f"scripts/{name}", (SCRIPTS / name).read_text())
+    shutil.copy(SCRIPTS.parent / "ruff.toml", tmp_path)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+
+    def check():
+        result = subprocess.run(["bash", tmp_path / "scripts" / script], capture_output=True, text=True)
+        if result.returncode == 77:
+            pytest.skip(f"no {tool}")
+        return result
+
+    write(tmp_path, "scripts/hello", good)
+    write(tmp_path, "hello.py", "")
+    assert check().returncode == 0
+    write(tmp_path, "scripts/hello", bad)
+    result = check()
+    assert result.returncode not in (0, 77) and "hello" in result.stdout + result.stderr
+
+
 ROWS = [
     {"name": "a / unit1", "result": "OK", "returncode": 0,
      "stderr": "[\x1b[0;1;32mPASS\x1b[0m] list::order: (0.01s)\n"
