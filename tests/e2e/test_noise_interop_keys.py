@@ -15,6 +15,6 @@ globals().update({name: test for name, test in vars(test_interop).items()
 
 
 def pytest_generate_tests(metafunc):
-    cases = [(*pair, pattern) for pattern in ("XX", "KK") for pair in PAIRS
-             if RATHOLE in pair or SCALE >= 0.5]
+    cases = [(*ends, pattern) for pattern in ("XX", "KK") for ends in PAIRS
+             if RATHOLE in ends or SCALE >= 0.5]
     metafunc.parametrize("pair", cases, indirect=True, ids="/".join)
