@@ -107,6 +107,7 @@ def all_answered(port, count, seconds, stack):
     assert answered == count, f"{answered} of {count} within {seconds:g} s"
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("threads", [1, 2])
 def test_udp_flood_leaves_tcp_its_descriptors(both, threads):
     """Far more UDP sources than descriptors, during and before; 60 TCP visitors come and stay."""
