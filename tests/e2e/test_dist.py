@@ -194,9 +194,11 @@ def test_install(tmp_path):
     assert mode & 0o777 == 0o755
 
 
-def test_package_has_the_version_of_the_program():
+def test_changelogs_have_the_version_of_the_program():
+    """meson.build has it; what people write of it by hand must not fall behind."""
     version = output(PROGRAM, "--version").split()[1]
     assert re.match(r"rathole-uring \((.+)\) ", (ROOT / "debian" / "changelog").read_text())[1] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version
 
 
 def test_container_file_names_what_there_is():
