@@ -158,7 +158,8 @@ def listening_ports(port=0):
         for family in (socket.AF_INET, socket.AF_INET6):
             query = struct.pack("=4BI", family, socket.IPPROTO_TCP, 0, 0, ONLY_LISTENING)
             query += struct.pack(">H", port) + bytes(46)
-            diag.send(struct.pack("=IHHII", 16 + len(query), SOCK_DIAG_BY_FAMILY, DUMP, 0, 0) + query)
+            head = struct.pack("=IHHII", 16 + len(query), SOCK_DIAG_BY_FAMILY, DUMP, 0, 0)
+            diag.send(head + query)
             is_done = False
             while not is_done:
                 answers, at = diag.recv(1 << 18), 0
@@ -614,6 +615,13 @@ class Tunnel:
 
         wait_until(listening, within(timeout), "server's control port")
         return self.server
+
+    def kill_server(self):
+        """And waits for its ports: the kernel ends the rings of a dead process, and the sockets in
+        them, a moment after it. Who looks whether a port is listened on would see those."""
+        self.server.kill9()
+        ports = set(self.ports.values())
+        wait_until(lambda: not ports & listening_ports(), within(5), "the dead server's ports")
 
     def start_client(self, **kwargs):
         self.client = self.spawn("client", **kwargs)

@@ -5,8 +5,9 @@
     LIMITS.visitor_wait                 # what holds for them: 1, or the 10 of the program itself
     LIMITS.login                        # one that is not shorter
 
-They stay what they are in a build that does not know the variable (a release build), and at full size
-(E2E_FULL): what a test says has to hold for both. Under a sanitizer the shorter ones grow by E2E_SLOW.
+They stay what they are in a build that does not know the variable (a release build), and at full
+size (E2E_FULL): what a test says has to hold for both. Under a sanitizer the shorter ones grow by
+E2E_SLOW.
 """
 
 import re

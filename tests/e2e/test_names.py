@@ -174,7 +174,7 @@ def test_the_last_good_address_of_the_server(tunnel, service, dns):
     t = tunnel({"echo": service(Echo).port}, start=False, remote_host="server.test")
     t.start(files=names.files)
     names.is_silent = True
-    t.server.kill9()
+    t.kill_server()
     t.start_server()
     t.wait_ready(timeout=6)
     assert ping(t.port()) is not None
@@ -209,7 +209,7 @@ def test_a_server_whose_first_address_swallows_packets(tunnel, service, dns):
                server_options={"bind_addr": f"127.0.0.2:{control_port}"})
     t.start(files=names.files, timeout=5)
     assert ping(t.port()) is not None
-    t.server.kill9()
+    t.kill_server()
     t.start_server()
     t.wait_ready(timeout=5)
     assert ping(t.port()) is not None

@@ -10,7 +10,7 @@ from harness import SANITIZED, scaled, wait_until, within
 pytestmark = pytest.mark.ours
 
 
-def expiring(udp, server=1, client=1, **kwargs):
+def expiring(udp, server=0.5, client=0.5, **kwargs):
     return udp(service_options={"echo": {"udp_timeout": server}},
                client_service_options={"echo": {"udp_timeout": client}}, **kwargs)
 
@@ -23,7 +23,7 @@ def test_expired_visitor_comes_back(udp):
         first = next(reversed(local.peers))
         assert visitor.ask(b"2", within(5)) == b"2"
         assert next(reversed(local.peers)) == first and local.peers[first] == 2
-        time.sleep(3)
+        time.sleep(1.5)
         assert visitor.ask(b"3", within(5)) == b"3"
         assert next(reversed(local.peers)) != first
 
@@ -47,12 +47,12 @@ def test_expiry_gives_everything_back(udp):
 
 def test_traffic_down_keeps_a_visitor(udp):
     """Longer than udp_timeout; each datagram of the service begins it anew."""
-    t, local = expiring(udp, 2, 2)
+    t, local = expiring(udp, 1, 1)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"hello", within(5)) == b"hello"
         peer = next(reversed(local.peers))
         for n in range(4):
-            time.sleep(0.8)
+            time.sleep(0.4)
             local.send(b"%d" % n, peer)
             assert visitor.receive(within(2)) == b"%d" % n
         assert visitor.ask(b"bye", within(5)) == b"bye"
@@ -61,30 +61,30 @@ def test_traffic_down_keeps_a_visitor(udp):
 
 def test_traffic_up_keeps_a_visitor(udp):
     """The same for what the visitor sends, which a late answer shows."""
-    t, local = expiring(udp, 3, 3)
+    t, local = expiring(udp, 2, 2)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"hello", within(5)) == b"hello"
         peer = next(reversed(local.peers))
         local.handle = lambda data, peer: None
         for _ in range(2):
-            time.sleep(1)
+            time.sleep(0.7)
             visitor.send(b"more")
         last = time.monotonic()
-        time.sleep(2.4)
+        time.sleep(1.6)
         assert local.peers[peer] == 3, "the visitor has got another local socket"
         local.send(b"answer", peer)
-        if time.monotonic() - last > 2.9:
+        if time.monotonic() - last > 1.9:
             pytest.skip("the machine was too slow for this: the visitor may have expired")
         assert visitor.receive(within(2)) == b"answer"
 
 
 def test_answer_to_an_expired_visitor_is_dropped(udp):
     """The server forgot it, the client did not: a late answer goes nowhere, the next one works."""
-    t, local = expiring(udp, 1, 60)
+    t, local = expiring(udp, 0.5, 60)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"1", within(5)) == b"1"
         peer = next(reversed(local.peers))
-        time.sleep(3)
+        time.sleep(1.5)
         local.send(b"late", peer)
         assert visitor.receive(0.5) is None
         assert visitor.ask(b"2", within(5)) == b"2"
