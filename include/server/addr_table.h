@@ -1,7 +1,9 @@
-/* How many of something each address has: connections to a service, logins in progress. A chained
- * hash table under a keyed hash (strangers choose the keys) that grows and shrinks with what is in
- * it, so that no crowd of addresses makes a look-up long; an address without any takes no memory.
- * No lock of its own: it belongs to the lock of its owner. */
+/* Counts by address: connections to a service, or logins in progress. It is a chained hash table.
+ * The hash is keyed, because strangers choose the keys. The table grows and shrinks with its
+ * entries, so that many addresses do not make look-ups slow. An address with a count of zero takes
+ * no memory.
+ *
+ * The table has no lock: its owner's lock protects it. */
 #pragma once
 
 #include <stddef.h>
@@ -10,25 +12,26 @@
 #include "base/addr.h"
 #include "base/macros.h"
 
-/* May be the first member of something larger, see addr_table.entry_size. */
+/* May be the first member of a larger struct, see addr_table.entry_size. */
 struct addr_entry {
     struct addr_entry *next;
     uint32_t hash;
-    uint32_t count; /* what the owner counts */
+    uint32_t count; /* changed by the owner */
     struct addr_key key;
 };
 
-/* Made empty by being all zero. */
+/* An all-zero table is empty. */
 struct addr_table {
     struct addr_entry **buckets;
     size_t bucket_count, entry_count;
-    size_t entry_size; /* of what an entry begins; 0: it is alone */
+    size_t entry_size; /* of the struct that an entry begins; 0: struct addr_entry itself */
 };
 
+/* Frees all entries. The table is empty afterwards. */
 void addr_table_finish(struct addr_table *table);
-/* The entry of a key, or NULL. */
+/* The entry of a key, or NULL. Entries never move. */
 struct addr_entry *addr_table_find(const struct addr_table *table, const struct addr_key *key);
-/* The entry of a key, made (all zero but for the key) if need be; NULL: no memory. */
+/* The same, but adds an entry, all zero but for the key, if there is none. NULL: no memory. */
 MUST_CHECK struct addr_entry *addr_table_get(struct addr_table *table, const struct addr_key *key);
-/* Frees the key's entry if nothing is counted in it any more. */
+/* Frees the key's entry if there is one and its count is 0. */
 void addr_table_trim(struct addr_table *table, const struct addr_key *key);

@@ -1,16 +1,18 @@
-/* The sockets bound to one address: the control port's, a service's listeners, or those of a UDP
- * service's lanes. Socket i belongs to worker i modulo workers: there may be more of them than
- * workers, or fewer.
+/* A binding: all sockets of one address, which are listeners of the control port or of a TCP
+ * service, or the sockets of a UDP service's lanes. Socket i belongs to worker i modulo the number
+ * of workers. There may be more sockets than workers, or fewer.
  *
- * Sockets that the process was started with (io/inherit.h) are taken before any is bound, and all
- * of them, or what waits in a queue would be lost. Are there fewer than asked for, more join their
- * group; where that can't be (a service manager's, another user's) workers share a listener by
- * duplicates, and a UDP service has fewer lanes.
+ * If the process was started with sockets for the address (io/inherit.h), the binding takes all of
+ * them: connections or datagrams that wait in a socket left behind would be lost. If that is fewer
+ * than wanted, more sockets join their reuseport group. A group of a service manager or of another
+ * user can't be joined. Then the workers share listeners by duplicates (F_DUPFD), and a UDP service
+ * has fewer lanes.
  *
- * A service's address has a guard (socket_guard): it listens only while a client serves it, and no
- * second server may get it in between.
+ * A service listens only while a client serves it, so its address has a guard that keeps a second
+ * server away in between: docs/decisions.md, "A guard keeps a service's address".
  *
- * Made and freed by the main thread. A worker that closes a socket of its takes it out of fds. */
+ * The main thread makes and frees bindings. A worker that closes one of its sockets sets it to -1
+ * in fds. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,9 +22,9 @@
 #include "io/socket.h"
 #include "server/channel_pool.h"
 
-/* The place of a UDP lane in the pool's queue; the lane itself is its worker's (lane.h). Its
- * waiter's id is the lane's name: never used again, larger in a later binding, and with the index
- * among the binding's sockets in it. */
+/* A UDP lane's place in the pool's queue; the lane itself belongs to its worker (lane.h). Messages
+ * name the lane by waiter.visitor_id. The id is never used again, is larger in a later binding, and
+ * contains the index of the lane's socket in its binding. */
 struct service_lane {
     struct pool_waiter waiter;
 };
@@ -37,29 +39,31 @@ struct inherited;
 struct binding {
     struct addr addr;
     bool is_udp;
-    bool is_inherited; /* taken over, and may hold what arrived before */
-    bool is_listening; /* when it was taken over */
+    bool is_inherited; /* its sockets were taken over, with what already waits in them */
+    bool is_listening; /* its sockets were listening when they were taken over */
     bool is_shared;    /* with a service manager: never shut down (io/inherit.h) */
-    bool is_foreign;   /* of no program like this one: what it accepts lacks options */
+    bool is_foreign;   /* made by another program: accepted sockets lack our options */
     unsigned int count;
-    unsigned int distinct_count; /* those behind them are duplicates */
-    int *fds;                    /* count of them; -1 = closed by its worker */
+    unsigned int distinct_count; /* the sockets behind these are duplicates */
+    int *fds;                    /* -1: closed by its worker */
     struct service_lane *lanes;  /* UDP: one for each socket */
-    int guard_fd;                /* -1 = none */
+    int guard_fd;                /* -1: none */
 };
 
 struct binding_options {
     const struct addr *addr;
     bool is_udp;
-    bool is_guarded;             /* TCP: it will not listen at once */
+    bool is_guarded;             /* TCP: it gets a guard, as it will not listen at once */
     struct socket_options tcp;   /* accepted sockets inherit these */
     struct inherited *inherited; /* NULL: none */
-    unsigned int count;          /* at least so many, where that is possible */
+    unsigned int count;          /* of sockets; more if more are inherited */
 };
 
-/* Binds, and listens on nothing that did not listen before. -errno; nothing is logged. */
+/* Takes or binds the sockets. Listens on none, except for sockets that join an inherited group that
+ * listens. -errno; logs nothing. The caller owns the binding. */
 MUST_CHECK int binding_create(const struct binding_options *options, struct binding **ret);
-/* Closes what is still open. Accepts NULL. */
+/* Closes the sockets that are still open, and frees the binding. Accepts NULL. */
 void binding_destroy(struct binding *binding);
-/* Gives the address up, save for what the workers hold: a successor has it. Accepts NULL. */
+/* Closes the guard, so that another server may take the address as soon as the workers have closed
+ * their sockets. Accepts NULL. */
 void binding_leave(struct binding *binding);

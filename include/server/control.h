@@ -1,6 +1,7 @@
-/* One control channel on the server, from the login on: the session of one service's client. Sends
- * requests for data channels and heartbeats, reads nothing but the end. Owned by the worker that
- * accepted it. */
+/* A control channel on the server: the session of one service's client, from its login on. It sends
+ * heartbeats and requests for data channels, and reads only to see the end: a client sends nothing.
+ *
+ * It belongs to the worker that accepted it, and frees itself. */
 #pragma once
 
 #include <stdint.h>
@@ -17,26 +18,30 @@ struct server_control_options {
     struct server_worker *worker;
     struct service *service;
     const struct server_fsm *fsm; /* copied */
-    const uint8_t *session_key;
-    uint32_t epoch; /* the service's, when the login began */
+    const uint8_t *session_key;   /* KEYS_DIGEST_SIZE bytes; copied */
+    uint32_t epoch;               /* the service's, when the login began */
     uint64_t conn_id;
     struct addr_key client;
     struct transport transport; /* taken over */
 };
 
-/* Registers the session, replacing the one before, and answers the client. */
+/* Registers the session, in place of the one before, and answers the client. Closes the connection
+ * instead if the service was reconfigured during the login, or memory is short. */
 void server_control_begin(const struct server_control_options *options);
-/* Sends what the service's pool wants by now. */
+/* Sends the requests that the service's pool wants. All calls in one turn of the loop lead to one
+ * write. */
 void server_control_send_requests(struct server_control *control);
-/* Closes those of this worker that a newer login has replaced. */
+/* Ends the worker's control channels that a newer login has replaced. */
 void server_control_close_replaced(struct server_worker *worker);
-/* The configuration has changed: ends it; only if its session is over by the service's epoch; or
- * all of this worker's. */
+/* A reload ends control channels: this one; this one if the service's epoch has changed since its
+ * login began; all of the worker. */
 void server_control_close(struct server_control *control);
 void server_control_close_if_expired(struct server_control *control);
 void server_control_close_reconfigured(struct server_worker *worker);
-/* heartbeat_interval has changed. */
+/* Applies a changed heartbeat_interval to the worker's control channels. */
 void server_control_restart_heartbeats(struct server_worker *worker);
+/* Ends all control channels of the worker. */
 void server_control_close_all(struct server_worker *worker);
-/* Looks after the pools of this worker's control channels; about once a second. */
+/* To be called about once a second: tends the pools of this worker's control channels
+ * (channel_pool_tend). */
 void server_control_tend_pools(struct server_worker *worker);

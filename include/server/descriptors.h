@@ -1,4 +1,5 @@
-/* What a worker does when descriptors run out, and how many strangers may hold. */
+/* The server's share-out of descriptors: how many strangers and visitors may hold, and what a
+ * worker does when they run out. */
 #pragma once
 
 #include "config/config.h"
@@ -6,8 +7,10 @@
 struct server;
 struct timer;
 
-/* How many connections may not have logged in yet: as configured, but only so many that neither
- * they nor visitors can take all descriptors. What visitors may have follows from it. */
+/* Sets how many strangers the gate admits: as configured, but never so many that strangers and
+ * visitors together could use up all descriptors. Visitors get the descriptors that remain. Main
+ * thread. */
 void server_fds_limit_strangers(struct server *server, const struct config_peer *config);
-/* The worker's resume_timer: looks whether there are descriptors again, and accepts. */
+/* Callback of the worker's resume_timer: accepts again if there are descriptors again, and
+ * otherwise frees some. */
 void server_fds_resume(struct timer *timer);

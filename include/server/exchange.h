@@ -1,12 +1,13 @@
-/* Where visitors and data channels meet across workers: a channel that comes goes to whoever waits
- * for one, on whichever worker, or is parked; who finds none has the owner of the control channel
- * ask for more.
+/* The exchange, where visitors and data channels of all workers meet. A new channel goes to a
+ * visitor or lane that waits, on any worker, or is parked. A visitor that finds no channel has the
+ * worker of the control channel request more.
  *
  *     login --exchange_offer--> pool --matched--> visitor, lane    on the waiter's worker
  *     visitor, lane --exchange_notify_owner--> control             on the session's worker
  *
- * The pool's `matched` is called, not visitors and lanes by name: they are above this file. A
- * message to another worker has a use of the service. Any worker, for itself. */
+ * This file calls the pool's `matched` and not visitors and lanes by name, because those are above
+ * it. A message to another worker holds a use of the service. Each function is for the thread of
+ * the worker that it is given. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,20 +20,22 @@ struct server_worker;
 struct service;
 struct service_part;
 
-/* Offers a data channel to those who wait for one; it is taken over in every case. requested: it
- * came from the client; otherwise a visitor of ours has no use for it. */
+/* Gives a data channel to the first visitor that waits, parks it, or closes it. The channel is
+ * taken over in every case. requested: it comes from the client; false: a visitor had no use for
+ * it. */
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
                     bool requested);
-/* Whether a channel that was parked may be used: it has not ended, and was heard from within the
- * time that its keepalive takes. */
+/* True if a channel that was parked may be used: it has not ended, and the client's kernel was
+ * heard from within the time that TCP keepalive takes. Clears the socket's SO_ERROR. */
 bool exchange_channel_is_live(const struct server_worker *worker,
                               const struct pool_channel *channel);
-/* Tells the owner of the service's control channel that its pool wants channels. */
+/* Has the worker of the service's control channel send the requests that the pool wants. */
 void exchange_notify_owner(struct server_worker *worker, struct service *service);
-/* The same, on the owner's worker. */
+/* The same on that worker itself. Does nothing if the control channel is not there any more. */
 void exchange_send_requests(const struct service_part *part);
 
-/* Has all workers look at the services' state; this one's listeners do at once. */
+/* A service has come up or gone down: wakes all workers to look at the state of the services. This
+ * worker's listeners change at once. */
 void exchange_signal_services(struct server_worker *worker);
-/* Listeners of this worker accept or refuse as their services' state says. */
+/* Makes this worker's listeners listen or refuse, as the state of their services says. */
 void exchange_sync_ports(struct server_worker *worker);

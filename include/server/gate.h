@@ -1,37 +1,41 @@
-/* The gate: how many connections may be on their way to authentication, in all and per address, so
- * that strangers can neither fill the server nor keep a client out.
+/* The gate: admission control for connections that have not logged in yet (strangers). It limits
+ * their number, in total and per address, so that strangers can neither fill the server nor keep a
+ * client out.
  *
- * At a cap the newcomer gets in and another connection is evicted. Each connection stands in one of
- * four queues, by two questions: has it sent what only a client would send (spoke), and has a
- * client logged in from its address within the last day (known)? The victim comes from the first of
- * these that has its share of the places:
+ * At a limit the gate admits the newcomer and evicts another connection. Each connection is in one
+ * of four queues, by two questions: has it sent what only a client would send (spoke), and has a
+ * client logged in from its address within 24 h (known)? The gate evicts from the first of these
+ * queues that holds its share of the places:
  *
  *     not known, silent  |  known, silent before spoke  |  not known, spoke
  *     an eighth          |  half                        |  what is left
  *
- * So silent strangers, from however many addresses, evict each other, not a connection that has
- * spoken. Strangers who speak and stall evict none from a known address. And if strangers share
- * known addresses, they do not keep all others out. How many connections an address holds does not
- * matter here: a client with many services holds more than any single stranger. It matters for the
- * cap per address, where the address's own oldest connection goes, silent before spoke.
+ * So silent strangers evict each other, from however many addresses they come, and never a
+ * connection that has spoken. Strangers who speak and stall evict no connection from a known
+ * address. Strangers who share known addresses do not keep all others out. The number of
+ * connections from an address does not matter here, because a client with many services has more of
+ * them than any single stranger. It matters only for the limit per address: there the gate evicts
+ * the oldest connection of that address, silent before spoke.
  *
- * Within a queue the oldest is evicted if its age is at least LIMIT_ROUND_TRIP_MS. If even the
- * oldest is younger, the flood is faster than a distant client can answer, and evicting the oldest
- * would let nobody through whose round trip is longer than the queue lives. Then a coin is thrown:
- * the connection is evicted, or spared and put at the end of the queue. The price is that a near
- * client may lose a place which the strict order would have left it; it tries again, and its first
- * login that succeeds makes its address known.
+ * Within a queue the oldest connection is evicted if it is at least LIMIT_ROUND_TRIP_MS old. If
+ * even the oldest is younger, the flood fills the queue faster than a distant client can answer,
+ * and evicting the oldest would let no such client through. Then a random bit decides: the
+ * connection is evicted, or spared and moved to the end of the queue. The price is that a near
+ * client may lose a place that it would have kept in strict order. It tries again, and its first
+ * successful login makes its address known.
  *
- * Connections that the server has asked for are no strangers: they raise both caps for the address
- * that will bring them.
+ * Data channels that the server has requested raise both limits: the total, and the limit of the
+ * address that they are expected from.
  *
- * With Noise each connection also needs a handshake from its address's budget, and gets it back
- * when it proves to be a client: what is left over is what strangers may make us compute.
+ * With Noise, each connection also takes a handshake from the budget of its address and from that
+ * of all addresses. A connection that proves to be a client gives it back, so the budgets limit
+ * what strangers make us compute: docs/decisions.md, "Strangers take Noise handshakes from a
+ * budget".
  *
- * One gate per server, used by all workers under its own short lock; nothing under it is longer for
- * a longer queue. A ticket is embedded in the connection it stands for and owned by that
- * connection's worker; the gate may take the place away at any time, and then puts the ticket on
- * its worker's desk and signals. */
+ * A server has one gate. All workers use it under its lock, and no operation takes longer when a
+ * queue is longer. A ticket is embedded in its connection and belongs to the connection's worker.
+ * The gate may evict it at any time: it then puts the ticket on the worker's desk and signals the
+ * worker (TUNNEL_SIGNAL_EVICTED). */
 #pragma once
 
 #include <pthread.h>
@@ -47,68 +51,75 @@ struct gate_addr;
 
 enum gate_queue { GATE_SILENT, GATE_SPOKE, GATE_QUEUES };
 
-/* A worker's: where it finds the tickets that have lost their place. */
+/* A worker's desk has its evicted tickets. */
 struct gate_desk {
     struct tunnel_worker *worker;
     struct list evicted; /* under the gate's lock */
 };
 
 struct gate_ticket {
-    struct list node;       /* in a queue of the gate; or, evicted, on the desk */
-    struct list addr_node;  /* in the address's queue */
-    struct gate_addr *addr; /* NULL: not inside */
+    struct list node;       /* in a queue of the gate, or, when evicted, on the desk */
+    struct list addr_node;  /* in a queue of the address */
+    struct gate_addr *addr; /* NULL: evicted, or has left */
     struct addr_key key;
     struct gate_desk *desk;
-    uint64_t since_ns; /* it came, or spoke */
+    uint64_t since_ns; /* when it came or, if it has spoken, when it spoke */
     bool spoke;
 };
 
-/* Handshakes that may be tried now; grows with time up to a burst. Made full by being all zero. */
+/* A token bucket of handshakes. An all-zero one is full. */
 struct gate_budget {
     uint32_t spent;
     uint64_t since_ns;
 };
 
-/* By a keyed hash of the address: a table of fixed size that strangers can't steer. Known addresses
- * have their own. */
+/* Unknown addresses share this many budgets by a keyed hash, so strangers can neither make the
+ * table grow nor choose whom they share a budget with. A known address has one of its own. */
 enum { GATE_BUDGETS = 1024 };
 
 struct gate {
-    pthread_mutex_t lock;               /* over everything below and over all tickets */
-    struct list queues[2][GATE_QUEUES]; /* [known], in the order of since_ns, but for the coin */
-    uint32_t counts[2][GATE_QUEUES];    /* tickets in them */
-    uint32_t pending_count, expected_count; /* all tickets; and what may come beside them */
+    pthread_mutex_t lock;                   /* protects all fields below, and all tickets */
+    struct list queues[2][GATE_QUEUES];     /* [known]; by since_ns, except for spared tickets */
+    uint32_t counts[2][GATE_QUEUES];        /* of the tickets in them */
+    uint32_t pending_count, expected_count; /* of all tickets; of expected connections */
     uint32_t pending_max, pending_max_per_ip;
     struct addr_table addrs; /* of struct gate_addr */
-    struct list known;       /* addresses, the one whose time ends first in front */
+    struct list known;       /* addresses; the first to be forgotten is in front */
     uint32_t known_count;
-    uint64_t coins; /* random bits, and how many are left */
-    unsigned int coin_count;
+    uint64_t coins;          /* random bits */
+    unsigned int coin_count; /* the number of bits that are left */
     struct gate_budget handshakes, handshakes_by_addr[GATE_BUDGETS];
 };
 
+/* The limits are numbers of connections. */
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
+/* All tickets must have left. */
 void gate_finish(struct gate *gate);
-/* For those who come from now on. */
+/* Changes the limits. Connections beyond a lower limit are evicted only as newcomers arrive. */
 void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
 
 void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker);
-/* The next of the worker's tickets that has lost its place, or NULL. */
+/* Takes an evicted ticket from the desk; NULL: there is none. The worker closes its connection. */
 struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk);
 
-/* A connection from key has arrived at the desk's worker. -ENOMEM: close it. May evict others. */
+/* Admits a connection of the desk's worker from the address `key`, and may evict others. -ENOMEM:
+ * the caller closes it. Otherwise the caller calls gate_leave before it frees the ticket. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                           struct gate_desk *desk, uint64_t now_ns);
-/* It has said something that only a client of this protocol would. False: it was evicted. */
+/* The connection has sent what only a client of this protocol would send. False: it was evicted. */
 MUST_CHECK bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns);
-/* It is authenticated, or gone. Idempotent. */
+/* The connection is authenticated, or about to be closed. Idempotent. */
 void gate_leave(struct gate *gate, struct gate_ticket *ticket);
-/* `count` more (or, negative, fewer) connections are asked for and will come from key. */
+/* Changes the number of connections that are expected from the address by `count`, which may be
+ * negative. */
 void gate_expect(struct gate *gate, const struct addr_key *key, int count);
-/* A client has come from key: the address is known for a day. has_handshake: one that was taken out
- * of its budget is given back. */
+/* A client has logged in or brought a data channel from the address, which is now known for
+ * LIMIT_CLIENT_KNOWN_S. has_handshake: the connection took a handshake, which is given back. */
 void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshake, uint64_t now_ns);
-/* Takes a handshake out of the address's budget and that of all. False: it may not try now. An
- * address that connections are expected from has a larger budget of its own, and no part in that of
- * all; nor has a known one: a flood from everywhere does not keep it from coming back. */
+/* Takes a handshake from the budget of the address and from that of all addresses. False: one of
+ * them is used up, and nothing was taken.
+ *
+ * The budget of all counts every handshake, but it does not limit known addresses and those that
+ * connections are expected from: a flood from everywhere must not keep clients from coming back.
+ * While connections are expected from an address, its own budget is larger too. */
 MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);

@@ -1,18 +1,19 @@
 /* A lane of a UDP service on the server: one socket of the service's reuseport group, one table of
- * visitors and one data channel, all owned by one worker, so that no datagram crosses threads. The
- * kernel keeps a visitor on its lane.
+ * visitors and one data channel. One worker owns all of it, so no datagram crosses threads. The
+ * kernel chooses the socket by a hash of the addresses (SO_REUSEPORT, socket(7)), so a visitor
+ * stays on its lane.
  *
  *     visitor --> socket --> table --> frames --> data channel --> client
  *     visitor <-- socket <-- table <-- frames <--      "
  *
- * A lane lives as long as its socket is wanted. Without a channel it waits for one in the service's
- * pool, and drops and counts meanwhile. A channel that has ended is asked for again at once; one
- * that did not live for LIMIT_UDP_RETRY_MS, after that time. A new session brings each lane a new
- * channel, which takes the place of the old one.
+ * A lane lives as long as its binding is in use. Without a channel it waits for one in the
+ * service's pool; meanwhile it drops datagrams and counts them. If its channel ends, the lane asks
+ * for another: at once, or after LIMIT_UDP_RETRY_MS if the channel lived for less than that. A new
+ * session brings each lane a new channel, which replaces the old one.
  *
- * Visitors are remembered for udp_timeout and only they get answers, from the address that they
- * have sent to. When max_udp_visitors / lanes are there, a new one takes the place of the one that
- * has been silent for longest. */
+ * A lane remembers visitors for udp_timeout. Only they get answers, from the address that they have
+ * sent to. A lane with max_udp_visitors / lanes visitors forgets the longest silent one for a new
+ * one. */
 #pragma once
 
 #include <stdbool.h>
@@ -26,23 +27,25 @@ struct service;
 struct slab;
 
 struct binding;
-/* Starts this worker's lanes on the sockets of a binding of the service. */
+/* Starts this worker's lanes on the sockets of a binding of the service. The lanes own the sockets.
+ * -errno: some lanes may be missing. */
 MUST_CHECK int lane_start_all(struct server_worker *worker, struct service *service,
                               struct binding *binding);
-/* Closes this worker's lanes of the service on other sockets than those of the binding (NULL: on
- * any); worker->closing_lanes is 0 when that is done. */
+/* Closes the service's lanes of this worker, except for those of the binding (NULL: all).
+ * worker->closing_lanes is 0 when they are closed. */
 void lane_close_others(struct server_worker *worker, const struct service *service,
                        const struct binding *binding);
-/* udp_timeout may have changed. */
+/* Applies a changed udp_timeout. */
 void lane_review_timeout(struct server_worker *worker, const struct service *service);
-/* A channel for a lane of this worker that waits: the `matched` of a UDP service's pool. */
+/* The `matched` of a UDP service's pool (channel_pool.h): gives a channel to a lane of this worker.
+ * Takes the channel over in every case. */
 bool lane_matched(struct server_worker *worker, const struct pool_match *match,
                   struct transport channel);
-/* Lanes that wait look for parked channels again. */
+/* Has the worker's waiting lanes look for parked channels again. */
 void lane_review_waiting(struct server_worker *worker);
-/* Lanes whose sockets were taken over receive, whether they have a channel by now or not. */
+/* Has lanes whose sockets were taken over receive, even if they have no channel yet. */
 void lane_release_all(struct server_worker *worker);
-/* Closes this worker's lanes and their sockets; worker->lanes is empty when all of it is done. */
+/* Closes all lanes of the worker. worker->lanes is empty when they are closed. */
 void lane_close_all(struct server_worker *worker);
-/* Prepares the worker's slab of visitors. */
+/* Prepares the worker's slab of UDP visitors. */
 void lane_init_slab(struct slab *slab);

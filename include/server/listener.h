@@ -1,15 +1,18 @@
-/* A listening socket of one worker: of the control port, or of a TCP service. A worker has as many
- * as its share of the binding's sockets, perhaps none.
+/* A listener: a socket of the control port or of a TCP service on one worker. A worker has a
+ * listener for each socket of its share of the binding, perhaps none.
  *
  *     open --(the service is up)--> listening <--> paused (out of descriptors)
  *     held --'   \-------- closing: the accept is cancelled, then the socket closed, then freed
  *
- * A socket that was taken over while it listened is held: it goes on listening, and visitors wait
- * in its queue, until the service is up or LIMIT_UPGRADE_HOLD_MS are over. What has gathered there
- * is then accepted at the pace at which the visitors get channels.
+ * A service's listener that was taken over while it listened is held: visitors wait in its accept
+ * queue until the service is up or LIMIT_UPGRADE_HOLD_MS are over. They are then accepted at the
+ * pace at which visitors get channels.
  *
- * While a successor takes over, nothing accepts; and a socket that was handed over, or is a service
- * manager's, is never shut down: it is theirs as well. Owned by its worker. */
+ * While a successor takes over, no listener accepts, except that the control port goes on while
+ * visitors wait for channels. A socket that a successor or a service manager shares is never shut
+ * down, because that would stop it there too.
+ *
+ * A listener belongs to its worker, whose thread makes all calls below. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,12 +27,12 @@ struct binding;
 struct server_worker;
 struct service;
 
-/* Takes a just accepted descriptor over; service NULL: of the control port. */
+/* Takes over a descriptor that was just accepted. service NULL: on the control port. */
 typedef void listener_accepted(struct server_worker *worker, struct service *service, int fd);
 
 struct listener {
     struct loop_op accept_op;
-    struct list node; /* in the service's part, in worker->control_ports or closing_ports */
+    struct list node; /* in service_part.ports, worker->control_ports or closing_ports */
     struct server_worker *worker;
     struct service *service; /* NULL: the control port */
     struct binding *binding;
@@ -37,30 +40,33 @@ struct listener {
     listener_accepted *accepted;
     int fd;
     bool listening, paused, closing, held;
-    bool rested; /* for a handover: a crowd may have gathered */
+    bool rested; /* did not accept during a handover: many visitors may wait in the queue */
     struct timer pace_timer;
-    uint64_t cautious_until_ns; /* after a pause: one connection at a time, or the backlog would
-                                 * take all descriptors again before we can look */
+    uint64_t cautious_until_ns; /* until then single accepts: a multishot accept would take the
+                                 * whole backlog before the limits are checked */
 };
 
-/* Makes this worker's ports of a binding, behind those in the list. Ports of the control port
- * (service NULL) accept at once. -ENOMEM: none of them is there. */
+/* Makes this worker's listeners of a binding and appends them to the list. Those of the control
+ * port (service NULL) accept at once. The binding must outlive them. -ENOMEM: none was made. */
 MUST_CHECK int listener_open_all(struct server_worker *worker, struct service *service,
                                  struct binding *binding, listener_accepted *accepted,
                                  struct list *ports);
-/* Closes those ports in the list that belong to the binding (NULL: all); worker->closing_ports is
- * empty when that is done. */
+/* Closes the listeners in the list that belong to the binding (NULL: all). worker->closing_ports is
+ * empty when they are closed. */
 void listener_close_all(struct list *ports, const struct binding *binding);
-/* Frees them without ceremony, when the loop does not turn any more. */
+/* Frees the listeners in the list. For the end of the worker, when its loop does not run any more;
+ * the binding closes the sockets. */
 void listener_free_all(struct list *ports);
-/* A service's port refuses while no client serves it; and the worker's phase of a handover says
- * whether it accepts. */
+/* Makes each listener do what the state of its service and the phase of the handover say: listen or
+ * refuse, accept or rest. */
 void listener_sync_all(struct list *ports);
-/* Those that are held are no longer. */
+/* Ends the hold of listeners that were taken over. */
 void listener_release_all(struct list *ports);
-/* None of them accepts, nor is about to. */
+/* True if no listener in the list accepts or is about to. */
 bool listener_all_rest(const struct list *ports);
-/* After a pause: looks whether there are descriptors again. False: call again in a while. */
+/* Resumes accepting after a pause. enough_fds: there are descriptors for visitors again. False:
+ * some listeners still pause; call again later. */
 MUST_CHECK bool listener_resume_all(struct list *ports, bool enough_fds);
-/* Whether a visitor may have that descriptor; those above are kept for control channels. */
+/* True if a visitor may have a descriptor with this number. Higher numbers are kept for control
+ * channels and for the channels of visitors that wait. */
 bool listener_leaves_enough_fds(const struct server_worker *worker, int fd);

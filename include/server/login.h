@@ -1,16 +1,19 @@
-/* A connection to the control port from accept to authenticated: at most one fixed struct, under
- * one deadline, with a place at the gate. It ends as a control channel, as a data channel, or
- * closed. Owned by its worker. */
+/* A login: a connection to the control port until it is authenticated. It costs one struct of fixed
+ * size, has one deadline for all of its messages, and holds a place at the gate. It becomes a
+ * control channel or a data channel, or is closed.
+ *
+ * It belongs to the worker that accepted it, and frees itself. */
 #pragma once
 
 struct server_worker;
 struct service;
 struct slab;
 
-/* Takes over what the control port's listener, whose service is NULL, has just accepted. */
+/* The listener_accepted of the control port: takes fd over. service is NULL. */
 void login_begin(struct server_worker *worker, struct service *service, int fd);
-/* The gate has given places away: closes those logins. */
+/* Resets the worker's logins that the gate has evicted. */
 void login_close_evicted(struct server_worker *worker);
+/* Resets all logins of the worker. */
 void login_close_all(struct server_worker *worker);
-/* Prepares the worker's slab of these. */
+/* Prepares the worker's slab of logins. */
 void login_init_slab(struct slab *slab);

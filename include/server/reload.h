@@ -1,14 +1,15 @@
-/* A reload of the server. The main thread binds new addresses and makes new services; each worker
- * then changes over at its safe point, between two turns, a few services at a time:
+/* A reload of the server. The main thread binds new addresses and makes new services. Each worker
+ * then applies the plan between two turns of its loop, a few services at a time:
  *
- *     added    its listeners, or lanes; login finds it
- *     removed  listeners closed, its control channel too; relays go on until they are cut
- *     address  the new sockets are there before the old ones close, save where services want each
- *              other's (reload_ports.c); the session stays
- *     token    the session ends, and its client logs in again
+ *     added    its listeners or lanes start, and logins find it
+ *     removed  its listeners and its control channel close; relays go on until they are cut
+ *     address  the new sockets open before the old ones close, except where services want each
+ *              other's addresses (reload_ports.c); the session stays
+ *     token    the session ends, and the client logs in again
  *
- * Limits and times are read where they are needed: their new object simply takes the old one's
- * place, and the old one is freed when all workers have been at the safe point. */
+ * Limits and times need no step: they are read where they are needed, from a configuration that
+ * replaces the old one at once. The old one is freed when all workers have finished the plan
+ * (tunnel/plan.h). */
 #pragma once
 
 #include "base/macros.h"
@@ -19,10 +20,10 @@ struct server_worker;
 
 extern const struct reload_ops server_reload_ops;
 
-/* A worker: prepares worker->plan_walk. */
+/* For a worker at its start: prepares worker->plan_walk. */
 void server_reload_init(struct server_worker *worker);
-/* Frees a plan that was never finished; accepts NULL. */
+/* Frees a plan that the workers have not finished. Accepts NULL. */
 void server_plan_discard(struct server_plan *plan);
-/* The process is on its way out, and the plan may never be finished: gives up the addresses that it
- * replaces. Main thread; accepts NULL. */
+/* Closes the guards of the addresses that the plan replaces, because a process that is about to end
+ * may never finish the plan. Main thread. Accepts NULL. */
 void server_plan_leave_addresses(struct server_plan *plan);

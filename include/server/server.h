@@ -1,12 +1,13 @@
-/* The server: the control port where clients log in and bring data channels, and the services'
- * ports where visitors arrive.
+/* The server. Clients log in and bring data channels at its control port, and visitors arrive at
+ * the services' ports.
  *
  *     control port --accept--> login --+--> control (one per service: its session)
  *                                      +--> channel_pool (a data channel)
  *     service port --accept--> visitor --channel_pool--> relay --> closed
  *     UDP service port --datagrams--> lane --channel_pool--> data channel
  *
- * This is the roof: it starts and ends what server_worker.h has, and nothing below calls it. */
+ * This header is the top of the folder: it creates and destroys what server_worker.h declares, and
+ * no other file of the server includes it. */
 #pragma once
 
 #include <stdint.h>
@@ -16,12 +17,12 @@
 
 struct inherited;
 
-/* Makes all but the sockets, which addresses_bind (addresses.h) is for, and begins to look up the
- * names of addresses. What is needed of config is copied. thread_begins: see
- * resolver_create_polled. -errno; nothing is logged. */
+/* Creates the server without its sockets, which addresses_bind (addresses.h) binds, and without its
+ * workers. Begins to look up the names in addresses. config is copied. thread_begins: see
+ * resolver_create_polled. -errno; logs nothing. */
 MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int workers,
                                void (*thread_begins)(void), struct server **ret);
-/* Both, without waiting for anything. */
+/* server_allocate and addresses_bind in one, without waiting for names or ports. For tests. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct inherited *inherited, struct server **ret);
 void server_destroy(struct server *server); /* accepts NULL */

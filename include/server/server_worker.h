@@ -1,6 +1,7 @@
-/* What the files of the server share: struct server, made before the workers and ended after them,
- * and struct server_worker, each worker's own part with its listeners, logins, control channels and
- * visitors. Who makes and ends them: server.h. */
+/* What the files of the server share. struct server exists once, from before the workers start
+ * until after they have ended; its fields are atomic, have a lock, or name their thread. struct
+ * server_worker is one worker's part, and only that worker's thread uses it. server.h creates and
+ * destroys both. */
 #pragma once
 
 #include <stdatomic.h>
@@ -22,19 +23,21 @@ struct resolver;
 struct server {
     _Atomic(const struct config_peer *) config; /* owned; see server_config */
     struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
-    struct plan_slot plan;                      /* of a reload */
+    struct plan_slot plan;                      /* of the reload that is being applied */
     struct gate gate;
     struct session_table sessions;
     struct service_registry services;
-    struct binding *control_binding; /* NULL: a reload has found its new address in use */
-    /* Of the main thread, for addresses (addresses.h): */
+    /* The main thread's, and read by workers at their start. NULL: not bound, or a reload has given
+     * the old address up and could not bind the new one yet. */
+    struct binding *control_binding;
+    /* The main thread's, for addresses.h: */
     struct resolver *resolver;          /* polled */
-    const char *file;                   /* for messages; borrowed; NULL: there is none */
-    unsigned int control_failures_said; /* as a service's */
-    uint32_t start_until_ms;            /* the services' addresses are waited for, at the start */
-    _Atomic unsigned int unbound_count; /* services whose address can't be had yet; any thread */
+    const char *file;                   /* the configuration file's name; borrowed, may be NULL */
+    unsigned int control_failures_said; /* as service.failures_said, for the control port */
+    uint32_t start_until_ms;            /* the start waits for services' addresses until then */
+    _Atomic unsigned int unbound_count; /* services without an address */
     unsigned int worker_count;
-    _Atomic int fd_visitors_max; /* from this number on: for strangers and control channels */
+    _Atomic int fd_visitors_max; /* descriptors from this number on are not for visitors */
     _Atomic unsigned int waiting_visitors;
     struct handover handover;
 };
@@ -42,23 +45,24 @@ struct server {
 struct server_worker {
     struct server *server;
     struct tunnel_worker *tunnel;
-    struct list control_ports, closing_ports; /* listener.h; a service's are in its part */
-    struct list parts;                        /* of all services that are configured */
-    struct service_index services;            /* the same, by what clients call them */
+    struct list control_ports, closing_ports; /* listeners; a service's own are in its part */
+    struct list parts;                        /* of all configured services */
+    struct service_index services;            /* the same, by digest */
     struct gate_desk gate_desk;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
-    struct list lanes; /* of UDP services */
+    struct list lanes;
     struct slab login_slab, visitor_slab, udp_visitor_slab;
-    struct timer resume_timer; /* accepting again, after descriptors ran out */
-    uint32_t pause_ms;         /* until resume_timer looks */
-    struct timer tend_timer;   /* pools of the control channels here */
+    struct timer resume_timer; /* looks for descriptors after they ran out */
+    uint32_t pause_ms;         /* from one such look to the next */
+    struct timer tend_timer;   /* tends the pools of this worker's control channels */
     struct plan_walk plan_walk;
     unsigned int closing_lanes;
-    struct timer hold_timer, handover_timer; /* handover.h */
+    struct timer hold_timer, handover_timer; /* handover.c */
     bool draining, stopping;
 };
 
-/* The server's own settings, without services. As service_config: read where needed, never kept. */
+/* The server's own settings, without its services. Any thread. Like service_base_config: read them
+ * where they are needed and never keep the pointer over a callback. */
 static inline const struct config_peer *server_config(const struct server *server)
 {
     return atomic_load_explicit(&server->config, memory_order_acquire);

@@ -1,9 +1,9 @@
 /* A service on the server: its configuration, the sockets of its address, the session of the client
- * that serves it, its pool of data channels, and how many visitors it has. Shared by all workers;
- * each has a part of it that is its alone.
+ * that serves it, its pool of data channels, and the number of its visitors. All workers share it,
+ * and each has a part of its own.
  *
- * Its users (service_base.h) are the server while it is configured, visitors, lanes, control
- * channels, logins, and messages that name it. */
+ * It is freed by its last user (service_base.h): the server while the service is configured,
+ * visitors, lanes, control channels, logins, and messages that name it. */
 #pragma once
 
 #include <pthread.h>
@@ -25,39 +25,40 @@ struct server_control;
 struct service;
 struct session;
 
-/* What one worker has of a service. */
+/* A worker's part of a service; only that worker's thread uses it. */
 struct service_part {
     struct list node; /* in worker->parts */
     struct service_part *next_in_index;
     struct service *service;
-    struct list ports;              /* listener.h */
-    struct server_control *control; /* the newest of this worker's, or NULL */
-    void (*send_requests)(struct server_control *control); /* what its pool wants; set with it */
+    struct list ports;              /* its listeners */
+    struct server_control *control; /* the newest one of this worker, or NULL */
+    void (*send_requests)(struct server_control *control); /* set together with control */
 };
 
 struct service {
     struct service_base entry;
-    struct service_part *parts; /* by worker */
+    struct service_part *parts; /* one for each worker */
     unsigned int worker_count;
     uint8_t digest[KEYS_DIGEST_SIZE];
     bool is_udp;
     struct channel_pool pool;
 
-    pthread_mutex_t lock;    /* over session, binding, per_ip and changes of the epoch */
-    bool closed;             /* no session begins any more */
-    struct session *session; /* of the newest login; NULL = down */
-    struct binding *binding; /* owned; NULL: its address can't be had yet, which is tried again */
-    struct addr_table per_ip;
+    pthread_mutex_t lock;     /* protects closed, session, binding, per_ip; changes of the epoch */
+    bool closed;              /* removed: no session begins any more */
+    struct session *session;  /* of the newest login; NULL: down */
+    struct binding *binding;  /* owned; NULL: its address could not be bound yet */
+    struct addr_table per_ip; /* counts visitors by address */
 
-    unsigned int failures_said; /* of its address (addresses.h): the main thread's */
+    unsigned int failures_said; /* the main thread's: causes that were logged (addresses.h) */
 
-    _Atomic uint32_t epoch;     /* sessions that began their login in an older one are over */
-    _Atomic bool up;            /* listeners should listen */
-    _Atomic unsigned int owner; /* worker of the control channel, while up */
-    _Atomic uint32_t connections;
+    _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
+    _Atomic bool up;              /* has a session, so its listeners listen */
+    _Atomic unsigned int owner;   /* index of the worker of its control channel, while up */
+    _Atomic uint32_t connections; /* visitors */
 };
 
-/* The configuration is copied. The caller is the first user. -ENOMEM. */
+/* Creates a service and registers it. The configuration is copied, and the caller is the first
+ * user. -ENOMEM. */
 MUST_CHECK int service_create(struct service_registry *registry,
                               const struct config_service *config, unsigned int workers,
                               struct service **ret);
@@ -70,12 +71,12 @@ static inline void service_drop(struct service *service) /* accepts NULL; may fr
     if (service != NULL)
         service_base_drop(&service->entry);
 }
-/* Read where it is needed, and never kept: see service_base_config. */
+/* Any thread. Never keep the pointer over a callback: see service_base_config. */
 static inline const struct config_service *service_config(const struct service *service)
 {
     return service_base_config(&service->entry);
 }
-/* The name stays the same. */
+/* A reload never changes the name, but it may move: do not keep the pointer. */
 static inline const char *service_name(const struct service *service)
 {
     return service_config(service)->name;
@@ -87,17 +88,19 @@ static inline struct service *service_of(struct service_base *entry)
 /* For service_registry_init. */
 void service_free(struct service_base *entry);
 
-/* Binds an address (one that the configuration's bind_addr stands for) as that configuration says.
- * The cause of a failure is not logged. inherited may be NULL. */
+/* Binds `addr`, one of the addresses that config's bind_addr stands for, as `config` says. As
+ * binding_create. inherited may be NULL. */
 MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,
                             const struct addr *addr, const struct socket_options *options,
                             struct inherited *inherited, struct binding **ret);
-/* Puts it in the place of the one before, which is returned: its sockets are in use until every
- * worker has changed to the new one. */
+/* Replaces the binding, and returns the old one. The caller frees it (service_release_binding) when
+ * every worker has changed to the new one. */
 struct binding *service_set_binding(struct service *service, struct binding *binding);
-/* Frees a binding that no worker uses any more. Accepts NULL. */
+/* Frees a binding of the service that no worker uses any more. Accepts NULL. */
 void service_release_binding(struct service *service, struct binding *binding);
-/* A visitor from key comes in. ERR_LIMIT, -ENOMEM. Without a limit per address the key becomes all
- * zero; service_leave gets it as it is then. */
+/* Counts a visitor from the address *key. ERR_LIMIT, -ENOMEM: it is not counted, and the caller
+ * closes it. Without a limit per address *key becomes all zero, so that service_leave does not look
+ * for a count that was never made. Any thread. */
 MUST_CHECK int service_enter(struct service *service, struct addr_key *key);
+/* The visitor has gone. key: as service_enter has left it. Any thread. */
 void service_leave(struct service *service, const struct addr_key *key);

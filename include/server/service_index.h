@@ -1,8 +1,10 @@
-/* A worker's parts of the services, by the digest that a client's Hello names: a hash table, for
- * strangers say Hello too, and what that costs must not grow with the services. Under a keyed hash,
- * so that nobody can choose names or digests that meet in a bucket, or learn from the time that a
- * look-up takes what else is in its own. Belongs to its worker, as the parts do: no lock, and a
- * reload changes it where it changes the worker's parts. */
+/* Finds a service by the digest in a client's Hello. It is a hash table, because strangers send
+ * Hellos too and their cost must not grow with the number of services. The hash is keyed, so that
+ * nobody can choose names or digests that share a bucket, or learn from the time of a look-up what
+ * is in the same bucket.
+ *
+ * Each worker has an index of its own parts of the services, without a lock. A reload changes it
+ * together with the parts. */
 #pragma once
 
 #include <stdint.h>
@@ -13,10 +15,10 @@
 struct service;
 struct service_part;
 
-/* Untouched memory, where there are few services. */
+/* Few services touch few pages of it. */
 enum { SERVICE_INDEX_BUCKETS = LIMIT_SERVICES };
 
-/* Made empty by being all zero. */
+/* An all-zero index is empty. */
 struct service_index {
     struct service_part *buckets[SERVICE_INDEX_BUCKETS];
 };
@@ -24,7 +26,7 @@ struct service_index {
 void service_index_add(struct service_index *index, struct service_part *part);
 /* Idempotent. */
 void service_index_remove(struct service_index *index, struct service_part *part);
-/* The service of that digest, added last if there are more; or NULL. Compares with all that are in
- * the bucket, each in constant time. */
+/* The service with this digest, the one added last if there are several, or NULL. Compares with
+ * every service in the bucket, each time in constant time. */
 struct service *service_index_find(const struct service_index *index,
                                    const uint8_t digest[static KEYS_DIGEST_SIZE]);

@@ -1,12 +1,13 @@
-/* A visitor of a TCP service, from accept to the end of its relay: finds it a data channel, places
- * the relay.
+/* A visitor of a TCP service, from accept to the end of its relay. It gets a data channel, which is
+ * joined with it by a relay.
  *
  *     WAITING --channel--> RELAYING --closed--> freed
  *        |
  *        +--10 s, or the service is down--> closed
  *
- * Owned by one worker at a time; a relay may move to another worker when it starts and when it
- * becomes bulk, which makes a new visitor there. */
+ * It belongs to one worker, and frees itself. Its relay may start on another worker, or move there
+ * when it becomes bulk (docs/decisions.md, "A relay may move to another worker"): the visitor is
+ * then freed here and made anew there. */
 #pragma once
 
 #include <stdbool.h>
@@ -17,17 +18,21 @@ struct server_worker;
 struct slab;
 struct service;
 
-/* Takes a just accepted descriptor over. */
+/* The listener_accepted of a TCP service: takes fd over. */
 void visitor_begin(struct server_worker *worker, struct service *service, int fd);
-/* A channel for a visitor of this worker that waits: the `matched` of a TCP service's pool. */
+/* The `matched` of a TCP service's pool (channel_pool.h): gives a channel to a waiting visitor of
+ * this worker. */
 struct pool_match;
 bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel);
-/* Visitors that wait for services that are down are closed; all others look for a channel again. */
+/* Closes the worker's waiting visitors whose service is down. The other ones look for a channel
+ * again. */
 void visitor_review_waiting(struct server_worker *worker);
+/* Closes all waiting visitors of the worker. */
 void visitor_close_waiting(struct server_worker *worker);
-/* Ends the relays of services that are cut. */
+/* Ends the worker's relays of services that are cut (service_base.h). */
 void visitor_close_cut(struct server_worker *worker);
+/* Closes all visitors and relays of the worker. */
 void visitor_close_all(struct server_worker *worker);
-/* Prepares the worker's slab of these. */
+/* Prepares the worker's slab of visitors. */
 void visitor_init_slab(struct slab *slab);

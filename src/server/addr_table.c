@@ -6,8 +6,8 @@
 
 enum {
     BUCKETS_MIN = 16,
-    BUCKETS_MAX = 1 << 17, /* more connections than this have longer chains: 1 MiB is enough */
-    SPARSE = 8,            /* so many buckets for an entry: half of them will do */
+    BUCKETS_MAX = 1 << 17, /* 1 MiB; more entries than this make the chains longer */
+    SPARSE = 8,            /* with more buckets than this per entry the table shrinks */
 };
 
 static uint32_t addr_table_hash(const struct addr_key *key)
@@ -15,7 +15,8 @@ static uint32_t addr_table_hash(const struct addr_key *key)
     return (uint32_t)keys_hash(key->bytes, sizeof(key->bytes));
 }
 
-/* Where the entry hangs, or would. Only with buckets. */
+/* The link that points to the key's entry, or the NULL link at the end of its chain. The table must
+ * have buckets. */
 static struct addr_entry **find_link(const struct addr_table *table, const struct addr_key *key,
                                      uint32_t hash)
 {
@@ -25,7 +26,7 @@ static struct addr_entry **find_link(const struct addr_table *table, const struc
     return link;
 }
 
-/* Without memory all stays as it was: slower, not wrong. */
+/* Without memory the table keeps its size, and is only slower. */
 static void resize(struct addr_table *table, size_t bucket_count)
 {
     struct addr_entry **buckets = calloc(bucket_count, sizeof(struct addr_entry *));

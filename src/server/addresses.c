@@ -16,23 +16,24 @@
 
 /* ---- one address ---- */
 
-/* Of a name's addresses the first that this machine has, or none. */
+/* True if this machine does not have the address, so that the name's next address is tried. */
 static bool is_elsewhere(int error)
 {
     return error == -EADDRNOTAVAIL || error == -EAFNOSUPPORT;
 }
 
-/* What a start has besides the configuration. */
+/* What a start knows besides the configuration; all zero for a reload. */
 struct origin {
-    struct inherited *inherited; /* NULL: nothing */
-    bool may_guess;              /* enough was waited for the name */
-    bool knows_names;            /* no look-up goes on */
+    struct inherited *inherited; /* NULL: no sockets */
+    bool may_guess;              /* may take an inherited socket by its name alone */
+    bool knows_names;            /* all look-ups have ended */
 };
 
 static const struct origin no_origin;
 
-/* The addresses of a name, those with inherited sockets first. While the name can't be looked up, a
- * successor goes on with the sockets of its predecessor. */
+/* The addresses of a name. One with inherited sockets comes first. If the name has no known
+ * address, a successor goes on with its predecessor's sockets for it, which it finds by their name
+ * in LISTEN_FDNAMES (passed_as) and the port. */
 static size_t find_addrs(const struct server *server, const struct host_port *name, int type,
                          const char *passed_as, const struct origin *origin,
                          struct addr ret[static LIMIT_ADDRESSES])
@@ -52,7 +53,7 @@ static size_t find_addrs(const struct server *server, const struct host_port *na
     return count;
 }
 
-/* Accepted sockets inherit these. */
+/* The options of a listener. Accepted sockets inherit them. */
 static struct socket_options listener_options(const struct config_peer *own)
 {
     return (struct socket_options){
@@ -70,6 +71,8 @@ static int listen_all(const struct binding *binding)
     return result;
 }
 
+/* The listeners have no TCP_DEFER_ACCEPT: docs/decisions.md, "No TCP_DEFER_ACCEPT on the control
+ * port". */
 static int bind_control_at(struct server *server, const struct config_peer *own,
                            const struct addr *addr, struct inherited *inherited,
                            struct binding **ret)
@@ -149,7 +152,7 @@ int addresses_bind_service(struct server *server, const struct service *service,
     return bind_service(server, service, config, own, &no_origin, ret);
 }
 
-/* ---- who has it ---- */
+/* ---- who holds an address ---- */
 
 bool addresses_is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
                           bool is_udp)
@@ -185,7 +188,7 @@ struct server_holder server_find_holder(struct server *server, const struct conf
     return holder;
 }
 
-/* ---- what is said of it ---- */
+/* ---- logging ---- */
 
 static unsigned int cause_of(int error)
 {
@@ -214,7 +217,7 @@ static const struct config_service *find_service(const struct config_peer *peer,
 
 static const char again[] = "; it is tried again every second";
 
-/* The words of --check, if the file itself asks for both. */
+/* If the file gives one address to two of our own, logs that in the words of --check. */
 static bool log_taken(struct server *server, const struct config_peer *wanted,
                       const struct config_service *config)
 {
@@ -224,11 +227,11 @@ static bool log_taken(struct server *server, const struct config_peer *wanted,
     if (config == NULL || (!holder.is_control && holder.service == NULL))
         return false;
     if (holder.service != NULL) {
-        /* A server keeps its own settings without the services. */
+        /* At the start `wanted` is server_config, which has no services. */
         first = wanted->service_count > 0 ? find_service(wanted, service_name(holder.service))
                                           : service_config(holder.service);
         if (first == NULL)
-            return false; /* it is leaving */
+            return false; /* the file does not have the holder any more */
     }
     log_service(LOG_WARN, config->name, "%s%s",
                 config_taken_text(server->file != NULL ? server->file : "", wanted, config, first,
@@ -288,14 +291,15 @@ void server_count_unbound(struct server *server)
 
 /* ---- the start ---- */
 
-/* What a start may wait for is -EAGAIN. */
+/* -EAGAIN: the start may still wait for the control port's name or port. */
 static int start_control(struct server *server, const struct origin *origin, uint32_t waited_ms)
 {
     const struct config_peer *own = server_config(server);
     if (server->control_binding != NULL)
         return 0;
     int result = bind_control(server, own, origin, &server->control_binding);
-    /* The services may have as long from here on: a predecessor closes its ports one by one. */
+    /* The services get LIMIT_START_MS from now on, because a predecessor closes its ports one by
+     * one. */
     server->start_until_ms = waited_ms + MIN(UINT32_MAX - waited_ms, (uint32_t)LIMIT_START_MS);
     if (result == -EADDRINUSE && waited_ms < LIMIT_BIND_RETRY_MS)
         return -EAGAIN;
@@ -328,15 +332,15 @@ int addresses_bind(struct server *server, struct inherited *inherited, uint32_t 
     struct origin origin = {.inherited = inherited,
                             .may_guess = waited_ms >= LIMIT_START_MS,
                             .knows_names = resolver_poll(server->resolver)};
-    /* First: a second server with the same file is refused there, at once. */
+    /* The control port comes first: it refuses a second server with the same file at once. */
     int result = start_control(server, &origin, waited_ms);
     if (result < 0)
         return result;
     bool is_last = waited_ms >= server->start_until_ms;
     if (!is_last && !origin.knows_names)
-        return -EAGAIN; /* in the order of the file: the first one gets an address */
+        return -EAGAIN; /* bind in the file's order: of two with one address the first gets it */
     bool is_waiting = false;
-    list_for_each (node, &server->services.entries) { /* no other thread is there yet */
+    list_for_each (node, &server->services.entries) { /* no lock: the workers do not run yet */
         struct service *service = service_of(container_of(node, struct service_base, node));
         result = addresses_start_service(server, service, &origin, is_last);
         if (result < 0 && result != -EAGAIN)
@@ -347,7 +351,7 @@ int addresses_bind(struct server *server, struct inherited *inherited, uint32_t 
     return is_waiting ? -EAGAIN : 0;
 }
 
-/* ---- what is accepted ---- */
+/* ---- options of accepted sockets ---- */
 
 static void update(const struct binding *binding, const struct socket_options *options)
 {

@@ -13,11 +13,11 @@
 
 static_assert(LIMIT_INHERITED <= 1 << LANE_INDEX_BITS &&
                   (int)LIMIT_UDP_LANES <= (int)LIMIT_INHERITED,
-              "an index fits");
+              "a socket's index fits into a lane's id");
 
 static int allocate(struct binding *binding, unsigned int count)
 {
-    static _Atomic uint64_t made; /* bindings, in the order of their making */
+    static _Atomic uint64_t made; /* numbers all bindings, so that later lanes get larger ids */
     uint64_t number = atomic_fetch_add(&made, 1) + 1;
     binding->fds = calloc(count, sizeof(*binding->fds));
     if (binding->is_udp)
@@ -32,7 +32,7 @@ static int allocate(struct binding *binding, unsigned int count)
     return 0;
 }
 
-/* ---- sockets that are there already ---- */
+/* ---- inherited sockets ---- */
 
 static void take_inherited(struct binding *binding, const struct binding_options *options)
 {
@@ -40,7 +40,7 @@ static void take_inherited(struct binding *binding, const struct binding_options
     struct inherited_socket taken;
     while (inherited_take(options->inherited, &wanted, binding->is_udp ? SOCK_DGRAM : SOCK_STREAM,
                           &taken)) {
-        binding->addr = taken.addr; /* a dual-stack one may stand for IPv4's any */
+        binding->addr = taken.addr; /* 0.0.0.0 may be served by a dual-stack socket of [::] */
         binding->is_listening |= taken.is_listening;
         binding->is_shared |= taken.is_shared;
         if (binding->is_udp)
@@ -67,7 +67,7 @@ static int join_group(struct binding *binding, const struct socket_options *opti
     return result;
 }
 
-/* Workers share what there is. */
+/* Workers without a listener of their own share one by a duplicate. */
 static int duplicate_up_to(struct binding *binding, unsigned int count)
 {
     while (binding->count < count) {
@@ -84,7 +84,8 @@ static int adopt(struct binding *binding, const struct binding_options *options)
 {
     take_inherited(binding, options);
     int result = 0;
-    /* A manager does not know of members that we add to its group, and they would end with us. */
+    /* No socket joins the group of a service manager: the manager would not know it, and the
+     * connections that wait in it would be lost when this process ends. */
     while (binding->count < options->count && !binding->is_shared && result == 0)
         result = join_group(binding, &options->tcp);
     binding->distinct_count = binding->count;
@@ -108,8 +109,9 @@ static int bind_group(struct binding *binding, const struct binding_options *opt
     return result;
 }
 
-/* The predecessor's guard goes with it. What can't be joined (a service manager's socket) is
- * listening, which keeps others out as well. */
+/* The predecessor's guard closes when the predecessor leaves, so the successor needs its own. A
+ * group that can't be joined (a service manager's) gets no guard: its sockets listen, which keeps
+ * others out too. docs/decisions.md, "A guard keeps a service's address". */
 static void guard_adopted(struct binding *binding, const struct binding_options *options)
 {
     if (options->is_guarded && !binding->is_udp && !binding->is_shared &&

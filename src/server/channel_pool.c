@@ -42,7 +42,7 @@ static void demand_advance(struct pool_demand *demand, uint64_t now_ns)
 {
     uint64_t bucket = now_ns / (ms_to_ns(POOL_BUCKET_MS));
     uint64_t period = now_ns / (ms_to_ns(LIMIT_POOL_HOLD_MS));
-    /* Each worker brings the time of its own turn: one may be a little behind another. */
+    /* Each worker passes the time of its own turn, which may be a little behind another's. */
     if (bucket < demand->bucket_index || period < demand->period_index)
         return;
     if (period != demand->period_index) {
@@ -94,7 +94,7 @@ static struct pool_channel unpark(struct channel_pool *pool)
     return channel;
 }
 
-/* Brings `wanted` up to date. True: the owner has to be told. */
+/* Updates pool->wanted. True: the worker of the control channel has to be told. */
 static bool find_wanted(struct channel_pool *pool, uint64_t now_ns)
 {
     if (!pool->open)
@@ -111,6 +111,7 @@ static bool find_wanted(struct channel_pool *pool, uint64_t now_ns)
     return true;
 }
 
+/* Forgets requests that are older than the period before this one. Returns their number. */
 static uint32_t age_requests(struct channel_pool *pool, uint64_t now_ns)
 {
     uint64_t period = now_ns / (ms_to_ns(LIMIT_CHANNEL_REQUEST_MS));
@@ -153,7 +154,7 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     if (first)
         demand_note(&pool->demand, now_ns);
     if (waiter->waiting) {
-        result = POOL_WAITING; /* a lane that a new session has queued meanwhile */
+        result = POOL_WAITING; /* a lane that a new session has queued (channel_pool_queue) */
     } else if (!pool->open && !pool->for_lanes) {
         result = POOL_CLOSED;
     } else if (pool->parked_count > 0) {
@@ -194,7 +195,7 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
         *ret_match = (struct pool_match){waiter->worker, waiter, waiter->visitor_id};
         result = POOL_MATCHED;
     } else if (!offer->may_park) {
-        /* What can't be kept is not to be asked for again and again. */
+        /* Lower the demand, or the pool would go on requesting channels that it can't keep. */
         pool->demand.peak = pool->demand.last_peak = pool->parked_count;
         result = POOL_SURPLUS;
     } else if (!pool->open || pool->parked_count == LIMIT_POOL_PARKED) {
@@ -212,7 +213,7 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
 {
     (void)pthread_mutex_lock(&pool->lock);
     bool is_gone = pool->for_lanes && match->visitor_id < pool->lanes_from;
-    if (!is_gone && !match->waiter->waiting) { /* a new session may have queued a lane meanwhile */
+    if (!is_gone && !match->waiter->waiting) { /* a new session may have queued the lane again */
         list_push_front(&pool->waiting, &match->waiter->node);
         match->waiter->waiting = true;
         pool->waiting_count++;
@@ -260,7 +261,7 @@ void channel_pool_open(struct channel_pool *pool, uint64_t now_ns)
     pool->wanted = pool->outstanding = pool->outstanding_older = 0;
     pool->outstanding_period = now_ns / (ms_to_ns(LIMIT_CHANNEL_REQUEST_MS));
     (void)find_wanted(pool, now_ns);
-    pool->request_posted = true; /* by the new control channel itself, with its first write */
+    pool->request_posted = true; /* the control channel looks by itself, for its first write */
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
@@ -295,8 +296,8 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct tran
     (void)pthread_mutex_lock(&pool->lock);
     *ret_lost = age_requests(pool, now_ns);
     uint32_t target = demand_target(&pool->demand, now_ns);
-    /* An eighth at a time, so that a pool that has to grow again at once has not lost everything.
-     */
+    /* Shrink by an eighth of the surplus at a time: a pool that has to grow again soon still has
+     * most of its channels. */
     uint32_t surplus = pool->parked_count > target ? pool->parked_count - target : 0;
     for (uint32_t i = 0; i < (surplus + 7) / 8 && count < max; i++)
         ret[count++] = unpark(pool).transport;

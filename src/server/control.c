@@ -18,7 +18,7 @@ enum { COMMANDS_BYTES = LIMIT_POOL_MAX * MESSAGE_COMMAND_SIZE };
 
 enum server_control_state {
     SERVER_CONTROL_NEW,     /* its session is not registered */
-    SERVER_CONTROL_UP,      /* it is, until this one or a newer one ends it */
+    SERVER_CONTROL_UP,      /* its session is registered, or was replaced by a newer one */
     SERVER_CONTROL_CLOSING, /* the stream is being torn down */
     SERVER_CONTROL_STATE_COUNT,
 };
@@ -30,10 +30,10 @@ struct server_control {
     struct service *service;
     struct server_fsm fsm;
     struct session session;
-    struct timer heartbeat; /* restarted by every command */
-    struct timer flush;     /* requests of one turn leave in one write */
+    struct timer heartbeat; /* restarted by every write */
+    struct timer flush;     /* sends the requests of one turn in one write */
     uint64_t conn_id;
-    uint8_t end;   /* where the byte that ends the session is read to */
+    uint8_t end;   /* buffer of the read that sees the end */
     uint8_t state; /* enum server_control_state; server_control_set_state changes it */
     uint8_t out[MESSAGE_ACK_SIZE + COMMANDS_BYTES];
 };
@@ -80,7 +80,8 @@ static void control_terminate(struct server_control *control, int error)
         service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
         exchange_signal_services(worker);
-    /* A client that was switched off has said nothing, and logs in again when it is back. */
+    /* A client that was switched off has sent no end, and logs in again when it is back. So its
+     * relays may be dead in both cases. */
     if (tunnel_is_silence(error) || error == ERR_REPLACED)
         service_base_doubt(&service->entry);
     if (error == ERR_REPLACED || error == ERR_RECONFIGURED) {
@@ -105,9 +106,9 @@ static void server_control_closed(struct stream *stream)
     free(control);
 }
 
-/* ---- what goes out ---- */
+/* ---- writing ---- */
 
-/* May end the control channel: the last thing a caller does. */
+/* May end the control channel, so the caller returns after this. */
 static void control_write(struct server_control *control, size_t size)
 {
     uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
@@ -116,7 +117,8 @@ static void control_write(struct server_control *control, size_t size)
     stream_write(&control->stream, control->out, size);
 }
 
-/* Claims what the pool wants and writes the commands behind `at` bytes already in the buffer. */
+/* Claims the channels that the pool wants, and encodes the commands behind the `at` bytes that the
+ * buffer already has. Returns the new size. */
 static size_t control_fill(struct server_control *control, size_t at)
 {
     struct server_worker *worker = control->worker;
@@ -132,7 +134,7 @@ static size_t control_fill(struct server_control *control, size_t at)
 static void control_flush(struct server_control *control)
 {
     if (control->state != SERVER_CONTROL_UP || stream_is_writing(&control->stream))
-        return; /* write_done looks again */
+        return; /* server_control_write_done looks again */
     size_t size = control_fill(control, 0);
     if (size > 0)
         control_write(control, size);
@@ -154,9 +156,9 @@ static void control_heartbeat_due(struct timer *timer)
     struct server_control *control = container_of(timer, struct server_control, heartbeat);
     uint32_t interval_ms = server_config(control->worker->server)->heartbeat_interval_ms;
     if (interval_ms == 0)
-        return; /* by a reload that this worker has yet to hear of */
+        return; /* a reload has switched heartbeats off; this worker has not applied it yet */
     if (stream_is_writing(&control->stream)) {
-        /* The client is not reading; TCP_USER_TIMEOUT decides whether it is alive. */
+        /* The client does not read. If it is dead, TCP_USER_TIMEOUT ends the connection. */
         loop_timer_start(control->worker->tunnel->loop, timer, interval_ms);
         return;
     }
@@ -173,12 +175,12 @@ static void server_control_write_done(struct stream *stream, int result)
         control_flush(control);
 }
 
-/* ---- what comes in: only the end ---- */
+/* ---- reading: only the end ---- */
 
 static void server_control_read_done(struct stream *stream, int result)
 {
     struct server_control *control = container_of(stream, struct server_control, stream);
-    /* A client has nothing to say after its Auth: bytes are as final as an end of stream. */
+    /* A client sends nothing after its Auth, so a byte is a protocol error. */
     control_terminate(control, result > 0 ? ERR_PROTOCOL : result);
 }
 
@@ -205,7 +207,7 @@ static int control_register(struct server_control *control)
     part->control = control;
     part->send_requests = server_control_send_requests;
     if (leftovers.replaced)
-        server_control_close_replaced(worker); /* if it is here; else its worker is told below */
+        server_control_close_replaced(worker); /* its own worker, if another, is signalled below */
     exchange_signal_services(worker);
     return 0;
 }
@@ -238,10 +240,12 @@ void server_control_begin(const struct server_control_options *options)
     stream_adopt(&control->stream, tunnel->noise, options->transport.noise);
     list_push_back(&worker->control_list, &control->node);
     socket_set_nodelay(options->transport.fd, true);
+    /* RFC 5482. Relays have none: docs/decisions.md, "No TCP_USER_TIMEOUT on relays and TCP data
+     * channels". */
     socket_set_user_timeout(options->transport.fd, LIMIT_USER_TIMEOUT_MS);
 
-    /* Registered before the Ack leaves: data channels may follow it at once. */
-    if (control_register(control) < 0) { /* a reload was faster */
+    /* Register before the Ack leaves, because data channels may follow it at once. */
+    if (control_register(control) < 0) { /* the service was reconfigured during the login */
         server_control_set_state(control, SERVER_CONTROL_CLOSING);
         stream_terminate(&control->stream, STREAM_CLEAN);
         return;
@@ -323,7 +327,8 @@ static void tend_pool(struct server_control *control)
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, lost);
         if (log_allowed(&limit, &suppressed))
             log_service(LOG_WARN, control_name(control),
-                        "%u requested data channels did not come (%u similar lines suppressed)",
+                        "%u requested data channels did not come; the client's log may say why "
+                        "(%u similar lines suppressed)",
                         lost, suppressed);
     }
     if (notify)

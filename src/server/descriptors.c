@@ -21,7 +21,8 @@ static struct service_part *fds_part_of(struct list *node)
     return container_of(node, struct service_part, node);
 }
 
-/* What a burst has parked must not keep the next visitors out. */
+/* Closes half of the parked channels of each service, because those of an earlier burst must not
+ * keep new visitors out. */
 static void shed_parked(struct server_worker *worker)
 {
     struct transport shed[LIMIT_POOL_PARKED];
@@ -34,7 +35,7 @@ static void shed_parked(struct server_worker *worker)
     }
 }
 
-/* The number that the next descriptor would get. */
+/* The number that the next descriptor would get, or -1 if there is none. */
 static int next_fd(void)
 {
     int probe = eventfd(0, EFD_CLOEXEC);
@@ -51,7 +52,7 @@ void server_fds_resume(struct timer *timer)
     bool all = listener_resume_all(&worker->control_ports, true);
     int fd = next_fd();
     bool enough = fd >= 0 && listener_leaves_enough_fds(worker, fd);
-    /* A crowd that leaves makes room all the time; one that stays is not worth looking at. */
+    /* Look soon while visitors leave, and less often while they stay. */
     worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
                               : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
     if (!enough)

@@ -25,7 +25,8 @@ void exchange_signal_services(struct server_worker *worker)
         if (i != own->index)
             mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
     }
-    /* Here at once: the service listens before its client reads the Ack. */
+    /* This worker's listeners change now, so that the service listens before its client reads the
+     * Ack. */
     exchange_sync_ports(worker);
     mailbox_signal(own->mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
 }
@@ -34,7 +35,7 @@ void exchange_signal_services(struct server_worker *worker)
 
 void exchange_send_requests(const struct service_part *part)
 {
-    if (part->control != NULL) /* else it has moved or ended, and the next one asks for itself */
+    if (part->control != NULL) /* otherwise it has ended; the next one requests channels itself */
         part->send_requests(part->control);
 }
 
@@ -56,7 +57,7 @@ void exchange_notify_owner(struct server_worker *worker, struct service *service
         return;
     }
     struct mailbox *to = own->all->items[owner].mailbox;
-    service_use(service); /* by the message */
+    service_use(service); /* the message's use */
     if (mailbox_post(to, own->mailbox, exchange_deliver_requests, &service, sizeof(service)) < 0) {
         service_drop(service);
         mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
@@ -65,7 +66,7 @@ void exchange_notify_owner(struct server_worker *worker, struct service *service
 
 /* ---- parked channels ---- */
 
-/* Two questions have gone unanswered by then. */
+/* After this time two keepalive probes have gone unanswered. */
 static uint64_t keepalive_takes_ms(const struct config_peer *own)
 {
     const struct config_transport *transport = &own->transport;
@@ -79,28 +80,28 @@ bool exchange_channel_is_live(const struct server_worker *worker,
     if (socket_peek(channel->transport.fd) < 0)
         return false;
     if (own->transport.tcp_keepalive_secs == 0)
-        return true; /* nothing was to be heard */
+        return true; /* without keepalive a live client is silent too */
     uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
     uint64_t takes_ms = keepalive_takes_ms(own);
     struct socket_life life;
-    /* The clock of the worker that parked it may be a little ahead. */
+    /* Added, not subtracted: the clock of the worker that parked it may be a little ahead. */
     if (now_ns < channel->parked_at_ns + ms_to_ns(takes_ms))
         return true;
     return socket_life(channel->transport.fd, &life) < 0 || life.heard_ms <= takes_ms;
 }
 
-/* ---- a channel for somebody who waits ---- */
+/* ---- a channel for a waiter ---- */
 
-/* On its way to a waiter of another worker. */
+/* A message: a channel on its way to a waiter of another worker. */
 struct exchange_delivery {
     bool (*matched)(struct server_worker *worker, const struct pool_match *match,
                     struct transport channel);
-    struct service *service; /* used by the message */
+    struct service *service; /* the message holds a use of it */
     struct pool_waiter *waiter;
     uint64_t visitor_id;
     struct transport channel;
 };
-static_assert(sizeof(struct exchange_delivery) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+static_assert(sizeof(struct exchange_delivery) <= MAILBOX_PAYLOAD_SIZE, "fits into a message");
 
 static void exchange_deliver_channel(void *owner, const void *payload)
 {
@@ -121,8 +122,8 @@ static struct tunnel_worker *worker_of(const struct tunnel_worker *own,
     return &own->all->items[lane_id_index(match->visitor_id) % own->all->count];
 }
 
-/* A match that could not be delivered has left a channel parked while others wait, perhaps on other
- * workers: the one it was for may be gone, or go before it takes it. Every worker looks. */
+/* An undone match leaves a channel parked while visitors wait, perhaps on other workers: the
+ * visitor that it was for may go before it takes the channel. So every worker looks. */
 static void exchange_wake_waiters(const struct server_worker *worker)
 {
     const struct tunnel_worker *own = worker->tunnel;
@@ -130,7 +131,8 @@ static void exchange_wake_waiters(const struct server_worker *worker)
         mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
 }
 
-/* False: whoever waited has gone, and the channel is still the caller's. */
+/* Delivers a channel to the waiter of a match. False: the waiter has gone, and the channel is still
+ * the caller's. */
 static bool exchange_hand_over(struct server_worker *worker, struct service *service,
                                const struct pool_match *match, struct transport channel)
 {
@@ -149,7 +151,7 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
                               sizeof(delivery));
     if (result == 0)
         return true;
-    if (result == -EPIPE || /* that worker has ended, and those who waited there with it */
+    if (result == -EPIPE || /* that worker has ended, and with it all of its waiters */
         !channel_pool_undo(&service->pool, match, channel, loop_now_ns(own->loop)))
         transport_close(&channel, own->loop);
     if (result != -EPIPE)
@@ -170,12 +172,11 @@ void exchange_offer(struct server_worker *worker, struct service *service, struc
     };
     struct pool_match match;
     enum pool_offered offered;
-    /* In a circle, and not from the one who has gone: a crowd that leaves while it waits would be
-     * as many calls, one in the other. */
+    /* A loop, because a recursion would be as deep as the number of waiters that have gone. */
     while ((offered = channel_pool_offer(&service->pool, &offer, &match)) == POOL_MATCHED) {
         if (exchange_hand_over(worker, service, &match, channel))
             return;
-        offer.requested = false; /* it has been counted */
+        offer.requested = false; /* its request has been counted off */
     }
     if (offered == POOL_PARKED)
         return;

@@ -10,21 +10,21 @@
 #include "tunnel/tunnel_worker.h"
 
 enum {
-    SILENT_SHARE = 8,    /* pending_max / 8: what those who never spoke keep */
-    KNOWN_SHARE = 2,     /* and known addresses */
-    EVICTED_AT_ONCE = 2, /* by one newcomer: one for itself, one to get below a cap that has sunk */
-    SPARED_MAX = 16,     /* a queue is not turned for longer, however the coins fall */
+    SILENT_SHARE = 8,    /* silent strangers keep 1/8 of pending_max */
+    KNOWN_SHARE = 2,     /* connections from known addresses keep 1/2 of it */
+    EVICTED_AT_ONCE = 2, /* by one newcomer: for its place, and to get below a lowered limit */
+    SPARED_MAX = 16,     /* bounds the work of one eviction, whatever the random bits */
 };
 
-/* What the gate has of an address: while it holds a ticket, is expected, or is known. */
+/* An address that has tickets, is expected, or is known. */
 struct gate_addr {
-    struct addr_entry entry; /* counts its tickets */
-    uint32_t expected;       /* connections asked for */
+    struct addr_entry entry; /* counts the address's tickets */
+    uint32_t expected;       /* connections that the server has requested */
     bool is_known;
-    struct list queues[GATE_QUEUES]; /* its tickets */
+    struct list queues[GATE_QUEUES]; /* the address's tickets */
     struct list known_node;          /* in gate->known */
     uint64_t known_until_ns;
-    struct gate_budget handshakes; /* while it is known */
+    struct gate_budget handshakes; /* used while the address is known */
 };
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
@@ -68,7 +68,7 @@ static struct gate_addr *find_addr(const struct gate *gate, const struct addr_ke
 static struct gate_addr *get_addr(struct gate *gate, const struct addr_key *key)
 {
     struct gate_addr *addr = addr_of(addr_table_get(&gate->addrs, key));
-    if (addr != NULL && addr->known_node.next == NULL) { /* just made */
+    if (addr != NULL && addr->known_node.next == NULL) { /* the table has just made it */
         list_init(&addr->known_node);
         for (int queue = 0; queue < GATE_QUEUES; queue++)
             list_init(&addr->queues[queue]);
@@ -76,7 +76,7 @@ static struct gate_addr *get_addr(struct gate *gate, const struct addr_key *key)
     return addr;
 }
 
-/* Frees what stands for nothing any more. */
+/* Frees the address if it has no ticket, is not expected and not known. */
 static void release_addr(struct gate *gate, struct gate_addr *addr)
 {
     if (addr->expected == 0 && !addr->is_known)
@@ -116,8 +116,8 @@ static void remove_ticket(struct gate *gate, struct gate_ticket *ticket)
     release_addr(gate, addr);
 }
 
-/* Its tickets change over to the queues of the others. They are as many as an address may have, and
- * it takes a client's login, or a day, to make them do so. */
+/* Moves the address's tickets to the queues of its new kind. The loop is short enough under the
+ * lock: the limit per address bounds it, and it takes a client's login, or 24 h, to cause it. */
 static void set_known(struct gate *gate, struct gate_addr *addr, bool is_known)
 {
     for (int queue = 0; queue < GATE_QUEUES; queue++) {
@@ -155,7 +155,7 @@ static void forget_expired(struct gate *gate, uint64_t now_ns)
         forget_oldest_known(gate);
 }
 
-/* ---- who goes ---- */
+/* ---- eviction ---- */
 
 static bool throw_coin(struct gate *gate)
 {
@@ -172,13 +172,14 @@ static struct gate_ticket *ticket_at(struct list *node, bool of_addr)
                    : container_of(node, struct gate_ticket, node);
 }
 
-/* Workers' clocks differ by the length of a turn. */
+/* since_ns may be after now_ns: each worker passes the time of its own turn. */
 static bool is_older(const struct gate_ticket *ticket, uint64_t now_ns, unsigned int ms)
 {
     return now_ns > ticket->since_ns && now_ns - ticket->since_ns >= ms_to_ns(ms);
 }
 
-/* Out of a queue that is not empty; an address's own if of_addr. */
+/* Chooses the ticket to evict from a queue that is not empty. of_addr: it is a queue of an address.
+ * Spares young tickets at random (gate.h). */
 static struct gate_ticket *choose(struct gate *gate, struct list *queue, bool of_addr,
                                   uint64_t now_ns)
 {
@@ -194,7 +195,7 @@ static struct gate_ticket *choose(struct gate *gate, struct list *queue, bool of
     return first;
 }
 
-/* The first queue that holds more than its share. There is a ticket at least. */
+/* The first queue that holds more than its share (gate.h). There must be at least one ticket. */
 static struct list *queue_to_choose_from(struct gate *gate)
 {
     const uint32_t(*counts)[GATE_QUEUES] = gate->counts;
@@ -212,7 +213,7 @@ static void evict(struct gate *gate, struct gate_ticket *victim, struct gate_des
 {
     struct metrics *metrics = &from->worker->metrics;
     struct gate_desk *desk = victim->desk;
-    assert(victim->addr != NULL); /* who stands in a queue is inside */
+    assert(victim->addr != NULL); /* every ticket in a queue has an address */
     metrics_add(metrics, METRIC_STRANGERS_EVICTED, 1);
     if (victim->spoke)
         metrics_add(metrics, METRIC_STRANGERS_EVICTED_SPOKE, 1);
@@ -234,7 +235,8 @@ static void evict_own(struct gate *gate, struct gate_addr *addr, struct gate_des
     evict(gate, choose(gate, queue, true, now_ns), from);
 }
 
-/* A newcomer has been counted to its address, and has no place yet. */
+/* Evicts connections that are too many with the newcomer, which is counted in addr but not yet in
+ * pending_count. */
 static void gate_make_room(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
                            uint64_t now_ns)
 {
@@ -243,7 +245,8 @@ static void gate_make_room(struct gate *gate, struct gate_addr *addr, struct gat
         evict_own(gate, addr, from, now_ns);
     for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max; i++)
         evict(gate, choose(gate, queue_to_choose_from(gate), false, now_ns), from);
-    /* Half full: a shorter deadline for the first message, kept by those who come. */
+    /* While the gate is half full, the first message has a shorter deadline. It needs no timer,
+     * because only newcomers need the place. */
     struct list *silent = &gate->queues[0][GATE_SILENT];
     for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max / 2; i++) {
         if (list_is_empty(silent) ||
@@ -281,7 +284,7 @@ int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_
     forget_expired(gate, now_ns);
     struct gate_addr *addr = get_addr(gate, key);
     if (addr != NULL) {
-        addr->entry.count++; /* first, so that it outlives the eviction of a sibling */
+        addr->entry.count++; /* first, or evicting the address's last ticket would free addr */
         gate_make_room(gate, addr, desk, now_ns);
         gate->pending_count++;
         ticket->addr = addr;
@@ -311,7 +314,7 @@ void gate_leave(struct gate *gate, struct gate_ticket *ticket)
     if (ticket->addr != NULL)
         remove_ticket(gate, ticket);
     else
-        list_remove(&ticket->node); /* from the desk */
+        list_remove(&ticket->node); /* from the desk, if the worker has not taken it yet */
     (void)pthread_mutex_unlock(&gate->lock);
 }
 
@@ -321,7 +324,7 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
         return;
     (void)pthread_mutex_lock(&gate->lock);
     struct gate_addr *addr = get_addr(gate, key);
-    if (addr != NULL) { /* without memory the client counts as a stranger: slower, not wrong */
+    if (addr != NULL) { /* without memory the client's channels compete with strangers */
         if (count < 0 && (uint32_t)-count > addr->expected)
             count = -(int)addr->expected;
         addr->expected += (uint32_t)count;
@@ -336,8 +339,8 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
 static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
 {
     uint64_t step_ns = NS_PER_S / per_s;
-    /* Each worker brings the time of its own turn: one may be a little behind another, and going
-     * back would let the same time grow handshakes twice. */
+    /* Each worker passes the time of its own turn, which may be a little behind another's. If
+     * since_ns went back, the same time would refill the budget twice. */
     if (now_ns < budget->since_ns)
         return;
     if (budget->spent == 0) {
@@ -349,7 +352,7 @@ static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t n
     budget->spent -= (uint32_t)MIN(grown, (uint64_t)budget->spent);
 }
 
-/* addr: the key's, or NULL. */
+/* The budget of the address `key`. addr: its entry, or NULL. */
 static struct gate_budget *budget_of(struct gate *gate, struct gate_addr *addr,
                                      const struct addr_key *key)
 {
@@ -389,7 +392,7 @@ void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshak
         own->spent--;
     if (has_handshake && gate->handshakes.spent > 0)
         gate->handshakes.spent--;
-    if (addr != NULL) { /* without memory it stays a stranger's */
+    if (addr != NULL) { /* without memory the address stays unknown */
         if (!addr->is_known)
             set_known(gate, addr, true);
         addr->known_until_ns = now_ns + (uint64_t)LIMIT_CLIENT_KNOWN_S * NS_PER_S;

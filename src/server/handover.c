@@ -10,11 +10,11 @@
 #include "server/visitor.h"
 #include "tunnel/handover.h"
 
-enum { STEP_MS = 5 /* between two looks whether all is at rest */ };
+enum { STEP_MS = 5 /* between two looks whether this worker has reached the phase */ };
 
 /* ---- the sockets, for the main thread ---- */
 
-/* Those that are shared, or those that are not. */
+/* Lists the sockets of a binding that are shared with a service manager, or those that are not. */
 static int list_binding(struct handover_sockets *list, const struct binding *binding,
                         const char *service, bool shared)
 {
@@ -77,7 +77,7 @@ static void sync_all_ports(struct server_worker *worker)
         listener_sync_all(&handover_part_of(node)->ports);
 }
 
-/* The clients had their time. */
+/* The clients have had time to log in again: services that are still down refuse now. */
 static void hold_over(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, hold_timer);

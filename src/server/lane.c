@@ -9,11 +9,11 @@
 
 #include "lane_priv.h"
 
-enum { BATCHES_PER_TURN = 4 }; /* then it is the turn of others */
+enum { BATCHES_PER_TURN = 4 }; /* so that a busy lane leaves time to others on its worker */
 
 /* ---- what arrives ---- */
 
-/* Datagrams that arrived and have no channel to leave by */
+/* Counts the datagrams of a batch that is dropped: no channel, or the channel's queue is full. */
 static void lane_drop(const struct lane *lane, unsigned int arrivals)
 {
     lane_count(lane,
@@ -28,7 +28,7 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
         return;
     if (addr_port(arrival->from) == 0) {
         lane_count(lane, METRIC_UDP_DROPPED_PORT_ZERO,
-                   udp_arrival_count(arrival)); /* nobody could answer it */
+                   udp_arrival_count(arrival)); /* no answer can be sent to port 0 */
         return;
     }
     struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
@@ -48,7 +48,8 @@ static void lane_pause(struct lane *lane, uint64_t pause_ns)
     loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
 }
 
-/* One batch. How many entries it had; 0: nothing, or no room for it. */
+/* Receives one batch and returns the number of its entries, 0 for none. Adds the datagrams that
+ * were sent on to *datagrams. DATAGRAM_STALE: drops the batch. */
 static unsigned int lane_receive_batch(struct lane *lane, enum datagram_room room,
                                        uint32_t *datagrams)
 {
@@ -78,7 +79,7 @@ static void lane_receive(struct lane *lane)
         enum datagram_room room =
             lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
         if (room == DATAGRAM_FULL)
-            return; /* channel_room goes on */
+            return; /* lane_room goes on */
         if (lane_receive_batch(lane, room, &datagrams) < UDP_BATCH_SIZE)
             break;
     }
@@ -119,7 +120,7 @@ void lane_join(struct lane *lane)
 {
     if (lane->channel_count > 0 || !loop_op_is_idle(&lane->poll_op))
         return;
-    /* At once, so that whoever waits for the lanes may bind the address again. */
+    /* Close synchronously: when closing_lanes is 0, the main thread may bind the address again. */
     lane->worker->closing_lanes--;
     lane->binding->fds[lane->index] = -1;
     (void)close(lane->udp.fd);
@@ -169,8 +170,8 @@ static int lane_start(struct server_worker *worker, struct service *service,
 
 /* ---- a channel for a lane that waits ---- */
 
-/* The lane is named, not pointed to: a reload may end it, and free its binding, from the moment the
- * match was made. */
+/* The match has the lane's id and no pointer to it, because a reload may have freed the lane and
+ * its binding since the match was made. */
 bool lane_matched(struct server_worker *worker, const struct pool_match *match,
                   struct transport channel)
 {
@@ -201,7 +202,8 @@ void lane_review_waiting(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
         struct lane *lane = container_of(node, struct lane, node);
-        /* Also one that has a channel and waits for its successor: that may be parked by now. */
+        /* This includes a lane that has a channel and waits for one of the new session, which may
+         * be parked by now. */
         if (!lane->closing && channel_pool_leave(&lane->service->pool, lane_waiter(lane)))
             lane_channel_take(lane);
     }

@@ -21,7 +21,7 @@ void lane_channel_take(struct lane *lane)
         if (notify)
             exchange_notify_owner(lane->worker, lane->service);
         if (taken != POOL_TAKEN)
-            return; /* it comes by lane_deliver */
+            return; /* the channel comes by lane_matched */
         if (exchange_channel_is_live(lane->worker, &channel)) {
             lane_channel_use(lane, channel.transport);
             return;
@@ -43,14 +43,14 @@ static void channel_seek(struct lane *lane)
     uint64_t lived_ns = loop_now_ns(lane_loop(lane)) - lane->channel_since_ns;
     if (lane->closing)
         return;
-    /* Or a client that closes each channel would be asked in a tight circle. */
+    /* Without a pause, a client that closes each channel at once would be asked in a tight loop. */
     if (lane->channel_since_ns != 0 && lived_ns < ms_to_ns(LIMIT_UDP_RETRY_MS))
         loop_timer_start(lane_loop(lane), &lane->retry_timer, LIMIT_UDP_RETRY_MS);
     else
         lane_channel_take(lane);
 }
 
-/* ---- what it brings ---- */
+/* ---- answers from the client ---- */
 
 static void lane_received(struct datagram_channel *channel, const struct udp_frame *frame)
 {
@@ -79,7 +79,7 @@ void lane_channel_leave(struct lane *lane)
     if (channel == NULL)
         return;
     lane->channel = NULL;
-    datagram_channel_terminate(&channel->base, STREAM_ABORT); /* so that the client's side ends */
+    datagram_channel_terminate(&channel->base, STREAM_ABORT); /* a reset ends the client's side */
     lane_arm(lane);
 }
 
@@ -94,7 +94,7 @@ static void lane_channel_ended(struct datagram_channel *base, int error)
                     "lane %u: data channel ended: %s (%u similar lines suppressed)", lane->index,
                     error_text(error), suppressed);
     if (lane->channel != channel)
-        return; /* on its way out already */
+        return; /* the lane has left it already */
     lane_channel_leave(lane);
     channel_seek(lane);
 }
@@ -135,8 +135,10 @@ void lane_channel_use(struct lane *lane, struct transport transport)
     lane->channel = channel;
     lane->channel_count++;
     lane->channel_since_ns = loop_now_ns(lane_loop(lane));
-    log_service(LOG_DEBUG, service_name(lane->service), "lane %u: data channel", lane->index);
-    socket_set_user_timeout(transport.fd, LIMIT_USER_TIMEOUT_MS); /* it is replaced by then */
+    log_service(LOG_DEBUG, service_name(lane->service), "lane %u: data channel in use",
+                lane->index);
+    /* Detects a dead client, so that the lane asks for another channel. */
+    socket_set_user_timeout(transport.fd, LIMIT_USER_TIMEOUT_MS);
     stream_init(&channel->base.stream, lane_loop(lane), transport.fd, &datagram_stream_ops);
     stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);

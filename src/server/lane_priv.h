@@ -1,12 +1,12 @@
 /* What the files of a lane share:
  *
  *     lane.c          the socket, what arrives on it, and the lane's life
- *     lane_visitor.c  who has spoken, for how long that is remembered, who gets answers
- *     lane_channel.c  finding a data channel, using it and losing it
+ *     lane_visitor.c  the table of visitors: whom it remembers, and who gets answers
+ *     lane_channel.c  the data channel: finding it, using it, losing it
  *
- * A lane owns its socket, its visitors and its channels (the one in use, and earlier ones that are
- * still being closed), and is freed by lane_join when none of them is busy any more. One worker
- * has all of it; channels from other workers come by lane_matched. */
+ * A lane owns its socket, its visitors and its channels: the one in use, and earlier ones that are
+ * still being closed. lane_join frees it when none of them is busy any more. Only its worker's
+ * thread uses a lane; channels from other workers come by lane_matched. */
 #pragma once
 
 #include <assert.h>
@@ -24,21 +24,21 @@ struct lane {
     struct list node; /* in worker->lanes */
     struct server_worker *worker;
     struct service *service;
-    struct binding *binding;    /* of the service */
-    unsigned int index;         /* in the binding */
-    unsigned int channel_count; /* of this lane, in use or still being closed */
+    struct binding *binding;    /* of the service; outlives the lane */
+    unsigned int index;         /* of the socket in the binding */
+    unsigned int channel_count; /* channels in use or still being closed */
     struct udp_socket udp;
     struct loop_op poll_op;
-    struct lane_channel *channel; /* NULL: waits for one */
+    struct lane_channel *channel; /* in use; NULL: the lane waits for one */
     uint64_t channel_since_ns;
     struct timer retry_timer, expiry_timer, pause_timer;
     struct udp_table table;
-    struct lane_visitor *last; /* of the last datagram: the next is often its too */
+    struct lane_visitor *last; /* of the last datagram; the next one is often its too */
     bool closing;
-    bool held; /* taken over: what has arrived waits in the kernel for the first channel */
+    bool held; /* taken over: datagrams wait in the kernel for the first channel */
 };
 
-/* Somebody who has sent a datagram. */
+/* An address that has sent a datagram. */
 struct lane_visitor {
     struct udp_table_entry entry;
     struct datagram_target target;
@@ -69,36 +69,35 @@ static inline struct pool_waiter *lane_waiter(const struct lane *lane)
 
 /* ---- lane.c ---- */
 
-/* Waits for datagrams, unless something else is to happen first. */
+/* Polls for datagrams, unless the lane is closing, held or paused, or polls already. */
 void lane_arm(struct lane *lane);
-/* Frees a lane that is closing when nothing of it is in use any more. */
+/* Frees a closing lane if none of its channels and operations is busy any more. */
 void lane_join(struct lane *lane);
 
 /* ---- lane_visitor.c ---- */
 
-/* The visitor that a datagram came from, new or known; its route is the datagram's. NULL: there is
- * no memory for it, which is counted. */
+/* The visitor that sent a datagram. It is added if it is new, and answers take the datagram's route
+ * back. NULL: no memory, which is counted. */
 struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arrival *arrival);
-/* The visitor that an answer is for. NULL: a stranger, which is counted. */
+/* The visitor that an answer is for. NULL: no such visitor, which is counted. */
 struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_frame_addr *addr);
 /* For datagram_fire. */
 struct udp_socket *lane_visitor_destination(struct datagram_target *target,
                                             const struct udp_route **ret_route);
-/* Of lane->expiry_timer: forgets those that have been silent for udp_timeout. */
+/* Callback of lane->expiry_timer: forgets visitors that have been silent for udp_timeout. */
 void lane_visitor_expire(struct timer *timer);
-/* Looks for them soon if there are visitors, for udp_timeout may have changed. */
+/* udp_timeout may have changed: runs lane_visitor_expire soon if there are visitors. */
 void lane_visitor_review_timeout(struct lane *lane);
-/* Forgets all of them, for good. */
+/* Forgets all visitors, and frees the table. */
 void lane_visitor_finish(struct lane *lane);
 
 /* ---- lane_channel.c ---- */
 
-/* Takes a parked channel, or has the lane wait for one in the service's pool. */
+/* Takes a parked channel, or queues the lane in the service's pool. */
 void lane_channel_take(struct lane *lane);
-/* Of lane->retry_timer: the same if there is no channel by now. */
+/* Callback of lane->retry_timer: the same if the lane still has no channel. */
 void lane_channel_retry(struct timer *timer);
-/* Starts on a channel that was found, in place of the old one. The transport is the lane's from
- * here on, also if there is no memory for it. */
+/* Uses this channel in place of the old one. Takes it over even if there is no memory for it. */
 void lane_channel_use(struct lane *lane, struct transport transport);
-/* Ends the channel, if there is one. It closes later, and is in lane->channel_count until then. */
+/* Resets the channel in use, if there is one. lane->channel_count has it until it is closed. */
 void lane_channel_leave(struct lane *lane);

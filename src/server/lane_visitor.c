@@ -4,7 +4,7 @@
 #include "lane_priv.h"
 
 enum {
-    EXPIRY_STEP_MS = 1000, /* visitors are not looked for more often */
+    EXPIRY_STEP_MS = 1000, /* between two runs of lane_visitor_expire, at least */
 };
 
 static void visitor_remove(struct lane_visitor *visitor)
@@ -53,7 +53,7 @@ static uint32_t visitors_max(const struct lane *lane)
 
 static struct lane_visitor *lane_visitor_add(struct lane *lane, const struct udp_frame_addr *key)
 {
-    /* Two, as the limit may have become smaller. */
+    /* Forget up to two: a reload may have lowered the limit, and the table then shrinks to it. */
     for (int i = 0; i < 2 && lane->table.count >= visitors_max(lane); i++) {
         visitor_remove(lane_visitor_of(udp_table_oldest(&lane->table)));
         lane_count(lane, METRIC_UDP_VISITORS_EVICTED, 1);
@@ -80,8 +80,8 @@ static struct lane_visitor *lane_visitor_add(struct lane *lane, const struct udp
     return visitor;
 }
 
-/* An address as upstream writes it: by the family of the socket, so that an IPv4 visitor of a
- * dual-stack socket is a v4-mapped one. */
+/* Writes an address as rathole does, by the family of the socket: an IPv4 visitor of a dual-stack
+ * socket is v4-mapped (RFC 4291, section 2.5.5.2). */
 static void frame_addr_of(const struct addr *addr, struct udp_frame_addr *ret)
 {
     memset(ret, 0, sizeof(*ret));
@@ -107,12 +107,14 @@ struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arri
         lane->last = visitor;
     }
     udp_table_touch(&lane->table, &visitor->entry, loop_now_ns(lane_loop(lane)));
-    /* Its scope and the address that it has used may change; the latest are right. */
+    /* A visitor's scope id, and the local address that it sends to, may change. Answers use the
+     * latest. */
     visitor->route = (struct udp_route){*arrival->from, arrival->to};
     return visitor;
 }
 
-/* As on upstream's server, an IPv4 address means the v4-mapped one on a dual-stack socket. */
+/* The table's key for an address in a client's frame. As on rathole's server, an IPv4 address means
+ * the v4-mapped one on a dual-stack socket. */
 static struct udp_frame_addr key_of(const struct lane *lane, const struct udp_frame_addr *from)
 {
     struct udp_frame_addr key = *from;
@@ -132,7 +134,8 @@ struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_f
     if (visitor == NULL || !udp_frame_addr_equal(&visitor->entry.key, &key)) {
         struct udp_table_entry *entry = udp_table_find(&lane->table, &key);
         if (entry == NULL) {
-            /* Nobody may use us to send to strangers, not even our client. */
+            /* Only addresses that have sent something get datagrams. Not even our client may use
+             * the server to send to others. */
             lane_count(lane, METRIC_UDP_DROPPED_STRANGER, 1);
             return NULL;
         }

@@ -13,7 +13,7 @@
 #include "server/binding.h"
 #include "server/server_worker.h"
 
-enum { CAUTIOUS_MS = 2000 };
+enum { CAUTIOUS_MS = 2000 }; /* single accepts for this long after a pause */
 
 static struct loop *port_loop(const struct listener *port)
 {
@@ -27,14 +27,16 @@ static struct listener *port_of(struct list *node)
 
 /* ---- accepting ---- */
 
-/* Not while a successor takes over; the control port stays until nobody waits for a channel. */
+/* No listener accepts while a successor takes over, except that the control port goes on while
+ * visitors still wait for data channels. */
 static bool may_accept(const struct listener *port)
 {
     enum handover_phase phase = handover_phase(&port->worker->server->handover);
     return phase == HANDOVER_SERVING || (phase == HANDOVER_QUIET && port->service == NULL);
 }
 
-/* Visitors who came all at once after an upgrade would be more than may wait for a channel. */
+/* After an upgrade the accept queue may hold more visitors than may wait for a channel; those
+ * beyond would be refused. */
 static bool is_pool_crowded(const struct listener *port)
 {
     return port->service != NULL &&
@@ -61,7 +63,8 @@ static void port_pace_due(struct timer *timer)
         port_arm(port);
 }
 
-/* Without descriptors: what arrives waits in the backlog, and we look again in a while. */
+/* Descriptors have run out. New connections wait in the backlog until server_fds_resume finds
+ * descriptors. */
 static void port_pause(struct listener *port)
 {
     static struct log_limit limit;
@@ -75,12 +78,12 @@ static void port_pause(struct listener *port)
         loop_timer_start(loop, &worker->resume_timer, worker->pause_ms);
     if (log_allowed(&limit, &suppressed))
         log_service(LOG_WARN, port->service != NULL ? service_name(port->service) : NULL,
-                    "out of file descriptors, accepting pauses; raise the limit (ulimit -n) "
+                    "accepting pauses: out of file descriptors; raise the limit (ulimit -n) "
                     "(%u similar lines suppressed)",
                     suppressed);
 }
 
-/* Each visitor that waits will need a descriptor more, for its channel. */
+/* Each waiting visitor will need one more descriptor, for its channel. */
 bool listener_leaves_enough_fds(const struct server_worker *worker, int fd)
 {
     const struct server *server = worker->server;
@@ -97,7 +100,8 @@ static bool port_is_wanted(const struct listener *port)
     return port->listening && !port->closing;
 }
 
-/* A connection has come; the port goes on as it should afterwards. */
+/* Hands an accepted connection on, or closes it for want of descriptors. Then accepts again, or
+ * pauses. */
 static void port_take(struct listener *port, int fd)
 {
     struct server_worker *worker = port->worker;
@@ -112,7 +116,7 @@ static void port_take(struct listener *port, int fd)
     }
     if (port->paused || !loop_op_is_idle(&port->accept_op))
         return;
-    /* The next one would get the next number, or a lower one. */
+    /* Descriptors are numbered lowest first, so the next one gets at most fd + 1. */
     if (port->service != NULL && !listener_leaves_enough_fds(worker, fd + 1))
         port_pause(port);
     else
@@ -134,7 +138,7 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
     else if (wanted && out_of_fds(res))
         port_pause(port);
     else if (wanted && !port->paused && loop_op_is_idle(op))
-        port_arm(port); /* an aborted connection, or the end of one shot */
+        port_arm(port); /* the connection was aborted (accept(2)), or the multishot has ended */
     if (port->closing)
         port_join(port);
 }
@@ -168,11 +172,11 @@ static void port_refuse(struct listener *port)
     port->held = false;
     if (!port->binding->is_shared) {
         port->listening = false;
-        socket_unlisten(port->fd); /* which also ends the accept */
+        socket_unlisten(port->fd); /* this also ends the accept */
     } else if (ends) {
         port->listening = false;
         port_stop_accepting(port);
-    } /* else whoever comes is closed, for want of a client */
+    } /* otherwise it goes on accepting, and visitors are closed while there is no client */
 }
 
 static void port_accept_or_rest(struct listener *port)
@@ -207,7 +211,7 @@ static void port_sync(struct listener *port)
     case HANDOVER_QUIET:
     case HANDOVER_LEAVING:
     case HANDOVER_PHASE_COUNT:
-        break; /* the sockets are the successor's, too */
+        break; /* the successor shares the sockets */
     }
     port_accept_or_rest(port);
 }
@@ -314,7 +318,7 @@ static void port_join(struct listener *port)
 {
     if (!loop_op_is_idle(&port->accept_op))
         return;
-    /* At once, so that whoever waits for closing_ports may bind the address again. */
+    /* Close synchronously: when closing_ports is empty, the main thread may bind the address. */
     port->binding->fds[port->index] = -1;
     (void)close(port->fd);
     port_free(port);

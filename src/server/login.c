@@ -18,16 +18,16 @@ struct login {
     struct gate_ticket ticket;
     struct timer deadline;
     struct server_fsm fsm;
-    struct service *service; /* between the two messages of a control channel */
-    uint32_t epoch;          /* of the service, at that time */
+    struct service *service; /* of a control channel, once its Hello has come */
+    uint32_t epoch;          /* the service's, when the Hello came */
     uint64_t conn_id;
     bool close_after_write;
-    bool has_handshake; /* taken from the gate's budget */
+    bool has_handshake; /* has taken one from the gate's budget */
     uint8_t in[MESSAGE_HELLO_SIZE];
     struct server_action action;
 };
 
-static_assert(sizeof(struct login) <= 1024, "all that a stranger can make us allocate");
+static_assert(sizeof(struct login) <= 1024, "the budget of an unauthenticated connection");
 
 static void login_terminate(struct login *login, enum stream_close how)
 {
@@ -53,7 +53,7 @@ static void login_closed(struct stream *stream)
     login_free(container_of(stream, struct login, stream));
 }
 
-/* Whatever a stranger can cause is counted, and logged at most once a second. */
+/* Counts a rejected login, and logs it at most once a second, because strangers can cause it. */
 static void log_rejected(const struct login *login, int error)
 {
     static struct log_limit limit;
@@ -107,7 +107,8 @@ static void login_find_service(struct login *login)
     if (service != NULL) {
         login->service = service;
         service_use(service);
-        /* In this order: a token that changes meanwhile is an epoch that is over. */
+        /* Read the epoch before the token: if a reload changes the token in between, the epoch is
+         * old and session_begin refuses the login. */
         login->epoch = atomic_load(&service->epoch);
         const char *token = service_config(service)->token;
         server_fsm_service_found(&login->fsm, token, strlen(token), nonce, &login->action);
@@ -117,7 +118,7 @@ static void login_find_service(struct login *login)
     login_act(login);
 }
 
-/* It has proved to be a client of ours. */
+/* The connection has proved to come from a client of ours. */
 static void login_is_trusted(struct login *login)
 {
     gate_trust(&login->worker->server->gate, &login->ticket.key, login->has_handshake,
@@ -211,8 +212,8 @@ static void login_read_done(struct stream *stream, int result)
         return;
     }
     if (stream_is_writing(stream)) {
-        /* An Auth that came before our Hello was out can't be an answer to it; and the connection
-         * changes hands with nothing in flight. */
+        /* An Auth that comes before our Hello has left can't be an answer to it. The check also
+         * makes sure that nothing is in flight when the connection is handed on. */
         log_rejected(login, ERR_PROTOCOL);
         login_terminate(login, STREAM_CLEAN);
         return;
@@ -228,12 +229,13 @@ static void login_write_done(struct stream *stream, int result)
         login_terminate(login, STREAM_CLEAN);
 }
 
-/* A stranger may make us compute handshakes only so fast. */
+/* Limits the handshakes that strangers make us compute. docs/decisions.md, "Strangers take Noise
+ * handshakes from a budget". */
 static bool login_may_handshake(struct stream *stream)
 {
     struct login *login = container_of(stream, struct login, stream);
     struct tunnel_worker *tunnel = login->worker->tunnel;
-    if (login->has_handshake) /* XX has two messages of the client */
+    if (login->has_handshake) /* the second client message of an XX handshake */
         return true;
     login->has_handshake = gate_take_handshake(&login->worker->server->gate, &login->ticket.key,
                                                loop_now_ns(tunnel->loop));
@@ -242,11 +244,12 @@ static bool login_may_handshake(struct stream *stream)
     return login->has_handshake;
 }
 
-/* No stranger by chance: its first message had a tag that only the server's public key makes. (With
- * XX it has none, and is worth no more than a Hello for a service that exists.) */
+/* The first handshake message counts as spoken: its tag can only be made with the server's public
+ * key. With XX the message has no tag and proves no more than a Hello does. */
 static void login_handshake_begun(struct stream *stream)
 {
-    (void)login_spoke(container_of(stream, struct login, stream)); /* evicted: told as all are */
+    /* If the gate has evicted it, login_close_evicted closes it. */
+    (void)login_spoke(container_of(stream, struct login, stream));
 }
 
 static const struct stream_ops login_stream_ops = {
@@ -263,7 +266,7 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
     struct addr peer;
     if (socket_peer(fd, &peer) < 0) {
-        transport_close_fd(fd, tunnel->loop); /* gone already */
+        transport_close_fd(fd, tunnel->loop); /* the peer has reset the connection already */
         return;
     }
     struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
@@ -292,7 +295,7 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
         return;
     }
     stream_distrust(&login->stream);
-    /* A client speaks first, and mostly before its connection is accepted. */
+    /* The client speaks first, and its message is mostly here before the connection is accepted. */
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 

@@ -48,8 +48,8 @@ static void prepare_removed(struct preparation *prep, const struct config_servic
     (void)server_reload_add_step(prep, PLAN_REMOVE, service);
 }
 
-/* Another kind of service under the same name: it goes now, and comes with the plan that follows.
- */
+/* The type or the number of lanes has changed. A service can't change these, so this plan removes
+ * it and the next plan adds it. */
 static void prepare_replaced(struct preparation *prep, const struct config_service_diff *item,
                              struct service *service)
 {
@@ -75,7 +75,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
         if (result == -ENOMEM)
             return result;
         if (result < 0 && has_place)
-            return 0; /* where it is, it goes on as it was; without a place the rest is in force */
+            return 0; /* it stays as it is; a service without an address takes the other changes */
         if (!has_place &&
             server_reload_is_same_addr(&service_config(service)->addr, &item->new->addr))
             changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
@@ -94,7 +94,8 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     return config_service_copy(item->new, &step->config);
 }
 
-/* Removed ones first; then as in the file, since the first one gets an address. */
+/* Removed services first (their `new` is NULL), then in the file's order: of two services with one
+ * address the first gets it. */
 static int compare_places(const void *a, const void *b)
 {
     const struct config_service *left = ((const struct config_service_diff *)a)->new;
@@ -152,7 +153,7 @@ static int server_prepare_own(struct preparation *prep)
     return config_peer_copy(&own, &plan->config);
 }
 
-/* ---- from here on it can't fail ---- */
+/* ---- committing, which can't fail ---- */
 
 static void commit_service(struct preparation *prep, struct server_step *step)
 {
@@ -209,7 +210,7 @@ static void server_plan_free(struct server_plan *plan)
     free(plan);
 }
 
-/* Nothing has been changed: takes back what was made. */
+/* Frees a plan that was not committed, with everything that was made for it. */
 static void server_plan_abandon(struct preparation *prep)
 {
     struct server_plan *plan = prep->plan;
@@ -237,7 +238,7 @@ static int server_prepare(struct preparation *prep)
     if (result == 0)
         server_reload_settle(prep);
     bool is_empty = plan->step_count == 0 && plan->changes == 0 && !plan->closes_control;
-    /* The next plan would find the same, and be followed by another. */
+    /* An empty plan that defers something would be followed by the same plan, without end. */
     assert(result < 0 || !is_empty || prep->outcome->deferred == 0);
     if (result < 0 || is_empty)
         server_plan_abandon(prep);
@@ -252,8 +253,8 @@ static int server_prepare(struct preparation *prep)
     return !is_empty;
 }
 
-/* A service that has no address yet does not run at the configured one: what makes it differ from
- * the file is the address. */
+/* Clears the address of services that are not bound yet, so that config_diff finds their address
+ * changed and the reload tries it again. */
 static void mark_unbound(struct service_view *running)
 {
     for (size_t i = 0; i < running->peer.service_count; i++) {
@@ -262,7 +263,7 @@ static void mark_unbound(struct service_view *running)
     }
 }
 
-/* What runs against what is wanted. -ENOMEM. */
+/* Compares the running configuration with the wanted one. compared() frees the result. -ENOMEM. */
 static int compare(struct preparation *prep)
 {
     struct server *server = prep->server;
@@ -307,7 +308,7 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
     return result;
 }
 
-/* ---- names, before it begins ---- */
+/* ---- looking names up, before a reload begins ---- */
 
 static bool needs_address(const struct config_service_diff *item)
 {
@@ -320,7 +321,7 @@ static void server_reload_look_up(void *shared, const struct config_peer *wanted
     struct server *server = shared;
     struct preparation prep = {.server = server, .wanted = wanted};
     if (compare(&prep) < 0)
-        return; /* begin will say so */
+        return; /* no memory: server_reload_begin will fail and say so */
     if (server->control_binding == NULL || (prep.diff.changes & CONFIG_CHANGE_ADDRESS) != 0)
         resolver_begin(server->resolver, &wanted->addr);
     for (size_t i = 0; i < prep.diff.service_count; i++) {
@@ -351,7 +352,7 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
     if (plan->control_binding != NULL)
         listener_close_all(&worker->control_ports, plan->control_binding);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
-        /* What has begun here until now has begun with the old keys. */
+        /* These logins and control channels have begun with the old keys. */
         login_close_all(worker);
         server_control_close_reconfigured(worker);
         reload_keys_apply(&plan->keys, worker->tunnel);
@@ -382,14 +383,14 @@ static bool server_reload_go_on(struct plan_walk *walk)
 {
     struct server_worker *worker = container_of(walk, struct server_worker, plan_walk);
     const struct server_plan *plan = plan_current(walk->slot);
-    if (worker->draining) /* which closes all of it */
+    if (worker->draining) /* draining closes everything anyway */
         return true;
     if (walk->at == 0)
         server_apply_own(worker, plan);
     for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && walk->at < plan->step_count; i++)
         server_apply_step(worker, &plan->steps[walk->at++]);
     if (plan->step_count == 0)
-        walk->at = 1; /* not again */
+        walk->at = 1; /* server_apply_own must not run again */
     return walk->at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
            worker->closing_lanes == 0;
 }
@@ -400,7 +401,7 @@ void server_reload_init(struct server_worker *worker)
                    server_reload_go_on);
 }
 
-/* ---- and afterwards ---- */
+/* ---- when all workers have finished the plan ---- */
 
 static bool server_reload_finish(void *shared)
 {

@@ -1,14 +1,15 @@
-/* The addresses of a reload. Each that moves is bound first, beside the old one, in the order of
- * the file. What has failed is settled when all have tried. If the address is in use
+/* The addresses of a reload. Each service, and the control port, first binds its new address beside
+ * the old one, in the file's order. When all have tried, server_reload_settle decides about those
+ * whose new address is in use:
  *
- *     by what leaves it with this plan, -------> the next plan binds it
- *       or will with one that follows
- *     in a circle: they want each other's -----> all of it give their old ones up with this plan,
- *                                                and the next binds the new
- *     by what stays, or by another process ----> it stays too, and is tried again every second
+ *     by one that leaves it with this plan  ----> the next plan binds it
+ *       or with a later one
+ *     in a circle: they want each other's  -----> all of them give up their old addresses with
+ *                                                 this plan, and the next plan binds the new ones
+ *     by one that stays, or another process ----> it stays too, and is tried again every second
  *
- * So each plan brings somebody to his place, and nobody gives an address up that ours will keep him
- * from. */
+ * So each plan brings at least one to its new address, and none gives its address up for one that
+ * stays in use. docs/decisions.md, "A reload settles its addresses when all have been tried". */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 
 /* ---- binding ---- */
 
-/* Behind the running services there is the control port, and then what is added. */
+/* The control port's index in prep->places, behind the running services and before added ones. */
 static size_t control_place(const struct preparation *prep)
 {
     return prep->running.peer.service_count;
@@ -37,7 +38,8 @@ void server_reload_leaves(struct preparation *prep, const struct config_service 
     prep->places[running - prep->running.peer.services].fate = PLACE_LEAVES;
 }
 
-/* service, wanted NULL: the control port. */
+/* Notes that the new address of a place's owner could not be bound. service and wanted are NULL for
+ * the control port. */
 static void note_failed(struct preparation *prep, size_t at, struct service *service,
                         const struct config_service *wanted, int error)
 {
@@ -50,7 +52,7 @@ static void note_failed(struct preparation *prep, size_t at, struct service *ser
             resolver_find(prep->server->resolver,
                           wanted != NULL ? &wanted->addr : &prep->wanted->addr, place->addrs);
     if (place->addr_count > 0)
-        place->fate = PLACE_WAITS; /* what for, is found when all have tried */
+        place->fate = PLACE_WAITS; /* server_reload_settle finds the place that it waits for */
 }
 
 bool server_reload_is_same_addr(const struct host_port *a, const struct host_port *b)
@@ -88,7 +90,7 @@ bool server_reload_bind_control(struct preparation *prep)
     return result == 0;
 }
 
-/* ---- what is in the way ---- */
+/* ---- who holds the wanted address ---- */
 
 static bool place_is_in_the_way(const struct preparation *prep, size_t at,
                                 const struct reload_place *place)
@@ -100,9 +102,10 @@ static bool place_is_in_the_way(const struct preparation *prep, size_t at,
     return addresses_is_held_by(binding, place->addrs, place->addr_count, is_udp);
 }
 
-/* Of several, which only an address of all hosts can have, the one that goes last: fates are in
- * this order. Of two that wait the second is not followed; at worst an address is given up for one
- * that is not free then, and tried again. */
+/* The place that holds the address which the owner of `own` wants, or NO_PLACE. Only a wildcard
+ * address can have several holders; then this is the one that becomes free last, by the order of
+ * enum reload_fate. Of two that wait only the first is followed: at worst an address is given up
+ * for one that is not free yet, and is tried again. */
 static size_t find_in_the_way(const struct preparation *prep, size_t own)
 {
     size_t found = NO_PLACE;
@@ -116,8 +119,9 @@ static size_t find_in_the_way(const struct preparation *prep, size_t own)
     return found;
 }
 
-/* What it waits for in the end: what stays, or leaves, or itself. Something else that waits: it is
- * behind a circle. */
+/* The place at the end of the chain that `own` waits in. It stays, leaves, is none of ours
+ * (NO_PLACE), or is `own` itself: a circle. If it is another place that waits, `own` is behind a
+ * circle. */
 static size_t follow(const struct preparation *prep, size_t own)
 {
     size_t at = prep->places[own].behind;
@@ -128,7 +132,7 @@ static size_t follow(const struct preparation *prep, size_t own)
     return at;
 }
 
-/* ---- what comes of them ---- */
+/* ---- settling ---- */
 
 static void give_up(struct preparation *prep, struct service *service)
 {
@@ -140,7 +144,8 @@ static void give_up(struct preparation *prep, struct service *service)
 
 void server_reload_settle(struct preparation *prep)
 {
-    /* Twice: what another process keeps where it is is known after the first time. */
+    /* Twice, because the fates that find_in_the_way compares are only known after the first round:
+     * those whose address another process holds stay. */
     for (size_t i = 0; i < 2 * prep->place_count; i++) {
         struct reload_place *place = &prep->places[i % prep->place_count];
         if (place->addr_count == 0)

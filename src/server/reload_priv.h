@@ -1,5 +1,4 @@
-/* What the two files of the server's reload share: a plan, and what is known while it is prepared.
- */
+/* What reload.c and reload_ports.c share: a plan, and the state while it is prepared. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,49 +12,50 @@
 #include "server/server_worker.h"
 #include "tunnel/reload_keys.h"
 
+/* The change of one service. */
 struct server_step {
     enum plan_step_kind kind;
     struct service *service;
-    /* Before the plan is posted, what will take the place of the old; then the old. NULL: no
+    /* The new ones until the plan is committed, then the old ones, which the plan frees. NULL: no
      * change. */
     const struct config_service *config;
     struct binding *binding;
-    struct binding *new_binding; /* the service's own by now; NULL: it gives its address up */
-    bool rebinds;                /* to new_binding */
-    bool expires;                /* its sessions are over */
+    struct binding *new_binding; /* the service's, for the workers; NULL: it has no address now */
+    bool rebinds;                /* the workers change to new_binding */
+    bool expires;                /* its session ends */
 };
 
 struct server_plan {
     struct server_step *steps;
     size_t step_count;
-    /* Of the server itself: as in a step. */
-    unsigned int changes;
+    /* The server's own settings and control port, as in a step. */
+    unsigned int changes; /* enum config_change */
     const struct config_peer *config;
     struct binding *control_binding, *new_control_binding;
-    bool closes_control; /* as a service that gives its address up */
+    bool closes_control; /* the control port gives its address up */
     struct reload_keys keys;
 };
 
 enum reload_fate {
     PLACE_STAYS,
-    PLACE_WAITS,  /* until the address that its owner wants is free */
-    PLACE_LEAVES, /* with this plan */
+    PLACE_WAITS,  /* its owner wants an address that may become free */
+    PLACE_LEAVES, /* becomes free with this plan */
 };
 
-/* The address of a running service, of the control port, or none, of a service that is added; and
- * what its owner wants in its stead, if that could not be bound. */
+/* A place: the present address of a running service or of the control port; an added service has an
+ * empty place. The fields say what the owner wants instead, if that could not be bound. */
 struct reload_place {
     enum reload_fate fate;
-    int error;               /* 0: it was bound, or nothing is wanted */
-    struct service *service; /* these are NULL: the control port */
+    int error;               /* 0: it was bound, or the owner wants no other address */
+    struct service *service; /* this and `wanted` are NULL for the control port */
     const struct config_service *wanted;
-    size_t behind;     /* WAITS: for this place to be free */
-    size_t addr_count; /* 0: what is wanted is not in use */
+    size_t behind;     /* the place that holds the wanted address, or NO_PLACE */
+    size_t addr_count; /* of addrs; 0: the wanted address is not in use */
     struct addr addrs[LIMIT_ADDRESSES];
 };
 #define NO_PLACE SIZE_MAX
 
-/* While a plan is prepared. */
+/* The state while a plan is prepared. */
 struct preparation {
     struct server *server;
     const struct config_peer *wanted;
@@ -63,29 +63,33 @@ struct preparation {
     struct service_view running;
     struct config_diff diff;
     struct reload_outcome *outcome;
-    struct reload_place *places; /* reload_ports.c */
+    struct reload_place *places; /* running services, the control port, added services */
     size_t place_count;
     uint64_t now_ms;
     enum reload_attempt attempt;
 };
 
+/* Appends a step to the plan, which has room for one per changed service. */
 struct server_step *server_reload_add_step(struct preparation *prep, enum plan_step_kind kind,
                                            struct service *service);
 
 /* ---- reload_ports.c ---- */
 
-/* -ENOMEM. prep->places are the caller's to free. */
+/* Allocates prep->places, which the caller frees. -ENOMEM. */
 MUST_CHECK int server_reload_begin_places(struct preparation *prep);
-/* The plan takes the address of a running service away from it. */
+/* The present address of a running service becomes free with this plan. */
 void server_reload_leaves(struct preparation *prep, const struct config_service *running);
-/* The address that a new service wants, or one that has another. 0, -ENOMEM, or another error:
- * without it. */
+/* Binds the new address of a service. -ENOMEM. Another error is noted for server_reload_settle, and
+ * the service does not get the address with this plan. */
 MUST_CHECK int server_reload_bind(struct preparation *prep, const struct config_service_diff *item,
                                   struct service *service, struct binding **ret);
-/* The control port's new address: in the plan. False: without it. */
+/* Binds the new address of the control port, for the plan. False: it failed, which is noted in the
+ * same way. */
 MUST_CHECK bool server_reload_bind_control(struct preparation *prep);
-/* When all have tried: what comes of those that are without. */
+/* Decides about all failures when all addresses have been tried: who waits for the next plan, who
+ * gives an address up for it, and who stays. */
 void server_reload_settle(struct preparation *prep);
-/* When the plan is in force: of those that will not have it soon. */
+/* Logs the failures of those that stay. To be called when the plan is committed. */
 void server_reload_log_failures(struct preparation *prep);
+/* True if both texts are the same; names are not looked up. */
 bool server_reload_is_same_addr(const struct host_port *a, const struct host_port *b);

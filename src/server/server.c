@@ -20,13 +20,13 @@
 #include "server/service_part.h"
 #include "server/visitor.h"
 
-enum { TEND_MS = 1000 };
+enum { TEND_MS = 1000 }; /* between two looks at the pools */
 
 /* ---- the shared part ---- */
 
 static int make_service(struct server *server, const struct config_service *config)
 {
-    struct service *service; /* the registry has it */
+    struct service *service; /* owned by the registry */
     resolver_begin(server->resolver, &config->addr);
     return service_part_create_all(server, config, &service);
 }
@@ -98,7 +98,7 @@ void server_destroy(struct server *server)
     free(server);
 }
 
-/* ---- what the services' state means here ---- */
+/* ---- changes of the services' state ---- */
 
 static struct service_part *server_part_of(struct list *node)
 {
@@ -120,7 +120,8 @@ static void worker_sync_services(struct server_worker *worker)
 
 /* ---- the worker's part ---- */
 
-/* A deadline: what was asked for and is not here by then is asked for again. */
+/* Uses a deadline (io/schedule.h): after an absence, channels that were requested before it may
+ * still wait in the accept queue, and must not be requested again. */
 static void tend_later(struct server_worker *worker)
 {
     loop_deadline_start(worker->tunnel->loop, &worker->tend_timer, TEND_MS);
@@ -137,7 +138,7 @@ static int start_parts(struct server_worker *worker)
 {
     struct service_registry *registry = &worker->server->services;
     int result = 0;
-    (void)pthread_mutex_lock(&registry->lock); /* nobody changes it; but the other workers read */
+    (void)pthread_mutex_lock(&registry->lock); /* the list's lock, as for every walk through it */
     list_for_each (node, &registry->entries) {
         if (result == 0)
             result = service_part_start(worker,
@@ -193,7 +194,7 @@ static void worker_drain(struct server_worker *worker)
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
-    lane_close_all(worker); /* datagrams have no end that could be waited for */
+    lane_close_all(worker); /* UDP has no end of stream to wait for */
 }
 
 static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
@@ -226,12 +227,12 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 static bool server_is_done(const struct tunnel_worker *tunnel)
 {
     const struct server_worker *worker = tunnel->role;
-    /* A visitor that was given up in the queue stays until its match has come or been undone. */
+    /* waiting_visitors also has closed visitors (GONE) until their match arrives or is undone. */
     return worker->draining && list_is_empty(&worker->relaying_visitors) &&
            list_is_empty(&worker->waiting_visitors) && list_is_empty(&worker->control_list) &&
            list_is_empty(&worker->logins) && list_is_empty(&worker->lanes) &&
            list_is_empty(&worker->closing_ports) &&
-           !worker->handover_timer.armed; /* the main thread has been told how far it is */
+           !worker->handover_timer.armed; /* this worker has reported its phase */
 }
 
 static void server_finish(struct tunnel_worker *tunnel)
@@ -254,7 +255,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     tunnel->role = NULL;
 }
 
-/* ---- as app/ knows it ---- */
+/* ---- struct role, for app/ ---- */
 
 static int server_role_create(const struct role_options *options, void **ret)
 {

@@ -75,7 +75,9 @@ int service_bind(const struct service *service, const struct config_service *con
     };
     if (config->nodelay != CONFIG_UNSET)
         binding.tcp.nodelay = config->nodelay == CONFIG_TRUE;
-    if (service->is_udp) /* one client core is not enough for what a server core carries */
+    /* A UDP service may have more lanes than workers: each lane is a data channel, and one client
+     * core can't keep up with one server core. */
+    if (service->is_udp)
         binding.count = descriptors_lanes(config, service->worker_count);
     return binding_create(&binding, ret);
 }
@@ -93,7 +95,7 @@ void service_release_binding(struct service *service, struct binding *binding)
 {
     if (binding == NULL)
         return;
-    /* A match that could not be delivered may have put a closed lane back, or be about to. */
+    /* An undone match may have put a closed lane back into the queue, or be about to. */
     for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++)
         channel_pool_forget(&service->pool, &binding->lanes[i].waiter);
     binding_destroy(binding);
@@ -101,6 +103,7 @@ void service_release_binding(struct service *service, struct binding *binding)
 
 /* ---- visitors ---- */
 
+/* False for the all-zero key, which service_enter makes when there is no limit per address. */
 static bool is_counted(const struct addr_key *key)
 {
     static const struct addr_key none;

@@ -27,7 +27,7 @@ int service_part_start(struct server_worker *worker, struct service *service)
     struct service_part *part = service_part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
     service_index_add(&worker->services, part);
-    if (service->binding == NULL) /* its address comes later */
+    if (service->binding == NULL) /* a reload binds its address later */
         return 0;
     if (service->is_udp)
         return lane_start_all(worker, service, service->binding);
@@ -79,5 +79,7 @@ void service_part_log_no_memory(const struct server_worker *worker, const struct
 {
     metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
     log_service(LOG_ERROR, service != NULL ? service_name(service) : NULL,
-                "worker %u: out of memory: a part of it does not accept", worker->tunnel->index);
+                "out of memory: worker %u does not serve all of its sockets of %s; restart the "
+                "server when there is memory",
+                worker->tunnel->index, service != NULL ? "this service" : "the control port");
 }

@@ -24,7 +24,7 @@ void session_table_finish(struct session_table *table)
     (void)pthread_mutex_destroy(&table->lock);
 }
 
-/* Takes up to so many from what it has asked for: returns how many there were. */
+/* Subtracts up to `count` from session->asked. Returns how many were subtracted. */
 static uint32_t take_asked(struct session *session, uint32_t count)
 {
     uint32_t asked = atomic_load(&session->asked);
@@ -41,7 +41,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
 {
     (void)pthread_mutex_lock(&table->lock);
     struct session *found = NULL;
-    /* No early exit, and each comparison in constant time. */
+    /* No early exit, and each comparison takes constant time: the time tells nothing about keys. */
     list_for_each (node, session_table_bucket(table, key)) {
         struct session *session = container_of(node, struct session, node);
         if (keys_equal(session->key, key, KEYS_DIGEST_SIZE))
@@ -51,7 +51,7 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
         *ret_service = found->service;
         *ret_client = found->client;
         *ret_expected = take_asked(found, 1) == 1;
-        service_use(found->service); /* whoever is in the table uses its service */
+        service_use(found->service); /* it is alive: the session's control channel is a user */
     }
     (void)pthread_mutex_unlock(&table->lock);
     return found != NULL;
@@ -64,7 +64,8 @@ static void session_table_add(struct session_table *table, struct session *sessi
     (void)pthread_mutex_unlock(&table->lock);
 }
 
-/* No channel comes for it any more. Under the service's lock, so that it asks for none either. */
+/* From now on no data channel comes for the session. The caller holds the service's lock, so that
+ * the session requests none at the same time. */
 static void session_table_remove(struct session_table *table, struct session *session)
 {
     (void)pthread_mutex_lock(&table->lock);
@@ -88,10 +89,10 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     ret->replaced = old != NULL;
     if (old != NULL) {
         session_table_remove(table, old);
-        atomic_store(&old->replaced, true); /* the last touch: its owner may free it from here on */
+        atomic_store(&old->replaced, true); /* must be last: its worker may free it now */
     }
     ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
-    /* Each lane changes to a channel of the new client, and keeps the old one until then. */
+    /* Each lane gets a channel of the new client, and keeps the old one until then. */
     for (unsigned int i = 0;
          service->is_udp && service->binding != NULL && i < service->binding->count; i++)
         channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
@@ -136,7 +137,7 @@ bool session_end(struct session_table *table, struct session *session,
     return was_newest;
 }
 
-/* ---- what is asked for ---- */
+/* ---- requested channels ---- */
 
 uint32_t session_ask(struct session_table *table, struct session *session, uint32_t max)
 {

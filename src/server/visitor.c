@@ -48,7 +48,7 @@ void visitor_finish(struct visitor *visitor)
     visitor_free(visitor);
 }
 
-/* Closes a visitor that waits. */
+/* Closes a waiting visitor. */
 static void visitor_give_up(struct visitor *visitor)
 {
     visitor_set_state(visitor, VISITOR_GONE);
@@ -66,7 +66,8 @@ static void visitor_wait_expired(struct timer *timer)
     metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_TIMED_OUT, 1);
     if (log_allowed(&limit, &suppressed))
         log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
-                 "no data channel for a visitor in %d s (%u similar lines suppressed)",
+                 "visitor closed: no data channel in %d s; the client's log may say why "
+                 "(%u similar lines suppressed)",
                  LIMIT_VISITOR_WAIT_MS / 1000, suppressed);
     visitor_give_up(visitor);
 }
@@ -83,7 +84,8 @@ static void log_refused(const struct visitor *visitor, const char *why)
                  "visitor refused: %s (%u similar lines suppressed)", why, suppressed);
 }
 
-/* The oldest parked channel that is still alive, if there is one; the take's result in *ret. */
+/* Takes the oldest parked channel that is alive, or queues the visitor. *ret: the result of
+ * channel_pool_take. */
 static struct transport take_live_channel(struct visitor *visitor, bool first, enum pool_take *ret)
 {
     struct server_worker *worker = visitor->worker;
@@ -138,7 +140,8 @@ bool visitor_seek(struct visitor *visitor, bool first)
     return false;
 }
 
-/* A channel has come for a visitor of this worker. */
+/* Gives a channel to a visitor of this worker. False: the visitor has gone and was freed, and the
+ * channel is the caller's. */
 static bool visitor_take_channel(struct visitor *visitor, struct transport channel)
 {
     if (visitor->state == VISITOR_GONE) {
@@ -146,9 +149,9 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
         return false;
     }
     visitor_set_state(visitor, VISITOR_SEEKING);
-    int peeked = socket_peek(visitor->fd); /* takes the error: only once */
+    int peeked = socket_peek(visitor->fd); /* clears SO_ERROR, so it is called once */
     if (peeked < 0 && peeked != ERR_EOF) {
-        /* It has reset its connection while it waited: the channel is too good for it. */
+        /* The visitor reset its connection while it waited. Leave the channel to another one. */
         transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
         visitor_finish(visitor);
         return false;
@@ -218,7 +221,7 @@ static void review(struct visitor *visitor)
 
 void visitor_review_waiting(struct server_worker *worker)
 {
-    struct list queue; /* who goes on waiting is put back at the end of the worker's list */
+    struct list queue; /* visitors that go on waiting return to the end of the worker's list */
     list_init(&queue);
     struct list *node;
     while ((node = list_pop_front(&worker->waiting_visitors)) != NULL)

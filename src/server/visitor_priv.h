@@ -1,9 +1,9 @@
-/* What visitor.c and visitor_relay.c share: a visitor's state, and the steps that one hands on to
- * the other. visitor.c makes it, finds it a channel and lets it wait for one; visitor_relay.c joins
- * it with the channel and moves the relay between workers.
+/* What visitor.c and visitor_relay.c share: a visitor's state, and the functions that one calls in
+ * the other. visitor.c makes the visitor and finds it a channel or a place in the queue.
+ * visitor_relay.c joins it with the channel and moves the relay between workers.
  *
- * A visitor counts as one of its service's and holds a use of it. visitor->worker's thread runs all
- * of this. */
+ * A visitor holds a use of its service and is counted by it (service_enter). All of this runs in
+ * the thread of visitor->worker. */
 #pragma once
 
 #include <assert.h>
@@ -13,10 +13,9 @@
 #include "server/visitor.h"
 
 enum visitor_state {
-    VISITOR_SEEKING, /* looks for a channel, or has one and is on its way to a relay: never longer
-                      * than a call */
-    VISITOR_WAITING, /* for a channel, in the pool's queue */
-    VISITOR_GONE,    /* closed while a channel is on its way to it: freed when that arrives */
+    VISITOR_SEEKING, /* between the other states, and never longer than one call */
+    VISITOR_WAITING, /* in the pool's queue, or a channel is on its way to it */
+    VISITOR_GONE,    /* closed while a channel is on its way; freed when the channel arrives */
     VISITOR_RELAYING,
     VISITOR_STATE_COUNT,
 };
@@ -24,16 +23,16 @@ enum visitor_state {
 struct visitor {
     struct relay relay; /* while RELAYING */
     struct pool_waiter waiter;
-    struct list node; /* visitor_list says in which */
+    struct list node; /* in visitor_list */
     struct server_worker *worker;
     struct service *service;
     struct timer wait_timer;
-    uint64_t waits_until_ns; /* from its arrival on, however often it looks for a channel again */
+    uint64_t waits_until_ns; /* counted from its arrival, however often it looks again */
     struct addr_key key;
     uint64_t id;
-    int fd;        /* until the relay has it */
-    uint8_t state; /* enum visitor_state; visitor_set_state changes it */
-    struct tunnel_worker *move_to;
+    int fd;                        /* -1 when the relay has it */
+    uint8_t state;                 /* enum visitor_state; visitor_set_state changes it */
+    struct tunnel_worker *move_to; /* the relay's new worker while it is detached */
 };
 
 static_assert(sizeof(struct visitor) <= 1024, "the budget of an idle relay");
@@ -48,7 +47,7 @@ static inline const char *visitor_service(const struct visitor *visitor)
     return service_name(visitor->service);
 }
 
-/* The list of its worker that a visitor in that state stands in. NULL: in none. */
+/* The list of the worker that has visitors in this state. NULL: no list. */
 static inline struct list *visitor_list(const struct visitor *visitor, enum visitor_state state)
 {
     if (state == VISITOR_SEEKING)
@@ -57,14 +56,14 @@ static inline struct list *visitor_list(const struct visitor *visitor, enum visi
                                      : &visitor->worker->waiting_visitors;
 }
 
-/* The only way from one state to another. Its list changes with it, and one that begins or ceases
- * to wait is counted. */
+/* The only function that changes the state. It also moves the visitor to the state's list and keeps
+ * server->waiting_visitors up to date. */
 static inline void visitor_set_state(struct visitor *visitor, enum visitor_state state)
 {
     static const bool edges[VISITOR_STATE_COUNT][VISITOR_STATE_COUNT] = {
         [VISITOR_SEEKING] = {[VISITOR_WAITING] = true, [VISITOR_RELAYING] = true},
         [VISITOR_WAITING] = {[VISITOR_SEEKING] = true, [VISITOR_GONE] = true},
-        /* Its move has found no room in the other worker's mailbox. */
+        /* A relay that could not move, because the other worker's mailbox was full. */
         [VISITOR_RELAYING] = {[VISITOR_RELAYING] = true},
     };
     const enum visitor_state old = (enum visitor_state)visitor->state;
@@ -84,20 +83,22 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
     }
 }
 
-/* visitor.c */
+/* ---- visitor.c ---- */
 
-/* The caller's use of the service becomes the visitor's, if there is one. NULL: no memory. */
+/* Makes a visitor in state SEEKING. The caller gives it a use of the service and counts it there.
+ * NULL: no memory, which is counted. */
 struct visitor *visitor_new(struct server_worker *worker, struct service *service);
-/* Frees it alone: its use of the service lives on elsewhere. */
+/* Frees the struct alone. Its use of the service is handed on. */
 void visitor_forget(struct visitor *visitor);
-/* Frees it: the visitor is no more, it does not count, and nothing of it is open. */
+/* Ends a visitor whose descriptors are closed: the service does not count it any more, its use is
+ * dropped, and the struct is freed. */
 void visitor_finish(struct visitor *visitor);
-/* SEEKING: finds a channel, or a place in the queue for one; first: not a second attempt. False:
- * neither is to be had; the visitor is the caller's to close. */
+/* Finds a channel for a visitor in state SEEKING, or puts it into the queue. first: it has just
+ * arrived. False: neither was possible, and the caller closes the visitor. */
 MUST_CHECK bool visitor_seek(struct visitor *visitor, bool first);
 
-/* visitor_relay.c */
+/* ---- visitor_relay.c ---- */
 
-/* SEEKING: joins a visitor with its channel, here or on a worker with more time. May free the
- * visitor. */
+/* Joins a visitor in state SEEKING with its channel, on this worker or on a less busy one. May free
+ * the visitor. */
 void visitor_relay_bind(struct visitor *visitor, struct transport channel);

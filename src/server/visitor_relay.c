@@ -1,5 +1,5 @@
-/* The relay between a visitor and its data channel: where it starts, its move to another worker,
- * its end. */
+/* The relay of a visitor and its data channel: its start, its move to another worker, its end.
+ * docs/decisions.md, "A relay may move to another worker". */
 #include <string.h>
 
 #include "base/error.h"
@@ -7,17 +7,17 @@
 #include "proto/message.h"
 #include "visitor_priv.h"
 
-/* A visitor on its way to another worker. */
+/* A message: a visitor and its channel on their way to another worker. */
 struct visitor_move {
     struct transport channel;
     int visitor_fd;
-    struct service *service; /* the visitor's use of it goes along */
-    bool ended[2];
-    bool started; /* the command has been sent and bytes may have moved */
+    struct service *service; /* the message has the visitor's use of it */
+    bool ended[2];           /* by end: its stream has ended */
+    bool started;            /* the relay was running: the command has been sent */
     uint64_t id;
     struct addr_key key;
 };
-static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "fits into a message");
 
 static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2]);
@@ -30,7 +30,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
     memcpy(&move, payload, sizeof(move));
     struct visitor *visitor = visitor_new(worker, move.service);
     if (visitor == NULL) {
-        loop_close_fd(tunnel->loop, move.visitor_fd); /* with a reset */
+        loop_close_fd(tunnel->loop, move.visitor_fd); /* resets the connection (SO_LINGER) */
         transport_abort(&move.channel, tunnel->loop);
         service_leave(move.service, &move.key);
         service_drop(move.service);
@@ -43,11 +43,12 @@ static void visitor_deliver_move(void *owner, const void *payload)
     visitor_start_relay(visitor, move.channel, move.started, move.ended);
     if (worker->stopping)
         visitor_close_all(worker);
-    else if (atomic_load(&move.service->entry.cut)) /* while it travelled */
+    else if (atomic_load(&move.service->entry.cut)) /* while the message was on its way */
         visitor_close_cut(worker);
 }
 
-/* False: the other worker's mailbox is full, the visitor stays. */
+/* Sends the visitor to another worker and frees it here. False: that worker's mailbox is full, and
+ * the visitor stays. */
 static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
                          const struct visitor_move *move)
 {
@@ -59,6 +60,7 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
     return true;
 }
 
+/* Moves a relay that has become bulk to a worker with fewer bulk flows, if there is one. */
 static bool visitor_became_bulk(struct relay *relay)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
@@ -125,7 +127,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,
         .ended = {ended[0], ended[1]},
-        .expect_empty = {false, !started}, /* nothing comes back before the command has gone out */
+        .expect_empty = {false, !started}, /* the client sends nothing before it gets the command */
     };
     visitor_set_state(visitor, VISITOR_RELAYING);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
