@@ -58,7 +58,7 @@ static size_t longest_chain(const struct addr_table *table)
     return longest;
 }
 
-/* A crowd of addresses must not make a look-up long, nor leave its buckets behind. */
+/* The table grows with its entries, so that look-ups stay short, and shrinks with them. */
 Test(addr_table, chains_stay_short)
 {
     cr_assert_eq(keys_init(), 0);

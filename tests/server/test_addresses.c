@@ -1,4 +1,5 @@
-/* The addresses at the start of a server: what is waited for, and what it goes on without. */
+/* Binding the addresses at the start of a server: what the start waits for, and what it starts
+ * without. */
 #include "server/addresses.h"
 
 #include <criterion/criterion.h>
@@ -36,13 +37,13 @@ static void tear_down(void)
 {
     server_destroy(server);
     config_destroy(config);
-    /* A look-up that was left behind has a socket until it ends. */
+    /* A look-up that still runs has a socket until it ends. */
     for (int i = 0; i < 3000 && open_fd_count() != fds_before; i++)
         (void)usleep(10000);
-    cr_assert_eq(open_fd_count(), fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), fds_before, "descriptors are left open");
 }
 
-/* The server of that file, not bound yet. */
+/* Makes the server with services "a" and "b" at these hosts, without binding an address. */
 static void allocate(const char *control_host, const char *host_a, const char *host_b)
 {
     char text[1000];
@@ -98,7 +99,8 @@ Test(addresses_bind, names_have_a_moment, .init = set_up, .fini = tear_down)
     cr_expect_not_null(binding_of("a"));
 }
 
-/* A service's port that somebody has: a moment for a predecessor, and then without it. */
+/* Another program has a service's port. The start waits LIMIT_START_MS, in case it is a
+ * predecessor, and then does without the service's address. */
 Test(addresses_bind, a_port_in_use, .init = set_up, .fini = tear_down)
 {
     int holder = hold(ports[A]);
@@ -155,7 +157,7 @@ Test(addresses_bind, the_control_ports_name_has_no_address, .init = set_up, .fin
     cr_expect_eq(addresses_bind(server, NULL, 1), ERR_RESOLVE);
 }
 
-/* One address for two, and the control port's: the first one has it, and nobody waits. */
+/* Two services have one address: the first one gets it, and the start does not wait. */
 Test(addresses_bind, one_address_for_two, .init = set_up, .fini = tear_down)
 {
     ports[B] = ports[A];
@@ -165,6 +167,7 @@ Test(addresses_bind, one_address_for_two, .init = set_up, .fini = tear_down)
     cr_expect_null(binding_of("b"));
 }
 
+/* A service has the control port's address, and does not get it. */
 Test(addresses_bind, the_control_ports_address, .init = set_up, .fini = tear_down)
 {
     ports[A] = control_port;
@@ -174,7 +177,7 @@ Test(addresses_bind, the_control_ports_address, .init = set_up, .fini = tear_dow
     cr_expect_not_null(binding_of("b"));
 }
 
-/* A successor, and no name server answers: it goes on with what its predecessor had. */
+/* No name server answers, so a successor goes on with the addresses that its predecessor had. */
 Test(addresses_bind, a_successor_without_a_name_server, .init = set_up, .fini = tear_down)
 {
     struct inherited_socket items[2] = {{.type = SOCK_STREAM, .name = "service-a"},

@@ -28,7 +28,7 @@ Test(binding, tcp_sockets_and_a_guard)
     cr_assert_null(binding->lanes);
     cr_assert_eq(open_fd_count(), before + 3 + 1, "three listeners and the guard");
     cr_assert_eq(binding_create(&options, &second), -EADDRINUSE, "guarded, though none listens");
-    (void)close(binding->fds[1]); /* as its worker does */
+    (void)close(binding->fds[1]); /* as the socket's worker does */
     binding->fds[1] = -1;
     binding_destroy(binding);
     cr_assert_eq(open_fd_count(), before);
@@ -60,11 +60,11 @@ Test(binding, udp_sockets_have_lanes)
     binding_destroy(second);
 }
 
-/* ---- sockets that are there already ---- */
+/* ---- inherited sockets ---- */
 
 enum { INHERITED_MAX = 5 };
 
-/* What the process was started with: count sockets of one group. */
+/* The sockets that the process was started with: `count` sockets of one reuseport group. */
 struct inheritance {
     struct inherited inherited;
     struct inherited_socket items[INHERITED_MAX];
@@ -101,7 +101,7 @@ Test(binding, all_inherited_sockets_are_taken)
     for (int i = 0; i < INHERITED_MAX; i++) {
         int nodelay = 0;
         socklen_t len = sizeof(nodelay);
-        cr_assert_eq(binding->fds[i], fds[i], "the very sockets");
+        cr_assert_eq(binding->fds[i], fds[i], "the inherited sockets, and no copies");
         cr_assert_eq(getsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &nodelay, &len), 0);
         cr_assert_eq(nodelay, 1, "as configured now");
     }
@@ -180,7 +180,7 @@ Test(binding, udp_lanes_are_as_many_as_there_are_sockets)
     }
 }
 
-/* What a predecessor has passed on is guarded when that one is gone. */
+/* The sockets that a predecessor has passed on have a guard when the predecessor is gone. */
 Test(binding, inherited_sockets_get_a_guard)
 {
     struct inheritance from;

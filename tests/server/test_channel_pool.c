@@ -1,4 +1,4 @@
-/* The pool alone: numbers stand for descriptors, and time is an argument. */
+/* The pool alone. Numbers stand for descriptors, and the test chooses the time. */
 #include "server/channel_pool.h"
 
 #include <criterion/criterion.h>
@@ -10,7 +10,7 @@
 
 #define MS(ms) ((uint64_t)(ms)*1000000u)
 
-/* Away from the borders of buckets and periods. */
+/* Not at a border of buckets or periods. */
 static const uint64_t START = MS(LIMIT_POOL_HOLD_MS) * 10 + MS(50);
 
 static struct channel_pool pool;
@@ -44,7 +44,7 @@ static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
     return result;
 }
 
-/* The visitor's id that got it, -1: parked, -2: surplus. */
+/* Offers a channel. Returns the id of the visitor that gets it; -1: parked, -2: surplus. */
 static int offer(int fd, uint64_t now_ns)
 {
     struct pool_match match;
@@ -157,7 +157,7 @@ static struct pool_match match_for(int fd)
     return match;
 }
 
-/* A reload ends a lane while a channel is on its way to it, and frees its place in the queue. */
+/* A reload ends a lane and frees its waiter while a channel is on its way to the lane. */
 Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
 {
     enum { IN_OLD = 2, IN_NEW = 3 };
@@ -168,12 +168,12 @@ Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
     struct pool_match matches[] = {match_for(70), match_for(71)};
     for (size_t i = 0; i < IN_OLD; i++) {
         channel_pool_forget(&pool, &waiters[i]);
-        memset(&waiters[i], 0xdd, sizeof(waiters[i])); /* it is gone */
+        memset(&waiters[i], 0xdd, sizeof(waiters[i])); /* as if it were freed */
     }
     for (int i = 0; i < IN_OLD; i++) {
         cr_assert(channel_pool_undo(&pool, &matches[i], (struct transport){.fd = 70 + i}, START));
         for (size_t k = 0; k < sizeof(waiters[i]); k++)
-            cr_assert_eq(((unsigned char *)&waiters[i])[k], 0xdd, "touched");
+            cr_assert_eq(((unsigned char *)&waiters[i])[k], 0xdd, "a freed waiter was written to");
     }
     cr_assert_eq(channel_pool_waiting(&pool), 2);
     struct pool_match later = match_for(72);
@@ -184,7 +184,7 @@ Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
     cr_assert_eq(channel_pool_waiting(&pool), 0);
 }
 
-/* A new session queues all lanes, also one whose match is being undone. */
+/* A new session queues all lanes, even a lane whose match is about to be undone. */
 Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .fini = teardown)
 {
     int fd;
@@ -203,8 +203,8 @@ Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .f
     cr_assert_eq(channel_pool_waiting(&pool), 0);
 }
 
-/* A burst makes the pool grow to what it took, at most 256; the hold time later it shrinks, an
- * eighth of the surplus at a time. */
+/* A burst makes the pool grow to the channels that it took, at most LIMIT_POOL_MAX. After
+ * LIMIT_POOL_HOLD_MS the pool shrinks, by an eighth of the surplus at a time. */
 Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
 {
     int fd;
@@ -236,7 +236,7 @@ Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
     cr_assert_eq(closed, LIMIT_POOL_MAX - LIMIT_POOL_MIN);
 }
 
-/* Workers look at the clock once per turn, so one may be a little behind another. */
+/* A worker looks at the clock once per turn, so its time may be a little behind another's. */
 Test(channel_pool, a_worker_behind_does_not_erase_the_demand, .init = setup, .fini = teardown)
 {
     int fd;
@@ -267,12 +267,12 @@ Test(channel_pool, requests_age, .init = setup, .fini = teardown)
     (void)channel_pool_tend(&pool, start + 2 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(lost, LIMIT_POOL_MIN - 1);
     cr_assert(notify);
-    cr_assert_eq(claim_all(), LIMIT_POOL_MIN - 1, "asked for anew");
+    cr_assert_eq(claim_all(), LIMIT_POOL_MIN - 1, "lost requests are made again");
     (void)channel_pool_tend(&pool, start + 9 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(lost, LIMIT_POOL_MIN - 1, "after a long sleep too");
 }
 
-/* Told once, and again only after a claim. */
+/* The worker of the control channel is told once, and again only after it has claimed requests. */
 Test(channel_pool, the_owner_is_told_once, .init = setup, .fini = teardown)
 {
     struct pool_channel channel;
@@ -302,8 +302,8 @@ Test(channel_pool, finish_closes_what_is_parked)
     cr_assert_eq(open_fd_count(), before);
 }
 
-/* With descriptors scarce a channel is for a visitor that waits, or for nobody, and the pool stops
- * asking for more than it has. */
+/* While descriptors are scarce, a channel goes to a waiting visitor or is surplus, and the pool
+ * wants no more channels than it has. */
 Test(channel_pool, nothing_is_parked_without_descriptors, .init = setup, .fini = teardown)
 {
     int fd;

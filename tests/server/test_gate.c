@@ -1,5 +1,4 @@
-/* The gate with workers that are nothing but a mailbox and a counter, in a time of the test's own.
- */
+/* The gate alone. Its workers have only a mailbox and counters, and the test chooses the time. */
 #include "server/gate.h"
 
 #include <criterion/criterion.h>
@@ -42,7 +41,7 @@ static void setup(void)
     begin(TOTAL, PER_IP);
 }
 
-/* As the program has it. */
+/* With the program's limits. */
 static void setup_whole(void)
 {
     begin(LIMIT_PENDING, LIMIT_PENDING_PER_IP);
@@ -79,7 +78,7 @@ static void let_pass(unsigned int ms)
 static void enter(size_t ticket, unsigned int from)
 {
     struct addr_key key = key_of(from);
-    /* No wake-up by the ring here: signals of a NULL sender go through the eventfd. */
+    /* The workers have no ring, so evictions are signalled through their eventfds. */
     cr_assert_eq(gate_enter(&gate, &tickets[ticket], &key, &desks[0], now_ns), 0);
 }
 
@@ -122,7 +121,7 @@ static uint64_t evicted(void)
     return metric(METRIC_STRANGERS_EVICTED);
 }
 
-/* ---- whose place is given away ---- */
+/* ---- who is evicted ---- */
 
 Test(gate, one_address_evicts_its_own_oldest, .init = setup, .fini = teardown)
 {
@@ -169,7 +168,8 @@ Test(gate, the_oldest_silent_one_pays_for_a_full_house, .init = setup, .fini = t
     leave_all(count);
 }
 
-/* A client with many logins in progress is the largest holder, and no stranger. */
+/* A client with many logins in progress has more connections than any stranger, but they have
+ * spoken. */
 Test(gate, who_has_spoken_outlasts_any_silent_crowd, .init = setup_whole, .fini = teardown)
 {
     enum { LOGINS = 48 };
@@ -191,7 +191,7 @@ Test(gate, who_has_spoken_outlasts_any_silent_crowd, .init = setup_whole, .fini 
     leave_all(TICKETS);
 }
 
-/* Strangers who know a service's name may say Hello, and stall. */
+/* Strangers who know a service's name can send its Hello and then stall. */
 Test(gate, known_addresses_outlast_those_who_speak, .init = setup_whole, .fini = teardown)
 {
     trust(1);
@@ -240,7 +240,7 @@ Test(gate, known_addresses_leave_half_to_others, .init = setup_whole, .fini = te
     leave_all(TICKETS);
 }
 
-/* A client behind a proxy is silent for a round trip. */
+/* A distant client behind a proxy is silent for a round trip, while strangers speak at once. */
 Test(gate, silent_ones_keep_an_eighth_beside_those_who_speak, .init = setup_whole, .fini = teardown)
 {
     for (size_t i = 0; i < LIMIT_PENDING; i++) {
@@ -260,8 +260,9 @@ Test(gate, silent_ones_keep_an_eighth_beside_those_who_speak, .init = setup_whol
     leave_all(TICKETS);
 }
 
-/* A login that says its first word `silence_ms` after it has come, in a flood of `rate` a second
- * from 256 addresses: how many of a hundred get that far. */
+/* The number of logins, of 100, that survive until their first message, which they send
+ * `silence_ms` after they have connected, during a flood of `rate` connections a second from 256
+ * addresses. */
 static unsigned int survivors(unsigned int rate, unsigned int silence_ms)
 {
     enum { CROWD = 900, TRIALS = 100 };
@@ -294,8 +295,9 @@ Test(gate, a_round_trip_of_silence_fits_into_a_flood, .init = setup_whole, .fini
     leave_all(TICKETS);
 }
 
-/* Where the oldest goes always, nobody gets through whose silence is longer than the 256 newcomers
- * take. With 16 attempts at once, one in ten is enough, see trust(). */
+/* If the oldest were always evicted, no login would survive that is silent for longer than 256
+ * newcomers take to arrive. A client tries 16 logins at a time (LIMIT_LOGINS_IN_PROGRESS), and the
+ * first that succeeds makes its address known, so a few survivors are enough. */
 Test(gate, a_faster_flood_lets_some_through, .init = setup_whole, .fini = teardown)
 {
     unsigned int near = survivors(2000, 100), far = survivors(2000, 200);
@@ -304,7 +306,7 @@ Test(gate, a_faster_flood_lets_some_through, .init = setup_whole, .fini = teardo
     leave_all(TICKETS);
 }
 
-/* ---- a first word within a second, when it is half full ---- */
+/* ---- the shorter deadline of a half-full gate ---- */
 
 Test(gate, a_half_full_gate_waits_a_second_for_a_first_word, .init = setup, .fini = teardown)
 {
@@ -380,7 +382,7 @@ Test(gate, known_addresses_are_counted, .init = setup, .fini = teardown)
     for (unsigned int from = 100; from < 100 + LIMIT_CLIENTS_KNOWN - 1; from++)
         trust(from);
     cr_assert_eq(gate.counts[1][GATE_SILENT], 1);
-    trust(7); /* heard of again: not the oldest any more */
+    trust(7); /* a second login: the address is the youngest now */
     trust(99999);
     cr_assert_eq(gate.known_count, LIMIT_CLIENTS_KNOWN);
     cr_assert_eq(gate.counts[1][GATE_SILENT], 1);
@@ -391,7 +393,7 @@ Test(gate, known_addresses_are_counted, .init = setup, .fini = teardown)
     leave(0);
 }
 
-/* ---- caps, and what is told ---- */
+/* ---- limits, and the desk ---- */
 
 Test(gate, what_was_asked_for_raises_the_caps, .init = setup, .fini = teardown)
 {
@@ -418,7 +420,7 @@ Test(gate, a_cap_that_sinks_is_reached_again, .init = setup, .fini = teardown)
     leave_all(2 * TOTAL);
 }
 
-/* Caps as small as the configuration allows. */
+/* The smallest limits that the configuration allows. */
 Test(gate, one_place, .init = setup, .fini = teardown)
 {
     gate_set_limits(&gate, 1, 1);
@@ -450,12 +452,12 @@ Test(gate, each_worker_finds_its_own_on_its_desk, .init = setup, .fini = teardow
     cr_assert_eq(gate_next_evicted(&gate, &desks[0]), &tickets[1]);
     enter(PER_IP + 3, 1);
     cr_assert_not(is_inside(2));
-    leave(2); /* has ended by itself meanwhile */
+    leave(2); /* the evicted connection ends before its worker looks at the desk */
     cr_assert_null(gate_next_evicted(&gate, &desks[0]));
     leave_all(PER_IP + 4);
 }
 
-/* A reload changes the prefixes: who came before is counted under the key that he came with. */
+/* When a reload changes the prefixes, older connections are still counted under their old keys. */
 Test(gate, other_prefixes_leave_nothing_behind, .init = setup, .fini = teardown)
 {
     struct addr addr;
@@ -494,14 +496,14 @@ static unsigned int take_all(uint8_t from, uint64_t at_ns)
     return count;
 }
 
-/* Addresses share slots by a hash. */
+/* The budget that an unknown address shares with others, by its hash. */
 static uint64_t slot_of(uint8_t from)
 {
     struct addr_key key = key_of(from);
     return keys_hash(key.bytes, sizeof(key.bytes)) % GATE_BUDGETS;
 }
 
-/* One that shares none with `other`. */
+/* An address whose budget is not the one of `other`. */
 static uint8_t stranger_to(uint8_t other)
 {
     for (uint8_t from = 1; from < 255; from++) {
@@ -511,7 +513,7 @@ static uint8_t stranger_to(uint8_t other)
     return 0;
 }
 
-/* All addresses take what they get, but those of one slot. */
+/* All addresses use up their budgets, except those that share the budget of `other`. */
 static void flood_around(uint8_t other, uint64_t at_ns)
 {
     for (uint8_t from = 1; from < 255; from++) {
@@ -532,7 +534,7 @@ Test(gate, handshakes_come_in_bursts_and_grow_back, .init = setup, .fini = teard
     for (uint64_t ms = 1; ms <= 1000; ms++)
         count += take(7, later_ns + ms * MS) ? 1 : 0;
     cr_assert_eq(count, LIMIT_HANDSHAKES_PER_S);
-    /* And no rest saves up more than a burst. */
+    /* A long pause saves up no more than a burst. */
     cr_assert_eq(take_all(7, start_ns + 3600 * 1000 * (uint64_t)MS), LIMIT_HANDSHAKES_BURST);
 }
 
@@ -550,7 +552,7 @@ Test(gate, all_addresses_share_one_cap, .init = setup, .fini = teardown)
         count += take_all(from, start_ns);
     cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_BURST);
     cr_assert_not(take(255, start_ns));
-    /* What was refused has cost the address nothing. */
+    /* Refused handshakes were not taken from the budgets of the addresses. */
     uint64_t later_ns = start_ns + 100 * (uint64_t)MS;
     count = 0;
     for (uint8_t from = 1; from < 255; from++)
@@ -569,7 +571,7 @@ Test(gate, clients_get_theirs_back, .init = setup, .fini = teardown)
     gate_trust(&gate, &key, true, start_ns);
     cr_assert(take(7, start_ns));
     cr_assert_not(take(7, start_ns));
-    /* More than was taken is nothing to have. */
+    /* Giving back more than was taken does not make the budget larger. */
     for (int i = 0; i < 2 * LIMIT_HANDSHAKES_BURST; i++)
         gate_trust(&gate, &key, true, start_ns);
     cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
@@ -584,13 +586,13 @@ Test(gate, a_flood_from_everywhere_leaves_old_clients_alone, .init = setup, .fin
     flood_around(255, later_ns);
     cr_assert_not(take(stranger_to(255), later_ns));
     cr_assert_gt(take_all(255, later_ns), 0);
-    /* Not for ever. */
+    /* Two seconds later the address is not known any more. */
     flood_around(255, later_ns + 2000000000ull);
     cr_assert_not(take(255, later_ns + 2000000000ull));
 }
 
-/* Each worker brings the time of its own turn. Two that differ by the length of one must not make
- * handshakes grow out of nothing. */
+/* Each worker passes the time of its own turn. A difference between two workers must not refill a
+ * budget. */
 Test(gate, clocks_that_differ_add_nothing, .init = setup, .fini = teardown)
 {
     unsigned int count = 0;

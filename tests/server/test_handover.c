@@ -1,5 +1,5 @@
-/* A server hands over, or takes over, on the fake loop: what is accepted in which phase. The test
- * keeps duplicates of the listeners, as a successor would. */
+/* Handovers of a server on the fake loop, as predecessor and as successor: what it accepts in which
+ * phase. The test keeps duplicates of the listeners, as the other process would. */
 #include "server/handover.h"
 
 #include <criterion/criterion.h>
@@ -56,7 +56,7 @@ static void finish(void)
     side_finish(&side);
     server_destroy(server);
     config_destroy(config);
-    cr_assert_eq(open_fd_count(), fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), fds_before, "descriptors are left open");
 }
 
 static void enter(enum handover_phase phase)
@@ -71,7 +71,7 @@ static bool all_are_in(enum handover_phase phase)
     return handover_all_reached(&server->handover, WORKERS, phase);
 }
 
-/* A session; returns its control channel. */
+/* Logs a client in. Returns its control channel. */
 static int log_in(void)
 {
     uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], ack[MESSAGE_ACK_SIZE];
@@ -140,7 +140,7 @@ Test(server_handover, lists_every_socket)
     cr_assert_eq(sockets.shared_count, 0);
     handover_sockets_finish(&sockets);
 
-    /* Those of a service manager come first; duplicates of them do not count. */
+    /* The sockets of a service manager come first, without their duplicates. */
     struct service *echo = side_first_service(server);
     echo->binding->is_shared = true;
     echo->binding->distinct_count = 1;
@@ -190,7 +190,7 @@ Test(server_handover, while_quiet_only_those_that_wait_are_served)
     int channel_fd = bring_channel();
     cr_assert(gets_command(channel_fd), "the control port goes on");
     cr_assert_eq(atomic_load(&server->waiting_visitors), 0);
-    enter(HANDOVER_SERVING); /* the successor has died */
+    enter(HANDOVER_SERVING); /* as when the successor has died */
     cr_assert(all_are_in(HANDOVER_SERVING));
     side_settle(&side, 4);
     cr_assert_eq(accepted(), 2, "and nobody was lost");
@@ -222,7 +222,7 @@ Test(server_handover, leaving_touches_no_listener)
     cr_assert_neq(side_end_of(&side, control_fd), 0, "its client may go to the successor");
     say(talking, "on", 2);
     cr_assert(side_expect(&side, channel_fd, "on", 2), "relays live");
-    /* The successor's copies listen, and hold who came in between. */
+    /* The successor's copies still listen, and have the connections that came in between. */
     int taken = -1;
     for (size_t i = 0; i < sockets.count; i++) {
         if (strcmp(sockets.names[i], "service-echo") != 0)
@@ -253,7 +253,7 @@ Test(server_handover, leaving_touches_no_listener)
 
 /* ---- services that were handed over ---- */
 
-/* As if its sockets had come from a predecessor, where the service was up. */
+/* Starts as if the sockets had come from a predecessor in which the service was up. */
 static void start_inherited(void)
 {
     start(HANDOVER_AWAITED);
@@ -302,7 +302,7 @@ Test(server_handover, and_are_refused_when_it_does_not)
     cr_assert(late < 0 || side_end_of(&side, late) < 0, "refused");
     (void)close(early);
     (void)close(late);
-    int control_fd = log_in(); /* later is not too late */
+    int control_fd = log_in(); /* a client that comes later is served all the same */
     cr_assert_geq(control_fd, 0);
     int visitor_fd = visit();
     cr_assert_eq(accepted(), 1);
@@ -311,7 +311,7 @@ Test(server_handover, and_are_refused_when_it_does_not)
     finish();
 }
 
-/* A crowd that has gathered is more than may wait for a channel. */
+/* More visitors wait in the accept queue than may wait for a channel at a time. */
 Test(server_handover, a_crowd_is_accepted_at_the_pace_of_the_channels)
 {
     enum { CROWD = LIMIT_UPGRADE_PACE_VISITORS + 100 };

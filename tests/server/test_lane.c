@@ -1,4 +1,4 @@
-/* Lanes of a UDP service on the server, against a client written by hand. */
+/* Lanes of a UDP service on the server. The test plays the client and the visitors. */
 #include "server/lane.h"
 
 #include <criterion/criterion.h>
@@ -71,7 +71,7 @@ Test(lane, datagrams_pass_whole_both_ways)
     END(channel, visitor);
 }
 
-/* A lane asks for as many channels as there are lanes, and waits for no visitor. */
+/* Each lane asks for one channel, and does so before a visitor has come. */
 Test(lane, each_lane_gets_a_channel_and_a_lost_one_is_asked_for)
 {
     udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 3\n");
@@ -107,7 +107,7 @@ Test(lane, without_a_channel_datagrams_are_dropped_and_counted)
     END(channel, visitor);
 }
 
-/* UDP_GRO may hand a run over as one: it is counted as many. */
+/* UDP_GRO may deliver several datagrams as one: each of them is counted. */
 Test(lane, joined_datagrams_are_dropped_one_by_one)
 {
     int size = 100;
@@ -120,7 +120,7 @@ Test(lane, joined_datagrams_are_dropped_one_by_one)
     END(visitor);
 }
 
-/* The lane goes on with the old channel until the new one is there. */
+/* The lane uses the old channel until the new one has come. */
 Test(lane, a_new_session_brings_a_new_channel)
 {
     int old_channel = begin("127.0.0.1", "udp_data_channels = 1\n");
@@ -149,7 +149,7 @@ Test(lane, answers_go_to_those_who_have_spoken)
     cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_STRANGER), 1);
     cr_assert_eq(send(visitor, "me", 2, 0), 2);
     expect_frame(channel, visitor, "me");
-    /* Either direction keeps it known. */
+    /* A datagram in either direction keeps the visitor known. */
     for (int i = 0; i < 5; i++) {
         udp_rig_advance(&rig, 8000);
         answer(channel, visitor, "you");
@@ -173,7 +173,7 @@ Test(lane, a_full_table_gives_the_place_of_the_longest_silent_away)
         cr_assert_eq(send(visitors[i], "x", 1, 0), 1);
         expect_frame(channel, visitors[i], "x");
         udp_rig_advance(&rig, 1);
-        if (i == 1) { /* so that the second is the oldest */
+        if (i == 1) { /* the first visitor gets an answer, so the second is the oldest now */
             answer(channel, visitors[0], "first");
             cr_expect_eq(udp_rig_receive(&rig, visitors[0], bytes, sizeof(bytes)), 5);
             udp_rig_advance(&rig, 1);
@@ -187,7 +187,8 @@ Test(lane, a_full_table_gives_the_place_of_the_longest_silent_away)
     END(channel, visitors[0], visitors[1], visitors[2]);
 }
 
-/* v4-mapped, as upstream writes it; and answers leave from the address that was asked. */
+/* IPv4 visitors are v4-mapped in frames, as rathole writes them, and answers leave from the address
+ * that the visitor has sent to. */
 Test(lane, dual_stack)
 {
     struct udp_frame frame;
@@ -204,7 +205,7 @@ Test(lane, dual_stack)
     struct udp_frame_addr from = frame.from;
     udp_rig_send_frame(&rig, channel, &from, "a", 1);
     cr_expect_eq(udp_rig_receive(&rig, visitor, bytes, sizeof(bytes)), 1);
-    answer(channel, visitor, "v4"); /* the plain form means the same visitor */
+    answer(channel, visitor, "v4"); /* a plain IPv4 address means the same visitor */
     cr_expect_eq(udp_rig_receive(&rig, visitor, bytes, sizeof(bytes)), 2);
     END(channel, visitor);
 }
@@ -224,7 +225,7 @@ Test(lane, a_bad_frame_costs_the_channel_alone)
     END(channel, second, visitor);
 }
 
-/* Whatever a client sends: the service goes on. */
+/* The service survives answers that cannot be sent. */
 Test(lane, answers_that_cannot_be_sent)
 {
     char bytes[8];
@@ -248,7 +249,8 @@ Test(lane, answers_that_cannot_be_sent)
     END(channel, visitor);
 }
 
-/* A dense stream without answers is left to gather, and arrives whole. */
+/* The lane lets a dense stream without answers gather, and all of it arrives. docs/decisions.md,
+ * "Dense one-way UDP streams gather for up to 1 ms". */
 Test(lane, a_dense_stream_gathers)
 {
     int channel = begin("127.0.0.1", "udp_data_channels = 1\n");

@@ -1,4 +1,5 @@
-/* The ports of a worker on the fake loop: more sockets than workers, fewer, and their end. */
+/* The listeners of workers on the fake loop: with more sockets than workers, with fewer, and how
+ * they close. */
 #include "server/listener.h"
 
 #include <criterion/criterion.h>
@@ -93,7 +94,7 @@ Test(listener, listens_while_the_service_is_up, .init = set_up, .fini = tear_dow
     cr_assert_eq(service->binding->fds[1], -1);
 }
 
-/* A process that takes sockets over may have more of them than workers, or fewer. */
+/* A process that takes sockets over may have more sockets than workers, or fewer. */
 Test(listener, sockets_are_shared_out, .init = set_up, .fini = tear_down)
 {
     struct binding few = {.guard_fd = -1, .count = 1, .fds = (int[]){dup(0)}};

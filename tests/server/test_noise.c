@@ -1,5 +1,5 @@
-/* The server behind Noise on the fake loop, against clients whose frames are made by hand: logins,
- * strangers, the budget of handshakes, and what comes early. */
+/* The server with Noise on the fake loop. The test plays the clients and makes their frames by
+ * hand: logins, strangers, the budget of handshakes, and bytes that come early. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -57,10 +57,10 @@ static void finish(void)
     server_destroy(server);
     config_destroy(config);
     noise_engine_destroy(engine);
-    cr_assert_eq(open_fd_count(), fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), fds_before, "descriptors are left open");
 }
 
-/* ---- a client ---- */
+/* ---- a client, played by the test ---- */
 
 static struct noise_peer dial(const struct noise_keys *keys)
 {
@@ -69,7 +69,7 @@ static struct noise_peer dial(const struct noise_keys *keys)
     return client;
 }
 
-/* A whole login; one_byte: each byte of it in a frame of its own. */
+/* A whole login. one_byte: each byte is in a frame of its own. */
 static struct noise_peer log_in(bool one_byte)
 {
     uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], ack_bytes[MESSAGE_ACK_SIZE];
@@ -148,7 +148,7 @@ Test(server_noise, a_visit)
     }
 }
 
-/* What a channel has sent behind its hello waits with it in the pool. */
+/* The bytes that a channel has sent behind its Hello wait with the channel in the pool. */
 Test(server_noise, early_bytes_of_a_parked_channel)
 {
     begin(1);
@@ -161,13 +161,13 @@ Test(server_noise, early_bytes_of_a_parked_channel)
     noise_peer_hang_up(&data);
     (void)close(visitor);
     noise_peer_hang_up(&control);
-    data = channel("never asked for"); /* and one whose session is over */
+    data = channel("never asked for"); /* a channel of the session that has just ended */
     cr_assert_neq(side_end_of(&side, data.fd), 0);
     noise_peer_hang_up(&data);
     finish();
 }
 
-/* A channel that is cut within a frame resets its visitor. */
+/* A channel that ends in the middle of a frame resets its visitor. */
 Test(server_noise, a_truncated_channel)
 {
     unsigned char frame[64];
@@ -203,7 +203,7 @@ Test(server_noise, strangers_get_no_answer)
     say(client.fd, hello, sizeof(hello));
     cr_assert_neq(side_end_of(&side, client.fd), 0);
     noise_peer_hang_up(&client);
-    client = dial(&client_keys); /* right, then forged */
+    client = dial(&client_keys); /* a right handshake message, then a forged one */
     cr_assert_not_null(client.link);
     memset(hello, 0, sizeof(hello));
     hello[0] = 20;
@@ -214,7 +214,7 @@ Test(server_noise, strangers_get_no_answer)
     finish();
 }
 
-/* A login that never ends its handshake. */
+/* The deadline also ends a login that never finishes its handshake. */
 Test(server_noise, one_deadline_for_all)
 {
     begin(1);
@@ -222,7 +222,7 @@ Test(server_noise, one_deadline_for_all)
     struct noise_peer done = dial(&client_keys);
     say(begun, "\x30", 1);
     side_settle(&side, 4);
-    /* A right first message is one that a stranger does not find by chance. */
+    /* A right first message counts as spoken, because its tag takes the server's public key. */
     cr_assert_eq(server->gate.counts[0][GATE_SILENT], 2);
     cr_assert_eq(server->gate.counts[0][GATE_SPOKE], 1);
     side_advance(&side, LIMIT_HANDSHAKE_MS + 100);
@@ -236,7 +236,8 @@ Test(server_noise, one_deadline_for_all)
     finish();
 }
 
-/* Clients get their handshakes back; who fails uses his address's up, until they have grown. */
+/* Clients get their handshakes back. Failed logins use up the budget of their address until it has
+ * refilled. */
 Test(server_noise, the_budget_of_handshakes)
 {
     begin(1);

@@ -1,5 +1,5 @@
-/* Reloads of the server on the fake loop: what main prepares, and what each worker does with it,
- * also while somebody is logging in. */
+/* Reloads of the server on the fake loop: what the main thread prepares, and how each worker
+ * applies it, also during a login. */
 #include "server/reload.h"
 
 #include <assert.h>
@@ -55,7 +55,7 @@ static void set_up(void)
     cr_assert_eq(side_init(&side, WORKERS), 0);
     struct config *config = side_config(file("", service("echo", ECHO, "")));
     cr_assert_eq(server_create(&config->server, WORKERS, NULL, &server), 0);
-    config_destroy(config); /* nothing of it is kept */
+    config_destroy(config); /* the server keeps a copy */
     cr_assert_eq(side_start(&side, &server_role, server), 0);
     side_settle(&side, 3);
 }
@@ -64,10 +64,10 @@ static void tear_down(void)
 {
     side_finish(&side);
     server_destroy(server);
-    cr_assert_eq(open_fd_count(), fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), fds_before, "descriptors are left open");
 }
 
-/* Prepares and posts; the workers have not turned yet. */
+/* Prepares and posts a plan. The workers have not applied any of it yet. */
 static struct reload_outcome begin(const char *text, enum reload_attempt attempt, int expected)
 {
     struct reload_outcome outcome;
@@ -92,7 +92,7 @@ static struct reload_outcome reload(const char *text)
     return outcome;
 }
 
-/* ---- the other side ---- */
+/* ---- the client, played by the test ---- */
 
 static int say_hello(const char *name, struct message_hello *ret)
 {
@@ -106,7 +106,7 @@ static int say_hello(const char *name, struct message_hello *ret)
     return fd;
 }
 
-/* The Ack, or -1: closed without one. */
+/* Returns the Ack, or -1 if the connection is closed without one. */
 static int say_auth(int fd, const struct message_hello *hello, const char *token)
 {
     uint8_t bytes[MESSAGE_ACK_SIZE];
@@ -177,7 +177,7 @@ Test(server_reload, added_and_removed, .init = set_up, .fini = tear_down)
     cr_expect(outcome.removed == 1 && outcome.added == 0);
     cr_expect_eq(side_end_of(&side, web), 1);
     cr_expect(connects(ECHO) && !connects(WEB));
-    /* And back on the same port, at once. */
+    /* A service that comes back gets the same port at once. */
     outcome = reload(file("", both));
     cr_expect(outcome.added == 1 && outcome.failed == 0);
     (void)close(web);
@@ -204,7 +204,8 @@ Test(server_reload, hundreds_at_a_time, .init = set_up, .fini = tear_down)
     cr_expect_geq(reload(file("", service("web", WEB, ""))).removed, 140);
 }
 
-/* The login began before the service went; its worker hears of that later than main decides. */
+/* A login begins, then the main thread removes the service, and the login ends before its worker
+ * has applied the plan. */
 Test(server_reload, no_session_begins_on_a_removed_service, .init = set_up, .fini = tear_down)
 {
     struct message_hello before, between;
@@ -273,8 +274,8 @@ static int listen_beside(const struct addr *addr)
     return fd;
 }
 
-/* Somebody else has the same port on another host: what of ours has that port is not in the way,
- * and does not go. */
+/* A service, and then the control port, wants its port on another address of this machine, where
+ * another program has it. Its present address is not in the way, so it is not given up. */
 Test(server_reload, an_address_in_use_on_another_host, .init = set_up, .fini = tear_down)
 {
     char text[400];
@@ -324,7 +325,7 @@ Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = te
     cr_expect(outcome.bound == 1 && outcome.failed == 0);
     cr_expect_eq(side_end_of(&side, echo), 0, "its session stays");
     cr_expect(connects(WEB));
-    /* Now they want each other's: both give theirs up. */
+    /* Now they want each other's address, so both give theirs up. */
     (void)snprintf(text, sizeof(text), "%s%s", service("echo", ECHO, ""), service("web", WEB, ""));
     outcome = reload(file("", text));
     cr_expect(outcome.deferred == 2 && outcome.replaced == 0 && outcome.changed == 0);
@@ -337,14 +338,15 @@ Test(server_reload, one_moves_where_another_has_been, .init = set_up, .fini = te
     (void)close(echo);
 }
 
-/* The whole of a reload, as app/reload.c does it: what is left to the next plan follows at once. */
+/* A whole reload, as app/reload.c does it: further plans follow at once while something is
+ * deferred. */
 static struct reload_outcome reload_to_the_end(const char *text, unsigned int *ret_plans)
 {
     struct reload_outcome outcome = {.deferred = 1};
     for (*ret_plans = 0; outcome.deferred > 0; ++*ret_plans) {
         struct config *config = side_config(text);
         enum reload_attempt attempt = *ret_plans == 0 ? RELOAD_FIRST : RELOAD_AGAIN;
-        cr_assert_lt(*ret_plans, 10u, "it gets nowhere");
+        cr_assert_lt(*ret_plans, 10u, "plans without end");
         if (server_reload_ops.begin(server, &config->server, attempt, 0, &outcome) > 0)
             apply_posted();
         config_destroy(config);
@@ -365,7 +367,7 @@ static const char *letters(const unsigned int *at, size_t count)
 
 enum { MOVING_MAX = 4 };
 
-/* They run at the first ports, with a session each, and move to the others. */
+/* The services run at the ports `from`, each with a session, and move to the ports `to`. */
 static void move_all(const unsigned int *from, const unsigned int *to, size_t count,
                      unsigned int plans_max)
 {
@@ -434,8 +436,8 @@ Test(server_reload, a_circle_beside_a_chain, .init = set_up, .fini = tear_down)
     move_all(from, to, 4, 3);
 }
 
-/* What heads a chain finds its new address taken: all stay where they are, and that is said once of
- * each. */
+/* Another program has the address that the last service of a chain wants. All services stay where
+ * they are until that address is free. */
 Test(server_reload, a_chain_that_can_not_move, .init = set_up, .fini = tear_down)
 {
     static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, THIRD, FOURTH};
@@ -465,8 +467,8 @@ Test(server_reload, a_chain_that_can_not_move, .init = set_up, .fini = tear_down
     (void)close(c);
 }
 
-/* One wants all addresses of the host, where it has one and another service, that stays, has one.
- */
+/* Service a wants the wildcard address in place of 127.0.0.1, but b has 127.0.0.2 with the same
+ * port and stays. So a stays too. */
 Test(server_reload, no_address_is_given_up_for_one_that_is_kept, .init = set_up, .fini = tear_down)
 {
     char text[700];
@@ -490,7 +492,8 @@ Test(server_reload, no_address_is_given_up_for_one_that_is_kept, .init = set_up,
     (void)close(a);
 }
 
-/* Two swap, and a third wants what one of them will have: it keeps what it has. */
+/* Two services swap their addresses, and a third wants the address that one of them gets: the third
+ * stays. */
 Test(server_reload, no_address_is_given_up_behind_a_circle, .init = set_up, .fini = tear_down)
 {
     static const unsigned int from[] = {ECHO, WEB, THIRD}, to[] = {WEB, ECHO, WEB};
@@ -509,7 +512,7 @@ Test(server_reload, no_address_is_given_up_behind_a_circle, .init = set_up, .fin
     (void)close(c);
 }
 
-/* The control port and a service want each other's. */
+/* The control port and a service want each other's address. */
 Test(server_reload, the_control_port_in_a_circle, .init = set_up, .fini = tear_down)
 {
     unsigned int plans;
@@ -540,8 +543,8 @@ Test(server_reload, another_type_and_other_lanes, .init = set_up, .fini = tear_d
 
 /* ---- services without an address ---- */
 
-/* A new service whose port somebody has: it is there, its client logs in, and when the port is free
- * its visitors come. */
+/* Another program has the port of a new service. The service is added all the same and its client
+ * logs in; when the port is free, the service gets it. */
 Test(server_reload, a_service_waits_for_its_address, .init = set_up, .fini = tear_down)
 {
     for (int is_udp = 0; is_udp < 2; is_udp++) {
@@ -577,7 +580,7 @@ Test(server_reload, a_service_waits_for_its_address, .init = set_up, .fini = tea
     }
 }
 
-/* While it waits, the rest of its configuration changes, and where it is to be. */
+/* While a service waits for its address, one reload changes its token, another its address. */
 Test(server_reload, a_waiting_service_changes, .init = set_up, .fini = tear_down)
 {
     struct addr taken;
@@ -605,7 +608,8 @@ Test(server_reload, a_waiting_service_changes, .init = set_up, .fini = tear_down
     (void)close(listener);
 }
 
-/* The first in the file has it; the others wait until it goes. */
+/* Of two new services with one address the first in the file gets it. The other gets it when the
+ * first is removed. */
 Test(server_reload, services_with_one_address, .init = set_up, .fini = tear_down)
 {
     char three[1000];
@@ -624,7 +628,7 @@ Test(server_reload, services_with_one_address, .init = set_up, .fini = tear_down
     cr_expect_not_null(find_service("b")->binding);
 }
 
-/* Any address of the host is in the way of each, and the control port is in everybody's. */
+/* A wildcard address is in use if a service, or the control port, has the port on one address. */
 Test(server_reload, addresses_that_overlap, .init = set_up, .fini = tear_down)
 {
     char text[1000];
@@ -645,13 +649,13 @@ Test(server_reload, addresses_that_overlap, .init = set_up, .fini = tear_down)
     (void)close(echo);
 }
 
-/* A name is looked up elsewhere: nothing waits for it here. */
+/* A reload does not wait for a name: it fails, and succeeds when the name has been looked up. */
 Test(server_reload, a_name_comes_later, .init = set_up, .fini = tear_down)
 {
     char text[1000];
     (void)snprintf(text, sizeof(text), "%s[server.services.web]\nbind_addr = localhost:%u\n",
                    service("echo", ECHO, ""), addr_port(&ports[WEB]));
-    struct reload_outcome outcome = reload(file("", text)); /* nobody has asked for it */
+    struct reload_outcome outcome = reload(file("", text)); /* nobody has looked the name up */
     cr_expect(outcome.added == 1 && outcome.failed == 1 && unbound() == 1);
     struct config *config = side_config(file("", text));
     struct pollfd fd = {.fd = server_reload_ops.names_fd(server), .events = POLLIN};
@@ -695,7 +699,7 @@ Test(server_reload, the_control_port_moves, .init = set_up, .fini = tear_down)
     int fd = log_in("echo", "one");
     control_addr = tcp_loopback(free_port());
     cr_expect_eq(reload(file("", service("echo", ECHO, ""))).changes, CONFIG_CHANGE_ADDRESS);
-    int other = log_in("echo", "one"); /* at the new port, replacing the first */
+    int other = log_in("echo", "one"); /* at the new port; it replaces the first login */
     cr_expect_eq(side_end_of(&side, fd), 1);
     int probe = socket(AF_INET, SOCK_STREAM, 0);
     cr_expect_lt(connect(probe, &old.any, old.len), 0);
@@ -726,7 +730,7 @@ Test(server_reload, another_transport_ends_what_began_with_the_old, .init = set_
     (void)close(fd);
 }
 
-/* The process ends while a plan is on its way. */
+/* The process ends while a plan is being applied. */
 Test(server_reload, an_unfinished_plan_is_freed, .init = set_up)
 {
     (void)begin(file("handshake_timeout = 3\n", service("echo", WEB, "token = x")), RELOAD_FIRST,
@@ -734,8 +738,8 @@ Test(server_reload, an_unfinished_plan_is_freed, .init = set_up)
     tear_down();
 }
 
-/* Asked to stop at that moment, it may stay for as long as its relays: the next server has the
- * addresses at once, those that the plan replaces too. */
+/* A server that is asked to stop while a plan is being applied may run on for its relays. The next
+ * server gets all addresses at once, also those that the plan replaces. */
 Test(server_reload, a_server_that_leaves_gives_up_what_its_plan_replaces, .init = set_up)
 {
     static const unsigned int all[] = {ECHO, WEB};

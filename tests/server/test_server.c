@@ -1,4 +1,4 @@
-/* The server on the fake loop, against clients and visitors whose bytes are written by hand. */
+/* The server on the fake loop. The test plays the clients and visitors, byte by byte. */
 #include "server/server.h"
 
 #include <criterion/criterion.h>
@@ -49,12 +49,12 @@ static void rig_finish(struct rig *rig)
     side_finish(&rig->side);
     server_destroy(rig->server);
     config_destroy(rig->config);
-    cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors");
+    cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors are left open");
 }
 
-/* ---- the other side ---- */
+/* ---- clients and visitors, played by the test ---- */
 
-/* The Ack, or -1. The session key goes to the rig. */
+/* Logs in. Returns the Ack, or -1 without one. The session key goes to the rig. */
 static int log_in(struct rig *rig, int fd, const char *service, const char *word)
 {
     uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], bytes[MESSAGE_ACK_SIZE];
@@ -225,9 +225,7 @@ Test(server, a_visitor_waits_ten_seconds)
     rig_finish(&rig);
 }
 
-/* Another worker has a channel for it, and may put it back into the queue: until then its place is
- * not freed, whatever ends. */
-/* Whatever comes and goes meanwhile: each login has the visitors look for a channel again. */
+/* Each login makes the waiting visitors look for a channel again. Their time limit stays. */
 Test(server, a_login_gives_no_visitor_more_time)
 {
     struct rig rig;
@@ -237,7 +235,7 @@ Test(server, a_login_gives_no_visitor_more_time)
     int visitor_fd = visitor(&rig);
     for (int i = 0; i < 9; i++) {
         side_advance(&rig.side, LIMIT_VISITOR_WAIT_MS / 10);
-        int newer_fd = control(&rig); /* in the place of the older, so that the service stays up */
+        int newer_fd = control(&rig); /* replaces the older one, so the service stays up */
         (void)close(control_fd);
         control_fd = newer_fd;
     }
@@ -252,6 +250,8 @@ Test(server, a_login_gives_no_visitor_more_time)
     rig_finish(&rig);
 }
 
+/* Another worker has a channel for the visitor and may put the visitor back into the queue. Until
+ * then the visitor must not be freed, even if everything ends. */
 Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
 {
     struct rig rig;
@@ -275,8 +275,9 @@ Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
     rig_finish(&rig);
 }
 
-/* A process that was stopped for longer than each of its deadlines: who was about to say something
- * may do so, in several steps, and who says nothing is ended a little later. */
+/* The process is stopped (as by SIGSTOP) for longer than each of its deadlines. Afterwards peers
+ * that were about to send something may still do so, in several steps. A peer that sends nothing is
+ * closed a little later. */
 Test(server, a_stop_ends_nobody_who_speaks)
 {
     struct rig rig;
@@ -296,7 +297,7 @@ Test(server, a_stop_ends_nobody_who_speaks)
     cr_assert_eq(log_in(&rig, late, "echo", secret), MESSAGE_ACK_OK);
     cr_assert_eq(side_end_of(&rig.side, silent), 0);
     for (unsigned int i = 0; i < LIMIT_ABSENT_GRACE_MS / 100 + 1; i++) {
-        say(silent, "\0", 1); /* which gains nothing */
+        say(silent, "\0", 1); /* single bytes do not prolong the deadline */
         side_advance(&rig.side, 100);
     }
     cr_assert_neq(side_end_of(&rig.side, silent), 0);
@@ -309,8 +310,8 @@ Test(server, a_stop_ends_nobody_who_speaks)
     rig_finish(&rig);
 }
 
-/* Channels that were asked for before a stop lie in the queue behind it: they are not asked for a
- * second time, and who brings them is no stranger. */
+/* Channels that were requested before the process was stopped wait in the accept queue after it.
+ * The server does not request them again, and does not take their client for a stranger. */
 Test(server, a_stop_forgets_no_request)
 {
     struct rig rig;
@@ -333,8 +334,7 @@ Test(server, a_stop_forgets_no_request)
     rig_finish(&rig);
 }
 
-/* A visitor that has reset its connection while it waited gets no channel: it stays for the next.
- */
+/* A visitor that reset its connection while it waited gets no channel. The channel is parked. */
 Test(server, a_channel_is_too_good_for_a_dead_visitor)
 {
     struct rig rig;
@@ -352,8 +352,8 @@ Test(server, a_channel_is_too_good_for_a_dead_visitor)
     rig_finish(&rig);
 }
 
-/* A channel that is reset before the first byte back is the visitor's end: nothing that was sent
- * over it is sent to another one. */
+/* A channel that is reset before its first byte back ends its visitor. The bytes that were sent on
+ * it are not sent on another channel. docs/decisions.md, "Removed: replay and rebind". */
 Test(server, a_lost_channel_is_the_visitors_end)
 {
     struct rig rig;
@@ -392,9 +392,9 @@ static void expect_echo(struct rig *rig, int visitor_fd, int channel_fd)
     cr_assert(side_expect(&rig->side, visitor_fd, "pong", 4));
 }
 
-/* Of a session that was ended by somebody the relays go on, and nobody has doubts. A newer login
- * may mean that the older client was switched off: its relays are asked, and those that answer go
- * on. */
+/* If a client ends its control channel, its relays go on without a doubt. If a newer login replaces
+ * it, the older client may have been switched off: its relays are probed, and go on if the client's
+ * kernel answers. */
 Test(server, relays_outlive_their_session)
 {
     for (unsigned int workers = 1; workers <= 2; workers++) {
@@ -407,7 +407,7 @@ Test(server, relays_outlive_their_session)
         uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
         message_data_command_encode(MESSAGE_DATA_START_TCP, command);
         cr_assert(side_expect(&rig.side, channel_fd, command, sizeof(command)));
-        (void)close(controls[0]); /* a reset: it has not read its commands */
+        (void)close(controls[0]); /* a reset: its commands were not read (RFC 2525, 2.17) */
         side_settle(&rig.side, 10);
         controls[1] = control(&rig);
         side_settle(&rig.side, 10);
@@ -431,7 +431,7 @@ Test(server, relays_outlive_their_session)
 
 /* ---- parked channels ---- */
 
-static uint32_t heard_ms; /* of every connection */
+static uint32_t heard_ms; /* what answer_life reports for every connection */
 
 static int answer_life(int fd, struct socket_life *ret)
 {
@@ -439,7 +439,8 @@ static int answer_life(int fd, struct socket_life *ret)
     return 0;
 }
 
-/* Keepalive should have taken 20 + 2 * 8 s. Only who was parked for longer is looked at. */
+/* Two unanswered keepalive probes take 20 + 2 * 8 s. Only channels that were parked for longer are
+ * checked. */
 Test(server, a_parked_channel_that_was_not_heard_from_is_not_handed_out)
 {
     static const struct {
@@ -508,8 +509,8 @@ Test(server, drain_lets_relays_finish)
 
 /* ---- anything goes ---- */
 
-/* Logins, channels and visitors that come and go in random order under all faults: nothing may
- * crash, nothing may be left. */
+/* Logins, channels and visitors come and go in random order, under all faults that the fake loop
+ * can inject. Nothing may crash, and nothing may be left over. */
 static void run_storm(uint64_t seed)
 {
     struct rig rig;

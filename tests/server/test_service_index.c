@@ -45,7 +45,7 @@ static struct service *find(unsigned int number)
     return service_index_find(&worker_index, digest);
 }
 
-/* A look-up compares with all of its bucket and nothing else, be it a hit or a miss. */
+/* A look-up compares with all services in its bucket and no others, whether it finds one or not. */
 Test(service_index, a_hello_is_compared_with_few, .init = set_up, .fini = tear_down)
 {
     unsigned int total = 0, longest = 0;
@@ -67,7 +67,7 @@ Test(service_index, finds_each_and_none_else, .init = set_up, .fini = tear_down)
         cr_assert_eq(find(i), services[i]);
     for (unsigned int i = SERVICES; i < 10 * SERVICES; i++)
         cr_assert_null(find(i));
-    /* One bit off is another digest. */
+    /* A digest with one bit changed is not found. */
     for (unsigned int bit = 0; bit < 8 * KEYS_DIGEST_SIZE; bit++) {
         uint8_t digest[KEYS_DIGEST_SIZE];
         name_of(7, digest);
@@ -90,10 +90,10 @@ Test(service_index, what_is_removed_is_not_found, .init = set_up, .fini = tear_d
         cr_assert_eq(find(i), services[i]);
 }
 
-/* A reload may bring a service under a name whose old one is still there. */
+/* A reload may add a service while an older one with the same name is still in the index. */
 Test(service_index, the_newest_of_a_name, .init = set_up, .fini = tear_down)
 {
-    service_index_remove(&worker_index, &parts[1]); /* first: its digest says where it hangs */
+    service_index_remove(&worker_index, &parts[1]); /* before the digest changes its bucket */
     memcpy(services[1]->digest, services[0]->digest, KEYS_DIGEST_SIZE);
     service_index_add(&worker_index, &parts[1]);
     cr_assert_eq(find(0), services[1]);

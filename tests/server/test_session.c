@@ -44,7 +44,7 @@ static struct session session_of(uint8_t key, unsigned int worker)
     return session;
 }
 
-/* A data channel comes: true, and whether it was asked for. */
+/* A data channel comes with the key. True: a session has it; *ret_expected: it was requested. */
 static bool comes(uint8_t key, bool *ret_expected)
 {
     uint8_t bytes[KEYS_DIGEST_SIZE];
@@ -159,8 +159,8 @@ Test(session, the_gate_expects_what_was_asked_for, .init = set_up, .fini = tear_
     cr_assert_eq(session_ask(&table, &session, 256), 0, "it is over");
 }
 
-/* Its worker has not heard of it yet, and asks: nothing comes of that, at the gate or from the
- * pool, whose wishes are for the newer one. */
+/* A session was replaced, its worker has not noticed yet and requests channels. It gets none, and
+ * the gate expects none: the pool's wishes are for the newer session. */
 Test(session, one_that_is_replaced_asks_for_nothing, .init = set_up, .fini = tear_down)
 {
     struct session first = session_of(1, 0), second = session_of(2, 1);
@@ -188,7 +188,8 @@ static void *asks(void *shared)
     return NULL;
 }
 
-/* From other threads all the time, and each is replaced meanwhile: nothing is left at the gate. */
+/* Sessions are replaced while another thread requests channels for them. The gate expects nothing
+ * afterwards. */
 Test(session, replaced_while_it_asks, .init = set_up, .fini = tear_down)
 {
     struct session sessions[2] = {session_of(1, 0), session_of(2, 1)};
@@ -208,7 +209,8 @@ Test(session, replaced_while_it_asks, .init = set_up, .fini = tear_down)
     cr_assert(session_end(&table, &sessions[ROUNDS % 2], &leftovers));
 }
 
-/* What a data channel's Hello is compared with, with a session for each service there may be. */
+/* With as many sessions as there may be services, the key in a data channel's Hello is compared
+ * with few. */
 Test(session, keys_are_compared_with_few, .init = set_up, .fini = tear_down)
 {
     static struct session sessions[LIMIT_SERVICES];

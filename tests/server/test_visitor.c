@@ -52,7 +52,7 @@ Test(visitor, its_list_changes_with_its_state)
     cr_assert(list_is_empty(&visitor->node) && list_is_empty(&worker.waiting_visitors));
     visitor_set_state(visitor, VISITOR_RELAYING);
     cr_assert_eq(worker.relaying_visitors.next, &visitor->node);
-    visitor_set_state(visitor, VISITOR_RELAYING); /* a move that found no room */
+    visitor_set_state(visitor, VISITOR_RELAYING); /* as after a move that found a full mailbox */
     cr_assert_eq(worker.relaying_visitors.next, &visitor->node);
     cr_assert(list_is_empty(&worker.waiting_visitors));
     finish(visitor);
