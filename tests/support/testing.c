@@ -107,8 +107,25 @@ static bool port_is_free(uint16_t port)
     return is_free;
 }
 
-/* Below the ephemeral range (32768 and up), so that no connection of a test takes the port. Each
- * test program starts at another port. */
+/* Test programs run at the same time, and a port is free until its test binds it. The process that
+ * has locked the port's byte of this file may have it (fcntl(2), F_SETLK): until it ends. Opened
+ * before any test counts descriptors. -1: another user's file, or none; then luck decides. */
+static int port_locks = -1;
+
+__attribute__((constructor)) static void open_port_locks(void)
+{
+    port_locks =
+        open("/tmp/rathole-uring-test-ports", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+}
+
+static bool port_lock(uint16_t port)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = port, .l_len = 1};
+    return port_locks < 0 || fcntl(port_locks, F_SETLK, &lock) == 0;
+}
+
+/* Below the ephemeral range (32768 and up), so that no connection of a test takes the port, and
+ * below those of the end-to-end tests. Each test program starts at another port. */
 uint16_t free_port(void)
 {
     enum { FIRST = 5000, COUNT = 6000 };
@@ -116,7 +133,7 @@ uint16_t free_port(void)
     unsigned int start = (unsigned int)getpid() * 37 % COUNT;
     for (unsigned int i = 0; i < COUNT; i++) {
         uint16_t port = (uint16_t)(FIRST + (start + given++) % COUNT);
-        if (port_is_free(port))
+        if (port_lock(port) && port_is_free(port))
             return port;
     }
     need(false, "a free port");
