@@ -274,9 +274,9 @@ class Flows:
     """Many visitors of an echo at once, in one thread.
 
     Each visitor sends numbered payloads, and checks that what comes back is its own, unharmed, in
-    order and not twice."""
+    order and not twice. source: the address they come from, if not the usual one."""
 
-    def __init__(self, port, count, host="127.0.0.1"):
+    def __init__(self, port, count, host="127.0.0.1", source=None):
         self.port = port
         self.sockets = []
         self.poller = select.epoll()
@@ -290,6 +290,8 @@ class Flows:
         self.started = {}
         for n in range(count):
             sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            if source:
+                sock.bind((source, 0))
             sock.connect((host, port))
             sock.setblocking(False)
             self.poller.register(sock, select.EPOLLIN)
