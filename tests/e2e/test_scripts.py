@@ -165,6 +165,7 @@ def test_scripts_are_checked(tmp_path, script, tool, good, bad):
     assert result.returncode not in (0, 77) and "hello" in result.stdout + result.stderr
 
 
+SOME_FAILED = 10  # of "count_tests add"
 ROWS = [
     {"name": "a / unit1", "result": "OK", "returncode": 0,
      "stderr": "[\x1b[0;1;32mPASS\x1b[0m] list::order: (0.01s)\n"
@@ -212,7 +213,7 @@ def counted(tmp_path, count):
 
 def test_count_tests(counted, count):
     added = counted("build-a", ROWS, REPORT)
-    assert added.returncode == 1
+    assert added.returncode == SOME_FAILED
     assert added.stdout.strip() == "9 passed, 7 failed, 2 skipped; plain 7 s"
     assert "FAILED bad" in added.stderr and "SKIPPED py: 1 cases: why" in added.stderr
     ended = count("sum")
@@ -258,6 +259,29 @@ def test_a_leak_in_a_program_whose_tests_pass(counted, count):
     assert "FAILED unit in build-a: FAIL (exit 1)" in count("sum").stdout
 
 
+def test_what_cannot_be_read_is_a_failure(counted, count):
+    """A report and a log that end in the middle, as of a killed process or on a full disk: the rest
+    is counted, and what is missing has failed."""
+    cut = counted("build-a", ROWS, REPORT[:-20])
+    assert cut.returncode == SOME_FAILED
+    said = count("sum").stdout
+    assert "FAILED py in build-a: unreadable report" in said and "FAILED bad in build-a" in said
+
+
+def test_a_log_that_is_cut_off(count, tmp_path):
+    good = json.dumps({"name": "good", "result": "OK", "returncode": 0})
+    (tmp_path / "log.json").write_text(good + "\n" + good[:20])
+    assert count("add", "build-a", tmp_path / "log.json", tmp_path).returncode == SOME_FAILED
+    assert count("sum").stdout.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+
+
+def test_a_criterion_program_without_tests_has_failed(counted, count):
+    """The linker may drop them all."""
+    counted("build-a", [{"name": "unit", "result": "OK", "returncode": 0, "stderr":
+                         "[====] Synthesis: Tested: 0 | Passing: 0 | Failing: 0 | Crashing: 0 "}])
+    assert "FAILED unit in build-a: no test ran" in count("sum").stdout
+
+
 def test_notes_are_counted(count):
     """Of scripts/test itself: a build that failed, a check of the tree."""
     count("note", "build-a", "passed", "clang-format")
@@ -297,7 +321,7 @@ def test_style_tools_of_another_version_are_a_skip(tmp_path, versions, found):
 
 def test_count_tests_without_a_run(count, tmp_path):
     added = count("add", "build-a", tmp_path / "none.json", tmp_path)
-    assert added.returncode == 1 and "0 passed, 1 failed, 0 skipped" in added.stdout
+    assert added.returncode == SOME_FAILED and "0 passed, 1 failed, 0 skipped" in added.stdout
     assert count("sum").stdout.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
 
 
