@@ -143,6 +143,8 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct tran
 /* Descriptors have run out. Hands out the older half of the parked channels, at most max, for the
  * caller to close, and lowers the remembered demand to the rest. Returns their number. */
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
+/* Whether a channel is parked, which is so beside waiting visitors only after channel_pool_undo. */
+bool channel_pool_has_parked(struct channel_pool *pool);
 /* The number of visitors, or lanes, that wait for a channel. */
 uint32_t channel_pool_waiting(struct channel_pool *pool);
 /* The number of channels that the demand justifies. For tests. */

@@ -326,6 +326,14 @@ uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns)
     return target;
 }
 
+bool channel_pool_has_parked(struct channel_pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    bool has_parked = pool->parked_count > 0;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return has_parked;
+}
+
 uint32_t channel_pool_waiting(struct channel_pool *pool)
 {
     (void)pthread_mutex_lock(&pool->lock);

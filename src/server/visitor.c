@@ -210,8 +210,11 @@ static void review(struct visitor *visitor)
         visitor_give_up(visitor);
         return;
     }
-    if (!channel_pool_leave(&visitor->service->pool, &visitor->waiter))
-        return; /* a channel is on its way */
+    /* Without a parked channel the visitor keeps its place in the queue: a newcomer would have it
+     * before this one has joined again. */
+    if (!channel_pool_has_parked(&visitor->service->pool) ||
+        !channel_pool_leave(&visitor->service->pool, &visitor->waiter))
+        return; /* or a channel is on its way */
     visitor_set_state(visitor, VISITOR_SEEKING);
     if (visitor_seek(visitor, false))
         return;

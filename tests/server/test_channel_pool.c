@@ -129,11 +129,14 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
                                     &match),
                  POOL_MATCHED);
     cr_assert_eq(match.visitor_id, 0);
+    cr_assert_not(channel_pool_has_parked(&pool), "visitors that wait keep their places");
     cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 70}, START));
+    cr_assert(channel_pool_has_parked(&pool), "one that waits may take it");
     cr_assert_eq(offer(71, START), 0, "first in the queue again");
     cr_assert(channel_pool_leave(&pool, &waiters[1]));
     cr_assert_eq(take(1, START, &fd), POOL_TAKEN);
     cr_assert_eq(fd, 70);
+    cr_assert_not(channel_pool_has_parked(&pool));
     cr_assert_eq(channel_pool_offer(&pool,
                                     &(struct pool_offer){.transport = {.fd = 72},
                                                          .requested = true,
