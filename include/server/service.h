@@ -98,9 +98,3 @@ MUST_CHECK int service_bind(const struct service *service, const struct config_s
 struct binding *service_set_binding(struct service *service, struct binding *binding);
 /* Frees a binding of the service that no worker uses any more. Accepts NULL. */
 void service_release_binding(struct service *service, struct binding *binding);
-/* Counts a visitor from the address *key. ERR_LIMIT, -ENOMEM: it is not counted, and the caller
- * closes it. Without a limit per address *key becomes all zero, so that service_leave does not look
- * for a count that was never made. Any thread. */
-MUST_CHECK int service_enter(struct service *service, struct addr_key *key);
-/* The visitor has gone. key: as service_enter has left it. Any thread. */
-void service_leave(struct service *service, const struct addr_key *key);

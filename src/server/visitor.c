@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "server/exchange.h"
+#include "server/visitor_limits.h"
 #include "visitor_priv.h"
 
 /* ---- making and freeing ---- */
@@ -44,7 +45,7 @@ static void visitor_free(struct visitor *visitor)
 
 void visitor_finish(struct visitor *visitor)
 {
-    service_leave(visitor->service, &visitor->key);
+    visitor_limits_leave(visitor->service, &visitor->key);
     visitor_free(visitor);
 }
 
@@ -53,7 +54,7 @@ static void visitor_give_up(struct visitor *visitor)
 {
     visitor_set_state(visitor, VISITOR_GONE);
     transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
-    service_leave(visitor->service, &visitor->key);
+    visitor_limits_leave(visitor->service, &visitor->key);
     if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
         visitor_free(visitor); /* no channel is on its way */
 }
@@ -183,7 +184,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     struct addr peer;
     if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
         visitor->key = addr_key(&peer, config_prefixes(server_config(worker->server)));
-    int result = service_enter(service, &visitor->key);
+    int result = visitor_limits_enter(service, &visitor->key);
     if (result < 0) {
         log_refused(visitor, error_text(result));
         transport_close_fd(fd, tunnel->loop);

@@ -2,7 +2,7 @@
  * the other. visitor.c makes the visitor and finds it a channel or a place in the queue.
  * visitor_relay.c joins it with the channel and moves the relay between workers.
  *
- * A visitor holds a use of its service and is counted by it (service_enter). All of this runs in
+ * A visitor holds a use of its service, and is counted (visitor_limits_enter). All of this runs in
  * the thread of visitor->worker. */
 #pragma once
 

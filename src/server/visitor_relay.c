@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "proto/message.h"
+#include "server/visitor_limits.h"
 #include "visitor_priv.h"
 
 /* A message: a visitor and its channel on their way to another worker. */
@@ -32,7 +33,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
     if (visitor == NULL) {
         loop_close_fd(tunnel->loop, move.visitor_fd); /* resets the connection (SO_LINGER) */
         transport_abort(&move.channel, tunnel->loop);
-        service_leave(move.service, &move.key);
+        visitor_limits_leave(move.service, &move.key);
         service_drop(move.service);
         return;
     }

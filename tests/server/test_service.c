@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "testing.h"
 
 static struct service_registry registry;
@@ -27,42 +26,6 @@ static void tear_down(void)
     service_drop(service);
     cr_assert(list_is_empty(&registry.entries));
     service_registry_finish(&registry);
-}
-
-static void set_limits(uint32_t all, uint32_t per_ip)
-{
-    config.max_connections = all;
-    config.max_connections_per_ip = per_ip;
-    service_drop(service);
-    cr_assert_eq(service_create(&registry, &config, 1, &service), 0);
-}
-
-Test(service, limits, .init = set_up, .fini = tear_down)
-{
-    struct addr_key a = {{1}}, b = {{2}}, other;
-    set_limits(3, 2);
-    cr_assert_eq(service_enter(service, &a), 0);
-    cr_assert_eq(service_enter(service, &a), 0);
-    cr_assert_eq(service_enter(service, &a), ERR_LIMIT);
-    cr_assert_eq(service_enter(service, &b), 0);
-    cr_assert_eq(service_enter(service, &b), ERR_LIMIT, "in all");
-    service_leave(service, &a);
-    cr_assert_eq(service_enter(service, &b), 0);
-    cr_assert_eq(service_enter(service, &a), ERR_LIMIT);
-    service_leave(service, &a);
-    service_leave(service, &b);
-    service_leave(service, &b);
-    cr_assert_eq(atomic_load(&service->connections), 0);
-    cr_assert_null(addr_table_find(&service->per_ip, &a), "nothing is left");
-    set_limits(0, 0);
-    for (int i = 0; i < 100; i++) {
-        other = a;
-        cr_assert_eq(service_enter(service, &other), 0);
-        cr_assert_eq(other.bytes[0], 0, "not counted by its address");
-    }
-    for (int i = 0; i < 100; i++)
-        service_leave(service, &other);
-    cr_assert_eq(atomic_load(&service->connections), 0);
 }
 
 Test(service, the_last_user_frees_it, .init = set_up, .fini = tear_down)
@@ -96,7 +59,8 @@ Test(service, binding, .init = set_up, .fini = tear_down)
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "127.0.0.1");
     struct addr addr = tcp_loopback(free_port());
     config.addr.port = addr_port(&addr);
-    set_limits(0, 0);
+    service_drop(service);
+    cr_assert_eq(service_create(&registry, &config, 1, &service), 0);
     cr_assert_eq(service_bind(service, &config, &addr, &none, NULL, &service->binding), 0);
     cr_assert_eq(open_fd_count(), before + 1 + 1, "a listener and the guard");
     struct service *other;
