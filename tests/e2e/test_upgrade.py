@@ -400,21 +400,13 @@ def test_signals_and_environment(make):
     assert len(names) == len(set(names)), "none is there twice"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
-def test_as_an_ordinary_user(make, service, tmp_path):
-    directory = tmp_path
-    while directory != pathlib.Path("/tmp") and directory != directory.parent:
-        directory.chmod(0o755)
-        directory = directory.parent
+def test_as_an_ordinary_user(make, service, nobody):
+    user, directory, program = nobody
     t = make({"echo": service(Echo).port})
-    t.start_server(timeout=5, user=None)
-    t.server.stop()
-    config = t.workdir / "server.ini"
-    program = t.workdir / "program"
-    program.write_bytes(harness.BINARIES[OURS].read_bytes())
-    program.chmod(0o755)
-    os.chown(config, 65534, 65534)
-    process = harness.Process([program, "--server", config], t.workdir / "user.log", user=65534)
+    config = directory / "server.ini"
+    config.write_text(t.config("server"))
+    os.chown(config, user, user)
+    process = harness.Process([program, "--server", config], directory / "user.log", user=user)
     process.name = "server (nobody)"
     t.started.append(process)
     t.kept(process, process.name)
@@ -423,7 +415,7 @@ def test_as_an_ordinary_user(make, service, tmp_path):
     t.wait_ready()
     old, new = upgrade(t)
     gone(old)
-    assert os.stat(f"/proc/{new.pid}").st_uid in (0, 65534)  # 0: it is not dumpable
+    assert os.stat(f"/proc/{new.pid}").st_uid in (0, user)  # 0: it is not dumpable
     t.wait_ready()
     ping(t.port(), timeout=within(10))
 
