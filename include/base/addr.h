@@ -46,8 +46,10 @@ bool addr_from_numeric(const struct host_port *host_port, struct addr *ret);
 const char *addr_format(const struct addr *addr, char *out, size_t out_size);
 /* A v4-mapped address and its IPv4 address are not equal: their sockets differ. */
 bool addr_equal(const struct addr *a, const struct addr *b);
-/* Whether two listeners would conflict: same port, and the same address or a wildcard that covers
- * the other's. [::] is dual-stack here, so it covers IPv4 as well. */
+/* Whether a listener on `a` serves all that one on `b` would: same port, and the same address or a
+ * wildcard. [::] is dual-stack here, so it covers IPv4 as well. */
+bool addr_covers(const struct addr *a, const struct addr *b);
+/* Whether two listeners would conflict: one covers the other. */
 bool addr_overlaps(const struct addr *a, const struct addr *b);
 /* In host order; 0 of none. */
 uint16_t addr_port(const struct addr *addr);

@@ -184,21 +184,25 @@ static bool is_any_v6(const struct addr *addr)
     return addr->any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->v6.sin6_addr);
 }
 
-bool addr_overlaps(const struct addr *a, const struct addr *b)
+bool addr_covers(const struct addr *a, const struct addr *b)
 {
     struct in_addr v4_a, v4_b;
     if (a->len == 0 || b->len == 0 || addr_port(a) != addr_port(b))
         return false;
     if (is_any_v6(a) || is_any_v6(b))
-        return true;
+        return is_any_v6(a);
     bool is_v4_a = get_v4(a, &v4_a), is_v4_b = get_v4(b, &v4_b);
     if (is_v4_a != is_v4_b)
         return false;
     if (!is_v4_a)
         return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr) &&
                a->v6.sin6_scope_id == b->v6.sin6_scope_id;
-    return v4_a.s_addr == v4_b.s_addr || v4_a.s_addr == htonl(INADDR_ANY) ||
-           v4_b.s_addr == htonl(INADDR_ANY);
+    return v4_a.s_addr == v4_b.s_addr || v4_a.s_addr == htonl(INADDR_ANY);
+}
+
+bool addr_overlaps(const struct addr *a, const struct addr *b)
+{
+    return addr_covers(a, b) || addr_covers(b, a);
 }
 
 uint16_t addr_port(const struct addr *addr)

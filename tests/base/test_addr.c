@@ -262,6 +262,20 @@ Test(addr, overlaps)
     cr_expect_not(addr_overlaps(&none, &none));
 }
 
+static bool covers(const char *a, const char *b)
+{
+    struct addr addr_a = numeric(a), addr_b = numeric(b);
+    return addr_covers(&addr_a, &addr_b);
+}
+
+Test(addr, covers)
+{
+    cr_expect(covers("1.2.3.4:80", "1.2.3.4:80") && covers("0.0.0.0:80", "1.2.3.4:80"));
+    cr_expect(covers("[::]:80", "0.0.0.0:80") && covers("[::]:80", "[::1]:80"));
+    cr_expect_not(covers("1.2.3.4:80", "0.0.0.0:80") || covers("0.0.0.0:80", "[::]:80"));
+    cr_expect_not(covers("[::1]:80", "[::]:80") || covers("[::]:80", "[::1]:81"));
+}
+
 Test(addr, loopback)
 {
     static const struct {
