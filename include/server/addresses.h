@@ -24,20 +24,27 @@ MUST_CHECK int addresses_bind(struct server *server, struct inherited *inherited
                               uint32_t waited_ms);
 /* Binds the control port and listens at once: bind() alone does not exclude a second server that
  * also sets SO_REUSEADDR (socket(7)). -errno, or ERR_RESOLVE: no address of the name is known,
- * perhaps not yet. Logs nothing. The caller owns the binding. */
+ * perhaps not yet. Logs nothing. The caller owns the binding. *ret_tried: the last address of the
+ * name that was tried, which is the one that -errno is about. */
 MUST_CHECK int addresses_bind_control(struct server *server, const struct config_peer *own,
-                                      struct binding **ret);
+                                      struct binding **ret, struct addr *ret_tried);
 /* Binds the address of a service as `config` says, which may be newer than the service's own.
  * Returns the same errors, which it does not log; it may log a hint about the receive buffer. The
  * caller owns the binding. */
 MUST_CHECK int addresses_bind_service(struct server *server, const struct service *service,
                                       const struct config_service *config,
-                                      const struct config_peer *own, struct binding **ret);
+                                      const struct config_peer *own, struct binding **ret,
+                                      struct addr *ret_tried);
 
 /* True if a binding of the same protocol holds one of the addresses, perhaps by a wildcard. binding
  * NULL: false. */
 bool addresses_is_held_by(const struct binding *binding, const struct addr *addrs, size_t count,
                           bool is_udp);
+/* Whether somebody else holds part of an address that bindings of ours hold in part: then one more
+ * socket with SO_REUSEPORT can't join ours there. False also if the others are of this user and
+ * have SO_REUSEPORT too, as another server's sockets do; those can't be told from ours. Binds for a
+ * moment, so no socket of ours may serve the whole address: a UDP lane would lose datagrams. */
+bool addresses_is_held_by_others(const struct addr *addr, bool is_udp);
 /* Which of this server's bindings holds the address that a service (config NULL: the control port)
  * wants. */
 struct server_holder {

@@ -34,6 +34,7 @@ struct server {
     struct resolver *resolver;          /* polled */
     const char *file;                   /* the configuration file's name; borrowed, may be NULL */
     unsigned int control_failures_said; /* as service.failures_said, for the control port */
+    struct address_move control_move;
     uint32_t start_until_ms;            /* the start waits for services' addresses until then */
     _Atomic unsigned int unbound_count; /* services without an address */
     unsigned int worker_count;

@@ -35,6 +35,12 @@ struct service_part {
     void (*send_requests)(struct server_control *control); /* set together with control */
 };
 
+/* How a reload that exchanges addresses gets on (reload_ports.c). */
+struct address_move {
+    bool has_given_up; /* the old address, for a new one that is not bound yet */
+    bool was_in_vain;  /* took it back, so it is not given up again before the file is read anew */
+};
+
 struct service {
     struct service_base entry;
     struct service_part *parts; /* one for each worker */
@@ -49,7 +55,9 @@ struct service {
     struct binding *binding;  /* owned; NULL: its address could not be bound yet */
     struct addr_table per_ip; /* counts visitors by address */
 
-    unsigned int failures_said; /* the main thread's: causes that were logged (addresses.h) */
+    /* The main thread's: */
+    unsigned int failures_said; /* causes that were logged (addresses.h) */
+    struct address_move move;
 
     _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
     _Atomic bool up;              /* has a session, so its listeners listen */

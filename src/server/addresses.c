@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -96,20 +97,22 @@ static int bind_control_at(struct server *server, const struct config_peer *own,
 }
 
 static int bind_control(struct server *server, const struct config_peer *own,
-                        const struct origin *origin, struct binding **ret)
+                        const struct origin *origin, struct binding **ret, struct addr *ret_tried)
 {
     struct addr addrs[LIMIT_ADDRESSES];
     size_t count = find_addrs(server, &own->addr, SOCK_STREAM, "control", origin, addrs);
     int result = ERR_RESOLVE;
-    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++)
+    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++) {
+        *ret_tried = addrs[i];
         result = bind_control_at(server, own, &addrs[i], origin->inherited, ret);
+    }
     return result;
 }
 
 int addresses_bind_control(struct server *server, const struct config_peer *own,
-                           struct binding **ret)
+                           struct binding **ret, struct addr *ret_tried)
 {
-    return bind_control(server, own, &no_origin, ret);
+    return bind_control(server, own, &no_origin, ret, ret_tried);
 }
 
 static void hint_receive_room(const struct service *service, const struct binding *binding)
@@ -124,7 +127,7 @@ static void hint_receive_room(const struct service *service, const struct bindin
 
 static int bind_service(struct server *server, const struct service *service,
                         const struct config_service *config, const struct config_peer *own,
-                        const struct origin *origin, struct binding **ret)
+                        const struct origin *origin, struct binding **ret, struct addr *ret_tried)
 {
     struct socket_options options = listener_options(own);
     struct addr addrs[LIMIT_ADDRESSES];
@@ -135,8 +138,10 @@ static int bind_service(struct server *server, const struct service *service,
                               passed_as, origin, addrs);
     struct binding *binding = NULL;
     int result = ERR_RESOLVE;
-    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++)
+    for (size_t i = 0; i < count && (i == 0 || is_elsewhere(result)); i++) {
+        *ret_tried = addrs[i];
         result = service_bind(service, config, &addrs[i], &options, origin->inherited, &binding);
+    }
     if (binding == NULL)
         return result;
     if (service->is_udp)
@@ -147,9 +152,9 @@ static int bind_service(struct server *server, const struct service *service,
 
 int addresses_bind_service(struct server *server, const struct service *service,
                            const struct config_service *config, const struct config_peer *own,
-                           struct binding **ret)
+                           struct binding **ret, struct addr *ret_tried)
 {
-    return bind_service(server, service, config, own, &no_origin, ret);
+    return bind_service(server, service, config, own, &no_origin, ret, ret_tried);
 }
 
 /* ---- who holds an address ---- */
@@ -161,6 +166,16 @@ bool addresses_is_held_by(const struct binding *binding, const struct addr *addr
     for (size_t i = 0; binding != NULL && binding->is_udp == is_udp && i < count; i++)
         is_held |= addr_overlaps(&binding->addr, &addrs[i]);
     return is_held;
+}
+
+bool addresses_is_held_by_others(const struct addr *addr, bool is_udp)
+{
+    static const struct socket_options none;
+    int fd;
+    int result = is_udp ? udp_socket_join_group(addr, &fd) : socket_join_group(addr, &none, &fd);
+    if (result == 0)
+        (void)close(fd);
+    return result < 0;
 }
 
 struct server_holder server_find_holder(struct server *server, const struct config_peer *wanted,
@@ -295,9 +310,10 @@ void server_count_unbound(struct server *server)
 static int start_control(struct server *server, const struct origin *origin, uint32_t waited_ms)
 {
     const struct config_peer *own = server_config(server);
+    struct addr tried;
     if (server->control_binding != NULL)
         return 0;
-    int result = bind_control(server, own, origin, &server->control_binding);
+    int result = bind_control(server, own, origin, &server->control_binding, &tried);
     /* The services get LIMIT_START_MS from now on, because a predecessor closes its ports one by
      * one. */
     server->start_until_ms = waited_ms + MIN(UINT32_MAX - waited_ms, (uint32_t)LIMIT_START_MS);
@@ -315,9 +331,10 @@ static int addresses_start_service(struct server *server, struct service *servic
 {
     const struct config_peer *own = server_config(server);
     const struct config_service *config = service_config(service);
+    struct addr tried;
     if (service->binding != NULL)
         return 0;
-    int result = bind_service(server, service, config, own, origin, &service->binding);
+    int result = bind_service(server, service, config, own, origin, &service->binding, &tried);
     if (result == 0 || result == -ENOMEM)
         return result;
     struct server_holder holder = server_find_holder(server, own, config);

@@ -74,8 +74,10 @@ static int prepare_changed(struct preparation *prep, const struct config_service
         int result = server_reload_bind(prep, item, service, &binding);
         if (result == -ENOMEM)
             return result;
-        if (result < 0 && has_place)
-            return 0; /* it stays as it is; a service without an address takes the other changes */
+        /* It stays as it is, also if it gave its address up and may have to take it back. A service
+         * that waits for its first address takes the other changes. */
+        if (result < 0 && (has_place || service->move.has_given_up))
+            return 0;
         if (!has_place &&
             server_reload_is_same_addr(&service_config(service)->addr, &item->new->addr))
             changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
@@ -167,6 +169,7 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     if (step->binding != NULL)
         addresses_bind_succeeded(service_config(service), step->binding, &service->failures_said);
     if (step->rebinds) {
+        service->move.has_given_up = step->binding == NULL;
         step->new_binding = step->binding;
         step->binding = service_set_binding(service, step->binding);
     }
@@ -186,6 +189,7 @@ static void commit_own(struct preparation *prep)
         addresses_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
     if (plan->control_binding != NULL || plan->closes_control) {
         struct binding *old = server->control_binding;
+        server->control_move.has_given_up = plan->closes_control;
         server->control_binding = plan->control_binding;
         plan->new_control_binding = plan->control_binding;
         plan->control_binding = old;
@@ -237,7 +241,8 @@ static int server_prepare(struct preparation *prep)
         result = prepare_services(prep);
     if (result == 0)
         server_reload_settle(prep);
-    bool is_empty = plan->step_count == 0 && plan->changes == 0 && !plan->closes_control;
+    bool is_empty = plan->step_count == 0 && plan->changes == 0 && !plan->closes_control &&
+                    plan->control_binding == NULL;
     /* An empty plan that defers something would be followed by the same plan, without end. */
     assert(result < 0 || !is_empty || prep->outcome->deferred == 0);
     if (result < 0 || is_empty)

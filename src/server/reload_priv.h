@@ -49,9 +49,9 @@ struct reload_place {
     int error;               /* 0: it was bound, or the owner wants no other address */
     struct service *service; /* this and `wanted` are NULL for the control port */
     const struct config_service *wanted;
-    size_t behind;     /* the place that holds the wanted address, or NO_PLACE */
-    size_t addr_count; /* of addrs; 0: the wanted address is not in use */
-    struct addr addrs[LIMIT_ADDRESSES];
+    bool is_in_use;   /* the error is that `addr`, which the owner wants, is in use */
+    struct addr addr; /* the one address of the wanted name that was tried last */
+    size_t behind;    /* the place that holds `addr`, or NO_PLACE */
 };
 #define NO_PLACE SIZE_MAX
 

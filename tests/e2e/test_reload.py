@@ -420,6 +420,28 @@ def test_an_address_in_use_is_tried_again(reloadable, service):
     assert not is_listening(old)
 
 
+def test_a_wildcard_that_another_process_holds_in_part(reloadable):
+    """The service keeps its address, also over retries, and moves when the other has left."""
+    t, files = reloadable()
+    kept, port = connect(t.port()), t.port()
+    ask(kept)
+    with socket.socket() as other:
+        other.bind(("127.0.0.5", port))
+        other.listen()
+        t.visitor_host = "0.0.0.0"
+        said = settled(t.server, lambda: files.write("server"))
+        assert f"bind_addr 0.0.0.0:{port}: address in use" in said
+        until = time.monotonic() + within(2.2 * LIMITS.address_retry)
+        while time.monotonic() < until:
+            assert answers(port)
+        assert len(errors(t.server)) == 1, "said once"
+    t.server.wait_log(rf"bind_addr 0\.0\.0\.0:{port}: bound now", within(4))
+    with socket.create_connection(("127.0.0.5", port), within(2)) as visitor:
+        visitor.settimeout(within(2))
+        ask(visitor)
+    ask(kept)
+
+
 def test_limits(reloadable):
     t, files = reloadable()
     first = connect(t.port())

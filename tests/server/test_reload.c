@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netdb.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -77,6 +78,16 @@ static struct reload_outcome begin(const char *text, enum reload_attempt attempt
     return outcome;
 }
 
+static void look_up(const char *text)
+{
+    struct config *config = side_config(text);
+    struct pollfd fd = {.fd = server_reload_ops.names_fd(server), .events = POLLIN};
+    server_reload_ops.look_up(server, &config->server);
+    while (!server_reload_ops.has_looked_up(server))
+        cr_assert_eq(poll(&fd, 1, 10000), 1);
+    config_destroy(config);
+}
+
 static void apply_posted(void)
 {
     side_signal(&side, TUNNEL_SIGNAL_PLAN);
@@ -90,6 +101,26 @@ static struct reload_outcome reload(const char *text)
     struct reload_outcome outcome = begin(text, RELOAD_FIRST, 1);
     apply_posted();
     return outcome;
+}
+
+/* ---- a name with two addresses ---- */
+
+int __real_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret);
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret);
+
+/* The list must be freed by freeaddrinfo, so two look-ups of numeric hosts are put together. */
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret)
+{
+    if (strcmp(host, "two-addresses") != 0)
+        return __real_getaddrinfo(host, service, hints, ret);
+    int result = __real_getaddrinfo("127.0.0.5", service, hints, ret);
+    struct addrinfo *last = *ret;
+    while (result == 0 && last->ai_next != NULL)
+        last = last->ai_next;
+    return result == 0 ? __real_getaddrinfo("127.0.0.1", service, hints, &last->ai_next) : result;
 }
 
 /* ---- the client, played by the test ---- */
@@ -492,6 +523,178 @@ Test(server_reload, no_address_is_given_up_for_one_that_is_kept, .init = set_up,
     (void)close(a);
 }
 
+/* ---- addresses that another program holds in part ---- */
+
+/* The file with the echo service, or the control port, at this host. */
+static const char *at_host(const char *host, bool is_control, bool is_udp)
+{
+    static char text[700];
+    (void)snprintf(text, sizeof(text),
+                   "[server]\nbind_addr = %s:%u\ndefault_token = one\n"
+                   "[server.services.echo]\nbind_addr = %s:%u\n%s",
+                   is_control ? host : "127.0.0.1", addr_port(&control_addr),
+                   is_control ? "127.0.0.1" : host, addr_port(&ports[ECHO]),
+                   is_udp ? "type = udp\n" : "");
+    return text;
+}
+
+static const struct binding *bound(bool is_control)
+{
+    const struct binding *binding =
+        is_control ? server->control_binding : find_service("echo")->binding;
+    cr_assert_not_null(binding, "it has an address");
+    return binding;
+}
+
+static bool is_at_wildcard(bool is_control)
+{
+    return bound(is_control)->addr.v4.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+/* is_shared: it allows others of its user to join it, as the sockets of another server do. */
+static int hold_beside(const struct addr *addr, bool is_udp, bool is_shared)
+{
+    const int on = is_shared;
+    struct addr other = *addr;
+    other.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 4);
+    int fd = socket(AF_INET, is_udp ? SOCK_DGRAM : SOCK_STREAM, 0);
+    cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+    cr_assert_eq(bind(fd, &other.any, other.len), 0);
+    cr_assert(is_udp || listen(fd, 1) == 0);
+    return fd;
+}
+
+/* The echo service, or the control port, wants the wildcard address in place of 127.0.0.1, but
+ * another program has the port at 127.0.0.5. Its own address is in the way too, and is not given
+ * up in vain, neither at first nor by a retry. */
+static void want_wildcard(bool is_control, bool is_udp)
+{
+    unsigned int plans;
+    cr_assert_eq(reload_to_the_end(at_host("127.0.0.1", false, is_udp), &plans).failed, 0);
+    int session = log_in("echo", "one");
+    int holder = hold_beside(is_control ? &control_addr : &ports[ECHO], is_udp, false);
+    const struct binding *before = bound(is_control);
+    const char *text = at_host("0.0.0.0", is_control, is_udp);
+    cr_expect_eq(begin(text, RELOAD_FIRST, 0).failed, 1);
+    cr_expect_eq(begin(text, RELOAD_RETRY, 0).failed, 1);
+    cr_expect_eq(unbound(), 0);
+    cr_expect_eq(bound(is_control), before, "the same sockets");
+    cr_expect_eq(side_end_of(&side, session), 0, "its session stays");
+    (void)close(holder);
+    cr_expect_eq(begin(text, RELOAD_RETRY, 1).deferred, 1);
+    apply_posted();
+    cr_expect_eq(begin(text, RELOAD_AGAIN, 1).failed, 0);
+    apply_posted();
+    cr_expect(is_at_wildcard(is_control));
+    cr_expect(is_udp || connects(ECHO));
+    (void)close(session);
+}
+
+Test(server_reload, a_wildcard_that_another_program_holds_in_part, .init = set_up,
+     .fini = tear_down)
+{
+    want_wildcard(false, false);
+}
+
+Test(server_reload, a_udp_wildcard_that_another_program_holds_in_part, .init = set_up,
+     .fini = tear_down)
+{
+    want_wildcard(false, true);
+}
+
+Test(server_reload, a_control_wildcard_that_another_program_holds_in_part, .init = set_up,
+     .fini = tear_down)
+{
+    want_wildcard(true, false);
+}
+
+/* The other program is of the same user and shares its address, so it is only found when the old
+ * address has been given up. That is taken back, and is not given up again by a retry. */
+static void take_back(bool is_control, bool is_udp)
+{
+    unsigned int plans;
+    cr_assert_eq(reload_to_the_end(at_host("127.0.0.1", false, is_udp), &plans).failed, 0);
+    int session = log_in("echo", "one");
+    int holder = hold_beside(is_control ? &control_addr : &ports[ECHO], is_udp, true);
+    const char *text = at_host("0.0.0.0", is_control, is_udp);
+    cr_expect_eq(begin(text, RELOAD_FIRST, 1).deferred, 1);
+    apply_posted();
+    struct reload_outcome outcome = begin(text, RELOAD_AGAIN, 1);
+    cr_expect(outcome.failed == 1 && outcome.deferred == 0 && outcome.changed == 0);
+    apply_posted();
+    cr_expect_eq(unbound(), 0);
+    cr_expect_not(is_at_wildcard(is_control));
+    cr_expect(is_udp || connects(ECHO));
+    cr_expect_eq(side_end_of(&side, session), 0, "its session stays");
+    cr_expect_eq(begin(text, RELOAD_RETRY, 0).failed, 1);
+    (void)close(holder);
+    cr_expect_eq(reload_to_the_end(text, &plans).failed, 0);
+    cr_expect(is_at_wildcard(is_control));
+    (void)close(session);
+    session = log_in("echo", "one");
+    cr_expect(is_udp || connects(ECHO));
+    (void)close(session);
+}
+
+Test(server_reload, an_address_that_was_given_up_in_vain, .init = set_up, .fini = tear_down)
+{
+    take_back(false, false);
+}
+
+Test(server_reload, a_udp_address_that_was_given_up_in_vain, .init = set_up, .fini = tear_down)
+{
+    take_back(false, true);
+}
+
+Test(server_reload, a_control_address_that_was_given_up_in_vain, .init = set_up, .fini = tear_down)
+{
+    take_back(true, false);
+}
+
+/* The old address, which is given up for the wildcard one, is taken by another program too. Later
+ * it is free again, and the service comes back to it while the new one is still in use. */
+Test(server_reload, an_address_that_can_not_be_taken_back, .init = set_up, .fini = tear_down)
+{
+    int session = log_in("echo", "one");
+    int holder = hold_beside(&ports[ECHO], false, true);
+    const char *text = at_host("0.0.0.0", false, false);
+    (void)begin(text, RELOAD_FIRST, 1);
+    apply_posted();
+    int thief = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(bind(thief, &ports[ECHO].any, ports[ECHO].len), 0);
+    cr_expect_eq(begin(text, RELOAD_AGAIN, 0).failed, 1);
+    cr_expect_eq(unbound(), 1);
+    cr_expect_neq(find_service("echo")->failures_said, 0);
+    (void)close(thief);
+    cr_expect_eq(begin(text, RELOAD_RETRY, 1).bound, 1);
+    apply_posted();
+    cr_expect_eq(unbound(), 0);
+    cr_expect(connects(ECHO));
+    (void)close(holder);
+    (void)close(session);
+}
+
+/* A name stands for 127.0.0.5, which another program has, and for the service's present address.
+ * Only the first was tried, so the second is not in the way. */
+Test(server_reload, the_second_address_of_a_name_is_not_in_the_way, .init = set_up,
+     .fini = tear_down)
+{
+    int session = log_in("echo", "one");
+    int holder = hold_beside(&ports[ECHO], false, true);
+    const struct binding *before = bound(false);
+    const char *text = at_host("two-addresses", false, false);
+    look_up(text);
+    cr_expect_eq(begin(text, RELOAD_FIRST, 0).failed, 1);
+    cr_expect_eq(bound(false), before, "the same sockets");
+    (void)close(holder);
+    cr_expect_eq(begin(text, RELOAD_RETRY, 1).changed, 1);
+    apply_posted();
+    cr_expect_neq(bound(false)->addr.v4.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    (void)close(session);
+}
+
+/* ---- */
+
 /* Two services swap their addresses, and a third wants the address that one of them gets: the third
  * stays. */
 Test(server_reload, no_address_is_given_up_behind_a_circle, .init = set_up, .fini = tear_down)
@@ -657,12 +860,7 @@ Test(server_reload, a_name_comes_later, .init = set_up, .fini = tear_down)
                    service("echo", ECHO, ""), addr_port(&ports[WEB]));
     struct reload_outcome outcome = reload(file("", text)); /* nobody has looked the name up */
     cr_expect(outcome.added == 1 && outcome.failed == 1 && unbound() == 1);
-    struct config *config = side_config(file("", text));
-    struct pollfd fd = {.fd = server_reload_ops.names_fd(server), .events = POLLIN};
-    server_reload_ops.look_up(server, &config->server);
-    while (!server_reload_ops.has_looked_up(server))
-        cr_assert_eq(poll(&fd, 1, 10000), 1);
-    config_destroy(config);
+    look_up(file("", text));
     outcome = begin(file("", text), RELOAD_RETRY, 1);
     apply_posted();
     cr_expect(outcome.bound == 1 && outcome.failed == 0 && unbound() == 0);
