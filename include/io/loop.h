@@ -34,12 +34,27 @@ typedef void loop_op_fn(struct loop_op *op, int res, uint32_t flags);
 
 enum loop_op_state { LOOP_OP_IDLE, LOOP_OP_IN_FLIGHT, LOOP_OP_CANCELLING };
 
+/* What an op was started as last. */
+enum loop_op_kind {
+    LOOP_OP_NONE, /* never started */
+    LOOP_OP_ACCEPT,
+    LOOP_OP_ACCEPT_MULTISHOT,
+    LOOP_OP_RECV,
+    LOOP_OP_RECV_SELECT,
+    LOOP_OP_SEND,
+    LOOP_OP_POLL,
+    LOOP_OP_POLL_EXACT,
+    LOOP_OP_POLL_MULTISHOT,
+    LOOP_OP_NOP,
+    LOOP_OP_KIND_COUNT,
+};
+
 struct loop_op {
     loop_op_fn *done;
     uint16_t generation;
     uint8_t state; /* enum loop_op_state */
-    bool exact;    /* in flight by loop_poll_exact */
-    int exact_fd;
+    uint8_t kind;  /* enum loop_op_kind */
+    int fd;        /* -1: a nop */
 };
 
 static inline void loop_op_init(struct loop_op *op, loop_op_fn *done)
@@ -48,7 +63,8 @@ static inline void loop_op_init(struct loop_op *op, loop_op_fn *done)
      * of the former op does not match. */
     op->done = done;
     op->state = LOOP_OP_IDLE;
-    op->exact = false;
+    op->kind = LOOP_OP_NONE;
+    op->fd = -1;
 }
 
 static inline bool loop_op_is_idle(const struct loop_op *op)

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "io/buffers.h"
 #include "loop_priv.h"
@@ -80,13 +81,18 @@ static struct io_uring_sqe *get_sqe(struct loop *loop)
     return sqe;
 }
 
-static struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op)
+static struct io_uring_sqe *loop_op_start(struct loop *loop, struct loop_op *op,
+                                          enum loop_op_kind kind, int fd)
 {
     assert(op->state == LOOP_OP_IDLE);
     assert(op->done != NULL);
     struct io_uring_sqe *sqe = get_sqe(loop);
     op->state = LOOP_OP_IN_FLIGHT;
+    op->kind = (uint8_t)kind;
+    op->fd = fd;
     op->generation++;
+    if (log_enabled(LOG_TRACE))
+        loop_trace_started(op);
     return sqe;
 }
 
@@ -97,28 +103,28 @@ static void loop_op_submit(struct io_uring_sqe *sqe, const struct loop_op *op)
 
 void loop_accept_multishot(struct loop *loop, struct loop_op *op, int fd)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_ACCEPT_MULTISHOT, fd);
     io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     loop_op_submit(sqe, op);
 }
 
 void loop_accept(struct loop *loop, struct loop_op *op, int fd)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_ACCEPT, fd);
     io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     loop_op_submit(sqe, op);
 }
 
 void loop_recv(struct loop *loop, struct loop_op *op, int fd, void *buffer, size_t size)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_RECV, fd);
     io_uring_prep_recv(sqe, fd, buffer, size, 0);
     loop_op_submit(sqe, op);
 }
 
 void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_first)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_RECV_SELECT, fd);
     io_uring_prep_recv(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFERS_GROUP;
@@ -134,21 +140,21 @@ bool loop_flags_more_data(uint32_t flags)
 
 void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_SEND, fd);
     io_uring_prep_send(sqe, fd, data, size, MSG_NOSIGNAL);
     loop_op_submit(sqe, op);
 }
 
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_POLL, fd);
     io_uring_prep_poll_add(sqe, fd, events);
     loop_op_submit(sqe, op);
 }
 
 void loop_poll_multishot(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_POLL_MULTISHOT, fd);
     io_uring_prep_poll_multishot(sqe, fd, events);
     loop_op_submit(sqe, op);
 }
@@ -157,7 +163,7 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
 {
     if (op->state != LOOP_OP_IN_FLIGHT)
         return;
-    if (op->exact) {
+    if (op->kind == LOOP_OP_POLL_EXACT) {
         op->state = LOOP_OP_CANCELLING;
         loop_exact_cancel(loop, op);
         return;
@@ -172,7 +178,7 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
 
 void loop_nop(struct loop *loop, struct loop_op *op)
 {
-    struct io_uring_sqe *sqe = loop_op_start(loop, op);
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_NOP, -1);
     io_uring_prep_nop(sqe);
     loop_op_submit(sqe, op);
 }
@@ -237,6 +243,8 @@ static void dispatch(struct loop *loop, const struct io_uring_cqe *cqe)
     /* A cancelled multishot op may still complete several times: it is idle after the last one. */
     if ((cqe->flags & IORING_CQE_F_MORE) == 0)
         op->state = LOOP_OP_IDLE;
+    if (log_enabled(LOG_TRACE))
+        loop_trace_done(op, cqe->res);
     op->done(op, cqe->res, cqe->flags);
 }
 

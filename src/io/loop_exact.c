@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "loop_priv.h"
 
 enum { EVENT_BATCH = 64 };
@@ -28,10 +29,12 @@ static void exact_dispatch(const struct epoll_event *event)
     uint16_t generation;
     struct loop_op *op = loop_op_from_user_data(event->data.u64, &generation);
     /* A cancelled op completes through loop_complete_later instead. */
-    if (op->generation != generation || op->state != LOOP_OP_IN_FLIGHT || !op->exact)
+    if (op->generation != generation || op->state != LOOP_OP_IN_FLIGHT ||
+        op->kind != LOOP_OP_POLL_EXACT)
         return;
     op->state = LOOP_OP_IDLE;
-    op->exact = false;
+    if (log_enabled(LOG_TRACE))
+        loop_trace_done(op, (int)event->events);
     op->done(op, (int)event->events, 0);
 }
 
@@ -63,29 +66,30 @@ static int exact_set(struct loop *loop, const struct loop_op *op, uint32_t event
         .events = events | EPOLLONESHOT,
         .data.u64 = loop_op_to_user_data(op),
     };
-    if (epoll_ctl(exact->epoll_fd, EPOLL_CTL_MOD, op->exact_fd, &event) == 0)
+    if (epoll_ctl(exact->epoll_fd, EPOLL_CTL_MOD, op->fd, &event) == 0)
         return 0;
-    if (errno == ENOENT && epoll_ctl(exact->epoll_fd, EPOLL_CTL_ADD, op->exact_fd, &event) == 0)
+    if (errno == ENOENT && epoll_ctl(exact->epoll_fd, EPOLL_CTL_ADD, op->fd, &event) == 0)
         return 0;
     return -errno;
 }
 
 void loop_poll_exact(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
-    op->exact_fd = fd;
+    op->kind = LOOP_OP_POLL_EXACT;
+    op->fd = fd;
     op->generation++;
     if (exact_set(loop, op, events) < 0) {
         /* There is no memory or descriptor: a poll that fires too often is better than none. */
         loop_poll(loop, op, fd, events);
         return;
     }
-    op->exact = true;
     op->state = LOOP_OP_IN_FLIGHT;
+    if (log_enabled(LOG_TRACE))
+        loop_trace_started(op);
 }
 
 void loop_exact_cancel(struct loop *loop, struct loop_op *op)
 {
-    (void)epoll_ctl(loop->exact.epoll_fd, EPOLL_CTL_DEL, op->exact_fd, NULL);
-    op->exact = false;
+    (void)epoll_ctl(loop->exact.epoll_fd, EPOLL_CTL_DEL, op->fd, NULL);
     loop_complete_later(loop, op);
 }

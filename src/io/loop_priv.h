@@ -62,6 +62,10 @@ uint64_t loop_op_to_user_data(const struct loop_op *op);
 struct loop_op *loop_op_from_user_data(uint64_t user_data, uint16_t *ret_generation);
 void loop_complete_later(struct loop *loop, struct loop_op *op);
 
+/* loop_trace.c: a line at trace level. */
+void loop_trace_started(const struct loop_op *op);
+void loop_trace_done(const struct loop_op *op, int res);
+
 void loop_exact_init(struct loop_exact *exact);
 void loop_exact_finish(struct loop_exact *exact);
 void loop_exact_cancel(struct loop *loop, struct loop_op *op);
