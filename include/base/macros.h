@@ -10,6 +10,7 @@
 #define PRINTF_FORMAT(format_index, first_arg) \
     __attribute__((format(printf, format_index, first_arg)))
 #define UNUSED __attribute__((unused))
+#define USED   __attribute__((used)) /* kept in the program though nothing reads it */
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -43,6 +43,10 @@ struct workers {
     _Atomic bool said_why; /* a ring's error is logged once: the same stops all of them */
 };
 
+/* Where a debugger begins (scripts/gdb); nothing here reads it. The way by a thread's stack depends
+ * on what the compiler keeps in registers. */
+static struct workers *workers_root USED;
+
 /* ---- cores ---- */
 
 static unsigned int cores_of_affinity(void)
@@ -225,6 +229,7 @@ int workers_start(const struct role *role, void *shared, unsigned int count, str
     struct workers *workers = calloc(1, sizeof(*workers));
     if (workers == NULL)
         return -ENOMEM;
+    workers_root = workers;
     workers->role = role;
     workers->shared = shared;
     workers->ended_fd = -1;
@@ -319,6 +324,7 @@ void workers_destroy(struct workers *workers)
         (void)close(workers->ended_fd);
     (void)pthread_mutex_destroy(&workers->lock);
     (void)pthread_cond_destroy(&workers->changed);
+    workers_root = NULL;
     free(workers->threads);
     free(workers->tunnel.items);
     free(workers);
