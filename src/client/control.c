@@ -29,6 +29,21 @@ static const struct config_peer *control_config(const struct client_control *con
     return client_config(control->worker->client);
 }
 
+void client_control_trace(const struct client_control *control, enum control_state old)
+{
+    static const char *const names[] = {
+        [CONTROL_WAITING] = "waiting",
+        [CONTROL_RESOLVING] = "resolving",
+        [CONTROL_CONNECTING] = "connecting",
+        [CONTROL_LOGIN] = "login",
+        [CONTROL_UP] = "up",
+        [CONTROL_CLOSING] = "closing",
+    };
+    static_assert(ARRAY_SIZE(names) == CONTROL_STATE_COUNT, "a name for each state");
+    log_write(LOG_TRACE, control_name(control), 0, "control channel: %s -> %s", names[old],
+              names[control->state]);
+}
+
 /* Starts the time limit of a step. */
 static void step_deadline(struct client_control *control, uint64_t limit_ms)
 {

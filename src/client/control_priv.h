@@ -8,6 +8,8 @@
 
 #include <assert.h>
 
+#include "base/log.h"
+#include "base/probe.h"
 #include "client/client_worker.h"
 #include "client/control.h"
 #include "client/dial.h"
@@ -52,6 +54,9 @@ struct client_control {
     struct client_action action;
 };
 
+/* client/control.c: a line at trace level. */
+void client_control_trace(const struct client_control *control, enum control_state old);
+
 /* The only function that changes the state. */
 static inline void client_control_set_state(struct client_control *control,
                                             enum control_state state)
@@ -70,6 +75,9 @@ static inline void client_control_set_state(struct client_control *control,
     const enum control_state old = (enum control_state)control->state;
     assert(old < CONTROL_STATE_COUNT && edges[old][state]);
     control->state = (uint8_t)state;
+    PROBE3(client_control_state, client_service_name(control->service), old, state);
+    if (log_enabled(LOG_TRACE))
+        client_control_trace(control, old);
 }
 
 /* client/control.c */

@@ -14,6 +14,17 @@ enum {
     DIAL_PAUSE_MS = 20, /* all channels that wait for a descriptor try at most this often */
 };
 
+void data_channel_trace(const struct data_channel *channel, enum channel_state old)
+{
+    static const char *const names[] = {
+        [CHANNEL_NEW] = "new",     [CHANNEL_DIALING] = "dialing",   [CHANNEL_PARKED] = "parked",
+        [CHANNEL_LOCAL] = "local", [CHANNEL_RELAYING] = "relaying", [CHANNEL_CLOSING] = "closing",
+    };
+    static_assert(ARRAY_SIZE(names) == CHANNEL_STATE_COUNT, "a name for each state");
+    log_write(LOG_TRACE, channel_service(channel), channel->id, "data channel: %s -> %s",
+              names[old], names[channel->state]);
+}
+
 /* ---- the end ---- */
 
 /* Sets whether the channel is counted as lacking its second descriptor, for the local service. */

@@ -9,6 +9,8 @@
 
 #include <assert.h>
 
+#include "base/log.h"
+#include "base/probe.h"
 #include "client/client_worker.h"
 #include "client/data_channel.h"
 #include "client/session.h"
@@ -82,6 +84,9 @@ static inline struct list *data_channel_list(const struct data_channel *channel,
     return state == CHANNEL_RELAYING ? &channel->worker->relaying : &channel->worker->channels;
 }
 
+/* data_channel.c: a line at trace level. */
+void data_channel_trace(const struct data_channel *channel, enum channel_state old);
+
 /* The only function that changes the state. It also moves the channel to that state's list. */
 static inline void data_channel_set_state(struct data_channel *channel, enum channel_state state)
 {
@@ -99,6 +104,9 @@ static inline void data_channel_set_state(struct data_channel *channel, enum cha
     struct list *list = data_channel_list(channel, state);
     assert(old < CHANNEL_STATE_COUNT && edges[old][state]);
     channel->state = (uint8_t)state;
+    PROBE4(data_channel_state, channel_service(channel), channel->id, old, state);
+    if (log_enabled(LOG_TRACE))
+        data_channel_trace(channel, old);
     if (list != data_channel_list(channel, old)) {
         list_remove(&channel->node);
         list_push_back(list, &channel->node);

@@ -11,7 +11,7 @@ struct channel_move {
     int local_fd;
     struct client_service *service; /* the channel's use of it moves along */
     bool ended[2];
-    uint64_t id;
+    uint64_t id, begun_at_ns;
 };
 static_assert(sizeof(struct channel_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
 
@@ -37,6 +37,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
     channel->held = true;
     channel->service = move.service;
     channel->id = move.id;
+    channel->begun_at_ns = move.begun_at_ns;
     channel->state = CHANNEL_NEW;
     list_init(&channel->node);
     data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
@@ -60,7 +61,9 @@ static void channel_relay_closed(struct relay *relay)
 {
     struct data_channel *channel = container_of(relay, struct data_channel, relay);
     struct tunnel_worker *own = channel->worker->tunnel;
-    struct channel_move move = {.service = channel->service, .id = channel->id};
+    struct channel_move move = {.service = channel->service,
+                                .id = channel->id,
+                                .begun_at_ns = channel->begun_at_ns};
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
         move.server = (struct transport){.fd = fds[RELAY_VISITOR_END],

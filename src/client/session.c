@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "client/client_worker.h"
 
 struct client_session *client_session_create(struct client_service *service,
@@ -17,6 +18,7 @@ struct client_session *client_session_create(struct client_service *service,
     client_service_use(service);
     session->server = *server;
     memcpy(session->key, key, sizeof(session->key));
+    PROBE2(session_begin, client_service_name(service), session);
     return session;
 }
 
@@ -38,6 +40,7 @@ void client_session_end(struct client_worker *worker, struct client_session *ses
 {
     struct tunnel_worker *own = worker->tunnel;
     atomic_store(&session->ended, true);
+    PROBE2(session_end, client_service_name(session->service), session);
     /* By a signal and not inside this call, because a reload may end hundreds of sessions in a
      * turn. When the client stops, data_channel_close_unstarted has reset the parked channels
      * before. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/metrics.h"
+#include "base/probe.h"
 #include "relay_priv.h"
 
 static bool relay_is_joined(const struct relay *relay)
@@ -53,6 +54,7 @@ static void relay_finish(struct relay *relay, enum relay_state state)
     }
     relay_silence_finish(relay);
     relay->state = (uint8_t)state;
+    PROBE5(relay_end, relay, state, relay->flow[0].bytes, relay->flow[1].bytes, relay->error);
     relay->ops->closed(relay);
 }
 

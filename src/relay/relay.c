@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "base/metrics.h"
+#include "base/probe.h"
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
@@ -168,6 +169,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->held = 0;
     relay_silence_start(relay, options);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
+    PROBE3(relay_begin, relay, relay->fds[0], relay->fds[1]);
     relay_timer_start(relay);
 
     relay_hold(relay);

@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "base/metrics.h"
+#include "base/probe.h"
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
@@ -24,6 +25,7 @@ void flow_set_bulk(struct relay_flow *flow, bool bulk)
     if (flow->bulk == bulk)
         return;
     flow->bulk = bulk;
+    PROBE3(relay_bulk, flow_relay(flow), flow->index, bulk);
     if (bulk)
         socket_widen_window(flow_source(flow), LIMIT_BULK_WINDOW);
     unsigned int flows = atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);

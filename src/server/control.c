@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/probe.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
 #include "server/exchange.h"
@@ -46,8 +47,17 @@ static inline void server_control_set_state(struct server_control *control,
         [SERVER_CONTROL_UP] = {[SERVER_CONTROL_CLOSING] = true},
     };
     const enum server_control_state old = (enum server_control_state)control->state;
+    static const char *const names[] = {
+        [SERVER_CONTROL_NEW] = "new",
+        [SERVER_CONTROL_UP] = "up",
+        [SERVER_CONTROL_CLOSING] = "closing",
+    };
+    static_assert(ARRAY_SIZE(names) == SERVER_CONTROL_STATE_COUNT, "a name for each state");
     assert(old < SERVER_CONTROL_STATE_COUNT && edges[old][state]);
     control->state = (uint8_t)state;
+    PROBE3(server_control_state, service_name(control->service), old, state);
+    log_conn(LOG_TRACE, service_name(control->service), control->conn_id,
+             "control channel: %s -> %s", names[old], names[state]);
 }
 
 static const char *control_name(const struct server_control *control)

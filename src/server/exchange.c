@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/probe.h"
 #include "io/socket.h"
 #include "io/socket_life.h"
 #include "server/listener.h"
@@ -174,12 +175,15 @@ void exchange_offer(struct server_worker *worker, struct service *service, struc
     enum pool_offered offered;
     /* A loop, because a recursion would be as deep as the number of waiters that have gone. */
     while ((offered = channel_pool_offer(&service->pool, &offer, &match)) == POOL_MATCHED) {
+        PROBE3(channel_matched, service_name(service), match.visitor_id, channel.fd);
         if (exchange_hand_over(worker, service, &match, channel))
             return;
         offer.requested = false; /* its request has been counted off */
     }
-    if (offered == POOL_PARKED)
+    if (offered == POOL_PARKED) {
+        PROBE2(channel_parked, service_name(service), channel.fd);
         return;
+    }
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, 1);
     transport_close(&channel, loop);
 }

@@ -1,6 +1,7 @@
 #include "server/session.h"
 
 #include "base/error.h"
+#include "base/probe.h"
 #include "server/gate.h"
 #include "server/service.h"
 
@@ -102,6 +103,7 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     atomic_store(&service->owner, session->worker_index);
     atomic_store(&service->up, true);
     (void)pthread_mutex_unlock(&service->lock);
+    PROBE2(session_begin, service_name(service), session);
     return 0;
 }
 
@@ -134,6 +136,7 @@ bool session_end(struct session_table *table, struct session *session,
         atomic_store(&service->up, false);
     }
     (void)pthread_mutex_unlock(&service->lock);
+    PROBE2(session_end, service_name(service), session);
     return was_newest;
 }
 

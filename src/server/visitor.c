@@ -6,9 +6,23 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/probe.h"
 #include "server/exchange.h"
 #include "server/visitor_limits.h"
 #include "visitor_priv.h"
+
+void visitor_trace(const struct visitor *visitor, enum visitor_state old)
+{
+    static const char *const names[] = {
+        [VISITOR_SEEKING] = "seeking",
+        [VISITOR_WAITING] = "waiting",
+        [VISITOR_GONE] = "gone",
+        [VISITOR_RELAYING] = "relaying",
+    };
+    static_assert(ARRAY_SIZE(names) == VISITOR_STATE_COUNT, "a name for each state");
+    log_write(LOG_TRACE, visitor_service(visitor), visitor->id, "visitor: %s -> %s", names[old],
+              names[visitor->state]);
+}
 
 /* ---- making and freeing ---- */
 
@@ -98,20 +112,24 @@ static struct transport take_live_channel(struct visitor *visitor, bool first, e
                                  loop_now_ns(loop), &channel, &notify);
         if (notify)
             exchange_notify_owner(worker, visitor->service);
-        if (*ret != POOL_TAKEN || exchange_channel_is_live(worker, &channel))
+        if (*ret != POOL_TAKEN)
             return channel.transport;
+        if (exchange_channel_is_live(worker, &channel)) {
+            PROBE3(channel_taken, visitor_service(visitor), visitor->id, channel.transport.fd);
+            return channel.transport;
+        }
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
         transport_abort(&channel.transport, loop);
         first = false;
     }
 }
 
-static void visitor_start_waiting(struct visitor *visitor, bool first)
+/* The wait counts from the arrival, however often the visitor looks for a channel again. */
+static void visitor_start_waiting(struct visitor *visitor)
 {
     uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
-    if (first)
-        visitor->waits_until_ns = now_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
-    uint64_t left_ns = visitor->waits_until_ns - MIN(visitor->waits_until_ns, now_ns);
+    uint64_t until_ns = visitor->begun_at_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
+    uint64_t left_ns = until_ns - MIN(until_ns, now_ns);
     visitor_set_state(visitor, VISITOR_WAITING);
     timer_init(&visitor->wait_timer, visitor_wait_expired);
     loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, left_ns / NS_PER_MS);
@@ -129,7 +147,7 @@ bool visitor_seek(struct visitor *visitor, bool first)
         visitor_relay_bind(visitor, channel);
         return true;
     case POOL_WAITING:
-        visitor_start_waiting(visitor, first);
+        visitor_start_waiting(visitor);
         return true;
     case POOL_FULL:
         log_refused(visitor, "too many visitors wait for a data channel");
@@ -180,6 +198,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     }
     service_use(service);
     visitor->id = tunnel_next_conn_id(tunnel);
+    visitor->begun_at_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
     struct addr peer;
     if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)

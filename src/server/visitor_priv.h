@@ -8,6 +8,8 @@
 
 #include <assert.h>
 
+#include "base/log.h"
+#include "base/probe.h"
 #include "relay/relay.h"
 #include "server/server_worker.h"
 #include "server/visitor.h"
@@ -27,9 +29,9 @@ struct visitor {
     struct server_worker *worker;
     struct service *service;
     struct timer wait_timer;
-    uint64_t waits_until_ns; /* counted from its arrival, however often it looks again */
     struct addr_key key;
     uint64_t id;
+    uint64_t begun_at_ns;
     int fd;                        /* -1 when the relay has it */
     uint8_t state;                 /* enum visitor_state; visitor_set_state changes it */
     struct tunnel_worker *move_to; /* the relay's new worker while it is detached */
@@ -56,6 +58,9 @@ static inline struct list *visitor_list(const struct visitor *visitor, enum visi
                                      : &visitor->worker->waiting_visitors;
 }
 
+/* visitor.c: a line at trace level. */
+void visitor_trace(const struct visitor *visitor, enum visitor_state old);
+
 /* The only function that changes the state. It also moves the visitor to the state's list and keeps
  * server->waiting_visitors up to date. */
 static inline void visitor_set_state(struct visitor *visitor, enum visitor_state state)
@@ -70,6 +75,9 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
     struct list *list = visitor_list(visitor, state);
     assert(old < VISITOR_STATE_COUNT && edges[old][state]);
     visitor->state = (uint8_t)state;
+    PROBE4(visitor_state, visitor_service(visitor), visitor->id, old, state);
+    if (log_enabled(LOG_TRACE))
+        visitor_trace(visitor, old);
     if (list != visitor_list(visitor, old)) {
         list_remove(&visitor->node);
         if (list != NULL)

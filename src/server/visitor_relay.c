@@ -12,10 +12,10 @@
 struct visitor_move {
     struct transport channel;
     int visitor_fd;
-    struct service *service; /* the message has the visitor's use of it */
     bool ended[2];           /* by end: its stream has ended */
     bool started;            /* the relay was running: the command has been sent */
-    uint64_t id;
+    struct service *service; /* the message has the visitor's use of it */
+    uint64_t id, begun_at_ns;
     struct addr_key key;
 };
 static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "fits into a message");
@@ -39,6 +39,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
     }
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
     visitor->id = move.id;
+    visitor->begun_at_ns = move.begun_at_ns;
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
     visitor_start_relay(visitor, move.channel, move.started, move.ended);
@@ -91,6 +92,7 @@ static void visitor_relay_closed(struct relay *relay)
         .service = visitor->service,
         .started = true,
         .id = visitor->id,
+        .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
     };
     int fds[2];
@@ -145,6 +147,7 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
         .channel = channel,
         .service = visitor->service,
         .id = visitor->id,
+        .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
     };
     if (target == worker->tunnel || !visitor_move(visitor, target, &move))

@@ -12,12 +12,14 @@
 #include "side.h"
 
 static struct client_worker worker;
+static const struct config_service named = {.name = (char *)"s"};
+static struct client_service service = {.entry.config = &named};
 
 static void make(struct data_channel *channel)
 {
     list_init(&worker.channels);
     list_init(&worker.relaying);
-    *channel = (struct data_channel){.worker = &worker, .state = CHANNEL_NEW};
+    *channel = (struct data_channel){.worker = &worker, .service = &service, .state = CHANNEL_NEW};
     list_init(&channel->node);
 }
 

@@ -7,7 +7,8 @@
 static struct server server;
 static struct tunnel_worker tunnel;
 static struct server_worker worker;
-static struct service service;
+static const struct config_service named = {.name = (char *)"s"};
+static struct service service = {.entry.config = &named};
 
 static void nothing(struct timer *timer)
 {
