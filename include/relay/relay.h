@@ -154,6 +154,8 @@ MUST_CHECK int relay_engine_init(struct relay_engine *engine, struct loop *loop,
 void relay_engine_finish(struct relay_engine *engine); /* accepts a zeroed engine */
 /* The number of bulk flows. Any thread. */
 unsigned int relay_engine_bulk_flows(const struct relay_engine *engine);
+/* How many of the relay's two flows are bulk. */
+unsigned int relay_bulk_flows(const struct relay *relay);
 
 /* Starts both directions. ops->closed may be called inside. options are copied. */
 void relay_start(struct relay *relay, const struct relay_options *options);

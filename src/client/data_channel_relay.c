@@ -50,7 +50,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
 static bool channel_became_bulk(struct relay *relay)
 {
     struct data_channel *channel = container_of(relay, struct data_channel, relay);
-    channel->move_to = tunnel_place_bulk(channel->worker->tunnel);
+    channel->move_to = tunnel_place_bulk(channel->worker->tunnel, relay);
     if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
         return false;
     relay_detach(relay);

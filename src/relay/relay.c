@@ -43,6 +43,11 @@ void relay_engine_finish(struct relay_engine *engine)
     memset(engine, 0, sizeof(*engine));
 }
 
+unsigned int relay_bulk_flows(const struct relay *relay)
+{
+    return (unsigned int)relay->flow[0].bulk + (unsigned int)relay->flow[1].bulk;
+}
+
 unsigned int relay_engine_bulk_flows(const struct relay_engine *engine)
 {
     return atomic_load_explicit(&engine->bulk_flows, memory_order_relaxed);

@@ -66,7 +66,7 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
 static bool visitor_became_bulk(struct relay *relay)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
-    visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel);
+    visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel, relay);
     if (visitor->move_to == visitor->worker->tunnel || visitor->worker->draining)
         return false;
     relay_detach(relay);

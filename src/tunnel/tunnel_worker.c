@@ -55,11 +55,12 @@ struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker)
     return own - best_busy > WORTH_MOVING_PERMILLE ? best : worker;
 }
 
-struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker)
+struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay)
 {
-    unsigned int own = relay_engine_bulk_flows(&worker->relays);
+    /* A relay that is bulk both ways would otherwise flee from its own flows, again and again. */
+    unsigned int others = relay_engine_bulk_flows(&worker->relays) - relay_bulk_flows(relay);
     struct tunnel_worker *best = worker;
-    unsigned int best_flows = own;
+    unsigned int best_flows = others;
     for (unsigned int i = 0; i < worker->all->count; i++) {
         unsigned int flows = relay_engine_bulk_flows(&worker->all->items[i].relays);
         if (flows < best_flows) {
@@ -67,7 +68,7 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker)
             best_flows = flows;
         }
     }
-    return own - best_flows >= 2 ? best : worker;
+    return best;
 }
 
 int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys)

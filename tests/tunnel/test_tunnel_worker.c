@@ -66,16 +66,17 @@ Test(tunnel_worker, relays_go_where_it_is_worth_it)
 Test(tunnel_worker, bulk_flows_are_spread)
 {
     static const struct {
-        unsigned int flows[WORKERS], expected; /* seen from worker 0 */
+        unsigned int flows[WORKERS], own, expected; /* seen from worker 0; own: the relay's */
     } rows[] = {
-        {{1, 0, 0, 0}, 0}, {{2, 0, 0, 0}, 1}, {{2, 1, 1, 1}, 0},
-        {{5, 4, 3, 4}, 2}, {{0, 9, 9, 9}, 0}, {{3, 2, 2, 1}, 3},
+        {{1, 0, 0, 0}, 1, 0}, {{2, 0, 0, 0}, 1, 1}, {{2, 1, 1, 1}, 1, 0}, {{5, 4, 3, 4}, 1, 2},
+        {{1, 9, 9, 9}, 1, 0}, {{3, 2, 2, 1}, 1, 3}, {{2, 0, 0, 0}, 2, 0}, {{3, 0, 1, 1}, 2, 1},
     };
     set_up(WORKERS);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         for (unsigned int j = 0; j < WORKERS; j++)
             atomic_store(&workers[j].relays.bulk_flows, rows[i].flows[j]);
-        cr_expect_eq(tunnel_place_bulk(&workers[0])->index, rows[i].expected, "row %zu", i);
+        struct relay relay = {.flow = {{.bulk = true}, {.bulk = rows[i].own == 2}}};
+        cr_expect_eq(tunnel_place_bulk(&workers[0], &relay)->index, rows[i].expected, "row %zu", i);
     }
     tear_down();
 }
