@@ -47,7 +47,7 @@ def pytest_runtest_protocol(item):
         raise TimeLimit(f"over its time limit of {seconds:g} s")
 
     signal.signal(signal.SIGALRM, expired)
-    # Again every 5 s, should the first be swallowed by a tear-down.
+    # Again every 5 s, in case a tear-down swallows the first signal.
     signal.setitimer(signal.ITIMER_REAL, seconds, 5)
     faulthandler.dump_traceback_later(seconds + 60, exit=True, file=sys.__stderr__)
     try:
@@ -93,7 +93,7 @@ def _fresh_ledger():
 
 @pytest.fixture
 def processes(request):
-    """Keeps every process of a test in sight of the report, and none of them alive after it."""
+    """Lists a test's processes for the report, and kills those that are alive after it."""
     request.node.e2e_processes = []
     kept = []
 

@@ -1,7 +1,7 @@
 """UDP services behind the tunnel, and the visitors in front of it.
 
-A payload says whose it is and which in the row, so that any mix-up, cut or change of order is seen
-by whoever gets it: payload() and parse().
+A payload names its visitor, its sequence number and its size, so that the receiver detects datagrams
+that are mixed up, cut or out of order: see payload() and parse().
 """
 
 import collections
@@ -20,18 +20,18 @@ BUFFER_BYTES = 4 << 20
 DATAGRAM_MAX = 65535
 SOL_UDP, UDP_SEGMENT = 17, 103
 HEADER = struct.Struct("<IIH")  # visitor, number, size
-IN_FLIGHT = 64  # what a socket buffer of the usual size (208 KiB) holds of any size up to 1500
+IN_FLIGHT = 64  # so many of up to 1500 bytes fit into a default socket buffer (208 KiB)
 
 
 def payload(visitor, number, size):
-    """size bytes that tell their own story; too short ones begin it only."""
+    """`size` bytes that begin with the HEADER; a shorter payload has only the start of it."""
     offset = (visitor * 65537 + number * 7919) % (len(POOL) - DATAGRAM_MAX)
     head = HEADER.pack(visitor, number, size)
     return head[:size] + POOL[offset : offset + max(0, size - HEADER.size)]
 
 
 def parse(data):
-    """(visitor, number) of an unharmed payload."""
+    """(visitor, number) of a payload, which must be intact."""
     assert len(data) >= HEADER.size, f"cut to {len(data)} bytes"
     visitor, number, size = HEADER.unpack(data[: HEADER.size])
     assert size == len(data), f"{len(data)} of {size} bytes (visitor {visitor}, number {number})"
@@ -41,7 +41,7 @@ def parse(data):
 
 def udp_socket(family=socket.AF_INET):
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    for option in (33, socket.SO_RCVBUF):  # SO_RCVBUFFORCE where the right is there
+    for option in (33, socket.SO_RCVBUF):  # SO_RCVBUFFORCE (33) needs CAP_NET_ADMIN
         try:
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
             break
@@ -55,7 +55,7 @@ def udp_socket(family=socket.AF_INET):
 
 
 class UdpEcho(ledger.Counted):
-    """Sends back what comes. Subclasses say in handle() what they do instead.
+    """Sends back each datagram. Subclasses override handle().
 
     peers: {address of a local socket of the client: datagrams that came from it}."""
 
@@ -77,7 +77,7 @@ class UdpEcho(ledger.Counted):
         return self.received
 
     def wait_quiet(self, quiet=0.2, timeout=10):
-        """Until nothing has come for that long."""
+        """Waits until no datagram has arrived for `quiet` seconds."""
         deadline = time.monotonic() + timeout
         last, since = self.received, time.monotonic()
         while time.monotonic() - since < quiet:
@@ -90,12 +90,12 @@ class UdpEcho(ledger.Counted):
         self.send(data, peer)
 
     def tick(self):
-        """Every tick_seconds, when that is set."""
+        """Runs every tick_seconds, if that is set."""
 
     def send(self, data, peer):
         try:
             self.sock.sendto(data, peer)
-        except OSError:  # the local socket has gone; or ours is full, and it is a datagram
+        except OSError:  # the peer is gone, or our buffer is full: a datagram may be lost
             pass
 
     def _run(self):
@@ -118,7 +118,7 @@ class UdpEcho(ledger.Counted):
                     data, peer = self.sock.recvfrom(DATAGRAM_MAX)
                 except BlockingIOError:
                     break
-                except OSError:  # an ICMP error of what was sent before
+                except OSError:  # an ICMP error for an earlier datagram
                     continue
                 self.peers[peer] = self.peers.get(peer, 0) + 1
                 self.received += 1
@@ -138,7 +138,7 @@ class UdpEcho(ledger.Counted):
 
 
 class UdpSeen(UdpEcho):
-    """An echo for Flows that knows from which sockets each visitor's datagrams came."""
+    """An echo for Flows that records from which sockets each visitor's datagrams came."""
 
     def __init__(self, port, **kwargs):
         self.sockets_of = collections.defaultdict(set)
@@ -150,14 +150,14 @@ class UdpSeen(UdpEcho):
         self.send(data, peer)
 
     def check_sockets(self, visitors):
-        """Each of them had one socket all the time, and none shares it."""
+        """Checks that each visitor had one socket all the time and shared it with no other."""
         assert len(self.sockets_of) == visitors
         assert all(len(sockets) == 1 for sockets in self.sockets_of.values())
         assert len(set.union(*self.sockets_of.values())) == visitors
 
 
 class UdpReport(UdpEcho):
-    """Answers with the size of what came; a request "give N" gets payload(0, N, N) instead."""
+    """Answers with the size of the datagram; a request "give N" gets payload(0, N, N) instead."""
 
     def handle(self, data, peer):
         if data.startswith(b"give "):
@@ -168,7 +168,7 @@ class UdpReport(UdpEcho):
 
 
 class UdpWorld(UdpEcho):
-    """A game: every 20 ms all players get the same state; what they send is counted."""
+    """A game server: every 20 ms all players get the same state. Their datagrams are counted."""
 
     PLAYER_SECONDS = 1.0
     tick_seconds = 0.02
@@ -193,7 +193,7 @@ class UdpWorld(UdpEcho):
 
 
 class UdpVisitor:
-    """One connected socket: the kernel passes on only what comes from the address it talks to."""
+    """A connected UDP socket: the kernel delivers only datagrams from the address that it is connected to."""
 
     def __init__(self, port, host="127.0.0.1", source=None):
         self.sock = udp_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -204,7 +204,7 @@ class UdpVisitor:
         self.address = self.sock.getsockname()[:2]
 
     def send(self, data):
-        """True unless an ICMP error of an earlier one was reported."""
+        """Returns False if the kernel reported an ICMP error for an earlier datagram instead."""
         ledger.current.datagrams[self.port] += 1
         try:
             self.sock.send(data)
@@ -213,13 +213,14 @@ class UdpVisitor:
             return False
 
     def send_joined(self, pieces):
-        """All at once, cut by the kernel (UDP_SEGMENT): of one size, the last may be shorter."""
+        """Sends all pieces in one call, segmented by the kernel (UDP_SEGMENT). All have the same size;
+        the last one may be shorter."""
         size = struct.pack("=H", len(pieces[0]))
         ledger.current.datagrams[self.port] += len(pieces)
         self.sock.sendmsg([b"".join(pieces)], [(SOL_UDP, UDP_SEGMENT, size)])
 
     def receive(self, timeout):
-        """The next datagram, or None after that long (or after an ICMP error)."""
+        """The next datagram, or None after `timeout` seconds or an ICMP error."""
         self.sock.settimeout(max(timeout, 0.001))
         try:
             return self.sock.recv(DATAGRAM_MAX)
@@ -227,12 +228,12 @@ class UdpVisitor:
             return None
 
     def ask(self, data, timeout=5):
-        """The first datagram that comes back, or None."""
+        """Sends `data` and returns the first datagram that comes back, or None."""
         self.send(data)
         return self.receive(timeout)
 
     def insist(self, data, timeout=10, every=0.1):
-        """Like ask(), but asks again and again. Answers that are still on their way may follow."""
+        """Like ask(), but repeats `data` until an answer comes. Further answers may arrive later."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             started = time.monotonic()
@@ -243,7 +244,7 @@ class UdpVisitor:
         raise AssertionError(f"no answer to {data[:20]!r} within {timeout:g} s")
 
     def drain(self, quiet=0.1):
-        """What comes until nothing has come for that long."""
+        """All datagrams until none has arrived for `quiet` seconds."""
         got = []
         while (data := self.receive(quiet)) is not None:
             got.append(data)
@@ -260,7 +261,8 @@ class UdpVisitor:
 
 
 def knock(port, host="127.0.0.1", visitors=16, timeout=15, word=b"knock"):
-    """Until as many visitors have been answered: every lane that the kernel's hash leads to works.
+    """Opens `visitors` new sockets one by one and waits until each has been answered. The kernel's hash
+    spreads them over the lanes, so every lane that it uses works then.
 
     Returns the seconds that it took."""
     start = time.monotonic()
@@ -282,9 +284,9 @@ class Flows:
         self.poller = select.epoll()
         self.by_fd = {}
         self.next = [0] * count      # the next number to send
-        self.settled = [0] * count   # those below have come or are given up for lost
-        self.highest = [-1] * count  # the last that came
-        self.flying = 0              # sent and not settled, of all
+        self.settled = [0] * count   # all numbers below have arrived or count as lost
+        self.highest = [-1] * count  # the highest number that has arrived
+        self.flying = 0              # sent and not settled, over all visitors
         self.lost = self.received = self.refused = 0
         self.times = []
         self.started = {}
@@ -303,7 +305,8 @@ class Flows:
         """`each` round trips for each visitor, or as many as fit in before `until` is set.
 
         size: a number, or a function of (visitor, number). At most `window` in flight for a visitor
-        and `total` in all. Nothing for `patience` seconds is a failure, or loss where it may be."""
+        and `total` in all. If nothing arrives for `patience` seconds, the datagrams in flight count as
+        lost: a failure unless `lossy`."""
         chosen = range(len(self.sockets)) if only is None else only
         size_of = size if callable(size) else lambda visitor, number: size
         patience = patience or within(5)
@@ -324,7 +327,7 @@ class Flows:
             if not self.flying:
                 if over or not ready:
                     return self
-                time.sleep(0.001)  # all that tried were refused
+                time.sleep(0.001)  # the kernel refused every attempt to send
                 continue
             events = self.poller.poll(0.02, 256)
             now = time.monotonic()
@@ -363,7 +366,7 @@ class Flows:
         return True
 
     def _receive(self, n, now, lossy):
-        """How many datagrams of the visitor came."""
+        """The number of datagrams that arrived for the visitor."""
         count = 0
         while True:
             try:

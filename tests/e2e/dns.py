@@ -1,9 +1,9 @@
-"""A name server of the tests, and the files by which a program finds it and no other names.
+"""A name server for tests, and the files that make a program use this one and no other source of names.
 
     dns = Dns(tmp_path, names={"a.test": ["127.0.0.1"]}, hosts={"b.test": ["127.0.0.2"]})
     Process(..., files=dns.files)
 
-Only root can show a program other files, and bind port 53.
+Needs root: to mount these files over the program's view of the system's, and to bind port 53.
 """
 
 import collections
@@ -19,7 +19,7 @@ OK, FAILED, NO_SUCH_NAME = 0, 2, 3
 
 
 class Dns:
-    """names: {name: addresses}; any other does not exist. is_silent: answers nothing at all.
+    """names: {name: addresses}; other names do not exist. is_silent: the server answers no query.
 
     queries: {(name, type): how many came}."""
 
@@ -28,7 +28,7 @@ class Dns:
         self.is_silent = False
         self.queries = collections.Counter()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # Other runs of the tests have theirs.
+        # A random address: runs of the tests at the same time must not share it.
         self.address = f"127.53.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
         self.sock.bind((self.address, 53))
         texts = {
@@ -86,6 +86,6 @@ class Dns:
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # not connected, but it wakes the thread
+            pass  # ENOTCONN, but the call still wakes the thread
         self.sock.close()
         self.thread.join(5)

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What the tests of the gate need beside them, each a process of its own so that its pace is kept.
+"""Helpers of the gate's tests. Each is a process of its own, so that it keeps its pace.
 
 usage: floods.py flood HOST PORT RATE ADDRESSES NETWORK [FIRST]
            connections at RATE a second, in turn from ADDRESSES addresses of NETWORK.0.0/16
            (127.16), or from NETWORK itself if there is but one; each held until the server ends
            it. FIRST: what each says, in hexadecimal; else nothing.
-           SIGTERM ends it; it then writes {"sent": count, "seconds": s, "oldest": s}: how long the
-           one that lived longest did.
+           SIGTERM ends it; it then writes {"sent": count, "seconds": s, "oldest": s}; "oldest" is
+           the longest life of a connection.
        floods.py delay HOST PORT TO_HOST TO_PORT RTT_MS SOURCE
-           a relay that brings each byte, and each end, half a round trip later. Its connections
-           to the server come from SOURCE. As with a long wire, a connection arrives after half a
-           round trip; unlike with one its first byte needs another whole one, for the relay has
-           opened both halves by itself: the server hears nothing in between.
+           a relay that delivers each byte, and each end, half a round trip later. Its connections
+           to the server come from SOURCE. As on a long link, a connection arrives after half a
+           round trip. Unlike there, its first byte needs another whole round trip, because the
+           relay opens both halves by itself; the server hears nothing in between.
 """
 
 import asyncio
@@ -68,10 +68,10 @@ class Flood:
             if self.first:
                 sock.sendall(self.first)
         except OSError:
-            sock.close()  # turned away before it was in
+            sock.close()  # refused or reset
             return
         self.begun[sock.fileno()] = (sock, time.monotonic())
-        # Not its answer: a Hello would be readable for good.
+        # Without EPOLLIN: an unread Hello would be reported for ever.
         self.poll.register(sock.fileno(), select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)
 
     def reap(self, timeout):

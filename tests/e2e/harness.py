@@ -5,11 +5,11 @@ Environment:
   RATHOLE_BIN        rathole 0.5.0 (default: where scripts/setup --peers puts it)
   E2E_PAIR           SERVER/CLIENT where a test does not choose them (default ours/ours)
   E2E_SCALE          factor on the counts and sizes of the load (default 1)
-  E2E_FULL           1: the sizes of docs/robustness.md, and an hour a test (meson suite `robust`)
+  E2E_FULL           1: the sizes of docs/robustness.md, up to an hour per test (meson suite `robust`)
   E2E_SLOW           factor on the time bounds, for sanitizer builds (default 1)
   E2E_THREADS        worker counts to run with (default 1,2,4)
-  E2E_MODE           developer or release, if the build is to be checked for being that
-  E2E_SYSCTL         1: may change sysctls of the whole machine for a moment (they are put back)
+  E2E_MODE           developer or release: the tests check that the build is of this kind
+  E2E_SYSCTL         1: tests may change sysctls of the whole machine for a moment, and restore them
 """
 
 import ctypes
@@ -47,7 +47,7 @@ BINARIES = {
     RATHOLE: pathlib.Path(os.environ.get("RATHOLE_BIN") or _cache / "peers" / "bin" / "rathole"),
 }
 
-# What tests that do not choose a transport run over.
+# The transports for tests that do not choose one.
 TRANSPORTS = os.environ.get("E2E_TRANSPORTS", "tcp noise").split()
 
 SANITIZER_REPORT = re.compile(
@@ -60,7 +60,7 @@ def have(implementation):
 
 
 def contains(implementation, *words):
-    """Whether one of these bytes is in the program."""
+    """Whether the program's file contains one of these byte strings."""
     try:
         data = BINARIES[implementation].read_bytes()
     except OSError:
@@ -68,12 +68,12 @@ def contains(implementation, *words):
     return any(word in data for word in words)
 
 
-# A build whose memory and speed say nothing.
+# A sanitizer build: measurements of its memory and speed mean nothing.
 SANITIZED = contains(OURS, b"__asan_init", b"__tsan_init")
 
 
 def scaled(count, least=1, full=None):
-    """full: what docs/robustness.md asks for, where that is more than a test run can take."""
+    """The count for this run. full: the count of docs/robustness.md, where an ordinary run takes less."""
     if FULL:
         return full or count
     return max(least, int(count * SCALE))
@@ -84,7 +84,7 @@ def within(seconds):
     return seconds * SLOW
 
 
-# This process holds both ends of every connection through the tunnel.
+# This process is visitor and local service at once: it holds both ends of every tunnelled connection.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 NOFILE = _hard
@@ -96,7 +96,7 @@ LOW_PORTS_FIRST = 704
 
 
 def _take_slot():
-    """A share of the ports for this run alone, as long as the lock is held."""
+    """Reserves a range of ports for this run, as long as the run holds the lock."""
     for slot in range(SLOTS):
         lock = open(pathlib.Path(tempfile.gettempdir()) / f"rathole-uring-e2e-{slot}.lock", "w")
         try:
@@ -113,7 +113,7 @@ _random = random.Random(os.getpid() * 1000003 + int(time.time()))
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    """A port below the ephemeral range, so that no outgoing connection takes it before the test does."""
     first = PORTS_FIRST + _slot * PORTS_SLOT
     for _ in range(2000):
         port = _random.randrange(first, first + PORTS_SLOT)
@@ -130,7 +130,7 @@ def free_port(kind=socket.SOCK_STREAM):
 
 
 def free_low_port():
-    """A port below 1024, which takes root or CAP_NET_BIND_SERVICE."""
+    """A port below 1024: binding it requires root or CAP_NET_BIND_SERVICE."""
     size = (1024 - LOW_PORTS_FIRST) // SLOTS
     first = LOW_PORTS_FIRST + _slot * size
     for port in _random.sample(range(first, first + size), size):
@@ -148,11 +148,11 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 
 
 def listening_ports(port=0):
-    """The TCP ports that are listened on in this network, or the one, if it is among them.
+    """The TCP ports with a listener in this network namespace. With a port: that one, or none.
 
-    Looks without connecting: a connection would be a visitor, or a stranger at the gate. And asks
-    for listeners alone: /proc/net/tcp goes through all connections that there might be, 10 ms of a
-    core, and tests look a hundred times a second."""
+    The look makes no connection: the server would count one as a visitor or as an unauthenticated
+    peer. It asks the kernel for listeners only: reading /proc/net/tcp walks all connections and takes
+    10 ms of a core, and tests look a hundred times a second."""
     found = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as diag:
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -179,7 +179,7 @@ def is_listening(port):
 
 
 def is_bound(port):
-    """A UDP socket is bound to the port."""
+    """Whether a UDP socket is bound to the port."""
     wanted = f":{port:04X}"
     for table in ("/proc/net/udp", "/proc/net/udp6"):
         try:
@@ -210,9 +210,9 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 
 
 def _forbid(calls, error):
-    """From here on these system calls fail with that errno, as under a seccomp profile. One is a
-    number, or (number, index, value): only with this value of an argument."""
-    load, equal, give = 0x20, 0x15, 0x06  # BPF: of the call's data, jump if equal, return
+    """Makes these system calls fail with this errno in the calling process, as a seccomp profile does.
+    Each call is a number, or (number, index, value): it fails only if that argument has that value."""
+    load, equal, give = 0x20, 0x15, 0x06  # BPF: load from seccomp_data, jump if equal, return
     allow, fail = 0x7FFF0000, 0x00050000 | error
     rows = []
     for call in calls:
@@ -238,7 +238,7 @@ MS_BIND, MS_REC, MS_PRIVATE, CLONE_NEWNS = 0x1000, 0x4000, 0x40000, 0x20000
 
 
 def _show_files(files):
-    """From here on, and here alone, these files stand in the place of others."""
+    """Bind-mounts files over others, in a mount namespace of the calling process: {place: file}."""
     def check(result, what):
         if result:
             raise OSError(ctypes.get_errno(), what)
@@ -252,9 +252,10 @@ def _show_files(files):
 class Process:
     """One run of a program; log() is what it wrote to stdout and stderr.
 
-    Processes die with the test run, even when that is killed (so start them in the main thread).
-    forbidden: (system calls, the errno they fail with), see _forbid. files: {path: another that
-    the program sees there}, for root. limits: a limits.Limits."""
+    Processes die with the test run, even when the run is killed. This uses PR_SET_PDEATHSIG, which acts
+    when the starting thread ends: so start them in the main thread.
+    forbidden: (system calls, the errno they fail with), see _forbid. files: {path: the file that
+    the program sees there}, for root only. limits: a limits.Limits."""
 
     def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None,
                  forbidden=None, files=None, limits=None, **popen):
@@ -262,7 +263,7 @@ class Process:
         self.log_path = pathlib.Path(log_path)
         self.user = user
         environment = dict(os.environ, RUST_BACKTRACE="0", NO_COLOR="1")
-        environment.pop("RUST_LOG", None)  # ours would follow it, whatever its file says
+        environment.pop("RUST_LOG", None)  # it would override the log level in our program's configuration
         if self.is_rathole():
             environment["RUST_LOG"] = "info"
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:quarantine_size_mb=16")
@@ -320,14 +321,14 @@ class Process:
             raise AssertionError(f"{self.argv[0]} still runs after {timeout:g} s") from None
 
     def begin_stop(self):
-        """What stop() begins with, for several processes that are to end together."""
+        """The first step of stop(): call it on several processes first to stop them at the same time."""
         if self.alive() and not self.is_asked_to_stop:
             self.is_asked_to_stop = True
             self.expected_death = self.is_rathole()
             self.signal(signal.SIGTERM)
 
     def stop(self, timeout=10):
-        """SIGTERM, and a second one so as not to wait for open relays. Returns the exit code."""
+        """Sends SIGTERM, then a second one, which skips the wait for open relays. Returns the exit code."""
         if self.alive():
             self.begin_stop()
             time.sleep(0.02)
@@ -346,7 +347,7 @@ class Process:
         return pathlib.Path(self.argv[0]) == BINARIES[RATHOLE]
 
     def verdict(self):
-        """What is wrong with how it ended or what it said, or None."""
+        """A complaint about the process's end or its log, or None."""
         report = SANITIZER_REPORT.search(self.log())
         if report:
             return f"sanitizer or assertion report: {report.group(0)}"
@@ -375,8 +376,8 @@ class Process:
         )
 
     def metrics(self, timeout=5):
-        """Ours: SIGUSR1 makes one line per worker, and one of the main thread behind them.
-        [{counter: value}], index = worker."""
+        """The counters of our program: [{counter: value}], one entry per worker. On SIGUSR1 the program
+        logs a line per worker, then one for the main thread."""
         before = self.log_size()
         self.signal(signal.SIGUSR1)
 
@@ -404,8 +405,8 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def rollup_kib(self, *names):
-        """The sum of these rows of the process's memory map, for which the kernel counts pages.
-        /proc/PID/status may show per-core counters not yet added up, hundreds of KiB off."""
+        """The sum of these rows of /proc/PID/smaps_rollup, for which the kernel counts pages.
+        /proc/PID/status uses per-core counters and may be hundreds of KiB off."""
         rows = {}
         for line in pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]:
             name, value = line.split(":")
@@ -416,7 +417,7 @@ class Process:
         return self.rollup_kib("Rss")
 
     def private_kib(self):
-        """What only the program itself allocates: no code, no libraries."""
+        """Memory that the program itself has allocated, without code and libraries."""
         return self.rollup_kib("Anonymous", "Swap")
 
     def cpu_seconds(self):
@@ -425,7 +426,7 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def settled_fds(self, quiet=0.3, timeout=10):
-        """The number of open descriptors, once it has been the same for a while."""
+        """Waits until the number of open descriptors stays the same for `quiet` seconds; returns it."""
         last, since = self.fds(), time.monotonic()
         deadline = since + within(timeout)
         while time.monotonic() - since < quiet:
@@ -437,22 +438,22 @@ class Process:
         return last
 
     def wait_fds(self, most, timeout=10):
-        """Until no more than `most` descriptors are open."""
+        """Waits until no more than `most` descriptors are open."""
         wait_until(lambda: self.fds() <= most, timeout, lambda: f"{self.fds()} fds, not {most}")
 
 
-# --- what must not pile up --------------------------------------------------------------------
+# --- leaks ------------------------------------------------------------------------------------
 
-LEAK_BYTES = 200  # a leak of this size per unit of work is always found
+LEAK_BYTES = 200  # nothing_piles_up() always finds a leak of this size per unit of work
 
 
 def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
-    """Runs one_round() to warm up, then again until each process has once been left as it was.
+    """Runs one_round() to warm up, then again until each process has had one round without growth.
 
     Slabs, buffers and the channel pool settle after some rounds, later on a slow machine; a leak
-    grows in every round. Fails for a process that has grown in each of `rounds`: in descriptors by
-    more than fds_more, or in memory by more than a third of what LEAK_BYTES make of the `units` of
-    a round (connections, messages)."""
+    grows in every round. Fails for a process that grows in each of `rounds`: by more than fds_more
+    descriptors, or by more than a third of units * LEAK_BYTES of memory. units: how many connections
+    or messages one round makes."""
     bound_kib = units * LEAK_BYTES / 3 / 1024
     assert bound_kib >= 12, f"{units} units leak too few pages to be told from none"
 
@@ -481,9 +482,9 @@ def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
 
 
 def render(implementation, section, options, services, tables=None):
-    """A configuration in the implementation's own manner: ours bare INI, rathole TOML.
+    """A configuration in the implementation's own syntax: INI for our program, TOML for rathole.
 
-    tables: {name: rows} of further sections of the role, such as "transport"."""
+    tables: {name: rows} of further sections below the role's, such as "transport"."""
 
     def value(item):
         if isinstance(item, bool):
@@ -505,11 +506,11 @@ def render(implementation, section, options, services, tables=None):
 class Tunnel:
     """A server and a client, and the services between them.
 
-    services: {name: local port}; None: the server has the service, the client does not. Visitor
-    ports are chosen here: tunnel.port(name). udp: the names of those that are UDP services, or True
-    for all. service_options and client_service_options: {name: {key: value}} for either end.
+    services: {name: local port}; None: the server has the service, the client does not. The class
+    chooses the visitor ports: tunnel.port(name). udp: the names of the UDP services, or True
+    for all. service_options (server) and client_service_options: {name: {key: value}}.
     transport: None for plain TCP, or a noise_peer.Noise, or {role: one of these}. limits: a
-    limits.Limits for what is ours."""
+    limits.Limits for the ends that are our program."""
 
     def __init__(self, workdir, services, server=None, client=None, threads=2, token=TOKEN,
                  server_options=None, client_options=None, service_options=None,
@@ -543,17 +544,17 @@ class Tunnel:
         return self.ports[name]
 
     def played(self, role):
-        """What makes a plain socket of a test that plays this role one of this tunnel's."""
+        """The function that wraps a test's plain socket in this tunnel's transport, as this role does."""
         transport = self.transport[role]
         return getattr(transport, role) if transport else protocol.plain
 
     def login(self, service, **kwargs):
-        """A session with our server, played by the test."""
+        """A session with the server; the test plays the client."""
         return protocol.Session(self.control_port, service, self.token,
                                 secure=self.played("client"), **kwargs)
 
     def note_routes(self):
-        """For the ledger: which visitor ports lead, or have led, to which local ones."""
+        """Tells the ledger which local port each visitor port leads to, now or earlier in the test."""
         for name, port in self.services.items():
             if name in self.ports:
                 ledger.current.note_route(self.ports[name], port)
@@ -617,8 +618,8 @@ class Tunnel:
         return self.server
 
     def kill_server(self):
-        """And waits for its ports: the kernel ends the rings of a dead process, and the sockets in
-        them, a moment after it. Who looks whether a port is listened on would see those."""
+        """Kills the server and waits until its ports are closed. The kernel releases a dead process's
+        rings, and the sockets in them, only a moment later; until then the ports look open."""
         self.server.kill9()
         ports = set(self.ports.values())
         wait_until(lambda: not ports & listening_ports(), within(5), "the dead server's ports")

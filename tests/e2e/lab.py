@@ -1,12 +1,12 @@
-"""A tunnel whose three parts stand in network namespaces of their own, so that the path between
-server and client can be cut without a packet that says so.
+"""A tunnel whose three parts are in network namespaces of their own, so that a test can cut the path
+between server and client without any packet (RST, ICMP) that tells the ends.
 
     visitor ==veth== server ==veth== client + local services
               10.77.1       10.77.2
 
-The namespaces have no names: they live as long as a descriptor of this process or a program in them
-does, so nothing is left behind, however the run ends. Sockets of the test are made in a namespace
-(`with lab.inside("client"): ...`) and stay there; programs are started in one.
+The namespaces have no names. They exist while this process has a descriptor of them or a program runs
+in them, so nothing is left behind, however the run ends. A socket that the test creates within
+`with lab.inside("client"): ...` stays in that namespace; each program is started in one.
 
 Needs root, ip (iproute2), nft (nftables) and nsenter (util-linux): see why_not().
 """
@@ -46,7 +46,7 @@ def _check(result):
 
 
 def _own_space():
-    """That of this thread alone."""
+    """A descriptor of the network namespace of the calling thread."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -65,8 +65,8 @@ def _entered(fd):
 
 
 class Lab:
-    """options: {role: {key: value}}; transport, limits: as of harness.Tunnel. rto_min_ms: when the
-    kernel first sends anew on the path between the two ends. One service, `lab`."""
+    """options: {role: {key: value}}; transport, limits: as in harness.Tunnel. rto_min_ms: the
+    kernel's minimum retransmission timeout on the path between the two ends. One service, `lab`."""
 
     def __init__(self, workdir, transport=None, options=None, threads=2, limits=None,
                  rto_min_ms=200):
@@ -99,25 +99,25 @@ class Lab:
 
     @contextlib.contextmanager
     def inside(self, space):
-        """What this thread does here, it does in that namespace."""
+        """A context in which this thread is in that namespace."""
         with _entered(self.spaces[space]):
             yield
 
     def run(self, space, *argv, **options):
-        """A command in a namespace."""
+        """Runs a command in a namespace."""
         subprocess.run(["nsenter", f"--net={self._path(space)}", *argv], check=True, timeout=60,
                        stdin=subprocess.DEVNULL, **options)
 
     # --- the path ---
 
     def cut(self, direction):
-        """Packets between server and client vanish: TO_SERVER, TO_CLIENT or BOTH."""
+        """Drops all packets between server and client. direction: TO_SERVER, TO_CLIENT or BOTH."""
         rules = {TO_SERVER: ["input iifname back drop"], TO_CLIENT: ["output oifname back drop"]}
         rules[BOTH] = rules[TO_SERVER] + rules[TO_CLIENT]
         self._filter(rules[direction])
 
     def lose(self, percent):
-        """That part of them does, either way."""
+        """Drops `percent` of the packets, in both directions."""
         lost = f"numgen random mod 100 < {percent} drop"
         self._filter([f"input iifname back {lost}", f"output oifname back {lost}"])
 
@@ -133,7 +133,7 @@ class Lab:
         self.run("server", "nft", script)
 
     def move_client(self):
-        """The client's address is gone, without a word, and there is another."""
+        """Replaces the client's address by another one; the server is not told."""
         self.run("client", "ip", "address", "del", f"{CLIENT}/24", "dev", "back")
         self.run("client", "ip", "address", "add", f"{CLIENT_LATER}/24", "dev", "back")
 
@@ -156,7 +156,7 @@ class Lab:
         path = self.workdir / f"{name}.ini"
         path.write_text(self._config(role))
         path.chmod(0o600)
-        # nsenter becomes the program, under the same number.
+        # nsenter execs the program, so the pid is that of the program.
         argv = ["nsenter", f"--net={self._path(role)}", BINARIES[OURS], f"--{role}", path]
         process = Process(argv, self.workdir / f"{name}.log", limits=self.limits)
         process.name = f"{name} of {self.workdir.name}"
@@ -164,13 +164,13 @@ class Lab:
         return process
 
     def start(self):
-        """Both ends, until a session is up. In the main thread: see Process."""
+        """Starts both ends and waits for a session. Call it from the main thread: see Process."""
         self.server = self.spawn("server")
         self.client = self.spawn("client")
         return self
 
     def wait_sessions(self, count, timeout=10, of=None):
-        """Until that many logins have succeeded since the start."""
+        """Waits until `count` logins have succeeded since the start."""
         process = of or self.client
         wait_until(lambda: process.log().count("control channel established") >= count,
                    within(timeout), f"session {count} of {process.name}")
@@ -184,7 +184,7 @@ class Lab:
         return visitor
 
     def close(self):
-        """What is wrong with how the programs ended, as text; empty if nothing is."""
+        """Stops the programs. Returns complaints about how they ended as text; empty if there are none."""
         complaints = []
         for process in reversed(self.started):
             try:

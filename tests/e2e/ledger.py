@@ -1,10 +1,10 @@
-"""What visitors have begun and what local services got: not twice, and not too often.
+"""Compares what visitors sent with what local services received: the tunnel must not duplicate anything.
 
-A tunnel may lose a visitor (a limit, a kill); it may never make two of one, nor deliver a request or
-a datagram a second time. Every connection that this process makes is counted by its port, by Python
-itself (an audit hook), every HTTP request and datagram by the helpers that send it. At a test's end
-each local service may have seen at most what came to the visitor ports that lead to it, or to its own
-port directly. What other processes send (iperf3, curl) the test declares: service.also_meant(n).
+A tunnel may lose a visitor (a limit, a kill), but it must never turn one connection into two, nor
+deliver a request or a datagram twice. An audit hook of Python counts every connection of this
+process by its port; the helpers that send HTTP requests and datagrams count those. At a test's end, each
+local service may have seen at most what was sent to its visitor ports or directly to its own port. A
+test declares what other processes (iperf3, curl) send: service.also_meant(n).
 """
 
 import collections
@@ -14,11 +14,11 @@ import sys
 
 class Ledger:
     def __init__(self):
-        self.connects = collections.Counter()   # port: TCP connections begun to it
+        self.connects = collections.Counter()   # port: TCP connections started to it
         self.requests = collections.Counter()   # port: HTTP requests sent to it
         self.datagrams = collections.Counter()  # port: datagrams sent to it
         self.routes = collections.defaultdict(set)  # local port: visitor ports that led to it
-        self.played_channels = 0  # of a played server, each good for one connection of a client
+        self.played_channels = 0  # data channels of a played server: each allows one connection of the client
 
     def note_route(self, visitor_port, local_port):
         self.routes[local_port].add(visitor_port)
@@ -27,7 +27,7 @@ class Ledger:
         return sum(counter[port] for port in {local_port, *self.routes[local_port]})
 
     def complaints(self, service):
-        """What a local service got beyond what was meant, as lines of text."""
+        """Lines of text about what a local service received in excess of what was sent to it."""
         port, found = service.port, []
         for what, got, meant in (
             ("connections", getattr(service, "connections", 0),
@@ -36,7 +36,7 @@ class Ledger:
             ("datagrams", getattr(service, "datagrams", 0), self._meant(self.datagrams, port)),
         ):
             if what == "datagrams" and self.played_channels:
-                continue  # frames by hand
+                continue  # a played server sends datagrams in frames, which are not counted
             meant += service.also_meant_count
             if got > meant:
                 found.append(f"{type(service).__name__} on port {port}: {got} {what}, "
@@ -48,7 +48,7 @@ current = Ledger()
 
 
 def begin():
-    """A new test."""
+    """Starts an empty ledger for a new test."""
     global current
     current = Ledger()
 
@@ -59,7 +59,7 @@ class Counted:
     also_meant_count = 0
 
     def also_meant(self, count):
-        """So many connections, requests or datagrams come from elsewhere."""
+        """Declares that other processes send `count` connections, requests or datagrams."""
         self.also_meant_count += count
 
 

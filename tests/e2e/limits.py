@@ -1,13 +1,13 @@
-"""The program's times that tests wait for (include/base/limits.h), shorter where it can be told so.
+"""Times of the program that tests wait for (include/base/limits.h), shortened where the build allows it.
 
     LIMITS = Limits(visitor_wait=1)     # seconds; in the program LIMIT_VISITOR_WAIT_MS
-    tunnel(services, limits=LIMITS)     # its programs of ours are started with these
-    LIMITS.visitor_wait                 # what holds for them: 1, or the 10 of the program itself
-    LIMITS.login                        # one that is not shorter
+    tunnel(services, limits=LIMITS)     # the tunnel starts our program with these
+    LIMITS.visitor_wait                 # the time in force: 1, or the program's own 10
+    LIMITS.login                        # a limit that was not shortened
 
-They stay what they are in a build that does not know the variable (a release build), and at full
-size (E2E_FULL): what a test says has to hold for both. Under a sanitizer the shorter ones grow by
-E2E_SLOW.
+A release build does not read the variable, and full-size runs (E2E_FULL) do not set it: both keep the
+program's own times, so a test has to hold with either. E2E_SLOW stretches the shortened times for
+sanitizer builds.
 """
 
 import re

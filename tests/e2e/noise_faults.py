@@ -1,7 +1,7 @@
 """What can be wrong with a frame, for the tests of both roles.
 
-A fault is a function of a NoiseSocket and the payload that would have been right; what it returns
-goes to send_raw(). None of its payload may be delivered.
+A fault is a function of a NoiseSocket and the payload that a valid frame would have; its result goes
+to send_raw(). The peer must deliver none of that payload.
 """
 
 import os
@@ -19,7 +19,7 @@ def with_length(data, length):
 
 
 def one_more(sock, payload):
-    """Announces one byte more than it has; the next frame lends it."""
+    """Announces one byte more than it has; the first byte of the next frame is taken for it."""
     sealed = sock.seal(payload)
     return with_length(sealed, len(sealed) - 2 + 1) + sock.seal(payload)
 
@@ -40,7 +40,7 @@ def dropped(sock, payload):
 
 
 def other_key(sock, payload):
-    """As a man in the middle without the key would."""
+    """What a man in the middle without the key would send."""
     return frame(os.urandom(len(payload) + 16))
 
 
@@ -59,24 +59,24 @@ FAULTS = {
     "dropped": dropped,
     "65535 bytes of zeros": lambda *_: frame(bytes(65535)),
 }
-# How much of a frame of some size comes before its connection ends.
+# size of a frame -> how many of its bytes are sent before the connection ends
 CUTS = {"one byte of the length": lambda size: 1, "the length": lambda size: 2,
         "one byte of the message": lambda size: 3, "half": lambda size: size // 2,
         "all but a byte": lambda size: size - 1}
 
 
-# The client waits before it tries again: fewer of these in a short run.
+# The client waits before each new attempt, so a short run has fewer faults.
 SOME_FAULTS = list(FAULTS)[:: 1 if SCALE >= 0.5 else 3]
 
 
 def with_patterns(faults):
-    """All of them with NK; one with the others, which differ in the handshake alone."""
+    """All faults with NK; one with XX and KK, which differ in the handshake alone."""
     cases = [("NK", fault) for fault in faults] + [("XX", "tag flipped"), ("KK", "tag flipped")]
     return pytest.mark.parametrize("noise, fault", cases, indirect=["noise"])
 
 
 def gone(sock, what, timeout=1):
-    """The peer has ended it, and no byte came before."""
+    """The peer ends the connection and sends no byte before."""
     how, data = how_closed(sock, within(timeout))
     sock.close()
     assert how != "open", f"{what}: still open after {within(timeout):g} s"

@@ -23,7 +23,7 @@ TAG_SIZE = 16
 MESSAGE_MAX = 65535
 PAYLOAD_MAX = MESSAGE_MAX - TAG_SIZE
 
-# pattern: (whose static key is known before: Initiator's, Responder's; the messages in turn)
+# pattern: (whose static key is known beforehand: initiator's, responder's; the tokens of each message)
 PATTERNS = {
     "NK": ("r", ("e es", "e ee")),
     "XX": ("", ("e", "e ee s es", "s se")),
@@ -48,7 +48,7 @@ LOW_ORDER = {
 
 
 class NoiseError(Exception):
-    """The peer sent what no right implementation sends."""
+    """The peer sent what no correct implementation sends."""
 
 
 class KeyPair:
@@ -85,7 +85,7 @@ def blake2s(data):
 
 
 def hkdf(chaining_key, material):
-    """Two outputs."""
+    """HKDF with two outputs."""
     def mac(key, data):
         return hmac.new(key, data, hashlib.blake2s).digest()
 
@@ -181,7 +181,7 @@ class Handshake:
         return message + self._encrypt(payload)
 
     def read(self, message):
-        """The payload."""
+        """Processes the peer's message; returns its payload."""
         def take(size):
             nonlocal message
             part, message = message[:size], message[size:]
@@ -201,7 +201,7 @@ class Handshake:
         return self._decrypt(message)
 
     def split(self):
-        """(to send with, to receive with)"""
+        """Returns (the Cipher to send with, the Cipher to receive with)."""
         first, second = hkdf(self.chaining_key, b"")
         keys = (first, second) if self.initiator else (second, first)
         return Cipher(keys[0]), Cipher(keys[1])
@@ -224,14 +224,14 @@ def one_by_one(sock, data):
 
 
 class NoiseSocket:
-    """A connected socket, after its handshake. `tail` is sent in one segment with our last
-    handshake message where we send the last one; write(sock, bytes) sends handshake messages."""
+    """A connected socket, after its handshake. If the last handshake message is ours, `tail` goes
+    out in the same segment. write(sock, bytes) sends the handshake messages."""
 
     def __init__(self, sock, handshake, tail=b"", write=socket.socket.sendall):
         self.sock, self.handshake = sock, handshake
         self._raw, self._plain = bytearray(), bytearray()
         self._sealer = self._opener = None
-        self.frames = []  # payload sizes of what came
+        self.frames = []  # payload sizes of the received frames
         while not handshake.done():
             if not handshake.is_my_turn():
                 message = self._recv_message()
@@ -249,7 +249,7 @@ class NoiseSocket:
         if tail:
             self.sendall(tail)
 
-    # as a plain socket
+    # The interface of a plain socket
 
     def __getattr__(self, name):
         if name in ("settimeout", "gettimeout", "setsockopt", "getsockopt", "shutdown", "close",
@@ -284,7 +284,7 @@ class NoiseSocket:
         return part
 
     def _recv_message(self):
-        """None at the end of the stream. A timeout loses nothing."""
+        """Returns None at the end of the stream. A timeout loses no bytes."""
         while len(self._raw) < 2 or len(self._raw) < 2 + struct.unpack_from("<H", self._raw)[0]:
             part = self.sock.recv(MESSAGE_MAX + 2)
             if not part:
@@ -297,10 +297,10 @@ class NoiseSocket:
         del self._raw[:end]
         return message
 
-    # below
+    # Access to single frames
 
     def seal(self, payload):
-        """The next frame. Those that are not sent, or not in this order, are the test's matter."""
+        """Returns the next frame. A test may leave frames out or send them in another order."""
         return frame(self._sealer.encrypt(bytes(payload)))
 
     def send_raw(self, data):
@@ -310,8 +310,8 @@ class NoiseSocket:
 class Noise:
     """What the two ends of a tunnel are configured with: a pattern, a key pair each.
 
-    tables() is for their files; keys[role] may be changed before. client() and server() play an
-    end on a plain socket."""
+    tables() gives the tables of a configuration file; a test may change keys[role] before. client()
+    and server() play an end on a plain socket."""
 
     def __init__(self, pattern="NK", pinned=True):
         self.pattern = pattern
@@ -332,12 +332,12 @@ class Noise:
 
     def tables(self, role):
         noise = dict(self.keys[role])
-        if self.pattern != "NK":  # the default of both programs
+        if self.pattern != "NK":  # NK is the default of both programs
             noise["pattern"] = f"Noise_{self.pattern}_25519_ChaChaPoly_BLAKE2s"
         return {"transport": {"type": "noise"}, "transport.noise": noise}
 
     def secrets(self):
-        """What must not be in any log, as text and as bytes in hexadecimal."""
+        """The private keys, which must not be in any log: as text, and as bytes in hexadecimal."""
         for pair in self.pair.values():
             yield from (pair.private_text, pair.private_text.rstrip("="), pair.private.hex())
 
@@ -354,9 +354,9 @@ class Noise:
         return NoiseSocket(sock, self.handshake("server", **changes), tail, write)
 
     def first_message(self, **changes):
-        """A right one, with its length in front."""
+        """A valid first message, with its length in front."""
         return frame(self.handshake("client", **changes).write())
 
     def garbage(self):
-        """As long as the first message, and wrong where the pattern lets that be seen."""
+        """Random bytes, as long as a first message. To XX they are a valid one."""
         return frame(os.urandom(32 if self.pattern == "XX" else 48))

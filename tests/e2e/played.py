@@ -1,4 +1,4 @@
-"""The ends of a UDP tunnel, played: frames by hand, right and wrong."""
+"""Client and server ends of a UDP tunnel, played by the test: hand-made frames, valid and invalid."""
 
 import collections
 import ctypes
@@ -17,7 +17,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def drops(process):
-    """All datagrams and frames that were dropped, for whatever reason."""
+    """The number of datagrams and frames that the process dropped, for any reason."""
     counters = {}
     for worker in process.metrics():
         for name, value in worker.items():
@@ -33,7 +33,7 @@ def header_of(size, visitor, length):
 
 
 def abort(sock):
-    """RST, although a thread may be in recv(2): connect(2) to nowhere sends it at once."""
+    """Sends RST at once, even while a thread is in recv(2): connect(2) with AF_UNSPEC does that."""
     nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
     libc.connect(sock.fileno(), nowhere, len(nowhere))
     reset(sock)
@@ -240,7 +240,7 @@ class PlayedServer:
 
 
 def channel_of(client, visitor):
-    """The channel that the visitor's lane uses."""
+    """The channel that this visitor's lane uses."""
     mapped = (f"::ffff:{visitor.address[0]}", visitor.address[1])
     for channel in reversed(client.live()):
         if any(address in (visitor.address, mapped) for address, _ in channel.frames):

@@ -1,7 +1,8 @@
-"""The wire of rathole v0.5, by hand: enough to play a client or a server. On plain TCP, or, where
-`secure` makes one connected socket of another, inside that (noise_peer.Noise.client, .server).
+"""The wire protocol of rathole v0.5, written by hand: enough to play a client or a server. It runs on
+plain TCP, or inside the socket that `secure` makes of a connected one (noise_peer.Noise.client,
+.server).
 
-Nothing here is shared with the C program, so a mistake in one is not repeated in the other.
+This module shares no code with the C program, so a mistake in one is not repeated in the other.
 """
 
 import hashlib
@@ -66,7 +67,7 @@ def u32(value):
 
 
 def udp_header(visitor, size, tag=None):
-    """visitor: (address, port). Another tag than the address's own, or a wrong size, on purpose."""
+    """visitor: (address, port). A test may pass a tag or a size that does not fit, on purpose."""
     address = ipaddress.ip_address(visitor[0])
     if tag is None:
         tag = UDP_V4 if address.version == 4 else UDP_V6
@@ -79,7 +80,7 @@ def udp_frame(visitor, payload, trailing=b"", **header):
 
 
 class FrameReader:
-    """Takes the bytes of a UDP data channel, in any pieces, and gives frames."""
+    """Parses the bytes of a UDP data channel, in pieces of any size, into frames."""
 
     def __init__(self):
         self.pending = bytearray()
@@ -141,7 +142,7 @@ def plain(sock):
 
 
 def how_closed(sock, timeout):
-    """Reads until the peer ends it: ("fin" | "rst" | "open", the bytes that came before)."""
+    """Reads until the peer closes: ("fin" | "rst" | "open", the bytes received before)."""
     data = b""
     deadline = time.monotonic() + timeout
     while True:
@@ -194,7 +195,7 @@ class Session:
         self._reader = None
 
     def command(self, timeout=5):
-        """The next command, or None when there is none for that long. EOFError at the end."""
+        """The next command, or None after `timeout` seconds; EOFError at the end of the stream."""
         self.control.settimeout(timeout)
         try:
             first = self.control.recv(4)
@@ -207,7 +208,7 @@ class Session:
         return struct.unpack("<I", first + rest)[0]
 
     def count_requests(self, quiet=0.5, limit=10000):
-        """CreateDataChannel commands until none has come for `quiet` seconds."""
+        """Counts CreateDataChannel commands until none has arrived for `quiet` seconds."""
         count = 0
         while count < limit:
             command = self.command(quiet)
@@ -228,7 +229,7 @@ class Session:
         self.control.close()
 
     def serve_requests(self, on_channel):
-        """From here on, each request gets a channel; on_channel(socket) runs in its own thread."""
+        """Opens a data channel for each request from now on; on_channel(socket) runs in a thread for each."""
         self._reader = _RequestServer(self, on_channel)
         return self._reader
 
@@ -279,7 +280,7 @@ class _RequestServer:
             threading.Thread(target=self.on_channel, args=(sock,), daemon=True).start()
 
     def pause(self):
-        """Requests are read and counted, and not answered until resume()."""
+        """Requests are read and counted, but not answered until resume()."""
         self._paused.set()
 
     def resume(self):

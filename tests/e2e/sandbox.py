@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Runs a program under what a unit of systemd asks for, without systemd, as far as that goes.
+"""Runs a program under the restrictions of a systemd unit, without systemd, as far as that is possible.
 
 usage: sandbox.py UNIT STAGE PROGRAM ARGUMENT...     as root; becomes PROGRAM
 
-It reads the unit and does what these directives mean, by the same calls as systemd: User (somebody
-without rights), CapabilityBoundingSet and AmbientCapabilities, NoNewPrivileges, ProtectSystem,
+It reads the unit and applies these directives by the same calls as systemd: User (an unprivileged
+one), CapabilityBoundingSet and AmbientCapabilities, NoNewPrivileges, ProtectSystem,
 ProtectHome, ProtectProc, ProcSubset, PrivateTmp, PrivateDevices, PrivateIPC, ProtectControlGroups
 and ProtectKernelTunables (all is read-only), RestrictNamespaces, RestrictAddressFamilies,
-MemoryDenyWriteExecute, SystemCallFilter, UMask and Limit*. A call that the filter has no place for
-kills the process, whatever the unit says, so that none goes unseen. The directory STAGE is shown to
-it as /mnt, with the credentials in /mnt/credentials; PROGRAM is a path below /mnt.
+MemoryDenyWriteExecute, SystemCallFilter, UMask and Limit*. A call that the filter does not allow
+kills the process, whatever the unit says, so that none goes unnoticed. The process sees the directory
+STAGE as /mnt, with the credentials in /mnt/credentials; PROGRAM is a path below /mnt.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10}
 LIMITS = {"LimitNOFILE": resource.RLIMIT_NOFILE, "LimitCORE": resource.RLIMIT_CORE,
           "LimitMEMLOCK": resource.RLIMIT_MEMLOCK}
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
-# Directives that this program does in one way only.
+# Directives that this program supports with one value only.
 DONE = {"ProtectSystem": "strict", "ProtectHome": "yes", "ProtectProc": "invisible",
         "ProcSubset": "pid", "PrivateTmp": "yes", "PrivateDevices": "yes", "PrivateIPC": "yes",
         "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes"}
@@ -46,7 +46,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(function, *arguments):
-    """A function of the C library, whose failure is an exception."""
+    """Calls a function of the C library; raises OSError if it fails."""
     result = function(*[ctypes.c_long(item) if isinstance(item, int) else item
                         for item in arguments])
     if result < 0:
@@ -56,7 +56,7 @@ def call(function, *arguments):
 
 
 def read_unit(path):
-    """{directive: [values]} of a unit's [Service]."""
+    """{directive: [values]} of a unit's [Service] section."""
     found = {}
     section = None
     for line in pathlib.Path(path).read_text().splitlines():
@@ -78,7 +78,7 @@ def syscall_set(name):
 
 
 def allowed_syscalls(unit):
-    """What is left of SystemCallFilter= after all its lines, in order."""
+    """The names that SystemCallFilter= allows after all its lines, applied in order."""
     allowed = syscall_set("@default")
     for line in unit["SystemCallFilter"]:
         words = line.lstrip("~").split()
@@ -104,7 +104,7 @@ OFFSET_NUMBER, OFFSET_ARCH, OFFSET_ARGUMENT = 0, 4, 16
 
 
 def filter_program(unit):
-    """One instruction is (code, jump if true, jump if false, constant)."""
+    """The BPF instructions, each (code, jump if true, jump if false, constant)."""
     numbers = syscall_numbers()
     families = [FAMILIES[name] for name in unit["RestrictAddressFamilies"][0].split()]
     program = [(LOAD, 0, 0, OFFSET_ARCH), (EQUAL, 1, 0, AUDIT_ARCH_X86_64), (RETURN, 0, 0, KILL),
@@ -130,7 +130,7 @@ def install_filter(program):
     call(libc.prctl, PR_SET_SECCOMP, 2, header)
 
 
-# --- what it sees ------------------------------------------------------------------------------
+# --- the file system ---------------------------------------------------------------------------
 
 
 def mount(source, target, kind, flags, options=None):
@@ -147,7 +147,7 @@ def mount_devices():
 
 
 def mount_view(stage):
-    """All is read-only, homes and /tmp are empty, and the stage stands in the place of /mnt."""
+    """Makes everything read-only and homes and /tmp empty, and mounts the stage at /mnt."""
     call(libc.unshare, CLONE_NEWNS | CLONE_NEWIPC)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount(stage, STAGE, None, MS_BIND)
@@ -161,14 +161,14 @@ def mount_view(stage):
     os.chdir("/")
 
 
-# --- what it may -------------------------------------------------------------------------------
+# --- limits and rights -------------------------------------------------------------------------
 
 
 def apply_limits(unit):
     for directive, number in LIMITS.items():
         digits, suffix = re.fullmatch(r"(\d+)([KMG]?)", unit[directive][0]).groups()
         size = int(digits) * SIZES[suffix]
-        # Without CAP_SYS_RESOURCE no further than it was, as systemd in a container.
+        # Without CAP_SYS_RESOURCE a hard limit can't be raised: keep to it, as systemd in a container.
         hard = resource.getrlimit(number)[1]
         size = size if hard == resource.RLIM_INFINITY else min(size, hard)
         resource.setrlimit(number, (size, size))
@@ -191,7 +191,7 @@ def drop_rights(unit, last_capability):
     for number in ambient:
         call(libc.prctl, PR_CAP_AMBIENT, 2, number, 0, 0)
     call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # The change of user has taken it away.
+    # The change of user has cleared the parent-death signal: set it again.
     call(libc.prctl, PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
@@ -200,7 +200,7 @@ def deny_writable_code():
         call(libc.prctl, PR_SET_MDWE, 1, 0, 0, 0)
     except OSError as error:
         if error.errno != errno.EINVAL:
-            raise  # EINVAL: the kernel is older than 6.3, and this directive stays out
+            raise  # EINVAL: kernels before 6.3 lack PR_SET_MDWE; go on without the directive
 
 
 def main():

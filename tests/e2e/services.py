@@ -162,7 +162,7 @@ class Service(ledger.Counted):
         raise NotImplementedError
 
     def wait_record(self, index, timeout=10):
-        """The index-th connection, once it has ended."""
+        """Waits for the end of the index-th connection; returns its Record."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             with self.lock:
@@ -460,7 +460,7 @@ def ping(port, payload=b"ping", host="127.0.0.1", timeout=5):
 
 
 def answers(port, timeout=1):
-    """Does a visitor of Echo get through?"""
+    """Whether a visitor of Echo gets its answer."""
     try:
         ping(port, timeout=timeout)
         return True
@@ -480,8 +480,8 @@ def burst(port, count, timeout):
 
 
 class Prober:
-    """Asks one relay to an Echo again and again from a thread, and keeps the worst delay. As a
-    context: every question has had its answer in the end."""
+    """Asks one relay to an Echo again and again from a thread, and keeps the worst delay. The end of
+    a with-block checks that every question was answered."""
 
     QUESTION = b"still there?"
 

@@ -1,6 +1,6 @@
-"""Addresses that can't be had: the server serves the others, answers signals, and tries again.
+"""Addresses that can't be bound: the server serves its other services, handles signals, and retries.
 
-Each test has a network of its own, and a name server that answers what the test says, or nothing.
+Each test runs in its own network namespace, with a name server whose answers the test controls.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 CLONE_NEWNET = 0x40000000
-LATER = "192.0.2.9"  # of nobody until add_address
+LATER = "192.0.2.9"  # no interface has it until add_address()
 LIMITS = Limits(address_retry=0.3, reload_names=0.4, check_names=1, retry_min=0.1)
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,7 +49,7 @@ def add_address():
 
 @pytest.fixture(autouse=True)
 def network():
-    """The test and all that it starts are alone in a network."""
+    """The test and its processes run in a new network namespace."""
     with open("/proc/self/ns/net") as before:
         if libc.unshare(CLONE_NEWNET) != 0:
             pytest.skip(f"no network of our own: {os.strerror(ctypes.get_errno())}")
@@ -61,14 +61,14 @@ def network():
 
 
 class NameServer:
-    """127.0.0.1:53. addresses: {name: IPv4}; a name that has none does not exist. dead: nothing is
-    ever answered, or to dead_names. asked: the names, one for each question for IPv4."""
+    """A name server at 127.0.0.1:53. addresses: {name: IPv4}; other names do not exist (NXDOMAIN). dead:
+    answer no query at all; dead_names: the same for these names. asked: the name in each A query."""
 
     def __init__(self, directory):
         self.dead, self.dead_names, self.addresses, self.asked = True, (), {}, []
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 53))
-        # Asks anew every second, for longer than any test takes.
+        # The resolver repeats its query every second, for longer than any test takes.
         self.resolv = directory / "resolv.conf"
         self.resolv.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:30\n")
         self.resolv.chmod(0o644)
@@ -127,7 +127,7 @@ def write(t, text=None):
 
 
 def start_server(t, names=None, **kwargs):
-    """Does not wait for it. names: its /etc/resolv.conf says this name server."""
+    """Starts the server and does not wait for it. names: the NameServer in its /etc/resolv.conf."""
     argv = [BINARIES[OURS], "--server", write(t)]
     if names:
         argv = ["unshare", "--mount", "sh", "-c",
@@ -144,7 +144,7 @@ def lines(process, pattern):
 
 def failures(process):
     return [line for line in lines(process, " (ERROR|WARN) .*(bind_addr|address)")
-            if "does not encrypt" not in line]  # of a control port that is not on loopback
+            if "does not encrypt" not in line]  # a warning for a control port that is not on loopback
 
 
 def stops_within_a_second(process):
@@ -159,7 +159,8 @@ def stops_within_a_second(process):
 
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 def test_an_address_that_comes_later(make, service, udp):
-    """The others are served at once; one line, however often it is tried; then it is served."""
+    """The other services are served at once. The failure is logged once, however many retries follow. Once
+    the address exists, the service is served."""
     local = service(UdpEcho if udp else Echo)
     t = make({"echo": service(Echo).port, "late": local.port}, udp=["late"] if udp else ())
     t.service_options["late"] = {"bind_addr": f"{LATER}:{t.port('late')}"}
@@ -202,7 +203,7 @@ def test_a_port_that_another_process_has(make, service):
 
 
 def test_a_port_below_1024(make, processes, nobody):
-    """No right to it is no reason to serve nobody else."""
+    """A port that the server has no permission for does not keep it from serving the others."""
     user, directory, program = nobody
     t = make({"echo": None, "low": None})
     t.ports["low"] = 81
@@ -239,11 +240,11 @@ def test_waiting_services_are_told(make):
     manager.close()
 
 
-# --- two for one address ------------------------------------------------------------------------
+# --- two services with one address --------------------------------------------------------------
 
 
 def both_at(t, first, second):
-    """The two services at the port of the first, on these hosts."""
+    """Gives both services the port of `a`: a on the host `first`, b on the host `second`."""
     port = t.port("a")
     t.ports["b"] = port
     t.service_options = {"a": {"bind_addr": f"{first}:{port}"},
@@ -257,7 +258,8 @@ def both_at(t, first, second):
 ])
 @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
 def test_two_services_with_one_address(make, first, second, udp):
-    """The first has it. --check and the start say the same words, with the other's line."""
+    """The first service gets the address. --check and the start report the second one in the same words,
+    with the line number of the first."""
     t = make({"a": None, "b": None}, udp=udp or ())
     both_at(t, first, second)
     config = write(t)
@@ -276,7 +278,7 @@ def test_two_services_with_one_address(make, first, second, udp):
     if not udp:
         with t.login("b"), t.login("a"):
             wait_until(lambda: is_listening(t.port("a")), within(2), "the first")
-    # When the first goes, the other one has it.
+    # When the first service is removed, the other one is bound.
     t.ports.pop("a"), t.services.pop("a")
     write(t)
     t.server.wait_log(r"\[b\] .*: bound now", within(3))
@@ -284,7 +286,8 @@ def test_two_services_with_one_address(make, first, second, udp):
 
 
 def test_the_control_ports_address(make, service):
-    """An error to --check; the start keeps the control port."""
+    """A service with the control port's address is an error for --check. A server that starts all the same
+    binds the control port and reports the service."""
     t = make({"echo": service(Echo).port, "bad": None})
     t.service_options["bad"] = {"bind_addr": f"localhost:{t.control_port}"}
     config = write(t)
@@ -303,7 +306,8 @@ def test_the_control_ports_address(make, service):
 
 
 def test_a_second_server_with_the_same_service(make, service, processes):
-    """It is kept out of an address that has no listener, and gets it when that is given up."""
+    """The first server keeps its address even without a listener, while no client is logged in. The second
+    server gets the address when the first one ends."""
     t, other = make({"echo": service(Echo).port}), make({"echo": None})
     other.ports = t.ports
     start_server(t)
@@ -330,7 +334,8 @@ def named(t, *services):
 
 
 def test_a_start_with_a_dead_name_server(make, service, names):
-    """The others are served at once, signals are answered, and later the names come as well."""
+    """The other services are served at once and signals are handled. Services with names follow once the
+    name server answers."""
     t = make({"echo": service(Echo).port, "one": service(Echo).port, "two": None})
     named(t, "one", "two")
     begin = time.monotonic()
@@ -392,8 +397,8 @@ def test_the_control_ports_name_does_not_exist(make, names):
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer has threads of its own")
 def test_root_is_given_away_all_the_same(make, service, names):
-    """A name that is found in time gets its port below 1024; the thread that still asks for another
-    has no rights left, as all others."""
+    """A service whose name resolves in time is bound to its port below 1024. The thread that still resolves
+    another name has dropped its privileges, like all others."""
     t = make({"low": service(Echo).port, "dead": None})
     t.ports["low"] = 81
     named(t, "low", "dead")
@@ -442,7 +447,7 @@ def test_a_signal_during_a_reload_with_a_dead_name_server(reloading, moment):
 
 
 def test_a_reload_with_a_dead_name_server(reloading, names):
-    """The watchdog is fed meanwhile, visitors are served, and the file is in force."""
+    """Meanwhile the watchdog gets its messages and visitors are served; then the new file is in force."""
     t = reloading
     heard, times = len(t.manager.all()), [time.monotonic()]
     while times[-1] < times[0] + within(max(1.5, 3 * LIMITS.reload_names)):
@@ -463,7 +468,7 @@ def test_a_reload_with_a_dead_name_server(reloading, names):
     wait_until(lambda: len(lines(t.server, "bound now")) == 3, within(4), t.server.log)
     with t.login("two"):
         wait_until(lambda: is_listening(t.port("two")), within(1), "a service with a name")
-    # The name server dies anew: what is bound needs it no more.
+    # The name server is dead again: services that are bound no longer need it.
     names.dead = True
     t.ports["four"], t.services["four"] = free_port(), None
     write(t)
@@ -473,7 +478,7 @@ def test_a_reload_with_a_dead_name_server(reloading, names):
 
 
 def test_an_upgrade_with_a_dead_name_server(make, service, names):
-    """The successor goes on with the sockets of the names that it can't look up."""
+    """The new process takes over the sockets of services whose names it can't resolve."""
     t = make({"one": service(Echo).port})
     named(t, "one")
     t.server_options["bind_addr"] = f"control.test:{t.control_port}"
@@ -525,11 +530,12 @@ def test_check_of_what_cannot_be_had(make):
     assert "bind_addr" not in said(), "the ports are its own server's"
 
 
-# --- names that anybody may take ----------------------------------------------------------------
+# --- other processes and addresses --------------------------------------------------------------
 
 
 def test_nobody_else_can_keep_an_address(make, service, nobody):
-    """Up to 0.1.0 there was an abstract name for each address of a service, free for all."""
+    """Another user can't keep the server from its addresses. Up to 0.1.0 the server locked each address
+    with an abstract Unix socket, whose name any user could bind first."""
     user, directory, _ = nobody
     t = make({"echo": service(Echo).port})
     squat = ("import socket, sys\n"
@@ -572,8 +578,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter is written for x86_64")
 def test_without_unix_sockets(make, service, processes):
-    """RestrictAddressFamilies=AF_INET AF_INET6, as a distribution's own unit has it. The address is
-    kept from others all the same."""
+    """The server runs without AF_UNIX, as with RestrictAddressFamilies=AF_INET AF_INET6 in a unit. It keeps
+    a second server from its address all the same."""
     t, other = make({"echo": service(Echo).port}), make({"echo": None})
     other.ports = t.ports
     for each in (t, other):
@@ -588,7 +594,7 @@ def test_without_unix_sockets(make, service, processes):
     t.wait_ready(3)
     ping(t.port())
     assert not failures(t.server)
-    # What needs them says so, and nothing else ends.
+    # An upgrade needs Unix sockets: it fails with an error, and the server goes on.
     t.server.signal(signal.SIGUSR2)
     t.server.wait_log("upgrade: cannot start", within(3))
     ping(t.port())

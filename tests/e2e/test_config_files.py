@@ -1,7 +1,7 @@
-"""The files of tests/config/files, written as people and their generators write them: --check says
-what the start says, and rathole is the judge of what has to be read.
+"""The files of tests/config/files, in the style of people and of generators: --check reports what a
+start reports, and our program has to read what rathole reads.
 
-What each of them becomes stands in tests/config/test_published.c.
+tests/config/test_published.c has the settings that each file results in.
 """
 
 import pathlib
@@ -19,20 +19,20 @@ pytestmark = pytest.mark.ours
 
 FILES = sorted((ROOT / "tests" / "config" / "files").iterdir())
 
-# What no program takes, or what only this one does.
+# Files that rathole refuses: neither program reads them, or only ours does.
 RATHOLE_REFUSES = {
     "glued_comments.ini", "inline_lines.toml", "inline_trailing_comma.toml", "inline_unknown.toml",
     "multiline_open.toml", "no_token.toml", "numbers_bad.toml", "quoted_bool.toml",
     "twice_braces.toml", "twice_dots_and_section.toml", "twice_sections.toml", "unknown_keys.toml",
     "utf16.toml", "utf16_no_mark.toml",
 }
-# What rathole runs with and this program does not, on purpose: docs/moving.md has the reasons.
+# Files that rathole reads and our program refuses on purpose: docs/moving.md has the reasons.
 REFUSED_ON_PURPOSE = {
     ("empty_default_token_used.toml", "server"),  # anybody could log in
     ("env_token.toml", "server"),  # the name of a variable, which is not set
     ("ipv6_no_port.toml", "client"),  # rathole tries for ever
     ("other_half_env.toml", "client"),
-    ("other_half_proxy.toml", "client"),  # the half with the proxy itself
+    ("other_half_proxy.toml", "client"),  # the client's half, which has the proxy
     ("other_half_tls.toml", "client"),
     ("pattern_ik.toml", "server"),
     ("websocket.toml", "server"),
@@ -40,14 +40,14 @@ REFUSED_ON_PURPOSE = {
 
 
 def halves_of(path):
-    """The roles that a file has; none of another program's or in another encoding."""
+    """The roles that a file has. Files of another program or in another encoding have none."""
     text = path.read_bytes().decode("utf-8", "replace").lstrip("\ufeff")
     return [role for role in ("server", "client")
             if re.search(rf'^\s*(\[\s*)?"?{role}"?\s*[].={{]', text, re.M)]
 
 
 def starts_of(path):
-    """The arguments to start it with: no role, and each one that it has."""
+    """The arguments to start the file with: no role, and each role that it has."""
     halves = halves_of(path)
     return [[]] + [[f"--{role}"] for role in halves]
 
@@ -57,7 +57,7 @@ def check(path, flags):
     result = subprocess.run([BINARIES[OURS], "--check", *flags, path], capture_output=True,
                             text=True, timeout=within(10), cwd="/", stdin=subprocess.DEVNULL)
     lines = result.stderr.splitlines()
-    # Of --check alone: whom root becomes, and which half would do.
+    # Only --check says these: `user` is not set, and which half is valid.
     own = re.compile(r"\.user: not given|: valid for --")
     return result.returncode, [line for line in lines if not own.search(line)]
 
@@ -78,7 +78,7 @@ def start(path, flags, workdir, keep):
             messages.append(f"warning: {warning.group(1)}")
         elif str(path) in line and not re.match(r"\S+ [A-Z]+ ", line):
             messages.append(line)
-    # A port that is taken says nothing of the file.
+    # A port in use is no error of the file, so warnings alone do not count.
     is_refused = any(not message.startswith("warning: ") for message in messages)
     return code if is_refused or code == 2 else None, messages
 
@@ -96,7 +96,7 @@ def test_check_says_what_the_start_says(path, tmp_path, processes):
         assert said == shown, flags
         assert (checked == 0) == (started is None), (flags, said)
         assert checked in (0, 1)
-        # An error is named with its file; a file of another program's gets one.
+        # Every error names its file. A file of another program gets a single error.
         errors = [line for line in said if not line.startswith("warning: ")]
         assert (checked != 0) == bool(errors)
         if path.name.startswith("frp"):
@@ -167,7 +167,7 @@ def test_a_token_in_a_variable_with_a_line_end(tunnel, service):
 
 
 def test_a_reload_looks_at_the_half_that_runs(tunnel, service):
-    """What the other half can't do there is a warning, and the change is applied."""
+    """An error in the half that does not run is only a warning, and the reload is applied."""
     t = tunnel({"echo": service(Echo).port})
     path = pathlib.Path(t.server.argv[-1])
     more = '\n[client]\nremote_addr = "127.0.0.1:1"\ndefault_token = "env:RU_NO_SUCH_TOKEN"\n'
@@ -218,7 +218,7 @@ FORMS["long strings of another system"] = FORMS["long strings"].replace("\n", "\
 @pytest.mark.parametrize("server, client", [(OURS, RATHOLE), (RATHOLE, OURS)])
 @pytest.mark.parametrize("form", FORMS)
 def test_both_read_the_same_value(service, tmp_path, processes, form, server, client):
-    """One end is rathole, so names and tokens have to be the same bytes."""
+    """Both programs read the same bytes: with rathole at one end, names and tokens must match."""
     path = tmp_path / "both.toml"
     port = harness.free_port()
     local = service(Echo).port

@@ -1,5 +1,5 @@
-"""The program as PID 1 of a PID namespace, as in a container: the kernel ends a namespace with its
-first process, so that one has to stay over upgrades, pass signals on and reap orphans.
+"""The program as PID 1 of a PID namespace, as in a container. The kernel ends a namespace with its PID 1, so
+that process has to survive upgrades, forward signals and reap orphans.
 """
 
 import os
@@ -21,7 +21,8 @@ pytestmark = [
 
 
 class Contained(Process):
-    """`unshare` around our program. first: its PID 1, seen from outside; serving(): who serves."""
+    """Our program in `unshare`. first: PID 1 of the namespace, by its pid outside; serving(): the pids of its
+    children, which serve."""
 
     def __init__(self, argv, log_path):
         super().__init__(["unshare", "--pid", "--fork", "--kill-child", *argv], log_path)
@@ -37,7 +38,7 @@ class Contained(Process):
 
 @pytest.fixture
 def contained(tunnel, service, processes):
-    """(a tunnel whose server is the first process of a PID namespace, its Contained)."""
+    """(a tunnel whose server is PID 1 of a PID namespace, the Contained of that server)."""
     t = tunnel({"echo": service(Echo).port}, start=False, server_options={"drain_timeout": 20})
     path = t.workdir / "server.ini"
     path.write_text(t.config("server"))
@@ -52,7 +53,7 @@ def contained(tunnel, service, processes):
 
 
 def test_an_upgrade_leaves_the_first_process_alone(contained):
-    """The old program ends after its last relay, the new one serves on; then SIGTERM ends all."""
+    """The old process ends after its last relay and the new one goes on serving; then SIGTERM ends all."""
     t, server = contained
     old, = server.serving()
     with connect(t.port()) as visitor:
@@ -66,7 +67,7 @@ def test_an_upgrade_leaves_the_first_process_alone(contained):
     wait_until(lambda: old not in server.serving(), within(10), "the old program's end")
     new, = server.serving()
     assert new != old
-    time.sleep(0.3)  # were the namespace ended with the old program, it would be by now
+    time.sleep(0.3)  # if the namespace ended with the old process, it would have ended by now
     for _ in range(3):
         ping(t.port(), timeout=within(5))
     server.signal(signal.SIGTERM)
@@ -85,7 +86,7 @@ def test_signals_reach_the_program(contained):
 
 
 def test_its_end_is_the_containers(contained):
-    """A program that is killed: its signal is in the exit code, and nobody is left behind."""
+    """If the serving process is killed, the exit code has its signal, and no process is left behind."""
     _, server = contained
     program, = server.serving()
     os.kill(program, signal.SIGKILL)
@@ -102,7 +103,7 @@ def test_a_start_error_is_the_containers_exit_code(tmp_path, processes):
 
 
 def test_orphans_of_others_are_reaped(contained):
-    """What `docker exec` leaves behind becomes a child of PID 1: no zombie, and no reason to end."""
+    """Processes that `docker exec` leaves behind become children of PID 1. It must reap them and go on."""
     t, server = contained
     program, = server.serving()
     subprocess.run(["nsenter", "--target", str(server.first), "--pid", "sh", "-c",

@@ -1,5 +1,5 @@
-"""The way in for who debugs a running node, as docs/debugging.md describes it: the commands for gdb, on a
-live process and on a core; state changes at trace level; static trace points.
+"""The tools for debugging a running node, as docs/debugging.md describes them: the gdb commands, on a live
+process and on a core; state changes in the log at trace level; static trace points.
 """
 
 import collections
@@ -33,7 +33,7 @@ def sections(program):
 
 
 class Gdb:
-    """What each command printed, as lists of lines."""
+    """Runs gdb and holds what each command printed, as lists of lines."""
 
     def __init__(self, target, commands):
         argv = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", *target, "-x", SCRIPT]
@@ -76,7 +76,7 @@ HELD, QUEUED = 5, 3
 
 @pytest.fixture
 def node(tunnel, service):
-    """A tunnel with HELD visitors that have been answered and one whose service does not read."""
+    """A tunnel with HELD visitors that got an answer, and one visitor whose service does not read."""
     echo, stuck, dns = service(Echo), service(NeverReads), service(UdpEcho)
     t = tunnel({"echo": echo.port, "stuck": stuck.port, "dns": dns.port}, udp=["dns"])
     knock(t.port("dns"), "127.0.0.1", 2, within(15))
@@ -92,7 +92,7 @@ def node(tunnel, service):
 
 
 def queue_up(t, socks, count):
-    """Visitors come until so many wait for a channel."""
+    """Connects visitors until `count` of them wait for a channel."""
     names = ("visitors_accepted", "relays_started")
     before = t.server.metric(names[0])
     last = None
@@ -101,7 +101,7 @@ def queue_up(t, socks, count):
         nonlocal last
         workers = t.server.metrics()
         accepted, relays = (sum(worker.get(name, 0) for worker in workers) for name in names)
-        settled = (accepted, relays) == last  # the first look may come between the two
+        settled = (accepted, relays) == last  # one look may come between accept and relay
         last = accepted, relays
         return settled and accepted == before + len(socks) and (accepted - relays,)
 
@@ -114,7 +114,7 @@ def queue_up(t, socks, count):
 
 
 def fill(sock):
-    """Sends until nobody has taken anything for a while."""
+    """Sends until the socket has accepted no more bytes for half a second."""
     sock.settimeout(within(0.5))
     try:
         while True:
@@ -124,7 +124,7 @@ def fill(sock):
 
 
 def descriptors(pid):
-    """{number: what it is} of a process."""
+    """{number: target of its link} of a process's open descriptors."""
     found = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -138,7 +138,7 @@ OPCODES = {6: "poll", 13: "accept", 26: "send", 27: "recv"}
 
 
 def polled(process):
-    """What the kernel says waits in the process's rings, by kind. Empty: it does not say."""
+    """The kernel's count of the operations in the process's rings, by kind; empty if it does not say."""
     kinds = collections.Counter()
     for fd, what in descriptors(process.pid).items():
         if what == "anon_inode:[io_uring]":
@@ -148,7 +148,7 @@ def polled(process):
 
 
 def look_while_still(gdb, process):
-    """(what gdb printed, what waited in the rings before and after it)"""
+    """(what gdb printed, the operations in the rings), once these were the same before and after gdb."""
     seen = []
 
     def look():
@@ -208,7 +208,7 @@ def check_ops(process, shown, in_kernel):
         return  # this kernel does not say
     kinds = collections.Counter(
         re.match(r"worker \d+  ([a-z]+)", line).group(1) for line in shown.rows("ru-ops", "worker "))
-    # Those of an epoll set are not in a ring.
+    # Exact polls go through an epoll set, not through the ring.
     exact = len([line for line in shown.rows("ru-ops", "worker ") if "  poll_exact" in line])
     assert kinds - collections.Counter(poll=exact) == in_kernel
     total = re.match(r"(\d+) ops in flight", shown.last("ru-ops")).group(1)
@@ -216,7 +216,7 @@ def check_ops(process, shown, in_kernel):
 
 
 def test_a_live_process(gdb, node):
-    """What is printed of either end is what /proc, SIGUSR1 and the visitors themselves know of it."""
+    """What gdb prints of each end agrees with /proc, with the counters of SIGUSR1 and with the visitors."""
     for process in (node.server, node.client):
         shown, in_kernel = look_while_still(gdb, process)
         check_workers(process, shown)
@@ -226,13 +226,13 @@ def test_a_live_process(gdb, node):
         assert shown.last("ru-sessions") == "3 control channels"
         assert len(shown.rows("ru-sessions", "session ")) == 3
         assert TOKEN not in shown.all and "visitor's secret" not in shown.all
-        # The bytes that nobody reads are somewhere: in the sockets alone, or in this relay too.
+        # The unread bytes may be in socket buffers alone. If a relay holds some, it is the stuck one.
         assert all("[stuck]" in owner for owner in pending), pending
         if process is node.server:
             from_here = {f"127.0.0.1:{sock.getsockname()[1]}" for sock in [*node.held, node.stuck]}
             rows = [line for line in shown.rows("ru-visitors", "worker ") if ": RELAYING, age" in line]
             assert {re.search(r"from ([0-9.:]+);", line).group(1) for line in rows} == from_here
-            assert len(shown.rows("ru-visitors", "worker ")) == HELD + 1 + 2  # those of UDP
+            assert len(shown.rows("ru-visitors", "worker ")) == HELD + 1 + 2  # two UDP visitors
             assert any(re.match(rf"service \[echo\] tcp, .*: up, .*, visitors {HELD};", line)
                        for line in shown.printed["ru-services"])
     for sock in node.held:
@@ -241,7 +241,7 @@ def test_a_live_process(gdb, node):
 
 
 def test_pending_bytes_are_found(gdb, node):
-    """On the way to a service that does not read every buffer is full in the end."""
+    """Once every buffer towards a service that does not read is full, the relay has pending bytes."""
     shown = gdb(node.client, ["ru-relays"])
     [(_, ways, sizes)] = [row for row in relays(shown) if "[stuck]" in row[0]]
     assert sizes[0] > 0 and sizes[1] == 0, shown.printed["ru-relays"]
@@ -255,7 +255,7 @@ def counter(shown, name):
 
 
 def test_visitors_that_wait(gdb, node):
-    """The client stands still, so that visitors use up the channels, and find none then."""
+    """The client is stopped, so visitors use up the pooled channels, and later visitors wait."""
     socks = []
     node.client.signal(signal.SIGSTOP)
     try:
@@ -280,7 +280,7 @@ def test_visitors_that_wait(gdb, node):
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer's shadow would be in the core")
 def test_a_core(gdb, node, tmp_path):
-    """The same of a core, which has no /proc: all but the peers' addresses."""
+    """A core shows the same as the live process, except peer addresses: a core has no /proc."""
     live = gdb(node.server)
     core = tmp_path / "core"
     written = subprocess.run(["gdb", "-nx", "-batch", "-p", str(node.server.pid), "-ex",
@@ -306,7 +306,7 @@ def test_without_a_process(gdb):
 
 
 def test_no_struct_is_mistaken_for_another():
-    """gdb takes any of two structs of one name, so the script says which it means."""
+    """Where two structs share a name, gdb picks either. The script must say which one it means."""
     script = SCRIPT.read_text()
     used = set(re.findall(r'(?:struct|each|container|pointer)\([^\n]*?"(\w+)"[,)]', script))
     assert {"relay", "listener", "visitor", "lane_visitor"} <= used
@@ -325,7 +325,7 @@ TRACED = re.compile(r" TRACE (?:\[(\w+)\] )?(visitor|data channel|control channe
 
 
 def one_visit(tunnel, service, level):
-    """The logs of both ends of a visit, each {object: {conn: [(from, to), ...]}}, and whole."""
+    """Both ends' logs of one visit: parsed, as {object: {conn: [(from, to), ...]}}, and as text."""
     echo = service(Echo)
     options = {"log_level": level}
     t = tunnel({"echo": echo.port}, server_options=options, client_options=options, threads=1)
@@ -347,7 +347,7 @@ def one_visit(tunnel, service, level):
 
 
 def test_states_at_trace(tunnel, service):
-    """Each change once, in order, and of each the state that the one before led to."""
+    """The log shows each state change once, in order; each starts from the state that the last one led to."""
     (server, client), whole = one_visit(tunnel, service, "trace")
     assert list(server["visitor"].values()) == [[("seeking", "relaying")]]
     assert list(server["control channel"].values()) == [[("new", "up")]]
@@ -398,7 +398,7 @@ def test_nothing_of_it_at_debug(tunnel, service):
 
 
 def points_of_program():
-    """{name: number of arguments}; a point may stand in several places."""
+    """{name: number of arguments}. One point may occur at several places of the program."""
     listed = subprocess.run(["readelf", "-n", "-W", BINARIES[OURS]], capture_output=True, text=True,
                             check=True).stdout
     found = {}
@@ -415,7 +415,7 @@ def points_of_doc():
     return {name: len(arguments.split(",")) for name, arguments in rows}
 
 
-STATES = {  # as the document calls the object: where its states are, and their prefix
+STATES = {  # {object as the document names it: (the file that defines its states, their prefix)}
     "visitor": ("src/server/visitor_priv.h", "VISITOR"),
     "server control channel": ("src/server/control.c", "SERVER_CONTROL"),
     "client control channel": ("src/client/control_priv.h", "CONTROL"),
@@ -434,7 +434,7 @@ def test_states_are_documented(name):
 
 
 def test_trace_points_are_documented():
-    """Each of the program, and none besides."""
+    """The document lists exactly the trace points of the program."""
     if ".note.stapsdt" not in sections(BINARIES[OURS]):
         pytest.skip("THE PROGRAM IS BUILT WITHOUT TRACE POINTS (no sys/sdt.h: systemtap-sdt-dev)")
     assert points_of_program() == points_of_doc()

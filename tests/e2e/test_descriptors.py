@@ -1,5 +1,5 @@
-"""Descriptors are few, and several kinds of work want them: UDP visitors, of which every address
-that a stranger sends from is one, and TCP visitors; the limit itself may be too low to serve at all.
+"""UDP visitors and TCP visitors compete for few descriptors. Every source address of a datagram
+counts as a UDP visitor, a forged one too. The limit itself may be too low to serve at all.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ class Sources:
                 sock.bind((f"127.{1 + n // 60000}.{n // 250 % 240}.{1 + n % 250}", 0))
                 sock.sendto(b"flood", ("127.0.0.1", self.port))
             if n % 50 == 49:
-                time.sleep(0.005)  # as fast as the sockets on the way hold them
+                time.sleep(0.005)  # faster would overflow the socket buffers on the way
         self.count = n
 
     def keep_on(self):
-        """Until the end of the with-block, from a thread."""
+        """Sends on, from a thread, until the end of the with-block."""
         self.thread = threading.Thread(target=self.send, args=(10**6,), daemon=True)
         self.thread.start()
         return self
@@ -128,8 +128,8 @@ def test_udp_flood_leaves_tcp_its_descriptors(both, threads):
 
 
 def test_tcp_takes_what_another_worker_has(both):
-    """UDP may have all descriptors, and all of its visitors are one worker's: TCP visitors get
-    theirs, whichever worker they come to; UDP goes on."""
+    """UDP may have all descriptors, and one worker has all UDP visitors. TCP visitors are still
+    served, whichever worker they come to, and UDP goes on."""
     nofile = 256
     t = both(nofile, 2, client_options={"udp_descriptors": 100},
              service_options={"udp": {"udp_data_channels": 1}})
@@ -151,7 +151,7 @@ def test_every_new_udp_visitor_is_answered(both, threads):
     nofile = 256
     t = both(nofile, threads)
     before = t.client.metric("udp_visitors")
-    # From an address of their own: one with the port of a visitor from before is that visitor.
+    # A source address of their own: with that of an earlier visitor, a reused port would be no new visitor.
     flows = Flows(t.port("udp"), 1500, source="127.0.0.2")
     with MostDescriptors(t.client) as used, flows:
         flows.run(1, total=8)
@@ -163,8 +163,8 @@ def test_every_new_udp_visitor_is_answered(both, threads):
 
 
 def test_a_crowd_of_tcp_leaves_udp_a_part(both):
-    """TCP visitors who stay take all that they may have: a UDP visitor who comes is served, and a
-    new data channel, when the old one breaks."""
+    """TCP visitors who stay take all descriptors that they may have. A new UDP visitor is still
+    served, and so is a new data channel when the old one breaks."""
     nofile = 256
     t = both(nofile)
     with contextlib.ExitStack() as stack:
@@ -184,7 +184,7 @@ def test_a_crowd_of_tcp_leaves_udp_a_part(both):
 
 
 def test_the_share_of_a_reload(both):
-    """A smaller share is kept to from the next visitor on."""
+    """A smaller share applies from the next visitor on."""
     nofile = 1024
     t = both(nofile)
     with Sources(t.port("udp")) as sources:
@@ -200,8 +200,8 @@ def test_the_share_of_a_reload(both):
 
 
 def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
-    """A server full of visitors who stay, and silent strangers at its control port: who has something
-    to say there is heard at once."""
+    """The server is full of visitors who stay, and silent strangers hold its control port: a login
+    there is answered at once."""
     local = service(Echo)
     t = tunnel({"tcp": local.port, "s": None}, start=False)
     t.start_server(nofile=256)
@@ -212,7 +212,7 @@ def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
             with contextlib.suppress(OSError):
                 stack.enter_context(connect(t.port("tcp"), timeout=2))
         wait_until(lambda: t.server.metric("accept_paused") > 0, within(5), "a crowd")
-        time.sleep(0.2)  # all are served that there are descriptors for
+        time.sleep(0.2)  # until all are served that there are descriptors for
         for _ in range(200):
             with contextlib.suppress(OSError):
                 stack.enter_context(connect(t.control_port, timeout=2))

@@ -1,4 +1,4 @@
-"""What is installed besides the program: where it lands, and that it says what the program does."""
+"""The files that are installed besides the program: their location, and that they match the program."""
 
 import os
 import pathlib
@@ -29,7 +29,7 @@ def need(program):
 
 
 def flags():
-    """What --help names: ["-s", "--server", ...]"""
+    """The flags in --help: ["-s", "--server", ...]"""
     rows = re.findall(r"^  (?:(-\w), |    )(--[\w-]+) ", output(PROGRAM, "--help"), re.M)
     assert len(rows) >= 8
     return [flag for row in rows for flag in row if flag]
@@ -48,7 +48,7 @@ def rows():
 
 
 def rendered(page):
-    """The page as a terminal shows it, in one line of words."""
+    """The manual page as a terminal shows it, with all whitespace reduced to single spaces."""
     need("groff")
     text = output("groff", "-man", "-Tascii", "-P-c", "-rHY=0", "-dAD=l", "-rLL=1000n", page)
     return " ".join(re.sub(r".\x08", "", text).split())
@@ -96,7 +96,7 @@ def test_a_section_that_a_template_leaves_out(tmp_path):
 
 
 def complete(directory, *words):
-    """What bash offers for the last of these words."""
+    """The completions that bash offers for the last of these words."""
     script = ('source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _rathole_uring; '
               'printf "%s\\n" "${COMPREPLY[@]}"')
     return sorted(output("bash", "-c", script, COMPLETION, "rathole-uring", *words,
@@ -131,7 +131,7 @@ def unit(tmp_path):
 
 
 def test_unit_is_hardened(unit):
-    """A72: systemd's own measure."""
+    """A72, as measured by systemd itself."""
     need("systemd-analyze")
     text = output("systemd-analyze", "security", "--no-pager", "--offline=yes", unit)
     exposure = re.search(r"Overall exposure level for .*: ([\d.]+)", text)
@@ -139,7 +139,7 @@ def test_unit_is_hardened(unit):
 
 
 def test_unit_is_understood(unit):
-    """No directive that systemd does not know, or that it would pass over."""
+    """The unit has no directive that systemd does not know or would ignore."""
     need("systemd-analyze")
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True,
                             text=True, timeout=60)
@@ -148,7 +148,7 @@ def test_unit_is_understood(unit):
 
 
 def test_unit_that_is_not_understood(unit):
-    """The check above can fail."""
+    """Shows that the check of test_unit_is_understood can fail."""
     need("systemd-analyze")
     unit.write_text(unit.read_text().replace("PrivateTmp=yes", "PrivateTemp=yes"))
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True,
@@ -156,7 +156,7 @@ def test_unit_that_is_not_understood(unit):
     assert any(str(unit) in line for line in result.stderr.splitlines())
 
 
-# --- what lands where ---------------------------------------------------------------------------
+# --- installation -------------------------------------------------------------------------------
 
 INSTALLED = """
 bin/rathole-uring
@@ -180,7 +180,7 @@ share/man/man5/rathole-uring.ini.5
 
 
 def test_install(tmp_path):
-    """Every file, nothing else, and the unit names the program where it landed."""
+    """Installs every file and no other; the unit names the installed path of the program."""
     need("meson")
     output("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", tmp_path)
     found = sorted(path for path in tmp_path.rglob("*") if path.is_file())
@@ -195,7 +195,7 @@ def test_install(tmp_path):
 
 
 def test_changelogs_have_the_version_of_the_program():
-    """meson.build has it; what people write of it by hand must not fall behind."""
+    """meson.build has the version. The changelogs are written by hand and must not fall behind."""
     version = output(PROGRAM, "--version").split()[1]
     assert re.match(r"rathole-uring \((.+)\) ", (ROOT / "debian" / "changelog").read_text())[1] == version
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version
@@ -212,7 +212,7 @@ def test_container_file_names_what_there_is():
 
 
 def links(path):
-    """What a document refers to in this tree."""
+    """The paths in this tree that a document refers to."""
     return [link for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
             if "://" not in link]
 
@@ -236,7 +236,7 @@ def test_examples_in_documents_are_valid(tmp_path):
              for block in blocks(document, "ini") if re.search(r"^(bind|remote)_addr", block, re.M)]
     assert len(whole) >= 4
     for number, block in enumerate(whole):
-        # Secrets that stand elsewhere, and keys that a reader has to fill in.
+        # Replace secrets from files or the environment, and keys that a reader has to fill in.
         text = re.sub(r"= (file:|env:)\S+(_key|\.key)\S*", f"= {key}", block)
         text = re.sub(r"= (file:|env:)\S+", "= a-secret", text)
         text = re.sub(r"= <[^>]*>", f"= {key}", text)

@@ -31,7 +31,7 @@ def fifo(path):
 
 @pytest.mark.parametrize("what", ["configuration", "secret"])
 def test_a_fifo_in_the_place_of_a_file(tunnel, service, what):
-    """A reload that finds one says so in a line; signals are answered before and after."""
+    """A reload that finds a FIFO says so in a line; signals are answered before and after."""
     t = tunnel({"echo": service(Echo).port}, start=False)
     secret = t.workdir / "secret"
     secret.write_text(TOKEN)
@@ -88,8 +88,8 @@ def test_check_reads_what_a_shell_hands_over():
 
 @pytest.mark.parametrize("closed", [[0], [2], [0, 1, 2]], ids=str)
 def test_closed_standard_descriptors(tunnel, service, closed):
-    """Their numbers are not given to sockets, also when a reload opens more: no log line goes into a
-    connection."""
+    """Sockets do not get the numbers of closed standard descriptors, not even when a reload opens
+    more: no log line goes into a connection."""
     t = tunnel({"echo": service(Echo).port}, start=False)
     redirections = " ".join(f"{fd}>&-" for fd in closed)
     path = t.workdir / "server.ini"
@@ -138,7 +138,7 @@ def test_a_log_file_at_its_limit(tunnel, service):
         ping(t.port())
     assert t.server.log_size() <= limit
     assert t.server.alive()
-    # Raised again, the log goes on and says how many lines it has lost.
+    # Once the limit is raised, the log goes on and says how many lines it has lost.
     resource.prlimit(t.server.pid, resource.RLIMIT_FSIZE,
                      (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     t.server.signal(signal.SIGUSR1)

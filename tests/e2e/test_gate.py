@@ -1,7 +1,7 @@
-"""Clients that log in while strangers flood the control port.
+"""Clients that log in while strangers (unauthenticated peers) flood the control port.
 
-What must hold: a client gets in, whatever the strangers' number, pace and addresses are, and over a
-long wire too. Who has to go in whose place is shown by tests/server/test_gate.c.
+What must hold: a client gets in, whatever the strangers' number, pace and addresses are, even over a
+slow link. tests/server/test_gate.c shows which stranger is evicted for which.
 """
 
 import json
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.ours
 
 SERVICES = 48
 RTT_MS = 100
-CLIENT = "127.9.9.9"  # where the delayed client's connections come from
+CLIENT = "127.9.9.9"  # source address of the delayed client's connections
 STRANGERS = "127.16"
 ALL_WITHIN = 5.0  # seconds, for 48 logins
-DEADLINE = 5.5  # the longest that a stranger may stay
+DEADLINE = 5.5  # the longest time that a stranger may stay
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def flood_of(beside, t, rate, addresses=256, first="", network=STRANGERS):
 
 
 def end(flood):
-    """What it has done. The flood must have been one: else nothing is shown."""
+    """Ends the flood and returns its statistics."""
     flood.signal(signal.SIGTERM)
     assert flood.wait(10) == 0, flood.log()
     return json.loads(flood.log())
@@ -57,8 +57,8 @@ def end(flood):
 
 @pytest.fixture
 def far(tunnel, service, beside):
-    """make(options) -> a Tunnel whose server runs and whose client is not started yet, half a
-    round trip of 50 ms away."""
+    """make(options) -> a Tunnel with its server started and its client not. Between both stands a relay
+    that delays the traffic, for a round trip of RTT_MS."""
 
     def make(client=OURS, transport=None, services=SERVICES, rtt_ms=RTT_MS, **options):
         local = service(Echo)
@@ -70,7 +70,7 @@ def far(tunnel, service, beside):
         beside("delay", "127.0.0.1", str(relay_port), "127.0.0.1", str(t.control_port),
                str(rtt_ms), CLIENT)
         wait_until(lambda: is_listening(relay_port), within(5), "the delay to listen")
-        # The client's own file names the relay's port in place of the server's.
+        # The client's configuration names the relay's port in place of the server's.
         t.client_options["remote_addr"] = f"127.0.0.1:{relay_port}"
         return t
 
@@ -78,7 +78,7 @@ def far(tunnel, service, beside):
 
 
 def logged_in(t):
-    """How many services listen for visitors. One look for all: the flood needs this core too."""
+    """How many services listen for visitors. One look for all saves CPU time, which the flood needs."""
     return len(listening_ports() & set(t.ports.values()))
 
 
@@ -91,7 +91,7 @@ def all_in(t, begin):
 
 
 def fill(t, beside, rate, **options):
-    """A flood that has filled the gate."""
+    """Starts a flood and waits until it has filled the gate."""
     flood = flood_of(beside, t, rate, **options)
     time.sleep(1.5 if rate >= 200 else 5.5)
     assert flood.alive(), flood.log()
@@ -99,7 +99,7 @@ def fill(t, beside, rate, **options):
 
 
 def was_one(flood, rate):
-    """The flood must have been one, or nothing was shown; and no stranger stayed for long."""
+    """Asserts that the flood reached its rate (else the test shows nothing) and no stranger stayed long."""
     done = end(flood)
     assert done["sent"] / done["seconds"] > 0.4 * rate, f"no flood of {rate}/s: {done}"
     assert done["oldest"] < within(DEADLINE), f"a stranger stayed {done['oldest']:.1f} s"
@@ -116,8 +116,8 @@ def log_in_under(t, beside, rate, **options):
 @pytest.mark.realtime
 @pytest.mark.parametrize("rate", [60, 200, 500, 2000])
 def test_silent_strangers_from_everywhere(far, beside, transport, rate):
-    """A login waits a round trip for its first byte here, then needs another to answer; with Noise
-    two."""
+    """At the server a login's first byte comes after one round trip; the answer takes one more, with
+    Noise two."""
     t = far(transport=transport)
     log_in_under(t, beside, rate)
     assert t.server.metric("strangers_evicted_spoke") == 0
@@ -125,14 +125,14 @@ def test_silent_strangers_from_everywhere(far, beside, transport, rate):
 
 @pytest.mark.realtime
 def test_silent_strangers_and_ratholes_client(far, beside):
-    """All its logins are in progress at once, and it does not send its Hello with the connection."""
+    """rathole's client makes all its logins at once and does not send its hello with the connection."""
     if not have(RATHOLE):
         pytest.skip("no rathole")
     log_in_under(far(client=RATHOLE), beside, 500)
 
 
 def first_words(t):
-    """What a stranger says who knows the server's name for a service, or its public key."""
+    """The first bytes of a stranger that knows a service's name or, with Noise, the server's public key."""
     if t.transport["server"] is None:
         return control_hello("s0").hex()
     return t.transport["client"].first_message().hex()
@@ -140,7 +140,7 @@ def first_words(t):
 
 @pytest.mark.realtime
 def test_strangers_who_speak_and_stall(far, beside, transport):
-    """They take each other's places, not those of an address that a client came from."""
+    """Such strangers evict each other, but no peer from an address that a client logged in from."""
     t = far(transport=transport)
     begin = time.monotonic()
     t.start_client()
@@ -158,8 +158,8 @@ def test_strangers_who_speak_and_stall(far, beside, transport):
 
 @pytest.mark.realtime
 def test_strangers_whose_handshakes_are_wrong(far, beside):
-    """They are turned away at once; what they may make the server compute is a budget, in which an
-    address that a client came from has no part."""
+    """The server rejects such strangers at once. A budget limits the handshakes it computes for them;
+    addresses that a client logged in from are exempt."""
     noise = noise_peer.Noise("NK")
     t = far(transport=noise)
     log_in_under(t, beside, 500, first=noise.garbage().hex())
@@ -168,14 +168,14 @@ def test_strangers_whose_handshakes_are_wrong(far, beside):
 
 @pytest.mark.realtime
 def test_strangers_from_the_clients_address(far, beside):
-    """Behind one NAT with it: its cap is theirs too, and still who has spoken stays."""
+    """Strangers behind the client's NAT share its limit per address, but a peer that has spoken stays."""
     t = far()
     log_in_under(t, beside, 200, network=CLIENT, addresses=1)
 
 
 @pytest.mark.realtime
 def test_a_login_that_was_put_out_comes_back(tunnel, service):
-    """Its place is gone when it wants to go on: the client tries again after half a second."""
+    """The server evicts a login in progress: the client tries again within a second."""
     t = tunnel({"echo": service(Echo).port}, start=False,
                server_options={"max_pending_handshakes": 1})
     t.start_server()
@@ -200,11 +200,11 @@ def test_a_login_that_was_put_out_comes_back(tunnel, service):
     assert t.server.metric("strangers_evicted_spoke") == 1
 
 
-# --- what one address is ------------------------------------------------------------------------
+# --- limits per address -------------------------------------------------------------------------
 
 
 def let_in(port, sources, host="127.0.0.1"):
-    """Of one visitor from each of these addresses, how many are served; all stay to the end."""
+    """Connects one visitor from each address, all at once; returns how many of them are served."""
     visitors = [connect(port, host=host, source=source) for source in sources]
     served = 0
     try:
@@ -221,7 +221,7 @@ def let_in(port, sources, host="127.0.0.1"):
 
 
 def settled(t, name="echo", held=0):
-    """Until the server has heard that the visitors are gone, but for those that are held."""
+    """Waits until the server has noticed that all visitors but the `held` ones are gone."""
     wait_until(lambda: t.server.metric("relays_started") == held + t.server.metric("relays_clean") +
                t.server.metric("relays_aborted"), within(5), f"visitors of {name} to be gone")
 
@@ -232,7 +232,7 @@ def reload(t):
 
 
 def test_visitors_are_counted_by_prefix(tunnel, service):
-    """127.5.0.0/24 is one address when the file says so, and no longer once it does not."""
+    """127.5.0.0/24 counts as one address while the configuration says so, and not after a reload without."""
     t = tunnel({"echo": service(Echo).port}, server_options={"per_ip_prefix_v4": 24},
                service_options={"echo": {"max_connections_per_ip": 2}})
     inside, outside = [f"127.5.0.{n}" for n in range(1, 6)], ["127.5.1.1", "127.5.1.2"]
@@ -247,7 +247,7 @@ def test_visitors_are_counted_by_prefix(tunnel, service):
     wait_until(lambda: let_in(t.port(), inside) == 5, within(5), "the new prefix")
     settled(t, held=len(held))
     assert let_in(t.port(), ["127.5.0.1"] * 5) == 2
-    # Those who came before it leave nothing behind: with the old one again, all places are free.
+    # Visitors from before the reload leave no count behind: with the old prefix, all places are free.
     for visitor in held:
         reset(visitor)
     settled(t)
@@ -257,7 +257,7 @@ def test_visitors_are_counted_by_prefix(tunnel, service):
 
 
 def test_visitors_over_ipv6_are_counted(tunnel, service):
-    """::1 is all that loopback has. Its /64 is made of zeros, as is the key of nobody."""
+    """Loopback has only ::1. Its /64 is all zeros, and so is the key that means "no address"."""
     t = tunnel({"echo": service(Echo).port}, visitor_host="[::1]",
                service_options={"echo": {"max_connections_per_ip": 2}})
     assert let_in(t.port(), ["::1"] * 5, host="::1") == 2

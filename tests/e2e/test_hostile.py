@@ -1,6 +1,6 @@
 """Strangers at the control port, hostile visitors, and a hostile server against our client.
 
-What must hold: they are gone in time, others do not notice, and nothing grows.
+The hostile side is closed in time, other clients and visitors do not notice, and nothing grows.
 """
 
 import concurrent.futures
@@ -70,7 +70,7 @@ def stranger(t, data=b"", source=None):
     try:
         sock = connect(t.control_port, source=source)
     except ConnectionResetError:
-        # Evicted before connect(2) was back: a socket whose other end is gone stands for it.
+        # The server evicted it before connect(2) returned: a socket whose other end is closed stands for it.
         sock, other = socket.socketpair()
         other.close()
         return sock
@@ -93,7 +93,7 @@ def drip(sock, data, interval, stop):
 
 
 def still_open(socks):
-    """Those that the server has not ended."""
+    """The sockets that the server has not ended."""
     poll = select.poll()
     by_fd = {sock.fileno(): sock for sock in socks}
     for fd in by_fd:
@@ -158,7 +158,7 @@ def test_random_bytes(target):
         for _ in range(count):
             size = rng.choice([1, 4, 5, 36, 37, 38, 69, 4096, rng.randrange(0, 65536)])
             data = rng.randbytes(size)
-            if rng.random() < 0.3:  # a beginning that is right
+            if rng.random() < 0.3:  # a valid beginning
                 data = control_hello("echo")[: rng.randrange(0, 38)] + data
             sock = stranger(t, data)
             if rng.random() < 0.5:
@@ -186,7 +186,7 @@ def truncated(session_key):
 
 @pytest.mark.parametrize("end", ["fin", "rst"])
 def test_truncated_then_ended(target, end):
-    """The server drops it as soon as it can know."""
+    """The server closes the connection as soon as it can know that the message is cut."""
     t = target()
     with Session(t.control_port, "s", TOKEN) as session:
         before = t.server.settled_fds()
@@ -207,7 +207,7 @@ def test_truncated_then_ended(target, end):
 
 @pytest.mark.time_limit(90)
 def test_truncated_then_silent(target):
-    """One deadline from accept to authenticated, however slowly bytes come: 5 s."""
+    """One deadline of 5 s from accept to authenticated, however slowly bytes come."""
     t = target()
     stop = threading.Event()
     with Session(t.control_port, "s", TOKEN) as session:
@@ -216,7 +216,7 @@ def test_truncated_then_silent(target):
         try:
             begin = time.monotonic()
             for n, (what, data, _) in enumerate(cases):
-                # The cap per address is another test's matter.
+                # Several source addresses, so that the cap per address does not apply.
                 socks.append((what, stranger(t, data, source=f"127.0.1.{1 + n // 40}")))
             for n, data in enumerate((control_hello("echo"), data_hello(session.key),
                                       control_hello("echo") + bytes(32))):
@@ -228,8 +228,8 @@ def test_truncated_then_silent(target):
             time.sleep(1)
             unharmed(t)
             time.sleep(max(0, begin + HANDSHAKE - 0.7 - time.monotonic()))
-            # Those that sent a hello have an answer to read, which still_open() would not tell
-            # from an end.
+            # Strangers that sent a whole hello have not read the answer, and still_open() would
+            # take unread data for an end.
             waiting = [sock for what, sock in socks if not what.startswith("auth")]
             assert len(still_open(waiting)) == len(waiting), "closed before the deadline"
             time.sleep(max(0, begin + opened + within(HANDSHAKE + 0.5) - time.monotonic()))
@@ -258,9 +258,9 @@ def test_silent_crowd_does_not_delay_a_login(target):
     t = target()
     crowd = [stranger(t) for _ in range(scaled(300, 300, full=10000))]
     try:
-        # Those still in the backlog would come after the login, and it would be the oldest.
-        # And the client's first channels, if the crowd came before them, are expected for up to two
-        # times three seconds: each raises the cap of the address, which is the crowd's as well.
+        # Wait for the backlog to drain: strangers accepted after the login would make it the oldest.
+        # The server may also expect the client's first channels, for up to two times three seconds.
+        # Each expected channel raises the cap of the client's address, which is the crowd's as well.
         settle(crowd, 64, "from one address", timeout=8)
         for _ in range(10):
             start = time.monotonic()
@@ -294,7 +294,7 @@ def test_half_done_login_may_be_slow_but_whole(target):
 
 
 def settle(socks, most, what, timeout=2):
-    """Until no more than `most` of them are open; returns how many are."""
+    """Waits until no more than `most` of them are open; returns how many are."""
     wait_until(lambda: len(still_open(socks)) <= most, within(timeout),
                lambda: f"{len(still_open(socks))} open {what}, more than {most}")
     return len(still_open(socks))
@@ -306,12 +306,12 @@ def test_cap_per_address(target):
     try:
         kept = settle(socks, 64, "from one address")
         assert kept >= 48, f"only {kept} of 64 were let wait"
-        # Somebody else is not concerned.
+        # Another address is not affected.
         other = stranger(t, source="127.0.2.2")
         time.sleep(0.2)
         assert still_open([other])
         other.close()
-        # Nor is the same address, once it does what it should: the oldest silent one makes room.
+        # A valid login from the same address works too: the oldest silent connection makes room.
         with t.login("s", source="127.0.2.1"):
             pass
         unharmed(t)
@@ -349,7 +349,7 @@ def test_caps_are_configurable(target):
 
 
 def test_channels_that_were_asked_for_are_no_strangers(tunnel, service):
-    """A burst needs more channels at once than strangers are let wait."""
+    """A burst of visitors needs more channels at once than the cap on strangers allows."""
     local = service(Echo)
     t = tunnel({"echo": local.port}, server_options={"max_pending_handshakes": 16,
                                                      "max_pending_handshakes_per_ip": 4})
@@ -369,7 +369,7 @@ def test_channels_that_were_asked_for_are_no_strangers(tunnel, service):
 
 
 def attempt(t, service_name, answer_of, source=None):
-    """One login with answer_of(nonce) as the auth message: the ack, or how it ended."""
+    """One login with answer_of(nonce) as the auth message; returns the ack."""
     with connect(t.control_port, source=source) as sock:
         sock.sendall(control_hello(service_name))
         nonce = recv_exact(sock, 37)[5:]
@@ -425,7 +425,7 @@ def test_token_of_another_service(tunnel, service):
 
 
 def test_auth_before_the_nonce(target):
-    """32 bytes sent along with the hello are an auth, and a wrong one."""
+    """32 bytes sent along with the hello count as the auth message, and it is wrong."""
     t = target()
     sock = stranger(t, control_hello("s") + bytes(32))
     assert recv_exact(sock, 37)[:5] == control_hello("s")[:5]
@@ -435,7 +435,7 @@ def test_auth_before_the_nonce(target):
 
 
 def test_session_keys(target):
-    """Unknown, one bit off, another session's, a stale one: closed, and nothing else happens."""
+    """A wrong key (unknown, one bit off, another session's, stale) ends its connection, nothing else."""
     t = target()
     with Session(t.control_port, "s", TOKEN) as session:
         keys = [os.urandom(32) for _ in range(30)]
@@ -506,7 +506,7 @@ def test_out_of_descriptors(tunnel, service, role):
     finally:
         close_all(visitors)
 
-    # What the crowd has left in the accept queue is worked off meanwhile.
+    # First the server works off what the crowd has left in the accept queue.
     wait_until(lambda: all(answers(t.port()) for _ in range(10)), within(5),
                "visitors to be served after the crowd has left")
     assert t.server.metric("control_channels_lost") <= (1 if role == "server" else 0)
@@ -562,7 +562,7 @@ def test_played_server_works(victim):
 
 
 def play_mute(fake, after):
-    """Answers the first login up to `after` and no further: how long the client bore it."""
+    """Answers the first login up to `after` and no further; the client must give up in time and retry."""
     start = time.monotonic()
     if after == "auth":
         sock, _ = fake.accept_login(TOKEN, send_ack=False)
@@ -613,7 +613,7 @@ def test_garbage_for_a_hello(victim, name):
         try:
             sock.shutdown(socket.SHUT_WR)
         except OSError:
-            continue  # it has gone already
+            continue  # the client has closed already
         assert how_closed(sock, within(3))[0] in ("fin", "rst")
     control, key = fake.accept_login(TOKEN, timeout=within(4))
     control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
@@ -627,7 +627,7 @@ def test_refusals_are_retried_with_backoff(victim, ack):
     for _ in range(3):
         sock, _ = fake.accept_login(TOKEN, timeout=within(4), ack=ack)
         assert how_closed(sock, within(3))[0] in ("fin", "rst")
-    # 0.5 s, then 1 s (or the shorter limit, then three times that), each with 20 % of jitter.
+    # 0.5 s, then 1 s, each with 20 % of jitter. A shortened limit gives that limit, then three times it.
     first = LIMITS.retry_min
     assert time.monotonic() - begin >= 0.8 * (first + min(3 * first, 1)) - 0.2 * first
     control, key = fake.accept_login(TOKEN, timeout=within(4))
@@ -648,7 +648,7 @@ def test_unknown_command_ends_the_session(victim, command):
 
 @pytest.mark.parametrize("command", [1, 2, 0xFFFFFFFF])
 def test_wrong_command_on_a_data_channel(victim, command):
-    """Ends this channel alone."""
+    """A wrong command ends its own channel alone."""
     t, fake = victim()
     control, key = fake.accept_login(TOKEN)
     control.sendall(u32(CMD_CREATE_DATA_CHANNEL) * 2)
@@ -677,7 +677,7 @@ def accept_all(fake, stop):
 def test_flood_of_requests(victim):
     """A million channels asked for: descriptors and memory stay bounded, and so does the time
     until the client is well again."""
-    # With the real pause before the next login: channels of the lost session are gone by then.
+    # limits=None: after the real pause before the next login, the lost session's channels are gone.
     t, fake = victim(limits=None)
     control, _ = fake.accept_login(TOKEN)
     time.sleep(0.3)
@@ -719,11 +719,11 @@ def test_flood_of_heartbeats(victim):
     def one_round():
         for _ in range(bursts):
             control.sendall(u32(CMD_HEARTBEAT) * beats)
-        # The answer shows that it has read all of them.
+        # The client's data channel shows that it has read all heartbeats.
         control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
         reset(fake.accept_data(key))
 
-    # One byte a heartbeat would be found.
+    # A leak of one byte a heartbeat would be found.
     nothing_piles_up([t.client], one_round, bursts * beats // LEAK_BYTES)
 
 
@@ -757,7 +757,7 @@ def test_server_that_refuses_data_channels(victim):
 
 
 def test_parked_channels_end_with_the_session(victim):
-    """The control channel is gone: parked channels are reset, not left for ever; never a FIN."""
+    """When the control channel is lost, parked channels are reset: not left open, and not ended by a FIN."""
     t, fake = victim()
     control, key = fake.accept_login(TOKEN)
     control.sendall(u32(CMD_CREATE_DATA_CHANNEL) * 4)

@@ -1,6 +1,6 @@
 """The four pairings of our program and rathole 0.5.0: either end can be swapped for the other.
 
-The functional set is what rathole itself can do; what we promise beyond it is in the other files.
+These tests cover what rathole itself can do; the other files test what we promise beyond that.
 """
 
 import concurrent.futures
@@ -23,13 +23,13 @@ from services import (
 MIB = 1 << 20
 PAIRS = [(server, client) for server in (OURS, RATHOLE) for client in (OURS, RATHOLE)]
 if SANITIZED:
-    PAIRS.remove((RATHOLE, RATHOLE))  # nothing of ours to watch
+    PAIRS.remove((RATHOLE, RATHOLE))  # no process of ours in it
 MIXED = [pair for pair in PAIRS if pair[0] != pair[1]]
 
 
 @pytest.fixture(params=PAIRS, ids="/".join)
 def pair(request):
-    """What tunnel() is told of both ends."""
+    """The arguments of tunnel() that select both programs."""
     if RATHOLE in request.param and not have(RATHOLE):
         pytest.skip("rathole 0.5.0 not found: scripts/setup --peers installs it")
     return dict(zip(("server", "client"), request.param))
@@ -95,14 +95,14 @@ def test_banner_http_and_several_services(tunnel, service, pair):
 
 
 def test_burst_of_visitors(tunnel, service, pair):
-    """More at once than the pool holds."""
+    """More visitors at once than the pool has channels."""
     t = tunnel({"echo": service(Echo).port}, **pair)
     for _ in range(3):
         burst(t.port(), 60, within(10))
 
 
 def test_churn_with_resets(tunnel, service, pair):
-    """Visitors that are cut do no harm to those after them."""
+    """Visitors that reset their connections do no harm to later ones."""
     local = service(Echo)
     t = tunnel({"echo": local.port}, **pair)
     for n in range(scaled(100, 20)):
@@ -114,7 +114,7 @@ def test_churn_with_resets(tunnel, service, pair):
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_a_request_is_sent_once(tunnel, service, pair):
-    """A service that resets after it has read one."""
+    """The service resets the connection after it has read a request; the request must not be repeated."""
     local = service(Resetter, 9)
     t = tunnel({"s": local.port}, **pair)
     for n in range(3):
@@ -159,7 +159,8 @@ def test_server_killed_and_restarted(tunnel, service, pair):
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_server_swapped_under_a_running_client(tunnel, service, pair):
-    """The upgrade path: the server becomes the other program on its ports; the client stays."""
+    """The migration path: the other program replaces the server on the same ports; the client keeps
+    running."""
     t = tunnel({"echo": service(Echo).port}, **{**pair, "server": pair["client"]})
     ping(t.port())
     t.server.stop()
@@ -228,6 +229,6 @@ def test_heartbeats_keep_an_idle_tunnel(tunnel, service, pair):
     since = len(t.client.log())
     time.sleep(3)
     assert is_listening(t.port())
-    # A client that timed out says so and logs in again; one that did not has nothing to say.
+    # A client that timed out logs that and logs in again; otherwise its log does not change.
     assert t.client.log()[since:] == ""
     ping(t.port())

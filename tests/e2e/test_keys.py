@@ -1,4 +1,4 @@
-"""Noise keys as their owner meets them: --genkey, --pubkey, and what a file with keys is told."""
+"""Noise keys as an operator meets them: --genkey, --pubkey, and the messages for a file with keys."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.ours
 
 PAIR = re.compile(r"\APrivate Key:\n([A-Za-z0-9+/]{43}=)\n\nPublic Key:\n([A-Za-z0-9+/]{43}=)\n\Z")
 NK, XX, KK = (f"Noise_{name}_25519_ChaChaPoly_BLAKE2s" for name in ("NK", "XX", "KK"))
-CANARY = "c2VjcmV0LWNhbmFyeS05MWQ3"  # part of what may be a key
+CANARY = "c2VjcmV0LWNhbmFyeS05MWQ3"  # stands for a private key: no message may show it
 
 
 def run(*argv, stdin="", binary=OURS):
@@ -58,7 +58,7 @@ def test_pubkey_belongs_to_genkey():
 
 
 def test_pubkey_of_known_keys():
-    """RFC 7748, section 6.1."""
+    """The key pairs of RFC 7748, section 6.1."""
     for private, public in (
         ("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
          "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"),
@@ -118,7 +118,7 @@ def noise_text(role, lines):
     port = free_port()
     addr, service = (("bind_addr", "bind_addr") if role == "server" else
                      ("remote_addr", "local_addr"))
-    # The user, so that a check by root has nothing to say of it.
+    # With `user`, so that a check by root does not warn that it is missing.
     return (f"[{role}]\n{addr} = 127.0.0.1:{port}\ndefault_token = {TOKEN}\nuser = nobody\n"
             f"[{role}.services.s]\n{service} = 127.0.0.1:{free_port()}\n"
             f"[{role}.transport]\ntype = noise\n[{role}.transport.noise]\n"
@@ -179,7 +179,7 @@ def test_bad_keys_are_not_repeated(tmp_path, key):
 
 
 def test_check_warns_of_readable_keys(tmp_path):
-    """Inline, and in a file that the configuration names."""
+    """Keys in the configuration itself, and in a file that it names."""
     private, _ = genkey()
     text = noise_text("server", {"local_private_key": private}).replace(TOKEN, "env:HOME")
     code, said = check(tmp_path, text, 0o644)

@@ -1,5 +1,5 @@
-"""A process that is killed resets its connections: no transfer that was cut may look complete. And
-what ends well ends with a FIN, though each socket of a relay is set up to reset.
+"""A killed process resets its connections: no cut transfer may look complete. A relay that ends well
+still ends with a FIN, although each of its sockets is set up to reset on close.
 """
 
 import signal
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 class Watched(Service):
-    """Says hello, then looks how the connection ends."""
+    """Says hello, then records how the connection ends."""
 
     def serve(self, sock, record):
         sock.sendall(b"hello")
@@ -27,7 +27,7 @@ class Watched(Service):
 
 
 class WatchedAnswer(Service):
-    """Takes a request up to its FIN, sends half an answer, then finds out when it can't go on."""
+    """Takes a request up to its FIN, sends half an answer, then single bytes until a send fails."""
 
     def serve(self, sock, record):
         while sock.recv(65536):
@@ -39,7 +39,7 @@ class WatchedAnswer(Service):
 
 
 class Ended(threading.Thread):
-    """How a visitor's connection ends, while it reads whatever comes and, perhaps, sends for ever."""
+    """Records how a visitor's connection ends. The visitor reads all the time and, if asked, sends too."""
 
     def __init__(self, sock, sends=False):
         super().__init__(daemon=True)
@@ -55,7 +55,7 @@ class Ended(threading.Thread):
             while True:
                 self.sock.sendall(bytes(MIB))
         except ConnectionResetError:
-            # Whoever is the first to ask is told. Behind a FIN it would have been a broken pipe.
+            # The first call after an RST takes the error: this one or recv(). After a FIN it would be EPIPE.
             self.how = "rst"
         except OSError:
             pass
@@ -76,8 +76,8 @@ class Ended(threading.Thread):
 
 @pytest.mark.parametrize("victim", ["client", "server"])
 def test_a_killed_process_resets(tunnel, service, transport, victim):
-    """A download, an upload, a quiet connection, one that a side has half-closed: each is reset at
-    both of its ends, over and over."""
+    """A download, an upload, a quiet connection and a half-closed one: the kill resets each of them at
+    both ends. Repeated three times."""
     locals_ = {"down": service(Source), "up": service(Sink), "quiet": service(Watched),
                "half": service(WatchedAnswer)}
     for n in range(3):
@@ -105,7 +105,7 @@ def test_a_killed_process_resets(tunnel, service, transport, victim):
 
 
 def test_an_end_behind_bytes_that_wait(tunnel, service, transport):
-    """The relay is over while the visitor has not read: the kernel holds the rest and the FIN."""
+    """The relay ends before the visitor has read: the kernel still delivers the rest and the FIN."""
     size = 300000
     local = service(AfterEof, size)
     t = tunnel({"s": local.port}, transport=transport)
@@ -127,7 +127,7 @@ def test_an_end_behind_bytes_that_wait(tunnel, service, transport):
 
 
 def test_clean_ends_are_no_resets(tunnel, service, transport):
-    """Each side first, with and without a half-close in between; both ends see a FIN."""
+    """Either side closes first, with and without a half-close before; both ends see a FIN."""
     class Ends(Service):
         def serve(self, sock, record):
             word = recv_exact(sock, 4)
@@ -179,7 +179,7 @@ def test_a_drain_ends_with_fins(tunnel, service, transport):
 
 
 def test_who_is_turned_away_sees_an_end(tunnel, service):
-    """Over a limit, or without a local service: an end of stream, as ever."""
+    """A visitor over a limit, or without a local service, sees an end of stream."""
     local = service(Echo)
     t = tunnel({"full": local.port, "down": 1}, service_options={"full": {"max_connections": 1}})
     with connect(t.port("full")) as first:

@@ -1,4 +1,4 @@
-"""The ledger can fail: a tunnel that makes two of one visitor, request or datagram is found out."""
+"""The ledger can fail: it finds a tunnel that duplicates a visitor, a request or a datagram."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ from services import Echo, Http, http_get, ping
 
 
 class Repeater:
-    """Stands where a tunnel would, and sends what a visitor said once again, on a new connection."""
+    """Takes the place of a tunnel, and sends a visitor's bytes a second time, on a new connection."""
 
     def __init__(self, port, local_port):
         self.local_port = local_port
@@ -19,7 +19,7 @@ class Repeater:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _dial(self):
-        """As another process would: past the audit hook, which counts this process's visitors."""
+        """Connects as another process would: past the audit hook, which counts this process's visitors."""
         before = ledger.current.connects[self.local_port]
         sock = connect(self.local_port)
         ledger.current.connects[self.local_port] = before
@@ -50,7 +50,7 @@ def test_a_repeated_request_is_found(service):
     repeater.close()
     assert [line.split(": ")[1] for line in ledger.current.complaints(local)] == [
         "2 connections, and 1 were meant", "2 requests, and 1 were meant"]
-    local.also_meant(1)  # for the fixture, which would say the same
+    local.also_meant(1)  # or the fixture would complain as well
     assert ledger.current.complaints(local) == []
 
 

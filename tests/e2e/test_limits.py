@@ -1,5 +1,5 @@
-"""Limits of the process that are too low: a start that would serve nobody is refused with one line that
-says which limit it is, and what is needed; so is a reload.
+"""Resource limits of the process that are too low. The program refuses a start that could serve no visitor,
+with one line that names the limit and the value that is needed. It refuses a reload in the same way.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ def both(tunnel, service):
 
 
 def start(t, role, nofile):
-    """Starts the one end with that limit, the other without one."""
+    """Starts `role` with that limit and the other end without one."""
     for each in ("server", "client"):
         start_one = t.start_server if each == "server" else t.start_client
         start_one(nofile=nofile if each == role else None)
 
 
 def refused(t, role, nofile):
-    """The number that it asks for."""
+    """Checks that the start is refused, and returns the number of descriptors that the error asks for."""
     process = t.spawn(role, name=f"{role}{nofile}", nofile=nofile)
     assert process.wait(within(10)) == 1
     said = errors(process.log())
@@ -55,7 +55,7 @@ def refused(t, role, nofile):
 @pytest.mark.parametrize("role", ["server", "client"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_too_few_descriptors_are_refused(both, role, threads):
-    """However few there are; and with as many as it asks for everything is served."""
+    """Any lower limit is refused with the same number. With that number every service is served."""
     t = both(threads)
     needed = refused(t, role, 8)
     for nofile in (5, 12, 16, 20, 24, 40, needed - 1):
@@ -73,8 +73,8 @@ def test_too_few_descriptors_are_refused(both, role, threads):
 
 
 def test_each_service_has_a_channel_with_the_least(tunnel, service):
-    """A client with just as many descriptors as it asks for: what waits for visitors of one service
-    keeps no other from being served, and all of them at a time."""
+    """The client has only as many descriptors as it asks for. Pooled channels of one service must not keep
+    another from being served, and all services can be used at the same time."""
     local = service(Echo)
     t = tunnel({f"s{n}": local.port for n in range(12)}, threads=2, start=False)
     t.start_server()
@@ -94,7 +94,7 @@ def test_enough_descriptors_are_not_talked_about(both):
 
 
 def test_descriptors_of_the_parent_count(both, tmp_path):
-    """What the process was started with, and has no use for, is not there for others."""
+    """Descriptors that the process inherited and does not use count against the limit, too."""
     t = both(1)
     needed = refused(t, "server", 20)
     files = [os.open("/dev/null", os.O_RDONLY) for _ in range(10)]
@@ -124,7 +124,7 @@ def test_a_reload_beyond_the_descriptors_changes_nothing(both, role):
     ping(t.port("tcp"))
     knock(t.port("udp"), visitors=2)
     assert "more1" not in process.log()
-    path.write_text(good + more[: more.index("[", 3)])  # one more is no matter
+    path.write_text(good + more[: more.index("[", 3)])  # one more service fits
     process.wait_log(r"reload: services: 1 added", within(5))
     ping(t.port("tcp"))
 
@@ -156,7 +156,7 @@ def run_limited(t, role, limits):
 def test_too_few_threads(both, role):
     t = both(3)
     options = t.server_options if role == "server" else t.client_options
-    options.update(user=54321, group=54321)  # who has no other process
+    options.update(user=54321, group=54321)  # no other process has this uid
     for most in (1, 3):
         log, code = run_limited(t, role, {resource.RLIMIT_NPROC: most})
         assert code == 1, log
@@ -170,7 +170,7 @@ def test_too_few_threads(both, role):
     (resource.RLIMIT_DATA, "ulimit -d", (6, 8, 12)),
 ], ids=["address-space", "data"])
 def test_too_little_memory(both, which, hint, sizes):
-    """UDP asks for most: a server that can't have it says so and ends."""
+    """UDP needs the most memory. A server that can't allocate it logs an error and exits."""
     t = both(3)
     for size in sizes:
         log, code = run_limited(t, "server", {which: size << 20})

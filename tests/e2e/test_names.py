@@ -39,7 +39,7 @@ def dns(tmp_path):
 
 
 class Hole:
-    """An address that swallows what is sent to it: the queue of its listener is full."""
+    """An address that drops connection attempts: its listener's queue is full."""
 
     def __init__(self, port, host):
         self.sock = socket.socket()
@@ -77,8 +77,8 @@ def wait_for_query(dns, name):
 
 
 def test_a_dead_name_holds_up_nobody_else(tunnel, service, dns):
-    """A87: six visitors of a service with a dead name cost one look-up, and visitors of another
-    service, whose name is in the hosts file, nothing. The end does not wait either."""
+    """A87: six visitors of a service with a dead name cause one look-up. They do not delay visitors of
+    another service, whose name is in the hosts file, nor the end of the program."""
     echo = service(Echo)
     names = dns(hosts={"good.test": ["127.0.0.1"]})
     names.is_silent = True
@@ -97,7 +97,7 @@ def test_a_dead_name_holds_up_nobody_else(tunnel, service, dns):
     assert names.count("dead.test") == 1
     begun = time.monotonic()
     t.client.signal(signal.SIGTERM)
-    t.client.wait_log("stopping", within(3))  # two at once would be one
+    t.client.wait_log("stopping", within(3))  # two pending signals would merge into one
     t.client.signal(signal.SIGTERM)
     assert t.client.wait(within(5)) == 0
     assert time.monotonic() - begun < within(3), "the end waits for the look-up"
@@ -106,7 +106,7 @@ def test_a_dead_name_holds_up_nobody_else(tunnel, service, dns):
 
 
 def test_any_number_of_dead_names(tunnel, service, dns):
-    """More of them than there are threads for look-ups."""
+    """More dead names than look-up threads do not delay a service with a good name."""
     echo = service(Echo)
     names = dns(hosts={"good.test": ["127.0.0.1"]})
     names.is_silent = True
@@ -129,7 +129,7 @@ def test_any_number_of_dead_names(tunnel, service, dns):
 
 
 def test_a_failure_is_remembered(tunnel, service, dns):
-    """Visitors of a name that does not exist see an end of stream, and cost a look-up a second."""
+    """Visitors of a name that does not exist see an end of stream; they cause one look-up a second."""
     names = dns()
     t = tunnel({"gone": free_port()}, start=False,
                client_service_options={"gone": {"local_addr": "gone.test:1"}})
@@ -142,7 +142,7 @@ def test_a_failure_is_remembered(tunnel, service, dns):
 
 
 def test_the_last_good_address_of_a_service(tunnel, service, dns):
-    """A87: while the name server is dead the address of before is used."""
+    """A87: while the name server is dead, the client uses the last good address."""
     port = free_port()
     names = dns(names={"local.test": ["127.0.0.1"]})
     t = tunnel({"echo": port}, start=False, local_host="local.test")
@@ -150,13 +150,13 @@ def test_the_last_good_address_of_a_service(tunnel, service, dns):
     t.start(files=names.files)
     assert ping(t.port()) is not None
     echo.stop()
-    assert ping(t.port()) is None  # after which the name is asked for anew
+    assert ping(t.port()) is None  # after a failed connection the client looks the name up again
     names.is_silent = True
     echo = service(Echo, port=port)
     seconds = [ping(t.port(), 3) for _ in range(5)]
     assert None not in seconds and max(seconds) < within(2), seconds
     assert len(echo.records) == 5
-    # It has moved, and the name server is back.
+    # The service moves to another address, and the name server is back.
     echo.stop()
     moved = service(Echo, port=port, host="127.0.0.9")
     names.names["local.test"] = ["127.0.0.9"]
@@ -222,8 +222,8 @@ WITHOUT_IPV6 = ([(SYS_SOCKET, 0, AF_INET6)], EAFNOSUPPORT)
 
 
 def test_without_ipv6_the_other_address_is_used(tunnel, service, dns):
-    """A92: names with both kinds of addresses, IPv6 preferred, and no such sockets: of the server,
-    of a TCP service and of a UDP service."""
+    """A92: server, TCP service and UDP service have names with addresses of both families, IPv6 first,
+    but the kernel makes no IPv6 sockets."""
     names = dns(hosts={"both.test": ["::1", "127.0.0.1"]})
     echo, udp_echo = service(Echo), service(UdpEcho)
     t = tunnel({"echo": echo.port, "udp": udp_echo.port}, start=False, udp=["udp"],
@@ -240,7 +240,7 @@ def test_without_ipv6_the_other_address_is_used(tunnel, service, dns):
 
 
 def test_without_ipv6_the_log_says_what_fails(tunnel, service, dns):
-    """A92: the name was found; it is the connection that can't be made."""
+    """A92: the log says that the connection failed, not the look-up."""
     names = dns(hosts={"six.test": ["::1"]})
     t = tunnel({"echo": service(Echo).port}, start=False, remote_host="six.test")
     client = t.start_client(files=names.files, forbidden=WITHOUT_IPV6)

@@ -1,8 +1,9 @@
-"""Noise as its owner meets it: keys and patterns that fit or do not, what the logs say of it, what
-an idle connection costs.
+"""Noise from the operator's view: keys and patterns that fit or do not, the log lines about them, and the
+memory of an idle connection.
 
-The relay is in test_noise_relay.py, rathole in test_noise_interop.py and test_noise_interop_keys.py, wrong
-frames and handshakes in test_noise_{server,client}_faults.py and test_noise_hostile.py.
+Other files test the relay (test_noise_relay.py), rathole (test_noise_interop.py,
+test_noise_interop_keys.py), and wrong frames and handshakes (test_noise_{server,client}_faults.py,
+test_noise_hostile.py).
 """
 
 import re
@@ -39,7 +40,7 @@ def pair(request):
 
 
 def with_key(noise, role, key):
-    """The same with another key in a role's file."""
+    """`noise` with a wrong value for `key` in the file of `role`."""
     value = KeyPair()
     noise.keys[role] = {**noise.keys[role],
                         key: value.private_text if "private" in key else value.public_text}
@@ -51,7 +52,7 @@ def both(noise):
 
 
 def patterns(server, client):
-    """The right keys in both files, and another pattern."""
+    """The right keys in both files, but different patterns."""
     ends = {"server": Noise(server), "client": Noise(client)}
     ends["client"].pair = ends["server"].pair
     for noise in ends.values():
@@ -63,7 +64,7 @@ def patterns(server, client):
     return ends
 
 
-# What does not fit: the transports of both ends.
+# name: a function that returns the transports of both ends, which do not fit.
 MISFITS = {
     "NK, another server's key": lambda: both(with_key(Noise("NK"), "client", "remote_public_key")),
     "KK, another server's key": lambda: both(with_key(Noise("KK"), "client", "remote_public_key")),
@@ -87,7 +88,7 @@ def secret_in(log, transports):
 
 
 def seconds_of(log):
-    """From the first line to the last, by their own stamps."""
+    """Seconds from the first log line to the last, by their timestamps."""
     first, last = (datetime.fromisoformat(line.split("Z")[0])
                    for line in (log.splitlines()[0], log.splitlines()[-1]))
     return (last - first).total_seconds()
@@ -106,13 +107,14 @@ def check_misfit(t, pair, name):
         log = process.log()
         assert not secret_in(log, transports), what
         assert len(log.splitlines()) < 20 + 2 * seconds_of(log), f"{what}: a flood of log lines"
-        if transports[role] and name != "XX to plain":  # which waits until somebody gives up
+        if transports[role] and name != "XX to plain":  # both ends wait there until one gives up
             assert ABOUT_NOISE.search(log), f"{what}: no word of what is wrong:\n{log}"
             assert re.search(r"warn|error", log, re.I), f"{what}: no complaint:\n{log}"
 
 
 def test_ends_that_do_not_fit(tunnel, service, pair):
-    """No service, no spin, no flood of lines; what the log says is clear and holds no secret."""
+    """No service is served, no process spins, the log has few lines, and these are clear and hold no
+    secret."""
     local = service(Echo)
     tunnels = {}
     for name, transports in MISFITS.items():
@@ -127,7 +129,8 @@ def test_ends_that_do_not_fit(tunnel, service, pair):
 
 @ours
 def test_right_key_after_a_wrong_one(tunnel, service):
-    """The wrong one is the client's matter alone: others, and itself later, are served."""
+    """A wrong key affects only the client that uses it: other clients are served, and so is this one once
+    its key is right."""
     noise = Noise("NK")
     t = tunnel({"echo": service(Echo).port, "s": None}, transport=noise, start=False)
     t.start_server()
@@ -148,7 +151,7 @@ def test_right_key_after_a_wrong_one(tunnel, service):
 
 @pytest.mark.parametrize("pinned", ["server", "client", "both", "none"])
 def test_xx_pinned(tunnel, service, pair, pinned):
-    """remote_public_key is given by our sides that `pinned` names, and is the right one."""
+    """Our ends named in `pinned` have the right remote_public_key."""
     noise = Noise("XX")
     for role in ("server", "client"):
         if pinned not in (role, "both"):
@@ -159,7 +162,7 @@ def test_xx_pinned(tunnel, service, pair, pinned):
 
 
 def not_the_pinned_key(role):
-    """Transports of which `role` alone checks the other's key, and cannot find it right."""
+    """Transports where only `role` pins the other end's key, and the keys do not match."""
     other = {"server": "client", "client": "server"}[role]
     for case in ("another is pinned", "another is used", "a random one is used"):
         noise = Noise("XX")
@@ -175,7 +178,7 @@ def not_the_pinned_key(role):
 
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_xx_refuses_another_key_than_the_pinned_one(tunnel, service, pair, role):
-    """rathole lets it pass on its own side; ours refuses, whoever the other is."""
+    """rathole ignores a pinned key with XX. Our program refuses a wrong one, whatever the other end is."""
     local = service(Echo)
     tunnels = {}
     for case, noise in not_the_pinned_key(role):
@@ -204,7 +207,8 @@ def test_xx_without_a_pinned_key_is_warned_of(tunnel, service, role):
 
 @ours
 def test_xx_pinned_data_channel(tunnel):
-    """Data channels are checked as control channels are: a ticket alone is not enough."""
+    """The server checks the key on data channels as on control channels: a session key alone is not
+    enough."""
     noise = Noise("XX")
     t = tunnel({"s": None}, transport=noise, start=False)
     t.start_server()
@@ -214,7 +218,7 @@ def test_xx_pinned_data_channel(tunnel):
         session.secure = lambda sock: noise.client(sock, static=KeyPair())
         with pytest.raises((EOFError, ConnectionError)):
             channel = session.open_channel()
-            # XX: the client cannot know before it reads.
+            # With XX the client sends the last message, so it sees the refusal only in its next read.
             recv_exact(channel, 4)
         session.secure = right
         channel = session.open_channel()
@@ -222,14 +226,14 @@ def test_xx_pinned_data_channel(tunnel):
             assert recv_exact(channel, 4) == u32(0)
 
 
-# --- what the logs say --------------------------------------------------------------------------
+# --- logs ---------------------------------------------------------------------------------------
 
 
 @ours
 @pytest.mark.parametrize("pattern", ["NK", "XX", "KK"])
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_secret_in_any_log(tunnel, service, pattern, log_format):
-    """At the finest level, of logins that succeed and fail."""
+    """Logs at the finest level hold no secret, for logins that succeed and for logins that fail."""
     noise = Noise(pattern)
     level = {"log_level": "trace", "log_format": log_format}
     t = tunnel({"echo": service(Echo).port, "s": None}, transport=noise, server_options=level,
@@ -279,7 +283,7 @@ class Crowd(Service):
 @pytest.mark.skipif(SANITIZED, reason="memory of a sanitizer build says nothing")
 @pytest.mark.time_limit(120)
 def test_memory_of_idle_connections(tunnel, service, threads):
-    """At most 2 KiB a connection on either side, once the first ones have warmed all up."""
+    """At most 2 KiB per connection on either end. A first batch warms up caches before the measurement."""
     t = tunnel({"echo": service(Crowd).port}, transport=Noise("NK"), threads=threads)
     most = NOFILE // 2 - 200  # a relay takes two descriptors
     first, count = min(scaled(1000, 300), most // 4), min(scaled(1500, 500, full=10000), most // 2)
@@ -300,7 +304,7 @@ def test_memory_of_idle_connections(tunnel, service, threads):
     try:
         before, after = more(first), more(count)
         for process, grown in zip((t.server, t.client), (b - a for a, b in zip(before, after))):
-            # 128 KiB: slabs grow by the piece.
+            # 128 KiB of tolerance: slabs grow in large steps.
             assert grown <= 2 * count + 128, (
                 f"{process.name}: {grown / count:.2f} KiB for each of {count} idle connections")
         for n, visitor in enumerate(visitors):
@@ -315,7 +319,7 @@ def test_memory_of_idle_connections(tunnel, service, threads):
 @ours
 @pytest.mark.skipif(SANITIZED, reason="memory of a sanitizer build says nothing")
 def test_idle_process_is_small(tunnel, service):
-    """libcrypto, where it is loaded, costs 3 to 5 MiB."""
+    """The bound includes libcrypto, which takes 3 to 5 MiB where it is loaded."""
     t = tunnel({"echo": service(Echo).port}, transport=Noise("NK"), threads=2)
     for process in (t.server, t.client):
         assert process.rss_kib() < 8 * 1024, f"{process.name}: {process.rss_kib()} KiB"

@@ -1,7 +1,7 @@
 """Frames and handshakes that are forged, cut, reordered, replayed or late, towards our client.
 
 What must hold everywhere: the connection ends at the first bad frame, nothing of it is delivered,
-and who is behind the tunnel sees a reset, never an end of stream that looks like success.
+and the local service sees a reset, never an end of stream that looks like success.
 """
 
 import os
@@ -22,14 +22,14 @@ from protocol import (
 from services import Echo, Service
 from test_hostile import drip
 
-ours = pytest.mark.ours  # the others hold for rathole too, and pass with E2E_PAIR=rathole/rathole
+ours = pytest.mark.ours  # the other tests hold for rathole too: they pass with E2E_PAIR=rathole/rathole
 
 LIMITS = Limits(retry_min=0.1)
 PATIENT = Limits(retry_min=0.1, login=5)
 
 
 class Keep(Service):
-    """Keeps what comes in record.data, and the socket in record.sock to answer with."""
+    """Keeps received bytes in record.data, and the socket in record.sock, so that a test can answer."""
 
     def serve(self, sock, record):
         record.data = b""
@@ -46,7 +46,7 @@ def noise(request):
 
 @pytest.fixture
 def client(tunnel, service, noise):
-    """(Tunnel with a client alone, FakeServer, its local service)"""
+    """(Tunnel with only a client, FakeServer, its local service)"""
     yield from _client(tunnel, service, noise)
 
 
@@ -74,7 +74,7 @@ def give_channel(fake, control, key):
 
 
 def started(fake, control, key, local):
-    """(data channel, what the service has of it), with `good` delivered."""
+    """(data channel, the service's record of it), once the service has received `good`."""
     before = len(local.records)
     channel = give_channel(fake, control, key)
     channel.sendall(u32(0) + b"good")
@@ -86,11 +86,11 @@ def started(fake, control, key, local):
 
 @with_patterns(SOME_FAULTS)
 def test_bad_frame_in_the_answer_to_a_login(client, fault):
-    """The client gives this connection up, and tries again as after any failure."""
+    """The client closes this connection and retries as after any failure."""
     t, fake, _ = client
     sock = fake.accept(within(6))
     recv_exact(sock, 37)
-    sock.send_raw(FAULTS[fault](sock, control_hello("s")))  # as long as the server's
+    sock.send_raw(FAULTS[fault](sock, control_hello("s")))  # the server's hello has the same size
     gone(sock, fault)
     control, key = logged_in(fake)
     give_channel(fake, control, key)
@@ -139,7 +139,7 @@ def test_control_channel_cut_in_mid_frame(nk_client, cut):
 @ours
 @pytest.mark.parametrize("fault", [*FAULTS, "replayed", "empty"])
 def test_bad_frame_for_the_service(nk_client, fault):
-    """The service sees a reset behind what was right; the session and the next channel live."""
+    """The service sees a reset behind the valid data. The session goes on, and so does the next channel."""
     t, fake, local = nk_client
     control, key = logged_in(fake)
     for _ in range(2):
@@ -156,7 +156,7 @@ def test_bad_frame_for_the_service(nk_client, fault):
         assert record.done.wait(within(2)), "the service's connection is still open"
         assert record.end == "rst" or fault == "empty", f"the service saw {record.end}"
         assert record.data == (b"goodonce" if fault == "replayed" else b"good")
-        if fault != "empty":  # which may be half a close
+        if fault != "empty":  # an empty frame may mean a half-close
             gone(channel, fault)
         channel.close()
     channel, record = started(fake, control, key, local)
@@ -234,7 +234,7 @@ def test_command_and_payload_split_and_joined(nk_client):
 
 @pytest.fixture
 def victim(tunnel, service):
-    """make(noise) -> (Tunnel with a client alone, the plain FakeServer)"""
+    """make(noise) -> (Tunnel with only a client, the plain FakeServer)"""
     fakes = []
 
     def make(noise, limits=LIMITS):
@@ -249,7 +249,7 @@ def victim(tunnel, service):
 
 
 def serves(noise, fake):
-    """The client logs in, and its service answers."""
+    """Checks that the client logs in and its service answers."""
     fake.secure = noise.server
     control, key = fake.accept_login(TOKEN, timeout=within(6))
     control.sendall(u32(CMD_CREATE_DATA_CHANNEL))
@@ -259,7 +259,7 @@ def serves(noise, fake):
 
 
 def answer_with(fake, noise, change):
-    """Reads the client's first message and answers change(right answer)."""
+    """Reads the client's first message and answers with change(valid answer)."""
     sock = fake.accept(within(6))
     handshake = noise.handshake("server")
     step(sock, handshake, 1)
@@ -306,10 +306,10 @@ def test_answer_cut_then_ended(victim):
 @ours
 @pytest.mark.parametrize("noise", PATTERNS, indirect=True)
 def test_low_order_points(victim, noise):
-    """An answer that is right but for the zero secret."""
+    """The answer is valid except that a low-order point makes a shared secret zero."""
     t, fake = victim(noise)
     t.client.kill9()
-    # One attempt each, and no waiting for the next: the back-off is not what is tested.
+    # Start a new client for each attempt: the test need not wait for the back-off.
     for what, changes in list(points(noise, "server"))[:: 1 if SCALE >= 0.5 else 3]:
         t.start_client()
         sock = fake.accept(within(6))
@@ -325,8 +325,8 @@ def test_low_order_points(victim, noise):
 @ours
 @pytest.mark.slow
 def test_server_that_is_silent_or_slow_in_the_handshake(victim):
-    """The client bears an old server that is busy, and gives up at its deadline: 15 s. Behind one
-    silent stranger an old server answers after 5 s: that is a login."""
+    """The client tolerates a slow handshake and gives up at its deadline of 15 s. An old server that waits
+    for one silent unauthenticated peer answers after 5 s, and that login must succeed."""
     noise = Noise("NK")
     late = victim(noise, PATIENT)[1].accept(within(6))
     answers = {"silent": lambda data: b"", "cut": lambda data: data[:30], "slow": lambda data: b""}
@@ -352,7 +352,7 @@ def test_server_that_is_silent_or_slow_in_the_handshake(victim):
 
 @pytest.mark.parametrize("noise", PATTERNS, indirect=True)
 def test_answer_in_other_segments(victim, noise):
-    """One byte a segment; the last handshake message and the server's hello in one."""
+    """One byte per segment; then the last handshake message and the server's hello in one segment."""
     t, fake = victim(noise)
     nonce = os.urandom(32)
     for options in ({"write": one_by_one}, {"tail": server_hello(nonce)}):

@@ -1,5 +1,5 @@
-"""Tests of test_restart.py and test_hostile.py inside Noise: what they say of an end that dies and of a
-played peer holds there too.
+"""Tests of test_restart.py and test_hostile.py over Noise: ends that die, and hostile peers played by the
+test, have the same effects there.
 
 The relay is in test_noise_relay.py.
 """

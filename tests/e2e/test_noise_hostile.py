@@ -52,12 +52,12 @@ def last_message(t, noise, source=None):
 @ours
 @pytest.mark.parametrize("end", ["fin", "rst"])
 def test_truncated_then_ended(target, noise, end):
-    """At each length, of XX's third message as well: gone as soon as the server can know."""
+    """Cut at each length, XX's third message as well: closed as soon as the server can know."""
     t = target(noise)
     before = t.server.settled_fds()
     messages = [noise.first_message()]
     if noise.pattern == "XX":
-        messages.append(b"")  # the third, which is another each time
+        messages.append(b"")  # stands for the third message, which is new for each connection
     for message in messages:
         for size in range(len(message or bytes(66))):
             if message:
@@ -76,9 +76,9 @@ def test_truncated_then_ended(target, noise, end):
 
 
 def wrong_first_messages(noise):
-    """What can be seen to be wrong without waiting for more."""
+    """First messages that the server can see to be wrong without waiting for more."""
     other = {pattern: Noise(pattern) for pattern in PATTERNS}
-    # Any 32 bytes are a right first message of XX.
+    # Any 32 bytes are a valid first message of XX.
     for size in (0, 1, 15, 16, 31) + ((33, 47) if noise.pattern != "XX" else ()):
         yield f"{size} bytes", frame(os.urandom(size))
     if noise.pattern == "XX":
@@ -86,7 +86,7 @@ def wrong_first_messages(noise):
     yield "garbage", noise.garbage()
     right = noise.first_message()
     for offset in (2, 20, 33, 34, 49):
-        # The top bit of the point is ignored in X25519, and mixed into the hash all the same.
+        # Offset 33 has the top bit of the point: X25519 ignores it, but the hash covers it.
         yield f"byte {offset} flipped", flipped(right, offset, 7)
     yield "prologue", noise.first_message(prologue=b"rathole")
     yield "other keys", other[noise.pattern].first_message()
@@ -98,7 +98,7 @@ def wrong_first_messages(noise):
 
 
 def test_wrong_first_message(target, noise):
-    """Not a byte comes back, at once."""
+    """The server closes at once and sends not a byte."""
     t = target(noise)
     for what, data in wrong_first_messages(noise):
         sock = stranger(t, data)
@@ -107,7 +107,7 @@ def test_wrong_first_message(target, noise):
 
 
 def test_wrong_third_message(target):
-    """XX: each part of it, and what is too short or too long."""
+    """XX's third message with an error in each of its parts, and some of wrong sizes."""
     noise = Noise("XX")
     t = target(noise)
     cases = {f"byte {n} flipped": lambda data, n=n: flipped(data, n, 7)
@@ -123,7 +123,8 @@ def test_wrong_third_message(target):
 
 
 def test_transport_message_in_place_of_a_handshake(target, noise):
-    """What another connection said after its handshake, and that handshake itself once more."""
+    """A transport message of another connection as the handshake, then that connection's handshake
+    replayed."""
     t = target(noise)
     recorded = []
 
@@ -135,9 +136,9 @@ def test_transport_message_in_place_of_a_handshake(target, noise):
         hello = sock.seal(control_hello("s"))
         sock.send_raw(hello)
         recv_exact(sock, 37)
-    if noise.pattern != "XX":  # which takes any first message of 32 bytes and more
+    if noise.pattern != "XX":  # XX takes any first message of 32 bytes and more
         gone(stranger(t, hello), "a transport message")
-    # The keys are others this time, as the server's ephemeral is.
+    # The replay yields other keys, because the server's ephemeral key is new.
     replay = stranger(t, recorded[0])
     size = int.from_bytes(recv_exact(replay, 2), "little")
     recv_exact(replay, size)
@@ -204,7 +205,7 @@ def test_one_deadline_for_all(target, noise):
             took = time.monotonic() - start
             assert how != "open", f"{what}: open after {took:.1f} s"
             assert data == b"" or what.startswith("slow hello"), f"{what}: answered {data!r}"
-            # What can be seen to be too long for any login may go at once.
+            # The server may close at once on a message that is too long for any login.
             assert took > DEADLINE - 0.3 or "65535" in what, f"{what}: closed after {took:.1f} s"
     finally:
         stop.set()
@@ -214,7 +215,7 @@ def test_one_deadline_for_all(target, noise):
 
 @ours
 def test_low_order_points_towards_the_server(target, noise):
-    """Messages that are right but for the zero secret (test_noise_peer.py shows that they are)."""
+    """Messages that are valid but for the zero secret (test_noise_peer.py shows that they are)."""
     t = target(noise)
     for what, changes in points(noise, "client"):
         sock = connect(t.control_port)
@@ -228,7 +229,7 @@ def test_low_order_points_towards_the_server(target, noise):
     unharmed(t)
 
 
-# --- right ones, cut otherwise ------------------------------------------------------------------
+# --- valid handshakes in other segments ---------------------------------------------------------
 
 
 def test_handshake_in_other_segments(target, noise):
@@ -259,7 +260,7 @@ def test_ephemeral_keys_are_new_each_time(target, noise):
 
 
 class Flood:
-    """Garbage handshakes from one address, some thousand a second if the machine can."""
+    """Garbage handshakes from one address, some thousands a second if the machine can."""
 
     def __init__(self, t, noise, source="127.0.0.2"):
         self.t, self.noise, self.source = t, noise, source
@@ -280,7 +281,7 @@ class Flood:
             except OSError:
                 pass
             held.append(sock)
-            if len(held) > 40:  # who closes at once leaves nothing to compute for
+            if len(held) > 40:  # if closed at once, there is nothing to compute for
                 reset(held.pop(0))
         close_all(held)
 
@@ -297,7 +298,8 @@ class Flood:
 @ours
 @pytest.mark.parametrize("pattern", ["NK", "KK"] if SCALE >= 0.5 else ["NK"])
 def test_flood_of_garbage_handshakes(tunnel, service, pattern):
-    """From one address: a login from another takes less than a second, and a stream flows on."""
+    """During a flood from one address, a login from another takes less than a second, and a stream
+    flows on."""
     noise = Noise(pattern)
     rate = 1 << 20
     t = tunnel({"echo": service(Echo).port, "source": service(Source, rate).port, "s": None},
@@ -347,7 +349,7 @@ def test_garbage_leaves_nothing_behind(target, noise):
 
 @ours
 def test_half_done_handshakes_are_capped(target, noise):
-    """Those that wait for a message count as silent ones do: 64 of an address."""
+    """Half-done handshakes count as silent connections do: at most 64 per address."""
     t = target(noise, handshake_timeout=60)
     socks = []
     try:
@@ -361,7 +363,7 @@ def test_half_done_handshakes_are_capped(target, noise):
             socks.append(sock)
 
         def count_open():
-            """XX has answered: that is to be read before an end can be seen."""
+            """With XX the server has answered: read the answer, or still_open() takes it for an end."""
             for sock in socks:
                 try:
                     sock.recv(4096)

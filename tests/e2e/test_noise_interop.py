@@ -15,7 +15,7 @@ globals().update({name: test for name, test in vars(test_interop).items()
 
 def pytest_generate_tests(metafunc):
     if metafunc.definition.get_closest_marker("parametrize"):
-        return  # chooses its pairings by itself
+        return  # such a test chooses its pairings by itself
     cases = [(*pair, "NK") for pair in PAIRS]
     metafunc.parametrize("pair", cases, indirect=True, ids="/".join)
 

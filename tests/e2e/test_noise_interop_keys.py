@@ -1,10 +1,10 @@
-"""As test_noise_interop.py, with the patterns XX and KK: what may depend on the pattern."""
+"""As test_noise_interop.py, with the patterns XX and KK: those tests that may depend on the pattern."""
 
 import test_interop
 from harness import RATHOLE, SCALE
 from test_noise_interop import PAIRS, pair  # noqa: F401 (a fixture)
 
-# What knows nothing of the pattern.
+# These tests do not depend on the pattern.
 ONE_PATTERN = {"test_heartbeats_keep_an_idle_tunnel", "test_wrong_token_is_refused",
                "test_service_down_then_up", "test_banner_http_and_several_services",
                "test_upload_digest_through_sink", "test_churn_with_resets"}

@@ -1,4 +1,4 @@
-"""The Noise of noise_peer.py itself: the published vectors, and the real rathole."""
+"""Tests of noise_peer.py itself, against published test vectors and against rathole."""
 
 import json
 import socket
@@ -135,7 +135,7 @@ def test_as_server_of_rathole(tunnel, service, noise):
 
 @needs_rathole
 def test_low_order_handshake_is_right_but_for_the_point(tunnel):
-    """rathole does not look at the secret: that it accepts shows that nothing else is wrong."""
+    """rathole does not check for an all-zero secret. It accepts, so only the point is wrong here."""
     noise = Noise("NK")
     t = tunnel({"s": None}, server=RATHOLE, client=RATHOLE, transport=noise, start=False)
     t.start_server()

@@ -1,6 +1,6 @@
-"""Tests of test_tcp.py inside Noise: what they say of a relay holds there too.
+"""Runs tests of test_tcp.py inside Noise: a relay must behave in the same way there.
 
-Ends that die and played peers are in test_noise_ends.py.
+test_noise_ends.py has ends that die, and played peers.
 """
 
 import functools
@@ -28,7 +28,7 @@ globals().update({f"test_{name}": getattr(test_tcp, f"test_{name}") for name in 
 
 @pytest.fixture(params=THREADS[::2], ids=lambda n: f"threads{n}")
 def threads(request):
-    """One worker and the most: channels change theirs, or do not."""
+    """One worker, where channels stay, and the most workers, where channels move between them."""
     return request.param
 
 

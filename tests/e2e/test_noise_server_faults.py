@@ -1,7 +1,7 @@
 """Frames that are forged, cut, reordered or replayed, towards our server.
 
-What must hold everywhere: the connection ends at the first bad frame, nothing of it is delivered,
-and who is behind the tunnel sees a reset, never an end of stream that looks like success.
+What must hold everywhere: the connection ends at the first bad frame, nothing of that frame is
+delivered, and the visitor sees a reset, never an end of stream that looks like success.
 """
 
 import os
@@ -18,7 +18,7 @@ from protocol import (
     reset, u32,
 )
 
-ours = pytest.mark.ours  # the others hold for rathole too, and pass with E2E_PAIR=rathole/rathole
+ours = pytest.mark.ours  # unmarked tests hold for rathole too: they pass with E2E_PAIR=rathole/rathole
 
 
 @pytest.fixture(params=PATTERNS)
@@ -36,7 +36,7 @@ def server(tunnel, noise):
 
 @pytest.fixture
 def nk_server(tunnel):
-    """The same where the pattern says nothing new."""
+    """The same with the NK pattern alone, for tests in which the pattern makes no difference."""
     t = tunnel({"s": None, "other": None}, transport=Noise("NK"), start=False)
     t.start_server()
     return t
@@ -53,7 +53,7 @@ def logs_in(t, service="other"):
 
 @with_patterns(FAULTS)
 def test_login_with_a_bad_frame(server, fault):
-    """In place of the hello, and in place of the auth."""
+    """A bad frame in place of the hello, and one in place of the auth."""
     sock = open_control(server)
     sock.send_raw(FAULTS[fault](sock, control_hello("s")))
     gone(sock, f"hello: {fault}")
@@ -66,7 +66,7 @@ def test_login_with_a_bad_frame(server, fault):
 
 
 def test_login_with_each_byte_flipped(nk_server):
-    """A wrong length swallows what follows: so that it is seen at once, enough does."""
+    """A flipped length makes the server wait for more bytes: two frames follow so that it fails at once."""
     for offset in range(2 + 37 + 16):
         sock = open_control(nk_server)
         hello = flipped(sock.seal(control_hello("s")), offset, 0)
@@ -76,7 +76,7 @@ def test_login_with_each_byte_flipped(nk_server):
 
 
 def test_login_with_a_replayed_frame(nk_server):
-    """Twice the first half of a hello; and a whole login of another connection."""
+    """The first half of a hello sent twice; and the hello of another connection, replayed."""
     sock = open_control(nk_server)
     half = sock.seal(control_hello("s")[:20])
     sock.send_raw(half + half)
@@ -93,7 +93,7 @@ def test_login_with_a_replayed_frame(nk_server):
 
 
 def test_login_with_an_empty_payload(nk_server):
-    """The end of the stream, or an error; not nothing."""
+    """An empty payload is the end of the stream or an error; the server must not ignore it."""
     for data in (b"", control_hello("s")[:10], control_hello("s")):
         sock = open_control(nk_server)
         if data:
@@ -130,7 +130,7 @@ def test_login_cut_in_mid_frame(nk_server, end):
 
 
 def test_login_split_and_joined(server):
-    """Frame and message boundaries have nothing to do with each other, nor with segments."""
+    """Boundaries of frames, messages and TCP segments are independent of each other."""
     for size in (1, 5, 36, 37):
         sock = open_control(server)
         sock.sendall(control_hello("s"), payload_max=size)
@@ -143,7 +143,7 @@ def test_login_split_and_joined(server):
 @ours
 @pytest.mark.parametrize("fault", [*FAULTS, "replayed", "empty"])
 def test_bytes_on_the_control_channel_end_the_session(nk_server, fault):
-    """A client never sends there; what it does send is not worth a core, nor a crash."""
+    """A client never sends on the control channel. If one does, the server neither spins nor crashes."""
     with nk_server.login("s") as session:
         nk_server.wait_ready(names=["s"])
         control = session.control
@@ -161,7 +161,7 @@ def test_bytes_on_the_control_channel_end_the_session(nk_server, fault):
 
 @pytest.fixture
 def relay(nk_server):
-    """make() -> (visitor, data channel) that have each said something to the other."""
+    """make() -> (visitor, data channel), after each has sent something to the other."""
     with nk_server.login("s") as session:
         nk_server.wait_ready(names=["s"])
         opened = []
@@ -184,14 +184,14 @@ def relay(nk_server):
 @ours
 @pytest.mark.parametrize("fault", FAULTS)
 def test_bad_frame_on_a_data_channel(relay, fault):
-    """The visitor has what came before, then a reset; the next one is served."""
+    """The visitor gets the bytes before the bad frame, then a reset; the next visitor is served."""
     for good in (b"", b"good", bytes(PAYLOAD_MAX)):
         visitor, channel = relay()
         channel.send_raw((channel.seal(good) if good else b"")
                          + FAULTS[fault](channel, b"evil" * 50))
         how, data = how_closed(visitor, within(2))
         assert how == "rst", f"the visitor saw {how}"
-        # A reset may take with it what was on its way, but nothing else may come.
+        # A reset may discard bytes in flight, but the visitor must get no other bytes.
         assert good.startswith(data), f"{len(data)} bytes, {data[:20]!r}"
         gone(channel, fault)
     relay()
@@ -221,7 +221,7 @@ def test_frame_replayed_on_a_data_channel(relay):
 @pytest.mark.parametrize("end", ["fin", "rst"])
 @pytest.mark.parametrize("cut", CUTS)
 def test_data_channel_cut_in_mid_frame(relay, nk_server, cut, end):
-    """Not a clean end: the visitor sees a reset. rathole says FIN, or spins."""
+    """A cut frame is no clean end: the visitor sees a reset. (rathole sends FIN, or spins.)"""
     for size in (1, 1000, PAYLOAD_MAX):
         visitor, channel = relay()
         sealed = channel.seal(bytes(size))
@@ -239,7 +239,7 @@ def test_data_channel_cut_in_mid_frame(relay, nk_server, cut, end):
 
 
 def test_clean_end_between_frames(relay):
-    """FIN at a boundary is half a close: the other direction goes on."""
+    """A FIN between frames is a half-close: the other direction goes on."""
     visitor, channel = relay()
     channel.sendall(b"last")
     channel.shutdown(socket.SHUT_WR)
@@ -251,7 +251,7 @@ def test_clean_end_between_frames(relay):
 
 
 def test_empty_payload_on_a_data_channel(relay):
-    """The end of that direction, as rathole reads it, or an error; the bytes after it are lost."""
+    """An empty payload ends that direction, as in rathole, or is an error; bytes after it are lost."""
     visitor, channel = relay()
     channel.send_raw(channel.seal(b"last") + channel.seal(b"") + channel.seal(b"beyond"))
     how, data = how_closed(visitor, within(2))
@@ -260,7 +260,7 @@ def test_empty_payload_on_a_data_channel(relay):
 
 
 def test_frames_of_every_size_on_a_data_channel(relay):
-    """Up to 65,535 bytes, split anywhere, joined in one segment, one byte a segment."""
+    """Frames of up to 65,535 bytes, split anywhere, joined in one segment, or one byte a segment."""
     visitor, channel = relay()
     for size in (1, 2, 15, 16, 17, 4096, 16383, 16384, 16385, 32768, 65518, PAYLOAD_MAX):
         data = os.urandom(size)
@@ -282,7 +282,8 @@ def test_frames_of_every_size_on_a_data_channel(relay):
 
 @ours
 def test_frames_from_our_server(relay):
-    """Right ones (a NoiseSocket refuses empty payloads and bad tags), and the end between two."""
+    """The server sends only valid frames, and its stream ends between two of them. NoiseSocket checks
+    this: it rejects empty payloads and bad tags."""
     visitor, channel = relay()
     data = os.urandom(scaled(4 << 20, 1 << 20))
     for at in range(0, len(data), 60000):
@@ -295,7 +296,8 @@ def test_frames_from_our_server(relay):
 
 @ours
 def test_bad_frame_on_a_waiting_channel(nk_server):
-    """Noticed when a visitor comes, who gets another channel or a reset, and nothing of it."""
+    """The server notices when a visitor comes. The visitor gets another channel or a reset, but no byte
+    of the bad frame."""
     with nk_server.login("s") as session:
         nk_server.wait_ready(names=["s"])
         for fault in FAULTS:
@@ -308,20 +310,20 @@ def test_bad_frame_on_a_waiting_channel(nk_server):
                     visitor.sendall(b"up")
                     how, data = how_closed(visitor, 0.1)
                     assert data == b"" and how in ("open", "rst"), f"{fault}: {how}, {data!r}"
-                    if how == "open":  # it has the good one
+                    if how == "open":  # the visitor got the good channel
                         assert recv_exact(good, 6) == u32(0) + b"up", fault
                         good.sendall(b"down")
                         assert recv_exact(visitor, 4) == b"down", fault
             except ConnectionResetError:
-                pass  # as soon as it was there
-            # What is left of the pair would be the next visitor's.
+                pass  # reset while the visitor was still connecting or sending
+            # Remove both channels: the next visitor must not get one of them.
             reset(good)
             bad.close()
             time.sleep(0.05)
 
 
 def test_early_bytes_on_a_waiting_channel(nk_server):
-    """Right frames before the command are the first bytes the visitor gets."""
+    """The payload of valid frames sent before the command is the first that the visitor gets."""
     with nk_server.login("s") as session:
         nk_server.wait_ready(names=["s"])
         channel = nk_server.played("client")(connect(nk_server.control_port))

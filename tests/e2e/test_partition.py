@@ -1,11 +1,12 @@
-"""The path between the two ends is cut, without a word: in both directions or in one, or the client
-is gone for good. Nobody waits for ever: late visitors are reset within 35 s, busy ones within 60.
-And nobody is taken for dead who is only slow, stopped, or behind a path that loses packets.
+"""The path between server and client drops all packets silently, in both directions or in one, or the
+client is gone for good. No visitor waits for ever: visitors that arrive during the cut are reset
+within 35 s, busy ones within 60 s. A peer that is only slow, stopped, or behind a lossy path must not
+be taken for dead.
 
-All of it takes minutes of real time, because the kernel's own clocks are at work. So each scenario
-has a lab of its own (lab.py), and all that were selected run at the same time. Where the program can
-be told so, its times are a fifth, and the kernel's retransmissions on this path come five times as
-fast: as many of them are lost before an end is taken for dead.
+The scenarios take minutes of real time, because they depend on the kernel's TCP timers. So each
+scenario has its own lab (lab.py), and all selected ones run at the same time. With a program whose
+limits are adjustable, its timeouts are a fifth of the default, and the kernel retransmits five times
+as fast on this path: so as many retransmissions are lost before a peer is taken for dead.
 """
 
 import concurrent.futures
@@ -29,10 +30,10 @@ from services import CHUNK, POOL, Service
 FASTER = 5 if ARE_ADJUSTABLE else 1
 LIMITS = Limits(silent=6, ask=2, sweep=0.2, user_timeout=4)
 HEARTBEAT_S = 40 // FASTER     # the client's timeout
-RTO_MIN_MS = 200 // FASTER     # the kernel's, see the module's text
-# What is promised: 35 and 60 s.
+RTO_MIN_MS = 200 // FASTER     # of the kernel, see the module's docstring
+# With the default limits: 35 and 60 s.
 LATE_S, BUSY_S = LIMITS.silent + 5, HEARTBEAT_S + LIMITS.ask + 10
-CUT_S = 300 if FULL else BUSY_S + 3                   # how long the path is cut
+CUT_S = 300 if FULL else BUSY_S + 3                   # how long the path stays cut
 BRIEF_S = LIMITS.silent / 3                           # too short to end anything
 QUIET_S = 600 if FULL else 4 * LIMITS.silent          # how long a slow reader reads nothing
 STOPPED_S = LIMITS.silent + 6                         # longer than the limit of a silent end
@@ -43,11 +44,11 @@ TINY = 60000
 pytestmark = [pytest.mark.slow, pytest.mark.ours, pytest.mark.time_limit(260)]
 
 
-# --- what stands behind the tunnel, and in front of it ----------------------------------------
+# --- local service and visitors ---------------------------------------------------------------
 
 
 class Anything(Service):
-    """The first byte says what a connection is to be."""
+    """The first byte of a connection selects what the service does with it."""
 
     def serve(self, sock, record):
         sock.settimeout(600)
@@ -92,7 +93,7 @@ class Anything(Service):
 
 
 class Visitors:
-    """Some that are at work: drained and fed by step(), which notes when and how each ended."""
+    """Several visitors in use. step() reads and writes all of them, and notes when and how each ended."""
 
     def __init__(self, some_lab):
         self.lab, self.socks, self.ends, self.moved = some_lab, {}, {}, {}
@@ -152,7 +153,7 @@ def ask(sock, question=b"are you there"):
 
 
 def read_all(sock):
-    """How many bytes come until the end of the stream."""
+    """The number of bytes until the end of the stream."""
     sock.settimeout(within(30))
     count = 0
     while data := sock.recv(CHUNK):
@@ -182,7 +183,7 @@ def cut(some_lab, service, direction):
     some_lab.cut(direction)
     since = time.monotonic()
     came = {}
-    for name, after in (("late", 3), ("later", 15)): # by then a session may be over, or not
+    for name, after in (("late", 3), ("later", 15)): # the session may have ended by then, or not
         visitors.run_until(since + after / FASTER)
         came[name] = time.monotonic()
         with contextlib.suppress(ConnectionRefusedError):
@@ -194,7 +195,7 @@ def cut(some_lab, service, direction):
              for name in came if name in visitors.socks}
     for name in ("download", "upload", "idle"):
         times[name] = visitors.check_reset(name, since, BUSY_S)
-    # On the other end too, and a cut upload does not look complete.
+    # The local service sees resets too: a cut upload must not look complete.
     left = [f"{r.kind} {r.end}" for r in service.records if r.end == "fin" or not r.done.is_set()]
     assert not left, f"at the local service: {left}"
     assert sum(silent_resets(some_lab)) >= 2
@@ -213,7 +214,7 @@ def cut(some_lab, service, direction):
 
 
 def brief(some_lab, service):
-    """Nothing ends that would not have to: TCP repairs it."""
+    """A brief cut ends no relay and no session: TCP retransmits what was lost."""
     visitors = at_work(some_lab)
     some_lab.cut(BOTH)
     visitors.run_until(time.monotonic() + BRIEF_S)
@@ -230,8 +231,8 @@ def brief(some_lab, service):
 
 
 def slow_reader(some_lab, service):
-    """Windows that are shut for two minutes (four times the limit of a silent end), at each of the
-    four sockets of a relay."""
+    """Each of the four sockets of a relay has a zero window for four times the limit of a silent peer (two
+    minutes by default)."""
     begun = time.monotonic()
     readers = {}
     for kind, room in (("B", None), ("T", 4096), ("T", 65536)):
@@ -275,7 +276,7 @@ def slow_reader(some_lab, service):
 
 
 def stopped(some_lab, service, role):
-    """Our own process sleeps: SIGSTOP, a suspended container. The kernel answers for it."""
+    """Our own process is stopped (SIGSTOP, a suspended container). Its kernel still acknowledges data."""
     visitors = at_work(some_lab)
     process = getattr(some_lab, role)
     process.signal(19)
@@ -307,7 +308,7 @@ def lossy(some_lab, service):
 
 
 def gone_client(some_lab, service, in_main):
-    """The client is gone, its address too; another one logs in from elsewhere."""
+    """The client and its address are gone; another client logs in from another address."""
     visitors = at_work(some_lab)
     some_lab.move_client()
     since = time.monotonic()
@@ -320,7 +321,7 @@ def gone_client(some_lab, service, in_main):
     ask(fresh)
     assert time.monotonic() - begun < within(1)
     visitors.run_until(since + LIMITS.silent + 15)
-    ask(fresh)  # its session did not end, and nobody doubts it
+    ask(fresh)  # the new session goes on
     times = {name: visitors.check_reset(name, since, BUSY_S)
              for name in ("download", "upload", "idle")}
     assert silent_resets(some_lab) == [3, 0]
@@ -333,7 +334,7 @@ NOISE = noise_peer.Noise("NK")
 PATIENT = {"client": {"heartbeat_timeout": 100}}
 USUAL = {"server": {"heartbeat_interval": 30 // FASTER},
          "client": {"heartbeat_timeout": HEARTBEAT_S, "connect_timeout": 10 // FASTER}}
-SCENARIOS = {  # name: (scenario, its arguments, of the lab)
+SCENARIOS = {  # name: (scenario, its arguments, arguments of the lab)
     "cut-both-tcp": (cut, (BOTH,), {}),
     "cut-both-noise": (cut, (BOTH,), {"transport": NOISE}),
     "cut-to_server-tcp": (cut, (TO_SERVER,), {}),

@@ -27,7 +27,7 @@ SECRET = "s3cr3t-canary-91d7"
 
 
 def run(*argv, timeout=5, env=None, **kwargs):
-    """A run that is to end by itself: (exit code, stdout, stderr)."""
+    """Runs the program until it ends by itself: (exit code, stdout, stderr)."""
     environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=1", **(env or {}))
     result = subprocess.run([BINARIES[OURS], *argv], capture_output=True, text=True, cwd="/",
                             timeout=within(timeout), env=environment, stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ bind_addr = 127.0.0.1:8080
 
 @pytest.mark.parametrize("argv", [["--server"], ["--check"]], ids=" ".join)
 def test_bad_configuration(tmp_path, argv):
-    """All errors of a file, each with file, line, key, and what was expected."""
+    """The program reports all errors of a file, each with file, line, key, and what was expected."""
     path = write(tmp_path / "bad.ini", BAD_CONFIG.format(secret=SECRET))
     code, _, err = run(*argv, path)
     assert code == 1
@@ -142,7 +142,7 @@ def test_check_does_not_bind(tmp_path):
 
 
 def test_rathole_file_is_read_as_it_stands(tunnel, service):
-    """TOML as rathole takes it, indentation and quotes included."""
+    """Our program reads rathole's TOML file unchanged, with indentation and both kinds of quotes."""
     local = service(Echo)
     t = tunnel({"echo": local.port}, start=False)
     t.server = t.spawn("server", text=f"""\
@@ -179,7 +179,7 @@ nodelay = true
 
 
 def test_control_port_in_use(ours, tmp_path):
-    """Exit 1 within 2 s, one line that names the address. (A service's: test_bind.py.)"""
+    """Exit 1 within 2 s, one line that names the address. (test_bind.py has a service's port in use.)"""
     port = free_port()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", port))
@@ -205,8 +205,8 @@ def test_second_instance_is_refused(tunnel, service, ours, tmp_path):
 @pytest.mark.parametrize("memlock_kib", [8192, 64])
 @pytest.mark.parametrize("workers", [1, 8])
 def test_as_somebody_without_rights(nobody, processes, memlock_kib, workers):
-    """Rings count against RLIMIT_MEMLOCK, for everybody but root: it starts, again and again, or
-    it says in one line why not."""
+    """For every user but root, rings count against RLIMIT_MEMLOCK: each time the server either starts,
+    or says in one line why it cannot."""
     user, directory, program = nobody
     port = free_port()
     config = directory / "server.ini"
@@ -221,7 +221,7 @@ def test_as_somebody_without_rights(nobody, processes, memlock_kib, workers):
             assert process.alive(), process.log()
         if process.alive():
             assert os.stat(f"/proc/{process.pid}").st_uid in (user, 0)
-            # Killed and started again at once: the dying rings are still charged.
+            # The next start follows at once, while the kernel still charges the dead process's rings.
             process.kill9()
         else:
             assert process.wait(1) == 1
@@ -235,8 +235,8 @@ def test_as_somebody_without_rights(nobody, processes, memlock_kib, workers):
 
 
 def test_secrets_are_never_shown(tunnel, service):
-    """Not in the log at its most talkative, not in the argument list, not in the environment's
-    echo; neither with the right token nor with a wrong one."""
+    """Tokens, right or wrong, appear neither in the log at its most verbose level nor in the argument
+    list."""
     t = tunnel({"echo": service(Echo).port, "bad": 1}, start=False, token=SECRET,
                server_options={"log_level": "trace"}, client_options={"log_level": "trace"},
                service_options={"bad": {"token": SECRET + "-other"}})
@@ -271,7 +271,7 @@ def test_json_log(tunnel, service):
 
 
 def test_log_level(tunnel, service):
-    """error says nothing of a day without errors; the environment overrides the file."""
+    """At level error the log is empty as long as nothing fails. The environment overrides the file."""
     t = tunnel({"echo": service(Echo).port}, server_options={"log_level": "error"},
                client_options={"log_level": "error"})
     ping(t.port())
@@ -290,8 +290,8 @@ def test_log_level(tunnel, service):
     ({"RUST_LOG": "rathole::server=trace"}, None),
 ], ids=str)
 def test_log_level_of_rust_log(tunnel, service, env, level):
-    """A unit or a container made for rathole sets its level so; what is not understood is no error
-    and changes nothing."""
+    """Units and containers made for rathole set the log level by RUST_LOG. A value that the program does
+    not understand is no error and changes nothing."""
     t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "error"})
     t.start_server(env=env)
     t.start_client()
@@ -320,7 +320,7 @@ def test_log_to_a_full_pipe_does_not_stop_forwarding(tunnel, service):
         t.wait_ready()
         for n in range(scaled(300, 100)):
             ping(t.port(), b"x" * (n % 1000 + 1))
-        # Is it full indeed? Else this test said nothing.
+        # Checks that the pipe was full; otherwise the test has shown nothing.
         for reader in readers:
             assert len(os.read(reader, 65536)) > 8192, "the pipe was not full"
         ping(t.port())
@@ -347,7 +347,7 @@ def test_log_reader_that_has_gone(tunnel, service):
 
 
 def test_counters_on_sigusr1(tunnel, service, threads):
-    """One line per worker; the sums are what happened."""
+    """SIGUSR1 logs one line per worker; the sums match the connections and bytes of the test."""
     t = tunnel({"echo": service(Echo).port}, threads=threads)
     for _ in range(12):
         ping(t.port(), b"x" * 1000)
@@ -373,7 +373,7 @@ def moved(worker):
 
 @pytest.mark.realtime
 def test_two_bulk_streams_use_two_workers(tunnel, service):
-    """However the kernel hashed the two visitors."""
+    """Two bulk streams run on two workers even if the kernel's hash put both on one."""
     t = tunnel({"source": service(Source).port}, threads=2)
     for attempt in range(3):
         stop = threading.Event()
@@ -405,7 +405,7 @@ def test_big_transfers_are_spliced(tunnel, service):
     for _ in range(5):
         ping(t.port())
     assert t.server.metric("bytes_copied") > 0
-    # Sinks that keep up are served by large copies, sinks that do not by splice: a slow reader.
+    # The relay serves a fast reader by large copies and a slow one by splice. This visitor reads slowly.
     with connect(t.port("source")) as visitor:
         visitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         got, deadline = 0, time.monotonic() + 2
@@ -418,7 +418,7 @@ def test_big_transfers_are_spliced(tunnel, service):
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer's memory is its own")
 def test_idle_memory(tunnel, service):
-    """Two workers, nothing going on: 4 MiB."""
+    """An idle process with two workers takes at most 4 MiB."""
     t = tunnel({"echo": service(Echo).port}, threads=2)
     time.sleep(0.5)
     for process in (t.server, t.client):

@@ -1,5 +1,5 @@
-"""Hot reload: a changed file is in force within a second, whichever way it is written, and nothing
-that it does not concern notices.
+"""Hot reload: a changed configuration file is in force within a second, however it was written, and
+services that the change does not concern are not disturbed.
 """
 
 import os
@@ -42,7 +42,8 @@ def in_place(path, text):
 
 
 def truncated_first(path, text):
-    """Empty, then half of it, then whole: with rests that are longer than two looks at it."""
+    """Truncates the file, writes half of it and then the rest, with a pause before each half. The second
+    pause is longer than two polls of the file watcher, so the watcher sees half a file."""
     half = len(text) // 2
     with open(path, "w") as file:
         time.sleep(0.6 * TWO_LOOKS)
@@ -60,7 +61,8 @@ def renamed(path, text):
 
 
 def swapped(path, text):
-    """As Kubernetes does it: FILE -> ..data/FILE, ..data -> ..TIME, and ..data is replaced."""
+    """Replaces a symbolic link, as Kubernetes does: FILE -> ..data/FILE, ..data -> ..TIME, and each update
+    replaces ..data."""
     version = path.parent / f"..{path.name}.{time.monotonic_ns()}"
     version.mkdir()
     (version / path.name).write_text(text)
@@ -86,7 +88,7 @@ WAYS = {"in_place": in_place, "truncated_first": truncated_first, "renamed": ren
 
 
 class Files:
-    """The files of a tunnel, written anew from what the test has changed in it."""
+    """The configuration files of a tunnel, rewritten from the current attributes of its Tunnel object."""
 
     def __init__(self, t):
         self.t = t
@@ -119,7 +121,7 @@ def reloadable(tunnel, service):
 
 
 def ask(sock):
-    """An open visitor of Echo is still served."""
+    """Checks that an open visitor of Echo is still served."""
     sock.sendall(b"still there?")
     assert recv_exact(sock, 12) == b"still there?"
 
@@ -129,7 +131,7 @@ def errors(process, since=0):
 
 
 def settled(process, action, timeout=IN_FORCE + 3):
-    """Does the action and waits for the line that says what became of the reload."""
+    """Runs the action, waits for the log line with the result of the reload, and returns that line."""
     since = len(process.log())
     action()
     process.wait_log(r"reload: ", within(timeout), since)
@@ -158,14 +160,15 @@ def test_ways_to_write_a_file(reloadable, service, way):
 
 
 def test_half_a_file_that_is_valid(reloadable, service):
-    """Cut off in a line, it waits for its rest; a whole one without a last newline is only late."""
+    """A file that ends within a line is not applied at once: the watcher waits for the rest. For the same
+    reason a complete file without a final newline is applied later than others."""
     t, files = reloadable()
     port = files.add("more", service(Echo).port)
     files.write("client")
     text, since = t.config("server"), len(t.server.log())
     assert text.endswith(f"{port}\n")
     with open(files.path("server"), "w") as file:
-        file.write(text[:-2])  # another port
+        file.write(text[:-2])  # valid, but a digit of the port is missing
         file.flush()
         time.sleep(0.6 * LIMITS.watch_doubt)
         assert "reload:" not in t.server.log()[since:]
@@ -175,7 +178,8 @@ def test_half_a_file_that_is_valid(reloadable, service):
 
 
 def test_half_a_file_that_is_not_valid(reloadable, service):
-    """No error while it is written; one when its writer has left it, and none after that."""
+    """No error is logged while the file is being written. One error is logged once the writer has paused
+    for long enough, and no second one."""
     t, files = reloadable()
     port = files.add("more", service(Echo).port)
     text = t.config("server")
@@ -197,7 +201,7 @@ def test_half_a_file_that_is_not_valid(reloadable, service):
 
 
 def test_what_is_written_and_asked_for_is_read_once(reloadable, service):
-    t, files = reloadable(limits=None)  # or the file would be read as soon without the signal
+    t, files = reloadable(limits=None)  # with LIMITS the watcher would be as fast as the signal
     files.add("more", service(Echo).port)
     files.write("server")
     t.server.signal(signal.SIGHUP)
@@ -207,7 +211,7 @@ def test_what_is_written_and_asked_for_is_read_once(reloadable, service):
 
 
 def test_sighup(reloadable, service):
-    """The file is read at once, changed or not."""
+    """SIGHUP makes the process read the file at once, changed or not."""
     t, files = reloadable()
     for process in (t.server, t.client):
         said = settled(process, lambda: process.signal(signal.SIGHUP))
@@ -230,7 +234,7 @@ def test_a_bad_file_changes_nothing(reloadable, service, role):
     assert len(errors(process)) == 1, errors(process)
     assert "nothing is changed" in said
     wait_until(lambda: "also:" in process.log(), within(1), "the other errors of the file")
-    # The same file again is not worth another line, unless somebody asks.
+    # The same bad file is not reported again, unless SIGHUP asks for a reload.
     renamed(files.path(role), bad)
     time.sleep(within(1.5 * LIMITS.watch_doubt))
     assert len(errors(process)) == 1
@@ -269,7 +273,7 @@ def test_log_level(reloadable):
 
 
 def test_removed_services_drain_and_come_back_on_the_same_port(reloadable, service):
-    """A64: live relays go on until drain_timeout, the port is free at once."""
+    """A64: live relays of a removed service go on until drain_timeout; its port is free at once."""
     drain = within(2)
     t, files = reloadable(["echo", "gone"], server_options={"drain_timeout": drain},
                           client_options={"drain_timeout": 60})
@@ -282,9 +286,9 @@ def test_removed_services_drain_and_come_back_on_the_same_port(reloadable, servi
     removed = time.monotonic()
     assert not is_listening(port)
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # open relays hold the port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the sockets of open relays use the port
         probe.bind(("127.0.0.1", port))
-    ask(going)  # it drains
+    ask(going)  # the relay drains
     t.services["gone"], t.ports["gone"] = local, port
     settled(t.server, lambda: files.write("server"))
     wait_until(lambda: answers(port), within(3), "the service again, on its port")
@@ -372,7 +376,7 @@ def test_two_services_swap_their_ports_and_a_third_is_renamed(tunnel, service):
 
 
 def test_a_chain_of_ports(tunnel, service):
-    """Each takes the port of the next: no session or relay ends, nothing is an error."""
+    """Each service takes the port of the next one: no session or relay ends, and no error is logged."""
     names = ("one", "two", "three", "four")
     t = tunnel({"one": service(Echo).port} |
                {name: service(Named, name).port for name in names[1:]})
@@ -397,7 +401,8 @@ def test_a_chain_of_ports(tunnel, service):
 
 
 def test_an_address_in_use_is_tried_again(reloadable, service):
-    """A35: a clear error, once; the others are untouched; then it comes."""
+    """A35: an address in use is a clear error, logged once. The other services are not affected, and the
+    service is bound once the address is free."""
     t, files = reloadable()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -410,7 +415,7 @@ def test_an_address_in_use_is_tried_again(reloadable, service):
         wait_until(lambda: answers(other), within(2), "the service beside it")
         time.sleep(within(2.2 * LIMITS.address_retry))
         assert len(errors(t.server)) == 1, "said once"
-        # One that moves there stays where it was.
+        # A service that is to move to the busy port keeps its old one.
         old = t.port()
         t.ports["echo"] = busy
         t.ports["blocked"] = free_port()
@@ -421,7 +426,8 @@ def test_an_address_in_use_is_tried_again(reloadable, service):
 
 
 def test_a_wildcard_that_another_process_holds_in_part(reloadable):
-    """The service keeps its address, also over retries, and moves when the other has left."""
+    """The service keeps its old address, also over retries, and moves once the other process has closed
+    its socket."""
     t, files = reloadable()
     kept, port = connect(t.port()), t.port()
     ask(kept)
@@ -499,7 +505,7 @@ def test_the_type_changes(reloadable, service):
 
 
 def test_udp(udp, service):
-    """Another visitor port, another local service, another number of channels."""
+    """A UDP service gets another visitor port, another local service, another number of channels."""
     t, _ = udp()
     files = Files(t)
     t.ports["echo"] = free_port(socket.SOCK_DGRAM)
@@ -534,14 +540,14 @@ def test_a_new_token(reloadable):
 
 
 def begun_login(fake):
-    """A connection whose Hello has been read, and is not answered yet."""
+    """A connection whose Hello the played server has read but not answered yet."""
     sock = fake.accept(within(10))
     assert recv_exact(sock, HELLO_SIZE) == control_hello("echo")
     return sock
 
 
 def finish_login(sock, token):
-    """Answers the Hello; the client has to prove that token."""
+    """Answers the Hello and expects the client to prove `token`."""
     nonce = os.urandom(32)
     sock.sendall(server_hello(nonce))
     assert recv_exact(sock, AUTH_SIZE) == auth(token, nonce), f"not the Auth of {token}"
@@ -549,7 +555,8 @@ def finish_login(sock, token):
 
 
 def test_the_file_changes_while_a_login_waits(reloadable, transport):
-    """For a server that is slow: what the login was begun with is gone when the Hello comes."""
+    """The server is slow: when its Hello arrives, the configuration that the login began with has been
+    replaced twice."""
     t, files = reloadable(transport=transport, start=False)
     with FakeServer(t.control_port, secure=t.played("server")) as fake:
         t.start_client()
@@ -559,7 +566,7 @@ def test_the_file_changes_while_a_login_waits(reloadable, transport):
             settled(t.client, lambda: files.write("client"))
         finish_login(control, TOKEN)
         t.client.wait_log("control channel established", within(5))
-        # With another token the login is begun anew, and the old one is answered by nobody.
+        # With another token the client closes the pending connection and starts a new login.
         t.token = "another-" + TOKEN
         settled(t.client, lambda: files.write("client"))
         old = begun_login(fake)
@@ -601,7 +608,7 @@ def test_the_control_port_moves(reloadable):
     wait_until(lambda: t.server.metric("logins") > logins, within(3), "a login at the new port")
     wait_until(lambda: answers(t.port()), within(3), "the service")
     ask(kept)
-    # The same port on another address: the old one is in its way, and goes first.
+    # The same port on another address: the old listener conflicts with the new one and is closed first.
     t.server_options["bind_addr"] = f"0.0.0.0:{t.control_port}"
     settled(t.server, lambda: files.write("server"))
     wait_until(lambda: is_listening(t.control_port), within(3), "the control port")
@@ -610,7 +617,7 @@ def test_the_control_port_moves(reloadable):
 
 
 def test_the_transport_changes(reloadable):
-    """tcp, Noise, other keys, tcp: each time both log in anew, and what is open goes on."""
+    """tcp, Noise, other keys, tcp: after each change the client logs in again, and open relays go on."""
     t, files = reloadable()
     kept = []
     for transport in (Noise("NK"), Noise("NK"), Noise("KK"), None):
@@ -662,8 +669,8 @@ def test_drain_timeout_of_the_new_file(reloadable):
 
 
 def test_five_hundred_services(reloadable, service):
-    """Added at once, served, and gone again, while a relay is asked all the time: not one answer is
-    missing. How long it takes, and how long the relay waits, is what bench/reload measures."""
+    """500 services are added in one reload, served, and removed again, while another relay is in constant
+    use and misses no answer. bench/reload measures the durations."""
     count = 100 if SANITIZED else 500
     t, files = reloadable()
     local = service(Echo).port
@@ -705,7 +712,7 @@ class Load(threading.Thread):
 
 @pytest.mark.time_limit(480)
 def test_reloads_at_random_moments_under_load(reloadable, service):
-    """A63: services that a reload does not concern lose nothing; the last valid file is in force."""
+    """A63: services that a reload does not concern lose no data; the last valid file is in force."""
     t, files = reloadable(["a", "b", "c"], kind=Digest)
     rng = random.Random(63)
     loads = [Load(t.ports[name], n) for n, name in enumerate(["a", "b", "c"] * 2)]

@@ -17,12 +17,12 @@ from services import Digest, Echo, Named, NeverReads, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
 
-# Attempts follow each other faster, and what happens in a second happens in a fourth of it.
+# Retries come sooner, and the program's second lasts a quarter of one.
 FAST = Limits(retry_min=0.12, second=0.25)
 
 
 def open_relays(port, count):
-    """count visitors, each proven to be connected through."""
+    """`count` visitors; each has exchanged bytes with the service."""
     visitors = [connect(port) for _ in range(count)]
     for visitor in visitors:
         visitor.sendall(b"x")
@@ -33,7 +33,7 @@ def open_relays(port, count):
 
 
 def all_closed(visitors, timeout):
-    """All of them end within one common bound."""
+    """Asserts that all visitors' connections end within `timeout` seconds in total."""
     deadline = time.monotonic() + timeout
     for n, visitor in enumerate(visitors):
         how, _ = how_closed(visitor, max(0.001, deadline - time.monotonic()))
@@ -79,7 +79,7 @@ def test_server_killed_again_and_again(tunnel, service):
 
 
 def test_server_is_away_for_a_while(tunnel, service):
-    """The client neither gives up nor spins."""
+    """While the server is away, the client keeps trying and does not spin."""
     t = tunnel({"echo": service(Echo).port}, limits=FAST)
     t.server.kill9()
     before = t.client.cpu_seconds()
@@ -99,7 +99,7 @@ def test_client_starts_before_the_server(tunnel, service):
 
 
 def test_upload_is_cut_visibly_by_a_killed_client(tunnel, service):
-    """The dead client had unread bytes, so its kernel resets: the visitor must see that, no FIN."""
+    """The killed client had unread bytes, so its kernel sends RST: the visitor must see that, not a FIN."""
     local = service(NeverReads)
     t = tunnel({"s": local.port})
     with connect(t.port("s")) as visitor:
@@ -145,7 +145,7 @@ def test_name_as_remote_addr(tunnel, service):
 
 
 def test_name_that_does_not_resolve(tunnel, service):
-    """The client goes on trying, says so, and does not spin; the log is not flooded."""
+    """The client keeps trying, logs that, and neither spins nor floods the log."""
     t = tunnel({"echo": service(Echo).port}, start=False, remote_host="no-such-host.invalid",
                limits=FAST)
     t.start_client()
@@ -161,7 +161,7 @@ def test_name_that_does_not_resolve(tunnel, service):
 
 
 def test_second_client_takes_over_at_once(tunnel, service):
-    """The newest login serves; the port never refuses; open relays of the old one go on."""
+    """The newest login serves, the port never refuses, and open relays of the old client go on."""
     t = tunnel({"s": service(Named, "old").port, "echo": service(Echo).port})
     refused = []
     stop = threading.Event()
@@ -188,7 +188,7 @@ def test_second_client_takes_over_at_once(tunnel, service):
                 return how_closed(visitor, 2)[1] == b"new"
 
         wait_until(is_new, within(1.5), "the second client to serve")
-        # Before the first one is back and takes over in its turn.
+        # Look now: the first client will log in again soon and take the service back.
         for visitor in visitors:
             visitor.sendall(b"y")
             assert recv_exact(visitor, 1) == b"y"
@@ -331,7 +331,7 @@ def test_drain_timeout(tunnel, service, role):
     assert process.wait(within(5)) == 0
     assert 0.8 < time.monotonic() - start < within(2)
     for visitor in visitors:
-        # Cut, not finished: never a clean FIN.
+        # The relay was cut, so the visitor must not see a clean FIN.
         assert how_closed(visitor, within(2))[0] == "rst"
         visitor.close()
 
@@ -347,7 +347,7 @@ def test_draining_server_ends_its_control_channels(tunnel, service):
 
 
 def test_client_that_stops_frees_the_service_at_once(tunnel, service):
-    """The port refuses, and the server holds nothing of it any more."""
+    """Once the client stops, the port refuses and the server has released all its descriptors."""
     t = tunnel({"echo": service(Echo).port})
     t.client.signal(signal.SIGTERM)
     assert t.client.wait(within(3)) == 0
@@ -365,7 +365,7 @@ def test_client_that_stops_frees_the_service_at_once(tunnel, service):
 
 
 def test_heartbeat_timeout_of_the_client(tunnel, service):
-    """No whole command for heartbeat_timeout: the client logs in anew. Bytes that are none do not
+    """Without a whole command for heartbeat_timeout the client logs in anew. Part of a command does not
     count."""
     limits = Limits(second=0.5)
     t = tunnel({"echo": service(Echo).port}, start=False,

@@ -1,4 +1,4 @@
-"""Both ends at work under what rathole-uring@.service asks for; see sandbox.py for what of it."""
+"""Both ends at work in the sandbox of rathole-uring@.service; sandbox.py says which parts of it."""
 
 import os
 import pathlib

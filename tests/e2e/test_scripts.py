@@ -145,7 +145,7 @@ def test_unfinished_word_in_a_script(tree):
     ("check_python", "ruff", "#!/usr/bin/env python3\n", "#!/usr/bin/env python3\nimport os\n"),
 ])
 def test_scripts_are_checked(tmp_path, script, tool, good, bad):
-    """Those without an ending to their name, and before they are committed."""
+    """Scripts without a file extension are checked too, and before they are committed."""
     for name in (script, "check_style", "run"):
         write(tmp_path, f"scripts/{name}", (SCRIPTS / name).read_text())
     shutil.copy(SCRIPTS.parent / "ruff.toml", tmp_path)
@@ -165,7 +165,7 @@ def test_scripts_are_checked(tmp_path, script, tool, good, bad):
     assert result.returncode not in (0, 77) and "hello" in result.stdout + result.stderr
 
 
-SOME_FAILED = 10  # of "count_tests add"
+SOME_FAILED = 10  # exit code of "count_tests add"
 ROWS = [
     {"name": "a / unit1", "result": "OK", "returncode": 0,
      "stderr": "[\x1b[0;1;32mPASS\x1b[0m] list::order: (0.01s)\n"
@@ -242,7 +242,7 @@ def test_a_test_of_two_builds_counts_once(counted, count):
 
 
 def test_criterion_tests_count_by_name(counted, count):
-    """And those whose names were lost in a crash by the number that Criterion gives."""
+    """Tests whose names were lost in a crash are counted by the number that Criterion gives."""
     lines = "[PASS] a::one: (0.0s)\n[FAIL] a::two: CRASH!\n"
     for build, synthesis in (("build-a", (2, 1, 0, 1)), ("build-b", (3, 2, 0, 1))):
         counted(build, [{"name": "unit", "result": "FAIL", "returncode": 1, "stderr": lines +
@@ -283,7 +283,7 @@ def test_a_criterion_program_without_tests_has_failed(counted, count):
 
 
 def test_notes_are_counted(count):
-    """Of scripts/test itself: a build that failed, a check of the tree."""
+    """scripts/test notes its own steps: a build that failed, a check of the tree."""
     count("note", "build-a", "passed", "clang-format")
     assert count("sum").returncode == 0
     count("note", "build-b", "failed", "build build-b", "exit 1")
@@ -304,7 +304,7 @@ echo "Debian clang-format version {version}.0.7"
     ({}, None),
 ], ids=str)
 def test_style_tools_of_another_version_are_a_skip(tmp_path, versions, found):
-    """Debian 13 has version 19, which wants other things: named, skipped, not failed."""
+    """Debian 13 has version 19, whose style differs: a skip that names the version needed, no failure."""
     for name, version in versions.items():
         (tmp_path / name).write_text(FAKE_TOOL.format(version=version))
         (tmp_path / name).chmod(0o755)
@@ -331,7 +331,7 @@ def test_nothing_counted_is_a_failure(count):
 
 @pytest.mark.parametrize("script", ["build-static", "run", "setup"])
 def test_scripts_say_how_they_are_used(script):
-    """And do nothing for a word that they do not know."""
+    """They also do nothing for a word that they do not know."""
     said = subprocess.run([SCRIPTS / script, "--help"], capture_output=True, text=True)
     assert said.returncode == 0 and f"scripts/{script}" in said.stdout
     assert "set -" not in said.stdout

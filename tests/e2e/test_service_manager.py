@@ -1,4 +1,4 @@
-"""Started and watched by a service manager: sockets that it passes, and what it is told."""
+"""Under a service manager: socket activation, and the messages of sd_notify."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def manager():
 def test_sockets_of_a_manager(make, service, threads):
     t = make({"echo": service(Echo).port}, threads=threads)
     with listener(t.control_port) as control, listener(t.port()) as visitors:
-        with connect(t.port()) as early:  # before anything runs
+        with connect(t.port()) as early:  # before server and client run
             early.sendall(b"x")
             spawn_activated(t, "server", {"a": control, "b": visitors})
             t.start_client()
@@ -49,7 +49,7 @@ def test_sockets_of_a_manager(make, service, threads):
             assert recv_exact(early, 1) == b"x"
         for _ in range(10):
             ping(t.port(), timeout=within(5))
-        # Its sockets stay as they are, with a client or without one, with the server or without it.
+        # The manager's sockets keep listening, with or without a client, with or without the server.
         t.client.stop()
         t.server.stop()
         for sock in (control, visitors):
@@ -60,8 +60,8 @@ def test_sockets_of_a_manager(make, service, threads):
 
 
 def test_who_came_before_the_program_is_like_the_others(make, service):
-    """What waited in a manager's queue did not inherit our options: its urgent bytes stay in their
-    place, too, its end is clean, and a killed server resets it."""
+    """Connections from the accept queue of a manager's socket did not inherit our socket options. Their
+    urgent bytes stay in place all the same, they end with a FIN, and a killed server resets them."""
     local = service(Echo)
     t = make({"echo": local.port})
     with listener(t.control_port) as control, listener(t.port()) as visitors:
@@ -140,7 +140,7 @@ def ping_when_up(t):
     ping(t.port(), timeout=within(5))
 
 
-# --- what it is told ----------------------------------------------------------------------------
+# --- notifications ------------------------------------------------------------------------------
 
 
 def test_start_and_stop(make, manager):
@@ -160,7 +160,7 @@ def test_an_abstract_socket(make):
     t.start_server(env=manager.environment())
     manager.wait("READY")
     manager.close()
-    t.server.signal(signal.SIGTERM)  # nobody hears that
+    t.server.signal(signal.SIGTERM)  # the notification has no receiver
     assert t.server.wait(within(5)) == 0
 
 
@@ -182,7 +182,7 @@ def test_an_upgrade(make, service, manager):
         assert manager.wait("READY", since=2)[0] == new.pid
         order = [next(iter(message)) for _, message in manager.all()]
         assert order == ["READY", "RELOADING", "MAINPID", "READY"]
-        old.signal(signal.SIGTERM)  # it says nothing that would be taken for the new one's
+        old.signal(signal.SIGTERM)  # the old process must not notify STOPPING
         old.wait_log("a second signal", within(5))
     assert old.wait(within(10)) == 0
     assert len(manager.all()) == 4, manager.heard
@@ -212,7 +212,7 @@ def test_the_watchdog(make, manager):
     wait_until(lambda: [pid for pid, message in manager.all()
                         if pid == new.pid and "WATCHDOG" in message],
                within(5), "the new process's")
-    # A process that does not run says nothing; nor would one with a worker that does not turn.
+    # A stopped process sends no watchdog message; a process with a stuck worker would send none either.
     new.signal(signal.SIGSTOP)
     time.sleep(0.3)
     before = len(manager.all())
@@ -265,7 +265,7 @@ def test_reload_starts_a_new_program_in_place(make, service, tmp_path, monkeypat
     path.chmod(0o755)
     monkeypatch.setitem(harness.BINARIES, OURS, path)
     t = make({"echo": service(Echo).port}).start()
-    t.server.signal(signal.SIGHUP)  # the program is the same
+    t.server.signal(signal.SIGHUP)  # the program has not changed
     time.sleep(0.3)
     assert "upgrade: starting" not in t.server.log()
     other = tmp_path / "program.new"

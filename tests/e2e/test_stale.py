@@ -49,7 +49,7 @@ def login(t, service="s"):
 
 
 def open_in_order(session, count):
-    """Far enough apart that the server parks them in this order."""
+    """Opens channels, far enough apart that the server parks them in this order."""
     channels = []
     for _ in range(count):
         channels.append(session.open_channel())
@@ -86,7 +86,7 @@ def test_a_played_client_works(server):
             visitor.sendall(b"question")
             started(channel, b"question")
             finish(channel, visitor)
-        # One visitor, one more channel asked for.
+        # For one visitor, the server asks for one more channel.
         assert session.count_requests() >= 1
 
 
@@ -131,7 +131,7 @@ def test_parked_channel_that_has_ended_is_skipped(server, end, stale):
             visitor.sendall(b"question")
             started(good, b"question")
             finish(good, visitor)
-        # What was lost is asked for again.
+        # The server asks for as many channels as were lost.
         assert session.count_requests() >= stale
 
 
@@ -154,7 +154,7 @@ def test_visitor_waits_when_all_parked_channels_are_stale(server):
 @pytest.mark.parametrize("answer", [b"", b"a"], ids=["no-answer", "first-byte"])
 @pytest.mark.parametrize("question", [b"", b"question", b"q" * 16000], ids=["none", "small", "16k"])
 def test_reset_after_the_command_is_the_visitors_end(server, question, answer):
-    """What the channel was sent may have been acted upon: it goes to no other channel."""
+    """The service may have acted upon what was sent on this channel, so it goes to no other."""
     t = server()
     with login(t) as session:
         session.count_requests()
@@ -201,7 +201,7 @@ def test_no_channel_within_ten_seconds(server):
             f"closed after {took:.1f} s"
         assert t.server.metric("visitors_timed_out") == 1
         assert session.count_requests() > POOL_AT_LOGIN, "nothing was asked for anew"
-        # The service itself is as good as before.
+        # The service itself still works.
         channel = session.open_channel()
         with connect(t.port("s")) as visitor:
             started(channel)
@@ -210,7 +210,7 @@ def test_no_channel_within_ten_seconds(server):
 
 @pytest.mark.parametrize("end", ["fin", "rst"])
 def test_end_of_the_control_channel_closes_the_service(server, end):
-    """The port refuses at once, parked channels are closed, waiting visitors too."""
+    """The port refuses at once; parked channels and waiting visitors are closed."""
     t = server()
     session = Session(t.control_port, "s", TOKEN)
     wait_until(lambda: is_listening(t.port("s")), within(3), "the service port")
@@ -388,7 +388,7 @@ def test_pool_is_bounded(server):
 
 
 def test_surplus_channels_are_closed(server):
-    """Channels that nobody asked for: some are welcome, a flood of them is not kept."""
+    """Of the channels that nobody asked for, the server keeps some, but not a flood."""
     t = server()
     with login(t) as session:
         session.count_requests()

@@ -99,7 +99,7 @@ def errors(process):
 
 
 def refused(process, pattern, seconds=1):
-    """It ends with 1, soon, and one line says why."""
+    """The process ends soon, with code 1, and one line says why."""
     begin = time.monotonic()
     assert process.wait(within(10)) == 1
     assert time.monotonic() - begin < within(seconds)
@@ -159,7 +159,7 @@ def test_root_gives_everything_away(tunnel, service):
 @as_root
 @pytest.mark.skipif(SANITIZED, reason="a leak checker must be able to attach")
 def test_memory_stays_hidden_from_the_user(start):
-    """What the user runs besides can't read the tokens: the process is not dumpable."""
+    """The user's other processes can't read the tokens: ours is not dumpable."""
     process = start(server_text(user=USER, threads=1))
     wait_running(process, 1)
     uid, gid = ids(USER)
@@ -178,7 +178,7 @@ def limit_of(process, name):
 
 @as_root
 def test_locked_memory_is_raised_before(start):
-    """The user alone might not make the rings of 8 workers: as much as root may ask for."""
+    """Root raises the limit before it becomes the user, whose own might be too low for 8 workers' rings."""
     effective = re.search(r"CapEff:\s*(\w+)", pathlib.Path("/proc/self/status").read_text())
     may_raise = int(effective.group(1), 16) >> 24 & 1  # CAP_SYS_RESOURCE
     hard = min(resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64), 16 << 20)
@@ -189,7 +189,7 @@ def test_locked_memory_is_raised_before(start):
 
 @as_root
 def test_port_is_taken_over_by_the_next_start(start):
-    """By root, and by the user himself, who has nothing to give away and gets nothing later."""
+    """The next start is root's, or the user's own, which has no rights to drop and gains none."""
     port = free_port()
     text = server_text(port, user=USER, threads=2)
     uid, gid = ids(USER)
@@ -277,7 +277,7 @@ SYSCTL = pathlib.Path("/proc/sys/kernel/io_uring_disabled")
 @as_root
 @pytest.mark.parametrize("value", [1, 2])
 def test_forbidden_by_sysctl(start, value):
-    """1 forbids it to whoever is not root, 2 to all."""
+    """1 forbids io_uring to all but root, 2 to everybody."""
     if os.environ.get("E2E_SYSCTL") != "1":
         pytest.skip("the sysctl holds for the whole machine (E2E_SYSCTL=1 allows this test)")
     if not os.access(SYSCTL, os.W_OK):
@@ -300,7 +300,7 @@ def with_limits(text):
 
 
 def test_only_a_developers_build_has_limits_that_can_be_shortened():
-    """Others do not even know the variable's name."""
+    """Other builds do not even contain the variable's name."""
     mode = os.environ.get("E2E_MODE")
     knows = harness.contains(OURS, limits.VARIABLE.encode())
     assert mode is None or knows == (mode == "developer")

@@ -1,5 +1,5 @@
-"""A process that was stopped for a while (SIGSTOP, as a frozen control group or a paused machine)
-finds all its deadlines over, and all that it waited for in its sockets: the latter counts.
+"""A process that was stopped for a while (SIGSTOP, a frozen control group, a paused machine) finds all its
+deadlines expired, but also the awaited data in its socket buffers. The data must win.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from services import Digest, Echo, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
 
-# Everything at half its length: heartbeats, what counts as an absence, and the grace after it.
+# All times at half their length: heartbeats, the gap that counts as an absence, the grace after it.
 LIMITS = Limits(second=0.5, absent=0.25, absent_grace=1)
 S, GRACE = LIMITS.second, LIMITS.absent_grace
 
@@ -47,14 +47,14 @@ def echoes(visitor, data=b"still there?"):
 
 
 def one_session(t):
-    """Nothing was lost on the way to here."""
+    """Checks that the first session is still the only one."""
     for process in (t.client, t.server):
         assert "lost" not in process.log(), process.log()
         assert process.metric("logins") == 1
 
 
 class Traffic:
-    """A visitor that is answered all the time, and transfers one after the other."""
+    """A visitor in constant use, and transfers one after the other."""
 
     def __init__(self, t):
         self.errors, self.pings, self.transfers = [], 0, 0
@@ -101,7 +101,7 @@ class Traffic:
 
 
 def test_heartbeats_that_came_meanwhile_count(tunnel, service, transport):
-    """The client is stopped for longer than its heartbeat_timeout; the server went on sending."""
+    """The client is stopped for longer than its heartbeat_timeout while the server goes on sending."""
     t = tunnel({"echo": service(Echo).port}, transport=transport,
                server_options={"heartbeat_interval": 1}, client_options={"heartbeat_timeout": 2})
     with connect(t.port()) as visitor:
@@ -117,11 +117,12 @@ def test_heartbeats_that_came_meanwhile_count(tunnel, service, transport):
 
 
 def test_a_server_that_is_silent_is_given_up(tunnel, service):
-    """Only when nothing has come, and soon: not a whole heartbeat_timeout later."""
+    """If no heartbeat came while both were stopped, the client gives up after the short grace, not after
+    another heartbeat_timeout."""
     t = tunnel({"echo": service(Echo).port}, server_options={"heartbeat_interval": 1},
                client_options={"heartbeat_timeout": 2})
     with stopped(t.server):
-        time.sleep(S)  # what it has sent is read
+        time.sleep(S)  # so the client has read all that the server sent
         with stopped(t.client):
             time.sleep(3 * S)
         since = time.monotonic()
@@ -132,7 +133,7 @@ def test_a_server_that_is_silent_is_given_up(tunnel, service):
 
 @pytest.mark.parametrize("who", ["client", "server", "both"])
 def test_traffic_goes_on(tunnel, service, transport, who):
-    timeout = 10 if who == "server" else 2  # the client of a stopped server is awake
+    timeout = 10 if who == "server" else 2  # the client is awake while the server is stopped
     t = tunnel({"echo": service(Echo).port, "digest": service(Digest).port}, transport=transport,
                server_options={"heartbeat_interval": 1},
                client_options={"heartbeat_timeout": timeout})
@@ -148,12 +149,12 @@ def test_traffic_goes_on(tunnel, service, transport, who):
         assert process.metric("logins") == 2, "one for each service"
 
 
-# --- what has begun is finished -------------------------------------------------------------------
+# --- logins, visitors -----------------------------------------------------------------------------
 
 
 def test_a_login_whose_bytes_lay_there(tunnel, service, transport):
-    """A client's Hello comes while the server is stopped, for longer than the login may take, and
-    what the client says next takes another round trip."""
+    """A client's Hello arrives while the server is stopped for longer than handshake_timeout. The login needs
+    another round trip after that, and must still succeed."""
     t = tunnel({"echo": service(Echo).port, "other": None}, transport=transport,
                server_options={"handshake_timeout": 1.5 * S, "heartbeat_interval": 1})
     before = t.server.metric("strangers_accepted")
@@ -171,7 +172,7 @@ def test_a_login_whose_bytes_lay_there(tunnel, service, transport):
 
 
 def log_in(t, sock, outcome):
-    """As a client does; outcome: the Ack, or what went wrong."""
+    """Logs in as a client does. Appends the Ack, or the exception, to `outcome`."""
     try:
         sock.settimeout(within(8))
         secure = t.played("client")(sock)
@@ -184,7 +185,7 @@ def log_in(t, sock, outcome):
 
 
 def test_a_stranger_gets_no_more_than_the_grace(tunnel, service):
-    """One deadline from accept to authenticated, whatever he sends and how slowly."""
+    """An unauthenticated peer has one deadline from accept to the end of the login, whatever it sends."""
     t = tunnel({"echo": service(Echo).port}, server_options={"handshake_timeout": 1.5 * S})
     before = t.server.metric("strangers_accepted")
     with connect(t.control_port) as sock:
@@ -201,7 +202,7 @@ def test_a_stranger_gets_no_more_than_the_grace(tunnel, service):
             time.sleep(0.1)
         took = time.monotonic() - since
         assert took < within(GRACE + 1), f"{took:.1f} s"
-    # And without an absence it is as long as the file says.
+    # Without an absence the deadline is handshake_timeout.
     wait_until(lambda: t.server.metric("strangers_timed_out") == 1, within(2), "the counter")
     time.sleep(GRACE)
     since = time.monotonic()
@@ -212,13 +213,13 @@ def test_a_stranger_gets_no_more_than_the_grace(tunnel, service):
 
 
 def of_the_stopped(who, options):
-    """The option of the end that is stopped; at the other, which is awake, time passes as it does."""
+    """`options` for the end that is stopped. The other end is awake, so its own timeout would expire."""
     return {"service_options" if who == "server" else "client_service_options": {"echo": options}}
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_what_a_visitor_sent_meanwhile_counts(tunnel, service, who):
-    """Stopped for longer than idle_timeout, with bytes on the way."""
+    """A process is stopped for longer than idle_timeout, with bytes of a visitor on the way."""
     t = tunnel({"echo": service(Echo).port}, **of_the_stopped(who, {"idle_timeout": 1.5 * S}))
     with connect(t.port()) as visitor, connect(t.port()) as silent:
         for each in (visitor, silent):
@@ -241,8 +242,8 @@ def test_what_a_visitor_sent_meanwhile_counts(tunnel, service, who):
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_a_udp_visitor_keeps_its_socket(udp, who):
-    """Stopped for longer than udp_timeout: the datagram that came meanwhile is the same visitor's,
-    and so the service sees the same address."""
+    """A process is stopped for longer than udp_timeout. A datagram that arrived meanwhile still belongs to
+    the same visitor, so the service sees the same address."""
     t, local = udp(ready=0, **of_the_stopped(who, {"udp_timeout": 1.5 * S}))
     with UdpVisitor(t.port()) as visitor:
         assert visitor.insist(b"first", within(10)) == b"first"

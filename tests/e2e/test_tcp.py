@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def run_transfers(port, jobs, concurrency):
-    """jobs: [(seed, up, down)]; all must be right."""
+    """jobs: [(seed, bytes up, bytes down)]. Every transfer must arrive unchanged."""
     with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         futures = [pool.submit(transfer, port, *job) for job in jobs]
         for future in concurrent.futures.as_completed(futures):
@@ -30,7 +30,7 @@ def run_transfers(port, jobs, concurrency):
 
 
 def random_size(rng):
-    """Mostly small, at times several MiB, and the edges of buffers and pipes."""
+    """Mostly small sizes, some of several MiB, some just at the limits of buffers and pipes."""
     kind = rng.random()
     if kind < 0.25:
         return rng.choice([0, 1, 2, 4095, 4096, 16383, 16384, 16385, 65535, 65536, 65537,
@@ -55,7 +55,7 @@ def test_random_transfers(tunnel, service, threads):
 
 
 def test_bulk_both_directions(tunnel, service, threads):
-    """Large enough for every promotion of the data path, both directions at once."""
+    """Transfers in both directions at once, large enough for every bulk path of the relay."""
     t = tunnel({"digest": service(Digest).port}, threads=threads)
     size = scaled(96 * MIB, 16 * MIB)
     run_transfers(t.port("digest"), [(1, size, 0), (2, 0, size), (3, size, size)], 3)
@@ -83,7 +83,7 @@ def test_64_visitors_at_once(tunnel, service, threads):
         except Exception as error:
             failures.append(repr(error))
 
-    for _ in range(2):  # the second time with channels that the first burst left behind
+    for _ in range(2):  # the second burst uses channels that the first one left in the pool
         visitors = [threading.Thread(target=visit, args=(seed,)) for seed in range(64)]
         for visitor in visitors:
             visitor.start()
@@ -95,7 +95,7 @@ def test_64_visitors_at_once(tunnel, service, threads):
 
 @pytest.mark.parametrize("size", [0, 1, scaled(100 * MIB, 20 * MIB)], ids=["none", "one", "100MiB"])
 def test_half_close_by_visitor(tunnel, service, size):
-    """The visitor ends its side first; the whole reply still comes."""
+    """The visitor closes its sending side first and still receives the whole reply."""
     local = service(AfterEof, size)
     t = tunnel({"s": local.port})
     upload = pattern(9, 300000)
@@ -119,7 +119,7 @@ def test_half_close_by_visitor(tunnel, service, size):
 
 @pytest.mark.parametrize("size", [0, 1, scaled(100 * MIB, 20 * MIB)], ids=["none", "one", "100MiB"])
 def test_half_close_by_service(tunnel, service, size):
-    """Mirrored: the service ends first; the whole upload still arrives."""
+    """The service closes its sending side first and still receives the whole upload."""
     local = service(EofFirst, 70000)
     t = tunnel({"s": local.port})
     with connect(t.port("s")) as visitor:
@@ -157,7 +157,7 @@ def test_visitor_that_says_nothing_and_leaves(tunnel, service):
 
 
 def test_slow_reader_is_backpressure(tunnel, service, threads):
-    """Visitors that do not read stop the source, and cost the tunnel little memory."""
+    """Visitors that do not read make the source stop sending, and cost the tunnel little memory."""
     local = service(Source)
     t = tunnel({"source": local.port}, threads=threads)
     count = scaled(8, 8, full=500)
@@ -180,7 +180,7 @@ def test_slow_reader_is_backpressure(tunnel, service, threads):
             return same and now > 0
 
         wait_until(stalled, within(20), "the source to be stopped by back-pressure")
-        # Kernel buffers of three connections and a pipe at each end per visitor, and no more.
+        # At most this is in flight per visitor: kernel buffers of three connections, a pipe at each end.
         buffers = sum(
             int(pathlib.Path(f"/proc/sys/net/ipv4/{name}").read_text().split()[2])
             for name in ("tcp_rmem", "tcp_wmem")
@@ -189,8 +189,8 @@ def test_slow_reader_is_backpressure(tunnel, service, threads):
         if not SANITIZED:
             for process in (t.server, t.client):
                 assert process.rss_kib() < 16 * 1024 + count * 256
-        # A slow reader gets every byte in order all the same.
-        expected = POOL[: 256 << 10]  # the source's chunk, again and again
+        # Reading late, a visitor still gets every byte in order.
+        expected = POOL[: 256 << 10]  # the chunk that the source repeats
         got = 0
         visitor = visitors[0]
         visitor.settimeout(within(5))
@@ -228,8 +228,8 @@ def test_bulk_does_not_starve_ping_pong(tunnel, service, threads):
                 assert recv_exact(visitor, 8) == b"%8d" % n
                 times.append(time.monotonic() - start)
         times.sort()
-        # The median says that a bulk stream does not own the worker; the bound is for this test's
-        # own threads, which fight for the interpreter and two cores, not for the tunnel.
+        # The median shows that a bulk stream does not monopolize the worker. The bound is wide because
+        # this test's own threads compete for the interpreter and two cores.
         assert times[100] < within(0.1), f"median round trip {times[100]:.3f} s beside bulk"
         assert times[-1] < within(1.5), f"worst round trip {times[-1]:.3f} s beside bulk"
     finally:
@@ -245,7 +245,7 @@ def test_one_byte_at_a_time(tunnel, service):
             byte = bytes([n % 256])
             visitor.sendall(byte)
             assert recv_exact(visitor, 1) == byte
-        # The same without waiting for each other.
+        # The same, but the sender does not wait for replies.
         data = bytes(range(256)) * 8
         received = bytearray()
 
@@ -264,7 +264,7 @@ def test_reset_by_visitor_reaches_the_service(tunnel, service, after):
     local = service(Sink)
     t = tunnel({"sink": local.port})
     for n in range(10):
-        before = len(local.records)  # who resets at once may never have reached the service
+        before = len(local.records)  # a visitor that resets at once may not reach the service
         visitor = connect(t.port("sink"))
         for part in pattern(n, after):
             visitor.sendall(part)
@@ -275,7 +275,7 @@ def test_reset_by_visitor_reaches_the_service(tunnel, service, after):
             record = local.wait_record(n)
             assert record.end == "rst", f"the service saw {record.end} after {record.received} B"
     if not after:
-        # A visitor that is gone at once may never reach the service; if it does, it is no FIN.
+        # A visitor that resets at once may never reach the service. If it does, the end is no FIN.
         time.sleep(0.5)
         ends = [record.end for record in local.records if record.done.is_set()]
         assert "fin" not in ends, ends
@@ -284,7 +284,7 @@ def test_reset_by_visitor_reaches_the_service(tunnel, service, after):
 
 @pytest.mark.ours
 def test_reset_in_full_flow_by_visitor(tunnel, service, threads):
-    """The same in the middle of a bulk upload, with full buffers all along the way."""
+    """The visitor resets in the middle of a bulk upload, with full buffers along the whole path."""
     local = service(Sink)
     t = tunnel({"sink": local.port}, threads=threads)
     for n in range(scaled(10, 4)):
@@ -298,7 +298,7 @@ def test_reset_in_full_flow_by_visitor(tunnel, service, threads):
 
 @pytest.mark.ours
 def test_reset_by_visitor_while_service_does_not_read(tunnel, service):
-    """Nothing can be delivered, and the reset still comes through."""
+    """The reset reaches the service although full buffers stop all data on the way."""
     local = service(NeverReads)
     t = tunnel({"s": local.port})
     visitor = connect(t.port("s"))
@@ -335,7 +335,7 @@ def test_reset_by_service_reaches_the_visitor(tunnel, service, reply):
 
 @pytest.mark.ours
 def test_reset_by_service_right_behind_its_answer(tunnel, service):
-    """Both are there when the answer is read: it must not look complete."""
+    """The client reads answer and reset at the same moment: the answer must not look complete."""
     local = service(Resetter, 4, b"half an answer", pause=0)
     t = tunnel({"s": local.port})
     for _ in range(scaled(50, 20)):
@@ -348,7 +348,7 @@ def test_reset_by_service_right_behind_its_answer(tunnel, service):
 @pytest.mark.ours
 @pytest.mark.parametrize("request_size", [9, 16000, 200000], ids=["small", "16k", "200k"])
 def test_a_request_is_sent_once(tunnel, service, request_size):
-    """A service that has read a request may have acted upon it, whatever becomes of it then."""
+    """The tunnel never repeats a request: a service that reads one and then resets may have acted on it."""
     local = service(Resetter, request_size)
     t = tunnel({"s": local.port})
     for n in range(scaled(10, 3)):
@@ -371,7 +371,7 @@ def test_reset_by_service_in_full_flow(tunnel, service):
 
 @pytest.mark.ours
 def test_visitor_leaves_before_the_service_answers(tunnel, service):
-    """Closed with unread bytes in its buffer, a visitor resets; the tunnel forgets it whole."""
+    """A visitor closes with unread bytes in its buffer, which sends RST; the tunnel frees the whole relay."""
     local = service(Source, 200000)
     t = tunnel({"s": local.port})
     before = (t.server.settled_fds(), t.client.settled_fds())
@@ -379,7 +379,7 @@ def test_visitor_leaves_before_the_service_answers(tunnel, service):
         with connect(t.port("s")) as visitor:
             visitor.recv(10)
     wait_until(lambda: local.open_count() == 0, within(10), "the service to be rid of them")
-    t.server.wait_fds(before[0] + 60, within(10))  # parked channels may have grown by the burst
+    t.server.wait_fds(before[0] + 60, within(10))  # the burst may have enlarged the pool of parked channels
     for record in local.records:
         assert record.end == "rst"
 
@@ -471,7 +471,7 @@ def test_idle_connections_stay_alive(tunnel, service, threads):
             assert recv_exact(visitor, 6) == b"%6d" % (count + n)
         grown = (t.server.private_kib() - base[0], t.client.private_kib() - base[1])
         if not SANITIZED and t.impl == {"server": "ours", "client": "ours"}:
-            # 1 KiB a relay; the shared buffers touched on the way are worth 4 MiB at most.
+            # 1 KiB a relay, and at most 4 MiB for shared buffers used while the visitors connected.
             assert max(grown) <= count + 4096, f"grown by {grown} KiB with {count} idle visitors"
     finally:
         for visitor in visitors:
@@ -482,7 +482,7 @@ def test_idle_connections_stay_alive(tunnel, service, threads):
 @pytest.mark.ours
 @pytest.mark.time_limit(120)
 def test_descriptors_and_memory_return_to_the_level_before(tunnel, service, threads):
-    """Churn with clean ends and resets leaves no descriptor and no memory behind."""
+    """Many short connections, ended cleanly or by reset, leak no descriptor and no memory."""
     local = service(Echo)
     t = tunnel({"echo": local.port}, threads=threads)
     count = scaled(300, 150, full=20000)
@@ -500,7 +500,7 @@ def test_descriptors_and_memory_return_to_the_level_before(tunnel, service, thre
 
 
 def test_refused_before_login(tunnel, service):
-    """Without a client the service port does not pretend to work."""
+    """Without a client the service port refuses visitors."""
     t = tunnel({"echo": service(Echo).port}, start=False)
     t.start_server()
     time.sleep(0.3)

@@ -1,6 +1,6 @@
 """UDP through the tunnel: whole datagrams, each to its own visitor, in order.
 
-Played peers are in test_udp_server.py and test_udp_client.py, expiry and limits in
+Peers played by the test are in test_udp_server.py and test_udp_client.py, expiry and limits in
 test_udp_visitors.py, failures and restarts in test_udp_restart.py.
 """
 
@@ -31,7 +31,7 @@ def test_one_datagram(udp):
 
 @pytest.mark.ours
 def test_sizes_both_ways(udp):
-    """Each size whole, up and down, and nothing else with it."""
+    """A datagram of each size arrives whole in both directions, and no other datagram with it."""
     t, _ = udp()
     with UdpVisitor(t.port()) as visitor:
         for size in SIZES + SIZES[::-1]:
@@ -42,7 +42,7 @@ def test_sizes_both_ways(udp):
 
 @pytest.mark.ours
 def test_sizes_one_way(udp):
-    """Large up with a small answer, and a small question with a large answer."""
+    """Large datagrams up with a small answer, and a small question with a large answer."""
     t, _ = udp(UdpReport)
     with UdpVisitor(t.port()) as visitor:
         for size in SIZES:
@@ -71,7 +71,7 @@ def test_random_sizes(udp, threads):
 
 
 def test_thousands_of_visitors(udp, threads):
-    """Each has its own socket at the local service, and keeps it."""
+    """Each visitor has its own socket at the local service, and keeps it."""
     t, local = udp(UdpSeen, threads=threads)
     count = scaled(2500, 250)
     with Flows(t.port(), count) as flows:
@@ -81,7 +81,7 @@ def test_thousands_of_visitors(udp, threads):
 
 
 def test_each_visitor_in_order(udp, threads):
-    """Several datagrams of each visitor under way at once: none is lost, none overtakes another."""
+    """With several datagrams of each visitor in flight, none is lost and none overtakes another."""
     t, _ = udp(threads=threads)
     with Flows(t.port(), 8) as flows:
         flows.run(scaled(1500, 200), window=8)
@@ -89,7 +89,7 @@ def test_each_visitor_in_order(udp, threads):
 
 
 def test_order_when_too_much_comes(udp, threads):
-    """More than any buffer takes: there is loss, but no change of order, no double, no mix-up."""
+    """More datagrams than the buffers hold: some may be lost, none is reordered, doubled or misdelivered."""
     t, _ = udp(threads=threads)
     with Flows(t.port(), 16) as flows:
         flows.run(scaled(1500, 400), window=400, total=6400, size=1000, lossy=True, patience=0.5)
@@ -99,7 +99,7 @@ def test_order_when_too_much_comes(udp, threads):
 
 
 def bursts(rng, count):
-    """Lists of sizes as batches meet them: runs of one size, shorter ends, empty ones between."""
+    """Lists of sizes as batches have them: runs of one size, a shorter last one, empty ones between."""
     for _ in range(count):
         sizes = []
         while len(sizes) < 48:
@@ -112,7 +112,7 @@ def bursts(rng, count):
 
 @pytest.mark.ours
 def test_bursts_of_equal_and_other_sizes(udp):
-    """Wherever datagrams are joined on the way, they come out as they went in."""
+    """Datagrams keep their boundaries, even where GSO or GRO joins them on the way."""
     t, local = udp()
     rng = random.Random(5)
     with UdpVisitor(t.port()) as visitor:
@@ -130,7 +130,7 @@ def test_bursts_of_equal_and_other_sizes(udp):
 @pytest.mark.ours
 @pytest.mark.parametrize("size", [1, 100, 1200, 1448])
 def test_visitor_that_has_the_kernel_cut(udp, size):
-    """UDP_SEGMENT: one call of the visitor, many datagrams; they may reach the server joined."""
+    """UDP_SEGMENT: one call of the visitor sends many datagrams; they may reach the server joined."""
     t, _ = udp()
     with UdpVisitor(t.port()) as visitor:
         for count, rest in ((1, 0), (2, 0), (7, size // 2), (32, 1 % size), (40, 0)):
@@ -143,7 +143,7 @@ def test_visitor_that_has_the_kernel_cut(udp, size):
 @pytest.mark.ours
 @pytest.mark.parametrize("size", [1, 1448])
 def test_flood_of_joined_datagrams(udp, size):
-    """As much as one call can carry, again and again: what comes back is in order and unharmed."""
+    """A flood of UDP_SEGMENT calls of maximal size: what comes back is in order and unharmed."""
     t, _ = udp()
     per_call = min(64, 65000 // size)
     with UdpVisitor(t.port()) as visitor:
@@ -185,7 +185,7 @@ def test_like_quic(udp, threads):
 
 @pytest.mark.realtime
 def test_like_a_game(udp):
-    """Players send small datagrams at 50 Hz, and all get the state of the world at 50 Hz."""
+    """Players send small datagrams at 50 Hz, and each gets the state of the world at 50 Hz."""
     t, world = udp(UdpWorld)
     players = [UdpVisitor(t.port()) for _ in range(10)]
     seconds = 1.5
@@ -204,7 +204,7 @@ def test_like_a_game(udp):
         for state in states:
             numbers = [number for _, number in state]
             assert numbers == sorted(set(numbers)), "states out of order"
-            # All of them but those before the first input, where the machine keeps the pace.
+            # If the machine keeps the pace, a player misses only states sent before its first input.
             assert len(numbers) >= (world.number > ticks * 0.8) * ticks * 0.7
             assert numbers[-1] - numbers[0] == len(numbers) - 1, "a state was lost"
     finally:
@@ -225,7 +225,7 @@ def test_service_pushes_without_being_asked_again(udp):
 
 @pytest.mark.realtime
 def test_latency_beside_a_flood(udp, service):
-    """A visitor that sends as fast as it can does not make the others wait, nor lose."""
+    """A visitor that sends as fast as it can neither delays the others nor costs them datagrams."""
     t, _ = udp()
     stop = threading.Event()
 
@@ -264,7 +264,7 @@ def test_latency_beside_a_flood(udp, service):
 
 @pytest.mark.ours
 def test_replies_leave_from_the_address_that_was_used(udp):
-    """Bound to all addresses; a connected socket takes answers from the one it asked alone."""
+    """The server is bound to all addresses; a connected socket accepts answers only from the one it asked."""
     t, _ = udp(visitor_host="0.0.0.0")
     for host in ("127.0.0.2", "127.0.0.1", "127.77.3.9"):
         knock(t.port(), host, 4)
@@ -293,7 +293,7 @@ def test_ipv6_visitors(udp):
 
 @pytest.mark.ours
 def test_dual_stack(udp):
-    """[::] serves both families; a v4 visitor is v4-mapped on the wire, and never notices."""
+    """[::] serves both families. On the wire a v4 visitor is v4-mapped; the visitor does not notice."""
     t, _ = udp(visitor_host="[::]")
     for host in ("127.0.0.1", "::1", "127.0.0.2"):
         knock(t.port(), host, 8)
@@ -330,7 +330,7 @@ def test_ipv6_local_service(tunnel, service, transport):
 
 
 def test_local_service_by_name(udp):
-    """Resolved off the loop; that takes a moment, and costs no visitor more than that."""
+    """The name is resolved outside the event loop: visitors see a short delay, and nothing else."""
     t, _ = udp(local_host="localhost", ready=0)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.insist(b"hello", within(10)) == b"hello"
@@ -340,7 +340,7 @@ def test_local_service_by_name(udp):
 
 
 def test_several_services(tunnel, service, transport):
-    """UDP services beside each other and beside TCP, one of them on the same port number."""
+    """Several UDP services and a TCP service; one of the UDP ports has the same number as the TCP port."""
     class Named(UdpEcho):
         def handle(self, data, peer):
             self.send(b"%d %s" % (self.port, data), peer)

@@ -66,7 +66,7 @@ def test_mapped_and_plain_addresses_are_two_visitors(client):
 
 
 def test_every_header_size_towards_the_client(client):
-    """Too short: this channel ends, and no other. Longer than needed: the rest is ignored."""
+    """A header that is too short ends its channel and no other. In a longer one, the rest is ignored."""
     t, server, _ = client()
     steady = server.open_udp()
     steady.send(("192.0.2.9", 9), b"steady")
@@ -101,7 +101,7 @@ def test_every_header_size_towards_the_client(client):
 
 @pytest.mark.parametrize("size", [65508, 65520, 65535])
 def test_datagram_too_long_for_the_local_service(client, size):
-    """Dropped and counted; the same visitor goes on."""
+    """The client drops and counts the datagram; the same visitor goes on."""
     t, server, local = client()
     channel = server.open_udp()
     visitor = ("192.0.2.1", 4242)
@@ -142,7 +142,7 @@ def test_command_and_frames_in_one_segment(client):
 
 
 def test_several_channels_at_once(client, threads):
-    """As a server with lanes asks for; the same visitor on two channels is two visitors."""
+    """A server with lanes asks for several; the same visitor on two channels counts as two visitors."""
     t, server, local = client(threads)
     channels = [server.open_udp() for _ in range(8)]
     for _ in range(3):
@@ -207,7 +207,7 @@ def test_closed_channel_frees_its_visitors(client):
 
 
 def test_client_reads_on_while_its_own_writes_are_stuck(client):
-    """A server that is blocked itself depends on it (protocol.md 4.3)."""
+    """A server whose own writes are stuck depends on this (protocol.md 4.3)."""
     t, server, local = client()
     channel = server.open_udp(read=False)
     local.handle = lambda data, peer: [local.send(b"r" * 8000, peer) for _ in range(4)]
@@ -236,7 +236,7 @@ def test_client_reads_on_while_its_own_writes_are_stuck(client):
 
 
 def test_service_that_is_down_costs_nothing_but_its_datagrams(client):
-    """Refused again and again, and tried with each datagram; back at once when it is up."""
+    """The client tries with each datagram and is refused; it serves at once when the service is up."""
     t, server, local = client()
     port = local.port
     channel = server.open_udp()

@@ -1,8 +1,9 @@
 """UDP in the four pairings of our program and rathole 0.5.0.
 
-rathole cuts what it reads from a UDP socket at 2048 bytes, so whole datagrams are asked of the
-direction that ours reads: its server's from visitors, its client's from the local service. Its
-server uses one data channel and parks the second; its client serves all it is asked for.
+rathole cuts datagrams that it reads from a UDP socket at 2048 bytes. So the tests ask for whole
+datagrams only where our program reads the socket: our server from visitors, our client from the local
+service. rathole's server uses one data channel and parks the second; rathole's client opens as many
+as the server asks for.
 """
 
 import time
@@ -14,7 +15,7 @@ from harness import OURS, RATHOLE, SANITIZED, have, scaled, within
 
 PAIRS = [(server, client) for server in (OURS, RATHOLE) for client in (OURS, RATHOLE)]
 if SANITIZED:
-    PAIRS.remove((RATHOLE, RATHOLE))  # nothing of ours to watch
+    PAIRS.remove((RATHOLE, RATHOLE))  # our program has no part in this pairing
 MIXED = [pair for pair in PAIRS if pair[0] != pair[1]]
 RATHOLE_CUT = 2048
 
@@ -35,7 +36,7 @@ def test_round_trips(udp, pair):
 
 
 def test_sizes(udp, pair):
-    """Whole where ours reads the socket, cut at 2048 where rathole does."""
+    """Datagrams are whole where our program reads the socket, and cut at 2048 bytes where rathole does."""
     t, _ = udp(UdpReport, **pair)
     with UdpVisitor(t.port()) as visitor:
         for size in [0, 1, 2, 100, 1200, 1472, 2047, 2048, 2049, 9000, 65507]:
@@ -88,7 +89,7 @@ def test_an_end_is_killed_and_restarted(udp, pair, end):
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_local_service_restarts(udp, pair, service):
-    """Our server must bear what rathole's client does then, and our client must hide it."""
+    """Our server must cope with what rathole's client does then; our client must hide the restart."""
     t, local = udp(**pair)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"before", within(5)) == b"before"
@@ -104,7 +105,7 @@ def test_local_service_restarts(udp, pair, service):
 
 @pytest.mark.parametrize("pair", MIXED, ids="/".join, indirect=True)
 def test_visitor_that_leaves_at_once(udp, pair):
-    """The answer finds no socket: ICMP to the server, which neither end may take for its end."""
+    """The answer finds no socket, so the server gets an ICMP error: neither end may stop because of it."""
     t, _ = udp(**pair)
     for _ in range(scaled(200, 50)):
         with UdpVisitor(t.port()) as visitor:
@@ -116,7 +117,7 @@ def test_visitor_that_leaves_at_once(udp, pair):
 
 @pytest.mark.parametrize("pair", [(RATHOLE, OURS)], ids="/".join, indirect=True)
 def test_large_answers_do_not_end_ratholes_service(udp, pair):
-    """Its server dies of any failed sendto: our client must never cause one."""
+    """In rathole's server a failed sendto ends the service: our client must never cause one."""
     t, local = udp(UdpReport, **pair)
     login = t.server.log().count("listening")
     with UdpVisitor(t.port()) as visitor:

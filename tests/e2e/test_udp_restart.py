@@ -17,7 +17,7 @@ ROUNDS = scaled(3, 1)
 
 @contextlib.contextmanager
 def traffic(flows, **options):
-    """Runs the visitors in the background; whatever they get is checked, loss is allowed."""
+    """Runs the visitors in the background. They check every answer; loss is allowed."""
     stop = threading.Event()
     errors = []
 
@@ -39,7 +39,7 @@ def traffic(flows, **options):
 
 
 def more_come(flows, count=200):
-    """Answers keep arriving."""
+    """Waits until `count` more answers have arrived."""
     target = flows.received + count
     wait_until(lambda: flows.received >= target, within(10), "answers")
 
@@ -47,7 +47,7 @@ def more_come(flows, count=200):
 @pytest.mark.ours
 @pytest.mark.parametrize("threads", [2])
 def test_service_restarts_in_a_burst(udp, service, threads):
-    """While it is down the client is told ECONNREFUSED, which no visitor may notice afterwards."""
+    """While the service is down, the client's sockets get ECONNREFUSED: no visitor may notice that later."""
     t, local = udp(threads=threads)
     with Flows(t.port(), 20) as flows:
         with traffic(flows):
@@ -58,7 +58,7 @@ def test_service_restarts_in_a_burst(udp, service, threads):
                 local = service(UdpEcho, port=local.port)
             more_come(flows)
         assert flows.refused == 0, "a visitor saw the service's absence"
-        flows.run(20)  # every one of them, and nothing is lost any more
+        flows.run(20)  # every visitor is served again, without loss
 
 
 @pytest.mark.ours
@@ -128,7 +128,7 @@ def test_both_ends_restart_at_once(udp):
 
 @pytest.mark.ours
 def test_newer_client_takes_over(tunnel, service, transport):
-    """A second login for the service: its visitors move to the new client, at once."""
+    """After a second login for the service, its visitors move to the new client at once."""
     class Named(UdpEcho):
         def handle(self, data, peer):
             self.send(b"%d" % self.port, peer)
@@ -153,7 +153,7 @@ def test_newer_client_takes_over(tunnel, service, transport):
 
 @pytest.mark.ours
 def test_nothing_stays_behind_after_restarts(udp):
-    """Descriptors of both ends, after clients that came and went."""
+    """After clients came and went, neither end has leaked descriptors."""
     t, _ = udp()
     levels = []
     for _ in range(max(2, ROUNDS)):

@@ -1,8 +1,8 @@
-"""Our server's UDP lanes against a client that is played here: wrong frames, channels that die or
-are not read.
+"""Our server's UDP lanes against a client that is played here: wrong frames, channels that end, and
+channels that the client does not read.
 
-What must hold: a bad frame costs itself, at worst its channel; a lane that lacks a channel asks for
-one; the service goes on and nothing grows.
+What must hold: a bad frame is dropped, at worst with its channel; a lane without a channel requests
+one; the service goes on and no queue grows without bound.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def playing(t, lanes=2, **kwargs):
 
 
 def fresh(t, timeout=5):
-    """A visitor that has been answered, and its address as it stands in frames."""
+    """A new visitor, once its first answer has arrived."""
     visitor = UdpVisitor(t.port("s"))
     assert visitor.insist(b"hello", within(timeout)) == b"hello"
     visitor.drain(0.02)
@@ -84,18 +84,18 @@ def test_address_in_the_frame_is_the_visitors(server):
 
 
 def test_dual_stack_addresses_are_as_upstream_writes_them(server):
-    """A v4 visitor of [::] is v4-mapped in 24 bytes."""
+    """An IPv4 visitor of [::] has a v4-mapped address in a header of 24 bytes."""
     t = server(visitor_host="[::]")
     with playing(t) as client:
         for host, wire in (("127.0.0.1", "::ffff:127.0.0.1"), ("::1", "::1")):
             knock(t.port("s"), host)
             with UdpVisitor(t.port("s"), host) as visitor:
                 assert visitor.ask(b"me", within(5)) == b"me"
-                # Both may be on lanes of their own, whose frames come in no order.
+                # The two visitors may be on different lanes, whose frames arrive in any order.
                 addresses = [address for address, data in client.frames() if data == b"me"]
                 assert (wire, visitor.address[1]) in [address[:2] for address in addresses]
                 if host == "127.0.0.1":
-                    # The plain form means the same visitor, as it does to upstream's server.
+                    # The plain IPv4 form names the same visitor, as in upstream's server.
                     channel_of(client, visitor).send(visitor.address, b"plain")
                     assert visitor.receive(within(5)) == b"plain"
 
@@ -134,7 +134,8 @@ def test_frames_that_cannot_be_delivered(server):
 
 
 def test_visitor_of_another_lane_is_no_strangers_business(server):
-    """A lane sends to its own visitors; another's are either served or dropped, never fatal."""
+    """A lane sends to its own visitors. A frame for a visitor of another lane is delivered or dropped; it
+    never ends the channel."""
     t = server(2)
     with playing(t, 2) as client:
         knock(t.port("s"))
@@ -149,8 +150,8 @@ def test_visitor_of_another_lane_is_no_strangers_business(server):
 
 
 def end_lanes(t, client, cases, host="127.0.0.1"):
-    """Each case ends the channel of a lane of its own: case(channel, visitor). All are asked for
-    again, all visitors are served again, and nothing of the bad frames came out."""
+    """Runs each case(channel, visitor) on a lane of its own, where it must end the channel. Then the server
+    must request all channels again and serve all visitors; no bad frame may be delivered."""
     lanes = visitor_of_each(t.port("s"), client, host)
     assert len(lanes) >= len(cases)
     requests = client.requests
@@ -209,7 +210,7 @@ def test_channels_that_end_inside_a_frame(server):
 
 @pytest.mark.parametrize("host,least", [("127.0.0.1", 12), ("::1", 24)], ids=["ipv4", "ipv6"])
 def test_header_that_is_longer_than_needed(server, host, least):
-    """The rest of it is ignored."""
+    """The surplus bytes of the header are ignored."""
     t = server(1, visitor_host=f"[{host}]" if ":" in host else host)
     with playing(t, 1) as client, UdpVisitor(t.port("s"), host) as visitor:
         assert visitor.insist(b"hello", within(5)) == b"hello"
@@ -274,7 +275,7 @@ def test_frame_with_the_hello(server):
 
 
 def test_lane_whose_channel_died_asks_for_another_at_once(server):
-    """At once when the channel had worked for a while, and soon when it had not."""
+    """The lane requests a channel at once when the old one had worked for a while, and soon otherwise."""
     t = server(2)
     with playing(t, 2) as client:
         lanes = visitor_of_each(t.port("s"), client)
@@ -306,7 +307,7 @@ def test_all_channels_die_at_once(server):
 
 
 def test_client_whose_channels_always_die(server):
-    """No hot loop: requests come at a bounded rate while every channel dies at birth."""
+    """No busy loop: the server requests channels at a bounded rate while each ends as soon as it opens."""
     t = server(2)
 
     class Dying:
@@ -328,7 +329,8 @@ def test_client_whose_channels_always_die(server):
 
 
 def test_client_that_offers_one_channel_only(server):
-    """Its lane is served; the visitors of the others are dropped and counted until one comes."""
+    """The lane that has the channel is served. Datagrams for the other lanes are dropped and counted until
+    those have a channel."""
     t = server(2)
     with playing(t, 1, offer=1) as client:
         visitors = [UdpVisitor(t.port("s")) for _ in range(24)]
@@ -364,7 +366,8 @@ def test_client_that_offers_one_channel_only(server):
 
 
 def test_datagrams_that_come_joined_are_counted_one_by_one(server):
-    """With nobody logged in; UDP_GRO may hand them to the server as one."""
+    """No client is logged in, so all datagrams are dropped. UDP_GRO may hand several to the server as one
+    buffer; the drop counter counts each."""
     t = server(1)
     with UdpVisitor(t.port("s")) as visitor:
         visitor.send_joined([b"x" * 100] * 20)
@@ -375,7 +378,7 @@ def test_datagrams_that_come_joined_are_counted_one_by_one(server):
 
 
 def test_more_channels_than_lanes(server):
-    """What nobody asked for is kept or dropped, and does no harm."""
+    """Channels that the server did not request are kept or closed, and do no harm."""
     t = server(2)
     with playing(t) as client:
         for _ in range(10):
@@ -422,11 +425,12 @@ def fresh_session(t):
         yield visitor
 
 
-# --- ends that do not read ------------------------------------------------------------------------
+# --- clients that do not read ---------------------------------------------------------------------
 
 
 def test_client_that_stops_reading(server):
-    """The lane's queue is bounded; what does not fit is dropped and counted; others are served."""
+    """The lane's queue is bounded: datagrams that do not fit are dropped and counted. Other lanes work
+    as before."""
     t = server(2)
     with playing(t) as client:
         knock(t.port("s"))
@@ -454,7 +458,7 @@ def test_client_that_stops_reading(server):
         grown = t.server.rss_kib() - rss
         assert SANITIZED or grown < 8 * 1024, f"{grown} KiB more for a channel that does not read"
         assert drops(t.server) - dropped > sent // 10
-        # It reads again, and soon the lane works as before.
+        # The client reads again, and soon the lane works as before.
         stuck.may_read.set()
         assert stuck_visitors[0].insist(b"again", within(10)) in (b"again", data)
         for visitor in visitors:
@@ -463,7 +467,7 @@ def test_client_that_stops_reading(server):
 
 
 def test_queue_is_bounded_in_time(server):
-    """What a stuck channel held back for seconds is stale: little of it is sent afterwards."""
+    """Datagrams that a stuck channel held back for seconds are stale: few of them are sent afterwards."""
     t = server(1)
     with playing(t, 1, echo=False) as client:
         channel = client.live()[0]
@@ -477,7 +481,7 @@ def test_queue_is_bounded_in_time(server):
             channel.may_read.set()
             visitor.send(payload(1, 30000, 1200))
             deadline = time.monotonic() + within(10)
-            # Sent until it arrives: the first ones may find the queue still full.
+            # Send until one arrives: the queue may still be full at first.
             while not any(parse(data)[1] >= 30000 for _, data in channel.frames[-200:]):
                 assert time.monotonic() < deadline, "the lane does not recover"
                 visitor.send(payload(1, 30000, 1200))

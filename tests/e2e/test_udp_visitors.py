@@ -31,7 +31,7 @@ def test_expired_visitor_comes_back(udp):
 def test_expiry_gives_everything_back(udp):
     t, _ = expiring(udp, ready=0)
     time.sleep(within(0.5))
-    base = t.client.settled_fds()  # with its data channels, and without visitors
+    base = t.client.settled_fds()  # the data channels are open, no visitor is known
     count = scaled(1000, 100)
     rss = []
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_expiry_gives_everything_back(udp):
 
 
 def test_traffic_down_keeps_a_visitor(udp):
-    """Longer than udp_timeout; each datagram of the service begins it anew."""
+    """The visitor is kept for longer than udp_timeout, because each datagram of the service restarts it."""
     t, local = expiring(udp, 1, 1)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"hello", within(5)) == b"hello"
@@ -60,7 +60,7 @@ def test_traffic_down_keeps_a_visitor(udp):
 
 
 def test_traffic_up_keeps_a_visitor(udp):
-    """The same for what the visitor sends, which a late answer shows."""
+    """Each datagram of the visitor restarts udp_timeout too; a late answer shows that it is still known."""
     t, local = expiring(udp, 2, 2)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"hello", within(5)) == b"hello"
@@ -79,7 +79,8 @@ def test_traffic_up_keeps_a_visitor(udp):
 
 
 def test_answer_to_an_expired_visitor_is_dropped(udp):
-    """The server forgot it, the client did not: a late answer goes nowhere, the next one works."""
+    """The visitor has expired in the server but not in the client. A late answer is dropped; the answer to
+    the next datagram arrives."""
     t, local = expiring(udp, 0.5, 60)
     with UdpVisitor(t.port()) as visitor:
         assert visitor.ask(b"1", within(5)) == b"1"
@@ -92,7 +93,7 @@ def test_answer_to_an_expired_visitor_is_dropped(udp):
 
 
 def test_at_the_limit_the_quietest_visitor_makes_room(udp):
-    """The one that has been silent for longest goes, and comes back when it talks."""
+    """The visitor that has been silent for longest is removed, and comes back with its next datagram."""
     class Discreet(UdpEcho):
         def handle(self, data, peer):
             if data != b"hush":
@@ -108,7 +109,7 @@ def test_at_the_limit_the_quietest_visitor_makes_room(udp):
             assert visitor.ask(b"%d" % n, within(5)) == b"%d" % n
             known.append(next(reversed(local.peers)))
             if 10 <= n < 50:
-                # Talks again and again without an answer, so it is never the quietest.
+                # This visitor sends all the time without an answer, so it is never the quietest.
                 before = local.received
                 visitors[3].send(b"hush")
                 wait_until(lambda: local.received > before, within(5), "the datagram")
@@ -133,7 +134,7 @@ def test_visitors_beyond_the_limit_are_served(udp, threads):
 
 
 def test_few_descriptors_for_many_visitors(tunnel, service, transport):
-    """The client runs out of descriptors: those that have a socket go on, nothing else breaks."""
+    """The client runs out of descriptors: visitors that have a socket go on, and nothing else breaks."""
     local = service(UdpEcho)
     t = tunnel({"echo": local.port}, udp=True, transport=transport, threads=1, start=False,
                client_service_options={"echo": {"udp_timeout": 1}})

@@ -28,7 +28,7 @@ CLIENTS = [OURS, pytest.param(RATHOLE, marks=pytest.mark.skipif(
 
 @pytest.fixture
 def make(tunnel, processes):
-    """As tunnel; successors are kept in sight as well."""
+    """As the fixture tunnel; t.kept also hands a successor to the fixture processes."""
 
     def make(services, **kwargs):
         t = tunnel(services, start=False, **kwargs)
@@ -78,7 +78,7 @@ def test_relays_live_on_until_they_end(make, service):
         before.sendall(b"1")
         assert recv_exact(before, 1) == b"1"
         old, _ = upgrade(t)
-        ping(t.port(), timeout=within(10))  # by the new one
+        ping(t.port(), timeout=within(10))  # served by the new process
         before.sendall(b"2")
         assert recv_exact(before, 1) == b"2"
         assert old.alive()
@@ -86,7 +86,7 @@ def test_relays_live_on_until_they_end(make, service):
 
 
 def paced_echo(port, seed, size, seconds):
-    """Sends size bytes in about that time through an echo; whether the same came back."""
+    """Sends size bytes through an echo in about that time; returns whether the same bytes came back."""
     sent, came = hashlib.sha256(), hashlib.sha256()
     with connect(port) as sock:
         sock.settimeout(within(30))
@@ -196,7 +196,7 @@ def test_a_service_that_is_down_stays_down(make, service):
 
 
 def test_removed_and_added_services(make, service):
-    """The new process reads the file anew; what it has no use for is closed."""
+    """The new process reads the file again, and closes the inherited sockets that it has no use for."""
     t = make({"kept": service(Echo).port, "removed": service(Echo).port}).start()
     removed = t.ports.pop("removed")
     t.ports["added"], t.services["added"] = harness.free_port(), t.services.pop("removed")
@@ -212,7 +212,7 @@ def test_removed_and_added_services(make, service):
 
 
 def test_addresses_stay_guarded(make, service, ours):
-    """A second server is kept out by the new one as it was by the old one."""
+    """The new process keeps a second server out, as the old one did."""
     t = make({"echo": service(Echo).port})
     t.start_server()
     old, new = upgrade(t)
@@ -238,7 +238,7 @@ def test_udp_visitors_are_served_on(make, service):
         visitor.insist(b"before", within(10))
         visitor.drain()
         old, _ = upgrade(t)
-        asked = [b"%d" % n for n in range(20)]  # before the client is back, perhaps
+        asked = [b"%d" % n for n in range(20)]  # perhaps before the client is back
         for word in asked:
             visitor.send(word)
         for word in asked:
@@ -251,13 +251,13 @@ def test_udp_visitors_are_served_on(make, service):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """The program in a place of its own, where another may be put."""
+    """The program under a path of its own, where a test may put another."""
     path = tmp_path / "program"
     path.symlink_to(harness.BINARIES[OURS])
     monkeypatch.setitem(harness.BINARIES, OURS, path)
 
     def put(text):
-        """Another program, in the way in which packages do that; None: none at all."""
+        """Replaces the program by a new file, as a package manager does; None: there is none."""
         path.unlink()
         if text is not None:
             path.write_text(text)
@@ -315,7 +315,7 @@ def test_one_that_hangs_is_ended_with_us(make, service, program):
 
 
 def test_both_are_stopped(make, service):
-    """For longer than either waits for the other, wherever they are: time stands still for both."""
+    """Both stop, at any step, for longer than either waits for the other. Neither counts that time."""
     limits = Limits(upgrade_quiet=0.7)
     t = make({"echo": service(Echo).port}, client_options={"heartbeat_timeout": 60},
              limits=limits).start()
@@ -339,7 +339,8 @@ def test_both_are_stopped(make, service):
 @pytest.mark.slow
 @pytest.mark.time_limit(90)
 def test_the_old_one_is_stopped_for_too_long(make, service):
-    """The new one serves without its word; and when it wakes up, it leaves instead of ending it."""
+    """The new process serves without the old one's word. When the old one wakes up, it leaves, and
+    does not end the new one."""
     limits = Limits(upgrade_start=4)
     t = make({"echo": service(Echo).port}, limits=limits).start()
     old = t.server
@@ -415,7 +416,7 @@ def test_as_an_ordinary_user(make, service, nobody):
     t.wait_ready()
     old, new = upgrade(t)
     gone(old)
-    assert os.stat(f"/proc/{new.pid}").st_uid in (0, user)  # 0: it is not dumpable
+    assert os.stat(f"/proc/{new.pid}").st_uid in (0, user)  # 0 for a process that is not dumpable
     t.wait_ready()
     ping(t.port(), timeout=within(10))
 

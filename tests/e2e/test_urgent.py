@@ -1,6 +1,7 @@
-"""TCP's urgent bytes: in their place in the stream, and no obstacle for what is behind them.
+"""TCP's urgent bytes stay at their place in the stream and do not block the bytes behind them.
 
-splice(2) never goes beyond the urgent mark: it says "nothing", for ever, or "the end".
+That needs a test because splice(2) never goes beyond the urgent mark: it reports EAGAIN for ever, or the
+end of the stream.
 """
 
 import socket
@@ -29,7 +30,7 @@ class Talk(Service):
 
 @pytest.fixture
 def ends(tunnel, service, transport):
-    """make(from) -> (who sends, who receives, the Tunnel): "visitor" or "service" sends."""
+    """make(sender) -> (sending socket, receiving socket, the Tunnel); sender: "visitor" or "service"."""
     made = []
 
     def make(sender):
@@ -49,7 +50,7 @@ def ends(tunnel, service, transport):
 
 
 def receive(sock, size):
-    """Up to `size` bytes: what has come when nothing more comes for a while, or the end."""
+    """Up to `size` bytes; fewer if the stream ends or no byte arrives for a while."""
     data = bytearray()
     sock.settimeout(within(3))
     try:
@@ -85,7 +86,7 @@ def test_an_urgent_byte_stays_in_its_place(ends, sender):
         source.send(data, flags)
         time.sleep(0.05)
     assert receive(sink, 5) == b"abCde"
-    # The first of all, and with others in one segment.
+    # An urgent byte in one segment with others before it.
     source.send(b"XYZ", socket.MSG_OOB)
     assert receive(sink, 3) == b"XYZ"
 
@@ -102,7 +103,8 @@ def test_an_urgent_byte_is_the_first(ends, sender):
 
 @pytest.mark.parametrize("sender", SENDERS)
 def test_an_urgent_byte_in_bulk(ends, sender):
-    """All bytes arrive while the sender stays, nobody burns the CPU, and the end is behind them."""
+    """All bytes arrive before the sender closes, no process spins meanwhile, and the end of the stream comes
+    behind them."""
     source, sink, t = ends(sender)
     before, after = b"".join(pattern(1, MIB)), b"".join(pattern(2, 10000))
     got = Receiver(sink, MIB + 1 + len(after))

@@ -34,7 +34,7 @@ class _Popen:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
-        except ChildProcessError:  # still its parent's
+        except ChildProcessError:  # still a child of its own parent
             try:
                 stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
                 if stat[stat.rindex(")") + 2] == "Z":
@@ -108,7 +108,7 @@ class Visits:
     def _begin(self):
         sock = socket.socket()
         sock.setblocking(False)
-        # So many would use up the ports of one address.
+        # Many addresses, and no port reserved by bind(): so many visitors would use up the ports of one.
         sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
         sock.bind((f"127.0.{self.begun % 50}.{1 + self.begun % 199}", 0))
         self.begun += 1
@@ -157,12 +157,12 @@ class Visits:
                 return
 
     def more(self, count=20):
-        """Until so many more have been served, or not."""
+        """Waits until `count` more visitors have been served or have failed."""
         until = self.outcomes.total() + count
         wait_until(lambda: self.outcomes.total() >= until, within(15), "visitors")
 
     def finish(self):
-        """No more come; returns when all have been served or not."""
+        """Starts no more visitors; returns when all have been served or have failed."""
         self.ending.set()
         self.thread.join(self.patience + within(10))
         assert not self.thread.is_alive()
@@ -175,7 +175,7 @@ class Visits:
 
 
 class Manager:
-    """The end of NOTIFY_SOCKET: what the service manager is told, by whom."""
+    """The service manager's end of NOTIFY_SOCKET: keeps each message and its sender."""
 
     def __init__(self, abstract=False):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -202,7 +202,7 @@ class Manager:
         return self.heard
 
     def wait(self, variable, timeout=10, since=0):
-        """The first message from `since` on that has the variable: (pid, message)."""
+        """Waits for the first message from `since` on that has the variable: (pid, message)."""
         return wait_until(
             lambda: next((each for each in self.all()[since:] if variable in each[1]), None),
             within(timeout), f"{variable} on the notify socket; heard {self.heard}")
