@@ -199,6 +199,7 @@ def test_the_share_of_a_reload(both):
                    lambda: f"{t.client.fds()} descriptors")
 
 
+@pytest.mark.realtime
 def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
     """The server is full of visitors who stay, and silent strangers hold its control port: a login
     there is answered at once."""
