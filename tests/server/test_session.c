@@ -5,22 +5,15 @@
 #include <unistd.h>
 
 #include "server/gate.h"
-#include "server/service.h"
+#include "service_rig.h"
 
-static struct service_registry registry;
-static struct service *service;
-static struct config_service config;
+static struct service_rig rig;
 static struct session_table table;
 static struct gate gate;
 
 static void set_up(void)
 {
-    cr_assert_eq(keys_init(), 0);
-    memset(&config, 0, sizeof(config));
-    config.name = (char *)(uintptr_t) "echo";
-    config.token = (char *)(uintptr_t) "a token";
-    service_registry_init(&registry, service_free);
-    cr_assert_eq(service_create(&registry, &config, 3, &service), 0);
+    service_rig_init(&rig);
     gate_init(&gate, 100, 10);
     session_table_init(&table, &gate);
 }
@@ -30,14 +23,12 @@ static void tear_down(void)
     session_table_finish(&table);
     cr_assert_eq(gate.expected_count, 0, "all of it is taken back");
     gate_finish(&gate);
-    service_drop(service);
-    cr_assert(list_is_empty(&registry.entries));
-    service_registry_finish(&registry);
+    service_rig_finish(&rig);
 }
 
 static struct session session_of(uint8_t key, unsigned int worker)
 {
-    struct session session = {.service = service, .worker_index = worker};
+    struct session session = {.service = rig.service, .worker_index = worker};
     memset(session.key, key, sizeof(session.key));
     session.client.bytes[0] = key;
     list_init(&session.node);
@@ -53,7 +44,7 @@ static bool comes(uint8_t key, bool *ret_expected)
     memset(bytes, key, sizeof(bytes));
     if (!session_table_find(&table, bytes, &found, ret_expected, &client))
         return false;
-    cr_assert_eq(found, service);
+    cr_assert_eq(found, rig.service);
     service_drop(found);
     cr_assert_eq(client.bytes[0], key);
     if (*ret_expected)
@@ -71,7 +62,7 @@ static void park(int fd)
 {
     struct pool_offer offer = {.transport = {.fd = fd}, .may_park = true, .now_ns = 1};
     struct pool_match match;
-    cr_assert_eq(channel_pool_offer(&service->pool, &offer, &match), POOL_PARKED);
+    cr_assert_eq(channel_pool_offer(&rig.service->pool, &offer, &match), POOL_PARKED);
 }
 
 Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
@@ -83,8 +74,8 @@ Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
     cr_assert_not(leftovers.replaced);
     cr_assert_eq(leftovers.channel_count, 0);
     cr_assert(opens(1));
-    cr_assert(atomic_load(&service->up));
-    cr_assert_eq(atomic_load(&service->owner), 0);
+    cr_assert(atomic_load(&rig.service->up));
+    cr_assert_eq(atomic_load(&rig.service->owner), 0);
     int a = dup(0), b = dup(0);
     park(a);
     park(b);
@@ -96,16 +87,16 @@ Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
     cr_assert(atomic_load(&first.replaced));
     cr_assert_not(atomic_load(&second.replaced));
     cr_assert(opens(2) && !opens(1));
-    cr_assert_eq(atomic_load(&service->owner), 1);
+    cr_assert_eq(atomic_load(&rig.service->owner), 1);
 
     cr_assert_not(session_end(&table, &first, &leftovers), "the newer goes on");
     cr_assert_eq(leftovers.channel_count, 0);
-    cr_assert(atomic_load(&service->up) && opens(2));
+    cr_assert(atomic_load(&rig.service->up) && opens(2));
     park(a);
     cr_assert(session_end(&table, &second, &leftovers));
     cr_assert_eq(leftovers.channel_count, 1);
     cr_assert_eq(leftovers.channels[0].fd, a);
-    cr_assert_not(atomic_load(&service->up));
+    cr_assert_not(atomic_load(&rig.service->up));
     cr_assert_not(opens(2));
     (void)close(a);
     (void)close(b);
@@ -118,7 +109,7 @@ Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
     static struct session sessions[COUNT];
     struct session_leftovers leftovers;
     for (unsigned int i = 0; i < COUNT; i++) {
-        cr_assert_eq(service_create(&registry, &config, 1, &services[i]), 0);
+        cr_assert_eq(service_create(&rig.registry, &rig.config, 1, &services[i]), 0);
         sessions[i] = session_of((uint8_t)i, 0);
         sessions[i].service = services[i];
         cr_assert_eq(session_begin(&table, &sessions[i], 1, &leftovers), 0);
@@ -217,7 +208,7 @@ Test(session, keys_are_compared_with_few, .init = set_up, .fini = tear_down)
     static struct service *all[LIMIT_SERVICES];
     struct session_leftovers leftovers;
     for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
-        cr_assert_eq(service_create(&registry, &config, 1, &all[i]), 0);
+        cr_assert_eq(service_create(&rig.registry, &rig.config, 1, &all[i]), 0);
         sessions[i] = (struct session){.service = all[i]};
         memcpy(sessions[i].key, &i, sizeof(i));
         list_init(&sessions[i].node);
