@@ -19,7 +19,7 @@
 
 struct client {
     _Atomic(const struct config_peer *) config; /* owned; see client_config */
-    struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
+    struct recipe *recipe;                      /* of connections to the other side */
     struct plan_slot plan;                      /* of the reload that is being applied */
     struct service_registry services;
     unsigned int next_control; /* main thread; spreads control channels over the workers */

@@ -4,9 +4,9 @@
  *     open --stream_terminate--> cancel what is in flight --> join --> close --> ops->closed
  *          \-stream_release (nothing in flight)--> the descriptor, for a relay or another worker
  *
- * A stream is plain, or encrypted with Noise (stream_secure, stream_adopt). With Noise the caller
- * still reads and writes plaintext. The first read or write runs the handshake; if that fails, the
- * read fails, or the write if there is no read.
+ * A stream is plain or coded (net/link.h). It is prepared by handshakes if it is given some
+ * (stream_begin), and the caller reads and writes plaintext all the same. The first read or write
+ * runs the handshakes; if one fails, the read fails, or the write if there is no read.
  *
  * There may be one read and one write at a time. Buffers belong to the owner and must stay valid
  * until the callback. A stream is embedded in its owner, which may be freed in `closed`, not
@@ -23,11 +23,11 @@
 #include "net/transport.h"
 
 struct stream;
-struct stream_handshake;
+struct handshake;
 
 struct stream_ops {
     /* result: bytes read (the whole size for stream_read), ERR_EOF at the end of the stream, or
-     * -errno. With Noise also ERR_HANDSHAKE, ERR_TRUNCATED and -EBADMSG. */
+     * -errno. A coded stream also gives ERR_HANDSHAKE, ERR_TRUNCATED and -EBADMSG. */
     void (*read_done)(struct stream *stream, int result);
     /* result: 0 or -errno. */
     void (*write_done)(struct stream *stream, int result);
@@ -38,7 +38,8 @@ struct stream_ops {
      * False: the handshake fails with ERR_LIMIT. May be NULL. docs/decisions.md, "Strangers take
      * Noise handshakes from a budget". */
     bool (*may_handshake)(struct stream *stream);
-    /* A handshake message of the peer was valid. Must not end the stream. May be NULL. */
+    /* Only a client of this server could have sent the handshake message that has come. Must not
+     * end the stream. May be NULL. */
     void (*handshake_begun)(struct stream *stream);
 };
 
@@ -47,14 +48,15 @@ enum stream_close {
     STREAM_ABORT, /* a reset */
 };
 
-struct stream_noise {
-    struct noise_engine *engine;        /* NULL: the stream is plain */
-    struct noise_link *link;            /* NULL: the handshake is not done */
-    struct stream_handshake *handshake; /* NULL: there is none, or it is done */
-    unsigned char *sealed;              /* frames that the socket had no room for */
-    uint32_t sealed_size, sealed_sent;
-    bool read_waits, write_waits; /* for the handshake to end */
-    bool is_stranger;
+struct stream_coding {
+    struct link_engine *engine;  /* NULL: the stream is plain */
+    struct link *link;           /* NULL: no handshake has made one */
+    struct handshake *handshake; /* the next ones; NULL: there is none, or all are done */
+    unsigned char *unsent;       /* coded bytes that the socket had no room for */
+    uint32_t unsent_size, unsent_sent;
+    bool handshake_runs;          /* the first read or write has come */
+    bool read_waits, write_waits; /* for the handshakes to end */
+    bool is_stranger, has_begun;
     int failed; /* the error of the handshake or of keeping plaintext; 0: none */
 };
 
@@ -69,7 +71,7 @@ struct stream {
     uint32_t write_size, write_sent;
     bool read_exactly;
     bool terminating, aborting;
-    struct stream_noise noise;
+    struct stream_coding coding;
 };
 
 /* Takes fd over. The stream is plain. */
@@ -92,20 +94,21 @@ bool stream_is_reading(const struct stream *stream);
 /* Cancels what is in flight and closes. Idempotent; a second call may turn a clean end into an
  * abort. `closed` follows, never inside this call. */
 void stream_terminate(struct stream *stream, enum stream_close how);
-/* Gives the connection to the caller: the descriptor and the Noise state. Nothing may be in flight.
- * The stream ends without `closed`. */
+/* Gives the connection to the caller: the descriptor and the link. Nothing may be in flight. The
+ * stream ends without `closed`. */
 MUST_CHECK struct transport stream_release(struct stream *stream);
 
-/* Encrypts the stream, beginning with a handshake. To be called before the first read or write.
- * keys and engine are borrowed and outlive the stream. -ENOMEM. */
-MUST_CHECK int stream_secure(struct stream *stream, struct noise_engine *engine,
-                             const struct noise_keys *keys, bool initiator);
+/* Has handshakes prepare the stream, and takes them over. To be called before the first read or
+ * write. engine is borrowed and outlives the stream. */
+void stream_begin(struct stream *stream, struct link_engine *engine, struct handshake *handshake);
+/* Why a handshake has failed (ERR_HANDSHAKE), in words. NULL: there is nothing to say. */
+const char *stream_handshake_why(const struct stream *stream);
 /* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of
- * an unauthenticated peer. To be called after stream_secure. */
+ * an unauthenticated peer. To be called after stream_begin. */
 void stream_distrust(struct stream *stream);
-/* Continues a connection that another stream has released, after stream_init: takes its Noise state
- * over. A NULL link (a plain connection) changes nothing. */
-void stream_adopt(struct stream *stream, struct noise_engine *engine, struct noise_link *link);
+/* Continues a connection that another stream has released, after stream_init: takes its link over.
+ * A NULL link (a plain connection) changes nothing. */
+void stream_adopt(struct stream *stream, struct link_engine *engine, struct link *link);
 /* Moves the connection to *to, with other callbacks. Nothing may be in flight. *from ends without
  * `closed`. */
 void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops);

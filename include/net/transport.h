@@ -1,13 +1,13 @@
 /* A connection between server and client, as it is passed from owner to owner and between workers:
- * the descriptor and, if encrypted, its Noise state. Passed by value; the holder owns both. */
+ * the descriptor and, if it is coded, its link. Passed by value; the holder owns both. */
 #pragma once
 
 #include "io/loop.h"
-#include "net/noise_link.h"
+#include "net/link.h"
 
 struct transport {
-    int fd;                   /* -1: none */
-    struct noise_link *noise; /* NULL: plain */
+    int fd;            /* -1: none */
+    struct link *link; /* NULL: plain */
 };
 
 /* Closes it cleanly (with an end of stream), with the loop's next submission. fd may be -1. */

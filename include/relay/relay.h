@@ -15,14 +15,16 @@
  * copies if there is no pipe. It becomes a copying flow again when its reads get small. An idle
  * flow holds no buffer and no pipe. docs/decisions.md, "Bulk is always spliced".
  *
- * The end that is a data channel may be encrypted. The relay then decrypts what it reads from that
- * end and encrypts what it writes to it, in the worker's hot buffers (net/noise_link.h). Such flows
- * are never spliced; bulk means larger batches for them.
+ * The end that is a data channel may be coded: encrypted or framed (net/link.h). The relay then
+ * decodes what it reads from that end and encodes what it writes to it, in the worker's hot
+ * buffers. Such flows are never spliced; bulk means larger batches for them.
  *
- * An end of stream is passed on as shutdown(SHUT_WR) after the last byte; the other direction goes
- * on. A reset or any other error resets both ends, so that a cut transfer can't look complete. A
- * flow with a full sink reads nothing, so it watches its source for a reset by a poll without
- * events.
+ * An end of stream is passed on as shutdown(SHUT_WR) after the last byte, or as the message that a
+ * link has for it; the other direction goes on. If the peer of a link would then drop the other
+ * direction (link->holds_end), the end is held back until that direction has ended, or for
+ * half_close_timeout_ms. A reset or any other error resets both ends, so that a cut transfer can't
+ * look complete. A flow with a full sink reads nothing, so it watches its source for a reset by a
+ * poll without events.
  *
  * Bytes that were read from one end are written to the other at most once. When an end is lost, the
  * relay ends. It sends nothing again, because the other end may have acted upon what it has got
@@ -71,7 +73,7 @@ struct relay_ops {
 struct relay_engine {
     struct loop *loop;
     struct pipe_pool *pipes;
-    struct noise_engine *noise;  /* borrowed; NULL without encrypted ends */
+    struct link_engine *links;   /* borrowed; NULL without coded ends */
     unsigned char *bulk_free[2]; /* large buffers, the last used one on top */
     unsigned int bulk_free_count, bulk_count;
     unsigned char *scratch; /* for the prefix and a visitor's first bytes */
@@ -107,7 +109,7 @@ struct relay {
     struct relay_flow flow[2]; /* from this end */
     struct loop_op hangup_op[2];
     int fds[2];
-    struct noise_link *noise[2]; /* at most one end is encrypted; NULL: plain */
+    struct link *links[2]; /* at most one end is coded; NULL: plain */
     struct relay_engine *engine;
     const struct relay_ops *ops;
     struct timer timer;
@@ -122,11 +124,12 @@ struct relay {
     uint8_t silent_end; /* the end that is gone, if error is ERR_UNACKED or ERR_SILENT */
     uint8_t state;      /* enum relay_state */
     bool look_due;      /* look even without activity: at the start, after an end of stream */
-    uint32_t idle_timeout_ms;
-    int error;           /* why the relay was aborted; 0 = it was not, or on request */
-    bool half_closed[2]; /* this end has sent its end of stream, read by us or not */
-    bool watch_due;      /* the timer has to start watching half-closed ends */
-    bool watched[2];     /* hangup_op has fired without an error: it would fire again at once */
+    uint32_t idle_timeout_ms, half_close_timeout_ms;
+    uint64_t held_until_ns; /* an end is held back until then; 0: none is */
+    int error;              /* why the relay was aborted; 0 = it was not, or on request */
+    bool half_closed[2];    /* this end has sent its end of stream, read by us or not */
+    bool watch_due;         /* the timer has to start watching half-closed ends */
+    bool watched[2];        /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
     uint8_t held; /* relay_hold minus relay_unhold; the relay does not end while it is not 0 */
@@ -135,11 +138,12 @@ struct relay {
 struct relay_options {
     struct relay_engine *engine;
     const struct relay_ops *ops;
-    int fds[2]; /* the relay takes the descriptors over, and the Noise state */
-    struct noise_link *noise[2];
+    int fds[2]; /* the relay takes the descriptors over, and the links */
+    struct link *links[2];
     const void *prefix; /* sent to the service end first; at most RELAY_PREFIX_SIZE; copied */
     size_t prefix_len;
-    uint32_t idle_timeout_ms; /* aborts the relay when no byte moves for so long; 0 = off */
+    uint32_t idle_timeout_ms;       /* aborts the relay when no byte moves for so long; 0 = off */
+    uint32_t half_close_timeout_ms; /* how long an end is held back; see above */
     /* A counter that outlives the relay. When it grows, the kernel probes the doubted end, and the
      * relay goes on if that end answers. NULL: the owner never has doubts. */
     const _Atomic uint32_t *doubts;
@@ -168,7 +172,7 @@ void relay_terminate(struct relay *relay);
 void relay_detach(struct relay *relay);
 /* In ops->closed: true if the relay was detached. The owner then owns the descriptors. */
 bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]);
-/* After relay_detached: the Noise state of an end, which the owner then owns. NULL: it is plain. */
-struct noise_link *relay_take_noise(struct relay *relay, unsigned int end);
+/* After relay_detached: the link of an end, which the owner then owns. NULL: it is plain. */
+struct link *relay_take_link(struct relay *relay, unsigned int end);
 /* The bytes that were read from an end, as plaintext. */
 uint64_t relay_bytes(const struct relay *relay, unsigned int from);

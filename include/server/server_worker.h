@@ -22,7 +22,7 @@ struct resolver;
 
 struct server {
     _Atomic(const struct config_peer *) config; /* owned; see server_config */
-    struct noise_keys *noise_keys;              /* NULL: transport.type = tcp */
+    struct recipe *recipe;                      /* of connections to the other side */
     struct plan_slot plan;                      /* of the reload that is being applied */
     struct gate gate;
     struct session_table sessions;

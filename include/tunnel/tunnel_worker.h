@@ -17,6 +17,7 @@
 #include "net/datagram.h"
 #include "relay/relay.h"
 
+struct recipe;
 struct resolver;
 struct stream;
 struct tunnel_worker;
@@ -34,8 +35,8 @@ struct tunnel_worker {
     struct loop *loop;
     struct mailbox *mailbox;
     struct relay_engine relays;
-    struct noise_engine *noise;          /* NULL: no connection was ever encrypted */
-    const struct noise_keys *noise_keys; /* NULL: transport.type = tcp */
+    struct link_engine *links;   /* NULL: no connection was ever coded */
+    const struct recipe *recipe; /* of connections to the other side; NULL: before the start */
     struct datagram_engine datagrams;
     struct metrics metrics;
     uint64_t conn_count; /* for tunnel_next_conn_id */
@@ -65,17 +66,16 @@ int tunnel_fds_for_visitors(void);
  * workers that still need a second descriptor. fd_max: from tunnel_fds_for_visitors. */
 bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max);
 
-/* Makes the keys of the handshakes from the configuration. *ret is NULL if the transport is not
- * Noise. -ENOMEM. */
-MUST_CHECK int tunnel_noise_keys_create(const struct config_transport *transport,
-                                        struct noise_keys **ret);
-/* Wipes and frees the keys. Accepts NULL. */
-void tunnel_noise_keys_destroy(struct noise_keys *keys);
-/* Has the worker encrypt its connections to the other side from now on. keys are shared, read-only,
+/* Makes the recipe of connections to the other side from the configuration. -ENOMEM. */
+MUST_CHECK int tunnel_recipe_create(const struct config_peer *config, bool is_client,
+                                    struct recipe **ret);
+/* Has the worker prepare its connections to the other side by a recipe, which is shared, read-only,
  * and must outlive the worker. -ENOMEM. */
-MUST_CHECK int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys);
-/* Prepares a new connection to the other side: encrypts it if Noise is in use. -ENOMEM. */
-MUST_CHECK int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator);
+MUST_CHECK int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe);
+/* Prepares a new connection to the other side. -ENOMEM. */
+MUST_CHECK int tunnel_prepare(struct tunnel_worker *worker, struct stream *stream);
+/* Whether a new connection to the other side begins with handshakes. */
+bool tunnel_has_handshakes(const struct tunnel_worker *worker);
 
 /* Whether an error means that the peer is gone without a word: neither an end of stream, nor a
  * reset, nor a decision of this process. */

@@ -172,7 +172,7 @@ static void *worker_thread(void *arg)
     workers->role->finish(worker);
     relay_engine_finish(&worker->relays);
     datagram_engine_finish(&worker->datagrams);
-    noise_engine_destroy(worker->noise);
+    link_engine_destroy(worker->links);
     atomic_store(&thread->has_ended, true);
     (void)atomic_fetch_add(&workers->ended_count, 1);
     uint64_t one = 1;

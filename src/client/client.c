@@ -12,6 +12,7 @@
 #include "client/forward.h"
 #include "client/reload.h"
 #include "config/config_copy.h"
+#include "net/recipe.h"
 
 static int copy_config(struct client *client, const struct config_peer *config)
 {
@@ -20,7 +21,7 @@ static int copy_config(struct client *client, const struct config_peer *config)
     if (result < 0)
         return result;
     client->config = copy;
-    return tunnel_noise_keys_create(&config->transport, &client->noise_keys);
+    return tunnel_recipe_create(config, true, &client->recipe);
 }
 
 int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
@@ -58,7 +59,7 @@ void client_destroy(struct client *client)
     client_plan_discard(plan_current(&client->plan));
     plan_slot_finish(&client->plan);
     service_registry_finish(&client->services);
-    tunnel_noise_keys_destroy(client->noise_keys);
+    recipe_destroy(client->recipe);
     config_peer_free(client_config(client));
     dial_memory_finish(&client->memory);
     client_fds_finish(&client->fds);
@@ -202,9 +203,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     data_channel_init_slab(&worker->channel_slab);
     forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
-    int result = 0;
-    if (client->noise_keys != NULL)
-        result = tunnel_use_noise(tunnel, client->noise_keys);
+    int result = tunnel_use_recipe(tunnel, client->recipe);
     if (result == 0)
         result = start_controls(worker);
     if (result < 0)

@@ -336,7 +336,7 @@ static void control_connected(struct stream *stream, int result)
                       loop_now_ns(control_loop(control)));
     client_control_set_state(control, CONTROL_LOGIN);
     step_deadline(control, LIMIT_LOGIN_MS);
-    result = tunnel_secure(control->worker->tunnel, stream, true);
+    result = tunnel_prepare(control->worker->tunnel, stream);
     if (result < 0) {
         client_control_fail(control, result);
         return;

@@ -212,12 +212,12 @@ static void data_channel_connected(struct stream *stream, int result)
     const struct config_service *config = client_service_config(channel->service);
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(stream->fd, config->nodelay == CONFIG_TRUE);
-    if (tunnel_secure(channel->worker->tunnel, stream, true) < 0) {
+    if (tunnel_prepare(channel->worker->tunnel, stream) < 0) {
         channel_failed(channel, -ENOMEM);
         return;
     }
-    /* With Noise the hello waits for the handshake, which a busy server may delay. */
-    if (channel->worker->tunnel->noise_keys != NULL)
+    /* The hello waits for the handshakes, which a busy server may delay. */
+    if (tunnel_has_handshakes(channel->worker->tunnel))
         loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
     data_channel_set_state(channel, CHANNEL_PARKED);
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);

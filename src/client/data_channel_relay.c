@@ -67,7 +67,7 @@ static void channel_relay_closed(struct relay *relay)
     int fds[2];
     if (relay_detached(relay, fds, move.ended)) {
         move.server = (struct transport){.fd = fds[RELAY_VISITOR_END],
-                                         .noise = relay_take_noise(relay, RELAY_VISITOR_END)};
+                                         .link = relay_take_link(relay, RELAY_VISITOR_END)};
         move.local_fd = fds[RELAY_SERVICE_END];
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, data_channel_deliver_move, &move,
                          sizeof(move)) < 0) {
@@ -102,7 +102,7 @@ void data_channel_relay_start(struct data_channel *channel, struct transport ser
         .engine = &worker->tunnel->relays,
         .ops = &channel_relay_ops,
         .fds = {server.fd, local_fd},
-        .noise = {server.noise, NULL},
+        .links = {server.link, NULL},
         .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
         .doubts = &channel->service->entry.doubts,
         .doubted_end = RELAY_VISITOR_END,

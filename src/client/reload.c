@@ -11,7 +11,7 @@
 #include "client/forward.h"
 #include "config/config_copy.h"
 #include "config/config_diff.h"
-#include "tunnel/reload_keys.h"
+#include "tunnel/reload_recipe.h"
 
 struct client_step {
     enum plan_step_kind kind;
@@ -26,7 +26,7 @@ struct client_plan {
     /* The client's own settings, likewise. */
     unsigned int changes;
     const struct config_peer *config;
-    struct reload_keys keys;
+    struct reload_recipe recipe;
 };
 
 /* ---- preparing ---- */
@@ -74,13 +74,13 @@ static int client_prepare_own(const struct client *client, struct client_plan *p
     own.threads = client_config(client)->threads;
     int result = config_peer_copy(&own, &plan->config);
     if (result == 0 && (plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = reload_keys_prepare(&plan->keys, &wanted->transport, client->worker_count);
+        result = reload_recipe_prepare(&plan->recipe, wanted, true, client->worker_count);
     return result;
 }
 
 static void client_plan_free(struct client_plan *plan)
 {
-    reload_keys_finish(&plan->keys);
+    reload_recipe_finish(&plan->recipe);
     config_peer_free(plan->config);
     for (size_t i = 0; i < plan->step_count; i++)
         config_service_free(plan->steps[i].config);
@@ -106,7 +106,7 @@ static void commit(struct client *client, struct client_plan *plan,
         plan->config = atomic_exchange(&client->config, plan->config);
     client_fds_configure(&client->fds, wanted, client->worker_count);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        reload_keys_commit(&plan->keys, &client->noise_keys);
+        reload_recipe_commit(&plan->recipe, &client->recipe);
     for (size_t i = 0; i < plan->step_count; i++) {
         struct client_step *step = &plan->steps[i];
         if (step->kind == PLAN_REMOVE)
@@ -170,7 +170,7 @@ static void client_apply_own(struct client_worker *worker, const struct client_p
         client_set_channel_options(worker);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
         data_channel_close_unstarted(worker); /* they use the old keys */
-        reload_keys_apply(&plan->keys, worker->tunnel);
+        reload_recipe_apply(&plan->recipe, worker->tunnel);
     }
     if ((plan->changes & login) != 0)
         client_control_log_in_all_again(worker);

@@ -16,18 +16,20 @@ void stream_join(struct stream *stream)
 {
     if (!loop_op_is_idle(&stream->read_op) || !loop_op_is_idle(&stream->write_op))
         return;
-    if (!stream->aborting)
+    if (!stream->aborting) {
+        stream_coding_end(stream);
         socket_close_cleanly(stream->fd);
+    }
     loop_close_fd(stream->loop, stream->fd);
     stream->fd = -1;
-    stream_noise_finish(stream);
+    stream_coding_finish(stream);
     stream->ops->closed(stream);
 }
 
-static void stream_read_more(struct stream *stream)
+void stream_read_more(struct stream *stream)
 {
-    if (stream->noise.engine != NULL) {
-        stream_noise_read(stream);
+    if (stream->coding.engine != NULL) {
+        stream_coded_read(stream);
         return;
     }
     loop_recv(stream->loop, &stream->read_op, stream->fd, stream->read_buffer + stream->read_have,
@@ -95,13 +97,20 @@ static void stream_connect_done(struct loop_op *op, int res, uint32_t flags)
     stream->ops->connected(stream, res < 0 ? res : socket_take_error(stream->fd));
 }
 
+void stream_be_plain(struct stream *stream)
+{
+    stream->coding = (struct stream_coding){.engine = NULL};
+    stream->read_op.done = stream_read_done;
+    stream->write_op.done = stream_write_done;
+}
+
 void stream_init(struct stream *stream, struct loop *loop, int fd, const struct stream_ops *ops)
 {
     stream->loop = loop;
     stream->ops = ops;
     stream->fd = fd;
     stream->terminating = stream->aborting = false;
-    stream->noise = (struct stream_noise){.engine = NULL};
+    stream->coding = (struct stream_coding){.engine = NULL};
     loop_op_init(&stream->read_op, stream_read_done);
     loop_op_init(&stream->write_op, stream_write_done);
 }
@@ -136,8 +145,8 @@ void stream_read(struct stream *stream, void *buffer, size_t size)
 void stream_read_now(struct stream *stream, void *buffer, size_t size)
 {
     read_start(stream, buffer, size, true);
-    if (stream->noise.engine != NULL) {
-        stream_noise_read_now(stream);
+    if (stream->coding.engine != NULL) {
+        stream_coded_read_now(stream);
         return;
     }
     ssize_t got = socket_recv_now(stream->fd, buffer, size);
@@ -157,20 +166,16 @@ void stream_read_some(struct stream *stream, void *buffer, size_t size)
     stream_read_more(stream);
 }
 
-void stream_write(struct stream *stream, const void *data, size_t size)
+void stream_write_now(struct stream *stream)
 {
-    assert(!stream->terminating && size > 0 && size <= UINT32_MAX);
-    stream->write_data = data;
-    stream->write_size = (uint32_t)size;
-    stream->write_sent = 0;
-    if (stream->noise.engine != NULL) {
-        stream_noise_write(stream);
+    if (stream->coding.engine != NULL) {
+        stream_coded_write(stream);
         return;
     }
-    ssize_t sent = socket_send_now(stream->fd, data, size);
+    ssize_t sent = socket_send_now(stream->fd, stream->write_data, stream->write_size);
     if (sent == -EAGAIN || sent == -EINTR)
         sent = 0;
-    if (sent < 0 || (size_t)sent == size) {
+    if (sent < 0 || sent == (ssize_t)stream->write_size) {
         stream->ops->write_done(stream, sent < 0 ? (int)sent : 0);
         return;
     }
@@ -178,14 +183,23 @@ void stream_write(struct stream *stream, const void *data, size_t size)
     stream_write_more(stream);
 }
 
+void stream_write(struct stream *stream, const void *data, size_t size)
+{
+    assert(!stream->terminating && size > 0 && size <= UINT32_MAX);
+    stream->write_data = data;
+    stream->write_size = (uint32_t)size;
+    stream->write_sent = 0;
+    stream_write_now(stream);
+}
+
 bool stream_is_writing(const struct stream *stream)
 {
-    return !loop_op_is_idle(&stream->write_op) || stream->noise.write_waits;
+    return !loop_op_is_idle(&stream->write_op) || stream->coding.write_waits;
 }
 
 bool stream_is_reading(const struct stream *stream)
 {
-    return !loop_op_is_idle(&stream->read_op) || stream->noise.read_waits;
+    return !loop_op_is_idle(&stream->read_op) || stream->coding.read_waits;
 }
 
 void stream_terminate(struct stream *stream, enum stream_close how)
@@ -205,18 +219,20 @@ struct transport stream_release(struct stream *stream)
 {
     assert(!stream->terminating);
     assert(!stream_is_reading(stream) && !stream_is_writing(stream));
-    struct transport transport = {.fd = take_fd(&stream->fd), .noise = stream->noise.link};
+    struct transport transport = {.fd = take_fd(&stream->fd), .link = stream->coding.link};
 
-    stream->noise.link = NULL;
-    stream_noise_finish(stream);
+    if (transport.link != NULL)
+        transport.link->is_distrusted = false;
+    stream->coding.link = NULL;
+    stream_coding_finish(stream);
     return transport;
 }
 
 void stream_move(struct stream *to, struct stream *from, const struct stream_ops *ops)
 {
     struct loop *loop = from->loop;
-    struct noise_engine *engine = from->noise.engine;
+    struct link_engine *engine = from->coding.engine;
     struct transport transport = stream_release(from);
     stream_init(to, loop, transport.fd, ops);
-    stream_adopt(to, engine, transport.noise);
+    stream_adopt(to, engine, transport.link);
 }

@@ -6,14 +6,16 @@ void transport_abort(struct transport *transport, struct loop *loop)
 {
     if (transport->fd >= 0)
         loop_close_fd(loop, transport->fd);
-    noise_link_free(transport->noise);
+    link_free(transport->link);
     *transport = (struct transport){.fd = -1};
 }
 
 void transport_close(struct transport *transport, struct loop *loop)
 {
-    if (transport->fd >= 0)
+    if (transport->fd >= 0) {
+        link_send_end(transport->link, transport->fd);
         socket_close_cleanly(transport->fd);
+    }
     transport_abort(transport, loop);
 }
 

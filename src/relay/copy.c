@@ -60,7 +60,7 @@ static int look_for_end(struct relay_flow *flow, size_t size)
 {
     struct relay *relay = flow_relay(flow);
     bool is_first = flow->index == RELAY_SERVICE_END && flow->bytes == 0 &&
-                    relay->noise[RELAY_SERVICE_END] == NULL;
+                    relay->links[RELAY_SERVICE_END] == NULL;
     if (!is_first || flow->poll_first || size == LIMIT_BUFFER_SIZE || relay->state != RELAY_OPEN)
         return 0;
     int peeked = socket_peek(flow_source(flow));
@@ -75,7 +75,7 @@ static void copy_transform(struct relay_flow *flow, size_t size)
     struct relay *relay = flow_relay(flow);
     struct buffer buffer = flow->buffer;
     flow->buffer.data = NULL;
-    int result = flow_noise_transform(flow, buffer.data, size);
+    int result = flow_coded_transform(flow, buffer.data, size);
     buffers_recycle(loop_buffers(relay->engine->loop), &buffer);
     if (result < 0) {
         flow->pending = PENDING_NONE;
@@ -88,7 +88,7 @@ static void copy_transform(struct relay_flow *flow, size_t size)
 
 static void copy_pass_on(struct relay_flow *flow, size_t size)
 {
-    if (flow_is_noise(flow)) {
+    if (flow_is_coded(flow)) {
         copy_transform(flow, size);
         return;
     }

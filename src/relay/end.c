@@ -66,7 +66,7 @@ static void relay_close_fds(struct relay *relay)
             socket_close_cleanly(relay->fds[i]);
         loop_close_fd(relay->engine->loop, relay->fds[i]);
         relay->fds[i] = -1;
-        noise_link_free(relay_take_noise(relay, i));
+        link_free(relay_take_link(relay, i));
     }
     metrics_add(loop_metrics(relay->engine->loop),
                 relay->aborting ? METRIC_RELAYS_ABORTED : METRIC_RELAYS_CLEAN, 1);
@@ -157,10 +157,10 @@ bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]
     return true;
 }
 
-struct noise_link *relay_take_noise(struct relay *relay, unsigned int end)
+struct link *relay_take_link(struct relay *relay, unsigned int end)
 {
-    struct noise_link *link = relay->noise[end];
-    relay->noise[end] = NULL;
+    struct link *link = relay->links[end];
+    relay->links[end] = NULL;
     return link;
 }
 

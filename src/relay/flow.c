@@ -115,15 +115,36 @@ void flow_writable(struct loop_op *op, int res, uint32_t flags)
         flow_push(flow);
 }
 
+static void flow_say_end(struct relay_flow *flow)
+{
+    int result = flow_coded_end(flow);
+    if (result < 0)
+        relay_fail(flow_relay(flow), 1 - flow->index, result);
+    else
+        flow_push(flow); /* and then flow_end again */
+}
+
 void flow_end(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
+    struct relay_flow *back = &relay->flow[1 - flow->index];
+    if (flow_has_to_say_end(flow)) {
+        flow_say_end(flow);
+        return;
+    }
     flow->finished = true;
-    if (relay->flow[1 - flow->index].finished) {
+    if (back->finished && flow_has_to_say_end(back)) {
+        flow_say_end(back); /* its end was held back until now */
+        return;
+    }
+    if (back->finished) {
         relay_close(relay, false); /* close(2) sends the last end of stream */
         return;
     }
-    socket_shutdown_send(flow_sink(flow));
+    if (flow_holds_end(flow))
+        relay_hold_end(relay);
+    else if (!flow_ends_in_band(flow))
+        socket_shutdown_send(flow_sink(flow));
     relay->look_due = true; /* the peer has to acknowledge the end of stream too */
     relay->watch_due = true;
     relay_timer_start(relay);
@@ -132,10 +153,10 @@ void flow_end(struct relay_flow *flow)
 void flow_input_ended(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
-    struct noise_link *link = relay->noise[flow->index];
+    struct link *link = relay->links[flow->index];
     /* Checked in every state: a relay that is detaching would go on with a truncated input as if it
      * had ended. */
-    if (link != NULL && noise_link_is_inside_frame(link)) {
+    if (link != NULL && link_fin(link) == ERR_TRUNCATED) {
         relay_fail(relay, flow->index, ERR_TRUNCATED);
         return;
     }
@@ -177,6 +198,9 @@ void flow_push(struct relay_flow *flow)
         return;
     }
     flow_release(flow);
+    struct link *link = relay->links[1 - flow->index];
+    if (link != NULL)
+        link_send_reply(link, flow_sink(flow));
     if (flow->eof)
         flow_end(flow);
     else

@@ -57,7 +57,7 @@ unsigned int relay_engine_bulk_flows(const struct relay_engine *engine)
 
 static void flow_begin(struct relay_flow *flow)
 {
-    if (flow_noise_take_early(flow))
+    if (flow_coded_take_early(flow))
         flow_push(flow);
     else
         flow_next(flow);
@@ -69,8 +69,8 @@ static void relay_send_scratch(struct relay *relay, size_t size)
 {
     struct relay_flow *flow = &relay->flow[RELAY_VISITOR_END];
     unsigned char *scratch = relay->engine->scratch;
-    if (relay->noise[RELAY_SERVICE_END] != NULL && size > 0) {
-        ssize_t sealed = relay_noise_seal(relay, scratch, size, &scratch);
+    if (relay->links[RELAY_SERVICE_END] != NULL && size > 0) {
+        ssize_t sealed = relay_seal(relay, scratch, size, &scratch);
         if (sealed < 0) {
             relay_fail(relay, RELAY_SERVICE_END, (int)sealed);
             return;
@@ -151,14 +151,14 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     assert(options->prefix_len <= RELAY_PREFIX_SIZE);
     assert(!options->ended[0] || !options->ended[1]);
     /* relay_greet reads plaintext from the visitor end. */
-    assert(options->prefix_len == 0 || options->noise[RELAY_VISITOR_END] == NULL);
+    assert(options->prefix_len == 0 || options->links[RELAY_VISITOR_END] == NULL);
     relay->engine = options->engine;
     relay->ops = options->ops;
     for (unsigned int i = 0; i < 2; i++) {
         flow_init(&relay->flow[i], i, options->ended[i]);
         relay->flow[i].poll_first = options->expect_empty[i];
         relay->fds[i] = options->fds[i];
-        relay->noise[i] = options->noise[i];
+        relay->links[i] = options->links[i];
         relay->watched[i] = false;
         relay->half_closed[i] = options->ended[i];
     }
@@ -167,6 +167,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     timer_init(&relay->timer, relay_timer_expired);
     relay->active_at_ns = loop_now_ns(relay->engine->loop);
     relay->idle_timeout_ms = options->idle_timeout_ms;
+    relay->half_close_timeout_ms = options->half_close_timeout_ms;
+    relay->held_until_ns = 0;
     relay->error = 0;
     relay->state = RELAY_OPEN;
     relay->watch_due = options->ended[0] || options->ended[1];
@@ -175,6 +177,10 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay_silence_start(relay, options);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
     PROBE3(relay_begin, relay, relay->fds[0], relay->fds[1]);
+    for (unsigned int i = 0; i < 2; i++) {
+        if (options->ended[i] && flow_holds_end(&relay->flow[i]))
+            relay_hold_end(relay);
+    }
     relay_timer_start(relay);
 
     relay_hold(relay);

@@ -3,7 +3,7 @@
  *     relay.c   the engine, and how a relay starts
  *     flow.c    one direction: read, write, wait for the sink, pass the end of stream on
  *     copy.c    reads of a copying flow        splice.c  reads of a bulk flow
- *     noise.c   decrypts and encrypts          watch.c   idle timeout, resets while nothing is read
+ *     coded.c   decodes and encodes            watch.c   idle timeout, resets while nothing is read
  *     sweep.c   finds peers that are gone      end.c     closes and detaches a relay */
 #pragma once
 
@@ -28,7 +28,7 @@ enum relay_pending {
     PENDING_STASH,  /* malloc'ed */
     PENDING_BULK,   /* a large buffer of the engine */
     PENDING_PIPE,
-    PENDING_HOT, /* a buffer of the Noise engine; valid until the callback returns */
+    PENDING_HOT, /* a buffer of the link engine; valid until the callback returns */
 };
 
 static inline struct relay *flow_relay(struct relay_flow *flow)
@@ -46,11 +46,11 @@ static inline int flow_sink(struct relay_flow *flow)
     return flow_relay(flow)->fds[1 - flow->index];
 }
 
-/* Whether one of the ends is encrypted, so that the flow decrypts or encrypts. */
-static inline bool flow_is_noise(struct relay_flow *flow)
+/* Whether one of the ends is coded, so that the flow decodes or encodes. */
+static inline bool flow_is_coded(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
-    return relay->noise[0] != NULL || relay->noise[1] != NULL;
+    return relay->links[0] != NULL || relay->links[1] != NULL;
 }
 
 /* ---- flow.c ---- */
@@ -93,6 +93,8 @@ void relay_watch(struct relay *relay, unsigned int end);
 void relay_visitor_end_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_service_end_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_timer_start(struct relay *relay);
+/* Notes that a flow holds its end back, for half_close_timeout. */
+void relay_hold_end(struct relay *relay);
 void relay_timer_expired(struct timer *timer);
 
 /* ---- sweep.c ---- */
@@ -102,23 +104,32 @@ void relay_sweep(struct timer *timer); /* the engine's sweep_timer */
 void relay_silence_start(struct relay *relay, const struct relay_options *options);
 void relay_silence_finish(struct relay *relay);
 
-/* ---- noise.c ---- */
+/* ---- coded.c ---- */
 
-/* Decrypts or encrypts bytes that were read into `data`, and makes the result the pending bytes.
+/* Decodes or encodes bytes that were read into `data`, and makes the result the pending bytes.
  * `data` is not flow->data, and may be overwritten by the flow's next read. Returns 0 or an error.
- * With 0 there may be no pending bytes, if a frame is still incomplete. */
-MUST_CHECK int flow_noise_transform(struct relay_flow *flow, const unsigned char *data,
+ * With 0 there may be no pending bytes, if a frame is still incomplete. Sets flow->eof if the end
+ * of the stream was in them. */
+MUST_CHECK int flow_coded_transform(struct relay_flow *flow, const unsigned char *data,
                                     size_t size);
 /* Receives a batch from a readable source and transforms it. The bytes received, 0 at the end of
  * the stream, or an error. */
-ssize_t flow_noise_in(struct relay_flow *flow);
-/* Makes plaintext that came with the last handshake messages the pending bytes. False: there is
- * none. */
-bool flow_noise_take_early(struct relay_flow *flow);
-/* Encrypts `size` bytes for the service end into a hot buffer, *ret. Returns the size there, or an
+ssize_t flow_coded_in(struct relay_flow *flow);
+/* Makes plaintext that came before the relay began the pending bytes, and sets flow->eof if the end
+ * of the stream came too. False: neither has come. */
+bool flow_coded_take_early(struct relay_flow *flow);
+/* Encodes `size` bytes for the service end into a hot buffer, *ret. Returns the size there, or an
  * error. */
-ssize_t relay_noise_seal(struct relay *relay, const unsigned char *data, size_t size,
-                         unsigned char **ret);
+ssize_t relay_seal(struct relay *relay, const unsigned char *data, size_t size,
+                   unsigned char **ret);
+/* Whether the sink's link has a message for the end of the stream (net/link.h). */
+bool flow_ends_in_band(struct relay_flow *flow);
+/* Whether the end is held back until the peer's end has come. */
+bool flow_holds_end(struct relay_flow *flow);
+/* Whether the message has to be sent now. */
+bool flow_has_to_say_end(struct relay_flow *flow);
+/* Makes the message the pending bytes. 0 or an error. */
+MUST_CHECK int flow_coded_end(struct relay_flow *flow);
 
 /* ---- copy.c ---- */
 

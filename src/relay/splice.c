@@ -108,8 +108,8 @@ static ssize_t splice_in(struct relay_flow *flow)
  * 0 although bytes are left. A receive takes those bytes, and the mark with them. */
 static ssize_t bulk_in(struct relay_flow *flow)
 {
-    if (flow_is_noise(flow))
-        return flow_noise_in(flow);
+    if (flow_is_coded(flow))
+        return flow_coded_in(flow);
     ssize_t got = splice_in(flow);
     bool is_certain = got > 0 || (got < 0 && got != -EAGAIN && got != -ENOBUFS);
     return is_certain ? got : copy_in(flow);
@@ -128,7 +128,7 @@ static bool bulk_is_full(struct relay_flow *flow, size_t got)
 {
     if (flow->pending == PENDING_PIPE)
         return got >= flow->pipe->size_bytes / 2;
-    return got >= (flow_is_noise(flow) ? (size_t)NOISE_BATCH_PLAIN : (size_t)LIMIT_BULK_BUFFER);
+    return got >= (flow_is_coded(flow) ? (size_t)LINK_BATCH_PLAIN : (size_t)LIMIT_BULK_BUFFER);
 }
 
 static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
@@ -160,7 +160,7 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
         }
     }
     loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));
-    if (!flow_is_noise(flow))
+    if (!flow_is_coded(flow))
         flow_count(flow, (size_t)got);
     consider_demotion(flow, (size_t)got);
     flow_push(flow);

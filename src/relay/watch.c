@@ -61,6 +61,11 @@ void relay_timer_start(struct relay *relay)
     }
     if (relay->watch_due)
         delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
+    if (relay->held_until_ns != 0) {
+        uint64_t now_ns = loop_now_ns(relay->engine->loop);
+        uint64_t left_ns = relay->held_until_ns - MIN(now_ns, relay->held_until_ns);
+        delay_ms = MIN(delay_ms, (uint32_t)(left_ns / NS_PER_MS) + 1);
+    }
     if (delay_ms != UINT32_MAX)
         loop_deadline_start(relay->engine->loop, &relay->timer, delay_ms);
 }
@@ -87,6 +92,26 @@ static bool relay_is_draining(struct relay *relay)
     return draining;
 }
 
+void relay_hold_end(struct relay *relay)
+{
+    relay->held_until_ns =
+        loop_now_ns(relay->engine->loop) + ms_to_ns(relay->half_close_timeout_ms);
+}
+
+/* The service has not ended after half_close_timeout: says the end that was held back, and the peer
+ * drops the other direction. */
+static void relay_say_held_end(struct relay *relay)
+{
+    relay->held_until_ns = 0;
+    for (unsigned int i = 0; i < 2; i++) {
+        if (!relay->flow[i].finished || !flow_holds_end(&relay->flow[i]))
+            continue;
+        relay->links[1 - i]->holds_end = false;
+        flow_end(&relay->flow[i]);
+        return;
+    }
+}
+
 void relay_timer_expired(struct timer *timer)
 {
     struct relay *relay = container_of(timer, struct relay, timer);
@@ -105,5 +130,9 @@ void relay_timer_expired(struct timer *timer)
         relay->watch_due = false;
         relay_watch_ended(relay);
     }
-    relay_timer_start(relay);
+    bool is_held_due = relay->held_until_ns != 0 && relay->held_until_ns <= loop_now_ns(loop);
+    if (relay->state == RELAY_OPEN && is_held_due)
+        relay_say_held_end(relay); /* this starts the timer, too */
+    else
+        relay_timer_start(relay);
 }

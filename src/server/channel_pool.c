@@ -27,7 +27,7 @@ void channel_pool_finish(struct channel_pool *pool)
     while (pool->parked_count > 0) {
         socket_close_cleanly(pool->parked[pool->parked_first].transport.fd);
         (void)close(pool->parked[pool->parked_first].transport.fd);
-        noise_link_free(pool->parked[pool->parked_first].transport.noise);
+        link_free(pool->parked[pool->parked_first].transport.link);
         pool->parked_first = (pool->parked_first + 1) % LIMIT_POOL_PARKED;
         pool->parked_count--;
     }

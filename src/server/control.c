@@ -247,7 +247,7 @@ void server_control_begin(const struct server_control_options *options)
     timer_init(&control->heartbeat, control_heartbeat_due);
     timer_init(&control->flush, control_flush_due);
     stream_init(&control->stream, tunnel->loop, options->transport.fd, &control_stream_ops);
-    stream_adopt(&control->stream, tunnel->noise, options->transport.noise);
+    stream_adopt(&control->stream, tunnel->links, options->transport.link);
     list_push_back(&worker->control_list, &control->node);
     socket_set_nodelay(options->transport.fd, true);
     /* RFC 5482. Relays have none: docs/decisions.md, "No TCP_USER_TIMEOUT on relays and TCP data

@@ -140,7 +140,7 @@ void lane_channel_use(struct lane *lane, struct transport transport)
     /* Detects a dead client, so that the lane asks for another channel. */
     socket_set_user_timeout(transport.fd, LIMIT_USER_TIMEOUT_MS);
     stream_init(&channel->base.stream, lane_loop(lane), transport.fd, &datagram_stream_ops);
-    stream_adopt(&channel->base.stream, lane->worker->tunnel->noise, transport.noise);
+    stream_adopt(&channel->base.stream, lane->worker->tunnel->links, transport.link);
     message_data_command_encode(MESSAGE_DATA_START_UDP, command);
     datagram_channel_start(&channel->base, command, sizeof(command));
     lane_arm(lane);

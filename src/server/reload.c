@@ -143,7 +143,7 @@ static int server_prepare_own(struct preparation *prep)
     int result = 0;
     if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
         result =
-            reload_keys_prepare(&plan->keys, &prep->wanted->transport, prep->server->worker_count);
+            reload_recipe_prepare(&plan->recipe, prep->wanted, false, prep->server->worker_count);
     plan->changes = prep->outcome->changes = changes;
     if (changes == 0 || result < 0)
         return result;
@@ -195,7 +195,7 @@ static void commit_own(struct preparation *prep)
         plan->control_binding = old;
     }
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        reload_keys_commit(&plan->keys, &server->noise_keys);
+        reload_recipe_commit(&plan->recipe, &server->recipe);
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
         server_fds_limit_strangers(server, prep->wanted);
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
@@ -207,7 +207,7 @@ static void commit_own(struct preparation *prep)
 
 static void server_plan_free(struct server_plan *plan)
 {
-    reload_keys_finish(&plan->keys);
+    reload_recipe_finish(&plan->recipe);
     config_peer_free(plan->config);
     binding_destroy(plan->control_binding);
     free(plan->steps);
@@ -360,7 +360,7 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
         /* These logins and control channels have begun with the old keys. */
         login_close_all(worker);
         server_control_close_reconfigured(worker);
-        reload_keys_apply(&plan->keys, worker->tunnel);
+        reload_recipe_apply(&plan->recipe, worker->tunnel);
     }
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         server_control_restart_heartbeats(worker);

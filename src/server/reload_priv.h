@@ -10,7 +10,7 @@
 #include "config/config_diff.h"
 #include "server/reload.h"
 #include "server/server_worker.h"
-#include "tunnel/reload_keys.h"
+#include "tunnel/reload_recipe.h"
 
 /* The change of one service. */
 struct server_step {
@@ -33,7 +33,7 @@ struct server_plan {
     const struct config_peer *config;
     struct binding *control_binding, *new_control_binding;
     bool closes_control; /* the control port gives its address up */
-    struct reload_keys keys;
+    struct reload_recipe recipe;
 };
 
 enum reload_fate {

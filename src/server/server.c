@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "config/config_copy.h"
 #include "io/resolver.h"
+#include "net/recipe.h"
 #include "server/addresses.h"
 #include "server/control.h"
 #include "server/descriptors.h"
@@ -52,7 +53,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);
     if (result == 0)
-        result = tunnel_noise_keys_create(&config->transport, &server->noise_keys);
+        result = tunnel_recipe_create(config, false, &server->recipe);
     if (result == 0)
         result = resolver_create_polled(thread_begins, &server->resolver);
     if (result == 0)
@@ -93,7 +94,7 @@ void server_destroy(struct server *server)
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     gate_finish(&server->gate);
-    tunnel_noise_keys_destroy(server->noise_keys);
+    recipe_destroy(server->recipe);
     config_peer_free(server_config(server));
     free(server);
 }
@@ -176,8 +177,8 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     tend_later(worker);
     server_handover_init(worker);
     int result = start_parts(worker);
-    if (result == 0 && server->noise_keys != NULL)
-        result = tunnel_use_noise(tunnel, server->noise_keys);
+    if (result == 0)
+        result = tunnel_use_recipe(tunnel, server->recipe);
     if (result == 0)
         result = listener_open_all(worker, NULL, server->control_binding, login_begin,
                                    &worker->control_ports);

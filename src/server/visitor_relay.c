@@ -99,7 +99,7 @@ static void visitor_relay_closed(struct relay *relay)
     if (relay_detached(relay, fds, move.ended)) {
         move.visitor_fd = visitor->fd = fds[RELAY_VISITOR_END];
         move.channel = (struct transport){.fd = fds[RELAY_SERVICE_END],
-                                          .noise = relay_take_noise(relay, RELAY_SERVICE_END)};
+                                          .link = relay_take_link(relay, RELAY_SERVICE_END)};
         if (!visitor_move(visitor, visitor->move_to, &move))
             visitor_start_relay(visitor, move.channel, true, move.ended);
         return;
@@ -123,7 +123,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
         .fds = {take_fd(&visitor->fd), channel.fd},
-        .noise = {NULL, channel.noise},
+        .links = {NULL, channel.link},
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "net/recipe.h"
 #include "net/stream.h"
 
 enum { WORTH_MOVING_PERMILLE = 250 }; /* of a core: a smaller difference does not count */
@@ -71,44 +72,45 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const stru
     return best;
 }
 
-int tunnel_use_noise(struct tunnel_worker *worker, const struct noise_keys *keys)
+int tunnel_recipe_create(const struct config_peer *config, bool is_client, struct recipe **ret)
 {
-    int result = noise_engine_create(&worker->noise);
-    if (result < 0)
-        return result;
-    worker->noise_keys = keys;
-    worker->relays.noise = worker->noise;
-    return 0;
-}
-
-int tunnel_secure(struct tunnel_worker *worker, struct stream *stream, bool initiator)
-{
-    if (worker->noise_keys == NULL)
-        return 0;
-    return stream_secure(stream, worker->noise, worker->noise_keys, initiator);
-}
-
-int tunnel_noise_keys_create(const struct config_transport *transport, struct noise_keys **ret)
-{
+    const struct config_transport *transport = &config->transport;
     const struct config_noise *noise = &transport->noise;
-    struct noise_keys *keys = NULL;
-    if (transport->type == CONFIG_TRANSPORT_NOISE) {
-        keys = calloc(1, sizeof(*keys));
-        if (keys == NULL)
-            return -ENOMEM;
-        noise_keys_init(keys, noise->pattern,
+    struct recipe *recipe = calloc(1, sizeof(*recipe));
+    if (recipe == NULL)
+        return -ENOMEM;
+    recipe->is_initiator = is_client;
+    recipe->has_noise = transport->type == CONFIG_TRANSPORT_NOISE;
+    if (recipe->has_noise)
+        noise_keys_init(&recipe->noise, noise->pattern,
                         noise->has_local_private_key ? noise->local_private_key : NULL,
                         noise->has_remote_public_key ? noise->remote_public_key : NULL);
-    }
-    *ret = keys;
+    *ret = recipe;
     return 0;
 }
 
-void tunnel_noise_keys_destroy(struct noise_keys *keys)
+int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe)
 {
-    if (keys != NULL)
-        noise_keys_wipe(keys);
-    free(keys);
+    worker->recipe = recipe;
+    if (!recipe_is_coded(recipe))
+        return 0;
+    int result = link_engine_create(&worker->links);
+    worker->relays.links = worker->links;
+    return result;
+}
+
+int tunnel_prepare(struct tunnel_worker *worker, struct stream *stream)
+{
+    struct handshake *first;
+    int result = recipe_begin(worker->recipe, &first);
+    if (result == 0 && first != NULL)
+        stream_begin(stream, worker->links, first);
+    return result;
+}
+
+bool tunnel_has_handshakes(const struct tunnel_worker *worker)
+{
+    return recipe_is_coded(worker->recipe);
 }
 
 int tunnel_fds_for_visitors(void)

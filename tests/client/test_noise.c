@@ -21,7 +21,7 @@ static struct client *client;
 static struct side side;
 static int listener, local_listener;
 static struct noise_keys server_keys;
-static struct noise_engine *engine; /* the server's */
+static struct link_engine *engine; /* the server's */
 static uint8_t session_key[KEYS_DIGEST_SIZE];
 static size_t fds_before;
 
@@ -33,7 +33,7 @@ static void begin(unsigned int workers)
     char public_text[KEYS_TEXT_SIZE];
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
-    cr_assert_eq(noise_engine_create(&engine), 0);
+    cr_assert_eq(link_engine_create(&engine), 0);
     fds_before = open_fd_count();
     keys_pair_generate(private_key, public_key);
     keys_to_text(public_key, public_text);
@@ -61,7 +61,7 @@ static void finish(void)
     cr_assert_eq(client->fds.tcp_channels + client->fds.half_open + client->fds.tcp_served, 0);
     client_destroy(client);
     config_destroy(config);
-    noise_engine_destroy(engine);
+    link_engine_destroy(engine);
     (void)close(listener);
     (void)close(local_listener);
     cr_assert_eq(open_fd_count(), fds_before, "descriptors");

@@ -6,10 +6,12 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/macros.h"
 #include "crypto/keys.h"
 #include "fuzz.h"
 #include "net/noise_link.h"
+#include "noise_ends.h"
 
 enum {
     SEALED_BY_A_PEER = 1,
@@ -23,7 +25,7 @@ struct received {
     int error;
 };
 
-static struct noise_engine *engine;
+static struct link_engine *engine;
 static unsigned char wire[WIRE_MAX], plain[WIRE_MAX];
 static size_t wire_size, plain_size;
 /* The plaintext before the changed frame. */
@@ -34,61 +36,64 @@ static void set_up(void)
     if (engine != NULL)
         return;
     FUZZ_CHECK(keys_init() == 0);
-    FUZZ_CHECK(noise_engine_create(&engine) == 0);
+    FUZZ_CHECK(link_engine_create(&engine) == 0);
 }
 
-static struct noise_link *make_link(void)
+static struct link *make_link(void)
 {
-    struct noise_link *link = calloc(1, sizeof(*link));
-    FUZZ_CHECK(link != NULL);
-    memset(link->send.key, 0x42, NOISE_KEY_SIZE);
-    memset(link->receive.key, 0x42, NOISE_KEY_SIZE);
-    return link;
+    struct link *links[2];
+    noise_ends_connect(links, engine, NOISE_NK);
+    link_free(links[1]);
+    struct noise_link *noise = noise_of(links[0]);
+    memset(noise->send.key, 0x42, NOISE_KEY_SIZE);
+    memset(noise->receive.key, 0x42, NOISE_KEY_SIZE);
+    return links[0];
 }
 
-static void check_state(const struct noise_link *link)
+static void check_state(struct link *link)
 {
-    FUZZ_CHECK(noise_link_is_inside_frame(link) == (link->partial_have > 0));
-    FUZZ_CHECK((link->partial != NULL) == (link->partial_have >= NOISE_FRAME_HEADER));
-    if (link->partial != NULL)
-        FUZZ_CHECK(link->partial_have < link->partial_size &&
-                   link->partial_size <= NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
+    const struct noise_link *noise = noise_of(link);
+    FUZZ_CHECK((link_fin(link) == ERR_TRUNCATED) == (noise->partial_have > 0));
+    FUZZ_CHECK((noise->partial != NULL) == (noise->partial_have >= NOISE_FRAME_HEADER));
+    if (noise->partial != NULL)
+        FUZZ_CHECK(noise->partial_have < noise->partial_size &&
+                   noise->partial_size <= NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
 }
 
 /* Opens the stream in pieces of at most `most` bytes, in heap blocks of exactly that size. */
 static void receive(struct received *received, size_t most, uint32_t random)
 {
-    struct noise_link *link = make_link();
+    struct link *link = make_link();
     received->size = 0;
     received->error = 0;
     for (size_t at = 0; at < wire_size && received->error == 0;) {
         random = random * 1664525 + 1013904223;
         size_t size = MIN(1 + (random >> 8) % most, wire_size - at);
-        uint64_t nonce = link->receive.nonce;
+        uint64_t nonce = noise_of(link)->receive.nonce;
         unsigned char *piece = malloc(size);
         FUZZ_CHECK(piece != NULL);
         memcpy(piece, wire + at, size);
-        ssize_t opened = noise_link_open(link, engine, piece, size);
+        ssize_t opened = link_open(link, engine, piece, size);
         free(piece);
         at += size;
         if (opened < 0) {
             FUZZ_CHECK(opened == -EBADMSG);
             received->error = (int)opened;
         } else {
-            FUZZ_CHECK((opened > 0) == (link->receive.nonce > nonce));
+            FUZZ_CHECK((opened > 0) == (noise_of(link)->receive.nonce > nonce));
             FUZZ_CHECK(received->size + (size_t)opened <= sizeof(received->plain));
             memcpy(received->plain + received->size, engine->plain, (size_t)opened);
             received->size += (size_t)opened;
             check_state(link);
         }
     }
-    noise_link_free(link);
+    link_free(link);
 }
 
 /* Seals frames of the sizes in the input. Text that the input lacks is filled up. */
 static void seal(const uint8_t *data, size_t size)
 {
-    struct noise_link *link = make_link();
+    struct link *link = make_link();
     while (size >= 2) {
         size_t length = (size_t)(data[0] | data[1] << 8);
         length = length > NOISE_PAYLOAD_MAX ? NOISE_PAYLOAD_MAX : length;
@@ -105,12 +110,12 @@ static void seal(const uint8_t *data, size_t size)
         size -= taken;
         frame[0] = (unsigned char)(length + NOISE_TAG_SIZE);
         frame[1] = (unsigned char)((length + NOISE_TAG_SIZE) >> 8);
-        FUZZ_CHECK(noise_encrypt(&link->send, engine->aead, text, length,
+        FUZZ_CHECK(noise_encrypt(&noise_of(link)->send, engine->aead, text, length,
                                  frame + NOISE_FRAME_HEADER) == 0);
         plain_size += length;
         wire_size += length + NOISE_FRAME_OVERHEAD;
     }
-    noise_link_free(link);
+    link_free(link);
 }
 
 static void change(size_t at, uint8_t how)
@@ -159,7 +164,7 @@ static void check_peer(const struct received *received)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const size_t pieces[] = {NOISE_BATCH_SEALED, 1, 40, 3000};
+    static const size_t pieces[] = {NOISE_BATCH_CODED, 1, 40, 3000};
     static struct received first, other;
     if (size < 2)
         return 0;

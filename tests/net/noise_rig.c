@@ -112,7 +112,7 @@ void noise_rig_init(struct noise_rig *rig, uint64_t seed, enum noise_pattern pat
         socket_set_nodelay(rig->fds[i], true); /* Nagle's algorithm would wait for real time */
         rig->ends[i].stream.fd = -1;
         rig->ends[i].piece_max = SIZE_MAX;
-        cr_assert_eq(noise_engine_create(&rig->engines[i]), 0);
+        cr_assert_eq(link_engine_create(&rig->engines[i]), 0);
     }
     alloc_count_begin();
 }
@@ -121,15 +121,19 @@ int noise_rig_stream(struct noise_rig *rig, unsigned int end)
 {
     struct stream *stream = &rig->ends[end].stream;
     stream_init(stream, rig->loop, take_fd(&rig->fds[end]), &end_ops);
-    return stream_secure(stream, rig->engines[end], &rig->keys[end], end == 0);
+    struct handshake *handshake;
+    int result = noise_handshake_create(&rig->keys[end], end == 0, &handshake);
+    if (result == 0)
+        stream_begin(stream, rig->engines[end], handshake);
+    return result;
 }
 
 /* The hot buffers are valid within one callback only. Overwrites them between turns, so that a
  * stream that uses them for longer corrupts its bytes. */
-static void spoil(struct noise_engine *engine)
+static void spoil(struct link_engine *engine)
 {
-    memset(engine->sealed, 0xdd, NOISE_BATCH_SEALED);
-    memset(engine->plain, 0xdd, NOISE_BATCH_SEALED);
+    memset(engine->coded, 0xdd, NOISE_BATCH_CODED);
+    memset(engine->plain, 0xdd, NOISE_BATCH_CODED);
 }
 
 void noise_rig_turns(struct noise_rig *rig, int turns)
@@ -158,7 +162,7 @@ void noise_rig_finish(struct noise_rig *rig)
     cr_assert_eq(fake_loop_in_flight(rig->loop), 0);
     cr_assert_eq(alloc_blocks(), 0, "memory is leaked");
     for (size_t i = 0; i < 2; i++)
-        noise_engine_destroy(rig->engines[i]);
+        link_engine_destroy(rig->engines[i]);
     loop_destroy(rig->loop);
     cr_assert_eq(open_fd_count(), rig->fds_before, "descriptors are leaked");
 }
@@ -239,6 +243,6 @@ void raw_send_frames(struct raw *raw, const unsigned char *plain, const size_t *
 void raw_finish(struct raw *raw)
 {
     noise_handshake_wipe(&raw->handshake);
-    noise_link_free(raw->link);
+    link_free(raw->link);
     raw->link = NULL;
 }

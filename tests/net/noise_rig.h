@@ -27,7 +27,7 @@ struct noise_rig {
     struct loop *loop;
     struct metrics metrics;
     struct random random;
-    struct noise_engine *engines[2];
+    struct link_engine *engines[2];
     struct noise_keys keys[2]; /* the initiator's, the responder's */
     struct end ends[2];        /* the initiator, the responder */
     int fds[2];                /* the test's, until a stream takes it; then -1 */
@@ -51,7 +51,7 @@ bool end_has_failed(const struct end *end);
 struct raw {
     struct noise_rig *rig;
     struct noise_handshake handshake;
-    struct noise_link *link;
+    struct link *link;
     unsigned int end;
     unsigned char last[NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX]; /* a message not sent */
     size_t last_size;

@@ -8,25 +8,26 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "base/error.h"
 #include "crypto/keys.h"
 #include "noise_ends.h"
 #include "testing.h"
 
 enum {
     FRAME_MAX = NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX,
-    WIRE_MAX = 2 * FRAME_MAX + NOISE_BATCH_SEALED,
+    WIRE_MAX = 2 * FRAME_MAX + NOISE_BATCH_CODED,
 };
 
-static struct noise_engine *engines[2]; /* one per side */
-static struct noise_link *links[2];
-static unsigned char plain[2 * NOISE_MESSAGE_MAX + NOISE_BATCH_PLAIN], wire[WIRE_MAX],
+static struct link_engine *engines[2]; /* one per side */
+static struct link *links[2];
+static unsigned char plain[2 * NOISE_MESSAGE_MAX + LINK_BATCH_PLAIN], wire[WIRE_MAX],
     opened[WIRE_MAX];
 static size_t wire_size, opened_size;
 
 static void set_up(void)
 {
     for (size_t i = 0; i < 2; i++)
-        cr_assert_eq(noise_engine_create(&engines[i]), 0);
+        cr_assert_eq(link_engine_create(&engines[i]), 0);
     noise_ends_connect(links, engines[0], NOISE_NK);
     keys_random(plain, sizeof(plain));
 }
@@ -34,8 +35,8 @@ static void set_up(void)
 static void tear_down(void)
 {
     for (size_t i = 0; i < 2; i++) {
-        noise_link_free(links[i]);
-        noise_engine_destroy(engines[i]);
+        link_free(links[i]);
+        link_engine_destroy(engines[i]);
     }
 }
 
@@ -55,7 +56,7 @@ static int feed(const unsigned char *bytes, size_t size)
     unsigned char *copy = malloc(size);
     cr_assert_not_null(copy);
     memcpy(copy, bytes, size);
-    ssize_t result = noise_link_open(links[1], engines[1], copy, size);
+    ssize_t result = link_open(links[1], engines[1], copy, size);
     free(copy);
     if (result < 0)
         return (int)result;
@@ -82,8 +83,8 @@ static void check_opened(const unsigned char *expected, size_t size)
 {
     cr_assert_eq(opened_size, size, "%zu bytes, not %zu", opened_size, size);
     cr_assert(memcmp(opened, expected, size) == 0);
-    cr_assert_not(noise_link_is_inside_frame(links[1]));
-    cr_assert_null(links[1]->partial);
+    cr_assert_not((link_fin(links[1]) == ERR_TRUNCATED));
+    cr_assert_null(noise_of(links[1])->partial);
 }
 
 /* ---- valid frames ---- */
@@ -91,10 +92,10 @@ static void check_opened(const unsigned char *expected, size_t size)
 static void round_trip(size_t size)
 {
     forget();
-    ssize_t sealed = noise_link_seal(links[0], engines[0], plain, size, wire);
+    ssize_t sealed = link_seal(links[0], engines[0], plain, size, wire);
     size_t frames = (size + NOISE_FRAME_PAYLOAD - 1) / NOISE_FRAME_PAYLOAD;
     cr_assert_eq(sealed, (ssize_t)(size + frames * NOISE_FRAME_OVERHEAD), "%zu bytes", size);
-    cr_assert_leq(sealed, NOISE_BATCH_SEALED);
+    cr_assert_leq(sealed, NOISE_BATCH_CODED);
     wire_size = (size_t)sealed;
     cr_assert_eq(feed_all(wire_size), 0);
     check_opened(plain, size);
@@ -103,21 +104,21 @@ static void round_trip(size_t size)
 Test(noise_link, what_is_sealed_is_opened)
 {
     static const size_t sizes[] = {1, NOISE_FRAME_PAYLOAD - 1, NOISE_FRAME_PAYLOAD,
-                                   NOISE_FRAME_PAYLOAD + 1, NOISE_BATCH_PLAIN};
+                                   NOISE_FRAME_PAYLOAD + 1, LINK_BATCH_PLAIN};
     struct random random = {1};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
         round_trip(sizes[i]);
     for (int i = 0; i < 60; i++)
-        round_trip(1 + random_below(&random, NOISE_BATCH_PLAIN));
+        round_trip(1 + random_below(&random, LINK_BATCH_PLAIN));
 }
 
 /* Encrypting a batch writes no byte beyond it, also at an unaligned address. */
 Test(noise_link, sealing_stays_inside)
 {
-    unsigned char *out = malloc(NOISE_BATCH_SEALED);
+    unsigned char *out = malloc(NOISE_BATCH_CODED);
     cr_assert_not_null(out);
-    cr_assert_eq(noise_link_seal(links[0], engines[0], plain + 1, NOISE_BATCH_PLAIN, out),
-                 NOISE_BATCH_SEALED);
+    cr_assert_eq(link_seal(links[0], engines[0], plain + 1, LINK_BATCH_PLAIN, out),
+                 NOISE_BATCH_CODED);
     free(out);
 }
 
@@ -125,9 +126,8 @@ Test(noise_link, both_directions_are_their_own)
 {
     for (int i = 0; i < 3; i++) {
         for (size_t from = 0; from < 2; from++) {
-            ssize_t sealed = noise_link_seal(links[from], engines[from], plain, 100, wire);
-            ssize_t size =
-                noise_link_open(links[1 - from], engines[1 - from], wire, (size_t)sealed);
+            ssize_t sealed = link_seal(links[from], engines[from], plain, 100, wire);
+            ssize_t size = link_open(links[1 - from], engines[1 - from], wire, (size_t)sealed);
             cr_assert_eq(size, 100);
             cr_assert_arr_eq(engines[1 - from]->plain, plain, 100);
         }
@@ -159,11 +159,11 @@ Test(noise_link, cut_anywhere)
 {
     static const size_t sizes[] = {1, 7, 3};
     send_frames(sizes, ARRAY_SIZE(sizes));
-    struct noise_cipher receive = links[1]->receive;
+    struct noise_cipher receive = noise_of(links[1])->receive;
     for (size_t first = 1; first < wire_size; first++) {
         for (size_t second = first + 1; second <= wire_size; second++) {
             opened_size = 0;
-            links[1]->receive = receive;
+            noise_of(links[1])->receive = receive;
             cr_assert_eq(feed(wire, first), 0);
             cr_assert_eq(feed(wire + first, second - first), 0);
             if (second < wire_size)
@@ -177,11 +177,11 @@ Test(noise_link, a_frame_has_begun)
 {
     static const size_t sizes[] = {5, 6};
     send_frames(sizes, ARRAY_SIZE(sizes));
-    cr_assert_not(noise_link_is_inside_frame(links[1]));
+    cr_assert_not((link_fin(links[1]) == ERR_TRUNCATED));
     for (size_t at = 0; at < wire_size; at++) {
         bool ends = at + 1 == 5 + NOISE_FRAME_OVERHEAD || at + 1 == wire_size;
         cr_assert_eq(feed(wire + at, 1), 0);
-        cr_assert_eq(noise_link_is_inside_frame(links[1]), !ends, "after %zu bytes", at + 1);
+        cr_assert_eq((link_fin(links[1]) == ERR_TRUNCATED), !ends, "after %zu bytes", at + 1);
     }
 }
 
@@ -198,7 +198,7 @@ Test(noise_link, frames_of_peers)
             add_frame(plain, sizes[i]);
             add_frame(plain + sizes[i], more);
             while (at < wire_size) {
-                size_t chunk = 1 + random_below(&random, NOISE_BATCH_SEALED);
+                size_t chunk = 1 + random_below(&random, NOISE_BATCH_CODED);
                 chunk = MIN(chunk, wire_size - at);
                 cr_assert_eq(feed(wire + at, chunk), 0);
                 at += chunk;
@@ -215,14 +215,14 @@ Test(noise_link, the_largest_call)
     forget();
     add_frame(plain, NOISE_PAYLOAD_MAX);
     size_t first = wire_size - 1;
-    size_t left = NOISE_BATCH_SEALED - 1 - NOISE_FRAME_OVERHEAD;
+    size_t left = NOISE_BATCH_CODED - 1 - NOISE_FRAME_OVERHEAD;
     size_t next = MIN(left, (size_t)NOISE_PAYLOAD_MAX);
     add_frame(plain, next);
     if (left - next > NOISE_FRAME_OVERHEAD)
         add_frame(plain, MIN(left - next - NOISE_FRAME_OVERHEAD, (size_t)NOISE_PAYLOAD_MAX));
     cr_assert_eq(feed(wire, first), 0);
     cr_assert_eq(opened_size, 0);
-    cr_assert_eq(feed(wire + first, MIN(wire_size - first, (size_t)NOISE_BATCH_SEALED)), 0);
+    cr_assert_eq(feed(wire + first, MIN(wire_size - first, (size_t)NOISE_BATCH_CODED)), 0);
     cr_assert(memcmp(opened, plain, NOISE_PAYLOAD_MAX) == 0);
     cr_assert(memcmp(opened + NOISE_PAYLOAD_MAX, plain, next) == 0);
     cr_assert_geq(opened_size, NOISE_PAYLOAD_MAX + next);
@@ -240,8 +240,8 @@ Test(noise_link, too_short_is_refused)
         cr_assert_eq(feed(frame, sizeof(frame)), -EBADMSG, "length %u", length);
         cr_assert_eq(feed(frame, 1), 0);
         cr_assert_eq(feed(frame + 1, 1), -EBADMSG, "length %u", length);
-        cr_assert_null(links[1]->partial);
-        links[1]->partial_have = 0;
+        cr_assert_null(noise_of(links[1])->partial);
+        noise_of(links[1])->partial_have = 0;
     }
     cr_assert_eq(opened_size, 0);
 }
@@ -268,21 +268,23 @@ Test(noise_link, each_flipped_bit_is_refused)
     enum { SIZE = 20, FRAME = SIZE + NOISE_FRAME_OVERHEAD };
     forget();
     add_frame(plain, SIZE);
-    struct noise_cipher receive = links[1]->receive;
+    struct noise_cipher receive = noise_of(links[1])->receive;
     for (size_t bit = 0; bit < (size_t)FRAME * 8; bit++) {
         for (size_t chunk = 1; chunk <= FRAME; chunk += FRAME - 1) {
             wire[bit / 8] ^= (unsigned char)(1u << bit % 8);
             int result = feed_all(chunk);
             wire[bit / 8] ^= (unsigned char)(1u << bit % 8);
             /* A larger length is not wrong yet: more bytes are awaited. */
-            cr_assert(result == -EBADMSG || (bit < 16 && noise_link_is_inside_frame(links[1])),
+            cr_assert(result == -EBADMSG || (bit < 16 && (link_fin(links[1]) == ERR_TRUNCATED)),
                       "bit %zu", bit);
             cr_assert_eq(opened_size, 0, "bit %zu", bit);
-            cr_assert_eq(links[1]->receive.nonce, receive.nonce);
-            noise_link_free(links[1]);
-            links[1] = calloc(1, sizeof(*links[1]));
-            cr_assert_not_null(links[1]);
-            links[1]->receive = receive;
+            cr_assert_eq(noise_of(links[1])->receive.nonce, receive.nonce);
+            struct link *fresh[2];
+            noise_ends_connect(fresh, engines[0], NOISE_NK);
+            link_free(fresh[0]);
+            link_free(links[1]);
+            links[1] = fresh[1];
+            noise_of(links[1])->receive = receive;
         }
     }
     cr_assert_eq(feed_all(wire_size), 0);
@@ -310,23 +312,22 @@ Test(noise_link, reorder_is_refused)
 
 Test(noise_link, our_own_frames_are_refused)
 {
-    ssize_t sealed = noise_link_seal(links[1], engines[1], plain, 100, wire);
+    ssize_t sealed = link_seal(links[1], engines[1], plain, 100, wire);
     cr_assert_gt(sealed, 0);
     cr_assert_eq(feed(wire, (size_t)sealed), -EBADMSG);
 }
 
 Test(noise_link, counters_end)
 {
-    links[0]->send.nonce = links[1]->receive.nonce = UINT64_MAX - 1;
+    noise_of(links[0])->send.nonce = noise_of(links[1])->receive.nonce = UINT64_MAX - 1;
     round_trip(10);
-    cr_assert_eq(noise_link_seal(links[0], engines[0], plain, 1, wire), -EOVERFLOW);
+    cr_assert_eq(link_seal(links[0], engines[0], plain, 1, wire), -EOVERFLOW);
     /* Also in the middle of a batch. */
-    links[0]->send.nonce = UINT64_MAX - 1;
-    cr_assert_eq(noise_link_seal(links[0], engines[0], plain, NOISE_FRAME_PAYLOAD + 1, wire),
-                 -EOVERFLOW);
+    noise_of(links[0])->send.nonce = UINT64_MAX - 1;
+    cr_assert_eq(link_seal(links[0], engines[0], plain, NOISE_FRAME_PAYLOAD + 1, wire), -EOVERFLOW);
     /* The same for the receiver's nonces. */
     forget();
-    links[0]->send.nonce = 0;
+    noise_of(links[0])->send.nonce = 0;
     add_frame(plain, 10);
     cr_assert_eq(feed_all(wire_size), -EBADMSG);
 }
@@ -336,16 +337,16 @@ Test(noise_link, counters_end)
 Test(noise_link, early_bytes_are_taken_in_pieces)
 {
     unsigned char out[100];
-    struct noise_link *link = links[1];
-    cr_assert_eq(noise_link_take_early(link, out, sizeof(out)), 0);
+    struct link *link = links[1];
+    cr_assert_eq(link_take_early(link, out, sizeof(out)), 0);
     for (int round = 0; round < 2; round++) {
-        cr_assert_eq(noise_link_keep_early(link, plain, 100), 0);
-        cr_assert_eq(noise_link_take_early(link, out, 1), 1);
-        cr_assert_eq(noise_link_take_early(link, out + 1, 60), 60);
+        cr_assert_eq(link_keep_early(link, plain, 100), 0);
+        cr_assert_eq(link_take_early(link, out, 1), 1);
+        cr_assert_eq(link_take_early(link, out + 1, 60), 60);
         cr_assert_not_null(link->early);
-        cr_assert_eq(noise_link_take_early(link, out + 61, 1000), 39);
+        cr_assert_eq(link_take_early(link, out + 61, 1000), 39);
         cr_assert_null(link->early);
-        cr_assert_eq(noise_link_take_early(link, out, 1), 0);
+        cr_assert_eq(link_take_early(link, out, 1), 0);
         cr_assert_arr_eq(out, plain, 100);
         memset(out, 0, sizeof(out));
     }
@@ -355,19 +356,19 @@ Test(noise_link, early_bytes_are_taken_in_pieces)
 
 Test(noise_link, all_memory_comes_back)
 {
-    struct noise_engine *engine;
-    struct noise_link *ends[2];
+    struct link_engine *engine;
+    struct link *ends[2];
     alloc_count_begin();
-    cr_assert_eq(noise_engine_create(&engine), 0);
+    cr_assert_eq(link_engine_create(&engine), 0);
     noise_ends_connect(ends, engine, NOISE_XX);
-    cr_assert_eq(noise_link_keep_early(ends[1], plain, 100), 0);
+    cr_assert_eq(link_keep_early(ends[1], plain, 100), 0);
     size_t size = noise_ends_frame(ends[0], engine, plain, 1000, wire);
-    cr_assert_eq(noise_link_open(ends[1], engine, wire, size - 1), 0);
-    noise_link_free(ends[0]);
-    noise_link_free(ends[1]);
-    noise_link_free(NULL);
-    noise_engine_destroy(engine);
-    noise_engine_destroy(NULL);
+    cr_assert_eq(link_open(ends[1], engine, wire, size - 1), 0);
+    link_free(ends[0]);
+    link_free(ends[1]);
+    link_free(NULL);
+    link_engine_destroy(engine);
+    link_engine_destroy(NULL);
     cr_assert_eq(alloc_blocks(), 0);
 }
 
@@ -375,8 +376,8 @@ Test(noise_link, all_memory_comes_back)
 Test(noise_link, an_idle_link_is_small)
 {
     alloc_count_begin();
-    noise_link_free(links[0]);
-    noise_link_free(links[1]);
+    link_free(links[0]);
+    link_free(links[1]);
     noise_ends_connect(links, engines[0], NOISE_NK);
     forget();
     round_trip(40000);
@@ -390,15 +391,15 @@ Test(noise_link, an_idle_link_is_small)
 Test(noise_link, an_engine_without_memory)
 {
     for (unsigned int n = 1;; n++) {
-        struct noise_engine *engine = NULL;
+        struct link_engine *engine = NULL;
         alloc_count_begin();
         alloc_fail_nth(n);
-        int result = noise_engine_create(&engine);
+        int result = link_engine_create(&engine);
         if (!alloc_has_failed()) {
             alloc_fail_nth(0);
             cr_assert_eq(result, 0);
             cr_assert_gt(n, 3, "only %u allocations: the test does not reach what it tests", n);
-            noise_engine_destroy(engine);
+            link_engine_destroy(engine);
             return;
         }
         cr_assert_eq(result, -ENOMEM);
@@ -420,18 +421,18 @@ Test(noise_link, a_link_without_memory)
     cr_assert(memcmp(&handshake, &wiped, sizeof(wiped)) == 0);
 
     alloc_fail_nth(1);
-    cr_assert_eq(noise_link_keep_early(links[1], plain, 10), -ENOMEM);
+    cr_assert_eq(link_keep_early(links[1], plain, 10), -ENOMEM);
     cr_assert_null(links[1]->early);
     forget();
     add_frame(plain, 100);
     for (size_t first = 1; first <= 2; first++) {
         alloc_fail_nth(1);
-        ssize_t result = noise_link_open(links[1], engines[1], wire, first);
+        ssize_t result = link_open(links[1], engines[1], wire, first);
         if (first == 1) { /* one byte is kept in the link, without an allocation */
             cr_assert_eq(result, 0);
-            result = noise_link_open(links[1], engines[1], wire + 1, 10);
+            result = link_open(links[1], engines[1], wire + 1, 10);
         }
         cr_assert_eq(result, -ENOMEM);
-        cr_assert_null(links[1]->partial);
+        cr_assert_null(noise_of(links[1])->partial);
     }
 }

@@ -94,8 +94,8 @@ static void run_exchange(uint64_t seed)
                   end->write_result);
         cr_assert(memcmp(end->in, data[1 - i], end->in_size) == 0, "seed %llu",
                   (unsigned long long)seed);
-        cr_assert_null(end->stream.noise.handshake, "kept after its use");
-        cr_assert_null(end->stream.noise.sealed, "kept after its use");
+        cr_assert_null(end->stream.coding.handshake, "kept after its use");
+        cr_assert_null(end->stream.coding.unsent, "kept after its use");
     }
     cr_assert_eq(alloc_blocks(), 2, "seed %llu: an idle stream holds its link alone",
                  (unsigned long long)seed);

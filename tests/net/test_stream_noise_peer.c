@@ -64,14 +64,14 @@ static void run_early(enum noise_pattern pattern, unsigned int stream_end)
     begin(pattern, stream_end, 3);
     raw_send_frames(&raw, data, sizes, ARRAY_SIZE(sizes));
     expect_read(3);
-    cr_assert_not_null(end->stream.noise.link->early);
+    cr_assert_not_null(end->stream.coding.link->early);
     stream_read_now(&end->stream, got + 3, 2);
     cr_assert_eq(end->read_result, 2, "early bytes need no wait");
     stream_read_some(&end->stream, got + 5, 50);
     expect_read(50);
     stream_read_some(&end->stream, got + 55, 500);
     expect_read(51);
-    cr_assert_null(end->stream.noise.link->early);
+    cr_assert_null(end->stream.coding.link->early);
     cr_assert_arr_eq(got, data, 106);
     /* A read that early bytes satisfy in part waits for the rest. */
     raw_send_frames(&raw, data, sizes, 1);
@@ -101,7 +101,7 @@ static void begin_reading(void)
     begin(NOISE_XX, 1, 10);
     raw_send_frames(&raw, NULL, NULL, 0);
     noise_rig_turns(&rig, 3);
-    cr_assert_not_null(end->stream.noise.link);
+    cr_assert_not_null(end->stream.coding.link);
 }
 
 static size_t make_frame(unsigned char *out, const void *plain, size_t size)
@@ -169,15 +169,15 @@ Test(stream_noise_peer, what_is_not_genuine_is_refused)
 /* Decrypts what the stream has sent, as the peer does. */
 static size_t peer_reads(unsigned char *out, size_t size)
 {
-    static unsigned char wire[NOISE_BATCH_SEALED];
+    static unsigned char wire[NOISE_BATCH_CODED];
     size_t have = 0;
     for (int turn = 0; turn < 3000 && have < size; turn++) {
         noise_rig_turns(&rig, 1);
         ssize_t result = recv(rig.fds[raw.end], wire, sizeof(wire), MSG_DONTWAIT);
         if (result <= 0)
             continue;
-        struct noise_engine *engine = rig.engines[raw.end];
-        ssize_t opened = noise_link_open(raw.link, engine, wire, (size_t)result);
+        struct link_engine *engine = rig.engines[raw.end];
+        ssize_t opened = link_open(raw.link, engine, wire, (size_t)result);
         cr_assert(opened >= 0 && have + (size_t)opened <= size);
         memcpy(out + have, engine->plain, (size_t)opened);
         have += (size_t)opened;
@@ -202,12 +202,12 @@ Test(stream_noise_peer, a_write_larger_than_a_batch_and_the_socket)
         raw_send_frames(&raw, NULL, NULL, 0);
         noise_rig_turns(&rig, 10);
         cr_assert(stream_is_writing(&end->stream));
-        cr_assert_leq(alloc_bytes(), NOISE_BATCH_SEALED + 1000, "more than a batch is kept");
+        cr_assert_leq(alloc_bytes(), NOISE_BATCH_CODED + 1000, "more than a batch is kept");
         cr_assert_eq(peer_reads(in, size), size);
         noise_rig_turns(&rig, 3);
         cr_assert(end->writes == 1 && end->write_result == 0);
         cr_assert(memcmp(in, out, size) == 0);
-        cr_assert_null(end->stream.noise.sealed);
+        cr_assert_null(end->stream.coding.unsent);
         finish();
     }
 }
@@ -256,14 +256,14 @@ Test(stream_noise_peer, release_and_adopt)
     expect_read(3);
     noise_rig_turns(&rig, 3);
     struct transport transport = stream_release(&end->stream);
-    cr_assert(transport.fd >= 0 && transport.noise != NULL && end->stream.fd < 0);
-    cr_assert_null(end->stream.noise.link);
+    cr_assert(transport.fd >= 0 && transport.link != NULL && end->stream.fd < 0);
+    cr_assert_null(end->stream.coding.link);
 
     struct loop *loop;
     struct loop_options options = {.metrics = &rig.metrics};
     cr_assert_eq(loop_create(&options, &loop), 0);
     stream_init(&other.stream, loop, transport.fd, &other_ops);
-    stream_adopt(&other.stream, rig.engines[raw.end], transport.noise);
+    stream_adopt(&other.stream, rig.engines[raw.end], transport.link);
     stream_read(&other.stream, got + 3, 17 + 30);
     for (int turn = 0; turn < 5; turn++)
         cr_assert_eq(loop_run_once(loop), 0);
@@ -275,7 +275,7 @@ Test(stream_noise_peer, release_and_adopt)
     cr_assert_arr_eq(got, data, 50);
     transport = stream_release(&other.stream);
     transport_abort(&transport, loop);
-    cr_assert(transport.fd < 0 && transport.noise == NULL);
+    cr_assert(transport.fd < 0 && transport.link == NULL);
     transport_close(&transport, loop); /* does nothing: its descriptor is -1 */
     cr_assert_eq(loop_run_once(loop), 0);
     loop_destroy(loop);
@@ -289,7 +289,7 @@ Test(stream_noise_peer, a_plain_stream_adopts_nothing)
     end = &rig.ends[0];
     cr_assert_eq(noise_rig_stream(&rig, 0), 0);
     struct transport transport = stream_release(&end->stream); /* before its first byte */
-    cr_assert_null(transport.noise);
+    cr_assert_null(transport.link);
     stream_init(&end->stream, rig.loop, transport.fd, end->stream.ops);
     stream_adopt(&end->stream, rig.engines[0], NULL);
     stream_read(&end->stream, got, 5);

@@ -17,35 +17,35 @@ static const struct relay_ops rig_ops;
 
 static void encrypt(struct rig *rig, unsigned int end)
 {
-    struct noise_link *links[2];
-    noise_ends_connect(links, rig->noise[OF_PEERS], NOISE_NK);
-    peer_encrypt(&rig->peers[end], links[0], rig->noise[OF_PEERS]);
-    rig->options.noise[end] = links[1];
+    struct link *links[2];
+    noise_ends_connect(links, rig->engines[OF_PEERS], NOISE_NK);
+    peer_encrypt(&rig->peers[end], links[0], rig->engines[OF_PEERS]);
+    rig->options.links[end] = links[1];
 }
 
 void rig_encrypt(struct rig *rig, unsigned int end)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(rig->noise); i++)
-        cr_assert_eq(noise_engine_create(&rig->noise[i]), 0);
-    rig->engine.noise = rig->noise[0];
-    rig->other_engine.noise = rig->noise[1];
+    for (size_t i = 0; i < ARRAY_SIZE(rig->engines); i++)
+        cr_assert_eq(link_engine_create(&rig->engines[i]), 0);
+    rig->engine.links = rig->engines[0];
+    rig->other_engine.links = rig->engines[1];
     encrypt(rig, end);
 }
 
 void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t partial)
 {
-    static unsigned char early[NOISE_BATCH_SEALED];
+    static unsigned char early[NOISE_BATCH_CODED];
     struct peer *peer = &rig->peers[end];
-    struct noise_link *link = rig->options.noise[end];
+    struct link *link = rig->options.links[end];
     if (size > 0) {
         peer_take(peer, early, size);
-        cr_assert_eq(noise_link_keep_early(link, early, size), 0);
+        cr_assert_eq(link_keep_early(link, early, size), 0);
     }
     if (partial > 0) {
         size_t frame = MIN(peer->total - peer->sent, (size_t)NOISE_PAYLOAD_MAX);
         cr_assert(frame > 0 && partial < frame + NOISE_FRAME_OVERHEAD);
         peer_seal(peer, frame);
-        cr_assert_eq(noise_link_open(link, rig->noise[0], peer->wire, partial), 0);
+        cr_assert_eq(link_open(link, rig->engines[0], peer->wire, partial), 0);
         peer->wire_sent = partial;
     }
 }
@@ -54,9 +54,9 @@ void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t parti
  * relay that uses them for longer corrupts its bytes. */
 static void spoil(struct rig *rig)
 {
-    for (size_t i = 0; i < OF_PEERS && rig->noise[i] != NULL; i++) {
-        memset(rig->noise[i]->sealed, 0xdd, NOISE_BATCH_SEALED);
-        memset(rig->noise[i]->plain, 0xdd, NOISE_BATCH_SEALED);
+    for (size_t i = 0; i < OF_PEERS && rig->engines[i] != NULL; i++) {
+        memset(rig->engines[i]->coded, 0xdd, NOISE_BATCH_CODED);
+        memset(rig->engines[i]->plain, 0xdd, NOISE_BATCH_CODED);
     }
 }
 
@@ -79,7 +79,7 @@ static void rig_relay_closed(struct relay *relay)
     if (relay_detached(relay, options->fds, options->ended)) {
         options->prefix_len = 0;
         for (unsigned int i = 0; i < 2; i++)
-            options->noise[i] = relay_take_noise(relay, i);
+            options->links[i] = relay_take_link(relay, i);
         if (rig->other_loop != NULL)
             options->engine = options->engine == &rig->engine ? &rig->other_engine : &rig->engine;
         relay_start(relay, options);
@@ -152,7 +152,7 @@ void rig_use_second_worker(struct rig *rig)
     struct loop_options options = {.metrics = &rig->metrics, .buffer_count = 8};
     cr_assert_eq(loop_create(&options, &rig->other_loop), 0);
     cr_assert_eq(relay_engine_init(&rig->other_engine, rig->other_loop, 2 << 20), 0);
-    rig->other_engine.noise = rig->noise[1];
+    rig->other_engine.links = rig->engines[1];
 }
 
 bool rig_run(struct rig *rig)
@@ -189,8 +189,8 @@ void rig_finish(struct rig *rig, uint64_t seed)
     finish_worker(rig->other_loop, &rig->other_engine, seed);
     peer_close(&rig->peers[0]);
     peer_close(&rig->peers[1]);
-    for (size_t i = 0; i < ARRAY_SIZE(rig->noise); i++)
-        noise_engine_destroy(rig->noise[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(rig->engines); i++)
+        link_engine_destroy(rig->engines[i]);
     cr_assert_eq(open_fd_count(), rig->fds_before, "seed %llu: descriptors",
                  (unsigned long long)seed);
 }

@@ -17,7 +17,7 @@ struct rig {
     struct relay_engine engine;
     struct loop *other_loop; /* NULL: one worker */
     struct relay_engine other_engine;
-    struct noise_engine *noise[3]; /* of worker 1, worker 2 and the peers; NULL: plain */
+    struct link_engine *engines[3]; /* of worker 1, worker 2 and the peers; NULL: plain */
     struct metrics metrics;
     struct peer peers[2];
     struct random random;

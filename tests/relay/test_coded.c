@@ -326,7 +326,7 @@ static void blocked_sink(unsigned int encrypted, unsigned int from)
     }
     cr_assert_not(loop_op_is_idle(&rig.relay.flow[from].write_op), "it waits for its sink");
     cr_assert_eq(fake_loop_lent(rig.loop), 0);
-    cr_assert_leq(alloc_bytes() - idle, (size_t)NOISE_BATCH_SEALED + 2 * NOISE_MESSAGE_MAX);
+    cr_assert_leq(alloc_bytes() - idle, (size_t)NOISE_BATCH_CODED + 2 * NOISE_MESSAGE_MAX);
     cr_assert(rig_run(&rig));
     rig_judge(&rig, 4, true);
     end_run(&rig, 4);
@@ -367,8 +367,8 @@ static void counters_end(bool at_start, bool with_prefix)
 {
     struct rig rig;
     begin(&rig, 6, RELAY_SERVICE_END, 0);
-    rig.options.noise[RELAY_SERVICE_END]->send.nonce = UINT64_MAX - (at_start ? 0 : 1);
-    rig.peers[1].noise->receive.nonce = UINT64_MAX - 1;
+    noise_of(rig.options.links[RELAY_SERVICE_END])->send.nonce = UINT64_MAX - (at_start ? 0 : 1);
+    noise_of(rig.peers[1].link)->receive.nonce = UINT64_MAX - 1;
     rig.peers[0].total = 500;
     rig.peers[0].chunk_max = 100;
     if (with_prefix)

@@ -19,7 +19,7 @@ static struct server *server;
 static struct side side;
 static struct addr control_addr, service_addr;
 static struct noise_keys client_keys;
-static struct noise_engine *engine; /* the clients' */
+static struct link_engine *engine; /* the clients' */
 static uint8_t session_key[KEYS_DIGEST_SIZE];
 static size_t fds_before;
 
@@ -30,7 +30,7 @@ static void begin(unsigned int workers)
     char private_text[KEYS_TEXT_SIZE];
     log_configure(LOG_ERROR, LOG_TEXT);
     cr_assert_eq(keys_init(), 0);
-    cr_assert_eq(noise_engine_create(&engine), 0);
+    cr_assert_eq(link_engine_create(&engine), 0);
     fds_before = open_fd_count();
     keys_pair_generate(private_key, public_key);
     keys_to_text(private_key, private_text);
@@ -56,7 +56,7 @@ static void finish(void)
     side_finish(&side);
     server_destroy(server);
     config_destroy(config);
-    noise_engine_destroy(engine);
+    link_engine_destroy(engine);
     cr_assert_eq(open_fd_count(), fds_before, "descriptors are left open");
 }
 

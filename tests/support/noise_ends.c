@@ -22,7 +22,7 @@ void noise_ends_keys(struct noise_keys keys[2], enum noise_pattern pattern)
                     pattern == NOISE_KK ? public_keys[0] : NULL);
 }
 
-void noise_ends_connect(struct noise_link *links[2], struct noise_engine *engine,
+void noise_ends_connect(struct link *links[2], struct link_engine *engine,
                         enum noise_pattern pattern)
 {
     struct noise_keys keys[2];
@@ -44,12 +44,13 @@ void noise_ends_connect(struct noise_link *links[2], struct noise_engine *engine
     }
 }
 
-size_t noise_ends_frame(struct noise_link *link, struct noise_engine *engine, const void *plain,
+size_t noise_ends_frame(struct link *link, struct link_engine *engine, const void *plain,
                         size_t size, unsigned char *out)
 {
     size_t length = size + NOISE_TAG_SIZE;
     out[0] = (unsigned char)length;
     out[1] = (unsigned char)(length >> 8);
-    must(noise_encrypt(&link->send, engine->aead, plain, size, out + NOISE_FRAME_HEADER) == 0);
+    must(noise_encrypt(&noise_of(link)->send, engine->aead, plain, size,
+                       out + NOISE_FRAME_HEADER) == 0);
     return NOISE_FRAME_HEADER + length;
 }

@@ -30,8 +30,8 @@ static bool hear_message(struct noise_peer *peer, struct noise_handshake *handsh
                                 MESSAGE_SIZE, payload) == 0;
 }
 
-void noise_peer_init(struct noise_peer *peer, struct side *side, struct noise_engine *engine,
-                     int fd, const struct noise_keys *keys, bool initiator)
+void noise_peer_init(struct noise_peer *peer, struct side *side, struct link_engine *engine, int fd,
+                     const struct noise_keys *keys, bool initiator)
 {
     struct noise_handshake handshake;
     *peer = (struct noise_peer){.fd = fd, .side = side, .engine = engine};
@@ -51,7 +51,7 @@ void noise_peer_init(struct noise_peer *peer, struct side *side, struct noise_en
 void noise_peer_hang_up(struct noise_peer *peer)
 {
     (void)close(peer->fd);
-    noise_link_free(peer->link);
+    link_free(peer->link);
 }
 
 void noise_peer_tell(struct noise_peer *peer, const void *bytes, size_t size)
@@ -68,7 +68,7 @@ bool noise_peer_hear(struct noise_peer *peer, void *out, size_t size)
         ssize_t got = recv(peer->fd, wire, sizeof(wire), MSG_DONTWAIT);
         if (got <= 0)
             continue;
-        ssize_t opened = noise_link_open(peer->link, peer->engine, wire, (size_t)got);
+        ssize_t opened = link_open(peer->link, peer->engine, wire, (size_t)got);
         cr_assert(opened >= 0 && peer->held_size + (size_t)opened <= NOISE_PEER_HELD);
         memcpy(peer->held + peer->held_size, peer->engine->plain, (size_t)opened);
         peer->held_size += (size_t)opened;

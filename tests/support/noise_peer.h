@@ -13,15 +13,15 @@ enum { NOISE_PEER_HELD = 4096 };
 struct noise_peer {
     int fd;
     struct side *side;
-    struct noise_engine *engine;
-    struct noise_link *link; /* NULL: the handshake failed */
+    struct link_engine *engine;
+    struct link *link; /* NULL: the handshake failed */
     unsigned char held[NOISE_PEER_HELD];
     size_t held_size;
 };
 
 /* Makes the handshake over a connected socket, which it takes over. */
-void noise_peer_init(struct noise_peer *peer, struct side *side, struct noise_engine *engine,
-                     int fd, const struct noise_keys *keys, bool initiator);
+void noise_peer_init(struct noise_peer *peer, struct side *side, struct link_engine *engine, int fd,
+                     const struct noise_keys *keys, bool initiator);
 void noise_peer_hang_up(struct noise_peer *peer);
 /* Sends one frame. */
 void noise_peer_tell(struct noise_peer *peer, const void *bytes, size_t size);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "testing.h"
 
 enum { STEP_MAX = 65536, QUICK_READS = 1000 };
@@ -48,7 +49,7 @@ static void peer_check(struct peer *peer, const unsigned char *bytes, size_t siz
 /* Opens received frames. A damaged one means corrupt data. */
 static void peer_open(struct peer *peer, const unsigned char *bytes, size_t size)
 {
-    ssize_t opened = noise_link_open(peer->noise, peer->engine, bytes, size);
+    ssize_t opened = link_open(peer->link, peer->engine, bytes, size);
     if (opened < 0)
         peer->corrupt = true;
     else
@@ -61,7 +62,7 @@ static void peer_read(struct peer *peer, size_t max)
     if (peer->got_fin || peer->got_reset)
         return;
     ssize_t got = recv(peer->fd, bytes, max, MSG_DONTWAIT);
-    if (got > 0 && peer->noise != NULL)
+    if (got > 0 && peer->link != NULL)
         peer_open(peer, bytes, (size_t)got);
     else if (got > 0)
         peer_check(peer, bytes, (size_t)got);
@@ -69,13 +70,13 @@ static void peer_read(struct peer *peer, size_t max)
         peer->got_fin = true;
     else
         note_error(peer, errno);
-    if (peer->got_fin && peer->noise != NULL && noise_link_is_inside_frame(peer->noise))
+    if (peer->got_fin && peer->link != NULL && link_fin(peer->link) != ERR_EOF)
         peer->corrupt = true;
 }
 
-void peer_encrypt(struct peer *peer, struct noise_link *link, struct noise_engine *engine)
+void peer_encrypt(struct peer *peer, struct link *link, struct link_engine *engine)
 {
-    peer->noise = link;
+    peer->link = link;
     peer->engine = engine;
     peer->wire = malloc(NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
     if (peer->wire == NULL)
@@ -96,7 +97,7 @@ void peer_seal(struct peer *peer, size_t size)
     peer_take(peer, plain, size);
     peer->wire[0] = (unsigned char)length;
     peer->wire[1] = (unsigned char)(length >> 8);
-    if (noise_encrypt(&peer->noise->send, peer->engine->aead, plain, size,
+    if (noise_encrypt(&noise_of(peer->link)->send, peer->engine->aead, plain, size,
                       peer->wire + NOISE_FRAME_HEADER) < 0)
         abort();
     peer->wire_size = NOISE_FRAME_HEADER + length;
@@ -142,7 +143,7 @@ static void peer_write(struct peer *peer, size_t max)
         return;
     size_t until = peer->reset_at < peer->total ? peer->reset_at : peer->total;
     size_t size = until - peer->sent < max ? until - peer->sent : max;
-    if (peer->noise != NULL)
+    if (peer->link != NULL)
         write_sealed(peer, size);
     else
         write_plain(peer, size);
@@ -190,8 +191,8 @@ void peer_close(struct peer *peer)
     if (peer->fd >= 0)
         (void)close(peer->fd);
     peer->fd = -1;
-    noise_link_free(peer->noise);
-    peer->noise = NULL;
+    link_free(peer->link);
+    peer->link = NULL;
     free(peer->wire);
     peer->wire = NULL;
     peer->wire_size = peer->wire_sent = 0;

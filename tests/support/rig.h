@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/metrics.h"
+#include "noise_ends.h"
 #include "relay/relay.h"
 
 struct peer {
@@ -24,8 +25,8 @@ struct peer {
     size_t chunk_max;           /* the largest read or write */
     bool fin_sent, got_fin, got_reset, has_reset, corrupt;
     /* With encryption: */
-    struct noise_link *noise; /* NULL: plain */
-    struct noise_engine *engine;
+    struct link *link; /* NULL: plain */
+    struct link_engine *engine;
     unsigned char *wire; /* a frame that is being sent */
     size_t wire_size, wire_sent;
     size_t cut;    /* bytes that are missing at the end of the last frame */
@@ -35,7 +36,7 @@ struct peer {
 
 void peer_init(struct peer *peer, int fd, uint8_t pattern, uint8_t expected, size_t total);
 /* Takes the link over. All peers share the engine. */
-void peer_encrypt(struct peer *peer, struct noise_link *link, struct noise_engine *engine);
+void peer_encrypt(struct peer *peer, struct link *link, struct link_engine *engine);
 /* Writes the next `size` bytes of the pattern to out, and counts them as sent. */
 void peer_take(struct peer *peer, unsigned char *out, size_t size);
 /* Seals the next `size` bytes, at most NOISE_PAYLOAD_MAX, into peer->wire. */

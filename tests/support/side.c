@@ -76,8 +76,8 @@ static void finish_worker(struct side *side, unsigned int index)
     detach(side, index);
     if (side->role != NULL)
         side->role->finish(worker);
-    noise_engine_destroy(worker->noise);
-    worker->noise = NULL;
+    link_engine_destroy(worker->links);
+    worker->links = NULL;
     if (worker->relays.loop != NULL) {
         cr_assert_eq(fake_loop_lent(worker->loop), 0);
         cr_assert_eq(worker->relays.relay_count, 0);

@@ -1,0 +1,140 @@
+/* Flows with a coded end. Bytes are decoded or encoded in the engine's hot buffers, which are valid
+ * within one callback: the sink takes them at once, or flow_stash copies the rest. */
+#include <errno.h>
+
+#include "base/metrics.h"
+#include "relay_priv.h"
+
+static struct link *source_link(struct relay_flow *flow)
+{
+    return flow_relay(flow)->links[flow->index];
+}
+
+static struct link *sink_link(struct relay_flow *flow)
+{
+    return flow_relay(flow)->links[1 - flow->index];
+}
+
+static void set_hot(struct relay_flow *flow, unsigned char *data, size_t size)
+{
+    flow->pending = size > 0 ? PENDING_HOT : PENDING_NONE;
+    flow->data = size > 0 ? data : NULL;
+    flow->begin = 0;
+    flow->end = (uint32_t)size;
+}
+
+/* Sends what the link answers to its peer, unless the flow back to that end has bytes before it. */
+static void send_reply(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    if (relay->flow[1 - flow->index].pending == PENDING_NONE)
+        link_send_reply(source_link(flow), flow_source(flow));
+}
+
+static int flow_open(struct relay_flow *flow, const unsigned char *coded, size_t size)
+{
+    struct relay *relay = flow_relay(flow);
+    struct link_engine *engine = relay->engine->links;
+    struct link *link = source_link(flow);
+    ssize_t opened = link_open(link, engine, coded, size);
+    if (opened < 0) {
+        if (opened == -EBADMSG)
+            metrics_add(loop_metrics(relay->engine->loop), METRIC_NOISE_FRAMES_REFUSED, 1);
+        return (int)opened;
+    }
+    set_hot(flow, engine->plain, (size_t)opened);
+    flow->eof = link->has_ended;
+    flow_count(flow, (size_t)opened); /* even 0 bytes (a part of a frame) count as activity */
+    send_reply(flow);
+    return 0;
+}
+
+static int flow_seal(struct relay_flow *flow, const unsigned char *plain, size_t size)
+{
+    struct link_engine *engine = flow_relay(flow)->engine->links;
+    flow_count(flow, size);
+    ssize_t sealed = link_seal(sink_link(flow), engine, plain, size, engine->coded);
+    if (sealed < 0)
+        return (int)sealed;
+    set_hot(flow, engine->coded, (size_t)sealed);
+    return 0;
+}
+
+int flow_coded_transform(struct relay_flow *flow, const unsigned char *data, size_t size)
+{
+    return source_link(flow) != NULL ? flow_open(flow, data, size) : flow_seal(flow, data, size);
+}
+
+ssize_t flow_coded_in(struct relay_flow *flow)
+{
+    struct link_engine *engine = flow_relay(flow)->engine->links;
+    struct link *link = source_link(flow);
+    unsigned char *buffer = link != NULL ? engine->coded : engine->plain;
+    size_t room = link != NULL ? link_read_size(link) : (size_t)LINK_BATCH_PLAIN;
+    ssize_t got = socket_recv_now(flow_source(flow), buffer, room);
+    if (got <= 0)
+        return got;
+    metrics_add(loop_metrics(flow_relay(flow)->engine->loop), METRIC_BYTES_BULK_COPIED,
+                (uint64_t)got);
+    int result = flow_coded_transform(flow, buffer, (size_t)got);
+    return result < 0 ? result : got;
+}
+
+bool flow_coded_take_early(struct relay_flow *flow)
+{
+    struct link *link = source_link(flow);
+    if (link == NULL)
+        return false;
+    flow->eof = link->has_ended;
+    if (link->early == NULL)
+        return flow->eof;
+    flow->pending = PENDING_STASH;
+    flow->data = link->early;
+    flow->begin = link->early_begin;
+    flow->end = link->early_end;
+    link->early = NULL;
+    flow_count(flow, flow->end - flow->begin);
+    return true;
+}
+
+ssize_t relay_seal(struct relay *relay, const unsigned char *data, size_t size, unsigned char **ret)
+{
+    struct link_engine *engine = relay->engine->links;
+    *ret = engine->coded;
+    return link_seal(relay->links[RELAY_SERVICE_END], engine, data, size, engine->coded);
+}
+
+/* ---- the end of a stream that is a message ---- */
+
+static bool is_in_band(const struct link *link)
+{
+    return link != NULL && link->ends_in_band;
+}
+
+bool flow_holds_end(struct relay_flow *flow)
+{
+    const struct link *link = sink_link(flow);
+    return is_in_band(link) && link->holds_end && !link->end_is_said &&
+           !flow_relay(flow)->flow[1 - flow->index].finished;
+}
+
+bool flow_has_to_say_end(struct relay_flow *flow)
+{
+    const struct link *link = sink_link(flow);
+    return is_in_band(link) && !link->end_is_said && !flow_holds_end(flow);
+}
+
+int flow_coded_end(struct relay_flow *flow)
+{
+    struct link_engine *engine = flow_relay(flow)->engine->links;
+    ssize_t size = link_end(sink_link(flow), engine->coded);
+    if (size < 0)
+        return (int)size;
+    set_hot(flow, engine->coded, (size_t)size);
+    return 0;
+}
+
+bool flow_ends_in_band(struct relay_flow *flow)
+{
+    return is_in_band(sink_link(flow));
+}

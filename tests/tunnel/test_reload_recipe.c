@@ -1,0 +1,85 @@
+#include "tunnel/reload_recipe.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "net/recipe.h"
+#include "tunnel/tunnel_worker.h"
+
+enum { WORKERS = 2 };
+
+static struct config_peer noise_of(uint8_t key)
+{
+    struct config_peer peer = {.transport.type = CONFIG_TRANSPORT_NOISE};
+    struct config_noise *noise = &peer.transport.noise;
+    noise->pattern = NOISE_NK;
+    noise->has_local_private_key = true;
+    memset(noise->local_private_key, key, sizeof(noise->local_private_key));
+    return peer;
+}
+
+static const struct config_peer plain = {.transport.type = CONFIG_TRANSPORT_TCP};
+
+static void set_up(void)
+{
+    cr_assert_eq(keys_init(), 0);
+}
+
+Test(reload_recipe, another_set_takes_the_place_of_the_old, .init = set_up)
+{
+    const struct config_peer first = noise_of(1), second = noise_of(2);
+    struct tunnel_worker workers[WORKERS] = {{.index = 0}, {.index = 1}};
+    struct recipe *running, *old;
+    cr_assert_eq(tunnel_recipe_create(&first, false, &running), 0);
+    cr_assert_eq(tunnel_use_recipe(&workers[0], running), 0);
+    const struct link_engine *engine = workers[0].links;
+    old = running;
+
+    struct reload_recipe prepared = {0};
+    cr_assert_eq(reload_recipe_prepare(&prepared, &second, false, WORKERS), 0);
+    cr_assert_eq(running, old, "nothing is changed yet");
+    reload_recipe_commit(&prepared, &running);
+    cr_assert_neq(running, old);
+    cr_assert_eq(prepared.recipe, old, "to be freed at the end");
+    for (unsigned int i = 0; i < WORKERS; i++) {
+        reload_recipe_apply(&prepared, &workers[i]);
+        cr_assert_eq(workers[i].recipe, running);
+        cr_assert_not_null(workers[i].links);
+        cr_assert_eq(workers[i].relays.links, workers[i].links);
+    }
+    cr_assert_eq(workers[0].links, engine, "what is in use stays");
+    reload_recipe_finish(&prepared);
+    reload_recipe_finish(&prepared);
+    for (unsigned int i = 0; i < WORKERS; i++)
+        link_engine_destroy(workers[i].links);
+    recipe_destroy(running);
+}
+
+Test(reload_recipe, none_any_more, .init = set_up)
+{
+    const struct config_peer first = noise_of(1);
+    struct tunnel_worker worker = {.index = 0};
+    struct recipe *running;
+    cr_assert_eq(tunnel_recipe_create(&first, false, &running), 0);
+    cr_assert_eq(tunnel_use_recipe(&worker, running), 0);
+    struct reload_recipe prepared = {0};
+    cr_assert_eq(reload_recipe_prepare(&prepared, &plain, false, 1), 0);
+    reload_recipe_commit(&prepared, &running);
+    reload_recipe_apply(&prepared, &worker);
+    cr_assert_not(recipe_is_coded(running));
+    cr_assert_eq(worker.recipe, running);
+    cr_assert_not_null(worker.links, "the connections there are go on");
+    reload_recipe_finish(&prepared);
+    link_engine_destroy(worker.links);
+    recipe_destroy(running);
+}
+
+Test(reload_recipe, what_is_given_up_is_taken_back, .init = set_up)
+{
+    const struct config_peer wanted = noise_of(1);
+    struct reload_recipe prepared = {0};
+    cr_assert_eq(reload_recipe_prepare(&prepared, &wanted, false, WORKERS), 0);
+    reload_recipe_finish(&prepared);
+    cr_assert_null(prepared.recipe);
+    cr_assert_null(prepared.engines);
+}
