@@ -36,9 +36,37 @@ struct config_noise {
     uint8_t remote_public_key[KEYS_X25519_SIZE];
 };
 
+/* For type = tls, and for type = websocket with tls = true; otherwise all of it is zero. A text is
+ * NULL if it was not given. The paths are the file's own words: a relative one starts at the working
+ * directory. config_load has not opened these files. It has checked that there is at most one
+ * certificate (pkcs12 with its password, or certificate with private_key), and that a server has
+ * one. */
+struct config_tls {
+    char *pkcs12;
+    char *pkcs12_password; /* may be empty; never NULL with pkcs12 */
+    char *certificate, *private_key;
+    char *client_ca;      /* server: whose certificates a client must show; NULL: it shows none */
+    char *hostname;       /* client: the name in the server's certificate; NULL: the one it dials */
+    char *trusted_root;   /* client */
+    bool trust_only_file; /* client: the system's roots do not count, only trusted_root */
+    unsigned int line;    /* of its section, or of the transport's type */
+};
+
+enum config_proxy_type { CONFIG_PROXY_NONE, CONFIG_PROXY_SOCKS5, CONFIG_PROXY_HTTP };
+
+/* The proxy between a client and its server, with every transport.type. */
+struct config_proxy {
+    enum config_proxy_type type;
+    struct host_port addr;
+    char *user, *password; /* percent-decoded; both NULL: none; one of them may be empty */
+};
+
 struct config_transport {
     enum config_transport_type type;
     struct config_noise noise; /* with type = noise */
+    struct config_tls tls;
+    bool websocket_tls;        /* with type = websocket: TLS below it */
+    struct config_proxy proxy; /* client */
     bool tcp_nodelay;
     uint32_t tcp_keepalive_secs;     /* TCP_KEEPIDLE; 0 = keepalive off */
     uint32_t tcp_keepalive_interval; /* TCP_KEEPINTVL, seconds */
@@ -95,6 +123,13 @@ static inline struct addr_prefixes config_prefixes(const struct config_peer *ser
 {
     return (struct addr_prefixes){.v4 = (uint8_t)server->per_ip_prefix_v4,
                                   .v6 = (uint8_t)server->per_ip_prefix_v6};
+}
+
+/* True if connections are made with the keys of transport.tls. */
+static inline bool config_has_tls(const struct config_transport *transport)
+{
+    return transport->type == CONFIG_TRANSPORT_TLS ||
+           (transport->type == CONFIG_TRANSPORT_WEBSOCKET && transport->websocket_tls);
 }
 
 /* One message of load or check. text is "FILE:LINE: key: ..."; it never holds a token or a key, and

@@ -14,3 +14,9 @@ void config_service_free(const struct config_service *service); /* accepts NULL 
  * -ENOMEM. */
 MUST_CHECK int config_peer_copy(const struct config_peer *peer, const struct config_peer **ret);
 void config_peer_free(const struct config_peer *peer); /* accepts NULL */
+
+/* A copy for the caller's own struct. 0 or -ENOMEM; then there is nothing to finish. */
+MUST_CHECK int config_transport_copy(const struct config_transport *transport,
+                                     struct config_transport *ret);
+/* Wipes the secrets, frees the texts and leaves zeros. */
+void config_transport_finish(struct config_transport *transport);

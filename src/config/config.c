@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "crypto/keys.h"
+#include "config/config_copy.h"
 #include "draft_priv.h"
 #include "foreign_priv.h"
 #include "report_priv.h"
@@ -20,7 +20,7 @@ static void finish_peer(struct config_peer *peer)
     }
     free(peer->services);
     secret_free(peer->default_token);
-    keys_wipe(&peer->transport.noise, sizeof peer->transport.noise);
+    config_transport_finish(&peer->transport);
 }
 
 void config_destroy(struct config *config)

@@ -44,12 +44,56 @@ void config_service_free(const struct config_service *service)
     free(own(service));
 }
 
+/* The texts of a transport, which it owns. */
+enum { TRANSPORT_TEXTS = 9 };
+static void list_texts(struct config_transport *transport, char **out[static TRANSPORT_TEXTS])
+{
+    struct config_tls *tls = &transport->tls;
+    struct config_proxy *proxy = &transport->proxy;
+    char **const texts[TRANSPORT_TEXTS] = {
+        &tls->pkcs12,    &tls->pkcs12_password, &tls->certificate,
+        &tls->client_ca, &tls->private_key,     &tls->hostname,
+        &proxy->user,    &proxy->password,      &tls->trusted_root,
+    };
+    memcpy(out, texts, sizeof(texts));
+}
+
+int config_transport_copy(const struct config_transport *transport, struct config_transport *ret)
+{
+    char **texts[TRANSPORT_TEXTS];
+    bool is_out_of_memory = false;
+    *ret = *transport;
+    list_texts(ret, texts);
+    for (size_t i = 0; i < TRANSPORT_TEXTS; i++) {
+        const char *text = *texts[i];
+        *texts[i] = text != NULL && !is_out_of_memory ? copy_text(text) : NULL;
+        is_out_of_memory |= text != NULL && *texts[i] == NULL;
+    }
+    if (!is_out_of_memory)
+        return 0;
+    config_transport_finish(ret);
+    return -ENOMEM;
+}
+
+void config_transport_finish(struct config_transport *transport)
+{
+    char **texts[TRANSPORT_TEXTS];
+    list_texts(transport, texts);
+    for (size_t i = 0; i < TRANSPORT_TEXTS; i++)
+        secret_free(*texts[i]);
+    keys_wipe(transport, sizeof(*transport));
+}
+
 int config_peer_copy(const struct config_peer *peer, const struct config_peer **ret)
 {
     struct config_peer *copy = malloc(sizeof(*copy));
     if (copy == NULL)
         return -ENOMEM;
     *copy = *peer;
+    if (config_transport_copy(&peer->transport, &copy->transport) < 0) {
+        free(copy);
+        return -ENOMEM;
+    }
     copy->default_token = NULL;
     copy->services = NULL;
     copy->service_count = 0;
@@ -62,6 +106,6 @@ void config_peer_free(const struct config_peer *peer)
     if (peer == NULL)
         return;
     struct config_peer *copy = own(peer);
-    keys_wipe(&copy->transport.noise, sizeof(copy->transport.noise));
+    config_transport_finish(&copy->transport);
     free(copy);
 }
