@@ -12,7 +12,7 @@
 enum config_change {
     CONFIG_CHANGE_NONE = 0,           /* has no effect by itself */
     CONFIG_CHANGE_ADDRESS = 1 << 0,   /* bind_addr, remote_addr, local_addr */
-    CONFIG_CHANGE_TRANSPORT = 1 << 1, /* tcp or noise, its pattern and keys */
+    CONFIG_CHANGE_TRANSPORT = 1 << 1, /* its type, keys, files and proxy */
     CONFIG_CHANGE_TOKEN = 1 << 2,
     CONFIG_CHANGE_TYPE = 1 << 3,      /* tcp or udp: in effect another service of the same name */
     CONFIG_CHANGE_LANES = 1 << 4,     /* a UDP service needs other sockets */

@@ -13,6 +13,7 @@
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
+#include "app/transport_check.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -86,6 +87,17 @@ static int command_load(const struct cli *cli, struct config **ret, struct confi
                                           : config_load(cli->config_path, ret, report);
 }
 
+/* True, or prints why not. */
+static bool command_has_transport(const char *path, const struct config_peer *peer,
+                                  const struct role *role)
+{
+    char problem[TRANSPORT_PROBLEM_SIZE];
+    if (transport_check(path, role->half, peer, problem) == 0)
+        return true;
+    (void)fprintf(stderr, "%s\n", problem);
+    return false;
+}
+
 /* After a file with both halves was refused, and the command line does not choose one: says which
  * half is valid. */
 static void say_which_half_is_fit(const struct cli *cli)
@@ -94,11 +106,26 @@ static void say_which_half_is_fit(const struct cli *cli)
     for (size_t i = 0; !cli_is_half_chosen(cli, &half) && i < ARRAY_SIZE(roles); i++) {
         struct config *config = NULL;
         struct config_report report;
-        if (config_load_half(cli->config_path, roles[i]->half, &config, &report) == 0)
+        char problem[TRANSPORT_PROBLEM_SIZE];
+        int result = config_load_half(cli->config_path, roles[i]->half, &config, &report);
+        const struct config_peer *peer = result == 0 ? config_half(config, roles[i]->half) : NULL;
+        if (peer != NULL && transport_check(cli->config_path, roles[i]->half, peer, problem) == 0)
             (void)fprintf(stderr, "%s: valid for --%s alone\n", cli->config_path, roles[i]->name);
         config_report_finish(&report);
         config_destroy(config);
     }
+}
+
+static int check_transports(const struct cli *cli, const struct config *config)
+{
+    enum config_role chosen;
+    bool is_chosen = cli_is_half_chosen(cli, &chosen), are_fit = true;
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+        const struct config_peer *peer = config_half(config, roles[i]->half);
+        if (peer != NULL && (!is_chosen || chosen == roles[i]->half))
+            are_fit &= command_has_transport(cli->config_path, peer, roles[i]);
+    }
+    return are_fit ? 0 : ERR_CONFIG;
 }
 
 static int check_role(const struct cli *cli, const struct config *config)
@@ -128,6 +155,8 @@ static int command_check(const struct cli *cli)
     print_report(&report);
     if (result == 0 && report.error_count > 0)
         result = ERR_CONFIG;
+    if (result == 0)
+        result = check_transports(cli, config);
     if (result == 0)
         result = check_role(cli, config);
     else
@@ -192,7 +221,9 @@ static int command_run(const struct cli *cli, const struct program *program)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
-        exit_code = run_role(roles[role], peer, &source, program);
+        exit_code = command_has_transport(cli->config_path, peer, roles[role])
+                        ? run_role(roles[role], peer, &source, program)
+                        : EXIT_START_ERROR;
     }
     config_report_finish(&report);
     config_destroy(config);

@@ -8,6 +8,7 @@
 
 #include "app/limits_check.h"
 #include "app/log_filter.h"
+#include "app/transport_check.h"
 #include "app/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -22,7 +23,9 @@ enum {
     PROBLEM_SIZE = 512,
     PROBLEMS_LOGGED_MAX = 20,
 };
-static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE, "room for the text of limits_allow");
+static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE &&
+                  (int)TRANSPORT_PROBLEM_SIZE <= (int)PROBLEM_SIZE,
+              "room for the texts of limits_allow and transport_check");
 
 struct reload {
     struct reload_options options;
@@ -123,7 +126,8 @@ static void find_problem(const struct reload *reload, const struct config *confi
     else if (peer == NULL)
         (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
                        role->name);
-    else /* writes to problem only if there are too few descriptors */
+    /* These write to problem only if there is one: files that can't be read, too few descriptors. */
+    else if (transport_check(reload->options.path, role->half, peer, problem) == 0)
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
 

@@ -34,13 +34,22 @@ static bool same_key(bool has_a, const uint8_t *a, bool has_b, const uint8_t *b)
     return has_a == has_b && (!has_a || keys_equal(a, b, KEYS_X25519_SIZE));
 }
 
+static bool same_proxy(const struct config_proxy *a, const struct config_proxy *b)
+{
+    return a->type == b->type && same_addr(&a->addr, &b->addr) && same_text(a->user, b->user) &&
+           same_text(a->password, b->password);
+}
+
 static bool same_value(const struct option *option, const void *a, const void *b)
 {
     const struct config_noise *noise_a = a, *noise_b = b;
     if (option->parse == value_addr)
         return same_addr(a, b);
-    if (option->parse == value_secret)
+    if (option->parse == value_secret || option->parse == value_password ||
+        option->parse == value_path || option->parse == value_hostname)
         return same_text(*(char *const *)a, *(char *const *)b);
+    if (option->parse == value_proxy)
+        return same_proxy(a, b);
     if (option->parse == value_account)
         return same_text(a, b);
     if (option->parse == value_bool)

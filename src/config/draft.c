@@ -273,6 +273,13 @@ static bool refuse_key(struct draft *draft, unsigned int line, const char *key)
                      option_suggest_key(draft->at.section, draft->at.role, key, hint, sizeof hint));
 }
 
+static const char *use_of_table(enum option_section section)
+{
+    return section == SECTION_TRANSPORT_NOISE ? "for type = noise"
+           : section == SECTION_TRANSPORT_TLS ? "for type = tls, or websocket with tls = true"
+                                              : "for type = websocket";
+}
+
 void draft_pass_over(struct draft *draft, const struct draft_place *place, size_t row,
                      const char *text)
 {
@@ -281,7 +288,8 @@ void draft_pass_over(struct draft *draft, const struct draft_place *place, size_
         draft->config->has_inline_secrets = true;
     (void)draft_say(draft, DRAFT_NOTE, draft_lines(draft, place)->of_row[row], place, option->key,
                     "has no effect (%s)",
-                    (option->flags & OPTION_NOISE) != 0 ? "for type = noise" : option->help);
+                    (option->flags & OPTION_HELD) != 0 ? use_of_table(option->section)
+                                                       : option->help);
 }
 
 void draft_take_default(struct draft *draft, const struct draft_place *place, size_t row)
@@ -336,6 +344,22 @@ static bool hold(struct draft *draft, size_t row, const char *text)
     return copy != NULL;
 }
 
+void draft_take_held(struct draft *draft, const struct draft_place *place, bool is_used)
+{
+    struct draft_role *role = &draft->roles[place->role];
+    for (size_t row = 0; row < option_count; row++) {
+        const char *text = role->held[row];
+        size_t error_count = draft->report->error_count;
+        if (text == NULL || options[row].section != place->section)
+            continue;
+        if (is_used)
+            (void)draft_take(draft, place, row, text);
+        else
+            draft_pass_over(draft, place, row, text);
+        role->is_held_refused[row] = draft->report->error_count > error_count;
+    }
+}
+
 /* As in TOML, a '#' ends a bare value even without white space before it. Secrets and paths without
  * quotes are exempt: they may contain a '#'. */
 static void cut_comment(const struct option *option, char *text)
@@ -363,7 +387,7 @@ static bool take_entry(struct draft *draft, const struct ini_entry *entry)
 
     if (entry->is_bare)
         cut_comment(option, entry->value);
-    if ((option->flags & OPTION_NOISE) != 0)
+    if ((option->flags & OPTION_HELD) != 0)
         return hold(draft, (size_t)row, entry->value);
     if ((option->flags & OPTION_UNUSED) == 0)
         return draft_take(draft, &draft->at, (size_t)row, entry->value);

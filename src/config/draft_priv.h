@@ -30,8 +30,9 @@ struct draft_role {
     struct draft_lines lines;
     struct draft_lines *service_lines; /* parallel to config_peer.services */
     size_t service_capacity;
-    /* Copies of OPTION_NOISE values by row, until the transport's type is known. */
+    /* Copies of OPTION_HELD values by row, until the transport's type is known. */
     char *held[OPTION_COUNT_MAX];
+    bool is_held_refused[OPTION_COUNT_MAX]; /* after draft_take_held */
 };
 
 /* A section, and the service in it: where a key belongs. */
@@ -95,7 +96,10 @@ void draft_take_default(struct draft *draft, const struct draft_place *place, si
  * prove nothing. */
 MUST_CHECK int draft_read(struct draft *draft, const char *text, size_t size);
 void draft_validate(struct draft *draft);
-/* In validate_noise.c; after the defaults of the role are set. */
+/* Parses the OPTION_HELD values of a table, or passes them over. */
+void draft_take_held(struct draft *draft, const struct draft_place *place, bool is_used);
+/* In validate_noise.c and validate_tls.c; after the defaults of the role are set. */
 void draft_validate_noise(struct draft *draft, enum config_role role);
+void draft_validate_tls(struct draft *draft, enum config_role role);
 /* Frees all but draft->config, which is the caller's. */
 void draft_finish(struct draft *draft);

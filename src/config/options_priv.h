@@ -34,12 +34,12 @@ enum option_flags {
     OPTION_REQUIRED = 1 << 0,
     OPTION_SECRET = 1 << 1, /* no message quotes its value */
     OPTION_UNUSED = 1 << 2, /* of a feature that is not built in, or was removed: ignored */
-    OPTION_NOISE = 1 << 3,  /* ignored unless transport.type = noise, which may come later */
-    OPTION_CLAMP = 1 << 4,  /* rathole takes any number: it is clamped to min and max */
-    OPTION_PATH = 1 << 5,   /* not a secret, but may be file:PATH */
+    OPTION_HELD = 1 << 3,  /* ignored unless transport.type, which may come later, uses its table */
+    OPTION_CLAMP = 1 << 4, /* rathole takes any number: it is clamped to min and max */
+    OPTION_PATH = 1 << 5,  /* not a secret, but a path, or may be file:PATH */
 };
 
-enum { OPTION_COUNT_MAX = 64 };
+enum { OPTION_COUNT_MAX = 96 };
 
 struct option;
 
@@ -97,6 +97,9 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 option_parser value_addr, value_secret, value_default_token, value_bool, value_tristate,
     value_seconds, value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
     value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
-    value_no_proxy, value_unused;
+    value_unused;
+/* The target of these is a char *: a copy of the text. */
+option_parser value_path, value_hostname, value_password;
+option_parser value_proxy; /* proxy_url.c; the target is a struct config_proxy */
 /* The target of these two is a struct config_noise, because they set its has_ flag as well. */
 option_parser value_local_private_key, value_remote_public_key;

@@ -124,9 +124,14 @@ static void check_server(struct draft *draft)
     bool is_local = addr_from_numeric(&peer->addr, &addr)
                         ? addr_is_loopback(&addr)
                         : strcasecmp(peer->addr.host, "localhost") == 0;
-    if (peer->addr.port != 0 && peer->transport.type == CONFIG_TRANSPORT_TCP && !is_local)
+    bool is_clear =
+        !config_has_tls(&peer->transport) && peer->transport.type != CONFIG_TRANSPORT_NOISE;
+    if (peer->addr.port != 0 && is_clear && !is_local)
         (void)draft_say(draft, DRAFT_NOTE, peer->addr_line, &place, "bind_addr",
-                        "other machines can reach it, and transport.type = tcp does not encrypt");
+                        "other machines can reach it, and transport.type = %s does not encrypt",
+                        peer->transport.type == CONFIG_TRANSPORT_TCP
+                            ? "tcp"
+                            : "websocket with tls = false");
 }
 
 static void check_client(struct draft *draft)
@@ -160,6 +165,7 @@ static void validate_role(struct draft *draft, enum config_role role)
         fill_section(draft, &place, line);
     }
     draft_validate_noise(draft, role);
+    draft_validate_tls(draft, role);
     place.section = SECTION_ROLE;
     validate_account(draft, &place);
     /* First, because services inherit it. */

@@ -113,20 +113,9 @@ void draft_validate_noise(struct draft *draft, enum config_role role)
     const struct draft_place place = {role, SECTION_TRANSPORT_NOISE, 0};
     struct config_transport *transport = &draft_peer(draft, role)->transport;
     size_t pattern_row = option_row(SECTION_TRANSPORT_NOISE, role, "pattern");
-    bool is_pattern_known = true;
-    for (size_t row = 0; row < option_count; row++) {
-        const char *text = draft->roles[role].held[row];
-        size_t error_count = draft->report->error_count;
-        if (text == NULL)
-            continue;
-        if (transport->type != CONFIG_TRANSPORT_NOISE)
-            draft_pass_over(draft, &place, row, text);
-        else
-            (void)draft_take(draft, &place, row, text);
-        if (row == pattern_row && draft->report->error_count > error_count)
-            is_pattern_known = false;
-    }
-    if (transport->type != CONFIG_TRANSPORT_NOISE || !is_pattern_known)
+    bool is_used = transport->type == CONFIG_TRANSPORT_NOISE;
+    draft_take_held(draft, &place, is_used);
+    if (!is_used || draft->roles[role].is_held_refused[pattern_row])
         return;
     check_local_private(draft, &place, &transport->noise);
     check_remote_public(draft, &place, &transport->noise);

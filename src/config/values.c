@@ -1,6 +1,7 @@
 /* The parsers of single values. Each accepts exactly one form. For any other value, the message
  * says what was expected and, unless the value may be a secret, quotes it. */
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -252,7 +253,6 @@ int value_number_or_auto(struct option_value *value, void *target)
 struct word {
     const char *text;
     int number;
-    const char *refusal; /* why a known word is refused in this version; NULL: it is not */
 };
 
 static int parse_word(struct option_value *value, const struct word *words, size_t count, int *ret)
@@ -268,11 +268,6 @@ static int parse_word(struct option_value *value, const struct word *words, size
                                  word->text);
         if (strcmp(value->text, word->text) != 0)
             continue;
-        if (word->refusal != NULL) {
-            (void)snprintf(value->problem, value->problem_size, "%s: %s", word->text,
-                           word->refusal);
-            return ERR_CONFIG;
-        }
         *ret = word->number;
         return 0;
     }
@@ -282,8 +277,8 @@ static int parse_word(struct option_value *value, const struct word *words, size
 int value_service_type(struct option_value *value, void *target)
 {
     static const struct word words[] = {
-        {"tcp", CONFIG_SERVICE_TCP, NULL},
-        {"udp", CONFIG_SERVICE_UDP, NULL},
+        {"tcp", CONFIG_SERVICE_TCP},
+        {"udp", CONFIG_SERVICE_UDP},
     };
     int number;
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);
@@ -295,10 +290,10 @@ int value_service_type(struct option_value *value, void *target)
 int value_transport_type(struct option_value *value, void *target)
 {
     static const struct word words[] = {
-        {"tcp", CONFIG_TRANSPORT_TCP, NULL},
-        {"noise", CONFIG_TRANSPORT_NOISE, NULL},
-        {"tls", CONFIG_TRANSPORT_TLS, "not built in yet"},
-        {"websocket", CONFIG_TRANSPORT_WEBSOCKET, "not built in yet"},
+        {"tcp", CONFIG_TRANSPORT_TCP},
+        {"noise", CONFIG_TRANSPORT_NOISE},
+        {"tls", CONFIG_TRANSPORT_TLS},
+        {"websocket", CONFIG_TRANSPORT_WEBSOCKET},
     };
     int number;
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);
@@ -337,7 +332,7 @@ int value_log_level(struct option_value *value, void *target)
 
 int value_log_format(struct option_value *value, void *target)
 {
-    static const struct word words[] = {{"text", LOG_TEXT, NULL}, {"json", LOG_JSON, NULL}};
+    static const struct word words[] = {{"text", LOG_TEXT}, {"json", LOG_JSON}};
     int number;
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
@@ -358,10 +353,41 @@ int value_account(struct option_value *value, void *target)
     return 0;
 }
 
-int value_no_proxy(struct option_value *value, UNUSED void *target)
+static int take_copy(const char *text, void *target)
 {
-    (void)snprintf(value->problem, value->problem_size, "proxy: not built into this version");
-    return ERR_CONFIG;
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return -ENOMEM;
+    *(char **)target = copy;
+    return 0;
+}
+
+/* The file is opened at the start and on a reload, not by this layer. */
+int value_path(struct option_value *value, void *target)
+{
+    return is_void(value) ? 0 : take_copy(value->text, target);
+}
+
+/* A name as certificates have it, or an IP address. With a port behind it, it would match none. */
+int value_hostname(struct option_value *value, void *target)
+{
+    struct host_port named;
+    CLEANUP_FREE char *text = NULL;
+    if (is_void(value))
+        return 0;
+    if (asprintf(&text, "%s:1", value->text) < 0) {
+        text = NULL;
+        return -ENOMEM;
+    }
+    if (host_port_parse(text, &named) < 0)
+        return value_refuse(value, "a host name or an IP address, without a port");
+    return take_copy(named.host, target);
+}
+
+/* Unlike a token, the password of a file may be empty. */
+int value_password(struct option_value *value, void *target)
+{
+    return *value->text == '\0' ? take_copy("", target) : value_secret(value, target);
 }
 
 int value_unused(UNUSED struct option_value *value, UNUSED void *target)

@@ -91,6 +91,10 @@ Test(config_diff, services_come_and_go, .fini = tear_down)
     "type = noise\n[server.transport.noise]\n" \
     "local_private_key = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=\n"
 
+#define TLS(keys) "type = tls\n[server.transport.tls]\n" keys
+#define PKCS12    "pkcs12 = p\npkcs12_password = w\n"
+#define PEM       "certificate = c\nprivate_key = k\n"
+
 static const struct {
     const char *own[2], *transport[2], *service[2];
     unsigned int changes, service_changes;
@@ -109,6 +113,23 @@ static const struct {
     {.transport = {"", KEYS}, .changes = CONFIG_CHANGE_TRANSPORT},
     {.transport = {KEYS, OTHER_KEYS}, .changes = CONFIG_CHANGE_TRANSPORT},
     {.transport = {KEYS, KEYS}},
+    {.transport = {"", TLS(PKCS12)}, .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {TLS(PKCS12), TLS(PKCS12)}},
+    {.transport = {TLS(PKCS12), TLS(PEM)}, .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {TLS(PKCS12), TLS("pkcs12 = q\npkcs12_password = w\n")},
+     .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {TLS(PKCS12), TLS("pkcs12 = p\npkcs12_password = \"\"\n")},
+     .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {TLS(PEM), TLS(PEM "client_ca = a\n")}, .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {TLS(PKCS12), "type = websocket\nwebsocket.tls = true\n"
+                                "[server.transport.tls]\n" PKCS12},
+     .changes = CONFIG_CHANGE_TRANSPORT},
+    {.transport = {"type = websocket\nwebsocket.tls = false",
+                   "type = websocket\nwebsocket.tls = true\ntls.certificate = c\n"
+                   "tls.private_key = k"},
+     .changes = CONFIG_CHANGE_TRANSPORT},
+    /* Keys that are not used. */
+    {.transport = {"type = tcp", "type = tcp\ntls.pkcs12 = p\nwebsocket.tls = true"}},
     {.transport = {"[server.transport.tcp]\nnodelay = false", ""},
      .changes = CONFIG_CHANGE_SOCKETS},
     {.transport = {"[server.transport.tcp]\nkeepalive_secs = 7", ""},
@@ -143,6 +164,47 @@ Test(config_diff, what_a_change_is)
         cr_expect_eq(diff.service_count, cases[i].service_changes != 0 ? 1 : 0, "case %zu", i);
         if (diff.service_count == 1)
             cr_expect_eq(diff.services[0].changes, cases[i].service_changes, "case %zu", i);
+        tear_down();
+    }
+}
+
+/* A client's file with these lines in [client.transport]. */
+static const char *client_file(const char *transport)
+{
+    static char texts[2][1000];
+    static unsigned int next;
+    char *text = texts[next++ % 2];
+    (void)snprintf(text, sizeof(texts[0]),
+                   "[client]\nremote_addr = h:1\ndefault_token = t\n[client.transport]\n%s\n"
+                   "[client.services.a]\nlocal_addr = h:2\n",
+                   transport);
+    return text;
+}
+
+Test(config_diff, the_transport_of_a_client)
+{
+    static const struct {
+        const char *transport[2];
+        unsigned int changes;
+    } rows[] = {
+        {{"", "tcp.proxy = socks5://h:1"}, CONFIG_CHANGE_TRANSPORT},
+        {{"tcp.proxy = socks5://h:1", "tcp.proxy = SOCKS5://h:1/"}, 0},
+        {{"tcp.proxy = socks5://h:1", "tcp.proxy = http://h:1"}, CONFIG_CHANGE_TRANSPORT},
+        {{"tcp.proxy = socks5://h:1", "tcp.proxy = socks5://h:2"}, CONFIG_CHANGE_TRANSPORT},
+        {{"tcp.proxy = socks5://h:1", "tcp.proxy = socks5://u:p@h:1"}, CONFIG_CHANGE_TRANSPORT},
+        {{"tcp.proxy = socks5://u:q@h:1", "tcp.proxy = socks5://u:p@h:1"}, CONFIG_CHANGE_TRANSPORT},
+        {{"tcp.proxy = socks5://%75:p@h:1", "tcp.proxy = socks5://u:p@h:1"}, 0},
+        {{"type = tls\ntls.hostname = a", "type = tls\ntls.hostname = b"}, CONFIG_CHANGE_TRANSPORT},
+        {{"type = tls\ntls.hostname = a", "type = tls\ntls.trusted_root = b"},
+         CONFIG_CHANGE_TRANSPORT},
+        {{"type = tls\ntls.trusted_root = a",
+          "type = tls\ntls.trusted_root = a\ntls.trust_only_file = true"},
+         CONFIG_CHANGE_TRANSPORT},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        compare(client_file(rows[i].transport[0]), client_file(rows[i].transport[1]),
+                CONFIG_CLIENT);
+        cr_expect_eq(diff.changes, rows[i].changes, "row %zu: %u", i, diff.changes);
         tear_down();
     }
 }

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "config/config.h"
+#include "config/config_copy.h"
 
 static unsigned int countdown; /* the allocation that counts it down to 0 fails; 0 = off */
 static bool has_failed;
@@ -161,6 +162,51 @@ static const char bad[] = "[server]\nbind_addr=22\nx=1\ny\ntoken=t\n[server.serv
                           "[client.transport]\ntype=noise\n[client.transport.noise]\n" KEY
                           "remote_public_key=file:${CREDENTIALS_DIRECTORY}/x\n";
 
+static const char good_tls[] =
+    "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\n[server.services.a]\nbind_addr=h:2\n"
+    "[server.transport]\ntype=tls\ntls.pkcs12=p\ntls.pkcs12_password=w\ntls.client_ca=c\n"
+    "[client]\nremote_addr=h:1\ndefault_token=t\n[client.services.a]\nlocal_addr=h:2\n"
+    "[client.transport]\ntype=websocket\nwebsocket.tls=true\ntls.hostname=h\ntls.trusted_root=r\n"
+    "tls.certificate=c\ntls.private_key=k\ntcp.proxy=\"http://u:p@h:1/x\"\n";
+static const char bad_tls[] =
+    "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\n[server.services.a]\nbind_addr=h:2\n"
+    "[server.transport]\ntype=tls\ntls.pkcs12=p\ntls.certificate=c\n"
+    "[client]\nremote_addr=h:1\ndefault_token=t\n[client.services.a]\nlocal_addr=h:2\n"
+    "[client.transport]\ntype=websocket\nwebsocket.tls=true\ntls.hostname=h:1\n"
+    "tcp.proxy=\"socks5://u:p@h\"\n";
+
+Test(memory, good_file_with_tls)
+{
+    fail_each(NULL, good_tls, 0);
+}
+
+Test(memory, bad_file_with_tls)
+{
+    fail_each(NULL, bad_tls, ERR_CONFIG);
+}
+
+/* A copy is whole, or there is none. */
+Test(memory, copy_of_a_peer)
+{
+    struct config *config;
+    struct config_report report;
+    cr_assert_eq(config_parse("f", good_tls, strlen(good_tls), &config, &report), 0);
+    config_report_finish(&report);
+    unsigned int allocations = 0;
+    do {
+        const struct config_peer *copy = NULL;
+        has_failed = false;
+        countdown = ++allocations;
+        int result = config_peer_copy(&config->client, &copy);
+        countdown = 0;
+        cr_expect_eq(result, has_failed ? -ENOMEM : 0);
+        cr_expect_eq(copy != NULL, result == 0);
+        config_peer_free(copy);
+    } while (has_failed);
+    cr_expect_eq(allocations, 8, "the object, six texts, and none");
+    config_destroy(config);
+}
+
 Test(memory, good_file)
 {
     fail_each(NULL, good, 0);
@@ -224,19 +270,23 @@ Test(memory, secrets_are_wiped)
                                "[server.services.c]\nbind_addr=h:4\ntoken=env:RU_TEST_TOKEN\n"
                                "[server.services]\nd.token=\"\"\"\nHUSH-\\\n HUSH\"\"\"\n"
                                "d.bind_addr=h:6\ne={bind_addr=h:7,token=HUSH-HUSH}\n"
-                               "[server.transport.noise]\n" KEY "[server.transport]\ntype=noise\n";
-    char path[] = "/tmp/test_memory_XXXXXX", more[256];
+                               "[server.transport.noise]\n" KEY "[server.transport]\ntype=noise\n"
+                               "tls.pkcs12_password=HUSH-HUSH\n";
+    char path[] = "/tmp/test_memory_XXXXXX", more[512];
     int fd = mkstemp(path);
     cr_assert_geq(fd, 0);
     cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     (void)setenv("RU_TEST_TOKEN", secret, 1);
     check_wiped(path, 0);
     /* A token from a file: this one, which holds the secret as well. */
-    int length = snprintf(more, sizeof more,
-                          "[server.services.f]\nbind_addr=h:5\ntoken=file:%s\n"
-                          "[client]\nremote_addr=h:1\n"
-                          "[client.transport.noise]\n" KEY, /* ignored: the type is tcp */
-                          path);
+    int length =
+        snprintf(more, sizeof more,
+                 "[server.services.f]\nbind_addr=h:5\ntoken=file:%s\n"
+                 "[client]\nremote_addr=h:1\n"
+                 "[client.transport.noise]\n" KEY /* ignored: the type is tls */
+                 "[client.transport]\ntype=tls\ntls.pkcs12=p\n"
+                 "tls.pkcs12_password=HUSH-HUSH\ntcp.proxy=http://HUSH-HUSH:HUSH-HUSH@h:1\n",
+                 path);
     cr_assert_eq(write(fd, more, (size_t)length), length);
     check_wiped(path, 0);
     /* A half-built object is wiped as well. */

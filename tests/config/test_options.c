@@ -16,7 +16,7 @@ Test(options, rows_are_unique_and_whole)
         cr_expect_leq(a->max, UINT32_MAX);
         cr_expect_eq(a->parse == value_unused, (a->flags & OPTION_UNUSED) != 0, "%s", a->key);
         cr_expect_eq(a->parse == value_secret || a->parse == value_default_token ||
-                         a->parse == value_local_private_key,
+                         a->parse == value_password || a->parse == value_local_private_key,
                      strcmp(a->unit, "secret") == 0 && (a->flags & OPTION_UNUSED) == 0, "%s",
                      a->key);
         for (size_t j = 0; j < i; j++)
@@ -131,6 +131,10 @@ static const struct example examples[] = {
     {SECTION_ROLE, CONFIG_SERVER, "max_pending_handshakes", "65537",
      "expected a number from 1 to 65536, got \"65537\"", 0},
     {SECTION_TRANSPORT, CONFIG_SERVER, "type", "noise", NULL, CONFIG_TRANSPORT_NOISE},
+    {SECTION_TRANSPORT, CONFIG_CLIENT, "type", "tls", NULL, CONFIG_TRANSPORT_TLS},
+    {SECTION_TRANSPORT, CONFIG_CLIENT, "type", "websocket", NULL, CONFIG_TRANSPORT_WEBSOCKET},
+    {SECTION_TRANSPORT, CONFIG_CLIENT, "type", "quic",
+     "expected tcp, noise, tls or websocket, got \"quic\"", 0},
     {SECTION_TRANSPORT_NOISE, CONFIG_SERVER, "pattern", "Noise_NK_25519_ChaChaPoly_BLAKE2s", NULL,
      NOISE_NK},
     {SECTION_TRANSPORT_NOISE, CONFIG_CLIENT, "pattern", "Noise_XX_25519_ChaChaPoly_BLAKE2s", NULL,

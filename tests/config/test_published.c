@@ -34,15 +34,42 @@ static void add(const char *format, ...)
     cr_assert_lt(described_size, sizeof described);
 }
 
+static void describe_tls(const struct config_tls *tls)
+{
+    if (tls->pkcs12 != NULL)
+        add(" %s \"%s\"", tls->pkcs12, tls->pkcs12_password);
+    if (tls->trusted_root != NULL)
+        add(" root %s", tls->trusted_root);
+    if (tls->hostname != NULL)
+        add(" name %s", tls->hostname);
+}
+
+static void describe_transport(const struct config_transport *transport)
+{
+    char addr[ADDR_HOST_SIZE + 16];
+    if (transport->type == CONFIG_TRANSPORT_NOISE)
+        add(" %s%s", noise_pattern_name(transport->noise.pattern),
+            transport->noise.has_remote_public_key ? " remote" : "");
+    if (transport->type == CONFIG_TRANSPORT_WEBSOCKET)
+        add(" websocket");
+    if (config_has_tls(transport))
+        add(" tls");
+    describe_tls(&transport->tls);
+    if (transport->proxy.type == CONFIG_PROXY_NONE)
+        return;
+    add(" by %s %s", transport->proxy.type == CONFIG_PROXY_HTTP ? "http" : "socks5",
+        host_port_format(&transport->proxy.addr, addr, sizeof addr));
+    if (transport->proxy.user != NULL)
+        add(" \"%s\" \"%s\"", transport->proxy.user, transport->proxy.password);
+}
+
 /* Writes "server HOST:PORT" and what differs from the defaults, then a line for each service. */
 static void describe_peer(const char *role, const struct config_peer *peer)
 {
     char addr[ADDR_HOST_SIZE + 16];
     bool is_server = *role == 's';
     add("%s %s", role, host_port_format(&peer->addr, addr, sizeof addr));
-    if (peer->transport.type == CONFIG_TRANSPORT_NOISE)
-        add(" %s%s", noise_pattern_name(peer->transport.noise.pattern),
-            peer->transport.noise.has_remote_public_key ? " remote" : "");
+    describe_transport(&peer->transport);
     if (!peer->transport.tcp_nodelay)
         add(" delay");
     if (peer->transport.tcp_keepalive_secs != 20 || peer->transport.tcp_keepalive_interval != 8)
@@ -211,26 +238,21 @@ Test(published, numbers_and_times)
     CHECK_ALL(rows);
 }
 
+#define NO_TABLE                                                                               \
+    "missing: TLS needs the section; an empty one trusts the system's root certificates, and " \
+    "trusted_root adds another one"
+
 /* Errors in the other half are warnings. */
 Test(published, the_half_that_does_not_run)
 {
     static const struct published rows[] = {
-        {"other_half_tls.toml", SERVER_HALF,
-         "W 13: client.transport.type: tls: not built in yet (in the half that does not run)\n",
+        {"tls_no_table_other_half.toml", SERVER_HALF,
+         "W 13: client.transport.tls: " NO_TABLE " (in the half that does not run)\n",
          "server 127.0.0.1:2333\n"
          "  ssh 127.0.0.1:5202 \"t\"\n"},
-        {"other_half_tls.toml", CLIENT_HALF, "13: client.transport.type: tls: not built in yet\n",
+        {"tls_no_table_other_half.toml", CLIENT_HALF, "13: client.transport.tls: " NO_TABLE "\n",
          NULL},
-        {"other_half_tls.toml", BOTH, "13: client.transport.type: tls: not built in yet\n", NULL},
-        {"other_half_proxy.toml", SERVER_HALF,
-         "W 7: client.transport.tcp.proxy: proxy: not built into this version (in the half that "
-         "does not run)\n",
-         "server 127.0.0.1:2333\n"
-         "  ssh 127.0.0.1:5202 \"t\"\n"},
-        {"other_half_proxy.toml", CLIENT_HALF,
-         "7: client.transport.tcp.proxy: proxy: not built into this version\n", NULL},
-        {"other_half_proxy.toml", BOTH,
-         "7: client.transport.tcp.proxy: proxy: not built into this version\n", NULL},
+        {"tls_no_table_other_half.toml", BOTH, "13: client.transport.tls: " NO_TABLE "\n", NULL},
         {"other_half_env.toml", SERVER_HALF,
          "W 11: client.default_token: environment variable \"RU_NO_SUCH_TOKEN\" is not set (in the "
          "half that does not run)\n"
@@ -248,6 +270,68 @@ Test(published, the_half_that_does_not_run)
          "17: client.services.web.token: cannot take the secret from file \"/nonexistent/token\": "
          "no such file or directory\n",
          NULL},
+    };
+    CHECK_ALL(rows);
+}
+
+#define NOISE_NK_NAME "Noise_NK_25519_ChaChaPoly_BLAKE2s"
+
+/* The structures of all example files of rathole v0.5.0, and of those that its tests use. */
+Test(published, examples_of_rathole)
+{
+    static const struct published rows[] = {
+        {"tls_client.toml", BOTH, "",
+         "client 127.0.0.1:2333 tls root examples/tls/rootCA.crt name localhost\n"
+         "  foo1 127.0.0.1:80 \"123\"\n"},
+        {"tls_server.toml", BOTH, "",
+         "server 127.0.0.1:2333 tls examples/tls/identity.pfx \"1234\"\n"
+         "  foo1 127.0.0.1:5202 \"123\"\n"},
+        {"websocket_tls.toml", BOTH, "",
+         "server 127.0.0.1:2333 websocket tls examples/tls/identity.pfx \"1234\"\n"
+         "  echo udp 127.0.0.1:2334 \"default_token_if_not_specify\"\n"
+         "client 127.0.0.1:2333 websocket tls root examples/tls/rootCA.crt name localhost\n"
+         "  echo udp 127.0.0.1:8080 \"default_token_if_not_specify\"\n"},
+        {"websocket_alone.toml", BOTH, "",
+         "server 127.0.0.1:2333 websocket\n"
+         "  echo 127.0.0.1:2334 \"default_token_if_not_specify\"\n"
+         "client 127.0.0.1:2333 websocket\n"
+         "  echo 127.0.0.1:8080 \"default_token_if_not_specify\"\n"},
+        {"noise_nk.toml", BOTH, "",
+         "server 127.0.0.1:2333 " NOISE_NK_NAME "\n"
+         "  echo 127.0.0.1:2334 \"default_token_if_not_specify\"\n"
+         "client 127.0.0.1:2333 " NOISE_NK_NAME " remote\n"
+         "  echo 127.0.0.1:8080 \"default_token_if_not_specify\"\n"},
+        {"proxy_socks5.toml", BOTH, "",
+         "client 127.0.0.1:2333 by socks5 127.0.0.1:1080 \"myuser\" \"mypass\"\n"
+         "  foo1 127.0.0.1:80 \"123\"\n"},
+        {"proxy_http.toml", BOTH, "",
+         "client tunnel.example.invalid:2333 by http 127.0.0.1:8080 \"my user\" \"p@ss\"\n"
+         "  foo1 127.0.0.1:80 \"123\"\n"},
+        {"unified.toml", BOTH, "",
+         "server 127.0.0.1:2333\n"
+         "  foo1 127.0.0.1:5202 \"123\"\n"
+         "client localhost:2333\n"
+         "  foo1 127.0.0.1:80 \"123\"\n"},
+    };
+    CHECK_ALL(rows);
+}
+
+Test(published, tls_websocket_and_proxy)
+{
+    static const struct published rows[] = {
+        {"other_half_tls.toml", CLIENT_HALF, "",
+         "server 127.0.0.1:2333\n"
+         "  ssh 127.0.0.1:5202 \"t\"\n"
+         "client 127.0.0.1:2333 tls root ca-cert.pem name localhost\n"
+         "  ssh 127.0.0.1:22 \"t\"\n"},
+        {"other_half_proxy.toml", CLIENT_HALF, "",
+         "server 127.0.0.1:2333\n"
+         "  ssh 127.0.0.1:5202 \"t\"\n"
+         "client 127.0.0.1:2333 by socks5 127.0.0.1:1080\n"
+         "  ssh 127.0.0.1:22 \"t\"\n"},
+        {"websocket.toml", BOTH, "",
+         "server 127.0.0.1:2333 websocket\n"
+         "  web 127.0.0.1:18080 \"0123456789abcdef\" nodelay\n"},
     };
     CHECK_ALL(rows);
 }
@@ -415,7 +499,9 @@ Test(published, what_is_refused)
         {"no_token.toml", BOTH,
          "4: client.services.my_service.token: missing, and there is no client.default_token\n",
          NULL},
-        {"websocket.toml", BOTH, "7: server.transport.type: websocket: not built in yet\n", NULL},
+        {"tls_no_table.toml", BOTH, "5: client.transport.tls: " NO_TABLE "\n", NULL},
+        {"tls_no_pkcs12.toml", BOTH,
+         "7: server.transport.tls.pkcs12_password: needs pkcs12 as well\n", NULL},
     };
     CHECK_ALL(rows);
 }
