@@ -362,9 +362,12 @@ static int take_copy(const char *text, void *target)
     return 0;
 }
 
-/* The file is opened at the start and on a reload, not by this layer. */
+/* The file is opened at the start and on a reload, not by this layer. A key that rathole does not
+ * have can't be empty: an empty client_ca would let every client in. */
 int value_path(struct option_value *value, void *target)
 {
+    if (*value->text == '\0' && value->option->min > 0)
+        return value_refuse(value, "the path of a file");
     return is_void(value) ? 0 : take_copy(value->text, target);
 }
 

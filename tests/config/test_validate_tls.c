@@ -121,6 +121,9 @@ Test(tls, empty_texts_are_not_given)
         {SERVER_TLS "pkcs12=\"\"\n",
          "f:8: server.transport.tls: " NEEDS_CERTIFICATE
          "W f:9: server.transport.tls.pkcs12: is empty and counts as not given\n"},
+        /* Then everybody could log in. */
+        {SERVER_TLS "certificate=c\nprivate_key=k\nclient_ca=\"\"\n",
+         "f:11: server.transport.tls.client_ca: expected the path of a file, got \"\"\n"},
     };
     CHECK_EXAMPLES(examples);
 }

@@ -30,13 +30,48 @@ static bool is_zero(const uint8_t key[static KEYS_X25519_SIZE])
     return memcmp(key, zeros, sizeof(zeros)) == 0;
 }
 
+/* There is a certificate with its key or password, or none, which is a client's right. */
+static void check_tls(const struct config_transport *transport, enum config_role role)
+{
+    const struct config_tls *tls = &transport->tls;
+    bool is_used = config_has_tls(transport);
+    FUZZ_CHECK((tls->line != 0) == is_used);
+    FUZZ_CHECK(tls->pkcs12 == NULL || tls->pkcs12_password != NULL);
+    FUZZ_CHECK((tls->certificate != NULL) == (tls->private_key != NULL));
+    FUZZ_CHECK(tls->pkcs12 == NULL || tls->certificate == NULL);
+    FUZZ_CHECK(!tls->trust_only_file || tls->trusted_root != NULL);
+    bool has_certificate = tls->pkcs12 != NULL || tls->certificate != NULL;
+    if (!is_used)
+        FUZZ_CHECK(!has_certificate && tls->hostname == NULL && tls->trusted_root == NULL);
+    if (role == CONFIG_SERVER) {
+        FUZZ_CHECK(has_certificate == is_used);
+        FUZZ_CHECK(tls->hostname == NULL && tls->trusted_root == NULL && !tls->trust_only_file);
+    } else {
+        FUZZ_CHECK(tls->client_ca == NULL);
+    }
+}
+
+static void check_proxy(const struct config_proxy *proxy, enum config_role role)
+{
+    FUZZ_CHECK(proxy->type == CONFIG_PROXY_NONE || role == CONFIG_CLIENT);
+    FUZZ_CHECK((proxy->user != NULL) == (proxy->password != NULL));
+    if (proxy->type == CONFIG_PROXY_NONE)
+        FUZZ_CHECK(proxy->addr.port == 0 && proxy->user == NULL);
+    else
+        check_addr(&proxy->addr);
+    if (proxy->type == CONFIG_PROXY_HTTP && proxy->user != NULL)
+        FUZZ_CHECK(strchr(proxy->user, ':') == NULL);
+}
+
 /* A key is zero if and only if it is absent, and with noise the keys that the pattern needs are
  * there. */
 static void check_transport(const struct config_transport *transport, enum config_role role)
 {
     const struct config_noise *noise = &transport->noise;
-    FUZZ_CHECK(transport->type == CONFIG_TRANSPORT_TCP ||
-               transport->type == CONFIG_TRANSPORT_NOISE);
+    FUZZ_CHECK(transport->type <= CONFIG_TRANSPORT_WEBSOCKET);
+    FUZZ_CHECK(!transport->websocket_tls || transport->type == CONFIG_TRANSPORT_WEBSOCKET);
+    check_tls(transport, role);
+    check_proxy(&transport->proxy, role);
     FUZZ_CHECK(noise->has_local_private_key == !is_zero(noise->local_private_key));
     FUZZ_CHECK(noise->has_remote_public_key == !is_zero(noise->remote_public_key));
     bool is_noise = transport->type == CONFIG_TRANSPORT_NOISE;
@@ -89,6 +124,55 @@ static void write_noise(FILE *out, const char *role, const struct config_noise *
     (void)fprintf(out, "[%s.transport]\ntype = noise\n", role);
 }
 
+static void write_text(FILE *out, const char *before, const char *key, const char *text)
+{
+    if (text == NULL)
+        return;
+    (void)fprintf(out, "%s%s = ", before, key);
+    write_quoted(out, text);
+}
+
+/* Percent-encodes each byte of a user or a password. */
+static void write_proxy(FILE *out, const char *before, const struct config_proxy *proxy)
+{
+    char addr[ADDR_HOST_SIZE + 16];
+    if (proxy->type == CONFIG_PROXY_NONE)
+        return;
+    (void)fprintf(out, "%stcp.proxy = \"%s://", before,
+                  proxy->type == CONFIG_PROXY_HTTP ? "http" : "socks5");
+    for (const char *at = proxy->user; at != NULL && *at != '\0'; at++)
+        (void)fprintf(out, "%%%02x", (unsigned int)(unsigned char)*at);
+    for (const char *at = proxy->password; at != NULL && *at != '\0'; at++)
+        (void)fprintf(out, "%s%%%02X", at == proxy->password ? ":" : "",
+                      (unsigned int)(unsigned char)*at);
+    (void)fprintf(out, "%s%s\"", proxy->user != NULL ? "@" : "",
+                  host_port_format(&proxy->addr, addr, sizeof(addr)));
+}
+
+/* All of a transport but Noise, as dotted keys, each with `before` in front of it. */
+static void write_transport(FILE *out, const char *before, const struct config_transport *transport)
+{
+    const struct config_tls *tls = &transport->tls;
+    write_proxy(out, before, &transport->proxy);
+    if (transport->type == CONFIG_TRANSPORT_WEBSOCKET)
+        (void)fprintf(out, "%stype = websocket%swebsocket.tls = %s", before, before,
+                      transport->websocket_tls ? "true" : "false");
+    if (transport->type == CONFIG_TRANSPORT_TLS)
+        (void)fprintf(out, "%stype = tls", before);
+    if (!config_has_tls(transport))
+        return;
+    /* A client needs the table, even if it is empty. */
+    write_text(out, before, "tls.hostname", tls->hostname != NULL ? tls->hostname : "");
+    write_text(out, before, "tls.pkcs12", tls->pkcs12);
+    write_text(out, before, "tls.pkcs12_password", tls->pkcs12_password);
+    write_text(out, before, "tls.certificate", tls->certificate);
+    write_text(out, before, "tls.private_key", tls->private_key);
+    write_text(out, before, "tls.client_ca", tls->client_ca);
+    write_text(out, before, "tls.trusted_root", tls->trusted_root);
+    if (tls->trust_only_file)
+        (void)fprintf(out, "%stls.trust_only_file = true", before);
+}
+
 static const char *type_name(const struct config_service *service)
 {
     return service->type == CONFIG_SERVICE_UDP ? "udp" : "tcp";
@@ -101,6 +185,10 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
                   host_port_format(&peer->addr, addr, sizeof(addr)));
     if (peer->transport.type == CONFIG_TRANSPORT_NOISE)
         write_noise(out, role, &peer->transport.noise);
+    else
+        (void)fprintf(out, "[%s.transport]", role);
+    write_transport(out, "\n", &peer->transport);
+    (void)fputc('\n', out);
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fprintf(out, "  [%s.services.", role);
         write_quoted(out, peer->services[i].name);
@@ -116,7 +204,7 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
 static void write_noise_in_braces(FILE *out, const struct config_noise *noise)
 {
     char text[KEYS_TEXT_SIZE];
-    (void)fprintf(out, ", transport = {noise.pattern = \"%s\", type = noise",
+    (void)fprintf(out, ", noise.pattern = \"%s\", type = noise",
                   noise_pattern_name(noise->pattern));
     keys_to_text(noise->local_private_key, text);
     if (noise->has_local_private_key)
@@ -124,7 +212,6 @@ static void write_noise_in_braces(FILE *out, const struct config_noise *noise)
     keys_to_text(noise->remote_public_key, text);
     if (noise->has_remote_public_key)
         (void)fprintf(out, ", noise.remote_public_key = '''\n%s'''", text);
-    (void)fputc('}', out);
 }
 
 /* Writes the whole half as one line. */
@@ -133,9 +220,11 @@ static void write_peer_in_braces(FILE *out, const char *role, const struct confi
     char addr[ADDR_HOST_SIZE + 16];
     (void)fprintf(out, "%s = {%s_addr = %s", role, *role == 's' ? "bind" : "remote",
                   host_port_format(&peer->addr, addr, sizeof(addr)));
+    (void)fputs(", transport = {tcp.keepalive_secs = 20", out);
     if (peer->transport.type == CONFIG_TRANSPORT_NOISE)
         write_noise_in_braces(out, &peer->transport.noise);
-    (void)fputs(", services = {", out);
+    write_transport(out, ", ", &peer->transport);
+    (void)fputs("}, services = {", out);
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fputs(i > 0 ? ", " : "", out);
         write_quoted(out, peer->services[i].name);
@@ -148,14 +237,36 @@ static void write_peer_in_braces(FILE *out, const char *role, const struct confi
     (void)fputs("}}\n", out);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static void check_same_transport(const struct config_transport *a, const struct config_transport *b)
+{
+    const struct config_noise *left = &a->noise, *right = &b->noise;
+    FUZZ_CHECK(a->type == b->type && a->websocket_tls == b->websocket_tls);
+    FUZZ_CHECK(a->type != CONFIG_TRANSPORT_NOISE || left->pattern == right->pattern);
+    FUZZ_CHECK(keys_equal(left->local_private_key, right->local_private_key, KEYS_X25519_SIZE) &&
+               keys_equal(left->remote_public_key, right->remote_public_key, KEYS_X25519_SIZE));
+    FUZZ_CHECK(same_text(a->tls.pkcs12, b->tls.pkcs12));
+    FUZZ_CHECK(same_text(a->tls.pkcs12_password, b->tls.pkcs12_password));
+    FUZZ_CHECK(same_text(a->tls.certificate, b->tls.certificate));
+    FUZZ_CHECK(same_text(a->tls.private_key, b->tls.private_key));
+    FUZZ_CHECK(same_text(a->tls.client_ca, b->tls.client_ca));
+    FUZZ_CHECK(same_text(a->tls.hostname, b->tls.hostname));
+    FUZZ_CHECK(same_text(a->tls.trusted_root, b->tls.trusted_root));
+    FUZZ_CHECK(a->tls.trust_only_file == b->tls.trust_only_file);
+    FUZZ_CHECK(a->proxy.type == b->proxy.type && a->proxy.addr.port == b->proxy.addr.port);
+    FUZZ_CHECK(strcmp(a->proxy.addr.host, b->proxy.addr.host) == 0);
+    FUZZ_CHECK(same_text(a->proxy.user, b->proxy.user));
+    FUZZ_CHECK(same_text(a->proxy.password, b->proxy.password));
+}
+
 static void check_same(const struct config_peer *a, const struct config_peer *b)
 {
     FUZZ_CHECK(strcmp(a->addr.host, b->addr.host) == 0 && a->addr.port == b->addr.port);
-    const struct config_noise *left = &a->transport.noise, *right = &b->transport.noise;
-    FUZZ_CHECK(a->transport.type == b->transport.type);
-    FUZZ_CHECK(a->transport.type == CONFIG_TRANSPORT_TCP || left->pattern == right->pattern);
-    FUZZ_CHECK(keys_equal(left->local_private_key, right->local_private_key, KEYS_X25519_SIZE) &&
-               keys_equal(left->remote_public_key, right->remote_public_key, KEYS_X25519_SIZE));
+    check_same_transport(&a->transport, &b->transport);
     FUZZ_CHECK(a->service_count == b->service_count);
     for (size_t i = 0; i < a->service_count; i++) {
         FUZZ_CHECK(strcmp(a->services[i].name, b->services[i].name) == 0);
