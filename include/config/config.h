@@ -37,10 +37,9 @@ struct config_noise {
 };
 
 /* For type = tls, and for type = websocket with tls = true; otherwise all of it is zero. A text is
- * NULL if it was not given. The paths are the file's own words: a relative one starts at the working
- * directory. config_load has not opened these files. It has checked that there is at most one
- * certificate (pkcs12 with its password, or certificate with private_key), and that a server has
- * one. */
+ * NULL if it was not given. A relative path starts at the working directory. config_load has not
+ * opened these files. It has checked that there is at most one certificate (pkcs12 with its
+ * password, or certificate with private_key), and that a server has one. */
 struct config_tls {
     char *pkcs12;
     char *pkcs12_password; /* may be empty; never NULL with pkcs12 */

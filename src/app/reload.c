@@ -126,7 +126,7 @@ static void find_problem(const struct reload *reload, const struct config *confi
     else if (peer == NULL)
         (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
                        role->name);
-    /* These write to problem only if there is one: files that can't be read, too few descriptors. */
+    /* These write to problem only if there is one: unreadable files, too few descriptors. */
     else if (transport_check(reload->options.path, role->half, peer, problem) == 0)
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
