@@ -21,7 +21,8 @@ enum error_code {
     ERR_NOT_A_FILE = -9987,   /* a FIFO, a device or a socket where a regular file is expected */
     ERR_UNACKED = -9986,      /* the peer has acknowledged nothing for too long (net/silence.h) */
     ERR_SILENT = -9985,       /* the peer did not answer keepalive probes (net/silence.h) */
-    ERR_LAST = ERR_SILENT,
+    ERR_TLS = -9984,          /* the TLS handshake failed; tls_session_why has the reason */
+    ERR_LAST = ERR_TLS,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"), the same with

@@ -74,6 +74,16 @@ enum limits_handshakes {
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
 };
 
+enum limits_tls {
+    LIMIT_TLS_FILE = 4 << 20, /* a bundle of all public roots has 220 KiB */
+    /* What a stranger may send before its ClientHello is whole: those of browsers have 2 KiB, a
+     * ticket may add some. OpenSSL's own limit is 128 KiB. */
+    LIMIT_TLS_HELLO = 16 << 10,
+    /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst of
+     * new data channels takes one each. */
+    LIMIT_TLS_SESSIONS = 32,
+};
+
 enum limits_client {
     LIMIT_CONNECT_MS = 10000, /* connect_timeout: to the server, and to the local service */
     /* A look-up, or the login: rathole's server stalls for 5 s behind each silent stranger. */

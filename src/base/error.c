@@ -23,6 +23,7 @@ static const char *const own_texts[] = {
     [ERR_NOT_A_FILE - ERR_FIRST] = "not a regular file",
     [ERR_UNACKED - ERR_FIRST] = "nothing was acknowledged for too long",
     [ERR_SILENT - ERR_FIRST] = "no answer to keepalive probes",
+    [ERR_TLS - ERR_FIRST] = "the TLS handshake failed",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

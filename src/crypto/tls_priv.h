@@ -1,0 +1,89 @@
+/* What the files of TLS share. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/limits.h"
+#include "crypto/tls.h"
+#include "openssl_priv.h"
+
+struct tls_context {
+    _Atomic unsigned int users; /* the owner and the sessions */
+    SSL_CTX *ssl_ctx;
+    bool is_server;
+    bool trusts_file; /* a trusted_root was given; for words alone */
+    char *sni;        /* NULL: none */
+    char *hostname;   /* client: as it was given, for words */
+    time_t expiry;
+    /* Client: sessions that can be taken up. Under the lock. */
+    pthread_mutex_t lock;
+    size_t kept_count;
+    SSL_SESSION *kept[LIMIT_TLS_SESSIONS];
+};
+
+void tls_context_hold(struct tls_context *context);
+
+struct tls_session {
+    struct tls_context *context;
+    SSL *ssl;
+    /* During a call. */
+    const unsigned char *in;
+    size_t in_size;
+    struct tls_out *out;
+    bool (*may_begin)(void *arg);
+    void *gate_arg;
+    char *why;               /* NULL: nothing to say */
+    uint32_t hello_bytes;    /* server: taken while the ClientHello is not whole */
+    uint32_t sealed_records; /* with this key */
+    /* Where in a record the bytes so far end: so much of its header has come, or of its body is yet
+     * to come. */
+    uint16_t body_left;
+    uint8_t header_size, length_high;
+    bool has_hello, is_refused, is_overfull; /* the gate was asked; has refused; out has no room */
+    bool is_open;                            /* the handshake is over */
+    bool has_failed, has_sent_end, has_ended;
+};
+
+/* ---- tls_resume.c: a client's sessions ---- */
+
+/* SSL_CTX_sess_set_new_cb; takes the session over. */
+int tls_resume_keep(SSL *ssl, SSL_SESSION *kept);
+/* The newest one, which the caller frees, or NULL. One of TLS 1.3 is used once (RFC 8446, appendix
+ * C.4), one of TLS 1.2 again and again. */
+SSL_SESSION *tls_resume_take(struct tls_context *context);
+void tls_resume_forget(struct tls_context *context);
+
+/* ---- tls_files.c: what is in files ---- */
+
+struct tls_why {
+    char *text;
+    size_t size;
+};
+
+/* Each: 0, or a code of tls_context_create with its reason in why. */
+MUST_CHECK int tls_files_use_pkcs12(SSL_CTX *ssl_ctx, const char *path, const char *password,
+                                    const struct tls_why *why);
+MUST_CHECK int tls_files_use_pem(SSL_CTX *ssl_ctx, const char *certificate, const char *private_key,
+                                 const struct tls_why *why);
+/* All certificates of the file become roots; also their names what a server asks its clients for. */
+MUST_CHECK int tls_files_trust(SSL_CTX *ssl_ctx, const char *path, bool asks_for_them,
+                               const struct tls_why *why);
+
+/* ---- tls_error.c: words ---- */
+
+/* Writes the reason and returns error. */
+int tls_error_say(const struct tls_why *why, int error, const char *format, ...)
+    PRINTF_FORMAT(3, 4);
+/* What OpenSSL reported last in this thread: its own words. */
+const char *tls_error_last(void);
+/* True if OpenSSL's last error is want of memory. */
+bool tls_error_is_memory(void);
+/* SSL_CTX_set_verify: keeps in the session why a certificate was refused. */
+int tls_error_verify(int is_fine, X509_STORE_CTX *store);
+/* Keeps in the session what OpenSSL has reported, unless the reason is known. Returns ERR_TLS, or a
+ * code that says more. */
+int tls_error_of_session(struct tls_session *session);
