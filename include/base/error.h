@@ -15,14 +15,14 @@ enum error_code {
     ERR_RESOLVE = -9993,      /* a host name has no usable address */
     ERR_REPLACED = -9992,     /* a newer control channel took over */
     ERR_LIMIT = -9991,        /* one of our own limits is reached */
-    ERR_HANDSHAKE = -9990,    /* the Noise handshake failed: keys or patterns differ */
+    ERR_HANDSHAKE = -9990,    /* the handshake failed: Noise keys or patterns differ, or TLS */
     ERR_TRUNCATED = -9989,    /* the stream ended inside an encrypted message */
     ERR_RECONFIGURED = -9988, /* a reload has changed an option that this connection depends on */
     ERR_NOT_A_FILE = -9987,   /* a FIFO, a device or a socket where a regular file is expected */
     ERR_UNACKED = -9986,      /* the peer has acknowledged nothing for too long (net/silence.h) */
     ERR_SILENT = -9985,       /* the peer did not answer keepalive probes (net/silence.h) */
-    ERR_TLS = -9984,          /* the TLS handshake failed; tls_session_why has the reason */
-    ERR_LAST = ERR_TLS,
+    ERR_ALERT = -9984,        /* the peer ended TLS with an alert after the handshake */
+    ERR_LAST = ERR_ALERT,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"), the same with

@@ -86,7 +86,7 @@ void tls_session_destroy(struct tls_session *session);
 void tls_session_set_gate(struct tls_session *session, bool (*may_begin)(void *arg), void *arg);
 /* Takes received bytes (none: the first call of a client), and appends the answer to out, which needs
  * room for all messages of one flight (64 KiB: certificates). *ret_used: how many it took, fewer than
- * size only when done. Returns 0: more is needed; 1: done, and the peer's Finished has come; ERR_TLS,
+ * size only when done. Returns 0: more is needed; 1: done, and the peer's Finished has come; ERR_HANDSHAKE,
  * ERR_LIMIT (the gate), -ENOBUFS (out is full), -ENOMEM. After an error out may hold an alert, which
  * is worth sending. */
 MUST_CHECK int tls_session_handshake(struct tls_session *session, const void *in, size_t size,
@@ -95,7 +95,7 @@ MUST_CHECK int tls_session_handshake(struct tls_session *session, const void *in
 /* After the handshake. Takes all of coded and returns how much plaintext it had; an incomplete
  * record is kept. The room for it is size + TLS_RECORD_PLAIN. What the peer has to be told at once
  * (a key update's answer, an alert) goes to reply. -EBADMSG: damaged, forged, or against the
- * protocol; -ECONNRESET: the peer has sent an alert that ends it all; -ENOBUFS: reply is full;
+ * protocol; ERR_ALERT: the peer has sent an alert that ends it all; -ENOBUFS: reply is full;
  * -ENOMEM. */
 MUST_CHECK ssize_t tls_session_open(struct tls_session *session, const void *coded, size_t size,
                                     void *plain, size_t room, struct tls_out *reply);

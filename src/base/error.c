@@ -17,13 +17,14 @@ static const char *const own_texts[] = {
     [ERR_RESOLVE - ERR_FIRST] = "the host name has no usable address",
     [ERR_REPLACED - ERR_FIRST] = "replaced by a newer control channel",
     [ERR_LIMIT - ERR_FIRST] = "limit reached",
-    [ERR_HANDSHAKE - ERR_FIRST] = "the Noise handshake failed",
+    [ERR_HANDSHAKE - ERR_FIRST] = "the handshake failed",
     [ERR_TRUNCATED - ERR_FIRST] = "connection cut inside an encrypted message",
     [ERR_RECONFIGURED - ERR_FIRST] = "the configuration has changed",
     [ERR_NOT_A_FILE - ERR_FIRST] = "not a regular file",
     [ERR_UNACKED - ERR_FIRST] = "nothing was acknowledged for too long",
     [ERR_SILENT - ERR_FIRST] = "no answer to keepalive probes",
-    [ERR_TLS - ERR_FIRST] = "the TLS handshake failed",
+    [ERR_ALERT - ERR_FIRST] = "the other side has ended TLS with an alert; it may want a client "
+                              "certificate, or another one",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

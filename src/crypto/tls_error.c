@@ -332,12 +332,12 @@ int tls_error_of_session(struct tls_session *session)
         return -ENOBUFS;
     if (tls_error_is_memory())
         return -ENOMEM;
-    int error = session->is_open ? -EBADMSG : ERR_TLS;
+    int error = session->is_open ? -EBADMSG : ERR_HANDSHAKE;
     bool is_ssl = ERR_GET_LIB(code) == ERR_LIB_SSL;
     const char *words = is_ssl ? reason_words(session, reason) : NULL;
     if (is_ssl && reason >= ALERT_REASONS && reason <= ALERT_REASONS + ALERT_MAX) {
         const char *name = openssl.ERR_reason_error_string(code);
-        error = session->is_open ? -ECONNRESET : ERR_TLS;
+        error = session->is_open ? ERR_ALERT : ERR_HANDSHAKE;
         (void)tls_error_say(&why, 0, "the peer refuses (%s): %s", name != NULL ? name : "alert",
                             alert_words(reason - ALERT_REASONS));
     } else if (words != NULL) {

@@ -84,6 +84,6 @@ const char *tls_error_last(void);
 bool tls_error_is_memory(void);
 /* SSL_CTX_set_verify: keeps in the session why a certificate was refused. */
 int tls_error_verify(int is_fine, X509_STORE_CTX *store);
-/* Keeps in the session what OpenSSL has reported, unless the reason is known. Returns ERR_TLS, or a
+/* Keeps in the session what OpenSSL has reported, unless the reason is known. Returns ERR_HANDSHAKE, or a
  * code that says more. */
 int tls_error_of_session(struct tls_session *session);

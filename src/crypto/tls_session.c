@@ -191,7 +191,7 @@ static int tls_session_wait_for_hello(struct tls_session *session, size_t used)
     session->has_failed = true;
     if (session->why == NULL)
         session->why = strdup("the ClientHello is longer than this server takes");
-    return ERR_TLS;
+    return ERR_HANDSHAKE;
 }
 
 int tls_session_handshake(struct tls_session *session, const void *in, size_t size,

@@ -93,8 +93,8 @@ Test(tls, older_versions_are_refused)
     cr_assert_eq(SSL_set_min_proto_version(ssl, TLS1_VERSION), 1);
     cr_assert_eq(SSL_set_max_proto_version(ssl, TLS1_1_VERSION), 1);
     cr_expect_not(tls_pair_shake(WIRE_MAX));
-    cr_expect_eq(ends[SERVER].result, ERR_TLS);
-    cr_expect_eq(ends[CLIENT].result, ERR_TLS);
+    cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
+    cr_expect_eq(ends[CLIENT].result, ERR_HANDSHAKE);
     cr_expect_not_null(strstr(tls_session_why(ends[SERVER].session), "no TLS version in common"));
     cr_expect_not_null(strstr(tls_session_why(ends[CLIENT].session), "no TLS version in common"));
 }
@@ -236,7 +236,7 @@ Test(tls, damaged_record)
         ends[CLIENT].wire_size = 0;
         /* It says so to the peer, and is of no more use. */
         cr_expect_gt(ends[SERVER].wire_size, 0);
-        cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), -ECONNRESET);
+        cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), ERR_ALERT);
         cr_expect_not_null(strstr(tls_session_why(ends[CLIENT].session), "the peer refuses"));
         unsigned char bytes[100];
         struct tls_out out = {bytes, sizeof(bytes), 0};
@@ -272,7 +272,7 @@ static void expect_no_tls(const char *sent, const char *words)
     memcpy(ends[CLIENT].wire, sent, strlen(sent));
     ends[CLIENT].wire_size = strlen(sent);
     tls_pair_step(SERVER, WIRE_MAX);
-    cr_expect_eq(ends[SERVER].result, ERR_TLS);
+    cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
     cr_expect_not_null(strstr(tls_session_why(ends[SERVER].session), words), "%s",
                        tls_session_why(ends[SERVER].session));
 }
@@ -292,7 +292,7 @@ Test(tls, client_gets_something_else)
     memcpy(ends[SERVER].wire, answer, strlen(answer));
     ends[SERVER].wire_size = strlen(answer);
     tls_pair_step(CLIENT, WIRE_MAX);
-    cr_expect_eq(ends[CLIENT].result, ERR_TLS);
+    cr_expect_eq(ends[CLIENT].result, ERR_HANDSHAKE);
     cr_expect_not_null(strstr(tls_session_why(ends[CLIENT].session), "does not speak TLS"));
 }
 
@@ -355,7 +355,7 @@ Test(tls, gate)
     cr_expect_not(tls_pair_shake(WIRE_MAX));
     cr_expect_eq(gate_count, 2);
     cr_expect_eq(ends[SERVER].result, ERR_LIMIT);
-    cr_expect_eq(ends[CLIENT].result, ERR_TLS);
+    cr_expect_eq(ends[CLIENT].result, ERR_HANDSHAKE);
     cr_expect_not_null(strstr(tls_session_why(ends[CLIENT].session), "too many"));
 }
 
@@ -387,7 +387,7 @@ Test(tls, endless_hello)
         result = ends[SERVER].result;
         sent += 1005;
     }
-    cr_expect_eq(result, ERR_TLS);
+    cr_expect_eq(result, ERR_HANDSHAKE);
     cr_expect_leq(sent, LIMIT_TLS_HELLO + 2000);
     cr_expect_not_null(strstr(tls_session_why(ends[SERVER].session), "ClientHello"));
 }

@@ -29,8 +29,8 @@ static bool shake(void)
 static void expect_client_refuses(const char *words)
 {
     cr_expect_not(shake());
-    cr_expect_eq(ends[CLIENT].result, ERR_TLS);
-    cr_expect_eq(ends[SERVER].result, ERR_TLS);
+    cr_expect_eq(ends[CLIENT].result, ERR_HANDSHAKE);
+    cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
     const char *why = tls_session_why(ends[CLIENT].session);
     cr_expect_not_null(strstr(why, words), "\"%s\" lacks \"%s\"", why, words);
     why = tls_session_why(ends[SERVER].session);
@@ -238,14 +238,14 @@ static void expect_server_refuses(const char *words, const char *client_words)
         cr_assert_eq(SSL_CTX_set_max_proto_version(ends[CLIENT].context->ssl_ctx, version), 1);
         tls_pair_sessions();
         cr_expect_not(tls_pair_shake(WIRE_MAX));
-        cr_expect_eq(ends[SERVER].result, ERR_TLS);
+        cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
         const char *why = tls_session_why(ends[SERVER].session);
         cr_expect_not_null(strstr(why, words), "\"%s\" lacks \"%s\"", why, words);
         if (version == TLS1_3_VERSION) {
             cr_assert_eq(ends[CLIENT].result, 1);
-            cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), -ECONNRESET);
+            cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), ERR_ALERT);
         } else {
-            cr_expect_eq(ends[CLIENT].result, ERR_TLS);
+            cr_expect_eq(ends[CLIENT].result, ERR_HANDSHAKE);
         }
         why = tls_session_why(ends[CLIENT].session);
         cr_expect_not_null(strstr(why, client_words), "\"%s\" lacks \"%s\"", why, client_words);
