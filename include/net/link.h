@@ -35,7 +35,8 @@ enum link_sizes {
      * four at a time". */
     LINK_BATCH_PLAIN = 128 << 10,
     LINK_REPLY_MAX = 4096,
-    LINK_OVERHEAD_MAX = 4096, /* of any kind, for one batch */
+    /* Of any kind, for one batch: TLS towards a peer that wants records of 512 bytes. */
+    LINK_OVERHEAD_MAX = 8192,
     /* The room for a coded batch with a reply in front of it, and the most that is received at a
      * time. */
     LINK_BATCH_CODED = LINK_REPLY_MAX + LINK_BATCH_PLAIN + LINK_OVERHEAD_MAX,
