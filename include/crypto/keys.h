@@ -61,3 +61,7 @@ void keys_pair_public(const uint8_t private_key[static KEYS_X25519_SIZE],
 MUST_CHECK int keys_from_text(const char *text, size_t text_len,
                               uint8_t ret[static KEYS_X25519_SIZE]);
 void keys_to_text(const uint8_t key[static KEYS_X25519_SIZE], char ret[static KEYS_TEXT_SIZE]);
+
+/* Standard base64 with padding, and a NUL; out has room for 4 characters of each 3 bytes, rounded
+ * up, and the NUL. */
+void keys_base64(const void *bytes, size_t size, char *out, size_t room);

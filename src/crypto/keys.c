@@ -122,6 +122,11 @@ int keys_from_text(const char *text, size_t text_len, uint8_t ret[static KEYS_X2
 
 void keys_to_text(const uint8_t key[static KEYS_X25519_SIZE], char ret[static KEYS_TEXT_SIZE])
 {
-    (void)sodium_bin2base64(ret, KEYS_TEXT_SIZE, key, KEYS_X25519_SIZE,
-                            sodium_base64_VARIANT_ORIGINAL);
+    keys_base64(key, KEYS_X25519_SIZE, ret, KEYS_TEXT_SIZE);
+}
+
+void keys_base64(const void *bytes, size_t size, char *out, size_t room)
+{
+    assert(room >= sodium_base64_ENCODED_LEN(size, sodium_base64_VARIANT_ORIGINAL));
+    (void)sodium_bin2base64(out, room, bytes, size, sodium_base64_VARIANT_ORIGINAL);
 }

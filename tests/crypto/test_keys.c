@@ -213,3 +213,15 @@ Test(keys, wrong_text_is_refused_and_nothing_is_left)
     cr_expect_eq(keys_from_text("AAAAAAAAAAAAAAAAAAAAA\0AAAAAAAAAAAAAAAAAAAAA=", 44, key), -EINVAL,
                  "a NUL inside");
 }
+
+/* RFC 4648 section 10. */
+Test(keys, base64)
+{
+    static const char *const texts[] = {"",         "Zg==",     "Zm8=",    "Zm9v",
+                                        "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+    for (size_t size = 0; size < ARRAY_SIZE(texts); size++) {
+        char text[9];
+        keys_base64("foobar", size, text, strlen(texts[size]) + 1);
+        cr_expect_str_eq(text, texts[size]);
+    }
+}
