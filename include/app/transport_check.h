@@ -6,7 +6,7 @@
 #include "base/macros.h"
 #include "config/config.h"
 
-enum { TRANSPORT_PROBLEM_SIZE = 400 };
+enum { TRANSPORT_PROBLEM_SIZE = 1024 };
 
 /* 0, or ERR_CONFIG with "FILE: KEY: why" in problem. */
 MUST_CHECK int transport_check(const char *file, enum config_role role,

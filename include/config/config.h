@@ -106,6 +106,7 @@ struct config_peer {
 
     uint32_t heartbeat_interval_ms; /* server; 0 = never */
     uint32_t handshake_timeout_ms;  /* server */
+    uint32_t half_close_timeout_ms; /* server */
     uint32_t max_pending_handshakes;
     uint32_t max_pending_handshakes_per_ip;
     uint32_t per_ip_prefix_v4, per_ip_prefix_v6; /* server; see config_prefixes */

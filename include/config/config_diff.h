@@ -21,6 +21,8 @@ enum config_change {
     CONFIG_CHANGE_LIMITS = 1 << 7,    /* limits and times, which are read when they are needed */
     CONFIG_CHANGE_LOG = 1 << 8,
     CONFIG_CHANGE_RESTART = 1 << 9, /* needs a restart */
+    /* The files of TLS have changed, and no key. Found by the role, which reads them again. */
+    CONFIG_CHANGE_CERTIFICATES = 1 << 10,
 };
 
 enum config_service_fate { CONFIG_SERVICE_ADDED, CONFIG_SERVICE_REMOVED, CONFIG_SERVICE_CHANGED };

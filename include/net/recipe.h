@@ -1,23 +1,31 @@
 /* How a connection to the other side is prepared: which handshakes it runs, with which keys. A role
  * has one recipe at a time. It is read-only once made, so all workers share it; the role frees it
- * when no handshake of it runs any more. */
+ * when no handshake of Noise runs any more that began with it. Other handshakes keep nothing of
+ * it. */
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "crypto/noise.h"
 #include "net/handshake.h"
+
+struct tls_context;
 
 struct recipe {
     bool is_initiator; /* of the connection: the client */
     bool has_noise;
     struct noise_keys noise;
+    struct tls_context *tls;  /* owned; NULL: no TLS */
+    uint64_t tls_fingerprint; /* of the files that tls was made from: a reload compares it */
+    bool is_websocket;
+    char *host; /* owned; of the request for WebSocket; NULL: a server */
 };
 
 /* Makes the handshakes of one connection. *ret: the first of them, for stream_begin; NULL: there is
  * none, and the connection is plain. -ENOMEM. */
 MUST_CHECK int recipe_begin(const struct recipe *recipe, struct handshake **ret);
-/* Whether connections are coded (net/link.h), so that the worker needs a link engine. */
-bool recipe_is_coded(const struct recipe *recipe);
+/* Whether connections begin with handshakes, so that the worker needs a link engine. */
+bool recipe_has_handshakes(const struct recipe *recipe);
 /* Wipes and frees. Accepts NULL. */
 void recipe_destroy(struct recipe *recipe);

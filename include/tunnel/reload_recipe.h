@@ -21,13 +21,16 @@ struct reload_recipe {
     unsigned int worker_count;
 };
 
-/* prepared must be zeroed. -ENOMEM: the caller still calls finish. */
-MUST_CHECK int reload_recipe_prepare(struct reload_recipe *prepared,
-                                     const struct config_peer *wanted, bool is_client,
-                                     unsigned int workers);
+/* Prepares a recipe if one of *changes (enum config_change) needs it, or if the files of TLS have
+ * changed since `running` was made; then CONFIG_CHANGE_CERTIFICATES is added to *changes. prepared
+ * must be zeroed. ERR_CONFIG: the files can't be used, which is logged. -ENOMEM. After an error the
+ * caller still calls finish. */
+MUST_CHECK int reload_recipe_prepare(struct reload_recipe *prepared, enum config_role role,
+                                     const struct config_peer *wanted, const struct recipe *running,
+                                     unsigned int workers, unsigned int *changes);
 /* Exchanges the new recipe and *running, which is the role's. Can't fail. */
 void reload_recipe_commit(struct reload_recipe *prepared, struct recipe **running);
 /* In each worker: connections that begin from now on use the new recipe. Open connections go on as
- * they are. */
+ * they are. Does nothing if no recipe was prepared. */
 void reload_recipe_apply(const struct reload_recipe *prepared, struct tunnel_worker *worker);
 void reload_recipe_finish(struct reload_recipe *prepared); /* accepts a zeroed one */

@@ -66,9 +66,6 @@ int tunnel_fds_for_visitors(void);
  * workers that still need a second descriptor. fd_max: from tunnel_fds_for_visitors. */
 bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int fd_max);
 
-/* Makes the recipe of connections to the other side from the configuration. -ENOMEM. */
-MUST_CHECK int tunnel_recipe_create(const struct config_peer *config, bool is_client,
-                                    struct recipe **ret);
 /* Has the worker prepare its connections to the other side by a recipe, which is shared, read-only,
  * and must outlive the worker. -ENOMEM. */
 MUST_CHECK int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe);

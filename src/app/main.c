@@ -172,7 +172,8 @@ static int command_version(void)
 {
     char kernel[KERNEL_TEXT_SIZE];
     (void)printf("rathole-uring " PROJECT_VERSION "\n"
-                 "protocol: rathole v0.5 (version 1); transports: tcp, noise; services: tcp, udp\n"
+                 "protocol: rathole v0.5 (version 1); transports: tcp, noise, tls, websocket; "
+                 "services: tcp, udp\n"
                  "built with: liburing " LIBURING_BUILD_VERSION ", libsodium " SODIUM_BUILD_VERSION
                  "\n%s\n",
                  kernel_describe(kernel, sizeof(kernel)));

@@ -20,7 +20,7 @@
 #include "io/file_watch.h"
 
 enum {
-    PROBLEM_SIZE = 512,
+    PROBLEM_SIZE = 1024,
     PROBLEMS_LOGGED_MAX = 20,
 };
 static_assert((int)LIMITS_TEXT_SIZE <= (int)PROBLEM_SIZE &&

@@ -12,7 +12,7 @@
 #include "client/forward.h"
 #include "client/reload.h"
 #include "config/config_copy.h"
-#include "net/recipe.h"
+#include "tunnel/make_recipe.h"
 
 static int copy_config(struct client *client, const struct config_peer *config)
 {
@@ -20,8 +20,9 @@ static int copy_config(struct client *client, const struct config_peer *config)
     int result = config_peer_copy(config, &copy);
     if (result < 0)
         return result;
+    char why[RECIPE_WHY_SIZE]; /* transport_check has told it already */
     client->config = copy;
-    return tunnel_recipe_create(config, true, &client->recipe);
+    return recipe_create(CONFIG_CLIENT, config, &client->recipe, why);
 }
 
 int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)

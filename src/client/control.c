@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "client/opening.h"
 #include "control_priv.h"
+#include "net/recipe.h"
 
 enum { LOGIN_TURN_MS = 50 }; /* between two tries to get a turn to log in */
 
@@ -112,14 +113,17 @@ static void control_log_failed(const struct client_control *control, int error)
         [CONTROL_CONNECTING] = "connect to",
         [CONTROL_LOGIN] = "log in to",
     };
-    const char *remedy =
-        error == ERR_AUTH         ? " (the token differs from the server's)"
-        : error == ERR_NO_SERVICE ? " (the server's configuration has no service of this name)"
-        : error == ERR_HANDSHAKE  ? " (keys or patterns differ, or the server does not use Noise)"
-                                  : "";
-    log_service(LOG_ERROR, control_name(control), "cannot %s %s: %s%s",
+    const char *remedy = error == ERR_AUTH ? " (the token differs from the server's)"
+                         : error == ERR_NO_SERVICE
+                             ? " (the server's configuration has no service of this name)"
+                         : error == ERR_HANDSHAKE && control->worker->tunnel->recipe->has_noise
+                             ? " (keys or patterns differ, or the server does not use Noise)"
+                             : "";
+    const char *why =
+        control->has_stream && error < 0 ? stream_handshake_why(&control->stream) : NULL;
+    log_service(LOG_ERROR, control_name(control), "cannot %s %s: %s%s%s%s",
                 steps[control->state] != NULL ? steps[control->state] : "reach", server,
-                error_text(error), remedy);
+                error_text(error), remedy, why != NULL ? ": " : "", why != NULL ? why : "");
 }
 
 void client_control_fail(struct client_control *control, int error)

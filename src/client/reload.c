@@ -68,14 +68,13 @@ static int prepare_service(struct client *client, struct client_plan *plan,
 static int client_prepare_own(const struct client *client, struct client_plan *plan,
                               const struct config_peer *wanted)
 {
-    if (plan->changes == 0)
-        return 0;
+    int result = reload_recipe_prepare(&plan->recipe, CONFIG_CLIENT, wanted, client->recipe,
+                                       client->worker_count, &plan->changes);
+    if (plan->changes == 0 || result < 0)
+        return result;
     struct config_peer own = *wanted;
     own.threads = client_config(client)->threads;
-    int result = config_peer_copy(&own, &plan->config);
-    if (result == 0 && (plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result = reload_recipe_prepare(&plan->recipe, wanted, true, client->worker_count);
-    return result;
+    return config_peer_copy(&own, &plan->config);
 }
 
 static void client_plan_free(struct client_plan *plan)
@@ -105,8 +104,7 @@ static void commit(struct client *client, struct client_plan *plan,
     if (plan->config != NULL)
         plan->config = atomic_exchange(&client->config, plan->config);
     client_fds_configure(&client->fds, wanted, client->worker_count);
-    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        reload_recipe_commit(&plan->recipe, &client->recipe);
+    reload_recipe_commit(&plan->recipe, &client->recipe);
     for (size_t i = 0; i < plan->step_count; i++) {
         struct client_step *step = &plan->steps[i];
         if (step->kind == PLAN_REMOVE)
@@ -123,9 +121,10 @@ static int client_prepare(struct client *client, const struct config_peer *wante
     struct client_plan *plan = calloc(1, sizeof(*plan));
     if (plan == NULL)
         return -ENOMEM;
-    plan->changes = outcome->changes = diff->changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
+    plan->changes = diff->changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
     plan->steps = calloc(diff->service_count + 1, sizeof(*plan->steps));
     int result = plan->steps != NULL ? client_prepare_own(client, plan, wanted) : -ENOMEM;
+    outcome->changes = plan->changes;
     for (size_t i = 0; i < diff->service_count && result == 0; i++)
         result = prepare_service(client, plan, running, &diff->services[i], outcome);
     if (result < 0 || (plan->step_count == 0 && plan->changes == 0)) {
@@ -168,10 +167,9 @@ static void client_apply_own(struct client_worker *worker, const struct client_p
     const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
         client_set_channel_options(worker);
-    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0) {
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
         data_channel_close_unstarted(worker); /* they use the old keys */
-        reload_recipe_apply(&plan->recipe, worker->tunnel);
-    }
+    reload_recipe_apply(&plan->recipe, worker->tunnel);
     if ((plan->changes & login) != 0)
         client_control_log_in_all_again(worker);
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)

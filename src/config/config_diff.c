@@ -168,9 +168,9 @@ void config_diff_finish(struct config_diff *diff)
 
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size)
 {
-    static const char *const words[] = {"address", "transport",   "token",     "type",
-                                        "lanes",   "TCP options", "heartbeat", "limits and times",
-                                        "log",     "threads"};
+    static const char *const words[] = {"address", "transport",   "token",       "type",
+                                        "lanes",   "TCP options", "heartbeat",   "limits and times",
+                                        "log",     "threads",     "certificates"};
     size_t used = 0;
     assert(out_size > 0);
     out[0] = '\0';

@@ -3,18 +3,40 @@
 #include <stdlib.h>
 
 #include "net/noise_link.h"
+#include "net/tls_link.h"
+#include "net/websocket_link.h"
+
+/* Appends a handshake to the chain. */
+static struct handshake **append(struct handshake **at, int result)
+{
+    return result == 0 ? &(*at)->next : at;
+}
 
 int recipe_begin(const struct recipe *recipe, struct handshake **ret)
 {
-    *ret = NULL;
-    if (!recipe->has_noise)
-        return 0;
-    return noise_handshake_create(&recipe->noise, recipe->is_initiator, ret);
+    struct handshake *first = NULL, **at = &first;
+    int result = 0;
+    if (recipe->has_noise) {
+        result = noise_handshake_create(&recipe->noise, recipe->is_initiator, at);
+        at = append(at, result);
+    }
+    if (result == 0 && recipe->tls != NULL) {
+        result = tls_handshake_create(recipe->tls, at);
+        at = append(at, result);
+    }
+    if (result == 0 && recipe->is_websocket)
+        result = websocket_handshake_create(recipe->host, recipe->tls != NULL, at);
+    if (result < 0) {
+        handshake_free(first);
+        return result;
+    }
+    *ret = first;
+    return 0;
 }
 
-bool recipe_is_coded(const struct recipe *recipe)
+bool recipe_has_handshakes(const struct recipe *recipe)
 {
-    return recipe->has_noise;
+    return recipe->has_noise || recipe->tls != NULL || recipe->is_websocket;
 }
 
 void recipe_destroy(struct recipe *recipe)
@@ -22,5 +44,7 @@ void recipe_destroy(struct recipe *recipe)
     if (recipe == NULL)
         return;
     noise_keys_wipe(&recipe->noise);
+    tls_context_destroy(recipe->tls);
+    free(recipe->host);
     free(recipe);
 }

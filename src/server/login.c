@@ -67,9 +67,10 @@ static void log_rejected(const struct login *login, int error)
     if (socket_peer(login->stream.fd, &peer) == 0)
         (void)addr_format(&peer, text, sizeof(text));
     const char *service = login->service != NULL ? service_name(login->service) : NULL;
+    const char *why = error == ERR_HANDSHAKE ? stream_handshake_why(&login->stream) : NULL;
     log_conn(LOG_WARN, service, login->conn_id,
-             "connection from %s rejected: %s (%u similar lines suppressed)", text,
-             error_text(error), suppressed);
+             "connection from %s rejected: %s%s%s (%u similar lines suppressed)", text,
+             error_text(error), why != NULL ? ": " : "", why != NULL ? why : "", suppressed);
 }
 
 static void login_deadline_expired(struct timer *timer)

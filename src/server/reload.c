@@ -140,10 +140,8 @@ static int server_prepare_own(struct preparation *prep)
         changes |= CONFIG_CHANGE_ADDRESS;
     if ((changes & CONFIG_CHANGE_ADDRESS) != 0 && !server_reload_bind_control(prep))
         changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
-    int result = 0;
-    if ((changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        result =
-            reload_recipe_prepare(&plan->recipe, prep->wanted, false, prep->server->worker_count);
+    int result = reload_recipe_prepare(&plan->recipe, CONFIG_SERVER, prep->wanted,
+                                       prep->server->recipe, prep->server->worker_count, &changes);
     plan->changes = prep->outcome->changes = changes;
     if (changes == 0 || result < 0)
         return result;
@@ -194,8 +192,7 @@ static void commit_own(struct preparation *prep)
         plan->new_control_binding = plan->control_binding;
         plan->control_binding = old;
     }
-    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
-        reload_recipe_commit(&plan->recipe, &server->recipe);
+    reload_recipe_commit(&plan->recipe, &server->recipe);
     if ((plan->changes & CONFIG_CHANGE_LIMITS) != 0)
         server_fds_limit_strangers(server, prep->wanted);
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0) {
@@ -360,8 +357,8 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
         /* These logins and control channels have begun with the old keys. */
         login_close_all(worker);
         server_control_close_reconfigured(worker);
-        reload_recipe_apply(&plan->recipe, worker->tunnel);
     }
+    reload_recipe_apply(&plan->recipe, worker->tunnel);
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         server_control_restart_heartbeats(worker);
 }

@@ -8,7 +8,6 @@
 #include "base/limits.h"
 #include "config/config_copy.h"
 #include "io/resolver.h"
-#include "net/recipe.h"
 #include "server/addresses.h"
 #include "server/control.h"
 #include "server/descriptors.h"
@@ -20,6 +19,7 @@
 #include "server/reload.h"
 #include "server/service_part.h"
 #include "server/visitor.h"
+#include "tunnel/make_recipe.h"
 
 enum { TEND_MS = 1000 }; /* between two looks at the pools */
 
@@ -51,9 +51,10 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     session_table_init(&server->sessions, &server->gate);
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
+    char why[RECIPE_WHY_SIZE]; /* transport_check has told it already */
     result = plan_slot_init(&server->plan);
     if (result == 0)
-        result = tunnel_recipe_create(config, false, &server->recipe);
+        result = recipe_create(CONFIG_SERVER, config, &server->recipe, why);
     if (result == 0)
         result = resolver_create_polled(thread_begins, &server->resolver);
     if (result == 0)

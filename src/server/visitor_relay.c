@@ -127,6 +127,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
         .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
+        .half_close_timeout_ms = server_config(worker->server)->half_close_timeout_ms,
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,
         .ended = {ended[0], ended[1]},

@@ -3,15 +3,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "net/recipe.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "config/config_diff.h"
+#include "tunnel/make_recipe.h"
 #include "tunnel/tunnel_worker.h"
 
-int reload_recipe_prepare(struct reload_recipe *prepared, const struct config_peer *wanted,
-                          bool is_client, unsigned int workers)
+static int make_engines(struct reload_recipe *prepared, unsigned int workers)
 {
-    int result = tunnel_recipe_create(wanted, is_client, &prepared->recipe);
-    if (result < 0 || !recipe_is_coded(prepared->recipe))
-        return result;
+    int result = 0;
     prepared->engines = calloc(workers, sizeof(*prepared->engines));
     if (prepared->engines == NULL)
         return -ENOMEM;
@@ -21,15 +21,50 @@ int reload_recipe_prepare(struct reload_recipe *prepared, const struct config_pe
     return result;
 }
 
+/* A client's recipe names its server. */
+static bool needs_recipe(enum config_role role, unsigned int changes)
+{
+    unsigned int needs = CONFIG_CHANGE_TRANSPORT;
+    if (role == CONFIG_CLIENT)
+        needs |= CONFIG_CHANGE_ADDRESS;
+    return (changes & needs) != 0;
+}
+
+int reload_recipe_prepare(struct reload_recipe *prepared, enum config_role role,
+                          const struct config_peer *wanted, const struct recipe *running,
+                          unsigned int workers, unsigned int *changes)
+{
+    char why[RECIPE_WHY_SIZE];
+    bool is_changed = needs_recipe(role, *changes);
+    if (!is_changed && running->tls == NULL)
+        return 0;
+    int result = recipe_create(role, wanted, &prepared->recipe, why);
+    if (result == ERR_CONFIG)
+        log_error("reload: %s", why);
+    if (result < 0)
+        return result;
+    if (!is_changed && prepared->recipe->tls_fingerprint == running->tls_fingerprint) {
+        recipe_destroy(take_ptr(prepared->recipe));
+        return 0;
+    }
+    if (!is_changed)
+        *changes |= CONFIG_CHANGE_CERTIFICATES;
+    return recipe_has_handshakes(prepared->recipe) ? make_engines(prepared, workers) : 0;
+}
+
 void reload_recipe_commit(struct reload_recipe *prepared, struct recipe **running)
 {
     struct recipe *old = *running;
+    if (prepared->recipe == NULL)
+        return;
     prepared->new_recipe = *running = prepared->recipe;
     prepared->recipe = old;
 }
 
 void reload_recipe_apply(const struct reload_recipe *prepared, struct tunnel_worker *worker)
 {
+    if (prepared->new_recipe == NULL)
+        return;
     if (worker->links == NULL && prepared->engines != NULL) {
         worker->links = worker->relays.links = prepared->engines[worker->index];
         prepared->engines[worker->index] = NULL;

@@ -72,27 +72,10 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const stru
     return best;
 }
 
-int tunnel_recipe_create(const struct config_peer *config, bool is_client, struct recipe **ret)
-{
-    const struct config_transport *transport = &config->transport;
-    const struct config_noise *noise = &transport->noise;
-    struct recipe *recipe = calloc(1, sizeof(*recipe));
-    if (recipe == NULL)
-        return -ENOMEM;
-    recipe->is_initiator = is_client;
-    recipe->has_noise = transport->type == CONFIG_TRANSPORT_NOISE;
-    if (recipe->has_noise)
-        noise_keys_init(&recipe->noise, noise->pattern,
-                        noise->has_local_private_key ? noise->local_private_key : NULL,
-                        noise->has_remote_public_key ? noise->remote_public_key : NULL);
-    *ret = recipe;
-    return 0;
-}
-
 int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe)
 {
     worker->recipe = recipe;
-    if (!recipe_is_coded(recipe))
+    if (!recipe_has_handshakes(recipe))
         return 0;
     int result = link_engine_create(&worker->links);
     worker->relays.links = worker->links;
@@ -110,7 +93,7 @@ int tunnel_prepare(struct tunnel_worker *worker, struct stream *stream)
 
 bool tunnel_has_handshakes(const struct tunnel_worker *worker)
 {
-    return recipe_is_coded(worker->recipe);
+    return recipe_has_handshakes(worker->recipe);
 }
 
 int tunnel_fds_for_visitors(void)
