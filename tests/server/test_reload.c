@@ -920,9 +920,9 @@ Test(server_reload, another_transport_ends_what_began_with_the_old, .init = set_
                  0);
     cr_expect_neq(side_end_of(&side, up), 0);
     cr_expect_neq(side_end_of(&side, half), 0);
-    cr_expect(recipe_is_coded(side.workers[0].recipe));
+    cr_expect(recipe_has_handshakes(side.workers[0].recipe));
     (void)reload(file("", service("echo", ECHO, "")));
-    cr_expect_not(recipe_is_coded(side.workers[1].recipe));
+    cr_expect_not(recipe_has_handshakes(side.workers[1].recipe));
     (void)close(up);
     (void)close(half);
     int fd = log_in("echo", "one");

@@ -3,7 +3,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "net/recipe.h"
+#include "config/config_diff.h"
+#include "tunnel/make_recipe.h"
 #include "tunnel/tunnel_worker.h"
 
 enum { WORKERS = 2 };
@@ -30,13 +31,16 @@ Test(reload_recipe, another_set_takes_the_place_of_the_old, .init = set_up)
     const struct config_peer first = noise_of(1), second = noise_of(2);
     struct tunnel_worker workers[WORKERS] = {{.index = 0}, {.index = 1}};
     struct recipe *running, *old;
-    cr_assert_eq(tunnel_recipe_create(&first, false, &running), 0);
+    unsigned int changes = CONFIG_CHANGE_TRANSPORT;
+    char why[RECIPE_WHY_SIZE];
+    cr_assert_eq(recipe_create(CONFIG_SERVER, &first, &running, why), 0);
     cr_assert_eq(tunnel_use_recipe(&workers[0], running), 0);
     const struct link_engine *engine = workers[0].links;
     old = running;
 
     struct reload_recipe prepared = {0};
-    cr_assert_eq(reload_recipe_prepare(&prepared, &second, false, WORKERS), 0);
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &second, running, WORKERS, &changes), 0);
     cr_assert_eq(running, old, "nothing is changed yet");
     reload_recipe_commit(&prepared, &running);
     cr_assert_neq(running, old);
@@ -60,13 +64,15 @@ Test(reload_recipe, none_any_more, .init = set_up)
     const struct config_peer first = noise_of(1);
     struct tunnel_worker worker = {.index = 0};
     struct recipe *running;
-    cr_assert_eq(tunnel_recipe_create(&first, false, &running), 0);
+    unsigned int changes = CONFIG_CHANGE_TRANSPORT;
+    char why[RECIPE_WHY_SIZE];
+    cr_assert_eq(recipe_create(CONFIG_SERVER, &first, &running, why), 0);
     cr_assert_eq(tunnel_use_recipe(&worker, running), 0);
     struct reload_recipe prepared = {0};
-    cr_assert_eq(reload_recipe_prepare(&prepared, &plain, false, 1), 0);
+    cr_assert_eq(reload_recipe_prepare(&prepared, CONFIG_SERVER, &plain, running, 1, &changes), 0);
     reload_recipe_commit(&prepared, &running);
     reload_recipe_apply(&prepared, &worker);
-    cr_assert_not(recipe_is_coded(running));
+    cr_assert_not(recipe_has_handshakes(running));
     cr_assert_eq(worker.recipe, running);
     cr_assert_not_null(worker.links, "the connections there are go on");
     reload_recipe_finish(&prepared);
@@ -77,9 +83,30 @@ Test(reload_recipe, none_any_more, .init = set_up)
 Test(reload_recipe, what_is_given_up_is_taken_back, .init = set_up)
 {
     const struct config_peer wanted = noise_of(1);
+    const struct recipe running = {.has_noise = false};
+    unsigned int changes = CONFIG_CHANGE_TRANSPORT;
     struct reload_recipe prepared = {0};
-    cr_assert_eq(reload_recipe_prepare(&prepared, &wanted, false, WORKERS), 0);
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &wanted, &running, WORKERS, &changes), 0);
     reload_recipe_finish(&prepared);
     cr_assert_null(prepared.recipe);
     cr_assert_null(prepared.engines);
+}
+
+Test(reload_recipe, nothing_to_do, .init = set_up)
+{
+    const struct config_peer wanted = noise_of(1);
+    const struct recipe running = {.has_noise = true};
+    struct tunnel_worker worker = {.recipe = &running};
+    struct recipe *own = NULL;
+    unsigned int changes = CONFIG_CHANGE_LIMITS;
+    struct reload_recipe prepared = {0};
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &wanted, &running, WORKERS, &changes), 0);
+    cr_assert_eq(changes, CONFIG_CHANGE_LIMITS);
+    reload_recipe_commit(&prepared, &own);
+    reload_recipe_apply(&prepared, &worker);
+    cr_assert_null(own);
+    cr_assert_eq(worker.recipe, &running);
+    reload_recipe_finish(&prepared);
 }
