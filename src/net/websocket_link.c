@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "crypto/keys.h"
+#include "crypto/tls.h"
 
 enum {
     /* Over another link: one frame for each of its records, in a buffer on the stack. */
@@ -17,7 +18,15 @@ enum {
     PONGS_MAX = LINK_REPLY_MAX / 2,
 };
 static_assert(WEBSOCKET_FRAME_HEADER_MAX <= (int)LINK_OVERHEAD_MAX, "one frame for a batch");
-static_assert(WEBSOCKET_CONTROL_FRAME_MAX <= (int)CONTROL_CODED_MAX, "also a ping's answer");
+static_assert(TLS_SEALED_MAX(WEBSOCKET_CONTROL_FRAME_MAX) <= CONTROL_CODED_MAX, "a ping's answer");
+/* The frames of a batch are sealed one by one; a key update is said once. */
+enum {
+    BATCH_FRAMES = LINK_BATCH_PLAIN / (INNER_FRAME - WEBSOCKET_FRAME_HEADER_MAX) + 1,
+    BATCH_FRAMED = LINK_BATCH_PLAIN + BATCH_FRAMES * WEBSOCKET_FRAME_HEADER_MAX,
+};
+static_assert(TLS_SEALED_MAX((size_t)BATCH_FRAMED) + BATCH_FRAMES * (size_t)TLS_RECORD_OVERHEAD <=
+                  LINK_BATCH_PLAIN + LINK_OVERHEAD_MAX,
+              "one batch, framed and sealed");
 
 static struct websocket_link *websocket_of(struct link *link)
 {
