@@ -7,7 +7,7 @@
 #include "net/websocket_link.h"
 
 /* Appends a handshake to the chain. */
-static struct handshake **append(struct handshake **at, int result)
+static struct handshake **add_handshake(struct handshake **at, int result)
 {
     return result == 0 ? &(*at)->next : at;
 }
@@ -18,11 +18,11 @@ int recipe_begin(const struct recipe *recipe, struct handshake **ret)
     int result = 0;
     if (recipe->has_noise) {
         result = noise_handshake_create(&recipe->noise, recipe->is_initiator, at);
-        at = append(at, result);
+        at = add_handshake(at, result);
     }
     if (result == 0 && recipe->tls != NULL) {
         result = tls_handshake_create(recipe->tls, at);
-        at = append(at, result);
+        at = add_handshake(at, result);
     }
     if (result == 0 && recipe->is_websocket)
         result = websocket_handshake_create(recipe->host, recipe->tls != NULL, at);

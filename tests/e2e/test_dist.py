@@ -73,7 +73,7 @@ def test_manual_renders_without_warnings(page):
     result = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", PAGES[page]],
                             capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "@" not in re.sub(r"rathole-uring@\S+", "", PAGES[page].read_text().replace("\\", ""))
+    assert not re.search(r"@\w+@", PAGES[page].read_text()), "a place of the template is not filled in"
 
 
 @pytest.mark.parametrize("page", PAGES)
