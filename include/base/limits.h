@@ -79,8 +79,8 @@ enum limits_tls {
     /* What a stranger may send before its ClientHello is whole: those of browsers have 2 KiB, a
      * ticket may add some. OpenSSL's own limit is 128 KiB. */
     LIMIT_TLS_HELLO = 16 << 10,
-    /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst of
-     * new data channels takes one each. */
+    /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst
+     * of new data channels takes one each. */
     LIMIT_TLS_SESSIONS = 32,
 };
 

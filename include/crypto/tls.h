@@ -7,8 +7,8 @@
  *     tls_session_handshake  until it returns 1
  *     tls_session_seal/open  in any order; tls_session_end once
  *
- * A session belongs to one thread at a time. A context may be used by all threads, and lives as long
- * as the last of its sessions. */
+ * A session belongs to one thread at a time. A context may be used by all threads, and lives as
+ * long as the last of its sessions. */
 #pragma once
 
 #include <errno.h>
@@ -84,11 +84,11 @@ void tls_session_destroy(struct tls_session *session);
 /* Server: asked once, when a ClientHello has come whole and nothing was computed for it. False: the
  * handshake ends with ERR_LIMIT. */
 void tls_session_set_gate(struct tls_session *session, bool (*may_begin)(void *arg), void *arg);
-/* Takes received bytes (none: the first call of a client), and appends the answer to out, which needs
- * room for all messages of one flight (64 KiB: certificates). *ret_used: how many it took, fewer than
- * size only when done. Returns 0: more is needed; 1: done, and the peer's Finished has come; ERR_HANDSHAKE,
- * ERR_LIMIT (the gate), -ENOBUFS (out is full), -ENOMEM. After an error out may hold an alert, which
- * is worth sending. */
+/* Takes received bytes (none: the first call of a client), and appends the answer to out, which
+ * needs room for all messages of one flight (64 KiB: certificates). *ret_used: how many it took,
+ * fewer than size only when done. Returns 0: more is needed; 1: done, and the peer's Finished has
+ * come; ERR_HANDSHAKE, ERR_LIMIT (the gate), -ENOBUFS (out is full), -ENOMEM. After an error out
+ * may hold an alert, which is worth sending. */
 MUST_CHECK int tls_session_handshake(struct tls_session *session, const void *in, size_t size,
                                      size_t *ret_used, struct tls_out *out);
 
@@ -99,10 +99,10 @@ MUST_CHECK int tls_session_handshake(struct tls_session *session, const void *in
  * -ENOMEM. */
 MUST_CHECK ssize_t tls_session_open(struct tls_session *session, const void *coded, size_t size,
                                     void *plain, size_t room, struct tls_out *reply);
-/* True when the peer's close_notify has come. What came behind it was ignored. We may still send. */
+/* True when the peer's close_notify has come. What came behind it was ignored. We may go on. */
 bool tls_session_has_ended(const struct tls_session *session);
-/* Appends size bytes (at least 1) to out, which has room for TLS_SEALED_MAX of them. -ENOBUFS, -EIO,
- * -ENOMEM: the session is of no more use. */
+/* Appends size bytes (at least 1) to out, which has room for TLS_SEALED_MAX of them. -ENOBUFS,
+ * -EIO, -ENOMEM: the session is of no more use. */
 MUST_CHECK int tls_session_seal(struct tls_session *session, const void *plain, size_t size,
                                 struct tls_out *out);
 /* Appends our close_notify; nothing if it was sent already, or if the handshake is not over. We may

@@ -1,7 +1,7 @@
 /* OpenSSL >= 3.0 without linking it: the types come from its headers, the functions from dlopen(3).
- * So a tunnel that needs neither pays nothing for its memory, and a machine without it runs the same
- * binary. A function is called as openssl.SSL_new(...); of OpenSSL's macros those that only name
- * numbers are of use, since the others call the linked functions. */
+ * So a tunnel that needs neither pays nothing for its memory, and a machine without it runs the
+ * same binary. A function is called as openssl.SSL_new(...); of OpenSSL's macros those that only
+ * name numbers are of use, since the others call the linked functions. */
 #pragma once
 
 #include <openssl/bio.h>

@@ -48,8 +48,10 @@ static int tls_context_set_common(SSL_CTX *ssl_ctx, const struct tls_why *why)
     (void)openssl.SSL_CTX_set_options(ssl_ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                                    SSL_OP_CIPHER_SERVER_PREFERENCE |
                                                    SSL_OP_PRIORITIZE_CHACHA);
-    /* An idle session has no buffers. */
-    (void)openssl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL);
+    /* An idle session has no buffers. The chain is what the file has: looking for more of it among
+     * the trusted ones would cost each handshake. */
+    (void)openssl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_MODE,
+                               SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN, NULL);
     if (openssl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, NULL) != 1 ||
         !set_ciphers(ssl_ctx))
         return tls_error_say(why, -ENOTSUP,

@@ -258,8 +258,8 @@ static int tls_files_read_key(const char *path, EVP_PKEY **ret, const struct tls
     return r;
 }
 
-/* The certificates behind the first one. SSL_CTX_use_cert_and_key would take a stack of them, but one
- * by one they need no stack here. */
+/* The certificates behind the first one. SSL_CTX_use_cert_and_key would take a stack of them, but
+ * one by one they need no stack here. */
 static int tls_files_add_chain(SSL_CTX *ssl_ctx, BIO *bio, const char *path,
                                const struct tls_why *why)
 {

@@ -69,7 +69,7 @@ MUST_CHECK int tls_files_use_pkcs12(SSL_CTX *ssl_ctx, const char *path, const ch
                                     const struct tls_why *why);
 MUST_CHECK int tls_files_use_pem(SSL_CTX *ssl_ctx, const char *certificate, const char *private_key,
                                  const struct tls_why *why);
-/* All certificates of the file become roots; also their names what a server asks its clients for. */
+/* All certificates of the file become roots. asks_for_them: a server names them to its clients. */
 MUST_CHECK int tls_files_trust(SSL_CTX *ssl_ctx, const char *path, bool asks_for_them,
                                const struct tls_why *why);
 
@@ -84,6 +84,6 @@ const char *tls_error_last(void);
 bool tls_error_is_memory(void);
 /* SSL_CTX_set_verify: keeps in the session why a certificate was refused. */
 int tls_error_verify(int is_fine, X509_STORE_CTX *store);
-/* Keeps in the session what OpenSSL has reported, unless the reason is known. Returns ERR_HANDSHAKE, or a
- * code that says more. */
+/* Keeps in the session what OpenSSL has reported, unless the reason is known. Returns
+ * ERR_HANDSHAKE, or a code that says more. */
 int tls_error_of_session(struct tls_session *session);

@@ -14,8 +14,8 @@ enum {
 
 /* ---- the BIO: OpenSSL's transport is the slices of the call that is running ---- */
 
-/* Follows the records. OpenSSL cannot tell a cut record: where its header is whole and its body yet to
- * come, nothing is pending. */
+/* Follows the records. OpenSSL cannot tell a cut record: where its header is whole and its body yet
+ * to come, nothing is pending. */
 static void follow_records(struct tls_session *session, const unsigned char *bytes, size_t size)
 {
     for (size_t i = 0; i < size;) {
@@ -165,9 +165,9 @@ void tls_session_destroy(struct tls_session *session)
 {
     if (session == NULL)
         return;
-    /* OpenSSL takes a connection without close_notify for failed, and no later one could take it up.
-     * The end of ours is the stream's to judge. After an error OpenSSL has withdrawn the session
-     * itself. */
+    /* OpenSSL takes a connection without close_notify for failed, and no later one could take it
+     * up. The end of ours is the stream's to judge. After an error OpenSSL has withdrawn the
+     * session itself. */
     if (session->is_open && !session->has_failed)
         openssl.SSL_set_shutdown(session->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     openssl.SSL_free(session->ssl); /* accepts NULL; wipes the keys */
