@@ -76,8 +76,8 @@ enum limits_handshakes {
 
 enum limits_tls {
     LIMIT_TLS_FILE = 4 << 20, /* a bundle of all public roots has 220 KiB */
-    /* What a stranger may send before its ClientHello is whole: those of browsers have 2 KiB, a
-     * ticket may add some. OpenSSL's own limit is 128 KiB. */
+    /* The largest ClientHello, which is held until it is whole: those of browsers have 2 KiB, a
+     * ticket may add some. */
     LIMIT_TLS_HELLO = 16 << 10,
     /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst
      * of new data channels takes one each. */

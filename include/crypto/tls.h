@@ -110,7 +110,7 @@ MUST_CHECK int tls_session_seal(struct tls_session *session, const void *plain, 
 MUST_CHECK int tls_session_end(struct tls_session *session, struct tls_out *out);
 /* True if the bytes so far end inside a record, so that the end of the connection would cut it. */
 bool tls_session_is_inside_record(const struct tls_session *session);
-/* True if the handshake took up an earlier session, without certificates. */
+/* Both after the handshake. True if it took up an earlier session, without certificates. */
 bool tls_session_was_resumed(const struct tls_session *session);
 /* 0x0303: TLS 1.2, 0x0304: TLS 1.3. */
 int tls_session_version(const struct tls_session *session);

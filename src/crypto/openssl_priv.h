@@ -91,7 +91,6 @@
     X(SSL_CTX_sess_set_new_cb)            \
     X(SSL_CTX_set_cipher_list)            \
     X(SSL_CTX_set_ciphersuites)           \
-    X(SSL_CTX_set_client_hello_cb)        \
     X(SSL_CTX_set_default_verify_paths)   \
     X(SSL_CTX_set_options)                \
     X(SSL_CTX_set_session_id_context)     \

@@ -83,26 +83,11 @@ static int tls_context_identify(SSL_CTX *ssl_ctx, const struct tls_settings *set
 
 /* ---- server ---- */
 
-static int tls_context_answer_hello(SSL *ssl, int *alert, void *arg)
-{
-    (void)arg;
-    struct tls_session *session = openssl.SSL_get_ex_data(ssl, 0);
-    if (session->has_hello) /* the second one, after a HelloRetryRequest */
-        return SSL_CLIENT_HELLO_SUCCESS;
-    session->has_hello = true;
-    if (session->may_begin == NULL || session->may_begin(session->gate_arg))
-        return SSL_CLIENT_HELLO_SUCCESS;
-    session->is_refused = true;
-    *alert = SSL_AD_USER_CANCELLED;
-    return SSL_CLIENT_HELLO_ERROR;
-}
-
 static int tls_context_set_server(struct tls_context *context, const struct tls_settings *settings,
                                   const struct tls_why *why)
 {
     static const unsigned char id[] = "rathole-uring";
     SSL_CTX *ssl_ctx = context->ssl_ctx;
-    openssl.SSL_CTX_set_client_hello_cb(ssl_ctx, tls_context_answer_hello, NULL);
     /* Sessions are in the clients' tickets, and nowhere here. */
     (void)openssl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, NULL);
     if (settings->client_ca == NULL)

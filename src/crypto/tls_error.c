@@ -326,8 +326,6 @@ int tls_error_of_session(struct tls_session *session)
     const struct tls_why why = {text, sizeof(text)};
     unsigned long code = openssl.ERR_peek_error();
     int reason = ERR_GET_REASON(code);
-    if (session->is_refused)
-        return ERR_LIMIT;
     if (session->is_overfull)
         return -ENOBUFS;
     if (tls_error_is_memory())

@@ -29,7 +29,9 @@ void tls_context_hold(struct tls_context *context);
 
 struct tls_session {
     struct tls_context *context;
-    SSL *ssl;
+    SSL *ssl;            /* server: NULL until the ClientHello is whole */
+    unsigned char *held; /* what has come of it */
+    uint32_t held_size;
     /* During a call. */
     const unsigned char *in;
     size_t in_size;
@@ -37,16 +39,24 @@ struct tls_session {
     bool (*may_begin)(void *arg);
     void *gate_arg;
     char *why;               /* NULL: nothing to say */
-    uint32_t hello_bytes;    /* server: taken while the ClientHello is not whole */
     uint32_t sealed_records; /* with this key */
     /* Where in a record the bytes so far end: so much of its header has come, or of its body is yet
      * to come. */
     uint16_t body_left;
     uint8_t header_size, length_high;
-    bool has_hello, is_refused, is_overfull; /* the gate was asked; has refused; out has no room */
-    bool is_open;                            /* the handshake is over */
+    bool is_overfull; /* out had no room */
+    bool is_open;     /* the handshake is over */
     bool has_failed, has_sent_end, has_ended;
 };
+
+/* ---- tls_hello.c: a server's first message ---- */
+
+enum tls_hello { TLS_HELLO_MORE, TLS_HELLO_WHOLE, TLS_HELLO_NONE, TLS_HELLO_TOO_LARGE };
+
+/* Looks at received bytes. TLS_HELLO_MORE: it has taken them; WHOLE: *in is the ClientHello, with
+ * all that was held; NONE: *in is something else. ERR_HANDSHAKE: it is too large. -ENOMEM. */
+MUST_CHECK int tls_hello_take(struct tls_session *session, const void **in, size_t *size);
+void tls_hello_drop(struct tls_session *session);
 
 /* ---- tls_resume.c: a client's sessions ---- */
 

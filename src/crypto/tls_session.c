@@ -122,20 +122,16 @@ static int tls_session_fail(struct tls_session *session)
     return r;
 }
 
-int tls_session_create(struct tls_context *context, struct tls_session **ret)
+/* Makes OpenSSL's part. */
+static int tls_session_start(struct tls_session *session)
 {
+    const struct tls_context *context = session->context;
     (void)pthread_once(&slices_once, slices_make);
-    struct tls_session *session = calloc(1, sizeof(*session));
-    if (session == NULL)
-        return -ENOMEM;
-    session->context = context;
-    tls_context_hold(context);
     session->ssl = openssl.SSL_new(context->ssl_ctx);
     BIO *bio = slices == NULL ? NULL : openssl.BIO_new(slices);
     if (session->ssl == NULL || bio == NULL ||
         openssl.SSL_set_ex_data(session->ssl, 0, session) != 1) {
         (void)openssl.BIO_free(bio);
-        tls_session_destroy(session);
         return -ENOMEM;
     }
     openssl.BIO_set_data(bio, session);
@@ -143,16 +139,28 @@ int tls_session_create(struct tls_context *context, struct tls_session **ret)
     openssl.SSL_set_bio(session->ssl, bio, bio);
     if (context->is_server) {
         openssl.SSL_set_accept_state(session->ssl);
-        *ret = session;
         return 0;
     }
     openssl.SSL_set_connect_state(session->ssl);
-    if (context->sni != NULL && openssl.SSL_ctrl(session->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
-                                                 TLSEXT_NAMETYPE_host_name, context->sni) != 1) {
-        tls_session_destroy(session);
+    bool is_named =
+        context->sni == NULL || openssl.SSL_ctrl(session->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+                                                 TLSEXT_NAMETYPE_host_name, context->sni) == 1;
+    return is_named ? 0 : -ENOMEM;
+}
+
+int tls_session_create(struct tls_context *context, struct tls_session **ret)
+{
+    struct tls_session *session = calloc(1, sizeof(*session));
+    if (session == NULL)
         return -ENOMEM;
+    session->context = context;
+    tls_context_hold(context);
+    int r = context->is_server ? 0 : tls_session_start(session);
+    if (r < 0) {
+        tls_session_destroy(session);
+        return r;
     }
-    SSL_SESSION *kept = tls_resume_take(context);
+    SSL_SESSION *kept = context->is_server ? NULL : tls_resume_take(context);
     if (kept != NULL) {
         (void)openssl.SSL_set_session(session->ssl, kept); /* otherwise a full handshake */
         openssl.SSL_SESSION_free(kept);
@@ -172,6 +180,7 @@ void tls_session_destroy(struct tls_session *session)
         openssl.SSL_set_shutdown(session->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     openssl.SSL_free(session->ssl); /* accepts NULL; wipes the keys */
     tls_context_destroy(session->context);
+    tls_hello_drop(session);
     free(session->why);
     free(session);
 }
@@ -182,38 +191,65 @@ void tls_session_set_gate(struct tls_session *session, bool (*may_begin)(void *a
     session->gate_arg = arg;
 }
 
-/* The ClientHello is not whole yet. OpenSSL would keep 128 KiB of it. */
-static int tls_session_wait_for_hello(struct tls_session *session, size_t used)
+static int tls_session_step(struct tls_session *session, const void *in, size_t size,
+                            struct tls_out *out)
 {
-    session->hello_bytes += (uint32_t)used;
-    if (session->hello_bytes <= LIMIT_TLS_HELLO)
-        return 0;
+    tls_session_begin(session, in, size, out);
+    int result = openssl.SSL_do_handshake(session->ssl);
+    if (result != 1 && openssl.SSL_get_error(session->ssl, result) != SSL_ERROR_WANT_READ)
+        return tls_session_fail(session);
+    session->is_open = result == 1;
+    return session->is_open ? 1 : 0;
+}
+
+/* Before anything is spent on the ClientHello. */
+static int tls_session_refuse(struct tls_session *session, struct tls_out *out)
+{
+    static const unsigned char alert[] = {
+        SSL3_RT_ALERT, TLS1_2_VERSION_MAJOR, TLS1_2_VERSION_MINOR, 0, 2,
+        SSL3_AL_FATAL, SSL_AD_USER_CANCELLED};
     session->has_failed = true;
-    if (session->why == NULL)
-        session->why = strdup("the ClientHello is longer than this server takes");
-    return ERR_HANDSHAKE;
+    if (out->room - out->size >= sizeof(alert)) {
+        memcpy(out->data + out->size, alert, sizeof(alert));
+        out->size += sizeof(alert);
+    }
+    return ERR_LIMIT;
+}
+
+/* The first step of a server. OpenSSL also gets what is no ClientHello, for its reason. */
+static int tls_session_begin_server(struct tls_session *session, const void *in, size_t size,
+                                    struct tls_out *out)
+{
+    int hello = tls_hello_take(session, &in, &size);
+    if (hello < 0 || hello == TLS_HELLO_MORE)
+        return hello;
+    if (hello == TLS_HELLO_WHOLE && session->may_begin != NULL &&
+        !session->may_begin(session->gate_arg))
+        return tls_session_refuse(session, out);
+    int r = tls_session_start(session);
+    if (r == 0)
+        r = tls_session_step(session, in, size, out);
+    if (r == 0 && hello == TLS_HELLO_NONE) { /* such as SSL 2's, of which it waits for more */
+        session->has_failed = true;
+        session->why = strdup("the peer does not speak TLS 1.2 or 1.3");
+        r = ERR_HANDSHAKE;
+    }
+    tls_session_return(session);
+    tls_hello_drop(session);
+    return r;
 }
 
 int tls_session_handshake(struct tls_session *session, const void *in, size_t size,
                           size_t *ret_used, struct tls_out *out)
 {
     assert(!session->is_open && !session->has_failed);
-    tls_session_begin(session, in, size, out);
-    int result = openssl.SSL_do_handshake(session->ssl);
-    size_t used = size - session->in_size;
-    int r;
-    if (result == 1) {
-        session->is_open = true;
-        r = 1;
-    } else if (openssl.SSL_get_error(session->ssl, result) != SSL_ERROR_WANT_READ) {
-        r = tls_session_fail(session);
-    } else if (session->context->is_server && !session->has_hello) {
-        r = tls_session_wait_for_hello(session, used);
-    } else {
-        r = 0;
+    if (session->ssl == NULL) {
+        *ret_used = size; /* a ClientHello alone never ends a handshake */
+        return tls_session_begin_server(session, in, size, out);
     }
+    int r = tls_session_step(session, in, size, out);
+    *ret_used = size - session->in_size;
     tls_session_return(session);
-    *ret_used = used;
     return r;
 }
 

@@ -271,7 +271,8 @@ static void expect_no_tls(const char *sent, const char *words)
     tls_pair_sessions();
     memcpy(ends[CLIENT].wire, sent, strlen(sent));
     ends[CLIENT].wire_size = strlen(sent);
-    tls_pair_step(SERVER, WIRE_MAX);
+    while (ends[SERVER].result == 0 && ends[CLIENT].wire_size > 0)
+        tls_pair_step(SERVER, 1);
     cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
     cr_expect_not_null(strstr(tls_session_why(ends[SERVER].session), words), "%s",
                        tls_session_why(ends[SERVER].session));
@@ -370,6 +371,49 @@ Test(tls, gate_is_asked_once)
     cr_expect_eq(gate_count, 1);
 }
 
+/* Cut into records of one byte, and into pieces. */
+Test(tls, hello_in_many_records)
+{
+    static const size_t chunks[] = {1, 3, 6, 100, WIRE_MAX};
+    for (size_t i = 0; i < ARRAY_SIZE(chunks); i++) {
+        tls_pair_sessions();
+        tls_pair_step(CLIENT, 0);
+        struct pair_end *client = &ends[CLIENT];
+        size_t size = client->wire_size - 5;
+        memcpy(text, client->wire + 5, size);
+        for (size_t j = 0; j < size; j++) {
+            memcpy(client->wire + 6 * j, "\x16\x03\x01\x00\x01", 5);
+            client->wire[6 * j + 5] = text[j];
+        }
+        client->wire_size = 6 * size;
+        cr_expect(tls_pair_shake_on(chunks[i]));
+        expect_talk(WIRE_MAX);
+    }
+}
+
+/* Nothing of OpenSSL's is there before the ClientHello is. */
+Test(tls, waiting_costs_nothing)
+{
+    tls_pair_sessions();
+    cr_expect_null(ends[SERVER].session->ssl);
+    tls_pair_step(SERVER, 0);
+    tls_pair_step(CLIENT, 0);
+    while (ends[CLIENT].wire_size > 1) {
+        tls_pair_step(SERVER, 7 < ends[CLIENT].wire_size ? 7 : ends[CLIENT].wire_size - 1);
+        cr_expect_eq(ends[SERVER].result, 0);
+        cr_expect_null(ends[SERVER].session->ssl);
+    }
+    tls_pair_step(SERVER, 1);
+    cr_expect_not_null(ends[SERVER].session->ssl);
+    cr_expect_null(ends[SERVER].session->held);
+}
+
+/* OpenSSL would wait for the rest of SSL 2's ClientHello. */
+Test(tls, hello_of_ssl_2)
+{
+    expect_no_tls("\x80\x2e\x01\x03\x01\x03\x01\x03", "does not speak TLS");
+}
+
 Test(tls, endless_hello)
 {
     tls_pair_sessions();
@@ -388,8 +432,28 @@ Test(tls, endless_hello)
         sent += 1005;
     }
     cr_expect_eq(result, ERR_HANDSHAKE);
-    cr_expect_leq(sent, LIMIT_TLS_HELLO + 2000);
+    cr_expect_eq(sent, 1005); /* its length says it */
     cr_expect_not_null(strstr(tls_session_why(ends[SERVER].session), "ClientHello"));
+}
+
+/* Its records have more headers than contents. */
+Test(tls, endless_records)
+{
+    tls_pair_sessions();
+    size_t sent = 0;
+    for (int i = 0; ends[SERVER].result == 0; i++) {
+        memcpy(ends[CLIENT].wire, "\x16\x03\x01\x00\x01\x00", 6);
+        if (i == 0)
+            ends[CLIENT].wire[5] = 1;
+        if (i == 2)
+            ends[CLIENT].wire[5] = 0x40;
+        ends[CLIENT].wire_size = 6;
+        tls_pair_step(SERVER, WIRE_MAX);
+        sent += 6;
+        cr_assert_leq(sent, LIMIT_TLS_HELLO + 5000);
+    }
+    cr_expect_eq(ends[SERVER].result, ERR_HANDSHAKE);
+    cr_expect_null(ends[SERVER].session->ssl);
 }
 
 /* Each asks for an answer. */

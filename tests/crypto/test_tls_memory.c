@@ -294,6 +294,15 @@ Test(tls_memory, session_without_memory_1_3)
 Test(tls_memory, our_session_without_memory)
 {
     connect_contexts(TLS1_3_VERSION);
+    /* What is held of a ClientHello. */
+    tls_pair_sessions();
+    tls_pair_step(CLIENT, 0);
+    size_t used = 0;
+    struct tls_out out = {ends[SERVER].wire, WIRE_MAX, 0};
+    alloc_fail_nth(1);
+    cr_expect_eq(tls_session_handshake(ends[SERVER].session, ends[CLIENT].wire, 10, &used, &out),
+                 -ENOMEM);
+    cr_expect(alloc_has_failed());
     struct tls_session *session = NULL;
     alloc_fail_nth(1);
     cr_expect_eq(tls_session_create(ends[SERVER].context, &session), -ENOMEM);

@@ -104,6 +104,11 @@ void tls_pair_step(int end, size_t chunk)
 bool tls_pair_shake(size_t chunk)
 {
     tls_pair_step(CLIENT, 0);
+    return tls_pair_shake_on(chunk);
+}
+
+bool tls_pair_shake_on(size_t chunk)
+{
     for (bool moved = true; moved;) {
         moved = false;
         for (int i = 0; i < ENDS; i++) {

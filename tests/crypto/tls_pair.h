@@ -37,6 +37,8 @@ void tls_pair_context(int end, const struct tls_settings *settings);
 void tls_pair_sessions(void);
 /* Both handshakes, with what is sent cut into pieces of `chunk` bytes. True: both are done. */
 bool tls_pair_shake(size_t chunk);
+/* The same after the client's first step. */
+bool tls_pair_shake_on(size_t chunk);
 /* tls_pair_sessions and tls_pair_shake, which has to work. */
 void tls_pair_connect(size_t chunk);
 /* One step of an end, with so many of the bytes that the other has sent. */
