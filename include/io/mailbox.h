@@ -55,7 +55,8 @@ void mailbox_detach(struct mailbox *mailbox);
 
 /* Copies size bytes of payload, at most MAILBOX_PAYLOAD_SIZE. from: the calling worker's own
  * mailbox; NULL on any other thread. -ENOBUFS: the queue is full. -EPIPE: the owner has closed the
- * mailbox or ended. After an error the payload and what it refers to stay the caller's. */
+ * mailbox or ended, and all that it did before happened before the return. After an error the
+ * payload and what it refers to stay the caller's. */
 MUST_CHECK int mailbox_post(struct mailbox *to, struct mailbox *from, mailbox_deliver_fn *deliver,
                             const void *payload, size_t size);
 /* Sets signal bits. from: as for mailbox_post. */

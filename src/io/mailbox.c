@@ -271,7 +271,9 @@ int mailbox_post(struct mailbox *to, struct mailbox *from, mailbox_deliver_fn *d
     assert(size <= MAILBOX_PAYLOAD_SIZE);
     if (atomic_load_explicit(&to->detached, memory_order_acquire))
         return -EPIPE;
-    size_t position = atomic_load_explicit(&to->write_position, memory_order_relaxed);
+    /* All reads of write_position acquire, for WRITE_CLOSED: after -EPIPE the caller may free what
+     * the payload refers to, and what the owner did with it before it closed must come first. */
+    size_t position = atomic_load_explicit(&to->write_position, memory_order_acquire);
     struct cell *cell;
     for (;;) {
         if ((position & WRITE_CLOSED) != 0)
@@ -280,13 +282,13 @@ int mailbox_post(struct mailbox *to, struct mailbox *from, mailbox_deliver_fn *d
         size_t sequence = atomic_load_explicit(&cell->sequence, memory_order_acquire);
         if (sequence == position) {
             if (atomic_compare_exchange_weak_explicit(&to->write_position, &position, position + 1,
-                                                      memory_order_relaxed, memory_order_relaxed))
+                                                      memory_order_acquire, memory_order_acquire))
                 break;
         } else if ((intptr_t)(sequence - position) < 0) {
             count_full(from);
             return -ENOBUFS;
         } else {
-            position = atomic_load_explicit(&to->write_position, memory_order_relaxed);
+            position = atomic_load_explicit(&to->write_position, memory_order_acquire);
         }
     }
     cell->deliver = deliver;
