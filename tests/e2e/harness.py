@@ -147,8 +147,8 @@ SOCK_DIAG, SOCK_DIAG_BY_FAMILY, DUMP, ONLY_LISTENING = 4, 20, 0x301, 1 << 10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 
 
-def listening_ports(port=0):
-    """The TCP ports with a listener in this network namespace. With a port: that one, or none.
+def listeners(port=0):
+    """The (host, port) of each TCP listener in this network namespace. With a port: those with it.
 
     The look makes no connection: the server would count one as a visitor or as an unauthenticated
     peer. It asks the kernel for listeners only: reading /proc/net/tcp walks all connections and takes
@@ -169,13 +169,20 @@ def listening_ports(port=0):
                         raise OSError(-struct.unpack_from("=i", answers, at + 16)[0], "sock_diag")
                     is_done = is_done or kind == NLMSG_DONE
                     if kind == SOCK_DIAG_BY_FAMILY:
-                        found.add(struct.unpack_from(">H", answers, at + 20)[0])
+                        length = 4 if family == socket.AF_INET else 16
+                        host = socket.inet_ntop(family, answers[at + 24:at + 24 + length])
+                        found.add((host, struct.unpack_from(">H", answers, at + 20)[0]))
                     at += size + 3 & ~3
     return found
 
 
-def is_listening(port):
-    return port in listening_ports(port)
+def listening_ports():
+    return {port for _, port in listeners()}
+
+
+def is_listening(port, host=None):
+    """host: the address as it is bound, 0.0.0.0 for one."""
+    return any(host in (None, found) for found, _ in listeners(port))
 
 
 def is_bound(port):

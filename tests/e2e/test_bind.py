@@ -126,7 +126,7 @@ def write(t, text=None):
     return path
 
 
-def start_server(t, names=None, **kwargs):
+def begin_server(t, names=None, **kwargs):
     """Starts the server and does not wait for it. names: the NameServer in its /etc/resolv.conf."""
     argv = [BINARIES[OURS], "--server", write(t)]
     if names:
@@ -136,6 +136,12 @@ def start_server(t, names=None, **kwargs):
     t.server.name = "server"
     t.started.append(t.server)
     return t.server
+
+
+def start_server(t, names=None, **kwargs):
+    """begin_server, and waits for the control port: a client that comes earlier logs an error."""
+    begin_server(t, names, **kwargs)
+    wait_until(lambda: is_listening(t.control_port), within(3), t.server.log)
 
 
 def lines(process, pattern):
@@ -223,7 +229,7 @@ def test_a_port_below_1024(make, processes, nobody):
 def test_the_control_port_is_needed(make):
     t = make({"echo": None})
     t.server_options["bind_addr"] = f"{LATER}:{t.control_port}"
-    assert start_server(t).wait(within(2)) == 1
+    assert begin_server(t).wait(within(2)) == 1
     assert len(failures(t.server)) == 1 and "address not available" in t.server.log()
 
 
@@ -272,7 +278,6 @@ def test_two_services_with_one_address(make, first, second, udp):
     assert (checked.returncode, checked.stdout) == (0, f"{config}: valid\n")
     assert f"warning: {words}\n" in checked.stderr
     start_server(t)
-    wait_until(lambda: is_listening(t.control_port), within(2), "the control port")
     t.server.wait_log(r"\[b\]", within(1))
     assert lines(t.server, r"WARN +\[b\] ")[0].split("[b] ")[1].startswith(words)
     if not udp:
@@ -311,7 +316,6 @@ def test_a_second_server_with_the_same_service(make, service, processes):
     t, other = make({"echo": service(Echo).port}), make({"echo": None})
     other.ports = t.ports
     start_server(t)
-    wait_until(lambda: is_listening(t.control_port), within(2), "the first")
     start_server(other)
     other.server.wait_log(r"\[echo\] .* in use \(another process", within(3))
     t.start_client()
@@ -361,7 +365,7 @@ def test_a_start_with_a_dead_name_server(make, service, names):
 def test_a_signal_during_a_start_with_a_dead_name_server(make, names, moment):
     t = make({"one": None})
     named(t, "one")
-    start_server(t, names)
+    begin_server(t, names)
     wait_until(lambda: names.asked, within(2), "a question")
     time.sleep(moment)
     stops_within_a_second(t.server)
@@ -370,7 +374,7 @@ def test_a_signal_during_a_start_with_a_dead_name_server(make, names, moment):
 def test_a_signal_while_the_control_ports_name_is_looked_up(make, names):
     t = make({"echo": None})
     t.server_options["bind_addr"] = f"control.test:{t.control_port}"
-    start_server(t, names)
+    begin_server(t, names)
     wait_until(lambda: names.asked, within(2), "a question")
     time.sleep(1)
     assert t.server.alive() and not failures(t.server)
@@ -380,7 +384,7 @@ def test_a_signal_while_the_control_ports_name_is_looked_up(make, names):
 def test_the_control_ports_name_comes_in_time(make, names):
     t = make({"echo": None})
     t.server_options["bind_addr"] = f"control.test:{t.control_port}"
-    start_server(t, names)
+    begin_server(t, names)
     wait_until(lambda: names.asked, within(2), "a question")
     names.addresses, names.dead = {"control.test": "127.0.0.1"}, False
     wait_until(lambda: is_listening(t.control_port), within(4), "the control port")
@@ -391,7 +395,7 @@ def test_the_control_ports_name_does_not_exist(make, names):
     t = make({"echo": None})
     t.server_options["bind_addr"] = f"control.test:{t.control_port}"
     names.dead = False
-    assert start_server(t, names).wait(within(3)) == 1
+    assert begin_server(t, names).wait(within(3)) == 1
     assert len(failures(t.server)) == 1 and "no usable address" in t.server.log()
 
 
@@ -526,7 +530,6 @@ def test_check_of_what_cannot_be_had(make):
         assert re.search("services.taken.bind_addr: .*address in use now", said())
     t.service_options.clear()
     start_server(t)
-    wait_until(lambda: is_listening(t.control_port), within(2), "the control port")
     assert "bind_addr" not in said(), "the ports are its own server's"
 
 

@@ -442,6 +442,7 @@ def test_a_wildcard_that_another_process_holds_in_part(reloadable):
             assert answers(port)
         assert len(errors(t.server)) == 1, "said once"
     t.server.wait_log(rf"bind_addr 0\.0\.0\.0:{port}: bound now", within(4))
+    wait_until(lambda: is_listening(port, "0.0.0.0"), within(1), "the workers to listen there")
     with socket.create_connection(("127.0.0.5", port), within(2)) as visitor:
         visitor.settimeout(within(2))
         ask(visitor)
