@@ -24,8 +24,13 @@
  * client may lose a place that it would have kept in strict order. It tries again, and its first
  * successful login makes its address known.
  *
- * Data channels that the server has requested raise both limits: the total, and the limit of the
- * address that they are expected from.
+ * Data channels that the server has requested raise both limits, but only for connections from the
+ * address that they are expected from. As many of these as are expected are covered: they do not
+ * count in the total, and an address that has no more than these is spared when the total is too
+ * high. So others can't take the places of channels that come late. At the client's own address a
+ * silent stranger looks like a channel, and may use the raise.
+ *
+ * Should the descriptors run out all the same, silent connections make room too (gate_relieve).
  *
  * With Noise, each connection also takes a handshake from the budget of its address and from that
  * of all addresses. A connection that proves to be a client gives it back, so the budgets limit
@@ -82,6 +87,7 @@ struct gate {
     struct list queues[2][GATE_QUEUES];     /* [known]; by since_ns, except for spared tickets */
     uint32_t counts[2][GATE_QUEUES];        /* of the tickets in them */
     uint32_t pending_count, expected_count; /* of all tickets; of expected connections */
+    uint32_t covered_count;                 /* of each address's, no more than are expected */
     uint32_t pending_max, pending_max_per_ip;
     struct addr_table addrs; /* of struct gate_addr */
     struct list known;       /* addresses; the first to be forgotten is in front */
@@ -106,6 +112,9 @@ struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
  * the caller closes it. Otherwise the caller calls gate_leave before it frees the ticket. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                           struct gate_desk *desk, uint64_t now_ns);
+/* Descriptors have run out, so that no newcomer can be accepted: evicts some of those who have been
+ * silent for LIMIT_ROUND_TRIP_MS, unknown addresses first. */
+void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns);
 /* The connection has sent what only a client of this protocol would send. False: it was evicted. */
 MUST_CHECK bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns);
 /* The connection is authenticated, or about to be closed. Idempotent. */

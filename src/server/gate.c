@@ -10,10 +10,11 @@
 #include "tunnel/tunnel_worker.h"
 
 enum {
-    SILENT_SHARE = 8,    /* silent strangers keep 1/8 of pending_max */
-    KNOWN_SHARE = 2,     /* connections from known addresses keep 1/2 of it */
-    EVICTED_AT_ONCE = 2, /* by one newcomer: for its place, and to get below a lowered limit */
-    SPARED_MAX = 16,     /* bounds the work of one eviction, whatever the random bits */
+    SILENT_SHARE = 8,      /* silent strangers keep 1/8 of pending_max */
+    KNOWN_SHARE = 2,       /* connections from known addresses keep 1/2 of it */
+    EVICTED_AT_ONCE = 2,   /* by one newcomer: for its place, and to get below a lowered limit */
+    SPARED_MAX = 64,       /* bounds the work of one eviction, whatever the queue holds */
+    RELIEVED_AT_ONCE = 16, /* a worker retries in 5 to 100 ms (LIMIT_ACCEPT_PAUSE_MS) */
 };
 
 /* An address that has tickets, is expected, or is known. */
@@ -76,6 +77,18 @@ static struct gate_addr *get_addr(struct gate *gate, const struct addr_key *key)
     return addr;
 }
 
+/* Every change of an address's two numbers. */
+static void count_addr(struct gate *gate, struct gate_addr *addr, int tickets, int expected)
+{
+    gate->covered_count -= MIN(addr->entry.count, addr->expected);
+    addr->entry.count += (uint32_t)tickets;
+    gate->pending_count += (uint32_t)tickets;
+    addr->expected += (uint32_t)expected;
+    gate->expected_count += (uint32_t)expected;
+    gate->covered_count += MIN(addr->entry.count, addr->expected);
+    assert(gate->covered_count <= MIN(gate->pending_count, gate->expected_count));
+}
+
 /* Frees the address if it has no ticket, is not expected and not known. */
 static void release_addr(struct gate *gate, struct gate_addr *addr)
 {
@@ -111,8 +124,7 @@ static void remove_ticket(struct gate *gate, struct gate_ticket *ticket)
     struct gate_addr *addr = ticket->addr;
     take_out_of_queues(gate, ticket);
     ticket->addr = NULL;
-    gate->pending_count--;
-    addr->entry.count--;
+    count_addr(gate, addr, -1, 0);
     release_addr(gate, addr);
 }
 
@@ -178,15 +190,21 @@ static bool is_older(const struct gate_ticket *ticket, uint64_t now_ns, unsigned
     return now_ns > ticket->since_ns && now_ns - ticket->since_ns >= ms_to_ns(ms);
 }
 
-/* Chooses the ticket to evict from a queue that is not empty. of_addr: it is a queue of an address.
- * Spares young tickets at random (gate.h). */
+/* To evict a ticket of an address that has no more tickets than expected would make no room. Young
+ * tickets are spared at random (gate.h). */
+static bool is_spared(struct gate *gate, const struct gate_ticket *ticket, uint64_t now_ns)
+{
+    return ticket->addr->entry.count <= ticket->addr->expected ||
+           (!is_older(ticket, now_ns, LIMIT_ROUND_TRIP_MS) && throw_coin(gate));
+}
+
+/* Chooses the ticket to evict from a queue that is not empty. of_addr: it is a queue of an
+ * address. */
 static struct gate_ticket *choose(struct gate *gate, struct list *queue, bool of_addr,
                                   uint64_t now_ns)
 {
     struct gate_ticket *first = ticket_at(queue->next, of_addr);
-    for (int spared = 0;
-         spared < SPARED_MAX && !is_older(first, now_ns, LIMIT_ROUND_TRIP_MS) && throw_coin(gate);
-         spared++) {
+    for (int spared = 0; spared < SPARED_MAX && is_spared(gate, first, now_ns); spared++) {
         struct list *node = queue->next;
         list_remove(node);
         list_push_back(queue, node);
@@ -200,7 +218,7 @@ static struct list *queue_to_choose_from(struct gate *gate)
 {
     const uint32_t(*counts)[GATE_QUEUES] = gate->counts;
     uint32_t known_count = counts[1][GATE_SILENT] + counts[1][GATE_SPOKE];
-    uint32_t known_share = gate->pending_max / KNOWN_SHARE + gate->expected_count;
+    uint32_t known_share = gate->pending_max / KNOWN_SHARE + gate->covered_count;
     bool has_strangers = counts[0][GATE_SILENT] + counts[0][GATE_SPOKE] > 0;
     if (counts[0][GATE_SILENT] > gate->pending_max / SILENT_SHARE)
         return &gate->queues[0][GATE_SILENT];
@@ -235,20 +253,25 @@ static void evict_own(struct gate *gate, struct gate_addr *addr, struct gate_des
     evict(gate, choose(gate, queue, true, now_ns), from);
 }
 
-/* Evicts connections that are too many with the newcomer, which is counted in addr but not yet in
- * pending_count. */
+/* The tickets beyond those that are expected. */
+static uint32_t uncovered(const struct gate *gate)
+{
+    return gate->pending_count - gate->covered_count;
+}
+
+/* Evicts connections that are too many with the newcomer, which is counted but not yet in a
+ * queue. */
 static void gate_make_room(struct gate *gate, struct gate_addr *addr, struct gate_desk *from,
                            uint64_t now_ns)
 {
-    uint32_t max = gate->pending_max + gate->expected_count;
     if (addr->entry.count > gate->pending_max_per_ip + addr->expected)
         evict_own(gate, addr, from, now_ns);
-    for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max; i++)
+    for (int i = 0; i < EVICTED_AT_ONCE && uncovered(gate) > gate->pending_max; i++)
         evict(gate, choose(gate, queue_to_choose_from(gate), false, now_ns), from);
     /* While the gate is half full, the first message has a shorter deadline. It needs no timer,
      * because only newcomers need the place. */
     struct list *silent = &gate->queues[0][GATE_SILENT];
-    for (int i = 0; i < EVICTED_AT_ONCE && gate->pending_count >= max / 2; i++) {
+    for (int i = 0; i < EVICTED_AT_ONCE && uncovered(gate) > gate->pending_max / 2; i++) {
         if (list_is_empty(silent) ||
             !is_older(ticket_at(silent->next, false), now_ns, LIMIT_FIRST_BYTE_MS))
             break;
@@ -284,14 +307,31 @@ int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_
     forget_expired(gate, now_ns);
     struct gate_addr *addr = get_addr(gate, key);
     if (addr != NULL) {
-        addr->entry.count++; /* first, or evicting the address's last ticket would free addr */
+        /* First, or evicting the address's last ticket would free addr. */
+        count_addr(gate, addr, 1, 0);
         gate_make_room(gate, addr, desk, now_ns);
-        gate->pending_count++;
         ticket->addr = addr;
         put_into_queues(gate, ticket);
     }
     (void)pthread_mutex_unlock(&gate->lock);
     return addr != NULL ? 0 : -ENOMEM;
+}
+
+void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns)
+{
+    int left = RELIEVED_AT_ONCE;
+    (void)pthread_mutex_lock(&gate->lock);
+    for (int known = 0; known < 2; known++) {
+        struct list *silent = &gate->queues[known][GATE_SILENT];
+        for (; left > 0 && !list_is_empty(silent); left--) {
+            struct gate_ticket *first = ticket_at(silent->next, false);
+            if (!is_older(first, now_ns, LIMIT_ROUND_TRIP_MS))
+                break;
+            metrics_add(&desk->worker->metrics, METRIC_STRANGERS_EVICTED_FDS, 1);
+            evict(gate, first, desk);
+        }
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
 }
 
 bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
@@ -327,8 +367,7 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
     if (addr != NULL) { /* without memory the client's channels compete with strangers */
         if (count < 0 && (uint32_t)-count > addr->expected)
             count = -(int)addr->expected;
-        addr->expected += (uint32_t)count;
-        gate->expected_count += (uint32_t)count;
+        count_addr(gate, addr, 0, count);
         release_addr(gate, addr);
     }
     (void)pthread_mutex_unlock(&gate->lock);

@@ -51,6 +51,7 @@ static void teardown(void)
 {
     cr_expect_eq(gate.addrs.entry_count, gate.known_count, "an entry is left");
     cr_expect_eq(gate.pending_count, 0);
+    cr_expect_eq(gate.covered_count, 0);
     for (int known = 0; known < 2; known++) {
         for (int queue = 0; queue < GATE_QUEUES; queue++) {
             cr_expect(list_is_empty(&gate.queues[known][queue]));
@@ -91,6 +92,12 @@ static void trust(unsigned int from)
 {
     struct addr_key key = key_of(from);
     gate_trust(&gate, &key, false, now_ns);
+}
+
+static void expect(unsigned int from, int count)
+{
+    struct addr_key key = key_of(from);
+    gate_expect(&gate, &key, count);
 }
 
 static bool is_inside(size_t ticket)
@@ -407,6 +414,118 @@ Test(gate, what_was_asked_for_raises_the_caps, .init = setup, .fini = teardown)
     gate_expect(&gate, &key, -1000);
     cr_assert_eq(gate.expected_count, 0, "never below none");
     leave_all(PER_IP + 31);
+}
+
+/* Channels that come late find their places, whatever strangers elsewhere have done meanwhile. */
+Test(gate, the_places_of_late_channels_are_kept, .init = setup, .fini = teardown)
+{
+    enum { CHANNELS = 30, FLOOD = 200 };
+    trust(5);
+    expect(5, CHANNELS);
+    for (unsigned int i = 0; i < FLOOD; i++) {
+        enter(CHANNELS + i, 10 + i);
+        let_pass(1);
+        cr_assert_leq(gate.pending_count, TOTAL);
+    }
+    uint64_t before = evicted();
+    cr_assert_eq(before, FLOOD - TOTAL);
+    for (size_t i = 0; i < CHANNELS; i++)
+        enter(i, 5);
+    cr_assert_eq(evicted(), before, "nobody has to make room");
+    cr_assert_eq(gate.pending_count, TOTAL + CHANNELS);
+    cr_assert_eq(gate.covered_count, CHANNELS);
+    for (size_t i = 0; i < CHANNELS; i++) {
+        speak(i);
+        leave(i);
+        expect(5, -1);
+        cr_assert_eq(gate.covered_count, CHANNELS - 1 - i);
+    }
+    cr_assert_eq(gate.pending_count, TOTAL);
+    enter(0, 5);
+    cr_assert_eq(evicted(), before + 1, "one more than was asked for");
+    leave_all(CHANNELS + FLOOD);
+}
+
+/* Strangers in the queue of the channels evict each other, though the channels are older. */
+Test(gate, a_flood_leaves_channels_inside, .init = setup_whole, .fini = teardown)
+{
+    enum { CHANNELS = 60, STRANGERS = 900 };
+    for (unsigned int from = 5; from < 40; from++)
+        trust(from);
+    expect(5, CHANNELS);
+    for (size_t i = 0; i < CHANNELS; i++)
+        enter(i, 5);
+    for (unsigned int i = 0; i < 10 * STRANGERS; i++) {
+        size_t ticket = CHANNELS + i % STRANGERS;
+        leave(ticket);
+        enter(ticket, 6 + i % 30);
+        let_pass(2); /* slow enough that no coin decides */
+        cr_assert_leq(gate.pending_count, LIMIT_PENDING + CHANNELS);
+    }
+    for (size_t i = 0; i < CHANNELS; i++)
+        cr_assert(is_inside(i), "channel %zu", i);
+    cr_assert_eq(gate.pending_count, LIMIT_PENDING + CHANNELS);
+    expect(5, -CHANNELS); /* they did not come in time: now they are strangers like others */
+    enter(TICKETS - 1, 39);
+    enter(TICKETS - 2, 38);
+    cr_assert_eq(gate.pending_count, LIMIT_PENDING + CHANNELS - 2, "two for one");
+    leave_all(TICKETS);
+}
+
+/* What is expected may change at any time, in any order. */
+Test(gate, what_is_covered_is_the_smaller_number, .init = setup, .fini = teardown)
+{
+    expect(1, 2);
+    enter(0, 1);
+    cr_assert_eq(gate.covered_count, 1);
+    enter(1, 2);
+    cr_assert_eq(gate.covered_count, 1, "not expected");
+    enter(2, 1);
+    enter(3, 1);
+    cr_assert_eq(gate.covered_count, 2, "one more than expected");
+    expect(1, 5);
+    cr_assert_eq(gate.covered_count, 3);
+    expect(2, 1);
+    cr_assert_eq(gate.covered_count, 4);
+    expect(1, -6);
+    cr_assert_eq(gate.covered_count, 2);
+    leave(0);
+    leave(2);
+    cr_assert_eq(gate.covered_count, 2);
+    leave(3);
+    cr_assert_eq(gate.covered_count, 1);
+    expect(1, -1);
+    expect(2, -1);
+    leave_all(4);
+}
+
+Test(gate, silent_ones_make_room_for_want_of_descriptors, .init = setup_whole, .fini = teardown)
+{
+    trust(1);
+    for (size_t i = 0; i < 10; i++)
+        enter(i, 1);
+    speak(0);
+    for (size_t i = 10; i < 30; i++)
+        enter(i, 10 + (unsigned int)i);
+    speak(10);
+    let_pass(AGED - 1);
+    gate_relieve(&gate, &desks[0], now_ns);
+    cr_assert_eq(evicted(), 0, "they may still wait for a distant client's first message");
+    let_pass(1);
+    for (size_t i = 30; i < 40; i++)
+        enter(i, 10 + (unsigned int)i);
+    gate_relieve(&gate, &desks[0], now_ns);
+    cr_assert_eq(metric(METRIC_STRANGERS_EVICTED_FDS), 16, "some at a time");
+    cr_assert(is_inside(10) && !is_inside(11) && !is_inside(26) && is_inside(27));
+    gate_relieve(&gate, &desks[0], now_ns);
+    cr_assert_not(is_inside(29));
+    cr_assert(is_inside(30), "young");
+    cr_assert_eq(metric(METRIC_STRANGERS_EVICTED_KNOWN), 9,
+                 "last of all those from known addresses");
+    gate_relieve(&gate, &desks[0], now_ns);
+    cr_assert_eq(metric(METRIC_STRANGERS_EVICTED_FDS), 16 + 3 + 9);
+    cr_assert(is_inside(0) && is_inside(10), "they have spoken");
+    leave_all(40);
 }
 
 Test(gate, a_cap_that_sinks_is_reached_again, .init = setup, .fini = teardown)
