@@ -4,6 +4,7 @@ counts as a UDP visitor, a forged one too. The limit itself may be too low to se
 
 import contextlib
 import itertools
+import resource
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from datagrams import Flows, UdpEcho, UdpVisitor, knock
-from harness import wait_until, within
+from harness import free_port, is_listening, wait_until, within
 from protocol import connect
 from services import Echo
 
@@ -199,10 +200,11 @@ def test_the_share_of_a_reload(both):
                    lambda: f"{t.client.fds()} descriptors")
 
 
-@pytest.mark.realtime
-def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.9"], ids=["the-clients", "another"])
+def test_visitors_and_strangers_leave_logins_theirs(tunnel, service, source):
     """The server is full of visitors who stay, and silent strangers hold its control port: a login
-    there is answered at once."""
+    there is answered at once. Strangers at the client's own address may take the places of its data
+    channels, others may not."""
     local = service(Echo)
     t = tunnel({"tcp": local.port, "s": None}, start=False)
     t.start_server(nofile=256)
@@ -213,13 +215,34 @@ def test_visitors_and_strangers_leave_logins_theirs(tunnel, service):
             with contextlib.suppress(OSError):
                 stack.enter_context(connect(t.port("tcp"), timeout=2))
         wait_until(lambda: t.server.metric("accept_paused") > 0, within(5), "a crowd")
-        time.sleep(0.2)  # until all are served that there are descriptors for
         for _ in range(200):
             with contextlib.suppress(OSError):
-                stack.enter_context(connect(t.control_port, timeout=2))
+                stack.enter_context(connect(t.control_port, source=source, timeout=2))
         for _ in range(3):
             started = time.monotonic()
             with t.login("s"):
                 assert time.monotonic() - started < within(2)
         assert t.server.metric("control_channels_lost") <= 3
         assert t.server.fds() < 256
+
+
+def test_strangers_leave_when_descriptors_run_out(tunnel):
+    """There are fewer descriptors than the server counted on: silent strangers, far fewer than it
+    lets in, make room for a login."""
+    t = tunnel({"s": None}, threads=1, start=False, server_options={"handshake_timeout": 60})
+    t.start_server()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(t.login("s"))
+        _, most = resource.prlimit(t.server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(t.server.pid, resource.RLIMIT_NOFILE, (64, most))  # still a valid start
+        # An accept that waits in the kernel keeps to the limit of when it began. That of a new port is new.
+        t.control_port = free_port()
+        (t.workdir / "server.ini").write_text(t.config("server"))
+        wait_until(lambda: is_listening(t.control_port), within(3), "the control port")
+        for n in range(100):
+            stack.enter_context(connect(t.control_port, source=f"127.0.5.{1 + n // 50}"))
+        wait_until(lambda: t.server.metric("accept_paused") > 0, within(2), "want of descriptors")
+        started = time.monotonic()
+        stack.enter_context(t.login("s"))
+        assert time.monotonic() - started < within(3)
+        assert t.server.metric("strangers_evicted_fds") > 0

@@ -253,22 +253,24 @@ def test_handshake_timeout_is_configurable(target):
 
 
 @pytest.mark.time_limit(90)
-def test_silent_crowd_does_not_delay_a_login(target):
+@pytest.mark.parametrize("source, seconds", [("127.0.0.1", 8), ("127.0.4.1", 2)],
+                         ids=["the-clients-address", "another"])
+def test_silent_crowd_does_not_delay_a_login(target, source, seconds):
     """Silent connections, and more all the time: every login stays under a second."""
     t = target()
-    crowd = [stranger(t) for _ in range(scaled(300, 300, full=10000))]
+    crowd = [stranger(t, source=source) for _ in range(scaled(300, 300, full=10000))]
     try:
         # Wait for the backlog to drain: strangers accepted after the login would make it the oldest.
         # The server may also expect the client's first channels, for up to two times three seconds.
-        # Each expected channel raises the cap of the client's address, which is the crowd's as well.
-        settle(crowd, 64, "from one address", timeout=8)
+        # Each expected channel raises the cap of the client's address, and of no other.
+        settle(crowd, 64, "from one address", timeout=seconds)
         for _ in range(10):
             start = time.monotonic()
             with t.login("s") as session:
                 assert session.command(within(1)) == CMD_CREATE_DATA_CHANNEL
             took = time.monotonic() - start
             assert took < within(1), f"login took {took:.2f} s"
-            crowd += [stranger(t) for _ in range(30)]
+            crowd += [stranger(t, source=source) for _ in range(30)]
             ping(t.port())
     finally:
         close_all(crowd)
@@ -346,6 +348,26 @@ def test_caps_are_configurable(target):
         unharmed(t)
     finally:
         close_all(socks)
+
+
+def test_strangers_elsewhere_do_not_take_the_places_of_late_channels(target):
+    """While channels that were asked for are on their way, the cap is no higher for other addresses, and
+    the channels find their places."""
+    t = target(handshake_timeout=60, max_pending_handshakes=20)
+    socks = []
+    with t.login("s", source="127.0.0.2") as session:
+        visitors = [connect(t.port("s")) for _ in range(40)]
+        try:
+            assert session.count_requests(quiet=within(0.2)) >= 40
+            for number in range(5):
+                socks += [stranger(t, source=f"127.0.3.{number + 1}") for _ in range(20)]
+            settle(socks, 20, "while channels are expected")
+            socks += [session.open_channel() for _ in range(40)]
+            for channel in socks[-40:]:
+                channel.settimeout(within(2))
+                assert recv_exact(channel, 1), "a visitor's channel"
+        finally:
+            close_all(socks + visitors)
 
 
 def test_channels_that_were_asked_for_are_no_strangers(tunnel, service):
