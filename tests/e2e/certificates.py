@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-NAME = "tunnel.example"  # what `tls.hostname` says; nobody resolves it
+NAME = "tunnel.site.example"  # what `tls.hostname` says; nobody resolves it
 PASSWORD = "pkcs12-password-7f3a"
 
 # How `openssl pkcs12 -export` is told to encrypt. OpenSSL 3 reads the first two; the third needs its
@@ -156,9 +156,9 @@ def intermediate():
 
 @functools.cache
 def system_roots():
-    """A file with no root but a stranger's: what the system trusts, for programs that are not to trust more
-    than a test says (SSL_CERT_FILE)."""
-    return stranger().path
+    """A file with the root of an authority that signs nothing: what the system trusts, for programs that
+    are not to trust more than a test says (SSL_CERT_FILE)."""
+    return Authority("system").path
 
 
 def self_signed(label, names=(NAME,)):
@@ -180,14 +180,14 @@ _MADE = {
     "address": lambda: authority().issue("address", names=("127.0.0.1", "::1")),
     "chained": lambda: intermediate().issue("chained"),
     "rsa": lambda: authority().issue("rsa", key=rsa.generate_private_key(65537, 2048)),
-    "wildcard": lambda: authority().issue("wildcard", names=("*.example",)),
+    "wildcard": lambda: authority().issue("wildcard", names=("*.site.example",)),
     "client": lambda: authority().issue("client", names=(), usage="client"),
     # Faults that a client has to see
     "expired": lambda: authority().issue("expired", begin=-30, end=-1),
     "not yet valid": lambda: authority().issue("not-yet-valid", begin=1, end=30),
     "another name": lambda: authority().issue("another-name", names=("other.example",)),
     "another address": lambda: authority().issue("another-address", names=("127.0.0.9",)),
-    "partial wildcard": lambda: authority().issue("partial-wildcard", names=("tun*.example",)),
+    "partial wildcard": lambda: authority().issue("partial-wildcard", names=("tun*.site.example",)),
     "name in the subject alone": lambda: authority().issue(
         "subject-alone", names=("other.example",), common_name=NAME),
     "another issuer": lambda: stranger().issue("another-issuer"),
