@@ -95,11 +95,11 @@ def accept_of(key):
     return base64.b64encode(hashlib.sha1(key + GUID).digest())
 
 
-def request(host, key=None, **changes):
+def request(address, key=None, **changes):
     """rathole's request. changes: {"line": first line, header's name with _ for -: value, None to leave
     it out}."""
     line = changes.pop("line", b"GET / HTTP/1.1")
-    headers = {"host": host.encode(), "connection": b"Upgrade", "upgrade": b"websocket",
+    headers = {"host": address.encode(), "connection": b"Upgrade", "upgrade": b"websocket",
                "sec_websocket_version": b"13",
                "sec_websocket_key": key or base64.b64encode(os.urandom(16))}
     headers.update(changes)
