@@ -47,7 +47,7 @@ def openssl(*arguments, **options):
 
 def day(number):
     """Midnight, `number` days from now."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return now.replace(microsecond=0) + datetime.timedelta(days=number)
 
 
@@ -178,6 +178,7 @@ _MADE = {
     "named": lambda: authority().issue("named"),
     "renewed": lambda: authority().issue("renewed"),
     "address": lambda: authority().issue("address", names=("127.0.0.1", "::1")),
+    "localhost": lambda: authority().issue("localhost", names=("localhost",)),
     "chained": lambda: intermediate().issue("chained"),
     "rsa": lambda: authority().issue("rsa", key=rsa.generate_private_key(65537, 2048)),
     "wildcard": lambda: authority().issue("wildcard", names=("*.site.example",)),

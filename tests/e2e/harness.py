@@ -297,12 +297,13 @@ class Process:
 
         self.log_file = open(self.log_path, "ab")
         self.log_start = self.log_file.tell()
-        options = {"stdin": subprocess.DEVNULL, "stdout": self.log_file, "stderr": self.log_file}
+        options = {"stdin": subprocess.DEVNULL, "stdout": self.log_file, "stderr": self.log_file,
+                   "cwd": "/"}
         options.update(popen)
         if user is not None:
             options.update(user=user, group=user, extra_groups=[])
         self.popen = subprocess.Popen(
-            self.argv, env=environment, preexec_fn=with_limits, cwd="/", **options
+            self.argv, env=environment, preexec_fn=with_limits, **options
         )
         self.pid = self.popen.pid
         self.expected_death = self.is_asked_to_stop = False

@@ -19,7 +19,7 @@ import certificates
 from capabilities import NO_RATHOLE, NOT_ABLE, is_able, needs_tls
 from certificates import NAME, PASSWORD, identity
 from harness import (
-    BINARIES, NOFILE, OURS, RATHOLE, SANITIZED, TOKEN, Process, have, is_listening, scaled, wait_until,
+    BINARIES, NOFILE, OURS, RATHOLE, SANITIZED, TOKEN, have, is_listening, scaled, wait_until,
     within,
 )
 from limits import Limits
