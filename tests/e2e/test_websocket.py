@@ -22,8 +22,8 @@ from protocol import (
 from services import AfterEof, Echo, EofFirst, Service, Sink, digest_of, pattern, ping
 from tls_peer import Tls
 from websocket_peer import (
-    CLOSE, CONTINUATION, PING, PONG, WebSocket, WebSocketSocket, accept_of, parse_head, read_head,
-    request, response,
+    CLOSE, CONTINUATION, OWN_FIELD, OWN_VALUE, PING, PONG, WebSocket, WebSocketSocket, accept_of,
+    parse_head, read_head, request, response,
 )
 
 ours = pytest.mark.ours
@@ -79,6 +79,7 @@ def a_channel(fake, control, key):
 
 # --- the upgrade ----------------------------------------------------------------------------------
 
+PIECE = {OURS: 1, RATHOLE: 10}  # bytes; rathole takes more than 64 small pieces for an attack
 # What a server takes beside rathole's own request: browsers, proxies and CDNs write theirs in many ways.
 REQUESTS = {
     "rathole's": {},
@@ -116,8 +117,9 @@ def test_requests_that_are_taken(server, program, name):
 def test_request_in_pieces(server, program):
     t = server(program)
     sock = connect(t.control_port)
-    for byte in request("127.0.0.1"):
-        sock.sendall(bytes([byte]))
+    asked = request("127.0.0.1")
+    for at in range(0, len(asked), PIECE[program]):
+        sock.sendall(asked[at : at + PIECE[program]])
     head, _ = read_head(sock)
     assert head.startswith(b"HTTP/1.1 101 ")
     with WebSocketSocket(sock, False) as link:
@@ -127,13 +129,15 @@ def test_request_in_pieces(server, program):
 
 @either
 def test_clients_request(client, program):
-    """Byte for byte as rathole's: some servers and CDNs look closely."""
+    """As rathole's, and ours has a field that only our server reads: see `keeps_half`."""
     t, fake = client(program)
     head, behind = read_head(fake.accept_plain())
     line, headers = parse_head(head)
     assert line == "GET / HTTP/1.1" and behind == b""
     key = headers.pop("sec-websocket-key")
     assert re.fullmatch(r"[A-Za-z0-9+/]{22}==", key)
+    if program == OURS:
+        assert headers.pop(OWN_FIELD.lower()) == OWN_VALUE
     assert headers == {"host": f"127.0.0.1:{t.control_port}", "connection": "Upgrade",
                        "upgrade": "websocket", "sec-websocket-version": "13"}
     if program == OURS:  # rathole's gives up for good
@@ -163,7 +167,8 @@ def answered(sock, cut=None, **changes):
 @pytest.mark.parametrize("name", [*ANSWERS, "in pieces"])
 def test_answers_that_are_taken(client, program, name):
     _, fake = client(program)
-    link = answered(fake.accept_plain(), 1 if name == "in pieces" else None, **ANSWERS.get(name, {}))
+    link = answered(fake.accept_plain(), PIECE[program] if name == "in pieces" else None,
+                    **ANSWERS.get(name, {}))
     assert len(recv_exact(link, 37)) == 37
 
 
@@ -521,10 +526,34 @@ def test_a_visitor_that_has_gone_frees_a_silent_service(tunnel, service):
 
 @ours
 @needs_websocket
+@pytest.mark.parametrize("is_known", [True, False])
+def test_when_the_server_sends_its_close(server, is_known):
+    """At once, to a client that says that it goes on after it; else when the client's has come."""
+    t = server()
+    t.transport["client"] = WebSocket(keeps_half=is_known)
+    with t.login("s") as session:
+        t.wait_ready(names=["s"])
+        channel = session.open_channel()
+        with connect(t.port("s")) as visitor:
+            visitor.sendall(b"up")
+            visitor.shutdown(socket.SHUT_WR)
+            assert recv_exact(channel, 6) == u32(0) + b"up"
+            if is_known:
+                assert channel.recv(1) == b"" and channel.controls == [(CLOSE, b"")]
+            else:
+                assert not is_readable(channel, 0.5), "a Close that drops both ways"
+            channel.sendall(b"late")
+            assert recv_exact(visitor, 4) == b"late"
+            channel.shutdown(socket.SHUT_WR)
+            assert visitor.recv(1) == b"" and channel.recv(1) == b""
+
+
+@ours
+@needs_websocket
 def test_close_with_a_reason_is_an_end_too(relay):
-    """A CDN writes a code and a reason into its Close. The other direction stays open."""
+    """A proxy may write 1000 and a reason into its Close. The other direction stays open."""
     visitor, channel = relay(OURS)
-    channel.send_raw(channel.seal(b"last") + channel.seal(b"\x03\xe8going away", opcode=CLOSE))
+    channel.send_raw(channel.seal(b"last") + channel.seal(b"\x03\xe8done", opcode=CLOSE))
     assert recv_exact(visitor, 4) == b"last" and visitor.recv(1) == b""
     visitor.sendall(b"still here")
     assert recv_exact(channel, 10) == b"still here"

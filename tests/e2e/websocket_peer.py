@@ -18,6 +18,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 FRAME_MAX = 16 << 20  # rathole's limits
 MESSAGE_MAX = 64 << 20
 HEADER_MAX = 4096
+OWN_FIELD, OWN_VALUE = "Rathole-Uring", "half-close"  # see WebSocket's keeps_half
 
 
 class WebSocketError(Exception):
@@ -219,10 +220,11 @@ class WebSocketSocket:
 
 
 class WebSocket:
-    """What the two ends of a tunnel are configured with; tls: a Tls, or None."""
+    """What the two ends of a tunnel are configured with; tls: a Tls, or None. keeps_half: the played client
+    says with our own field that it goes on after a Close, which rathole's does not."""
 
-    def __init__(self, tls=None):
-        self.tls = tls
+    def __init__(self, tls=None, keeps_half=False):
+        self.tls, self.keeps_half = tls, keeps_half
 
     def __str__(self):
         return "websocket, tls" if self.tls else "websocket"
@@ -240,6 +242,8 @@ class WebSocket:
         host = "%s:%d" % sock.getpeername()[:2]
         sock = self.below(sock, "client")
         key = changes.pop("key", None) or base64.b64encode(os.urandom(16))
+        if self.keeps_half:
+            changes[OWN_FIELD] = OWN_VALUE.encode()
         sock.sendall(request(host, key, **changes))
         head, behind = read_head(sock)
         line, headers = parse_head(head)
