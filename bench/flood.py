@@ -1,14 +1,17 @@
 """Garbage handshakes from one address during bulk transfers: what they cost the bulk and a login.
 
-Run as a program ("flood.py HOST PORT RATE") this is the flood: connections from SOURCE, each with a
-message as long as the first one of Noise NK. Its tag is wrong, which the server can only find out
-with an X25519 multiplication. The last line of output is the rate of connections per second.
+Run as a program ("flood.py HOST PORT RATE TRANSPORT") this is the flood: connections from SOURCE, each
+with a first message that costs the server a public-key operation. noise: as long as the first one of
+Noise NK, with a wrong tag, which takes an X25519 multiplication to find out. tls: a whole ClientHello
+of TLS 1.3, so that the server makes its key share and signs its answer, which nobody reads. The last
+line of output is the rate of connections per second.
 """
 
 import os
 import random
 import signal
 import socket
+import ssl
 import statistics
 import struct
 import sys
@@ -32,7 +35,8 @@ def beside_bulk(run):
     """8 streams alone, then 8 streams with the flood and one login after the other."""
     quiet = loads.bulk(8)(run)["gbps"]
     host, port = run.tunnel.plan.control
-    argv = [sys.executable, os.path.abspath(__file__), host, str(port), str(RATE)]
+    argv = [sys.executable, os.path.abspath(__file__), host, str(port), str(RATE),
+            run.tunnel.plan.transport]
     flood = run.supervisor.spawn("flood", argv, run.place.client_space)
     begun, cpu = time.monotonic(), [procs.cpu_seconds(end) for end in run.tunnel.ends()]
     flooded, failures = [], []
@@ -100,7 +104,7 @@ def _end(run, flood):
 # The flood itself
 
 
-def pour(address, rate):
+def pour(address, rate, message):
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     held, count, begun = [], 0, time.monotonic()
@@ -110,7 +114,7 @@ def pour(address, rate):
             time.sleep((1 - behind) / rate)
             continue
         count += 1
-        held.append(_stranger(address))
+        held.append(_stranger(address, message()))
         # Keep the last ones open: a connection that is closed at once may be gone before the server
         # reads its message.
         if len(held) > HELD:
@@ -118,20 +122,38 @@ def pour(address, rate):
     print(count / (time.monotonic() - begun))
 
 
-def _stranger(address):
+def _stranger(address, message):
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.settimeout(CONNECT_LIMIT_S)
     try:
         sock.bind((SOURCE, 0))
         sock.connect(address)
-        sock.sendall(b"\x30\x00" + random.randbytes(48))
+        sock.sendall(message)
     except OSError:
         pass  # the server may refuse a stranger
     return sock
 
 
+def _noise_message():
+    return b"\x30\x00" + random.randbytes(48)
+
+
+def _client_hello():
+    """A function that returns one ClientHello again and again: a new key share would cost the flood as
+    much as the server."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.wrap_bio(incoming, outgoing, server_hostname="flood.example").do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = outgoing.read()
+    return lambda: hello
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: flood.py HOST PORT RATE")
-    pour((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
+    if len(sys.argv) != 5:
+        sys.exit("usage: flood.py HOST PORT RATE TRANSPORT")
+    pour((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]),
+         _client_hello() if sys.argv[4] == "tls" else _noise_message)

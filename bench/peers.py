@@ -19,10 +19,12 @@ BORE_CONTROL_PORT = 7835  # fixed in bore's source
 OURS = "ours"
 OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
 DIRECT = "none"
-TCP, NOISE = "tcp", "noise"
+TCP, NOISE, TLS, WEBSOCKET = "tcp", "noise", "tls", "websocket"
 # A published key pair (RFC 7748, section 6.1): a benchmark needs no secret.
 NOISE_PRIVATE_KEY = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
 NOISE_PUBLIC_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+TLS_NAME = "bench.example"
+TLS_PASSWORD = "bench"
 QUIET = {"RUST_LOG": "error"}
 
 
@@ -90,16 +92,47 @@ def join(address):
     return f"{address[0]}:{address[1]}"
 
 
+def identity(directory):
+    """(certificate, PKCS#12 file) of a server named TLS_NAME, made once for each directory: P-256, signed by
+    itself, so that the certificate is the client's trusted root."""
+    paths = [os.path.join(directory, f"tls.{suffix}") for suffix in ("crt", "key", "p12")]
+    certificate, key, both = paths
+    if not os.path.exists(both):
+        for arguments in (
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-days", "30", "-subj", f"/CN={TLS_NAME}", "-addext", f"subjectAltName=DNS:{TLS_NAME}",
+             "-keyout", key, "-out", certificate],
+            ["pkcs12", "-export", "-in", certificate, "-inkey", key, "-passout",
+             f"pass:{TLS_PASSWORD}", "-out", both],
+        ):
+            subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=30)
+    return certificate, both
+
+
+def rathole_transport(plan, server):
+    """The lines of the table `transport` in either half."""
+    role = "server" if server else "client"
+    if plan.transport == TCP:
+        return []
+    lines = [f"[{role}.transport]", f'type = "{plan.transport}"', f"[{role}.transport.{plan.transport}]"]
+    if plan.transport == NOISE:
+        return lines + [f'local_private_key = "{NOISE_PRIVATE_KEY}"' if server
+                        else f'remote_public_key = "{NOISE_PUBLIC_KEY}"']
+    if plan.transport == WEBSOCKET:
+        return [*lines, "tls = false"]
+    certificate, both = identity(plan.directory)
+    if server:
+        return lines + [f'pkcs12 = "{both}"', f'pkcs12_password = "{TLS_PASSWORD}"']
+    return lines + [f'trusted_root = "{certificate}"', f'hostname = "{TLS_NAME}"']
+
+
 def rathole_file(plan, name, role, services, options=()):
     """A configuration file for rathole and for our program. services: {name: address}"""
     server = role == "server"
     lines = [f"[{role}]", f'default_token = "{TOKEN}"']
     lines += [f'bind_addr = "{join(plan.control)}"' if server
               else f'remote_addr = "{join(plan.dial)}"', *options]
-    if plan.transport == NOISE:
-        lines += [f"[{role}.transport]", 'type = "noise"', f"[{role}.transport.noise]"]
-        lines += [f'local_private_key = "{NOISE_PRIVATE_KEY}"' if server
-                  else f'remote_public_key = "{NOISE_PUBLIC_KEY}"']
+    lines += rathole_transport(plan, server)
     for service, address in services.items():
         key = "bind_addr" if server else "local_addr"
         lines += [f"[{role}.services.{service}]", f'type = "{plan.kind}"',
@@ -222,7 +255,8 @@ def chisel(peer, plan):
 
 
 PEERS = (
-    Peer(OURS, "rathole-uring", (OURS,), ours, udp=True, transports=(TCP, NOISE)),
+    Peer(OURS, "rathole-uring", (OURS,), ours, udp=True,
+         transports=(TCP, NOISE, TLS, WEBSOCKET)),
     Peer(
         OURS_SODIUM,
         "rathole-uring, without libcrypto",
@@ -231,7 +265,8 @@ PEERS = (
         udp=True,
         transports=(NOISE,),
     ),
-    Peer("rathole", "rathole", ("rathole",), rathole, udp=True, transports=(TCP, NOISE)),
+    Peer("rathole", "rathole", ("rathole",), rathole, udp=True,
+         transports=(TCP, NOISE, TLS, WEBSOCKET)),
     Peer(
         "frp-plain",
         "frp, no TLS, no mux",
@@ -240,7 +275,8 @@ PEERS = (
         udp=True,
     ),
     Peer("frp", "frp, defaults (TLS, mux)", ("frps", "frpc"), frp(tls=True, mux=True), udp=True),
-    Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False)),
+    Peer("frp-tls", "frp, TLS, no mux", ("frps", "frpc"), frp(tls=True, mux=False),
+         transports=(TCP, TLS)),
     Peer(
         "haproxy",
         "HAProxy chain, splice",

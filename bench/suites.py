@@ -10,7 +10,7 @@ from collections.abc import Callable
 import flood
 import loads
 import netns
-from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP
+from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def at_most(bound, peer=None, subject=None):
 IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
 HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
 NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
+TLS_IPERF = {**IPERF, "programs": ("iperf3", "openssl"), "transport": TLS}
 UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True}
 UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
 UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
@@ -127,6 +128,22 @@ SUITES = (
           rounds_max=1, transport=NOISE, **NGINX),
     Suite("noise-flood", f"{flood.RATE} garbage handshakes a second beside bulk, Noise NK",
           (("flood", flood.beside_bulk),), transport=NOISE, logins=flood.LOGINS, **IPERF),
+    Suite("tls-bulk", "TCP bulk over TLS, saturated, loopback", (("8", loads.bulk(8)),),
+          **TLS_IPERF),
+    Suite("tls-fixed", f"TCP bulk over TLS at {NOISE_FIXED_GBPS:.0f} Gbit/s, loopback",
+          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), **TLS_IPERF),
+    Suite("tls-close", "HTTP over TLS, 64 connections, one request each",
+          (("64", loads.http(64, keep_alive=False)),), transport=TLS, **HTTP),
+    Suite("tls-idle", "Memory of idle connections, TLS", (("idle", loads.idle),), threads=2,
+          rounds_max=1, transport=TLS, **NGINX),
+    Suite("tls-flood", f"{flood.RATE} garbage handshakes a second beside bulk, TLS",
+          (("flood", flood.beside_bulk),), logins=flood.LOGINS, **TLS_IPERF),
+    Suite("websocket-bulk", "TCP bulk over WebSocket, saturated, loopback", (("8", loads.bulk(8)),),
+          transport=WEBSOCKET, **IPERF),
+    Suite("websocket-keepalive", "HTTP over WebSocket, 64 connections kept alive",
+          (("64", loads.http(64)),), transport=WEBSOCKET, **HTTP),
+    Suite("websocket-idle", "Memory of idle connections, WebSocket", (("idle", loads.idle),),
+          threads=2, rounds_max=1, transport=WEBSOCKET, **NGINX),
     Suite("udp-rtt-64", "UDP round trips, 64 bytes",
           (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), **UDP),
     Suite("udp-rtt-1200", "UDP round trips, 1200 bytes",
@@ -246,6 +263,29 @@ ROWS = (
     Row("noise-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
         "less", (at_most(1.0),), digits=3),
     Row("noise-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
+    Row("tls-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
+        (at_least(2.0, "rathole"), at_least(1.3, "frp-tls"))),
+    Row("tls-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
+    Row("tls-fixed", "8", "cpu_s_per_gb", "8 streams at 250 Mbit/s, CPU", "s/GB", "less",
+        (at_most(0.5, "rathole"),), digits=3, ends=True),
+    Row("tls-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
+    Row("tls-close", "64", "rps", "new connections", "1/s", "more", (at_least(2.0, "rathole"),),
+        digits=0),
+    Row("tls-close", "64", "p99_ms", "p99", "ms", "less"),
+    Row("tls-idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
+        (at_most(24.0),), ends=True),
+    Row("tls-flood", "flood", "kept", "bulk rate kept", "of the quiet one", "more",
+        (at_least(0.8),)),
+    Row("tls-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
+        "less", (at_most(1.0),), digits=3),
+    Row("tls-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
+    Row("websocket-bulk", "8", "gbps", "8 streams", "Gbit/s", "more", (at_least(1.5, "rathole"),)),
+    Row("websocket-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
+    Row("websocket-keepalive", "64", "rps", "requests", "1/s", "more", (at_least(1.2, "rathole"),),
+        digits=0),
+    Row("websocket-keepalive", "64", "p99_ms", "p99", "ms", "less"),
+    Row("websocket-idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
+        (at_most(1.0),), ends=True),
     *udp_rtt_rows("udp-rtt-64"),
     *udp_rtt_rows("udp-rtt-1200"),
     *udp_oneway_rows("udp-oneway-1200", targets=(at_most(0.25, "rathole"),)),
