@@ -3,6 +3,7 @@
 #include "io/resolver.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
 #include <semaphore.h>
@@ -195,12 +196,14 @@ Test(resolver_poll, the_end_comes_in_the_middle, .init = set_up)
         ask(name);
     }
     until_dead(LIMIT_RESOLVER_UNKNOWN);
-    size_t fds = open_fd_count();
+    /* Not all descriptors: a look-up thread may have the hosts file open at the moment. */
+    int fd = resolver_fd(resolver);
+    cr_expect_geq(fcntl(fd, F_GETFD), 0);
     (void)clock_gettime(CLOCK_MONOTONIC, &begun);
     resolver_destroy(resolver);
     (void)clock_gettime(CLOCK_MONOTONIC, &ended);
     cr_expect_lt(ended.tv_sec - begun.tv_sec, 2);
-    cr_expect_eq(open_fd_count(), fds - 1);
+    cr_expect_lt(fcntl(fd, F_GETFD), 0, "closed");
     for (unsigned int i = 0; i < LIMIT_RESOLVER_UNKNOWN; i++)
         (void)sem_post(&dead_may_end); /* the threads that end now must not touch freed memory */
     (void)usleep(20000);
