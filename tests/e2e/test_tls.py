@@ -304,7 +304,7 @@ def both_forms(keys, _directory):
 BAD_FILES = {
     wrong_password: r"pkcs12.*password",
     no_password: r"pkcs12_password",
-    missing_file: r"missing\.p12.*(No such file|not found|does not exist)",
+    missing_file: r"missing\.p12.*([Nn]o such file|not found|does not exist)",
     garbage: r"garbage\.p12",
     truncated: r"truncated\.p12",
     empty: r"empty\.p12",
