@@ -39,8 +39,8 @@
     X(BYTES_COPIED, "bytes_copied")                         \
     X(BYTES_BULK_COPIED, "bytes_bulk_copied")               \
     X(BYTES_SPLICED, "bytes_spliced")                       \
-    X(NOISE_HANDSHAKES_LIMITED, "noise_handshakes_limited") \
-    X(NOISE_FRAMES_REFUSED, "noise_frames_refused")         \
+    X(HANDSHAKES_LIMITED, "handshakes_limited")             \
+    X(FRAMES_REFUSED, "frames_refused")                     \
     X(PROMOTIONS, "promotions")                             \
     X(DEMOTIONS, "demotions")                               \
     X(UDP_TO_PEER, "udp_to_peer")                           \

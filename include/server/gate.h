@@ -123,12 +123,14 @@ void gate_leave(struct gate *gate, struct gate_ticket *ticket);
  * negative. */
 void gate_expect(struct gate *gate, const struct addr_key *key, int count);
 /* A client has logged in or brought a data channel from the address, which is now known for
- * LIMIT_CLIENT_KNOWN_S. has_handshake: the connection took a handshake, which is given back. */
-void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshake, uint64_t now_ns);
+ * LIMIT_CLIENT_KNOWN_S. cost: of the handshake that the connection took, which is given back; 0: it
+ * took none. */
+void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, uint64_t now_ns);
 /* Takes a handshake from the budget of the address and from that of all addresses. False: one of
  * them is used up, and nothing was taken.
  *
- * The budget of all counts every handshake, but it does not limit known addresses and those that
+ * The budget of all counts every handshake, with its cost (1 of Noise), but it does not limit known addresses and those that
  * connections are expected from: a flood from everywhere must not keep clients from coming back.
  * While connections are expected from an address, its own budget is larger too. */
-MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);
+MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
+                                    uint64_t now_ns);

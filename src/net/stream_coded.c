@@ -355,10 +355,10 @@ static int read_step(struct stream *stream)
     if (got <= 0)
         return got == 0 ? link_fin(coding->link) : (int)got;
     ssize_t opened = link_open(coding->link, coding->engine, coding->engine->coded, (size_t)got);
+    if (coding->unsent == NULL)
+        link_send_reply(coding->link, stream->fd); /* after an error this is an alert */
     if (opened < 0)
         return (int)opened;
-    if (coding->unsent == NULL)
-        link_send_reply(coding->link, stream->fd);
     read_take(stream, coding->engine->plain, (size_t)opened);
     if (coding->failed < 0)
         return coding->failed;

@@ -37,15 +37,15 @@ static int flow_open(struct relay_flow *flow, const unsigned char *coded, size_t
     struct link_engine *engine = relay->engine->links;
     struct link *link = source_link(flow);
     ssize_t opened = link_open(link, engine, coded, size);
+    send_reply(flow); /* after an error this is an alert */
     if (opened < 0) {
         if (opened == -EBADMSG)
-            metrics_add(loop_metrics(relay->engine->loop), METRIC_NOISE_FRAMES_REFUSED, 1);
+            metrics_add(loop_metrics(relay->engine->loop), METRIC_FRAMES_REFUSED, 1);
         return (int)opened;
     }
     set_hot(flow, engine->plain, (size_t)opened);
     flow->eof = link->has_ended;
     flow_count(flow, (size_t)opened); /* even 0 bytes (a part of a frame) count as activity */
-    send_reply(flow);
     return 0;
 }
 

@@ -400,7 +400,8 @@ static struct gate_budget *budget_of(struct gate *gate, struct gate_addr *addr,
     return &gate->handshakes_by_addr[keys_hash(key->bytes, sizeof(key->bytes)) % GATE_BUDGETS];
 }
 
-bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
+bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
+                         uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&gate->lock);
     forget_expired(gate, now_ns);
@@ -416,21 +417,20 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint64_t
                                : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
     if (allowed) {
         own->spent++;
-        gate->handshakes.spent++;
+        gate->handshakes.spent += cost;
     }
     (void)pthread_mutex_unlock(&gate->lock);
     return allowed;
 }
 
-void gate_trust(struct gate *gate, const struct addr_key *key, bool has_handshake, uint64_t now_ns)
+void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&gate->lock);
     struct gate_addr *addr = get_addr(gate, key);
     struct gate_budget *own = budget_of(gate, addr, key);
-    if (has_handshake && own->spent > 0)
+    if (cost > 0 && own->spent > 0)
         own->spent--;
-    if (has_handshake && gate->handshakes.spent > 0)
-        gate->handshakes.spent--;
+    gate->handshakes.spent -= MIN(cost, gate->handshakes.spent);
     if (addr != NULL) { /* without memory the address stays unknown */
         if (!addr->is_known)
             set_known(gate, addr, true);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "net/recipe.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
 #include "server/control.h"
@@ -22,7 +23,7 @@ struct login {
     uint32_t epoch;          /* the service's, when the Hello came */
     uint64_t conn_id;
     bool close_after_write;
-    bool has_handshake; /* has taken one from the gate's budget */
+    uint32_t handshake_cost; /* has taken one from the gate's budget; 0: it has not */
     uint8_t in[MESSAGE_HELLO_SIZE];
     struct server_action action;
 };
@@ -122,7 +123,7 @@ static void login_find_service(struct login *login)
 /* The connection has proved to come from a client of ours. */
 static void login_is_trusted(struct login *login)
 {
-    gate_trust(&login->worker->server->gate, &login->ticket.key, login->has_handshake,
+    gate_trust(&login->worker->server->gate, &login->ticket.key, login->handshake_cost,
                loop_now_ns(login->worker->tunnel->loop));
 }
 
@@ -236,13 +237,16 @@ static bool login_may_handshake(struct stream *stream)
 {
     struct login *login = container_of(stream, struct login, stream);
     struct tunnel_worker *tunnel = login->worker->tunnel;
-    if (login->has_handshake) /* the second client message of an XX handshake */
+    uint32_t cost = tunnel->recipe->tls != NULL ? LIMIT_HANDSHAKES_TLS : 1;
+    if (login->handshake_cost > 0) /* the second client message of an XX handshake */
         return true;
-    login->has_handshake = gate_take_handshake(&login->worker->server->gate, &login->ticket.key,
-                                               loop_now_ns(tunnel->loop));
-    if (!login->has_handshake)
-        metrics_add(&tunnel->metrics, METRIC_NOISE_HANDSHAKES_LIMITED, 1);
-    return login->has_handshake;
+    if (!gate_take_handshake(&login->worker->server->gate, &login->ticket.key, cost,
+                             loop_now_ns(tunnel->loop))) {
+        metrics_add(&tunnel->metrics, METRIC_HANDSHAKES_LIMITED, 1);
+        return false;
+    }
+    login->handshake_cost = cost;
+    return true;
 }
 
 /* The first handshake message counts as spoken: its tag can only be made with the server's public
@@ -282,7 +286,8 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     }
     login->worker = worker;
     login->service = NULL;
-    login->close_after_write = login->has_handshake = false;
+    login->close_after_write = false;
+    login->handshake_cost = 0;
     login->conn_id = tunnel_next_conn_id(tunnel);
     list_push_back(&worker->logins, &login->node);
     server_fsm_init(&login->fsm);

@@ -204,7 +204,7 @@ static void run_bad(uint64_t seed)
         cr_assert_leq(other->got, other->skip + peer->sent_before_bad, "seed %llu",
                       (unsigned long long)seed);
         cr_assert_eq(rig.relay.error, -EBADMSG, "seed %llu", (unsigned long long)seed);
-        cr_assert_eq(metrics_get(&rig.metrics, METRIC_NOISE_FRAMES_REFUSED), 1);
+        cr_assert_eq(metrics_get(&rig.metrics, METRIC_FRAMES_REFUSED), 1);
     }
     end_run(&rig, seed);
 }

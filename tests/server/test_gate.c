@@ -91,7 +91,7 @@ static void speak(size_t ticket)
 static void trust(unsigned int from)
 {
     struct addr_key key = key_of(from);
-    gate_trust(&gate, &key, false, now_ns);
+    gate_trust(&gate, &key, 0, now_ns);
 }
 
 static void expect(unsigned int from, int count)
@@ -604,7 +604,7 @@ Test(gate, other_prefixes_leave_nothing_behind, .init = setup, .fini = teardown)
 static bool take(uint8_t from, uint64_t at_ns)
 {
     struct addr_key key = key_of(from);
-    return gate_take_handshake(&gate, &key, at_ns);
+    return gate_take_handshake(&gate, &key, 1, at_ns);
 }
 
 static unsigned int take_all(uint8_t from, uint64_t at_ns)
@@ -679,20 +679,39 @@ Test(gate, all_addresses_share_one_cap, .init = setup, .fini = teardown)
     cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_PER_S / 10);
 }
 
+/* A handshake of TLS weighs more in the cap of all, and is one for its address. */
+Test(gate, costly_handshakes, .init = setup, .fini = teardown)
+{
+    unsigned int count = 0;
+    struct addr_key last = key_of(1);
+    for (uint8_t from = 1; from < 255; from++) {
+        struct addr_key key = key_of(from);
+        unsigned int own = 0;
+        while (gate_take_handshake(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns))
+            own++;
+        cr_assert_leq(own, LIMIT_HANDSHAKES_BURST);
+        last = own > 0 ? key : last;
+        count += own;
+    }
+    cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_BURST / LIMIT_HANDSHAKES_TLS);
+    gate_trust(&gate, &last, LIMIT_HANDSHAKES_TLS, start_ns);
+    cr_assert_eq(gate.handshakes.spent, LIMIT_HANDSHAKES_ALL_BURST - LIMIT_HANDSHAKES_TLS);
+}
+
 Test(gate, clients_get_theirs_back, .init = setup, .fini = teardown)
 {
     struct addr_key key = key_of(7);
     for (int i = 0; i < 3 * LIMIT_HANDSHAKES_ALL_BURST; i++) {
         cr_assert(take(7, start_ns));
-        gate_trust(&gate, &key, true, start_ns);
+        gate_trust(&gate, &key, 1, start_ns);
     }
     cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
-    gate_trust(&gate, &key, true, start_ns);
+    gate_trust(&gate, &key, 1, start_ns);
     cr_assert(take(7, start_ns));
     cr_assert_not(take(7, start_ns));
     /* Giving back more than was taken does not make the budget larger. */
     for (int i = 0; i < 2 * LIMIT_HANDSHAKES_BURST; i++)
-        gate_trust(&gate, &key, true, start_ns);
+        gate_trust(&gate, &key, 1, start_ns);
     cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
 }
 
@@ -700,7 +719,7 @@ Test(gate, a_flood_from_everywhere_leaves_old_clients_alone, .init = setup, .fin
 {
     struct addr_key key = key_of(255);
     cr_assert(take(255, start_ns));
-    gate_trust(&gate, &key, true, start_ns);
+    gate_trust(&gate, &key, 1, start_ns);
     uint64_t later_ns = start_ns + 1000000000ull * (LIMIT_CLIENT_KNOWN_S - 1);
     flood_around(255, later_ns);
     cr_assert_not(take(stranger_to(255), later_ns));

@@ -251,16 +251,16 @@ Test(server_noise, the_budget_of_handshakes)
     }
     cr_assert_eq(server->gate.handshakes.spent, 0, "%u", server->gate.handshakes.spent);
     uint64_t now_ns = loop_now_ns(side.workers[0].loop);
-    while (gate_take_handshake(&server->gate, &key, now_ns))
+    while (gate_take_handshake(&server->gate, &key, 1, now_ns))
         ;
     struct noise_peer refused = dial(&client_keys);
     cr_assert_null(refused.link);
     cr_assert_neq(side_end_of(&side, refused.fd), 0);
-    cr_assert_eq(side_metric(&side, METRIC_NOISE_HANDSHAKES_LIMITED), 1);
+    cr_assert_eq(side_metric(&side, METRIC_HANDSHAKES_LIMITED), 1);
     noise_peer_hang_up(&refused);
     side_advance(&side, 1000);
     struct noise_peer data = channel("");
-    cr_assert_eq(side_metric(&side, METRIC_NOISE_HANDSHAKES_LIMITED), 1);
+    cr_assert_eq(side_metric(&side, METRIC_HANDSHAKES_LIMITED), 1);
     noise_peer_hang_up(&data);
     noise_peer_hang_up(&control);
     finish();
