@@ -22,7 +22,8 @@ enum error_code {
     ERR_UNACKED = -9986,      /* the peer has acknowledged nothing for too long (net/silence.h) */
     ERR_SILENT = -9985,       /* the peer did not answer keepalive probes (net/silence.h) */
     ERR_ALERT = -9984,        /* the peer ended TLS with an alert after the handshake */
-    ERR_LAST = ERR_ALERT,
+    ERR_PROXY = -9983,        /* the proxy on the way to the server refused, or is none */
+    ERR_LAST = ERR_PROXY,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"), the same with

@@ -100,6 +100,7 @@ enum limits_client {
     /* Per address while others wait (RFC 8305, section 5); doubled in each further round. */
     LIMIT_DIAL_FIRST_MS = 250,
     LIMIT_DIAL_WORKED_MS = 600000, /* an address that worked is tried first (RFC 6555) */
+    LIMIT_PROXY_HEADER = 4096,     /* of a proxy's answer; real ones have some 100 bytes */
 };
 
 enum limits_udp {

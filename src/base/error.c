@@ -25,6 +25,7 @@ static const char *const own_texts[] = {
     [ERR_SILENT - ERR_FIRST] = "no answer to keepalive probes",
     [ERR_ALERT - ERR_FIRST] = "the other side has ended TLS with an alert; it may want a client "
                               "certificate, or another one",
+    [ERR_PROXY - ERR_FIRST] = "the proxy refused or closed the connection",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");
