@@ -52,6 +52,7 @@ struct handshake {
     bool (*may_begin)(void *arg);
     void *may_begin_arg;
     bool has_proved; /* set by a step: only a client of this server could have sent the message */
+    int error;       /* what a failure is called, if nothing else fits; 0: ERR_HANDSHAKE */
     const char *why; /* after an error, in words; NULL: none. Valid as long as the handshake. */
 };
 

@@ -7,8 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/addr.h"
 #include "crypto/noise.h"
 #include "net/handshake.h"
+#include "proto/proxy.h"
 
 struct tls_context;
 
@@ -19,7 +21,10 @@ struct recipe {
     struct tls_context *tls;  /* owned; NULL: no TLS */
     uint64_t tls_fingerprint; /* of the files that tls was made from: a reload compares it */
     bool is_websocket;
-    char *host; /* owned; of the request for WebSocket; NULL: a server */
+    char *host;                 /* owned; of the request for WebSocket; NULL: a server */
+    struct host_port dialled;   /* client: the server, or the proxy on the way to it */
+    bool has_proxy;             /* client */
+    struct proxy_request proxy; /* owned; it names the server */
 };
 
 /* Makes the handshakes of one connection. *ret: the first of them, for stream_begin; NULL: there is

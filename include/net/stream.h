@@ -101,7 +101,9 @@ MUST_CHECK struct transport stream_release(struct stream *stream);
 /* Has handshakes prepare the stream, and takes them over. To be called before the first read or
  * write. engine is borrowed and outlives the stream. */
 void stream_begin(struct stream *stream, struct link_engine *engine, struct handshake *handshake);
-/* Why a handshake has failed (ERR_HANDSHAKE), in words. NULL: there is nothing to say. */
+/* Whether the dialogue with a proxy is not over yet, or has failed. */
+bool stream_is_at_proxy(const struct stream *stream);
+/* Why a handshake has failed, in words (ERR_HANDSHAKE, ERR_PROXY). NULL: nothing to say. */
 const char *stream_handshake_why(const struct stream *stream);
 /* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of
  * an unauthenticated peer. To be called after stream_begin. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "net/noise_link.h"
+#include "net/proxy_handshake.h"
 #include "net/tls_link.h"
 #include "net/websocket_link.h"
 
@@ -16,7 +17,11 @@ int recipe_begin(const struct recipe *recipe, struct handshake **ret)
 {
     struct handshake *first = NULL, **at = &first;
     int result = 0;
-    if (recipe->has_noise) {
+    if (recipe->has_proxy) {
+        result = proxy_handshake_create(&recipe->proxy, at);
+        at = add_handshake(at, result);
+    }
+    if (result == 0 && recipe->has_noise) {
         result = noise_handshake_create(&recipe->noise, recipe->is_initiator, at);
         at = add_handshake(at, result);
     }
@@ -36,7 +41,7 @@ int recipe_begin(const struct recipe *recipe, struct handshake **ret)
 
 bool recipe_has_handshakes(const struct recipe *recipe)
 {
-    return recipe->has_noise || recipe->tls != NULL || recipe->is_websocket;
+    return recipe->has_proxy || recipe->has_noise || recipe->tls != NULL || recipe->is_websocket;
 }
 
 void recipe_destroy(struct recipe *recipe)
@@ -46,5 +51,6 @@ void recipe_destroy(struct recipe *recipe)
     noise_keys_wipe(&recipe->noise);
     tls_context_destroy(recipe->tls);
     free(recipe->host);
+    proxy_request_finish(&recipe->proxy);
     free(recipe);
 }

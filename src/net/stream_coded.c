@@ -39,6 +39,11 @@ const char *stream_handshake_why(const struct stream *stream)
     return stream->coding.handshake != NULL ? stream->coding.handshake->why : NULL;
 }
 
+bool stream_is_at_proxy(const struct stream *stream)
+{
+    return stream->coding.handshake != NULL && stream->coding.handshake->error == ERR_PROXY;
+}
+
 void stream_distrust(struct stream *stream)
 {
     stream->coding.is_stranger = true;
@@ -125,12 +130,19 @@ static void failure_due(struct loop_op *op, int res, uint32_t flags)
     }
 }
 
+static int handshake_error(const struct stream *stream)
+{
+    const struct handshake *handshake = stream->coding.handshake;
+    return handshake != NULL && handshake->error != 0 ? handshake->error : ERR_HANDSHAKE;
+}
+
 /* Reports the failure in a callback of the next turn, never inside the call that found it. The
  * handshake stays until then: a read that begins before needs it. */
 static void handshake_fail(struct stream *stream, int error)
 {
-    bool is_ours = error == -ENOMEM || error == -ECANCELED || error == ERR_LIMIT;
-    stream->coding.failed = is_ours ? error : ERR_HANDSHAKE;
+    bool is_ours =
+        error == -ENOMEM || error == -ECANCELED || error == ERR_LIMIT || error == ERR_PROTOCOL;
+    stream->coding.failed = is_ours ? error : handshake_error(stream);
     stream->read_op.done = failure_due;
     loop_nop(stream->loop, &stream->read_op);
 }
@@ -169,6 +181,8 @@ static void handshake_unsent_sent(struct loop_op *op, int res, uint32_t flags)
         return;
     }
     int result = unsent_sent(stream, res);
+    if (stream->coding.failed != 0)
+        return; /* these were the last bytes of a handshake that has failed */
     if (result < 0)
         handshake_fail(stream, result);
     else if (result == 0 && stream->coding.handshake == NULL)
@@ -232,7 +246,7 @@ static int next_handshake(struct stream *stream, const unsigned char **in, size_
     if (*size == 0 || (coding->link == NULL && coding->handshake != NULL))
         return 0;
     if (coding->link == NULL)
-        return -EPROTO; /* no server speaks before its client */
+        return ERR_PROTOCOL; /* behind a proxy's answer: no server speaks before its client */
     ssize_t opened = link_open(coding->link, coding->engine, *in, *size);
     *in = coding->engine->plain;
     *size = opened > 0 ? (size_t)opened : 0;
