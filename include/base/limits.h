@@ -86,7 +86,9 @@ enum limits_tls {
 };
 
 enum limits_client {
-    LIMIT_CONNECT_MS = 10000, /* connect_timeout: to the server, and to the local service */
+    /* connect_timeout: to the server, and to the local service. Behind a proxy: to the proxy, and
+     * then again for its dialogue, in which it connects to the server. */
+    LIMIT_CONNECT_MS = 10000,
     /* A look-up, or the login: rathole's server stalls for 5 s behind each silent stranger. */
     LIMIT_LOGIN_MS = 15000,
     /* Well below LIMIT_PENDING_PER_IP, so that several clients may share an address. */

@@ -50,5 +50,8 @@ static inline const struct config_peer *client_config(const struct client *clien
 {
     return atomic_load_explicit(&client->config, memory_order_acquire);
 }
+/* The words for a failure of a connection to the server: those of the handshake that has failed, or
+ * of the error. To be called in the callback that tells it, or before the stream is terminated. */
+const char *client_failure_text(const struct stream *stream, int error);
 /* Sets channel_options, for new connections to the server, from the configuration. */
 void client_set_channel_options(struct client_worker *worker);

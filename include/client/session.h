@@ -18,15 +18,22 @@ struct client_session {
     _Atomic bool ended;             /* then its parked channels are reset */
     _Atomic unsigned int unstarted; /* data channels without a visitor; bounded */
     struct client_service *service;
-    struct addr server; /* the address that the control channel uses */
+    struct addr server; /* the address that the control channel uses, which may be a proxy's */
+    struct host_port dialled; /* by name: see client_session_is_current */
     uint8_t key[KEYS_DIGEST_SIZE];
 };
 
 /* Creates a session with one user, the caller. NULL: no memory. Takes a use of the service. */
 struct client_session *client_session_create(struct client_service *service,
+                                             const struct host_port *dialled,
                                              const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE]);
 void client_session_use(struct client_session *session);
 void client_session_drop(struct client_session *session);
+/* False while this worker and that of the control channel are on different sides of a reload: the
+ * address of the session is not that of this worker's recipe, which may have a password for a proxy
+ * elsewhere. The session is about to end, or this worker about to follow. */
+bool client_session_is_current(const struct client_worker *worker,
+                               const struct client_session *session);
 /* Ends the session: has all workers reset its parked channels. The caller remains a user. */
 void client_session_end(struct client_worker *worker, struct client_session *session);

@@ -9,7 +9,6 @@
 #include "base/limits.h"
 #include "client/opening.h"
 #include "control_priv.h"
-#include "net/recipe.h"
 
 enum { LOGIN_TURN_MS = 50 }; /* between two tries to get a turn to log in */
 
@@ -18,31 +17,6 @@ static void control_try_address(struct client_control *control);
 static struct loop *control_loop(const struct client_control *control)
 {
     return control->worker->tunnel->loop;
-}
-
-static const char *control_name(const struct client_control *control)
-{
-    return client_service_name(control->service);
-}
-
-static const struct config_peer *control_config(const struct client_control *control)
-{
-    return client_config(control->worker->client);
-}
-
-void client_control_trace(const struct client_control *control, enum control_state old)
-{
-    static const char *const names[] = {
-        [CONTROL_WAITING] = "waiting",
-        [CONTROL_RESOLVING] = "resolving",
-        [CONTROL_CONNECTING] = "connecting",
-        [CONTROL_LOGIN] = "login",
-        [CONTROL_UP] = "up",
-        [CONTROL_CLOSING] = "closing",
-    };
-    static_assert(ARRAY_SIZE(names) == CONTROL_STATE_COUNT, "a name for each state");
-    log_write(LOG_TRACE, control_name(control), 0, "control channel: %s -> %s", names[old],
-              names[control->state]);
 }
 
 /* Starts the time limit of a step. */
@@ -95,42 +69,11 @@ static void control_wait(struct client_control *control)
     loop_timer_start(control_loop(control), &control->timer, wait_ms);
 }
 
-static void control_log_failed(const struct client_control *control, int error)
-{
-    char server[ADDR_HOST_SIZE + 8];
-    (void)host_port_format(&control_config(control)->addr, server, sizeof(server));
-    if (error == ERR_RECONFIGURED) {
-        log_service(LOG_INFO, control_name(control), "logging in again: %s", error_text(error));
-        return;
-    }
-    if (control->state == CONTROL_UP) {
-        log_service(LOG_WARN, control_name(control), "control channel to %s lost: %s", server,
-                    error_text(error));
-        return;
-    }
-    static const char *const steps[CONTROL_STATE_COUNT] = {
-        [CONTROL_RESOLVING] = "resolve",
-        [CONTROL_CONNECTING] = "connect to",
-        [CONTROL_LOGIN] = "log in to",
-    };
-    const char *remedy = error == ERR_AUTH ? " (the token differs from the server's)"
-                         : error == ERR_NO_SERVICE
-                             ? " (the server's configuration has no service of this name)"
-                         : error == ERR_HANDSHAKE && control->worker->tunnel->recipe->has_noise
-                             ? " (keys or patterns differ, or the server does not use Noise)"
-                             : "";
-    const char *why =
-        control->has_stream && error < 0 ? stream_handshake_why(&control->stream) : NULL;
-    log_service(LOG_ERROR, control_name(control), "cannot %s %s: %s%s%s%s",
-                steps[control->state] != NULL ? steps[control->state] : "reach", server,
-                error_text(error), remedy, why != NULL ? ": " : "", why != NULL ? why : "");
-}
-
 void client_control_fail(struct client_control *control, int error)
 {
     struct tunnel_worker *tunnel = control->worker->tunnel;
     if (!control->stopping && error != -ECANCELED)
-        control_log_failed(control, error);
+        client_control_log_failed(control, error);
     if (control->state == CONTROL_UP && error != ERR_RECONFIGURED)
         metrics_add(&tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
     else if (error != ERR_RECONFIGURED)
@@ -220,6 +163,12 @@ static void control_timer_expired(struct timer *timer)
         control_connect_failed(control, ERR_DEADLINE);
         break;
     case CONTROL_LOGIN:
+        /* The proxy's time is over. The login's begins now, if the proxy has kept to it. */
+        if (control->awaits_proxy && !stream_is_at_proxy(&control->stream)) {
+            control->awaits_proxy = false;
+            step_deadline(control, LIMIT_LOGIN_MS);
+            break;
+        }
         client_control_fail(control, ERR_DEADLINE);
         break;
     case CONTROL_CLOSING:
@@ -263,8 +212,8 @@ static void control_up(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
     const struct addr *server = &control->addrs.addrs[control->dial.index];
-    control->session =
-        client_session_create(control->service, server, client_fsm_session_key(&control->fsm));
+    control->session = client_session_create(control->service, &control_recipe(control)->dialled,
+                                             server, client_fsm_session_key(&control->fsm));
     if (control->session == NULL) {
         metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         client_control_fail(control, -ENOMEM);
@@ -273,9 +222,7 @@ static void control_up(struct client_control *control)
     client_control_give_up_turn(control);
     client_control_set_state(control, CONTROL_UP);
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
-    char text[ADDR_TEXT_SIZE];
-    log_service(LOG_INFO, control_name(control), "control channel established with %s",
-                addr_format(server, text, sizeof(text)));
+    client_control_log_up(control, server);
     control->heard_at_ns = loop_now_ns(control_loop(control));
     client_control_watch_heartbeat(control);
     control_read_commands(control);
@@ -339,7 +286,9 @@ static void control_connected(struct stream *stream, int result)
         dial_remember(&control->worker->client->memory, &control->addrs.addrs[control->dial.index],
                       loop_now_ns(control_loop(control)));
     client_control_set_state(control, CONTROL_LOGIN);
-    step_deadline(control, LIMIT_LOGIN_MS);
+    control->awaits_proxy = control_recipe(control)->has_proxy;
+    step_deadline(control, control->awaits_proxy ? control_config(control)->connect_timeout_ms
+                                                 : LIMIT_LOGIN_MS);
     result = tunnel_prepare(control->worker->tunnel, stream);
     if (result < 0) {
         client_control_fail(control, result);
@@ -435,16 +384,19 @@ void client_control_begin(struct client_control *control)
     }
     control->attempt_at_ns = loop_now_ns(control_loop(control));
     client_control_set_state(control, CONTROL_RESOLVING);
+    /* Not from the configuration, which may already be that of a reload: a password for one proxy
+     * must not reach another. */
+    const struct host_port *dialled = &control_recipe(control)->dialled;
     struct resolver_answer answer;
     memset(&answer, 0, sizeof(answer));
-    if (addr_from_numeric(&config->addr, &answer.addrs[0])) {
+    if (addr_from_numeric(dialled, &answer.addrs[0])) {
         answer.count = 1;
         control_resolved(control, &answer);
         return;
     }
     step_deadline(control, LIMIT_LOGIN_MS);
     bool prefer_ipv6 = config->prefer_ipv6 || client_service_config(control->service)->prefer_ipv6;
-    control->query = resolver_ask(worker->tunnel->all->resolver, &config->addr, prefer_ipv6,
+    control->query = resolver_ask(worker->tunnel->all->resolver, dialled, prefer_ipv6,
                                   worker->tunnel->mailbox, control_resolved, control);
     if (control->query == NULL)
         client_control_fail(control, -ENOMEM);

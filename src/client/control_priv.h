@@ -1,6 +1,7 @@
 /* What the files of a client's control channel share: its state, and the functions that lead from
  * step to step. control.c runs an attempt from its beginning to its end, and then the next one.
- * control_change.c acts when the configuration or the process changes.
+ * control_change.c acts when the configuration or the process changes. control_log.c says what
+ * happens.
  *
  * A control channel holds a use of its service, and while it is up one of its session. Only
  * control.c frees it. It runs in the thread of control->worker. */
@@ -14,6 +15,7 @@
 #include "client/control.h"
 #include "client/dial.h"
 #include "client/session.h"
+#include "net/recipe.h"
 #include "net/stream.h"
 #include "proto/client_backoff.h"
 #include "proto/client_fsm.h"
@@ -41,6 +43,7 @@ struct client_control {
     bool has_turn;      /* is counted among the logins in progress */
     bool was_clean;     /* the server ended the last session with an end of stream */
     bool has_stream;    /* a stream exists and is not closed yet */
+    bool awaits_proxy;  /* the limit of the login is that of the proxy */
     bool tries_next;    /* tries the next address when the stream is closed */
     struct timer timer; /* the limit of the current step, or the end of a wait */
     struct client_fsm fsm;
@@ -54,8 +57,29 @@ struct client_control {
     struct client_action action;
 };
 
-/* client/control.c: a line at trace level. */
+static inline const char *control_name(const struct client_control *control)
+{
+    return client_service_name(control->service);
+}
+
+static inline const struct config_peer *control_config(const struct client_control *control)
+{
+    return client_config(control->worker->client);
+}
+
+static inline const struct recipe *control_recipe(const struct client_control *control)
+{
+    return control->worker->tunnel->recipe;
+}
+
+/* client/control_log.c */
+
+/* A line at trace level. */
 void client_control_trace(const struct client_control *control, enum control_state old);
+/* An attempt or a session has ended. To be called before the state changes. */
+void client_control_log_failed(const struct client_control *control, int error);
+/* dialled: the address of the server or of the proxy. */
+void client_control_log_up(const struct client_control *control, const struct addr *dialled);
 
 /* The only function that changes the state. */
 static inline void client_control_set_state(struct client_control *control,

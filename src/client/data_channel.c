@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "client/forward.h"
 #include "data_channel_priv.h"
+#include "net/recipe.h"
 
 enum {
     RETRY_FIRST_MS = 500, /* as rathole: then every 100 ms; each is 50 % more or less at random */
@@ -147,7 +148,7 @@ static void channel_stream_closed(struct stream *stream)
     }
     set_half_open(channel, false);
     release(channel);
-    channel_retry(channel, ERR_DEADLINE);
+    channel_retry(channel, channel->error);
 }
 
 /* ---- UDP: the channel serves many visitors ---- */
@@ -164,10 +165,27 @@ static void channel_become_forward(struct data_channel *channel)
 
 /* ---- towards the server: dial, hello, park, command ---- */
 
+/* The proxy has not connected to the server: the same as if the server could not be connected to.
+ * The next try comes from channel_stream_closed. */
+static void channel_proxy_failed(struct data_channel *channel, int error)
+{
+    log_conn(LOG_DEBUG, channel_service(channel), channel->id, "data channel: connect: %s",
+             client_failure_text(&channel->stream, error));
+    keys_wipe(channel->hello, sizeof(channel->hello));
+    loop_timer_stop(channel_loop(channel), &channel->timer);
+    data_channel_set_state(channel, CHANNEL_DIALING);
+    channel->error = ERR_PROXY;
+    stream_terminate(&channel->stream, STREAM_ABORT);
+}
+
 static void channel_stream_read_done(struct stream *stream, int result)
 {
     struct data_channel *channel = container_of(stream, struct data_channel, stream);
     enum message_data_command command;
+    if (result == ERR_PROXY) {
+        channel_proxy_failed(channel, result);
+        return;
+    }
     if (result < 0) {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "parked channel ended: %s",
                  error_text(result));
@@ -197,6 +215,7 @@ static void channel_stream_write_done(struct stream *stream, int result)
     if (result < 0)
         return; /* the read fails too, and handles it */
     loop_timer_stop(channel_loop(channel), &channel->timer);
+    metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
 }
 
 static void data_channel_connected(struct stream *stream, int result)
@@ -206,6 +225,7 @@ static void data_channel_connected(struct stream *stream, int result)
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "data channel: connect: %s",
                  error_text(result));
         /* The next try comes from channel_stream_closed. */
+        channel->error = ERR_DEADLINE;
         stream_terminate(&channel->stream, STREAM_ABORT);
         return;
     }
@@ -217,13 +237,15 @@ static void data_channel_connected(struct stream *stream, int result)
         return;
     }
     /* The hello waits for the handshakes, which a busy server may delay. */
+    const struct config_peer *client = client_config(channel->worker->client);
+    channel->awaits_proxy = channel->worker->tunnel->recipe->has_proxy;
     if (tunnel_has_handshakes(channel->worker->tunnel))
-        loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
+        loop_deadline_start(channel_loop(channel), &channel->timer,
+                            channel->awaits_proxy ? client->connect_timeout_ms : LIMIT_LOGIN_MS);
     data_channel_set_state(channel, CHANNEL_PARKED);
     message_hello_encode(MESSAGE_HELLO_DATA, channel->session->key, channel->hello);
     stream_read(&channel->stream, channel->command, sizeof(channel->command));
     stream_write(&channel->stream, channel->hello, sizeof(channel->hello));
-    metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
 }
 
 static const struct stream_ops channel_stream_ops = {
@@ -266,6 +288,10 @@ static int channel_socket(struct data_channel *channel)
 
 static void channel_dial(struct data_channel *channel)
 {
+    if (!client_session_is_current(channel->worker, channel->session)) {
+        channel_retry(channel, ERR_RECONFIGURED);
+        return;
+    }
     int fd = channel_socket(channel);
     if (fd < 0) {
         /* Without descriptors it tries again soon, because no server has refused anything. */
@@ -280,6 +306,17 @@ static void channel_dial(struct data_channel *channel)
     stream_connect(&channel->stream, &channel->session->server);
 }
 
+/* The proxy's time is over. The time of the other handshakes begins now, if the proxy has kept to
+ * it. */
+static void channel_proxy_expired(struct data_channel *channel)
+{
+    channel->awaits_proxy = false;
+    if (stream_is_at_proxy(&channel->stream))
+        channel_proxy_failed(channel, ERR_DEADLINE);
+    else
+        loop_deadline_start(channel_loop(channel), &channel->timer, LIMIT_LOGIN_MS);
+}
+
 static void channel_timer_expired(struct timer *timer)
 {
     struct data_channel *channel = container_of(timer, struct data_channel, timer);
@@ -288,6 +325,8 @@ static void channel_timer_expired(struct timer *timer)
         channel_dial(channel);
     else if (channel->state == CHANNEL_LOCAL)
         local_service_expired(channel);
+    else if (channel->state == CHANNEL_PARKED && channel->awaits_proxy)
+        channel_proxy_expired(channel);
     else
         channel_failed(channel, ERR_DEADLINE);
 }

@@ -51,11 +51,13 @@ struct data_channel {
     uint32_t local_generation; /* of the look-up (struct client_local) */
     uint32_t local_version;    /* of the addresses that dial counts */
     uint8_t state;             /* enum channel_state; data_channel_set_state changes it */
+    int error;                 /* of the last attempt */
     uint8_t streams_open;      /* while CLOSING: `closed` callbacks that are still to come */
     bool has_local;
-    bool retries;   /* an attempt has failed: shorter delays from now on */
-    bool half_open; /* counted as lacking its second descriptor */
-    bool held;      /* counted by client_fds_hold */
+    bool retries;      /* an attempt has failed: shorter delays from now on */
+    bool half_open;    /* counted as lacking its second descriptor */
+    bool held;         /* counted by client_fds_hold */
+    bool awaits_proxy; /* while PARKED: the timer is the proxy's limit */
 };
 
 static_assert(sizeof(struct data_channel) <= 1024, "memory of an idle relay");
@@ -93,7 +95,9 @@ static inline void data_channel_set_state(struct data_channel *channel, enum cha
     static const bool edges[CHANNEL_STATE_COUNT][CHANNEL_STATE_COUNT] = {
         [CHANNEL_NEW] = {[CHANNEL_DIALING] = true, [CHANNEL_RELAYING] = true},
         [CHANNEL_DIALING] = {[CHANNEL_PARKED] = true, [CHANNEL_CLOSING] = true},
-        [CHANNEL_PARKED] = {[CHANNEL_LOCAL] = true, [CHANNEL_CLOSING] = true},
+        /* DIALING again: the proxy has failed before it connected. */
+        [CHANNEL_PARKED] =
+            {[CHANNEL_DIALING] = true, [CHANNEL_LOCAL] = true, [CHANNEL_CLOSING] = true},
         /* LOCAL again: a reload has changed local_addr. */
         [CHANNEL_LOCAL] =
             {[CHANNEL_LOCAL] = true, [CHANNEL_RELAYING] = true, [CHANNEL_CLOSING] = true},

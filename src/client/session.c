@@ -5,8 +5,10 @@
 
 #include "base/probe.h"
 #include "client/client_worker.h"
+#include "net/recipe.h"
 
 struct client_session *client_session_create(struct client_service *service,
+                                             const struct host_port *dialled,
                                              const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE])
 {
@@ -17,6 +19,7 @@ struct client_session *client_session_create(struct client_service *service,
     session->service = service;
     client_service_use(service);
     session->server = *server;
+    session->dialled = *dialled;
     memcpy(session->key, key, sizeof(session->key));
     PROBE2(session_begin, client_service_name(service), session);
     return session;
@@ -34,6 +37,14 @@ void client_session_drop(struct client_session *session)
     client_service_drop(session->service);
     keys_wipe(session->key, sizeof(session->key));
     free(session);
+}
+
+bool client_session_is_current(const struct client_worker *worker,
+                               const struct client_session *session)
+{
+    const struct host_port *dialled = &worker->tunnel->recipe->dialled;
+    return session->dialled.port == dialled->port &&
+           strcmp(session->dialled.host, dialled->host) == 0;
 }
 
 void client_session_end(struct client_worker *worker, struct client_session *session)

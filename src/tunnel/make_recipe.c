@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "crypto/keys.h"
 #include "crypto/tls.h"
+#include "net/proxy_handshake.h"
 
 /* ---- TLS ---- */
 
@@ -90,6 +91,25 @@ static int use_websocket(struct recipe *recipe, const struct config_peer *config
     return recipe->host != NULL ? 0 : -ENOMEM;
 }
 
+/* What a client connects to, and what it asks a proxy for: the server. */
+static int use_server(struct recipe *recipe, const struct config_peer *config)
+{
+    const struct config_proxy *proxy = &config->transport.proxy;
+    const struct proxy_request request = {
+        .type = proxy->type == CONFIG_PROXY_HTTP ? PROXY_HTTP : PROXY_SOCKS5,
+        .host = config->addr.host,
+        .port = config->addr.port,
+        .user = proxy->user,
+        .password = proxy->password,
+    };
+    recipe->dialled = config->addr;
+    if (proxy->type == CONFIG_PROXY_NONE)
+        return 0;
+    recipe->dialled = proxy->addr;
+    recipe->has_proxy = true;
+    return proxy_request_copy(&request, &recipe->proxy);
+}
+
 int recipe_create(enum config_role role, const struct config_peer *config, struct recipe **ret,
                   char why[static RECIPE_WHY_SIZE])
 {
@@ -98,7 +118,11 @@ int recipe_create(enum config_role role, const struct config_peer *config, struc
     if (recipe == NULL)
         return -ENOMEM;
     recipe->is_initiator = role == CONFIG_CLIENT;
-    int result = 0;
+    int result = role == CONFIG_CLIENT ? use_server(recipe, config) : 0;
+    if (result < 0) {
+        recipe_destroy(recipe);
+        return result;
+    }
     switch (transport->type) {
     case CONFIG_TRANSPORT_TCP:
         break;

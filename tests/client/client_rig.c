@@ -84,6 +84,10 @@ static void rig_configure(struct rig *rig, const struct rig_options *options)
                          "[client.services.echo%u]\nlocal_addr = \"%s:%u\"\n", i,
                          options->local_host != NULL ? options->local_host : "127.0.0.1",
                          addr_port(&rig->local_addr));
+    if (options->proxy != NULL)
+        (void)snprintf(text + size, sizeof(text) - (size_t)size,
+                       "[client.transport.tcp]\nproxy = \"%s127.0.0.1:%u\"\n", options->proxy,
+                       addr_port(&rig->server_addr));
     rig->config = side_config(text);
 }
 

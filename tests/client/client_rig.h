@@ -25,6 +25,8 @@ struct rig_options {
     unsigned int workers, services; /* 0: one */
     const char *server_host;        /* NULL: 127.0.0.1 */
     const char *local_host;
+    /* The URL of a proxy, up to its host: the rig's listener is the proxy. NULL: none. */
+    const char *proxy;
     uint64_t seed;
 };
 

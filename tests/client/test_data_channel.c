@@ -9,6 +9,7 @@
 
 #include "client/client.h"
 #include "data_channel_priv.h"
+#include "net/recipe.h"
 #include "side.h"
 
 static struct client_worker worker;
@@ -95,8 +96,9 @@ static void start(void)
     cr_assert_eq(side_start(&side, &client_role, client), 0);
     list_for_each (node, &client->services.entries)
         services[count++] = client_service_of(container_of(node, struct service_base, node));
-    bad = client_session_create(services[0], &unknown, key);
-    good = client_session_create(services[1], &server, key);
+    const struct host_port *dialled = &client->recipe->dialled;
+    bad = client_session_create(services[0], dialled, &unknown, key);
+    good = client_session_create(services[1], dialled, &server, key);
     cr_assert(bad != NULL && good != NULL);
 }
 
