@@ -14,6 +14,7 @@ import pytest
 import harness
 import ledger
 import noise_peer
+import proxies
 from datagrams import UdpEcho, knock
 from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
 
@@ -237,3 +238,5 @@ def pytest_terminal_summary(terminalreporter):
     if not have(RATHOLE):
         terminalreporter.write_line(
             "NO RATHOLE 0.5.0 FOUND: interop tests were skipped (scripts/setup --peers)", red=True)
+    for reason in filter(None, map(proxies.why_not, proxies.KINDS)):
+        terminalreporter.write_line(f"{reason}: tests with a real proxy were skipped", red=True)
