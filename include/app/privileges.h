@@ -32,7 +32,8 @@ MUST_CHECK int privileges_find(const char *user, const char *group, struct accou
 
 /* With user "" both steps do nothing. Without root, the process must already run as that user.
  * Errors are logged; after -errno or ERR_CONFIG the process must end. */
-MUST_CHECK int privileges_change(const char *user, const char *group);
+/* gives_files: until the second step it may give unix sockets to other users (CAP_CHOWN). */
+MUST_CHECK int privileges_change(const char *user, const char *group, bool gives_files);
 /* Gives up what is left, then verifies that it can't be regained. */
 MUST_CHECK int privileges_drop(const char *user);
 /* For a thread that was started between the two steps, as its first call: gives up for this thread

@@ -12,21 +12,32 @@
 enum {
     ADDR_HOST_SIZE = 254, /* a DNS name has at most 253 characters (RFC 1035) */
     ADDR_TEXT_SIZE = 72,  /* "[v6%scope]:port" with its NUL */
+    ADDR_UNIX_MAX = 107,  /* bytes of a unix socket's path: sun_path without its NUL (unix(7)) */
 };
 
 /* "host:port" as configured. host is a name, an IPv4 address, or an IPv6 address without its
- * brackets. */
+ * brackets. For a unix socket it is the path ("/run/web.sock"), or "@name" in the abstract
+ * namespace, and the port is 0. */
 struct host_port {
     char host[ADDR_HOST_SIZE];
     uint16_t port;
 };
 
-/* A socket address ready for the kernel. len 0 = none. */
+/* Stands for a unix socket in struct addr. A path would make every address four times as large, so
+ * there is only its hash, and who binds or connects takes the path from the configuration
+ * (io/unix_socket.h). Two paths with one hash of 64 bits would be taken for one address. */
+struct addr_unix {
+    sa_family_t family;
+    uint32_t hash[2];
+};
+
+/* A socket address ready for the kernel, save that of a unix socket. len 0 = none. */
 struct addr {
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
+        struct addr_unix unix_id;
     };
     socklen_t len;
 };
@@ -35,13 +46,24 @@ struct addr {
  * lack its brackets, as in rathole: "::1:80" is [::1]:80, although the whole text is an address
  * too. 0 or -EINVAL, which leaves *ret untouched. */
 MUST_CHECK int host_port_parse(const char *text, struct host_port *ret);
-/* Writes "host:port" ("[v6]:port" for an IPv6 host), cut to fit and terminated. Returns out. */
+/* Parses "unix:/path", "unix:@name" (abstract) or "/path". 0; -EINVAL: no such form;
+ * -ENAMETOOLONG: more than ADDR_UNIX_MAX bytes. */
+MUST_CHECK int host_port_parse_unix(const char *text, struct host_port *ret);
+bool host_port_is_unix(const struct host_port *host_port);
+/* Writes "host:port" ("[v6]:port" for an IPv6 host, "unix:/path"), cut to fit and terminated.
+ * Returns out. */
 const char *host_port_format(const struct host_port *host_port, char *out, size_t out_size);
 
+/* The address that stands for the unix socket with this path or "@name". */
+struct addr addr_of_unix(const char *path);
+static inline bool addr_is_unix(const struct addr *addr)
+{
+    return addr->len != 0 && addr->any.sa_family == AF_UNIX;
+}
 /* True, with *ret filled, if host is an address ("%scope" is understood) and needs no resolver.
  * Asks the kernel only for the index of a scope that is the name of an interface. */
 bool addr_from_numeric(const struct host_port *host_port, struct addr *ret);
-/* Writes "1.2.3.4:80" (v4-mapped addresses too), "[::1]:80" or "(none)", cut to fit and terminated;
+/* Writes "1.2.3.4:80" (v4-mapped addresses too), "[::1]:80", "unix" or "(none)", cut to fit and terminated;
  * ADDR_TEXT_SIZE holds any. Returns out. */
 const char *addr_format(const struct addr *addr, char *out, size_t out_size);
 /* A v4-mapped address and its IPv4 address are not equal: their sockets differ. */

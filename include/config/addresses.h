@@ -16,8 +16,8 @@ struct config_network {
     /* Fills ret with the addresses of a name (of an address: itself) and returns their number. 0:
      * the name cannot be resolved now. */
     size_t (*find)(void *owner, const struct host_port *name, struct addr ret[LIMIT_ADDRESSES]);
-    /* 0 if a listener could be bound now, or -errno. */
-    int (*probe)(void *owner, const struct addr *addr, bool is_udp);
+    /* 0 if a listener could be bound now, or -errno. addr is one of the name's addresses. */
+    int (*probe)(void *owner, const struct host_port *name, const struct addr *addr, bool is_udp);
 };
 
 /* Appends to the report: an error for a service that wants the control port's address, a warning

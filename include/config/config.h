@@ -17,7 +17,8 @@
 #include "crypto/keys.h"
 #include "crypto/noise.h"
 
-enum config_service_type { CONFIG_SERVICE_TCP, CONFIG_SERVICE_UDP };
+/* SOCKET_STREAM is TCP, save that its address is a unix socket and its data command another. */
+enum config_service_type { CONFIG_SERVICE_TCP, CONFIG_SERVICE_UDP, CONFIG_SERVICE_SOCKET_STREAM };
 enum config_transport_type {
     CONFIG_TRANSPORT_TCP,
     CONFIG_TRANSPORT_NOISE,
@@ -82,12 +83,20 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip;
-    uint32_t udp_timeout_ms;    /* UDP services only, from here */
-    uint32_t max_udp_visitors;  /* server */
-    uint32_t udp_data_channels; /* server; 0 = auto */
-    unsigned int line;          /* of its section */
-    unsigned int addr_line;     /* of its address */
+    uint32_t socket_mode;                          /* server, unix sockets: permission bits */
+    char socket_owner[2 * LIMIT_ACCOUNT_NAME + 2]; /* "user", "user:group", ":group"; "" = none */
+    uint32_t udp_timeout_ms;                       /* UDP services only, from here */
+    uint32_t max_udp_visitors;                     /* server */
+    uint32_t udp_data_channels;                    /* server; 0 = auto */
+    unsigned int line;                             /* of its section */
+    unsigned int addr_line;                        /* of its address */
 };
+
+/* Whether visitors and data channels are streams of bytes, not datagrams. */
+static inline bool config_service_is_stream(const struct config_service *service)
+{
+    return service->type != CONFIG_SERVICE_UDP;
+}
 
 /* One role's half of the file. The fields of the other role are zero. */
 struct config_peer {

@@ -45,7 +45,8 @@ void socket_close_cleanly(int fd);
  * listener has accepted. */
 void socket_prepare_accepted(int fd);
 
-/* A socket for socket_connect_now: non-blocking, close-on-exec, with these options. -errno. */
+/* A socket for socket_connect_now, or for unix_socket_connect if `to` is a unix socket:
+ * non-blocking, close-on-exec, with these options. -errno. */
 MUST_CHECK int socket_for_dialing(const struct addr *to, const struct socket_options *options);
 
 /* Begins to connect, without waiting. 0: connected, which is usual for an address of this machine.

@@ -56,6 +56,7 @@ enum message_command {
 enum message_data_command {
     MESSAGE_DATA_START_TCP,
     MESSAGE_DATA_START_UDP,
+    MESSAGE_DATA_START_SOCKET_STREAM, /* rathole 0.6: type = "socket_stream"; as TCP for a client */
     MESSAGE_DATA_COMMAND_COUNT,
 };
 

@@ -8,6 +8,11 @@
  * user can't be joined. Then the workers share listeners by duplicates (F_DUPFD), and a UDP service
  * has fewer lanes.
  *
+ * A unix socket has no group: the workers share one by duplicates. It has no guard either, because
+ * the kernel says whether somebody is bound to its file (io/unix_socket.h). And it can't stop
+ * listening without being closed, so it goes on accepting while its service is down, like the
+ * sockets of a service manager; those visitors are closed. Its file is removed with the binding.
+ *
  * A service listens only while a client serves it, so its address has a guard that keeps a second
  * server away in between: docs/decisions.md, "A guard keeps a service's address".
  *
@@ -20,6 +25,7 @@
 #include "base/addr.h"
 #include "base/macros.h"
 #include "io/socket.h"
+#include "io/unix_socket.h"
 #include "server/channel_pool.h"
 
 /* A UDP lane's place in the pool's queue; the lane itself belongs to its worker (lane.h). Messages
@@ -43,6 +49,8 @@ struct binding {
     bool is_listening; /* its sockets were listening when they were taken over */
     bool is_shared;    /* with a service manager: never shut down (io/inherit.h) */
     bool is_foreign;   /* made by another program: accepted sockets lack our options */
+    char *path;        /* of a unix socket, whose file has to be removed; NULL: it has none */
+    struct unix_file file;
     unsigned int count;
     unsigned int distinct_count; /* the sockets behind these are duplicates */
     int *fds;                    /* -1: closed by its worker */
@@ -53,8 +61,10 @@ struct binding {
 struct binding_options {
     const struct addr *addr;
     bool is_udp;
-    bool is_guarded;             /* TCP: it gets a guard, as it will not listen at once */
-    struct socket_options tcp;   /* accepted sockets inherit these */
+    bool is_guarded;           /* TCP: it gets a guard, as it will not listen at once */
+    struct socket_options tcp; /* accepted sockets inherit these */
+    const char *unix_path;     /* with a unix socket's address */
+    struct unix_access unix_access;
     struct inherited *inherited; /* NULL: none */
     unsigned int count;          /* of sockets; more if more are inherited */
 };
@@ -62,8 +72,13 @@ struct binding_options {
 /* Takes or binds the sockets. Listens on none, except for sockets that join an inherited group that
  * listens. -errno; logs nothing. The caller owns the binding. */
 MUST_CHECK int binding_create(const struct binding_options *options, struct binding **ret);
-/* Closes the sockets that are still open, and frees the binding. Accepts NULL. */
+/* Closes the sockets that are still open, removes the file of a unix socket unless somebody else is
+ * bound to it by now (a successor, after an upgrade), and frees the binding. Accepts NULL. */
 void binding_destroy(struct binding *binding);
+/* Removes the file of a unix socket that is still bound, at the end of a process without a
+ * successor: what is left of a ring may hold the socket for a moment longer than the process lives.
+ * Accepts NULL. */
+void binding_remove_file(struct binding *binding);
 /* Closes the guard, so that another server may take the address as soon as the workers have closed
  * their sockets. Accepts NULL. */
 void binding_leave(struct binding *binding);

@@ -96,6 +96,8 @@ static inline struct service *service_of(struct service_base *entry)
 /* For service_registry_init. */
 void service_free(struct service_base *entry);
 
+/* Who may connect to the unix socket of a service; borrows from the configuration. */
+struct unix_access service_unix_access(const struct config_service *config);
 /* Binds `addr`, one of the addresses that config's bind_addr stands for, as `config` says. As
  * binding_create. inherited may be NULL. */
 MUST_CHECK int service_bind(const struct service *service, const struct config_service *config,

@@ -21,7 +21,8 @@ unsigned int descriptors_wanted(enum config_role role, const struct config_peer 
                                 unsigned int workers);
 /* How many of `fds` descriptors may be connections to the server that have not logged in. */
 unsigned int descriptors_strangers(const struct config_peer *peer, unsigned int fds);
-/* The number of services of this type. */
-unsigned int descriptors_services(const struct config_peer *peer, enum config_service_type type);
+/* The number of services of UDP, and of all others. */
+unsigned int descriptors_udp_services(const struct config_peer *peer);
+unsigned int descriptors_tcp_services(const struct config_peer *peer);
 /* The number of lanes of a UDP service on the server: each has a socket and a data channel. */
 unsigned int descriptors_lanes(const struct config_service *service, unsigned int workers);

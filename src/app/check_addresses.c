@@ -9,6 +9,7 @@
 #include "config/addresses.h"
 #include "io/resolver.h"
 #include "io/socket.h"
+#include "io/unix_socket.h"
 
 static size_t check_find(void *owner, const struct host_port *name,
                          struct addr ret[LIMIT_ADDRESSES])
@@ -16,10 +17,10 @@ static size_t check_find(void *owner, const struct host_port *name,
     return resolver_find(owner, name, ret);
 }
 
-static int check_probe(void *owner, const struct addr *addr, bool is_udp)
+static int check_probe(UNUSED void *owner, const struct host_port *name, const struct addr *addr,
+                       bool is_udp)
 {
-    (void)owner;
-    return socket_probe(addr, is_udp);
+    return host_port_is_unix(name) ? unix_socket_probe(name->host) : socket_probe(addr, is_udp);
 }
 
 static void check_look_up(struct resolver *resolver, const struct config_peer *server)

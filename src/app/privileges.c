@@ -185,7 +185,7 @@ static int check_same(const char *user, const char *group, struct account *accou
     return -EPERM;
 }
 
-int privileges_change(const char *user, const char *group)
+int privileges_change(const char *user, const char *group, bool gives_files)
 {
     struct account account;
     char problem[PRIVILEGES_PROBLEM_SIZE];
@@ -203,7 +203,8 @@ int privileges_change(const char *user, const char *group)
     if (result == 0 && !is_account(&account))
         result = -EPERM;
     if (result == 0)
-        result = limit_capabilities(1u << CAP_NET_BIND_SERVICE);
+        result =
+            limit_capabilities(1u << CAP_NET_BIND_SERVICE | (gives_files ? 1u << CAP_CHOWN : 0));
     if (result < 0)
         log_error("cannot become user %s: %s", user, error_text(result));
     privileges_protect_memory();

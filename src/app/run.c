@@ -380,6 +380,15 @@ static bool run_has_descriptors(enum config_role half, const struct config_peer 
     return are_enough;
 }
 
+/* Whether a unix socket has to be given to another user, which only root may do. */
+static bool gives_files(const struct config_peer *peer)
+{
+    bool gives = false;
+    for (size_t i = 0; i < peer->service_count; i++)
+        gives |= peer->services[i].socket_owner[0] != '\0';
+    return gives;
+}
+
 enum exit_code run_role(const struct role *role, const struct config_peer *peer,
                         const struct run_source *source, const struct program *program)
 {
@@ -400,7 +409,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     notify_init(&run.notify);
     /* Before signals are blocked, so that they can end a process that waits for a slow user
      * directory (LDAP). */
-    made = privileges_change(peer->user, peer->group);
+    made = privileges_change(peer->user, peer->group, gives_files(peer));
     if (made < 0)
         goto out;
     run.signal_fd = made = process_open_signals();

@@ -98,18 +98,60 @@ int host_port_parse(const char *text, struct host_port *ret)
     return 0;
 }
 
+int host_port_parse_unix(const char *text, struct host_port *ret)
+{
+    static const char prefix[] = "unix:";
+    bool has_prefix = strncmp(text, prefix, sizeof(prefix) - 1) == 0;
+    const char *path = has_prefix ? text + sizeof(prefix) - 1 : text;
+    if (path[0] != '/' && !(has_prefix && path[0] == '@'))
+        return -EINVAL;
+    size_t len = strlen(path);
+    if (len < 2)
+        return -EINVAL;
+    if (len > ADDR_UNIX_MAX)
+        return -ENAMETOOLONG;
+    *ret = (struct host_port){.port = 0};
+    memcpy(ret->host, path, len + 1);
+    return 0;
+}
+
+bool host_port_is_unix(const struct host_port *host_port)
+{
+    return host_port->host[0] == '/' || host_port->host[0] == '@';
+}
+
 const char *host_port_format(const struct host_port *host_port, char *out, size_t out_size)
 {
+    if (host_port_is_unix(host_port)) {
+        (void)snprintf(out, out_size, "unix:%s", host_port->host);
+        return out;
+    }
     bool is_v6 = strchr(host_port->host, ':') != NULL;
     (void)snprintf(out, out_size, is_v6 ? "[%s]:%u" : "%s:%u", host_port->host,
                    (unsigned int)host_port->port);
     return out;
 }
 
+struct addr addr_of_unix(const char *path)
+{
+    struct addr addr = {.unix_id = {.family = AF_UNIX}, .len = sizeof(addr.unix_id)};
+    /* FNV-1a; it has no key, because paths come from the configuration and never from a peer. */
+    uint64_t hash = 14695981039346656037u;
+    for (; *path != '\0'; path++)
+        hash = (hash ^ (unsigned char)*path) * 1099511628211u;
+    addr.unix_id.hash[0] = (uint32_t)hash;
+    addr.unix_id.hash[1] = (uint32_t)(hash >> 32);
+    return addr;
+}
+
 bool addr_from_numeric(const struct host_port *host_port, struct addr *ret)
 {
     struct addr addr = {0};
     char scope[IF_NAMESIZE];
+    if (host_port_is_unix(host_port)) {
+        *ret = addr_of_unix(host_port->host);
+        return true;
+    }
     if (inet_pton(AF_INET, host_port->host, &addr.v4.sin_addr) == 1) {
         addr.v4.sin_family = AF_INET;
         addr.v4.sin_port = htons(host_port->port);
@@ -162,7 +204,7 @@ const char *addr_format(const struct addr *addr, char *out, size_t out_size)
         else
             (void)snprintf(out, out_size, "[%s]:%u", digits, port);
     } else {
-        (void)snprintf(out, out_size, "(none)");
+        (void)snprintf(out, out_size, addr_is_unix(addr) ? "unix" : "(none)");
     }
     return out;
 }
@@ -173,6 +215,8 @@ bool addr_equal(const struct addr *a, const struct addr *b)
         return a->len == b->len;
     if (a->any.sa_family != b->any.sa_family)
         return false;
+    if (a->any.sa_family == AF_UNIX)
+        return a->unix_id.hash[0] == b->unix_id.hash[0] && a->unix_id.hash[1] == b->unix_id.hash[1];
     if (a->any.sa_family == AF_INET)
         return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
     return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
@@ -189,6 +233,8 @@ bool addr_covers(const struct addr *a, const struct addr *b)
     struct in_addr v4_a, v4_b;
     if (a->len == 0 || b->len == 0 || addr_port(a) != addr_port(b))
         return false;
+    if (addr_is_unix(a) || addr_is_unix(b))
+        return addr_equal(a, b);
     if (is_any_v6(a) || is_any_v6(b))
         return is_any_v6(a);
     bool is_v4_a = get_v4(a, &v4_a), is_v4_b = get_v4(b, &v4_b);
@@ -207,7 +253,7 @@ bool addr_overlaps(const struct addr *a, const struct addr *b)
 
 uint16_t addr_port(const struct addr *addr)
 {
-    if (addr->len == 0)
+    if (addr->len == 0 || addr->any.sa_family == AF_UNIX)
         return 0;
     return ntohs(addr->any.sa_family == AF_INET ? addr->v4.sin_port : addr->v6.sin6_port);
 }

@@ -197,8 +197,10 @@ static void channel_stream_read_done(struct stream *stream, int result)
         return;
     }
     result = message_data_command_decode(channel->command, (size_t)result, &command);
+    /* Which kind of stream the server's visitors use does not matter: local_addr says what is
+     * connected here. */
     bool is_udp = channel->service->is_udp;
-    if (result == 0 && command != (is_udp ? MESSAGE_DATA_START_UDP : MESSAGE_DATA_START_TCP))
+    if (result == 0 && (command == MESSAGE_DATA_START_UDP) != is_udp)
         result = ERR_PROTOCOL;
     if (result < 0)
         channel_failed(channel, result);
@@ -361,6 +363,7 @@ void data_channel_open(struct client_worker *worker, struct client_session *sess
     channel->begun_at_ns = loop_now_ns(tunnel->loop);
     channel->state = CHANNEL_NEW;
     channel->has_local = channel->retries = channel->half_open = channel->held = false;
+    channel->waits_for_queue = false;
     channel->query = NULL;
     channel->stream.fd = -1;
     timer_init(&channel->timer, channel_timer_expired);

@@ -54,10 +54,11 @@ struct data_channel {
     int error;                 /* of the last attempt */
     uint8_t streams_open;      /* while CLOSING: `closed` callbacks that are still to come */
     bool has_local;
-    bool retries;      /* an attempt has failed: shorter delays from now on */
-    bool half_open;    /* counted as lacking its second descriptor */
-    bool held;         /* counted by client_fds_hold */
-    bool awaits_proxy; /* while PARKED: the timer is the proxy's limit */
+    bool waits_for_queue; /* of a unix socket, until the timer */
+    bool retries;         /* an attempt has failed: shorter delays from now on */
+    bool half_open;       /* counted as lacking its second descriptor */
+    bool held;            /* counted by client_fds_hold */
+    bool awaits_proxy;    /* while PARKED: the timer is the proxy's limit */
 };
 
 static_assert(sizeof(struct data_channel) <= 1024, "memory of an idle relay");

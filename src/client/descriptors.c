@@ -29,7 +29,7 @@ void client_fds_configure(struct client_fds *fds, const struct config_peer *conf
 {
     int fixed = (int)descriptors_fixed(CONFIG_CLIENT, config, workers);
     atomic_store(&fds->fixed, fixed);
-    atomic_store(&fds->tcp_services, (int)descriptors_services(config, CONFIG_SERVICE_TCP));
+    atomic_store(&fds->tcp_services, (int)descriptors_tcp_services(config));
     udp_share_set(&fds->udp, fds->max - fixed, config->udp_descriptors, udp_socket_port_count());
 }
 

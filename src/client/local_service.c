@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data_channel_priv.h"
+#include "io/unix_socket.h"
 
 enum {
     DISCARD_BYTES = 4096,
@@ -76,6 +77,42 @@ static const struct stream_ops local_stream_ops = {
     .closed = local_closed,
 };
 
+/* A unix socket whose accept queue is full refuses at once where TCP would wait, so it is tried
+ * again within connect_timeout. Local services keep up again in a moment; the pauses grow from 5 ms
+ * to 160. */
+static void local_connect_unix(struct data_channel *channel)
+{
+    enum { PAUSE_MS = 5, PAUSE_ROUND_MAX = 5 };
+    const struct host_port *name = &client_service_config(channel->service)->addr;
+    if (!host_port_is_unix(name)) { /* a reload has just changed local_addr */
+        client_local_forget(channel_local(channel));
+        stream_terminate(&channel->local, STREAM_ABORT); /* local_closed begins again */
+        return;
+    }
+    int result = unix_socket_connect(channel->local.fd, name->host);
+    if (result != -EAGAIN) {
+        local_connected(&channel->local, result);
+        return;
+    }
+    uint32_t pause_ms = (uint32_t)PAUSE_MS << MIN(channel->dial.round, PAUSE_ROUND_MAX);
+    channel->waits_for_queue = true;
+    loop_deadline_start(channel_loop(channel), &channel->timer,
+                        MIN(pause_ms, channel->dial.step_ms));
+}
+
+/* The pause is over. */
+static void local_connect_again(struct data_channel *channel)
+{
+    channel->waits_for_queue = false;
+    dial_timed_out(&channel->dial);
+    if (dial_next(&channel->dial, loop_now_ns(channel_loop(channel)))) {
+        local_connect_unix(channel);
+        return;
+    }
+    channel->dial.error = -EAGAIN;
+    stream_terminate(&channel->local, STREAM_ABORT); /* local_closed gives up */
+}
+
 static int local_socket(const struct data_channel *channel, const struct addr *addr)
 {
     struct socket_options options = channel->worker->channel_options;
@@ -113,7 +150,10 @@ static void local_try_address(struct data_channel *channel)
             loop_deadline_start(loop, &channel->timer, channel->dial.step_ms);
             stream_init(&channel->local, loop, fd, &local_stream_ops);
             channel->has_local = true;
-            stream_connect(&channel->local, &addr);
+            if (addr_is_unix(&addr))
+                local_connect_unix(channel);
+            else
+                stream_connect(&channel->local, &addr);
             return;
         }
         dial_failed(&channel->dial, fd);
@@ -138,6 +178,10 @@ void local_service_expired(struct data_channel *channel)
 {
     if (!channel->has_local) {
         local_service_unavailable(channel, ERR_DEADLINE);
+        return;
+    }
+    if (channel->waits_for_queue) {
+        local_connect_again(channel);
         return;
     }
     dial_timed_out(&channel->dial);

@@ -100,7 +100,8 @@ static int address_probe(const struct listener *listener, const struct config_ne
 {
     int first = ERR_RESOLVE;
     for (size_t i = 0; i < listener->count; i++) {
-        int result = network->probe(network->owner, &listener->addrs[i], listener->is_udp);
+        int result =
+            network->probe(network->owner, listener->name, &listener->addrs[i], listener->is_udp);
         if (i == 0 || result == 0)
             first = result;
     }

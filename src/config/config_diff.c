@@ -43,14 +43,14 @@ static bool same_proxy(const struct config_proxy *a, const struct config_proxy *
 static bool same_value(const struct option *option, const void *a, const void *b)
 {
     const struct config_noise *noise_a = a, *noise_b = b;
-    if (option->parse == value_addr)
+    if (option->parse == value_addr || option->parse == value_addr_or_path)
         return same_addr(a, b);
     if (option->parse == value_secret || option->parse == value_password ||
         option->parse == value_path || option->parse == value_hostname)
         return same_text(*(char *const *)a, *(char *const *)b);
     if (option->parse == value_proxy)
         return same_proxy(a, b);
-    if (option->parse == value_account)
+    if (option->parse == value_account || option->parse == value_owner)
         return same_text(a, b);
     if (option->parse == value_bool)
         return *(const bool *)a == *(const bool *)b;

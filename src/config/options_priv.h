@@ -94,10 +94,10 @@ const char *option_suggest_section(const char *name, char *out, size_t out_size)
 const char *option_nearest_word(const char *text, const char *const *words, size_t count);
 
 /* values.c */
-option_parser value_addr, value_secret, value_default_token, value_bool, value_tristate,
-    value_seconds, value_seconds_fraction, value_number, value_number_or_auto, value_service_type,
-    value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
-    value_unused;
+option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_secret,
+    value_default_token, value_bool, value_tristate, value_seconds, value_seconds_fraction,
+    value_number, value_number_or_auto, value_service_type, value_transport_type,
+    value_noise_pattern, value_log_level, value_log_format, value_account, value_unused;
 /* The target of these is a char *: a copy of the text. */
 option_parser value_path, value_hostname, value_password;
 option_parser value_proxy; /* proxy_url.c; the target is a struct config_proxy */

@@ -60,12 +60,47 @@ static void fill_token(struct draft *draft, const struct draft_place *place,
         draft->is_out_of_memory = true;
 }
 
+/* Reports a key of a service that the file has and that means nothing there. */
+static void note_unused(struct draft *draft, const struct draft_place *place, const char *key,
+                        const char *why)
+{
+    unsigned int line = draft_line_of(draft, place, key);
+    if (line != 0)
+        (void)draft_say(draft, DRAFT_WARNING, line, place, key, "has no effect: %s", why);
+}
+
+static void check_service_addr(struct draft *draft, const struct draft_place *place,
+                               const struct config_service *service)
+{
+    const char *key = place->role == CONFIG_SERVER ? "bind_addr" : "local_addr";
+    unsigned int line = draft_line_of(draft, place, key);
+    bool is_unix = host_port_is_unix(&service->addr);
+    if (service->addr.host[0] == '\0')
+        return; /* missing or refused, which was reported */
+    if (is_unix && service->type == CONFIG_SERVICE_UDP)
+        (void)draft_say(draft, DRAFT_ERROR, line, place, key,
+                        "expected host:port: type = udp has no unix sockets");
+    if (!is_unix && service->type == CONFIG_SERVICE_SOCKET_STREAM)
+        (void)draft_say(draft, DRAFT_ERROR, line, place, key,
+                        "expected /path: type = socket_stream is for unix sockets");
+    if (place->role == CONFIG_CLIENT)
+        return;
+    if (is_unix)
+        note_unused(draft, place, "max_connections_per_ip",
+                    "visitors of a unix socket have no address");
+    if (service->addr.host[0] != '/') {
+        note_unused(draft, place, "socket_mode", "bind_addr has no file");
+        note_unused(draft, place, "socket_owner", "bind_addr has no file");
+    }
+}
+
 static void fill_service(struct draft *draft, const struct draft_place *place)
 {
     const struct config_peer *peer = draft_peer(draft, place->role);
     struct config_service *service = &peer->services[place->service_index];
     fill_section(draft, place, service->line);
     fill_token(draft, place, service);
+    check_service_addr(draft, place, service);
     if (place->role != CONFIG_CLIENT) {
         service->addr_line = draft_line_of(draft, place, "bind_addr");
         return;

@@ -39,6 +39,58 @@ int value_addr(struct option_value *value, void *target)
     return 0;
 }
 
+int value_addr_or_path(struct option_value *value, void *target)
+{
+    struct host_port addr;
+    int result = host_port_parse_unix(value->text, &addr);
+    if (result == 0) {
+        *(struct host_port *)target = addr;
+        return 0;
+    }
+    if (result == -ENAMETOOLONG) {
+        (void)snprintf(value->problem, value->problem_size,
+                       "the path of a unix socket has at most %d bytes, this one has %zu",
+                       ADDR_UNIX_MAX, strlen(strchr(value->text, '/')));
+        return ERR_CONFIG;
+    }
+    if (strncmp(value->text, "unix:", 5) == 0)
+        return value_refuse(value, "unix:/path (absolute) or unix:@name");
+    if (host_port_parse(value->text, &addr) < 0)
+        return value_refuse(value, "host:port or unix:/path");
+    return value_addr(value, target);
+}
+
+/* Permission bits, always octal: 0660, 660, 0o660. */
+int value_mode(struct option_value *value, void *target)
+{
+    enum { DIGITS_MAX = 4 };
+    const char *text = strncmp(value->text, "0o", 2) == 0 ? value->text + 2 : value->text;
+    uint32_t mode = 0;
+    size_t size = strspn(text, "01234567");
+    for (size_t i = 0; i < size && size <= DIGITS_MAX; i++)
+        mode = mode << 3 | (uint32_t)(text[i] - '0');
+    if (size == 0 || size > DIGITS_MAX || text[size] != '\0' || mode > value->option->max)
+        return value_refuse(value, "octal permission bits from 0000 to 0777");
+    *(uint32_t *)target = mode;
+    return 0;
+}
+
+/* Whether the accounts exist is found out when the socket is bound. */
+int value_owner(struct option_value *value, void *target)
+{
+    const char *text = value->text, *colon = strchr(text, ':');
+    size_t user = colon != NULL ? (size_t)(colon - text) : strlen(text);
+    size_t group = colon != NULL ? strlen(colon + 1) : 0;
+    bool is_valid = user <= LIMIT_ACCOUNT_NAME && group <= LIMIT_ACCOUNT_NAME && user + group > 0 &&
+                    (colon == NULL || group > 0);
+    for (const char *at = text; *at != '\0'; at++)
+        is_valid = is_valid && isgraph((unsigned char)*at) && (*at != ':' || at == colon);
+    if (!is_valid)
+        return value_refuse(value, "user, user:group or :group");
+    memcpy(target, text, strlen(text) + 1);
+    return 0;
+}
+
 int value_secret(struct option_value *value, void *target)
 {
     struct secret secret;
@@ -279,6 +331,7 @@ int value_service_type(struct option_value *value, void *target)
     static const struct word words[] = {
         {"tcp", CONFIG_SERVICE_TCP},
         {"udp", CONFIG_SERVICE_UDP},
+        {"socket_stream", CONFIG_SERVICE_SOCKET_STREAM},
     };
     int number;
     int result = parse_word(value, words, ARRAY_SIZE(words), &number);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "io/unix_socket.h"
 
 enum { FIRST_FD = 3 };
 
@@ -57,6 +58,20 @@ static void set_nonblocking(int fd, bool nonblocking)
         (void)fcntl(fd, F_SETFL, wanted);
 }
 
+/* A listener, or a socket that will listen; not a connection. */
+static void examine_unix(struct inherited_socket *socket)
+{
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof(peer);
+    struct addr addr = unix_socket_addr(socket->fd);
+    if (addr.len == 0 || getpeername(socket->fd, (struct sockaddr *)&peer, &peer_len) == 0)
+        return;
+    socket->type = SOCK_STREAM;
+    socket->addr = addr;
+    socket->is_listening = option_of(socket->fd, SO_ACCEPTCONN) == 1;
+    set_nonblocking(socket->fd, false);
+}
+
 /* Fills type, addr and is_listening; type stays 0 if this program has no use for the socket. */
 static void examine(struct inherited_socket *socket)
 {
@@ -65,6 +80,10 @@ static void examine(struct inherited_socket *socket)
     int protocol = option_of(socket->fd, SO_PROTOCOL);
     if (domain == AF_UNIX && type == SOCK_DGRAM) {
         socket->type = SOCK_DGRAM;
+        return;
+    }
+    if (domain == AF_UNIX && type == SOCK_STREAM) {
+        examine_unix(socket);
         return;
     }
     bool is_tcp = type == SOCK_STREAM && protocol == IPPROTO_TCP;

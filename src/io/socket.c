@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "io/pipe_pool.h"
+#include "io/unix_socket.h"
 
 enum { LISTEN_BACKLOG = 4096 /* the kernel caps it at somaxconn */ };
 
@@ -126,6 +127,10 @@ int socket_for_dialing(const struct addr *to, const struct socket_options *optio
     int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    if (addr_is_unix(to)) {
+        unix_socket_prepare_accepted(fd); /* the options below are TCP's */
+        return fd;
+    }
     prepare_connection(fd);
     socket_set_options(fd, options);
     set_congestion_control(fd, to);

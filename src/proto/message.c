@@ -26,6 +26,7 @@ static_assert(ARRAY_SIZE(command_names) == MESSAGE_COMMAND_COUNT, "a name for ea
 static const char *const data_command_names[] = {
     [MESSAGE_DATA_START_TCP] = "StartForwardTcp",
     [MESSAGE_DATA_START_UDP] = "StartForwardUdp",
+    [MESSAGE_DATA_START_SOCKET_STREAM] = "StartForwardSocketStream",
 };
 static_assert(ARRAY_SIZE(data_command_names) == MESSAGE_DATA_COMMAND_COUNT,
               "a name for each data command");

@@ -125,6 +125,19 @@ static void hint_receive_room(const struct service *service, const struct bindin
                     room >> 10, LIMIT_UDP_SOCKET_BUFFER);
 }
 
+/* Gives the file of a unix socket the configured owner and mode, unless it is a service manager's.
+ */
+static void update_access(const struct config_service *config, const struct binding *binding)
+{
+    const struct unix_access access = service_unix_access(config);
+    int result = host_port_is_unix(&config->addr) && !binding->is_shared
+                     ? unix_socket_set_access(config->addr.host, &access)
+                     : 0;
+    if (result < 0)
+        log_service(LOG_ERROR, config->name, "%s: socket_mode, socket_owner: %s", config->addr.host,
+                    error_text(result));
+}
+
 static int bind_service(struct server *server, const struct service *service,
                         const struct config_service *config, const struct config_peer *own,
                         const struct origin *origin, struct binding **ret, struct addr *ret_tried)
@@ -146,6 +159,8 @@ static int bind_service(struct server *server, const struct service *service,
         return result;
     if (service->is_udp)
         hint_receive_room(service, binding);
+    if (binding->is_inherited)
+        update_access(config, binding);
     *ret = binding;
     return 0;
 }
@@ -255,8 +270,28 @@ static bool log_taken(struct server *server, const struct config_peer *wanted,
     return true;
 }
 
-static const char *remedy_of(int error)
+static const char *unix_remedy_of(int error)
 {
+    switch (error) {
+    case -EADDRINUSE:
+        return " (another process is bound to it; is a server running already?)";
+    case -EACCES:
+        return " (the server's user must be allowed to write in the directory)";
+    case -EEXIST:
+        return " (there is a file that is no socket; it is not removed)";
+    case -EINVAL:
+        return " (socket_owner: no such user or group on this machine)";
+    case -EPERM:
+        return " (socket_owner: only root can give a file to others, and a user to his groups)";
+    default:
+        return "";
+    }
+}
+
+static const char *remedy_of(const struct host_port *addr, int error)
+{
+    if (host_port_is_unix(addr))
+        return unix_remedy_of(error);
     if (error == -EADDRINUSE)
         return " (another process has it; is a server running already?)";
     if (error == -EACCES)
@@ -276,17 +311,19 @@ void addresses_bind_failed(struct server *server, const struct config_peer *want
     if (error == -EADDRINUSE && log_taken(server, wanted, config))
         return;
     log_service(LOG_ERROR, config != NULL ? config->name : NULL, "bind_addr %s: %s%s%s",
-                host_port_format(addr, text, sizeof(text)), error_text(error), remedy_of(error),
-                config != NULL ? again : "");
+                host_port_format(addr, text, sizeof(text)), error_text(error),
+                remedy_of(addr, error), config != NULL ? again : "");
 }
 
 void addresses_bind_succeeded(const struct config_service *config, const struct binding *binding,
                               unsigned int *said)
 {
-    char text[ADDR_TEXT_SIZE];
+    char text[ADDR_HOST_SIZE + 8];
+    bool is_unix = config != NULL && host_port_is_unix(&config->addr);
     if (*said != 0)
         log_service(LOG_INFO, config != NULL ? config->name : NULL, "bind_addr %s: bound now",
-                    addr_format(&binding->addr, text, sizeof(text)));
+                    is_unix ? host_port_format(&config->addr, text, sizeof(text))
+                            : addr_format(&binding->addr, text, sizeof(text)));
     *said = 0;
 }
 
@@ -391,6 +428,10 @@ void server_update_service_options(const struct service *service, const struct c
     struct socket_options options = listener_options(own);
     if (service->is_udp || service->binding == NULL)
         return;
+    if (addr_is_unix(&service->binding->addr)) {
+        update_access(config, service->binding);
+        return;
+    }
     if (config->nodelay != CONFIG_UNSET)
         options.nodelay = config->nodelay == CONFIG_TRUE;
     update(service->binding, &options);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -15,14 +16,17 @@ static_assert(LIMIT_INHERITED <= 1 << LANE_INDEX_BITS &&
                   (int)LIMIT_UDP_LANES <= (int)LIMIT_INHERITED,
               "a socket's index fits into a lane's id");
 
-static int allocate(struct binding *binding, unsigned int count)
+static int allocate(struct binding *binding, const char *unix_path, unsigned int count)
 {
     static _Atomic uint64_t made; /* numbers all bindings, so that later lanes get larger ids */
     uint64_t number = atomic_fetch_add(&made, 1) + 1;
     binding->fds = calloc(count, sizeof(*binding->fds));
     if (binding->is_udp)
         binding->lanes = calloc(count, sizeof(*binding->lanes));
-    if (binding->fds == NULL || (binding->is_udp && binding->lanes == NULL))
+    if (unix_path != NULL)
+        binding->path = strdup(unix_path);
+    if (binding->fds == NULL || (binding->is_udp && binding->lanes == NULL) ||
+        (unix_path != NULL && binding->path == NULL))
         return -ENOMEM;
     for (unsigned int i = 0; i < count && binding->is_udp; i++) {
         struct service_lane *lane = &binding->lanes[i];
@@ -45,7 +49,7 @@ static void take_inherited(struct binding *binding, const struct binding_options
         binding->is_shared |= taken.is_shared;
         if (binding->is_udp)
             udp_socket_adopt(taken.fd, &taken.addr);
-        else
+        else if (!addr_is_unix(&taken.addr))
             binding->is_foreign |= !socket_adopt(taken.fd, &taken.addr, &options->tcp);
         binding->fds[binding->count++] = taken.fd;
     }
@@ -86,7 +90,8 @@ static int adopt(struct binding *binding, const struct binding_options *options)
     int result = 0;
     /* No socket joins the group of a service manager: the manager would not know it, and the
      * connections that wait in it would be lost when this process ends. */
-    while (binding->count < options->count && !binding->is_shared && result == 0)
+    while (binding->count < options->count && !binding->is_shared &&
+           !addr_is_unix(&binding->addr) && result == 0)
         result = join_group(binding, &options->tcp);
     binding->distinct_count = binding->count;
     return binding->is_udp ? 0 : duplicate_up_to(binding, options->count);
@@ -94,9 +99,20 @@ static int adopt(struct binding *binding, const struct binding_options *options)
 
 /* ---- sockets of our own ---- */
 
+static int bind_unix(struct binding *binding, const struct binding_options *options)
+{
+    int result = unix_socket_bind(options->unix_path, &options->unix_access, &binding->fds[0]);
+    if (result < 0)
+        return result;
+    binding->count = binding->distinct_count = 1;
+    return duplicate_up_to(binding, options->count);
+}
+
 static int bind_group(struct binding *binding, const struct binding_options *options)
 {
     int result = 0;
+    if (addr_is_unix(&binding->addr))
+        return bind_unix(binding, options);
     if (options->is_guarded && !binding->is_udp)
         result = socket_guard(&binding->addr, false, &binding->guard_fd);
     if (result == 0)
@@ -115,7 +131,7 @@ static int bind_group(struct binding *binding, const struct binding_options *opt
 static void guard_adopted(struct binding *binding, const struct binding_options *options)
 {
     if (options->is_guarded && !binding->is_udp && !binding->is_shared &&
-        socket_guard(&binding->addr, true, &binding->guard_fd) < 0)
+        !addr_is_unix(&binding->addr) && socket_guard(&binding->addr, true, &binding->guard_fd) < 0)
         binding->guard_fd = -1;
 }
 
@@ -125,14 +141,19 @@ static int fill(struct binding *binding, const struct binding_options *options)
 {
     size_t inherited = inherited_count(options->inherited, &binding->addr,
                                        binding->is_udp ? SOCK_DGRAM : SOCK_STREAM);
-    int result = allocate(binding, MAX((unsigned int)inherited, options->count));
+    int result =
+        allocate(binding, options->unix_path, MAX((unsigned int)inherited, options->count));
     if (result < 0)
         return result;
-    if (inherited == 0)
-        return bind_group(binding, options);
-    result = adopt(binding, options);
-    if (result == 0)
-        guard_adopted(binding, options);
+    if (inherited == 0) {
+        result = bind_group(binding, options);
+    } else {
+        result = adopt(binding, options);
+        if (result == 0)
+            guard_adopted(binding, options);
+    }
+    if (result == 0 && binding->path != NULL)
+        binding->file = unix_socket_file(binding->path);
     return result;
 }
 
@@ -162,9 +183,22 @@ void binding_destroy(struct binding *binding)
             (void)close(binding->fds[i]);
     }
     binding_leave(binding);
+    /* A service manager keeps its copy, and its file. */
+    if (binding->path != NULL && !binding->is_shared)
+        unix_socket_remove(binding->path);
+    free(binding->path);
     free(binding->fds);
     free(binding->lanes);
     free(binding);
+}
+
+void binding_remove_file(struct binding *binding)
+{
+    if (binding == NULL || binding->path == NULL || binding->is_shared)
+        return;
+    unix_socket_remove_own(binding->path, &binding->file);
+    free(binding->path);
+    binding->path = NULL;
 }
 
 void binding_leave(struct binding *binding)

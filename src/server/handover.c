@@ -55,11 +55,19 @@ int server_sockets_list(struct server *server, struct handover_sockets *ret)
 void server_leave_addresses(struct server *server)
 {
     struct service_registry *registry = &server->services;
+    /* Else another process shares the files of our unix sockets: a successor that has them from now
+     * on, or a predecessor that still has them. */
+    bool is_alone = handover_phase(&server->handover) == HANDOVER_SERVING;
     binding_leave(server->control_binding);
     server_plan_leave_addresses(plan_current(&server->plan));
     (void)pthread_mutex_lock(&registry->lock);
-    list_for_each (node, &registry->entries)
-        binding_leave(service_of(container_of(node, struct service_base, node))->binding);
+    list_for_each (node, &registry->entries) {
+        struct binding *binding =
+            service_of(container_of(node, struct service_base, node))->binding;
+        binding_leave(binding);
+        if (is_alone)
+            binding_remove_file(binding);
+    }
     (void)pthread_mutex_unlock(&registry->lock);
 }
 

@@ -132,7 +132,9 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 {
     struct listener *port = container_of(op, struct listener, accept_op);
     bool wanted = port_is_wanted(port);
-    if (res >= 0 && port->binding->is_foreign)
+    if (res >= 0 && addr_is_unix(&port->binding->addr))
+        unix_socket_prepare_accepted(res);
+    else if (res >= 0 && port->binding->is_foreign)
         socket_prepare_accepted(res);
     if (res >= 0 && wanted)
         port_take(port, res);
@@ -173,7 +175,9 @@ static void port_refuse(struct listener *port)
     if (port->held && !ends)
         return;
     port->held = false;
-    if (!port->binding->is_shared) {
+    /* A unix socket that is shut down once can't listen again. */
+    bool may_unlisten = ends || !addr_is_unix(&port->binding->addr);
+    if (may_unlisten && !port->binding->is_shared) {
         port->listening = false;
         socket_unlisten(port->fd); /* this also ends the accept */
     } else if (ends) {

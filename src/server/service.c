@@ -61,6 +61,11 @@ err:
 
 /* ---- its address ---- */
 
+struct unix_access service_unix_access(const struct config_service *config)
+{
+    return (struct unix_access){.mode = config->socket_mode, .owner = config->socket_owner};
+}
+
 int service_bind(const struct service *service, const struct config_service *config,
                  const struct addr *addr, const struct socket_options *options,
                  struct inherited *inherited, struct binding **ret)
@@ -73,6 +78,10 @@ int service_bind(const struct service *service, const struct config_service *con
         .inherited = inherited,
         .count = service->worker_count,
     };
+    if (addr_is_unix(addr)) {
+        binding.unix_path = config->addr.host;
+        binding.unix_access = service_unix_access(config);
+    }
     if (config->nodelay != CONFIG_UNSET)
         binding.tcp.nodelay = config->nodelay == CONFIG_TRUE;
     /* A UDP service may have more lanes than workers: each lane is a data channel, and one client

@@ -118,7 +118,11 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
 {
     struct server_worker *worker = visitor->worker;
     uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
-    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    const struct config_service *config = service_config(visitor->service);
+    message_data_command_encode(config->type == CONFIG_SERVICE_SOCKET_STREAM
+                                    ? MESSAGE_DATA_START_SOCKET_STREAM
+                                    : MESSAGE_DATA_START_TCP,
+                                command);
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
@@ -126,7 +130,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .links = {NULL, channel.link},
         .prefix = command,
         .prefix_len = started ? 0 : sizeof(command),
-        .idle_timeout_ms = service_config(visitor->service)->idle_timeout_ms,
+        .idle_timeout_ms = config->idle_timeout_ms,
         .half_close_timeout_ms = server_config(worker->server)->half_close_timeout_ms,
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,

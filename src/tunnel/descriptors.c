@@ -19,12 +19,17 @@ unsigned int descriptors_lanes(const struct config_service *service, unsigned in
                                            : MAX(workers, (unsigned int)LANES_MIN);
 }
 
-unsigned int descriptors_services(const struct config_peer *peer, enum config_service_type type)
+unsigned int descriptors_udp_services(const struct config_peer *peer)
 {
     unsigned int count = 0;
     for (size_t i = 0; i < peer->service_count; i++)
-        count += peer->services[i].type == type;
+        count += peer->services[i].type == CONFIG_SERVICE_UDP;
     return count;
+}
+
+unsigned int descriptors_tcp_services(const struct config_peer *peer)
+{
+    return (unsigned int)peer->service_count - descriptors_udp_services(peer);
 }
 
 /* The control channel and, on the server, its sockets and the guard of its address. A client does
@@ -57,8 +62,8 @@ unsigned int descriptors_strangers(const struct config_peer *peer, unsigned int 
 unsigned int descriptors_needed(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers)
 {
-    unsigned int tcp = OF_RELAY * descriptors_services(peer, CONFIG_SERVICE_TCP);
-    unsigned int udp = role == CONFIG_CLIENT ? descriptors_services(peer, CONFIG_SERVICE_UDP) : 0;
+    unsigned int tcp = OF_RELAY * descriptors_tcp_services(peer);
+    unsigned int udp = role == CONFIG_CLIENT ? descriptors_udp_services(peer) : 0;
     /* UDP keeps a part (LIMIT_UDP_KEPT_PART) of the descriptors for visitors. */
     if (udp > 0)
         udp = MAX(udp, tcp / (LIMIT_UDP_KEPT_PART - 1) + 1);
@@ -73,5 +78,5 @@ unsigned int descriptors_wanted(enum config_role role, const struct config_peer 
                                 unsigned int workers)
 {
     return descriptors_needed(role, peer, workers) +
-           OF_RELAY * LIMIT_POOL_MIN * descriptors_services(peer, CONFIG_SERVICE_TCP);
+           OF_RELAY * LIMIT_POOL_MIN * descriptors_tcp_services(peer);
 }

@@ -72,7 +72,7 @@ Test(privileges, who_is_refused)
 Test(privileges, no_user_changes_nothing)
 {
     uid_t before = geteuid();
-    cr_expect_eq(privileges_change("", ""), 0);
+    cr_expect_eq(privileges_change("", "", false), 0);
     cr_expect_eq(privileges_drop(""), 0);
     cr_expect_eq(geteuid(), before);
     cr_expect_eq(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
@@ -103,7 +103,7 @@ Test(privileges, root_becomes_a_user_in_two_steps)
         cr_skip_test("only root can become somebody else");
     cr_assert_eq(setgroups(2, (const gid_t[]){0, 4}), 0);
 
-    cr_assert_eq(privileges_change(NOBODY, "daemon"), 0);
+    cr_assert_eq(privileges_change(NOBODY, "daemon", false), 0);
     cr_expect_eq(geteuid(), NOBODY_ID);
     cr_expect_eq(getegid(), 1);
     cr_expect_eq(getgroups(ARRAY_SIZE(groups), groups), 0);
@@ -120,17 +120,28 @@ Test(privileges, root_becomes_a_user_in_two_steps)
     cr_expect_lt(setgid(0), 0);
 }
 
+Test(privileges, files_can_be_given_away_until_the_second_step)
+{
+    if (geteuid() != 0)
+        cr_skip_test("only root can become somebody else");
+    cr_assert_eq(privileges_change(NOBODY, "daemon", true), 0);
+    cr_expect_eq(effective_capabilities(),
+                 UINT64_C(1) << CAP_NET_BIND_SERVICE | UINT64_C(1) << CAP_CHOWN);
+    cr_assert_eq(privileges_drop(NOBODY), 0);
+    cr_expect_eq(effective_capabilities(), 0);
+}
+
 Test(privileges, a_user_becomes_nobody_else)
 {
     if (geteuid() != 0)
         cr_skip_test("only root can become somebody else");
     cr_assert_eq(setresgid(1, 1, 1), 0);
     cr_assert_eq(setresuid(NOBODY_ID, NOBODY_ID, NOBODY_ID), 0);
-    cr_expect_lt(privileges_change("daemon", ""), 0);
-    cr_expect_lt(privileges_change(NOBODY, NOGROUP), 0);
+    cr_expect_lt(privileges_change("daemon", "", false), 0);
+    cr_expect_lt(privileges_change(NOBODY, NOGROUP, false), 0);
     /* The process runs as this user already, in any group. */
-    cr_expect_eq(privileges_change(NOBODY, ""), 0);
-    cr_expect_eq(privileges_change(NOBODY, "daemon"), 0);
+    cr_expect_eq(privileges_change(NOBODY, "", false), 0);
+    cr_expect_eq(privileges_change(NOBODY, "daemon", false), 0);
     cr_expect_eq(privileges_drop(NOBODY), 0);
     cr_expect_eq(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);
 }

@@ -24,8 +24,10 @@ static size_t find(void *owner, const struct host_port *name, struct addr ret[LI
 static uint16_t taken_ports[2];
 
 /* 9.9.9.9 is not an address of this machine, and ports 10 to 1023 are privileged. */
-static int probe(void *owner, const struct addr *addr, bool is_udp)
+static int probe(void *owner, const struct host_port *name, const struct addr *addr, bool is_udp)
 {
+    if (host_port_is_unix(name)) /* of unix sockets, /run/busy alone is in use */
+        return strcmp(name->host, "/run/busy") == 0 ? -EADDRINUSE : 0;
     uint16_t port = addr_port(addr);
     if (addr->any.sa_family == AF_INET && addr->v4.sin_addr.s_addr == htonl(0x09090909))
         return -EADDRNOTAVAIL;

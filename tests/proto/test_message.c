@@ -166,5 +166,7 @@ Test(message, names)
     cr_expect_str_eq(message_hello_name(MESSAGE_HELLO_COUNT), "unknown");
     cr_expect_str_eq(message_ack_name(MESSAGE_ACK_COUNT), "unknown");
     cr_expect_str_eq(message_command_name(MESSAGE_COMMAND_COUNT), "unknown");
+    cr_expect_str_eq(message_data_command_name(MESSAGE_DATA_START_SOCKET_STREAM),
+                     "StartForwardSocketStream");
     cr_expect_str_eq(message_data_command_name(MESSAGE_DATA_COMMAND_COUNT), "unknown");
 }

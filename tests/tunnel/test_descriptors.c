@@ -26,7 +26,7 @@ static unsigned int needed(enum config_role role, const char *services, unsigned
     unsigned int result = descriptors_needed(role, peer, workers);
     cr_expect_eq(result - descriptors_fixed(role, peer, workers) >= LIMIT_FDS_RESERVED, true);
     cr_expect_eq(descriptors_wanted(role, peer, workers) - result,
-                 2 * LIMIT_POOL_MIN * descriptors_services(peer, CONFIG_SERVICE_TCP));
+                 2 * LIMIT_POOL_MIN * descriptors_tcp_services(peer));
     config_destroy(config);
     return result;
 }
