@@ -63,8 +63,8 @@ static inline bool addr_is_unix(const struct addr *addr)
 /* True, with *ret filled, if host is an address ("%scope" is understood) and needs no resolver.
  * Asks the kernel only for the index of a scope that is the name of an interface. */
 bool addr_from_numeric(const struct host_port *host_port, struct addr *ret);
-/* Writes "1.2.3.4:80" (v4-mapped addresses too), "[::1]:80", "unix" or "(none)", cut to fit and terminated;
- * ADDR_TEXT_SIZE holds any. Returns out. */
+/* Writes "1.2.3.4:80" (v4-mapped addresses too), "[::1]:80", "unix" or "(none)", cut to fit and
+ * terminated; ADDR_TEXT_SIZE holds any. Returns out. */
 const char *addr_format(const struct addr *addr, char *out, size_t out_size);
 /* A v4-mapped address and its IPv4 address are not equal: their sockets differ. */
 bool addr_equal(const struct addr *a, const struct addr *b);

@@ -215,6 +215,9 @@ enum limits_silence {
     LIMIT_ASK_INTERVAL_S = 2,   /* seconds between two of these probes */
     LIMIT_SWEEP_MS = 1000,      /* between two looks at all relays of a worker */
     LIMIT_SWEEP_STEP = 256,     /* relays per turn of the loop: some 40 us */
+    /* A peer at a unix socket has closed it, and the other end neither answers nor ends. Over TCP
+     * keepalive ends such a relay, some 60 s after the end of stream (tcp_fin_timeout, tcp(7)). */
+    LIMIT_GONE_MS = 60000,
 };
 
 enum limits_time {
@@ -266,6 +269,7 @@ enum limits_time {
     ROW(silent_ms, LIMIT_SILENT_MS)                   \
     ROW(ask_ms, LIMIT_ASK_MS)                         \
     ROW(sweep_ms, LIMIT_SWEEP_MS)                     \
+    ROW(gone_ms, LIMIT_GONE_MS)                       \
     ROW(user_timeout_ms, LIMIT_USER_TIMEOUT_MS)       \
     ROW(absent_ms, LIMIT_ABSENT_MS)                   \
     ROW(absent_grace_ms, LIMIT_ABSENT_GRACE_MS)       \
@@ -308,6 +312,7 @@ int limits_from_environment(char *problem, size_t problem_size);
 #define LIMIT_SILENT_MS          limits.silent_ms
 #define LIMIT_ASK_MS             limits.ask_ms
 #define LIMIT_SWEEP_MS           limits.sweep_ms
+#define LIMIT_GONE_MS            limits.gone_ms
 #define LIMIT_USER_TIMEOUT_MS    limits.user_timeout_ms
 #define LIMIT_ABSENT_MS          limits.absent_ms
 #define LIMIT_ABSENT_GRACE_MS    limits.absent_grace_ms

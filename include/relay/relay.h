@@ -132,6 +132,8 @@ struct relay {
     bool watched[2];        /* hangup_op has fired without an error: it would fire again at once */
     bool aborting;
     bool idle_timed_out;
+    bool is_gone; /* the peer at gone_end has closed its unix socket, so no answer can reach it */
+    uint8_t gone_end;
     uint8_t held; /* relay_hold minus relay_unhold; the relay does not end while it is not 0 */
 };
 

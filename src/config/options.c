@@ -151,7 +151,7 @@ const struct option options[] = {
      "TLS below the WebSocket, with transport.tls; needed with type = websocket"},
 
     {SECTION_SERVICE, FOR_BOTH, "type", value_service_type, SERVICE(type), 0, 0, "tcp", "word",
-     0, CHANGE(TYPE), "tcp or udp; socket_stream, as in rathole 0.6: tcp with a path as its address"},
+     0, CHANGE(TYPE), "tcp or udp; socket_stream, as in rathole 0.6: tcp with a path as address"},
     {SECTION_SERVICE, FOR_SERVER, "bind_addr", value_addr_or_path, SERVICE(addr), 0, 0, NULL,
      "host:port", REQUIRED, CHANGE(ADDRESS),
      "where visitors arrive; unix:/path for a unix socket, unix:@name for an abstract one"},

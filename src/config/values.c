@@ -50,7 +50,7 @@ int value_addr_or_path(struct option_value *value, void *target)
     if (result == -ENAMETOOLONG) {
         (void)snprintf(value->problem, value->problem_size,
                        "the path of a unix socket has at most %d bytes, this one has %zu",
-                       ADDR_UNIX_MAX, strlen(strchr(value->text, '/')));
+                       ADDR_UNIX_MAX, strlen(value->text) - strcspn(value->text, "/@"));
         return ERR_CONFIG;
     }
     if (strncmp(value->text, "unix:", 5) == 0)

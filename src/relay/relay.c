@@ -172,7 +172,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->error = 0;
     relay->state = RELAY_OPEN;
     relay->watch_due = options->ended[0] || options->ended[1];
-    relay->aborting = relay->idle_timed_out = false;
+    relay->aborting = relay->idle_timed_out = relay->is_gone = false;
     relay->held = 0;
     relay_silence_start(relay, options);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);

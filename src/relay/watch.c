@@ -1,5 +1,7 @@
 /* Events of a relay that moves no bytes: the idle timeout, and the reset of an end from which
- * nothing is read. */
+ * nothing is read. A peer that closes a unix socket is seen here too: both directions are shut down
+ * then. TCP shows only its end of stream, and finds out by keepalive. */
+#include <errno.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -14,6 +16,17 @@ void relay_watch(struct relay *relay, unsigned int end)
         loop_poll(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
 }
 
+/* All bytes of an end, and its end of stream, have been passed on, and it takes none. If the other
+ * end has nothing more to say either, the relay ends after LIMIT_GONE_MS. */
+static void note_gone(struct relay *relay, unsigned int end)
+{
+    if (!relay->flow[end].finished || relay->flow[1 - end].finished)
+        return;
+    relay->is_gone = true;
+    relay->gone_end = (uint8_t)end;
+    relay_timer_start(relay);
+}
+
 /* The same for ends whose end of stream was read. This runs WATCH_ENDED_MS after the end of stream,
  * because most relays are over before, and an exact poll is costly. An end is left out while the
  * other flow waits for it to be writable: that poll sees a reset, and a descriptor may have only
@@ -22,6 +35,8 @@ static void relay_watch_ended(struct relay *relay)
 {
     for (unsigned int end = 0; end < 2; end++) {
         const struct relay_flow *back = &relay->flow[1 - end];
+        if (relay->watched[end])
+            note_gone(relay, end);
         if (!relay->flow[end].finished || relay->watched[end] ||
             !loop_op_is_idle(&relay->hangup_op[end]) || !loop_op_is_idle(&back->write_op))
             continue;
@@ -36,10 +51,12 @@ static void hung_up(struct relay *relay, unsigned int end)
         return;
     }
     int error = socket_take_error(relay->fds[end]);
-    if (error < 0)
+    if (error < 0) {
         relay_fail(relay, end, error);
-    else
-        relay->watched[end] = true; /* both directions are shut down, which is no error */
+        return;
+    }
+    relay->watched[end] = true; /* both directions are shut down, which is no error */
+    note_gone(relay, end);
 }
 
 void relay_visitor_end_hung_up(struct loop_op *op, int res, uint32_t flags)
@@ -55,10 +72,11 @@ void relay_service_end_hung_up(struct loop_op *op, int res, uint32_t flags)
 void relay_timer_start(struct relay *relay)
 {
     uint32_t delay_ms = UINT32_MAX;
-    if (relay->idle_timeout_ms != 0) {
-        uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / NS_PER_MS;
+    uint64_t idle_ms = (loop_now_ns(relay->engine->loop) - relay->active_at_ns) / NS_PER_MS;
+    if (relay->idle_timeout_ms != 0)
         delay_ms = relay->idle_timeout_ms - (uint32_t)MIN(idle_ms, relay->idle_timeout_ms);
-    }
+    if (relay->is_gone)
+        delay_ms = MIN(delay_ms, LIMIT_GONE_MS - (uint32_t)MIN(idle_ms, (uint64_t)LIMIT_GONE_MS));
     if (relay->watch_due)
         delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
     if (relay->held_until_ns != 0) {
@@ -74,6 +92,19 @@ static bool relay_idle_expired(struct relay *relay)
 {
     uint64_t idle_ns = loop_now_ns(relay->engine->loop) - relay->active_at_ns;
     return relay->idle_timeout_ms != 0 && idle_ns >= ms_to_ns(relay->idle_timeout_ms);
+}
+
+/* Whether a peer that has gone has been silent for long enough, and the other one has all of its
+ * bytes. */
+static bool gone_expired(struct relay *relay)
+{
+    uint64_t now_ns = loop_now_ns(relay->engine->loop);
+    if (!relay->is_gone || now_ns - relay->active_at_ns < ms_to_ns(LIMIT_GONE_MS))
+        return false;
+    if (socket_unsent(relay->fds[1 - relay->gone_end]) == 0)
+        return true;
+    relay->active_at_ns = now_ns;
+    return false;
 }
 
 /* Whether a full sink has sent anything since the last check. The kernel reports a full socket
@@ -124,6 +155,10 @@ void relay_timer_expired(struct timer *timer)
         relay->idle_timed_out = true;
         metrics_add(loop_metrics(loop), METRIC_RELAYS_IDLE_TIMEOUT, 1);
         relay_close(relay, true);
+        return;
+    }
+    if (relay->state == RELAY_OPEN && gone_expired(relay)) {
+        relay_fail(relay, relay->gone_end, -EPIPE);
         return;
     }
     if (relay->state == RELAY_OPEN && relay->watch_due) {

@@ -14,6 +14,54 @@ static struct addr numeric(const char *text)
     return addr;
 }
 
+Test(addr, unix_sockets)
+{
+    static const struct {
+        const char *text, *host, *formatted; /* host NULL: -EINVAL */
+    } rows[] = {
+        {"unix:/run/x", "/run/x", "unix:/run/x"},
+        {"/run/x", "/run/x", "unix:/run/x"},
+        {"unix:@x", "@x", "unix:@x"},
+        {"@x", NULL, NULL},
+        {"unix:x", NULL, NULL},
+        {"unix:", NULL, NULL},
+        {"", NULL, NULL},
+        {"unix:/", NULL, NULL},
+    };
+    char text[ADDR_HOST_SIZE + 8];
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct host_port parsed;
+        int expected = rows[i].host != NULL ? 0 : -EINVAL;
+        cr_expect_eq(host_port_parse_unix(rows[i].text, &parsed), expected, "%s", rows[i].text);
+        if (expected < 0)
+            continue;
+        cr_expect(host_port_is_unix(&parsed));
+        cr_expect_str_eq(parsed.host, rows[i].host);
+        cr_expect_str_eq(host_port_format(&parsed, text, sizeof(text)), rows[i].formatted);
+        cr_expect_eq(host_port_parse(rows[i].formatted, &parsed), -EINVAL, "no host:port");
+    }
+}
+
+Test(addr, the_address_of_a_unix_socket)
+{
+    struct addr a = addr_of_unix("/run/a"), b = addr_of_unix("/run/b"), tcp, from_name;
+    struct host_port name = {.host = "/run/a"}, home = {.host = "127.0.0.1", .port = 80};
+    char text[ADDR_TEXT_SIZE];
+    cr_expect(addr_is_unix(&a));
+    cr_expect(addr_from_numeric(&name, &from_name));
+    cr_expect(addr_from_numeric(&home, &tcp));
+    cr_expect(addr_equal(&a, &from_name) && addr_covers(&a, &from_name));
+    cr_expect(!addr_equal(&a, &b) && !addr_overlaps(&a, &b));
+    cr_expect(!addr_equal(&a, &tcp) && !addr_overlaps(&a, &tcp) && !addr_overlaps(&tcp, &a));
+    cr_expect_eq(addr_port(&a), 0);
+    cr_expect_not(addr_is_loopback(&a));
+    cr_expect_str_eq(addr_format(&a, text, sizeof(text)), "unix");
+    static const struct addr_key nobody;
+    struct addr_key key = addr_key(&a, (struct addr_prefixes){.v4 = 32, .v6 = 64});
+    cr_expect(addr_key_equal(&key, &nobody), "not counted by any limit");
+    cr_expect_eq(sizeof(struct addr), 32, "idle connections hold addresses");
+}
+
 Test(addr, good_host_ports)
 {
     static const struct {

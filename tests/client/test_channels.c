@@ -30,7 +30,7 @@ Test(client, without_the_local_service_the_visitor_sees_an_end_of_stream)
 
 Test(client, bad_commands_reset_the_channel)
 {
-    static const uint8_t commands[][4] = {{1}, {2}, {0, 0, 0, 1}, {255, 255, 255, 255}};
+    static const uint8_t commands[][4] = {{1}, {3}, {0, 0, 0, 1}, {255, 255, 255, 255}};
     struct rig rig;
     rig_init(&rig, &(struct rig_options){.seed = 1});
     int control = logged_in(&rig);
@@ -42,6 +42,22 @@ Test(client, bad_commands_reset_the_channel)
         (void)close(channel);
     }
     cr_assert_eq(accepted(&rig, rig.local), -1);
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+Test(client, rathole_06s_command_is_a_stream_as_well)
+{
+    static const uint8_t socket_stream[4] = {2};
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control);
+    say(channel, socket_stream, sizeof(socket_stream));
+    int local = accepted(&rig, rig.local);
+    cr_assert_geq(local, 0, "local_addr alone decides");
+    (void)close(local);
+    (void)close(channel);
     (void)close(control);
     rig_finish(&rig);
 }

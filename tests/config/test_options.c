@@ -67,6 +67,7 @@ struct example {
 };
 
 #define SECONDS_WEEK   "expected whole seconds from 0 to 604800, got "
+#define MODE           "expected octal permission bits from 0000 to 0777, got "
 #define SECONDS_MOMENT "expected seconds from 0.1 to 3600, got "
 
 static const struct example examples[] = {
@@ -146,7 +147,18 @@ static const struct example examples[] = {
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "1", "expected true or false, got \"1\"", 0},
     {SECTION_SERVICE, CONFIG_SERVER, "nodelay", "True", "expected true or false, got \"True\"", 0},
     {SECTION_SERVICE, CONFIG_SERVER, "type", "tcp", NULL, CONFIG_SERVICE_TCP},
-    {SECTION_SERVICE, CONFIG_SERVER, "type", "sctp", "expected tcp or udp, got \"sctp\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "type", "sctp",
+     "expected tcp, udp or socket_stream, got \"sctp\"", 0},
+    {SECTION_SERVICE, CONFIG_CLIENT, "type", "socket_stream", NULL, CONFIG_SERVICE_SOCKET_STREAM},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "0660", NULL, 0660},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "666", NULL, 0666},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "0o7", NULL, 07},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "0", NULL, 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "1777", MODE "\"1777\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "00660", MODE "\"00660\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "0680", MODE "\"0680\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "0o", MODE "\"0o\"", 0},
+    {SECTION_SERVICE, CONFIG_SERVER, "socket_mode", "rw-rw----", MODE "\"rw-rw----\"", 0},
     {SECTION_SERVICE, CONFIG_SERVER, "type", "udp", NULL, CONFIG_SERVICE_UDP},
     {SECTION_SERVICE, CONFIG_SERVER, "udp_timeout", "whatever",
      "expected seconds from 0.1 to 604800, got \"whatever\"", 0},
@@ -227,6 +239,75 @@ Test(options, addresses)
         (void)snprintf(expected, sizeof expected, "expected host:port, got \"%s\"", bad[i]);
         cr_expect_eq(value_addr(&value, &target), ERR_CONFIG, "%s", bad[i]);
         cr_expect_str_eq(problem, expected);
+    }
+}
+
+Test(options, addresses_of_services)
+{
+    static const struct {
+        const char *text, *host, *problem; /* host NULL: refused */
+    } rows[] = {
+        {"h:1", "h", ""},
+        {"unix:/run/a b.sock", "/run/a b.sock", ""},
+        {"/run/a", "/run/a", ""},
+        {"unix:@name", "@name", ""},
+        {"unix:", NULL, "expected unix:/path (absolute) or unix:@name, got \"unix:\""},
+        {"unix:a", NULL, "expected unix:/path (absolute) or unix:@name, got \"unix:a\""},
+        {"unix:/", NULL, "expected unix:/path (absolute) or unix:@name, got \"unix:/\""},
+        {"unix:@", NULL, "expected unix:/path (absolute) or unix:@name, got \"unix:@\""},
+        {"@name", NULL, "expected host:port or unix:/path, got \"@name\""},
+        {"run/a", NULL, "expected host:port or unix:/path, got \"run/a\""},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char problem[256] = "";
+        struct host_port target;
+        struct option_value value = {.text = rows[i].text,
+                                     .problem = problem,
+                                     .problem_size = sizeof problem};
+        cr_expect_eq(value_addr_or_path(&value, &target), rows[i].host != NULL ? 0 : ERR_CONFIG);
+        cr_expect_str_eq(problem, rows[i].problem);
+        if (rows[i].host != NULL)
+            cr_expect_str_eq(target.host, rows[i].host);
+    }
+}
+
+/* sun_path has room for 107 bytes and a NUL. */
+Test(options, paths_that_are_too_long)
+{
+    static const char *const forms[] = {"unix:/", "/", "unix:@"};
+    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+        char text[200], problem[256] = "";
+        struct host_port target;
+        struct option_value value = {.text = text,
+                                     .problem = problem,
+                                     .problem_size = sizeof problem};
+        size_t head = (size_t)snprintf(text, sizeof text, "%s", forms[i]);
+        memset(text + head, 'x', 107);
+        text[head + 106] = '\0';
+        cr_expect_eq(value_addr_or_path(&value, &target), 0);
+        cr_expect_eq(strlen(target.host), 107);
+        text[head + 106] = 'x';
+        text[head + 107] = '\0';
+        cr_expect_eq(value_addr_or_path(&value, &target), ERR_CONFIG);
+        cr_expect_str_eq(problem,
+                         "the path of a unix socket has at most 107 bytes, this one has 108");
+    }
+}
+
+Test(options, owners)
+{
+    static const char *const good[] = {"u", "u:g", ":g", "1000:33"};
+    static const char *const bad[] = {"", ":", "u:", "u:g:x", "a b"};
+    char problem[256], target[2 * LIMIT_ACCOUNT_NAME + 2];
+    struct option_value value = {.problem = problem, .problem_size = sizeof problem};
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        value.text = good[i];
+        cr_expect_eq(value_owner(&value, target), 0, "%s", good[i]);
+        cr_expect_str_eq(target, good[i]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        value.text = bad[i];
+        cr_expect_eq(value_owner(&value, target), ERR_CONFIG, "%s", bad[i]);
     }
 }
 

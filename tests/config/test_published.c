@@ -180,7 +180,7 @@ Test(published, addresses)
          "  5052 [::1]:5052 \"azure_mouse\"\n"},
         {"ipv6_no_port.toml", BOTH,
          "2: client.remote_addr: expected host:port, got \"2001:db8:1:2:3:4:5:6\"\n"
-         "6: client.services.web.local_addr: expected host:port, got \"::1\"\n",
+         "6: client.services.web.local_addr: expected host:port or unix:/path, got \"::1\"\n",
          NULL},
     };
     CHECK_ALL(rows);
@@ -494,7 +494,8 @@ Test(published, what_is_refused)
         {"unknown_keys.toml", BOTH,
          "4: server.heart_beat_interval: unknown key, did you mean heartbeat_interval?\n"
          "8: server.services.http.bind_addr_v6: unknown key, did you mean bind_addr?\n"
-         "9: server.services.http.type: expected tcp or udp, got \"tcp+udp\"\n",
+         "9: server.services.http.type: expected tcp, udp or socket_stream, got "
+         "\"tcp+udp\"\n",
          NULL},
         {"no_token.toml", BOTH,
          "4: client.services.my_service.token: missing, and there is no client.default_token\n",

@@ -1,13 +1,11 @@
 """Unix sockets: where visitors arrive, as local services, and on both sides; their files, their
 permissions, reloads and upgrades."""
 
-import grp
 import hashlib
 import os
 import pathlib
 import re
-import resource
-import shutil
+import select
 import signal
 import socket
 import stat
@@ -20,7 +18,8 @@ import harness
 import protocol
 import pytest
 import upgrades
-from harness import BINARIES, OURS, RATHOLE, Tunnel, free_port, have, scaled, wait_until, within
+from harness import BINARIES, OURS, RATHOLE, free_port, scaled, wait_until, within
+from limits import Limits
 
 PAIRS = [(OURS, OURS), (OURS, RATHOLE), (RATHOLE, OURS)]
 
@@ -714,6 +713,55 @@ def test_visitor_that_has_gone(ends, local, run_dir):
     with visit(e.bind) as sock:
         assert sock.recv(10) == b"z" * 10
     assert told.wait(within(10))
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("where", ["visitor", "service"])
+def test_an_answer_that_nobody_can_get(ends, local, run_dir, where):
+    """One side closes its unix socket, the other neither answers nor ends: TCP would find out by
+    keepalive. One that half-closes waits as long as it likes."""
+    limits = Limits(gone=1.5)
+    ended, open_socks = threading.Event(), []
+
+    def patient(sock):
+        assert sock.recv(10) == b"hello"
+        if where == "service":
+            return  # closes
+        assert sock.recv(10) == b""
+        try:
+            time.sleep(0.1)
+            sock.settimeout(within(limits.gone + 10))
+            poll = select.poll()
+            poll.register(sock, 0)
+            if poll.poll(1000 * within(limits.gone + 10)):
+                ended.set()
+        except OSError:
+            pass
+
+    local(run_dir / "s", patient)
+    e = ends(run_dir / "b", run_dir / "s", limits=limits).log_in()
+    half = visit(e.bind)
+    half.sendall(b"hello")
+    half.shutdown(socket.SHUT_WR)
+    gone = visit(e.bind)
+    gone.sendall(b"hello")
+    if where == "visitor":
+        gone.close()
+        assert ended.wait(within(limits.gone + 6)), "the service is told"
+        assert half_is_open(half)
+    else:
+        assert gone.recv(1) == b""
+        wait_until(lambda: not half_is_open(gone), within(limits.gone + 6), "the visitor's end")
+    half.close()
+    gone.close()
+    assert not open_socks
+
+
+def half_is_open(sock):
+    """Whether the other side of a unix socket is still there, half-closed or not."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return not poll.poll(0)
 
 
 # --- configuration ----------------------------------------------------------------------------

@@ -24,6 +24,21 @@ static void check_numeric(const struct host_port *host_port, const struct addr *
         FUZZ_CHECK(addr_equal(addr, &addr_again));
 }
 
+static void check_unix(const char *text)
+{
+    struct host_port parsed, again;
+    char formatted[ADDR_HOST_SIZE + 16];
+    if (host_port_parse_unix(text, &parsed) < 0)
+        return;
+    FUZZ_CHECK(host_port_is_unix(&parsed) && parsed.port == 0);
+    FUZZ_CHECK(strlen(parsed.host) <= ADDR_UNIX_MAX);
+    (void)host_port_format(&parsed, formatted, sizeof(formatted));
+    FUZZ_CHECK(host_port_parse(text, &again) < 0);
+    FUZZ_CHECK(host_port_parse_unix(formatted, &again) == 0);
+    struct addr addr = addr_of_unix(parsed.host), addr_again = addr_of_unix(again.host);
+    FUZZ_CHECK(addr_equal(&addr, &addr_again));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char text[512];
@@ -35,6 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     struct host_port parsed, again;
     struct addr addr;
+    check_unix(text);
     memset(&parsed, 0xa5, sizeof(parsed));
     if (host_port_parse(text, &parsed) < 0) {
         for (size_t i = 0; i < sizeof(parsed); i++)

@@ -24,6 +24,21 @@ static void check_addr(const struct host_port *addr)
     FUZZ_CHECK(addr->port != 0 && strnlen(addr->host, sizeof(addr->host)) < sizeof(addr->host));
 }
 
+/* Of a service: only UDP has to have a port. */
+static void check_service_addr(const struct config_service *service)
+{
+    bool is_unix = host_port_is_unix(&service->addr);
+    FUZZ_CHECK(!is_unix || service->type != CONFIG_SERVICE_UDP);
+    FUZZ_CHECK(is_unix || service->type != CONFIG_SERVICE_SOCKET_STREAM);
+    if (is_unix)
+        FUZZ_CHECK(service->addr.port == 0 && strlen(service->addr.host) <= ADDR_UNIX_MAX);
+    else
+        check_addr(&service->addr);
+    FUZZ_CHECK(service->socket_mode <= 0777);
+    FUZZ_CHECK(strnlen(service->socket_owner, sizeof(service->socket_owner)) <
+               sizeof(service->socket_owner));
+}
+
 static bool is_zero(const uint8_t key[static KEYS_X25519_SIZE])
 {
     static const uint8_t zeros[KEYS_X25519_SIZE];
@@ -93,8 +108,8 @@ static void check_peer(const struct config_peer *peer, enum config_role role)
         const struct config_service *service = &peer->services[i];
         FUZZ_CHECK(service->name[0] != '\0' && service->line > 0);
         FUZZ_CHECK(service->token != NULL && service->token[0] != '\0');
-        FUZZ_CHECK(service->type <= CONFIG_SERVICE_UDP);
-        check_addr(&service->addr);
+        FUZZ_CHECK(service->type <= CONFIG_SERVICE_SOCKET_STREAM);
+        check_service_addr(service);
     }
 }
 
@@ -175,7 +190,8 @@ static void write_transport(FILE *out, const char *before, const struct config_t
 
 static const char *type_name(const struct config_service *service)
 {
-    return service->type == CONFIG_SERVICE_UDP ? "udp" : "tcp";
+    static const char *const names[] = {"tcp", "udp", "socket_stream"};
+    return names[service->type];
 }
 
 static void write_peer(FILE *out, const char *role, const struct config_peer *peer)

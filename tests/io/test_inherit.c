@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../support/testing.h"
+#include "io/unix_socket.h"
 
 /* The test runner uses the descriptors from 3 on. So each case runs in a child process, which
  * arranges its descriptors as a service manager would. */
@@ -232,6 +233,46 @@ static void useless(void)
     }
     check(left == 4, "the closed one does not count");
     inherited_finish(&inherited);
+}
+
+/* Passes a listener at a path, a bound socket in the abstract namespace, and a connection. */
+static void unix_sockets(void)
+{
+    char path[64], name[64];
+    struct inherited inherited;
+    struct inherited_socket taken;
+    int pair[2], listener, abstract;
+    (void)snprintf(path, sizeof(path), "/tmp/inherit-%d.sock", (int)getpid());
+    (void)snprintf(name, sizeof(name), "@inherit-%d", (int)getpid());
+    const struct unix_access access = {.mode = 0600, .owner = ""};
+    check(unix_socket_bind(path, &access, &listener) == 0, "bind");
+    check(unix_socket_bind(name, &access, &abstract) == 0, "bind");
+    check(listen(listener, 1) == 0, "listen");
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
+    pass(high(listener), 0);
+    pass(high(abstract), 1);
+    pass(high(pair[0]), 2);
+    set_environment("3", "a:b:c");
+    check(inherited_init(&inherited, 0) == 0, "init");
+    struct addr addr = addr_of_unix(path), other = addr_of_unix("/tmp/another");
+    check(inherited_count(&inherited, &other, SOCK_STREAM) == 0, "no such path");
+    check(inherited_take(&inherited, &addr, SOCK_STREAM, &taken), "the path");
+    check(taken.is_listening && addr_equal(&taken.addr, &addr), "listens");
+    (void)close(taken.fd);
+    addr = addr_of_unix(name);
+    check(inherited_take(&inherited, &addr, SOCK_STREAM, &taken), "the name");
+    check(!taken.is_listening, "does not listen");
+    (void)close(taken.fd);
+    check(inherited_take_any(&inherited, &taken) && taken.type == 0, "a connection is of no use");
+    (void)close(taken.fd);
+    inherited_finish(&inherited);
+    unix_socket_remove(path);
+    check(unix_socket_file(path).inode == 0, "nobody is bound to it");
+}
+
+Test(inherit, unix_sockets_by_path)
+{
+    in_child(unix_sockets);
 }
 
 Test(inherit, what_is_of_no_use_is_left_over)

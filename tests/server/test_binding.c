@@ -38,6 +38,40 @@ Test(binding, tcp_sockets_and_a_guard)
     (void)close(listener);
 }
 
+Test(binding, a_unix_socket_is_shared_by_duplicates)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/tmp/binding-%d.sock", (int)getpid());
+    struct addr addr = addr_of_unix(path);
+    struct binding_options options = {.addr = &addr,
+                                      .is_guarded = true,
+                                      .unix_path = path,
+                                      .unix_access = {.mode = 0600, .owner = ""},
+                                      .count = 3};
+    struct binding *binding, *second = NULL;
+    size_t before = open_fd_count();
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    cr_assert_eq(open_fd_count(), before + 3, "no guard");
+    cr_assert_eq(binding->distinct_count, 1);
+    cr_assert_eq(binding_create(&options, &second), -EADDRINUSE);
+    cr_assert_eq(access(path, F_OK), 0);
+    binding_destroy(binding);
+    cr_assert_eq(open_fd_count(), before);
+    cr_assert_eq(access(path, F_OK), -1, "the file goes with the binding");
+
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    int successors = dup(binding->fds[0]);
+    binding_destroy(binding);
+    cr_assert_eq(access(path, F_OK), 0, "a successor has the socket");
+    (void)close(successors);
+    cr_assert_eq(binding_create(&options, &binding), 0);
+    successors = dup(binding->fds[0]);
+    binding_remove_file(binding);
+    cr_assert_eq(access(path, F_OK), -1, "there is no successor");
+    binding_destroy(binding);
+    (void)close(successors);
+}
+
 Test(binding, udp_sockets_have_lanes)
 {
     struct addr addr = tcp_loopback(free_port());
