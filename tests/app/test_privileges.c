@@ -125,8 +125,8 @@ Test(privileges, files_can_be_given_away_until_the_second_step)
     if (geteuid() != 0)
         cr_skip_test("only root can become somebody else");
     cr_assert_eq(privileges_change(NOBODY, "daemon", true), 0);
-    cr_expect_eq(effective_capabilities(),
-                 UINT64_C(1) << CAP_NET_BIND_SERVICE | UINT64_C(1) << CAP_CHOWN);
+    cr_expect_eq(effective_capabilities(), UINT64_C(1) << CAP_NET_BIND_SERVICE | UINT64_C(1)
+                                                                                     << CAP_CHOWN);
     cr_assert_eq(privileges_drop(NOBODY), 0);
     cr_expect_eq(effective_capabilities(), 0);
 }

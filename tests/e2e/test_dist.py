@@ -174,6 +174,8 @@ share/doc/rathole-uring/examples/client.ini
 share/doc/rathole-uring/examples/rathole-client.toml
 share/doc/rathole-uring/examples/rathole-server.toml
 share/doc/rathole-uring/examples/server.ini
+share/doc/rathole-uring/examples/unix-client.ini
+share/doc/rathole-uring/examples/unix-server.ini
 share/man/man1/rathole-uring.1
 share/man/man5/rathole-uring.ini.5
 """.split()
