@@ -92,6 +92,7 @@ static int find_owner(const char *owner, uid_t *ret_uid, gid_t *ret_gid)
 static int open_file(const char *path, struct stat *ret)
 {
     int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    *ret = (struct stat){0};
     if (fd < 0)
         return -errno;
     int result = fstat(fd, ret) < 0 ? -errno : S_ISSOCK(ret->st_mode) ? 0 : -EEXIST;
