@@ -46,8 +46,8 @@ struct addr {
  * lack its brackets, as in rathole: "::1:80" is [::1]:80, although the whole text is an address
  * too. 0 or -EINVAL, which leaves *ret untouched. */
 MUST_CHECK int host_port_parse(const char *text, struct host_port *ret);
-/* Parses "unix:/path", "unix:@name" (abstract) or "/path". 0; -EINVAL: no such form;
- * -ENAMETOOLONG: more than ADDR_UNIX_MAX bytes. */
+/* Parses "unix:/path", "unix:@name" (abstract) or "/path". 0; -EINVAL: no such form, or control
+ * bytes; -ENAMETOOLONG: more than ADDR_UNIX_MAX bytes. */
 MUST_CHECK int host_port_parse_unix(const char *text, struct host_port *ret);
 bool host_port_is_unix(const struct host_port *host_port);
 /* Writes "host:port" ("[v6]:port" for an IPv6 host, "unix:/path"), cut to fit and terminated.

@@ -108,6 +108,9 @@ int host_port_parse_unix(const char *text, struct host_port *ret)
     size_t len = strlen(path);
     if (len < 2)
         return -EINVAL;
+    for (const char *c = path; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) /* they would end up in the log */
+            return -EINVAL;
     if (len > ADDR_UNIX_MAX)
         return -ENAMETOOLONG;
     *ret = (struct host_port){.port = 0};

@@ -27,6 +27,8 @@ Test(addr, unix_sockets)
         {"unix:", NULL, NULL},
         {"", NULL, NULL},
         {"unix:/", NULL, NULL},
+        {"unix:/a\nb", NULL, NULL},
+        {"/a\x7f", NULL, NULL},
     };
     char text[ADDR_HOST_SIZE + 8];
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

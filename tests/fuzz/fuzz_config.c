@@ -208,10 +208,9 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fprintf(out, "  [%s.services.", role);
         write_quoted(out, peer->services[i].name);
-        (void)fprintf(out,
-                      "]\n\t%s_addr = '%s'\ntype = '%s'\ntoken = ", *role == 's' ? "bind" : "local",
-                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)),
-                      type_name(&peer->services[i]));
+        (void)fprintf(out, "]\n\t%s_addr = ", *role == 's' ? "bind" : "local");
+        write_quoted(out, host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        (void)fprintf(out, "\ntype = '%s'\ntoken = ", type_name(&peer->services[i]));
         write_quoted(out, peer->services[i].token);
         (void)fputc('\n', out);
     }
@@ -244,9 +243,9 @@ static void write_peer_in_braces(FILE *out, const char *role, const struct confi
     for (size_t i = 0; i < peer->service_count; i++) {
         (void)fputs(i > 0 ? ", " : "", out);
         write_quoted(out, peer->services[i].name);
-        (void)fprintf(out, " = {%s_addr=%s,type=%s,token=", *role == 's' ? "bind" : "local",
-                      host_port_format(&peer->services[i].addr, addr, sizeof(addr)),
-                      type_name(&peer->services[i]));
+        (void)fprintf(out, " = {%s_addr=", *role == 's' ? "bind" : "local");
+        write_quoted(out, host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        (void)fprintf(out, ",type=%s,token=", type_name(&peer->services[i]));
         write_quoted(out, peer->services[i].token);
         (void)fputc('}', out);
     }
