@@ -161,16 +161,22 @@ class Ends:
         self.tunnel = tunnel({"echo": free_port()}, start=False, service_options={"echo": options},
                              client_service_options={"echo": client}, **kwargs)
 
+    def serve(self):
+        """Starts the server; its addresses are bound, or have failed, when this returns: they are
+        later than the control port, and the line comes behind them."""
+        self.tunnel.start_server()
+        self.tunnel.server.wait_log("server on ", within(10))
+
     def log_in(self):
         """Starts both ends; no visitor comes."""
-        self.tunnel.start_server()
+        self.serve()
         self.tunnel.start_client()
         self.tunnel.server.wait_log("control channel established", within(10))
         wait_until(lambda: is_listening(self.bind), within(5), "the service's address")
         return self
 
     def start(self):
-        self.tunnel.start_server()
+        self.serve()
         self.tunnel.start_client()
         wait_until(lambda: answers(self.bind), within(10), "the service")
         return self
@@ -293,7 +299,7 @@ def test_a_reset_stays_one_where_the_kernel_has_one(ends, local, run_dir):
 def test_data_command(ends, run_dir, kind, command):
     """unix: with type = tcp looks like TCP to every client; socket_stream sends rathole 0.6's command."""
     e = ends(run_dir / "b", run_dir / "s", kind=kind, prefix="unix:" if kind == "tcp" else "")
-    e.tunnel.start_server()
+    e.serve()
     session = e.tunnel.login("echo")
     e.tunnel.server.wait_log("established", within(5))
     channel = session.open_channel()
@@ -335,7 +341,7 @@ def test_the_file_comes_and_goes(ends, local, run_dir):
     """It is there while the server runs; without a client it refuses, as a port does."""
     local(run_dir / "s")
     e = ends(run_dir / "b", run_dir / "s")
-    e.tunnel.start_server()
+    e.serve()
     assert stat.S_ISSOCK(os.lstat(e.bind).st_mode)
     assert refuses(e.bind)
     e.tunnel.start_client()
@@ -353,7 +359,7 @@ def test_a_file_left_behind(ends, local, run_dir):
     e.tunnel.server.kill9()
     assert e.bind.exists()
     wait_until(lambda: refuses(e.bind), within(5), "the end of the killed process's rings")
-    e.tunnel.start_server()
+    e.serve()
     wait_until(lambda: answers(e.bind), within(10), "the service")
     e.tunnel.server.stop()
     assert not e.bind.exists()
@@ -370,7 +376,7 @@ def test_a_file_in_use(ends, local, run_dir, listens):
     inode = os.stat(run_dir / "b").st_ino
     local(run_dir / "s")
     e = ends(run_dir / "b", run_dir / "s")
-    e.tunnel.start_server()
+    e.serve()
     e.tunnel.server.wait_log(r"bind_addr unix:.*/b: address in use \(another process", within(5))
     e.tunnel.start_client()
     time.sleep(1.5)  # two more attempts
@@ -399,7 +405,7 @@ def test_what_is_no_socket_is_kept(ends, run_dir, kind):
     else:
         path.mkdir()
     e = ends(path, run_dir / "s")
-    e.tunnel.start_server()
+    e.serve()
     e.tunnel.server.wait_log("there is a file that is no socket; it is not removed", within(5))
     e.tunnel.server.stop()
     assert path.is_dir() or path.read_text() == "precious"
@@ -424,7 +430,7 @@ def test_mode(ends, run_dir, mode):
     e = ends(run_dir / "b", run_dir / "s", options={"socket_mode": mode} if mode else {})
     old = os.umask(0o077)
     try:
-        e.tunnel.start_server()
+        e.serve()
     finally:
         os.umask(old)
     wanted = {None: 0o660, "0600": 0o600, "666": 0o666, "0o770": 0o770}[mode]
@@ -441,7 +447,7 @@ def test_mode(ends, run_dir, mode):
     ("daemon", 1, 0), ("daemon:bin", 1, 2), (":bin", 0, 2), ("1234:5678", 1234, 5678)])
 def test_owner(ends, run_dir, owner, uid, gid):
     e = ends(run_dir / "b", run_dir / "s", options={"socket_owner": owner})
-    e.tunnel.start_server()
+    e.serve()
     status = os.stat(e.bind)
     assert (status.st_uid, status.st_gid) == (uid, gid)
     e.rewrite(socket_owner=":daemon")
@@ -451,7 +457,7 @@ def test_owner(ends, run_dir, owner, uid, gid):
 @pytest.mark.ours
 def test_owner_that_nobody_knows(ends, run_dir):
     e = ends(run_dir / "b", run_dir / "s", options={"socket_owner": "no-such-user-here"})
-    e.tunnel.start_server()
+    e.serve()
     e.tunnel.server.wait_log("socket_owner: no such user or group on this machine", within(5))
     assert list(run_dir.iterdir()) == []
 
@@ -463,7 +469,7 @@ def test_root_that_becomes_a_user(tunnel, nobody, run_dir):
     e = Ends(tunnel, directory / "b", run_dir / "s", options={"socket_owner": ":bin"},
              server_options={"user": "nobody"})
     e.tunnel.workdir.parent.chmod(0o755)
-    e.tunnel.start_server()
+    e.serve()
     status = os.stat(e.bind)
     assert (status.st_uid, status.st_gid) == (user, 2)
     e.tunnel.server.wait_log("without privileges", within(5))
