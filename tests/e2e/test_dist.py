@@ -168,9 +168,11 @@ share/doc/rathole-uring/ARCHITECTURE.md
 share/doc/rathole-uring/README.md
 share/doc/rathole-uring/docs/moving.md
 share/doc/rathole-uring/docs/operations.md
+share/doc/rathole-uring/docs/protocol.md
 share/doc/rathole-uring/docs/robustness.md
 share/doc/rathole-uring/docs/tuning.md
 share/doc/rathole-uring/examples/client.ini
+share/doc/rathole-uring/examples/minimal_client.py
 share/doc/rathole-uring/examples/rathole-client.toml
 share/doc/rathole-uring/examples/rathole-server.toml
 share/doc/rathole-uring/examples/server.ini
