@@ -23,7 +23,8 @@ enum error_code {
     ERR_SILENT = -9985,       /* the peer did not answer keepalive probes (net/silence.h) */
     ERR_ALERT = -9984,        /* the peer ended TLS with an alert after the handshake */
     ERR_PROXY = -9983,        /* the proxy on the way to the server refused, or is none */
-    ERR_LAST = ERR_PROXY,
+    ERR_REFUSED = -9982,      /* the server refused the login for a reason that we do not know */
+    ERR_LAST = ERR_REFUSED,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"), the same with

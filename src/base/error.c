@@ -26,6 +26,7 @@ static const char *const own_texts[] = {
     [ERR_ALERT - ERR_FIRST] = "the other side has ended TLS with an alert; it may want a client "
                               "certificate, or another one",
     [ERR_PROXY - ERR_FIRST] = "the proxy refused or closed the connection",
+    [ERR_REFUSED - ERR_FIRST] = "the server refused the login; it may be at full capacity",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

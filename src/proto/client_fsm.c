@@ -35,6 +35,8 @@ static const size_t wanted[CLIENT_FSM_STATE_COUNT] = {
     [CLIENT_FSM_ACK] = MESSAGE_ACK_SIZE,
 };
 
+enum { ACK_KNOWN_LATER = 31 }; /* a larger number is no Ack of any version */
+
 /* The error for each Ack; the first one is a successful login. */
 static const int ack_errors[] = {
     [MESSAGE_ACK_OK] = 0,
@@ -103,11 +105,22 @@ static void client_fsm_received_hello(struct client_fsm *fsm, const uint8_t *byt
     message_auth_encode(fsm->session_key, ret->bytes);
 }
 
+static bool is_zero(const uint8_t *bytes, size_t len)
+{
+    uint8_t all = 0;
+    for (size_t i = 0; i < len; i++)
+        all |= bytes[i];
+    return all == 0;
+}
+
 static void received_ack(struct client_fsm *fsm, const uint8_t *bytes, size_t len,
                          struct client_action *ret)
 {
     enum message_ack ack;
     int r = message_ack_decode(bytes, len, &ack);
+    /* A later server has more reasons to refuse: rathole 0.6 says 3 when it is full. */
+    if (r < 0 && bytes[0] <= ACK_KNOWN_LATER && is_zero(bytes + 1, len - 1))
+        r = ERR_REFUSED;
     if (r == 0)
         r = ack_errors[ack];
     /* An Ack 0 after a failed send is a protocol violation: without our whole Auth, the server

@@ -177,7 +177,7 @@ static bool is_right(struct websocket_upgrade *upgrade, enum field field, const 
     char accept[WEBSOCKET_ACCEPT_SIZE];
     switch (field) {
     case CONNECTION:
-        return upgrade->is_server ? list_has_upgrade(value) : strcasecmp(value, "upgrade") == 0;
+        return list_has_upgrade(value); /* a proxy may add to it (RFC 9110, section 7.8) */
     case UPGRADE:
         return strcasecmp(value, "websocket") == 0;
     case VERSION:
@@ -221,7 +221,7 @@ static int take_field(struct websocket_upgrade *upgrade)
         size--;
     value[size] = '\0';
 
-    bool may_repeat = field == CONNECTION && upgrade->is_server; /* each is a part of one list */
+    bool may_repeat = field == CONNECTION; /* each is a part of one list */
     if (!may_repeat && upgrade->found & BIT(field))
         return refuse_upgrade(upgrade, "the header has a field twice");
     if (is_right(upgrade, (enum field)field, value))

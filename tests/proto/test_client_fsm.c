@@ -117,9 +117,11 @@ Test(client_fsm, acks_that_refuse)
         const char *bytes;
         int error;
     } rows[] = {
-        {"\1\0\0\0", ERR_NO_SERVICE}, {"\2\0\0\0", ERR_AUTH},
-        {"\3\0\0\0", ERR_PROTOCOL},   {"\0\0\0\1", ERR_PROTOCOL},
-        {"\0\1\0\0", ERR_PROTOCOL},   {"\377\377\377\377", ERR_PROTOCOL},
+        {"\1\0\0\0", ERR_NO_SERVICE},       {"\2\0\0\0", ERR_AUTH},
+        {"\3\0\0\0", ERR_REFUSED},          {"\37\0\0\0", ERR_REFUSED},
+        {"\40\0\0\0", ERR_PROTOCOL},        {"\3\0\0\1", ERR_PROTOCOL},
+        {"\0\0\0\1", ERR_PROTOCOL},         {"\0\1\0\0", ERR_PROTOCOL},
+        {"\377\377\377\377", ERR_PROTOCOL},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         client_fsm_init(&fsm);
