@@ -64,11 +64,13 @@ def begun(t, version="1.3", flights=0):
 
 
 def ended(sock, what, timeout=1):
-    """Closed within the time; what comes before can only be an alert or the server's flight."""
+    """Closed within the time; what comes before can only be records: an alert, the server's flight."""
     how, data = how_closed(getattr(sock, "sock", sock), within(timeout))
     sock.close()
     assert how != "open", f"{what}: still open after {within(timeout):g} s"
-    assert all(kind in (20, 21, HANDSHAKE) for kind, _ in records(data)), f"{what}: {data[:80]!r}"
+    whole = records(data)
+    assert {kind for kind, _ in whole} <= {20, 21, HANDSHAKE, APPLICATION_DATA}, f"{what}: {data[:80]!r}"
+    assert data == b"".join(record for _, record in whole), f"{what}: {data[:80]!r}"
     return data
 
 
@@ -452,7 +454,8 @@ def test_bytes_on_the_control_channel_end_the_session(relay):
 def client(tunnel, service):
     """(Tunnel with the client started, its FakeServer, local service)"""
     local = service(Sink)
-    t = tunnel({"s": local.port}, transport=Tls(), start=False, limits=Limits(retry_min=0.1, login=2.5))
+    t = tunnel({"s": local.port}, transport=Tls(), start=False,
+               limits=Limits(retry_min=0.1, second=0.2, login=2.5))
     with FakeServer(t.control_port, secure=lambda sock: sock) as fake:
         t.start_client()
         yield t, fake, local

@@ -16,7 +16,7 @@ from capabilities import NO_RATHOLE, needs_websocket, skip_unless_able
 from harness import OURS, RATHOLE, TOKEN, have, scaled, wait_until, within
 from limits import Limits
 from protocol import (
-    ACK_OK, CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer, auth, connect, control_hello, how_closed,
+    CMD_CREATE_DATA_CHANNEL, CMD_HEARTBEAT, FakeServer, auth, connect, control_hello, how_closed,
     recv_exact, u32,
 )
 from services import AfterEof, Echo, EofFirst, Service, Sink, digest_of, pattern, ping
@@ -324,28 +324,36 @@ def recv_all(sock):
 
 @ours
 @needs_websocket
-def test_ping_is_answered_by_a_server(server):
-    """On control channels, on channels that wait, and on relays; with the payload, in order."""
+@pytest.mark.parametrize("where", ["control", "used", "waiting"])
+def test_ping_is_answered_by_a_server(server, where):
+    """On control channels, on relays and on channels that wait; with the payload, as often as asked."""
     t = server()
     with t.login("s") as session:
         t.wait_ready(names=["s"])
-        waiting = session.open_channel()
         channel = session.open_channel()
+        if where == "waiting":
+            ponged(channel)
+            ponged(channel, b"")
         with connect(t.port("s")) as visitor:
             visitor.sendall(b"up")
-            used, idle = (channel, waiting) if is_readable(channel) else (waiting, channel)
-            assert recv_exact(used, 6) == u32(0) + b"up"
-            for link in (session.control, used, idle):
-                ponged(link)
-            # In the middle of a message, and of a flow
-            used.send_raw(used.seal(b"one", fin=False) + used.seal(b"now?", opcode=PING)
-                          + used.seal(b"two", opcode=CONTINUATION))
-            assert recv_exact(visitor, 6) == b"onetwo"
-            visitor.sendall(b"back")
-            assert recv_exact(used, 4) == b"back" and used.controls[-1] == (PONG, b"now?")
-            with connect(t.port("s")) as other:
-                other.sendall(b"2")
-                assert recv_exact(idle, 5) == u32(0) + b"2"
+            assert recv_exact(channel, 6) == u32(0) + b"up"
+            link = session.control if where == "control" else channel
+            for payload in (b"", b"x", bytes(125)):
+                ponged(link, payload)
+            channel.sendall(b"down")
+            assert recv_exact(visitor, 4) == b"down"
+
+
+@ours
+@needs_websocket
+def test_ping_in_a_flow(relay):
+    """In the middle of a message, and in front of what the visitor sends."""
+    visitor, channel = relay(OURS)
+    channel.send_raw(channel.seal(b"one", fin=False) + channel.seal(b"now?", opcode=PING)
+                     + channel.seal(b"two", opcode=CONTINUATION))
+    assert recv_exact(visitor, 6) == b"onetwo"
+    visitor.sendall(b"back")
+    assert recv_exact(channel, 4) == b"back" and channel.controls[-1] == (PONG, b"now?")
 
 
 def is_readable(link, timeout=1):
@@ -466,6 +474,24 @@ def test_late_answer_after_the_visitors_end(tunnel, service, kind, pair):
         assert local.wait_record(n, within(5)).end == "fin"
 
 
+def test_an_upload_to_ratholes_client_ends_late(tunnel, service, kind):
+    """A service that waits for its visitor to end hears it after half_close_timeout, behind all bytes."""
+    skip_unless_able(kind, (OURS, RATHOLE))
+    local = service(Sink)
+    t = tunnel({"s": local.port}, transport=kind, server=OURS, client=RATHOLE,
+               server_options={"half_close_timeout": 1})
+    size = scaled(4 << 20, 1 << 20)
+    with connect(t.port("s")) as visitor:
+        for part in pattern(6, size):
+            visitor.sendall(part)
+        start = time.monotonic()
+        visitor.shutdown(socket.SHUT_WR)
+        record = local.wait_record(0, within(5))
+        assert (record.end, record.received) == ("fin", size)
+        assert time.monotonic() - start > 0.9
+        assert how_closed(visitor, within(5))[0] != "open"
+
+
 @pytest.mark.parametrize("pair", [pairing(OURS, OURS), pairing(RATHOLE, OURS)],
                          ids=lambda pair: "/".join(pair.values()))
 def test_the_service_sees_the_visitors_end(tunnel, service, kind, pair):
@@ -562,19 +588,6 @@ def test_close_with_a_reason_is_an_end_too(relay):
 
 
 # --- a whole tunnel -------------------------------------------------------------------------------
-
-
-@ours
-@needs_websocket
-def test_played_login(server):
-    """One frame for each message, as rathole writes them."""
-    t = server()
-    with WebSocket().client(connect(t.control_port)) as link:
-        link.sendall(control_hello("s"))
-        answer = recv_exact(link, 37)
-        link.sendall(auth(TOKEN, answer[5:]))
-        assert recv_exact(link, 4) == u32(ACK_OK)
-        assert link.sizes[:2] == [37, 4]
 
 
 @ours

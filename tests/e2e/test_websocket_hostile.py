@@ -380,7 +380,7 @@ def client(tunnel, service):
     """(Tunnel with the client started, its FakeServer of plain sockets, local service)"""
     local = service(Sink)
     t = tunnel({"s": local.port}, transport=WebSocket(), start=False,
-               limits=Limits(retry_min=0.1, login=2.5))
+               limits=Limits(retry_min=0.1, second=0.2, login=2.5))
     with FakeServer(t.control_port) as fake:
         t.start_client()
         yield t, fake, local

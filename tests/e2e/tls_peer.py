@@ -42,6 +42,7 @@ class TlsSocket:
         self.tls = context.wrap_bio(self._in, self._out, server_side=is_server,
                                     server_hostname=hostname, session=session)
         self.flights = []
+        self._plain = bytearray()  # what was decrypted before anybody asked for it
         self.has_ended = self.is_shut = False
         self.is_done = False
         while start and not self.is_done:
@@ -66,6 +67,10 @@ class TlsSocket:
 
     def recv(self, size):
         """As recv(2): b"" for close_notify, Truncated for a FIN without it."""
+        if self._plain:
+            part = bytes(self._plain[:size])
+            del self._plain[:size]
+            return part
         while not self.has_ended:
             try:
                 return self.tls.read(size)
@@ -143,6 +148,14 @@ class TlsSocket:
         """Our close_notify, not sent."""
         if not self.is_shut:
             self.is_shut = True
+            try:
+                # OpenSSL takes data for an error while it looks for the peer's close_notify.
+                while data := self.tls.read(CHUNK):
+                    self._plain += data
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                self.has_ended = True
             try:
                 self.tls.unwrap()  # writes ours and asks for the peer's, which need not be there
             except (ssl.SSLWantReadError, ssl.SSLSyscallError):
