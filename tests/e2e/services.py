@@ -459,6 +459,14 @@ def ping(port, payload=b"ping", host="127.0.0.1", timeout=5):
     return time.monotonic() - start
 
 
+def ask(port, payload=b"ping", host="127.0.0.1", timeout=5):
+    """As ping(), but leaves without waiting for the service's end: where our server has rathole's client over
+    WebSocket, that comes after half_close_timeout."""
+    with socket.create_connection((host, port), timeout=timeout) as sock:
+        sock.sendall(payload)
+        assert recv_exact(sock, len(payload)) == payload
+
+
 def answers(port, timeout=1):
     """Whether a visitor of Echo gets its answer."""
     try:

@@ -16,7 +16,6 @@ import services
 import test_interop
 from capabilities import skip_unless_able
 from harness import OURS, RATHOLE, SANITIZED
-from protocol import connect, recv_exact
 from tls_peer import Tls
 from websocket_peer import WebSocket
 
@@ -65,13 +64,6 @@ def pytest_generate_tests(metafunc):
                          ids=["-".join((kind, "/".join(pair))) for kind, pair in cases])
 
 
-def ask(port, payload=b"ping", host="127.0.0.1", timeout=5):
-    """As services.ping, but leaves without waiting for the other end."""
-    with connect(port, host, timeout=timeout) as visitor:
-        visitor.sendall(payload)
-        assert recv_exact(visitor, len(payload)) == payload
-
-
 @pytest.fixture
 def pair(request, kind, monkeypatch):
     server, client = request.param
@@ -80,6 +72,6 @@ def pair(request, kind, monkeypatch):
     transport = KINDS[kind]()
     skip_unless_able(transport, request.param)
     if kind.startswith("websocket") and (server, client) == (OURS, RATHOLE):
-        monkeypatch.setattr(test_interop, "ping", ask)
-        monkeypatch.setattr(services, "ping", ask)
+        monkeypatch.setattr(test_interop, "ping", services.ask)
+        monkeypatch.setattr(services, "ping", services.ask)
     return {"server": server, "client": client, "transport": transport}
