@@ -172,7 +172,10 @@ class Tls:
     identity: the server's, a name in certificates.py. form: one of certificates.PKCS12_FORMS, or "pem",
     which is ours alone. hostname: what the client expects; None: the host of remote_addr. trusted: the
     authority that the client trusts. only_file: ours alone, the system's roots do not count. client: the
-    client's identity, ours alone; the server then wants one. A test may change `keys` before a start."""
+    client's identity, ours alone; the server then wants one. A test may change `keys` before a start.
+    handshake_kib: what an end may keep for an unfinished handshake."""
+
+    handshake_kib = 24
 
     def __init__(self, identity="named", hostname=certificates.NAME, form="aes", trusted=None,
                  only_file=None, client=None):

@@ -225,6 +225,7 @@ class WebSocket:
 
     def __init__(self, tls=None, keeps_half=False):
         self.tls, self.keeps_half = tls, keeps_half
+        self.handshake_kib = tls.handshake_kib if tls else 0
 
     def __str__(self):
         return "websocket, tls" if self.tls else "websocket"
