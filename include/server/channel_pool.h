@@ -140,6 +140,12 @@ uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max);
  * channel_pool_take. */
 size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct transport *ret,
                          size_t max, uint32_t *ret_lost, bool *ret_notify);
+/* Whether a parked channel is kept. Called under the pool's lock. */
+typedef bool pool_keeps_fn(void *arg, const struct transport *channel);
+/* Looks at each parked channel, in their order. Those that are not kept go to ret, at most max, and
+ * are the caller's. Returns their number. */
+size_t channel_pool_review(struct channel_pool *pool, pool_keeps_fn *keeps, void *arg,
+                           struct transport *ret, size_t max);
 /* Descriptors have run out. Hands out the older half of the parked channels, at most max, for the
  * caller to close, and lowers the remembered demand to the rest. Returns their number. */
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);

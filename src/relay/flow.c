@@ -50,8 +50,10 @@ static int flow_flush(struct relay_flow *flow)
             return 0;
         const unsigned char *data = flow->data + flow->begin;
         size_t size = flow->end - flow->begin;
-        sent = flow->eof ? socket_send_last(flow_sink(flow), data, size)
-                         : socket_send_now(flow_sink(flow), data, size);
+        /* The last bytes go with the FIN, if there is one behind them. */
+        bool is_last = flow->eof && !flow_ends_in_band(flow);
+        sent = is_last ? socket_send_last(flow_sink(flow), data, size)
+                       : socket_send_now(flow_sink(flow), data, size);
         if (sent >= 0) {
             relay->active_at_ns = loop_now_ns(relay->engine->loop);
             flow->begin += (uint32_t)sent;

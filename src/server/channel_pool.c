@@ -306,6 +306,22 @@ size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct tran
     return count;
 }
 
+size_t channel_pool_review(struct channel_pool *pool, pool_keeps_fn *keeps, void *arg,
+                           struct transport *ret, size_t max)
+{
+    size_t count = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (uint32_t left = pool->parked_count; left > 0 && count < max; left--) {
+        struct pool_channel channel = unpark(pool);
+        if (keeps(arg, &channel.transport))
+            park(pool, channel.transport, channel.parked_at_ns);
+        else
+            ret[count++] = channel.transport;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max)
 {
     size_t count = 0;

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/probe.h"
+#include "io/socket.h"
+#include "net/recipe.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
 #include "server/exchange.h"
@@ -320,12 +322,44 @@ void server_control_close_all(struct server_worker *worker)
     }
 }
 
+/* Reads what has come on a parked channel: a Ping, which is answered, or an end. Nobody else reads
+ * there before a visitor takes the channel, and what stands between (a CDN) may count the answers. */
+static bool parked_is_kept(void *arg, const struct transport *channel)
+{
+    struct tunnel_worker *tunnel = arg;
+    struct link_engine *engine = tunnel->links;
+    struct link *link = channel->link;
+    if (link == NULL)
+        return true; /* parked before a reload turned WebSocket on */
+    ssize_t got = socket_recv_now(channel->fd, engine->coded, LINK_DISTRUSTED_FRAME);
+    if (got == -EAGAIN || got == -EINTR)
+        return true;
+    ssize_t opened = got > 0 ? link_open(link, engine, engine->coded, (size_t)got) : -EPIPE;
+    if (opened < 0 || link->has_ended)
+        return false;
+    link_send_reply(link, channel->fd);
+    return opened == 0 ||
+           (link->early == NULL && link_keep_early(link, engine->plain, (size_t)opened) == 0);
+}
+
+static void answer_parked(struct server_control *control)
+{
+    struct server_worker *worker = control->worker;
+    struct transport channels[LIMIT_POOL_MAX];
+    if (!worker->tunnel->recipe->is_websocket)
+        return;
+    size_t dead = channel_pool_review(&control->service->pool, parked_is_kept, worker->tunnel,
+                                      channels, ARRAY_SIZE(channels));
+    close_channels(worker, channels, dead);
+}
+
 static void tend_pool(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
     struct transport channels[LIMIT_POOL_MAX];
     uint32_t lost;
     bool notify;
+    answer_parked(control);
     size_t surplus = channel_pool_tend(&control->service->pool, loop_now_ns(worker->tunnel->loop),
                                        channels, ARRAY_SIZE(channels), &lost, &notify);
     close_channels(worker, channels, surplus);

@@ -323,3 +323,30 @@ Test(channel_pool, nothing_is_parked_without_descriptors, .init = setup, .fini =
     cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_SURPLUS);
     cr_assert_eq(channel_pool_target(&pool, START), LIMIT_POOL_MIN);
 }
+
+static bool keeps_even(void *arg, const struct transport *channel)
+{
+    (*(unsigned int *)arg)++;
+    return channel->fd % 2 == 0;
+}
+
+Test(channel_pool, a_review_keeps_order_and_times, .init = setup, .fini = teardown)
+{
+    struct transport dropped[LIMIT_POOL_PARKED];
+    struct pool_channel channel;
+    unsigned int looks = 0;
+    bool notify;
+    channel_pool_open(&pool, START);
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(offer(1000 + i, START + MS(i)), -1);
+    cr_assert_eq(channel_pool_review(&pool, keeps_even, &looks, dropped, 1), 1, "the room counts");
+    cr_assert_eq(channel_pool_review(&pool, keeps_even, &looks, dropped + 1, 9), 1);
+    cr_assert_eq(looks, 2 + 4);
+    cr_assert(dropped[0].fd == 1001 && dropped[1].fd == 1003);
+    for (int i = 0; i < 5; i += 2) {
+        cr_assert_eq(channel_pool_take(&pool, &waiters[0], false, START, &channel, &notify),
+                     POOL_TAKEN);
+        cr_assert_eq(channel.transport.fd, i == 0 ? 1002 : i == 2 ? 1004 : 1000);
+        cr_assert_eq(channel.parked_at_ns, START + MS(channel.transport.fd - 1000));
+    }
+}
