@@ -323,7 +323,7 @@ void server_control_close_all(struct server_worker *worker)
 }
 
 /* Reads what has come on a parked channel: a Ping, which is answered, or an end. Nobody else reads
- * there before a visitor takes the channel, and what stands between (a CDN) may count the answers. */
+ * there before a visitor takes the channel, and a CDN in between may count the answers. */
 static bool parked_is_kept(void *arg, const struct transport *channel)
 {
     struct tunnel_worker *tunnel = arg;
