@@ -581,10 +581,10 @@ def relay_text(process, i, relay):
     owner = container(relay.address, "visitor" if process.is_server else "data_channel", "relay")
     fds = [number(relay["fds"][end]) for end in range(2)]
     state = enum(relay["state"], "relay_state", "RELAY_")
-    noise = [f", {ENDS[end]} is encrypted" for end in range(2) if int(relay["noise"][end]) != 0]
+    coded = [f", {ENDS[end]} is coded" for end in range(2) if int(relay["links"][end]) != 0]
     error = f", error {number(relay['error'])}" if number(relay["error"]) else ""
     yield (f"relay {address(relay):#x} worker {i}  {owner_text(owner)}: {state}, "
-           f"quiet {process.ago(relay['active_at_ns'])}{''.join(noise)}{error}")
+           f"quiet {process.ago(relay['active_at_ns'])}{''.join(coded)}{error}")
     for way in range(2):
         yield f"  {WAYS[way]}  fd {fds[way]} to {fds[1 - way]}: {flow_text(relay['flow'][way])}"
     for end in range(2):

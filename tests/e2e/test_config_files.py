@@ -39,13 +39,6 @@ REFUSED_ON_PURPOSE = {
     ("tls_server.toml", "server"),
     ("websocket_tls.toml", "client"),
     ("websocket_tls.toml", "server"),
-    # Not wired up yet.
-    ("other_half_proxy.toml", "client"),
-    ("proxy_http.toml", "client"),
-    ("proxy_socks5.toml", "client"),
-    ("websocket.toml", "server"),
-    ("websocket_alone.toml", "client"),
-    ("websocket_alone.toml", "server"),
 }
 
 
