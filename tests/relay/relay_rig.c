@@ -15,21 +15,26 @@ static const struct relay_ops rig_ops;
 
 /* ---- encryption ---- */
 
-static void encrypt(struct rig *rig, unsigned int end)
-{
-    struct link *links[2];
-    noise_ends_connect(links, rig->engines[OF_PEERS], NOISE_NK);
-    peer_encrypt(&rig->peers[end], links[0], rig->engines[OF_PEERS]);
-    rig->options.links[end] = links[1];
-}
-
-void rig_encrypt(struct rig *rig, unsigned int end)
+void rig_make_engines(struct rig *rig)
 {
     for (size_t i = 0; i < ARRAY_SIZE(rig->engines); i++)
         cr_assert_eq(link_engine_create(&rig->engines[i]), 0);
     rig->engine.links = rig->engines[0];
     rig->other_engine.links = rig->engines[1];
-    encrypt(rig, end);
+}
+
+void rig_use_links(struct rig *rig, unsigned int end, struct link *of_peer, struct link *own)
+{
+    peer_encrypt(&rig->peers[end], of_peer, rig->engines[OF_PEERS]);
+    rig->options.links[end] = own;
+}
+
+void rig_encrypt(struct rig *rig, unsigned int end)
+{
+    struct link *links[2];
+    rig_make_engines(rig);
+    noise_ends_connect(links, rig->engines[OF_PEERS], NOISE_NK);
+    rig_use_links(rig, end, links[0], links[1]);
 }
 
 void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t partial)
@@ -55,8 +60,8 @@ void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t parti
 static void spoil(struct rig *rig)
 {
     for (size_t i = 0; i < OF_PEERS && rig->engines[i] != NULL; i++) {
-        memset(rig->engines[i]->coded, 0xdd, NOISE_BATCH_CODED);
-        memset(rig->engines[i]->plain, 0xdd, NOISE_BATCH_CODED);
+        memset(rig->engines[i]->coded, 0xdd, LINK_BATCH_CODED);
+        memset(rig->engines[i]->plain, 0xdd, LINK_PLAIN_SIZE);
     }
 }
 
@@ -207,6 +212,7 @@ void rig_judge(struct rig *rig, uint64_t seed, bool lossless)
         peer_drain(&rig->peers[i]);
     for (unsigned int i = 0; i < 2; i++) {
         const struct peer *to = &rig->peers[i], *from = &rig->peers[1 - i];
+        cr_assert_not(lossless && to->has_dropped, "seed %llu: an end too early at end %u", n, i);
         cr_assert_not(to->corrupt, "seed %llu: wrong bytes at end %u", n, i);
         if (to->got_fin)
             cr_assert(from->fin_sent && got_all(to, from),

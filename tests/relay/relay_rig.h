@@ -34,6 +34,9 @@ void rig_use_prefix(struct rig *rig);
 void rig_use_second_worker(struct rig *rig);
 /* Encrypts the connection to this end's peer. */
 void rig_encrypt(struct rig *rig, unsigned int end);
+/* Makes it a connection with these ends: of the peer, and of the relay. */
+void rig_use_links(struct rig *rig, unsigned int end, struct link *of_peer, struct link *own);
+void rig_make_engines(struct rig *rig);
 /* The peer's first `size` bytes, and `partial` bytes of the frame behind them, come with its last
  * handshake message. To be called after the peer's plan (total) is made. */
 void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t partial);

@@ -15,10 +15,12 @@ static unsigned int countdown;
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
 int __real_posix_memalign(void **ret, size_t alignment, size_t size);
 void __real_free(void *block);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *block, size_t size);
 int __wrap_posix_memalign(void **ret, size_t alignment, size_t size);
 void __wrap_free(void *block);
 
@@ -81,6 +83,16 @@ static void *note(void *block, size_t size)
     return block;
 }
 
+static void forget(const void *block)
+{
+    for (size_t i = 0; is_counting && block != NULL && i < BLOCKS_MAX; i++) {
+        if (blocks[i].block == block) {
+            blocks[i].block = NULL;
+            break;
+        }
+    }
+}
+
 void *__wrap_malloc(size_t size)
 {
     return must_fail() ? NULL : note(__real_malloc(size), size);
@@ -89,6 +101,14 @@ void *__wrap_malloc(size_t size)
 void *__wrap_calloc(size_t count, size_t size)
 {
     return must_fail() ? NULL : note(__real_calloc(count, size), count * size);
+}
+
+void *__wrap_realloc(void *block, size_t size)
+{
+    if (must_fail())
+        return NULL;
+    forget(block);
+    return note(__real_realloc(block, size), size);
 }
 
 int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
@@ -103,11 +123,6 @@ int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
 
 void __wrap_free(void *block)
 {
-    for (size_t i = 0; is_counting && block != NULL && i < BLOCKS_MAX; i++) {
-        if (blocks[i].block == block) {
-            blocks[i].block = NULL;
-            break;
-        }
-    }
+    forget(block);
     __real_free(block);
 }

@@ -54,6 +54,9 @@ static void peer_open(struct peer *peer, const unsigned char *bytes, size_t size
         peer->corrupt = true;
     else
         peer_check(peer, peer->engine->plain, (size_t)opened);
+    peer->got_fin = peer->link->has_ended;
+    if (peer->got_fin && peer->drops_at_end && !peer->fin_sent)
+        peer->has_dropped = true;
 }
 
 static void peer_read(struct peer *peer, size_t max)
@@ -66,6 +69,8 @@ static void peer_read(struct peer *peer, size_t max)
         peer_open(peer, bytes, (size_t)got);
     else if (got > 0)
         peer_check(peer, bytes, (size_t)got);
+    else if (got == 0 && peer->link != NULL && peer->link->ends_in_band)
+        peer->got_reset = true; /* a truncation */
     else if (got == 0)
         peer->got_fin = true;
     else
@@ -78,7 +83,7 @@ void peer_encrypt(struct peer *peer, struct link *link, struct link_engine *engi
 {
     peer->link = link;
     peer->engine = engine;
-    peer->wire = malloc(NOISE_FRAME_HEADER + NOISE_MESSAGE_MAX);
+    peer->wire = malloc(LINK_BATCH_CODED);
     if (peer->wire == NULL)
         abort();
 }
@@ -90,17 +95,25 @@ void peer_take(struct peer *peer, unsigned char *out, size_t size)
     peer->sent += size;
 }
 
-void peer_seal(struct peer *peer, size_t size)
+static size_t seal_noise(struct peer *peer, const unsigned char *plain, size_t size)
 {
-    unsigned char plain[NOISE_PAYLOAD_MAX];
-    size_t before = peer->sent, length = size + NOISE_TAG_SIZE;
-    peer_take(peer, plain, size);
+    size_t length = size + NOISE_TAG_SIZE;
     peer->wire[0] = (unsigned char)length;
     peer->wire[1] = (unsigned char)(length >> 8);
     if (noise_encrypt(&noise_of(peer->link)->send, peer->engine->aead, plain, size,
                       peer->wire + NOISE_FRAME_HEADER) < 0)
         abort();
-    peer->wire_size = NOISE_FRAME_HEADER + length;
+    return NOISE_FRAME_HEADER + length;
+}
+
+void peer_seal(struct peer *peer, size_t size)
+{
+    unsigned char plain[NOISE_PAYLOAD_MAX];
+    size_t before = peer->sent, length = size + NOISE_TAG_SIZE;
+    peer_take(peer, plain, size);
+    peer->wire_size = peer->seal == NULL
+                          ? seal_noise(peer, plain, size)
+                          : peer->seal(peer->link, peer->engine, plain, size, peer->wire);
     peer->wire_sent = 0;
     if (peer->bad_at >= before && peer->bad_at < peer->sent) {
         peer->sent_before_bad = before;
@@ -137,6 +150,24 @@ static void write_plain(struct peer *peer, size_t size)
     peer->sent = before + send_some(peer, bytes, size);
 }
 
+/* All is sent. Behind an end that is a message, a FIN may come or not. */
+static void peer_end(struct peer *peer)
+{
+    bool is_message =
+        peer->link != NULL && peer->link->ends_in_band && peer->cut == 0 && !peer->omits_end;
+    if (is_message && !peer->link->end_is_said) {
+        ssize_t size = link_end(peer->link, peer->wire);
+        if (size <= 0)
+            abort();
+        peer->wire_size = (size_t)size;
+        peer->wire_sent = 0;
+        return;
+    }
+    if (!is_message || peer->total % 2 == 0)
+        (void)shutdown(peer->fd, SHUT_WR);
+    peer->fin_sent = true;
+}
+
 static void peer_write(struct peer *peer, size_t max)
 {
     if (peer->fin_sent || peer->got_reset)
@@ -154,10 +185,8 @@ static void peer_write(struct peer *peer, size_t max)
         return;
     }
     bool is_out = peer->wire_sent == peer->wire_size;
-    if (peer->sent == peer->total && is_out && peer->reset_at == SIZE_MAX) {
-        (void)shutdown(peer->fd, SHUT_WR);
-        peer->fin_sent = true;
-    }
+    if (peer->sent == peer->total && is_out && peer->reset_at == SIZE_MAX)
+        peer_end(peer);
 }
 
 void peer_step(struct peer *peer, uint64_t random)

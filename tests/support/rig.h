@@ -1,7 +1,7 @@
 /* Peers for tests of a relay: one at each outer end of its two sockets. A peer has a plan (how much
  * it sends, when it stalls, whether it ends with an end of stream or a reset) and checks every byte
- * that it receives. Its connection may be encrypted, with frames of any size. Works with the fake
- * and with the real loop. */
+ * that it receives. Its connection may be coded, with frames of any size. Works with the fake and
+ * with the real loop. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,13 +24,19 @@ struct peer {
     unsigned int stalled_turns; /* turns before it reads */
     size_t chunk_max;           /* the largest read or write */
     bool fin_sent, got_fin, got_reset, has_reset, corrupt;
-    /* With encryption: */
+    /* With a link: */
     struct link *link; /* NULL: plain */
     struct link_engine *engine;
-    unsigned char *wire; /* a frame that is being sent */
+    /* link_ends_seal; NULL: the link is Noise's. */
+    size_t (*seal)(struct link *link, struct link_engine *engine, const unsigned char *plain,
+                   size_t size, unsigned char *out);
+    unsigned char *wire; /* frames that are being sent */
     size_t wire_size, wire_sent;
-    size_t cut;    /* bytes that are missing at the end of the last frame */
-    size_t bad_at; /* the frame with this byte is damaged; SIZE_MAX: none */
+    size_t cut;        /* bytes that are missing at the end of the last frame */
+    bool omits_end;    /* sends a FIN where the end of stream has to be a message */
+    bool drops_at_end; /* as rathole's WebSocket client: the other side's end ends ours */
+    bool has_dropped;  /* and it was not over */
+    size_t bad_at;     /* the frame with this byte is damaged; SIZE_MAX: none */
     size_t sent_before_bad;
 };
 

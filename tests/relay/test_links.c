@@ -1,0 +1,201 @@
+/* Relays with an end over TLS, WebSocket, or both, on the fake loop: they keep the promise of
+ * test_relay.c, with ends of stream that are messages. RELAY_SEED=N runs only one seed's
+ * transfers. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "alloc.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "link_ends.h"
+#include "relay_rig.h"
+
+enum { NEVER_MS = 3600000, CODED_CUT_MAX = 6 };
+
+TestSuite(relay_links, .init = link_ends_set_up, .fini = link_ends_tear_down);
+
+static void begin(struct rig *rig, uint64_t seed, enum link_kind kind, unsigned int end,
+                  int buffer_size)
+{
+    struct link *links[2];
+    alloc_count_begin();
+    rig_init(rig, seed, buffer_size);
+    rig_make_engines(rig);
+    link_ends_set_seed(seed);
+    link_ends_connect(links, rig->engines[2], kind);
+    /* The service end is a server's. */
+    bool is_server = end == RELAY_SERVICE_END;
+    rig_use_links(rig, end, links[is_server ? 0 : 1], links[is_server ? 1 : 0]);
+    rig->peers[end].seal = link_ends_seal;
+    rig->options.half_close_timeout_ms = NEVER_MS;
+}
+
+/* The peer drops its direction when our end comes, so the relay has to hold its end back. */
+static void hold_end(struct rig *rig, unsigned int end)
+{
+    rig->options.links[end]->holds_end = true;
+    rig->peers[end].drops_at_end = true;
+}
+
+static void end_run(struct rig *rig, uint64_t seed)
+{
+    rig_finish(rig, seed);
+    cr_assert_eq(alloc_blocks(), 0, "seed %llu: memory", (unsigned long long)seed);
+}
+
+/* Plans a transfer. */
+static void plan(struct rig *rig, uint64_t seed, unsigned int end)
+{
+    struct random *random = &rig->random;
+    rig_plan(rig);
+    for (unsigned int i = 0; i < 2; i++) { /* bound the time with small sockets or small steps */
+        rig->peers[i].total %= seed % 5 == 0 ? 150000 : 600000;
+        rig->peers[i].chunk_max = MAX(rig->peers[i].chunk_max, (size_t)200);
+    }
+    if (random_permille(random, 500))
+        rig_use_second_worker(rig);
+    if (end == RELAY_SERVICE_END && random_permille(random, 300))
+        hold_end(rig, end);
+    if (end == RELAY_SERVICE_END && seed % 3 != 0)
+        rig_use_prefix(rig);
+    if (random_permille(random, 300)) {
+        size_t most = MIN(rig->peers[end].total, (size_t)30000);
+        size_t early = random_below(random, most + 1);
+        rig_come_early(rig, end, early, early < rig->peers[end].total ? 1 : 0);
+    }
+}
+
+static void must_end(struct rig *rig, uint64_t seed)
+{
+    cr_assert(rig_run(rig), "seed %llu: a stall; state %u, %zu of %zu and %zu of %zu bytes",
+              (unsigned long long)seed, rig->relay.state, rig->peers[1].got, rig->peers[0].total,
+              rig->peers[0].got, rig->peers[1].total);
+}
+
+static void run_transient(uint64_t seed)
+{
+    struct rig rig;
+    unsigned int end = (unsigned int)(seed % 2);
+    begin(&rig, seed, (enum link_kind)(seed / 2 % LINK_KINDS), end, seed % 5 == 0 ? 4096 : 0);
+    plan(&rig, seed, end);
+    struct fake_faults faults = rig_transient_faults(&rig.random);
+    rig_set_faults(&rig, &faults);
+    relay_start(&rig.relay, &rig.options);
+    must_end(&rig, seed);
+    rig_judge(&rig, seed, true);
+    end_run(&rig, seed);
+}
+
+Test(relay_links, transient_faults_lose_nothing)
+{
+    run_seeds(run_transient, 1, 700);
+}
+
+static void run_deadly(uint64_t seed)
+{
+    struct rig rig;
+    unsigned int end = (unsigned int)(seed / 4 % 2);
+    begin(&rig, seed, (enum link_kind)(seed / 8 % LINK_KINDS), end, seed % 5 == 0 ? 4096 : 0);
+    plan(&rig, seed, end);
+    rig.options.half_close_timeout_ms = (uint32_t)random_below(&rig.random, 3000);
+    struct fake_faults faults = rig_transient_faults(&rig.random);
+    unsigned int rate = (unsigned int)random_below(&rig.random, 30);
+    switch (seed % 4) {
+    case 0:
+        faults.reset = rate;
+        break;
+    case 1:
+        faults.epipe = rate;
+        break;
+    case 2:
+        faults.enomem = rate;
+        break;
+    default: {
+        struct peer *peer = &rig.peers[random_below(&rig.random, 2)];
+        peer->reset_at = peer->sent + random_below(&rig.random, peer->total - peer->sent + 1);
+        break;
+    }
+    }
+    rig_set_faults(&rig, &faults);
+    relay_start(&rig.relay, &rig.options);
+    must_end(&rig, seed);
+    rig_judge(&rig, seed, false);
+    end_run(&rig, seed);
+}
+
+Test(relay_links, deadly_faults_show)
+{
+    run_seeds(run_deadly, 100001, 900);
+}
+
+/* The n-th allocation fails: the transfer is reset, or completes. */
+static bool run_without_memory(unsigned int n, enum link_kind kind, unsigned int end)
+{
+    struct rig rig;
+    begin(&rig, n, kind, end, 4096);
+    for (unsigned int i = 0; i < 2; i++)
+        rig.peers[i].total = 90000;
+    rig.peers[1 - end].stalled_turns = 30;
+    if (end == RELAY_SERVICE_END)
+        rig_use_prefix(&rig);
+    rig_come_early(&rig, end, 100, 1);
+    alloc_fail_nth(n);
+    relay_start(&rig.relay, &rig.options);
+    for (int turn = 0; turn < 400 && !alloc_has_failed(); turn++) {
+        rig_turns(&rig, 1);
+        alloc_pause(true);
+        for (unsigned int i = 0; i < 2; i++)
+            peer_step(&rig.peers[i], random_next(&rig.random));
+        alloc_pause(false);
+    }
+    alloc_pause(true);
+    must_end(&rig, n);
+    alloc_pause(false);
+    bool has_failed = alloc_has_failed();
+    alloc_fail_nth(0);
+    rig_judge(&rig, n, false);
+    end_run(&rig, n);
+    return has_failed;
+}
+
+Test(relay_links, each_allocation_fails_once)
+{
+    for (unsigned int i = 0; i < 2 * LINK_KINDS; i++) {
+        unsigned int n = 1;
+        while (n < 60 && run_without_memory(n, (enum link_kind)(i / 2), i % 2))
+            n++;
+        cr_assert_gt(n, 3, "only %u allocations: the test does not reach what it tests", n);
+    }
+}
+
+/* The peer ends with a FIN alone: within its last frame, or between frames. The other peer must see
+ * a reset, in every state of the relay. */
+static void run_cut(uint64_t seed)
+{
+    struct rig rig;
+    unsigned int end = (unsigned int)(seed % 2);
+    begin(&rig, seed, (enum link_kind)(seed / 2 % LINK_KINDS), end, 0);
+    plan(&rig, seed, end);
+    struct peer *peer = &rig.peers[end];
+    peer->omits_end = true;
+    if (seed % 3 == 0 && peer->sent < peer->total && peer->wire_size == 0)
+        peer->cut = 1 + random_below(&rig.random, CODED_CUT_MAX);
+    struct fake_faults faults = rig_transient_faults(&rig.random);
+    rig_set_faults(&rig, &faults);
+    relay_start(&rig.relay, &rig.options);
+    must_end(&rig, seed);
+    rig_judge(&rig, seed, false);
+    cr_assert(rig.peers[1 - end].got_reset && !rig.peers[1 - end].got_fin, "seed %llu",
+              (unsigned long long)seed);
+    cr_assert_eq(rig.relay.error, ERR_TRUNCATED, "seed %llu: %d", (unsigned long long)seed,
+                 rig.relay.error);
+    end_run(&rig, seed);
+}
+
+Test(relay_links, a_fin_alone_becomes_a_reset)
+{
+    run_seeds(run_cut, 1, 600);
+}
