@@ -3,7 +3,9 @@
  * transfers. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -198,4 +200,34 @@ static void run_cut(uint64_t seed)
 Test(relay_links, a_fin_alone_becomes_a_reset)
 {
     run_seeds(run_cut, 1, 600);
+}
+
+/* ---- single properties ---- */
+
+/* After an end that is a message the other direction goes on, so no FIN follows: the kernel must
+ * not wait for more before it sends the last bytes. */
+static void nothing_is_kept(enum link_kind kind, unsigned int end, bool holds)
+{
+    struct rig rig;
+    int unsent = -1;
+    begin(&rig, 1, kind, end, 0);
+    if (holds)
+        hold_end(&rig, end);
+    relay_start(&rig.relay, &rig.options);
+    cr_assert_eq(send(rig.peers[1 - end].fd, "request", 7, 0), 7);
+    (void)shutdown(rig.peers[1 - end].fd, SHUT_WR);
+    rig_turns(&rig, 10);
+    cr_assert(rig.relay.flow[1 - end].finished);
+    cr_assert_eq(ioctl(rig.relay.fds[end], SIOCOUTQNSD, &unsent), 0);
+    cr_expect_eq(unsent, 0, "kind %u, end %u, holds %d: %d bytes wait", kind, end, holds, unsent);
+    relay_terminate(&rig.relay);
+    rig_turns(&rig, 10);
+    end_run(&rig, 1);
+}
+
+Test(relay_links, the_last_bytes_do_not_wait_for_a_fin)
+{
+    for (unsigned int i = 0; i < 3 * LINK_KINDS; i++)
+        nothing_is_kept((enum link_kind)(i / 3), i % 3 == 0 ? RELAY_VISITOR_END : RELAY_SERVICE_END,
+                        i % 3 == 2);
 }
