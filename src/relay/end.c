@@ -87,7 +87,10 @@ static void relay_finish_detaching(struct relay *relay)
     relay->state = RELAY_OPEN;
     relay_hold(relay);
     for (unsigned int i = 0; i < 2; i++) {
-        if (!relay->flow[i].finished && relay->state == RELAY_OPEN)
+        /* A finished flow may have an end to write that was held back. */
+        const struct relay_flow *flow = &relay->flow[i];
+        bool goes_on = !flow->finished || flow->pending != PENDING_NONE;
+        if (goes_on && relay->state == RELAY_OPEN)
             flow_push(&relay->flow[i]);
     }
     relay_unhold(relay);

@@ -166,8 +166,10 @@ void relay_timer_expired(struct timer *timer)
         relay_watch_ended(relay);
     }
     bool is_held_due = relay->held_until_ns != 0 && relay->held_until_ns <= loop_now_ns(loop);
+    relay_hold(relay);
     if (relay->state == RELAY_OPEN && is_held_due)
-        relay_say_held_end(relay); /* this starts the timer, too */
-    else
+        relay_say_held_end(relay);
+    if (relay->state != RELAY_CLOSING)
         relay_timer_start(relay);
+    relay_unhold(relay);
 }

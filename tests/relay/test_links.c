@@ -231,3 +231,55 @@ Test(relay_links, the_last_bytes_do_not_wait_for_a_fin)
         nothing_is_kept((enum link_kind)(i / 3), i % 3 == 0 ? RELAY_VISITOR_END : RELAY_SERVICE_END,
                         i % 3 == 2);
 }
+
+/* Fills the socket towards an end's peer. */
+static void fill(const struct rig *rig, unsigned int end)
+{
+    static const char block[65536];
+    while (send(rig->relay.fds[end], block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        ;
+}
+
+/* half_close_timeout is over while the socket is full, so the end waits for room. */
+static void let_end_wait(struct rig *rig)
+{
+    begin(rig, 2, KIND_WEBSOCKET, RELAY_SERVICE_END, 4096);
+    hold_end(rig, RELAY_SERVICE_END);
+    rig->options.half_close_timeout_ms = 100;
+    rig->options.idle_timeout_ms = 60000;
+    relay_start(&rig->relay, &rig->options);
+    (void)shutdown(rig->peers[0].fd, SHUT_WR);
+    rig_turns(rig, 5);
+    cr_assert(rig->relay.flow[0].finished);
+    fill(rig, RELAY_SERVICE_END);
+    fake_loop_advance_ms(rig->loop, 200);
+    rig_turns(rig, 5);
+    cr_assert_not(loop_op_is_idle(&rig->relay.flow[0].write_op), "the end waits for its sink");
+}
+
+Test(relay_links, an_end_that_waits_has_the_idle_timeout)
+{
+    struct rig rig;
+    let_end_wait(&rig);
+    for (int i = 0; i < 5 && !rig.closed; i++) {
+        fake_loop_advance_ms(rig.loop, 61000);
+        rig_turns(&rig, 3);
+    }
+    cr_assert(rig.closed && rig.relay.idle_timed_out);
+    end_run(&rig, 2);
+}
+
+/* Nor does a move to another worker lose it. */
+Test(relay_links, an_end_that_waits_survives_a_move)
+{
+    struct rig rig;
+    let_end_wait(&rig);
+    relay_detach(&rig.relay);
+    rig_turns(&rig, 5);
+    cr_assert_not(rig.closed);
+    cr_assert(rig.relay.flow[0].pending == 0 || !loop_op_is_idle(&rig.relay.flow[0].write_op),
+              "nobody sends the end");
+    relay_terminate(&rig.relay);
+    rig_turns(&rig, 10);
+    end_run(&rig, 2);
+}
