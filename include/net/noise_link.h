@@ -34,6 +34,6 @@ struct noise_link {
  */
 MUST_CHECK struct link *noise_link_create(struct noise_handshake *handshake);
 
-/* A handshake that makes such a link. keys are borrowed and outlive it. -ENOMEM. */
+/* A handshake that makes such a link. keys are copied. -ENOMEM. */
 MUST_CHECK int noise_handshake_create(const struct noise_keys *keys, bool is_initiator,
                                       struct handshake **ret);

@@ -1,7 +1,7 @@
 /* How a connection to the other side is prepared: which handshakes it runs, with which keys. A role
  * has one recipe at a time. It is read-only once made, so all workers share it; the role frees it
- * when no handshake of Noise runs any more that began with it. Other handshakes keep nothing of
- * it. */
+ * when all workers have the next one. Handshakes that began with it may still run: they keep nothing
+ * of it. */
 #pragma once
 
 #include <stdbool.h>

@@ -28,6 +28,5 @@ MUST_CHECK ssize_t websocket_link_decode(struct link *link, struct link_engine *
                                          const unsigned char *frames, size_t size);
 
 /* A handshake that makes such a link. has_inner: it runs over another link. host: the Host of the
- * request, as the user wrote it, with its port; borrowed, outlives the handshake; NULL: we are the
- * server. -ENOMEM. */
+ * request, as the user wrote it, with its port; copied; NULL: we are the server. -ENOMEM. */
 MUST_CHECK int websocket_handshake_create(const char *host, bool has_inner, struct handshake **ret);

@@ -10,6 +10,7 @@
 
 struct noise_handshaking {
     struct handshake handshake;
+    struct noise_keys keys; /* a copy: a reload frees the recipe's while handshakes run */
     struct noise_handshake state;
     uint32_t have;
     uint8_t in[NOISE_FRAME_HEADER + NOISE_HANDSHAKE_MESSAGE_MAX];
@@ -91,6 +92,7 @@ static void noise_free(struct handshake *handshake)
 {
     struct noise_handshaking *noise = handshaking_of(handshake);
     noise_handshake_wipe(&noise->state);
+    noise_keys_wipe(&noise->keys);
     free(noise);
 }
 
@@ -106,7 +108,8 @@ int noise_handshake_create(const struct noise_keys *keys, bool is_initiator, str
     if (noise == NULL)
         return -ENOMEM;
     noise->handshake.ops = &noise_handshake_ops;
-    noise_handshake_init(&noise->state, keys, is_initiator, NULL, 0);
+    noise->keys = *keys;
+    noise_handshake_init(&noise->state, &noise->keys, is_initiator, NULL, 0);
     *ret = &noise->handshake;
     return 0;
 }

@@ -9,7 +9,7 @@
 
 struct websocket_handshaking {
     struct handshake handshake;
-    const char *host; /* NULL: we are the server */
+    char *host; /* a copy: a reload frees the recipe's while handshakes run; NULL: a server */
     bool has_inner, has_begun;
     struct websocket_upgrade upgrade;
     /* Over an inner link: what has come behind the header. A stranger's read bounds it. */
@@ -104,6 +104,7 @@ static void websocket_free(struct handshake *handshake)
     if (websocket->behind != NULL)
         keys_wipe(websocket->behind, websocket->behind_size);
     free(websocket->behind);
+    free(websocket->host);
     free(websocket);
 }
 
@@ -119,7 +120,11 @@ int websocket_handshake_create(const char *host, bool has_inner, struct handshak
     if (websocket == NULL)
         return -ENOMEM;
     websocket->handshake.ops = &websocket_handshake_ops;
-    websocket->host = host;
+    websocket->host = host != NULL ? strdup(host) : NULL;
+    if (host != NULL && websocket->host == NULL) {
+        free(websocket);
+        return -ENOMEM;
+    }
     websocket->has_inner = has_inner;
     websocket_upgrade_init(&websocket->upgrade, host == NULL);
     *ret = &websocket->handshake;

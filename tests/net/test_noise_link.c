@@ -10,6 +10,7 @@
 #include "alloc.h"
 #include "base/error.h"
 #include "crypto/keys.h"
+#include "net/recipe.h"
 #include "noise_ends.h"
 #include "testing.h"
 
@@ -435,4 +436,32 @@ Test(noise_link, a_link_without_memory)
         cr_assert_eq(result, -ENOMEM);
         cr_assert_null(noise_of(links[1])->partial);
     }
+}
+
+/* A reload frees the recipe while a handshake waits for its peer, or for a proxy. */
+Test(noise_link, the_recipe_may_go_before_the_handshake)
+{
+    static unsigned char messages[2][4096];
+    struct noise_keys keys[2];
+    struct handshake *sides[2];
+    size_t sizes[2] = {0}, used;
+    noise_ends_keys(keys, NOISE_KK);
+    for (size_t i = 0; i < 2; i++) {
+        struct recipe *recipe = calloc(1, sizeof(*recipe));
+        cr_assert_not_null(recipe);
+        recipe->is_initiator = i == 0;
+        recipe->has_noise = true;
+        recipe->noise = keys[i];
+        cr_assert_eq(recipe_begin(recipe, &sides[i]), 0);
+        recipe_destroy(recipe);
+    }
+    for (size_t i = 0; i < 3; i++) { /* the initiator's message, its answer, the end */
+        struct handshake_out out = {.data = messages[i % 2], .room = sizeof(messages[0])};
+        int result = handshake_step(sides[i % 2], engines[0], messages[1 - i % 2], sizes[1 - i % 2],
+                                    &used, &out);
+        cr_assert_eq(result, i == 0 ? HANDSHAKE_MORE : HANDSHAKE_DONE);
+        sizes[i % 2] = out.size;
+    }
+    for (size_t i = 0; i < 2; i++)
+        handshake_free(sides[i]);
 }

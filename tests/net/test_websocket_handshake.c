@@ -8,6 +8,7 @@
 #include "alloc.h"
 #include "base/error.h"
 #include "crypto/keys.h"
+#include "net/recipe.h"
 #include "net/websocket_link.h"
 #include "record_link.h"
 #include "testing.h"
@@ -287,4 +288,22 @@ Test(websocket_handshake, without_memory)
             return;
         }
     }
+}
+
+/* A reload frees the recipe while a handshake waits for the one before it, such as TLS. */
+Test(websocket_handshake, the_recipe_may_go_first)
+{
+    struct recipe *recipe = calloc(1, sizeof(*recipe));
+    struct handshake *client;
+    size_t used;
+    cr_assert_not_null(recipe);
+    recipe->is_initiator = recipe->is_websocket = true;
+    recipe->host = strdup("a-server-with-a-long-name.example:2333");
+    cr_assert_eq(recipe_begin(recipe, &client), 0);
+    recipe_destroy(recipe);
+    out.size = 0;
+    cr_assert_eq(handshake_step(client, engine, NULL, 0, &used, &out), HANDSHAKE_MORE);
+    static const char expected[] = "Host: a-server-with-a-long-name.example:2333\r\n";
+    cr_assert_not_null(memmem(out.data, out.size, expected, sizeof(expected) - 1));
+    handshake_free(client);
 }
