@@ -28,7 +28,7 @@ void local_service_unavailable(struct data_channel *channel, int error)
                                   sizeof(text)),
                  error_text(error), suppressed);
     }
-    socket_shutdown_send(channel->stream.fd);
+    stream_end_writing(&channel->stream);
     unsigned char discarded[DISCARD_BYTES];
     for (unsigned int i = 0; i < DISCARDS_MAX; i++) {
         if (socket_recv_now(channel->stream.fd, discarded, sizeof(discarded)) <= 0)
