@@ -15,6 +15,10 @@
 /* The largest read of an unauthenticated peer: this bounds the memory that it can make us hold. */
 enum { STRANGER_READ = LINK_DISTRUSTED_FRAME };
 
+/* Receives of a handshake in one callback: a peer that sends fast must not keep the worker from its
+ * other connections and from its deadlines. */
+enum { RECEIVES_AT_ONCE = 4 };
+
 static void handshake_run(struct stream *stream, bool reads_now);
 
 /* ---- making and freeing ---- */
@@ -288,8 +292,9 @@ static int handshake_receive(struct stream *stream)
     if (coding->link != NULL) {
         size = link_open(coding->link, coding->engine, in, (size_t)size);
         in = coding->engine->plain;
+        is_full = false; /* a link may take any number of records that carry nothing */
         if (size <= 0)
-            return size < 0 ? (int)size : is_full;
+            return (int)size;
     }
     int result = handshake_take(stream, in, (size_t)size);
     return result < 0 ? result : is_full;
@@ -304,7 +309,9 @@ static void handshake_run(struct stream *stream, bool reads_now)
         result = handshake_take(stream, NULL, 0);
     }
     bool may_have_more = reads_now;
-    while (result == 0 && may_have_more && coding->handshake != NULL && coding->unsent == NULL) {
+    unsigned int left = RECEIVES_AT_ONCE;
+    while (result == 0 && may_have_more && coding->handshake != NULL && coding->unsent == NULL &&
+           left-- > 0) {
         result = handshake_receive(stream);
         may_have_more = result > 0;
         result = MIN(result, 0);

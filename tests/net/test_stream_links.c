@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -64,6 +65,36 @@ static void rig_finish(struct rig *rig)
     (void)close(rig->peer);
     loop_destroy(rig->loop);
     link_engine_destroy(rig->engine);
+}
+
+/* A stranger that sends records without plaintext (key updates) and no request must not keep the
+ * worker from its other connections, nor from its own deadline. */
+Test(stream_links, a_handshake_gets_one_receive_a_turn)
+{
+    static unsigned char records[1 << 16];
+    struct rig rig;
+    struct handshake *upgrade;
+    size_t size = 0;
+    int unread = 0;
+    rig_init(&rig);
+    cr_assert_eq(websocket_handshake_create(NULL, true, &upgrade), 0);
+    stream_begin(&rig.stream, rig.engine, upgrade);
+    struct link *of_peer = record_link_create();
+    rig.stream.coding.link = record_link_create();
+    cr_assert(of_peer != NULL && rig.stream.coding.link != NULL);
+    while (size < sizeof(records))
+        size += record_link_put(of_peer, RECORD_ANSWER, NULL, 0, records + size);
+    cr_assert_eq(send(rig.peer, records, size, 0), (ssize_t)size);
+    stream_distrust(&rig.stream);
+    stream_read_now(&rig.stream, rig.in, sizeof(rig.in));
+    rig_turns(&rig, 2);
+    cr_assert_eq(ioctl(rig.stream.fd, FIONREAD, &unread), 0);
+    cr_assert_geq(unread, (int)size - 4 * LINK_DISTRUSTED_FRAME, "only %d bytes wait", unread);
+    rig_turns(&rig, 40);
+    cr_assert_eq(ioctl(rig.stream.fd, FIONREAD, &unread), 0);
+    cr_assert_eq(unread, 0);
+    link_free(of_peer);
+    rig_finish(&rig);
 }
 
 /* Our end of stream is said before the socket's, or the peer would take it for a truncation. */
