@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "crypto/keys.h"
 #include "io/socket.h"
 #include "net/handshake.h"
 #include "stream_priv.h"
@@ -66,15 +67,24 @@ void stream_coding_end(struct stream *stream)
         link_send_end(coding->link, stream->fd);
 }
 
+/* ---- coded bytes that the socket has no room for ---- */
+
+/* A proxy's request has a password. */
+static void drop_unsent(struct stream_coding *coding)
+{
+    if (coding->unsent != NULL)
+        keys_wipe(coding->unsent, coding->unsent_size);
+    free(coding->unsent);
+    coding->unsent = NULL;
+}
+
 void stream_coding_finish(struct stream *stream)
 {
     handshake_free(stream->coding.handshake);
     link_free(stream->coding.link);
-    free(stream->coding.unsent);
+    drop_unsent(&stream->coding);
     stream->coding = (struct stream_coding){.engine = NULL};
 }
-
-/* ---- coded bytes that the socket has no room for ---- */
 
 /* Sends `coded` inline. Returns 0 when it is sent, 1 when the rest waits for the socket and `done`
  * is called, or -errno. */
@@ -111,8 +121,7 @@ static int unsent_sent(struct stream *stream, int res)
                   coding->unsent_size - coding->unsent_sent);
         return 1;
     }
-    free(coding->unsent);
-    coding->unsent = NULL;
+    drop_unsent(coding);
     return 0;
 }
 
