@@ -54,6 +54,7 @@ struct stream_coding {
     struct handshake *handshake; /* the next ones; NULL: there is none, or all are done */
     unsigned char *unsent;       /* coded bytes that the socket had no room for */
     uint32_t unsent_size, unsent_sent;
+    uint32_t stranger_bytes;      /* received by the link from an unauthenticated peer */
     bool handshake_runs;          /* the first read or write has come */
     bool read_waits, write_waits; /* for the handshakes to end */
     bool is_stranger, has_begun;
@@ -108,7 +109,8 @@ bool stream_is_at_proxy(const struct stream *stream);
 /* Why a handshake has failed, in words (ERR_HANDSHAKE, ERR_PROXY). NULL: nothing to say. */
 const char *stream_handshake_why(const struct stream *stream);
 /* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of
- * an unauthenticated peer. To be called after stream_begin. */
+ * an unauthenticated peer, and what its link takes to LIMIT_STRANGER_BYTES: more is ERR_PROTOCOL. To
+ * be called after stream_begin. */
 void stream_distrust(struct stream *stream);
 /* Continues a connection that another stream has released, after stream_init: takes its link over.
  * A NULL link (a plain connection) changes nothing. */

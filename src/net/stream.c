@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "io/socket.h"
+#include "net/handshake.h"
 #include "stream_priv.h"
 
 /* An op came back while the stream is being terminated: closes the stream if no op is left.
@@ -220,6 +221,21 @@ void stream_terminate(struct stream *stream, enum stream_close how)
         loop_poll(stream->loop, &stream->read_op, stream->fd, 0);
     loop_cancel(stream->loop, &stream->read_op);
     loop_cancel(stream->loop, &stream->write_op);
+}
+
+const char *stream_handshake_why(const struct stream *stream)
+{
+    return stream->coding.handshake != NULL ? stream->coding.handshake->why : NULL;
+}
+
+bool stream_is_at_proxy(const struct stream *stream)
+{
+    return stream->coding.handshake != NULL && stream->coding.handshake->error == ERR_PROXY;
+}
+
+void stream_distrust(struct stream *stream)
+{
+    stream->coding.is_stranger = true;
 }
 
 struct transport stream_release(struct stream *stream)

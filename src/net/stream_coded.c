@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "crypto/keys.h"
 #include "io/socket.h"
 #include "net/handshake.h"
@@ -37,21 +38,6 @@ void stream_begin(struct stream *stream, struct link_engine *engine, struct hand
         handshake->may_begin = stream_may_handshake;
         handshake->may_begin_arg = stream;
     }
-}
-
-const char *stream_handshake_why(const struct stream *stream)
-{
-    return stream->coding.handshake != NULL ? stream->coding.handshake->why : NULL;
-}
-
-bool stream_is_at_proxy(const struct stream *stream)
-{
-    return stream->coding.handshake != NULL && stream->coding.handshake->error == ERR_PROXY;
-}
-
-void stream_distrust(struct stream *stream)
-{
-    stream->coding.is_stranger = true;
 }
 
 void stream_adopt(struct stream *stream, struct link_engine *engine, struct link *link)
@@ -286,6 +272,15 @@ static int handshake_take(struct stream *stream, const unsigned char *in, size_t
     return 0;
 }
 
+/* Counts what a link is to decode. A stranger could send records that carry nothing without an end. */
+static int note_received(struct stream_coding *coding, size_t size)
+{
+    if (!coding->is_stranger)
+        return 0;
+    coding->stranger_bytes += (uint32_t)size;
+    return coding->stranger_bytes > LIMIT_STRANGER_BYTES ? ERR_PROTOCOL : 0;
+}
+
 /* Receives once and goes on with the handshakes. Returns 1 when there may be more to receive at
  * once, 0 when not, or an error. */
 static int handshake_receive(struct stream *stream)
@@ -299,7 +294,8 @@ static int handshake_receive(struct stream *stream)
         return size == 0 ? ERR_EOF : (int)size;
     bool is_full = size == STRANGER_READ;
     if (coding->link != NULL) {
-        size = link_open(coding->link, coding->engine, in, (size_t)size);
+        int noted = note_received(coding, (size_t)size);
+        size = noted < 0 ? noted : link_open(coding->link, coding->engine, in, (size_t)size);
         in = coding->engine->plain;
         is_full = false; /* a link may take any number of records that carry nothing */
         if (size <= 0)
@@ -384,6 +380,8 @@ static int read_step(struct stream *stream)
         return 0;
     if (got <= 0)
         return got == 0 ? link_fin(coding->link) : (int)got;
+    if (note_received(coding, (size_t)got) < 0)
+        return ERR_PROTOCOL;
     ssize_t opened = link_open(coding->link, coding->engine, coding->engine->coded, (size_t)got);
     if (coding->unsent == NULL)
         link_send_reply(coding->link, stream->fd); /* after an error this is an alert */

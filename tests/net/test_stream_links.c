@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/metrics.h"
 #include "crypto/keys.h"
 #include "fake_loop.h"
@@ -23,9 +24,15 @@ struct rig {
     int peer;
     char in[4];
     unsigned int closes;
+    int read_result; /* 0: none */
 };
 
-static void on_done(struct stream *stream, int result)
+static void on_read(struct stream *stream, int result)
+{
+    container_of(stream, struct rig, stream)->read_result = result;
+}
+
+static void on_write(struct stream *stream, int result)
 {
 }
 
@@ -34,8 +41,8 @@ static void on_close(struct stream *stream)
     container_of(stream, struct rig, stream)->closes++;
 }
 
-static const struct stream_ops rig_ops = {.read_done = on_done,
-                                          .write_done = on_done,
+static const struct stream_ops rig_ops = {.read_done = on_read,
+                                          .write_done = on_write,
                                           .closed = on_close};
 
 static void rig_init(struct rig *rig)
@@ -67,34 +74,61 @@ static void rig_finish(struct rig *rig)
     link_engine_destroy(rig->engine);
 }
 
-/* A stranger that sends records without plaintext (key updates) and no request must not keep the
- * worker from its other connections, nor from its own deadline. */
-Test(stream_links, a_handshake_gets_one_receive_a_turn)
+/* ---- records that carry nothing, as key updates ---- */
+
+static unsigned char records[1 << 16];
+
+/* The peer sends `size` bytes of them where a request for WebSocket, or a Hello, is due. Returns
+ * those that are not received after two turns. */
+static int send_empty_records(struct rig *rig, size_t size, bool has_upgraded, bool is_stranger)
 {
-    static unsigned char records[1 << 16];
-    struct rig rig;
-    struct handshake *upgrade;
-    size_t size = 0;
+    struct handshake *upgrade = NULL;
     int unread = 0;
-    rig_init(&rig);
-    cr_assert_eq(websocket_handshake_create(NULL, true, &upgrade), 0);
-    stream_begin(&rig.stream, rig.engine, upgrade);
-    struct link *of_peer = record_link_create();
-    rig.stream.coding.link = record_link_create();
-    cr_assert(of_peer != NULL && rig.stream.coding.link != NULL);
-    while (size < sizeof(records))
-        size += record_link_put(of_peer, RECORD_ANSWER, NULL, 0, records + size);
-    cr_assert_eq(send(rig.peer, records, size, 0), (ssize_t)size);
-    stream_distrust(&rig.stream);
-    stream_read_now(&rig.stream, rig.in, sizeof(rig.in));
-    rig_turns(&rig, 2);
-    cr_assert_eq(ioctl(rig.stream.fd, FIONREAD, &unread), 0);
-    cr_assert_geq(unread, (int)size - 4 * LINK_DISTRUSTED_FRAME, "only %d bytes wait", unread);
+    rig_init(rig);
+    if (!has_upgraded)
+        cr_assert_eq(websocket_handshake_create(NULL, true, &upgrade), 0);
+    stream_begin(&rig->stream, rig->engine, upgrade);
+    struct link *of_peer = record_link_create(), *own = record_link_create();
+    cr_assert(of_peer != NULL && own != NULL);
+    rig->stream.coding.link = has_upgraded ? websocket_link_create(own, false, false) : own;
+    for (size_t at = 0; at < size;)
+        at += record_link_put(of_peer, RECORD_ANSWER, NULL, 0, records + at);
+    cr_assert_eq(send(rig->peer, records, size, 0), (ssize_t)size);
+    if (is_stranger)
+        stream_distrust(&rig->stream);
+    stream_read_now(&rig->stream, rig->in, sizeof(rig->in));
+    rig_turns(rig, 2);
+    cr_assert_eq(ioctl(rig->stream.fd, FIONREAD, &unread), 0);
+    link_free(of_peer);
+    return unread;
+}
+
+/* They must not keep the worker from its other connections, nor from the deadline of this one. */
+Test(stream_links, a_handshake_gets_a_part_of_a_turn)
+{
+    struct rig rig;
+    int unread = send_empty_records(&rig, sizeof(records), false, false);
+    cr_assert_geq(unread, (int)sizeof(records) - 4 * LINK_DISTRUSTED_FRAME, "only %d bytes wait",
+                  unread);
     rig_turns(&rig, 40);
     cr_assert_eq(ioctl(rig.stream.fd, FIONREAD, &unread), 0);
-    cr_assert_eq(unread, 0);
-    link_free(of_peer);
+    cr_expect_eq(unread, 0);
+    cr_expect_eq(rig.read_result, 0);
     rig_finish(&rig);
+}
+
+Test(stream_links, a_stranger_sends_no_more_than_a_login_needs)
+{
+    for (int has_upgraded = 0; has_upgraded < 2; has_upgraded++) {
+        struct rig rig;
+        (void)send_empty_records(&rig, LIMIT_STRANGER_BYTES, has_upgraded, true);
+        rig_turns(&rig, 20);
+        cr_expect_eq(rig.read_result, 0);
+        cr_assert_eq(send(rig.peer, "x", 1, 0), 1);
+        rig_turns(&rig, 20);
+        cr_expect_eq(rig.read_result, ERR_PROTOCOL);
+        rig_finish(&rig);
+    }
 }
 
 /* Our end of stream is said before the socket's, or the peer would take it for a truncation. */
