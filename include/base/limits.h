@@ -221,6 +221,7 @@ enum limits_silence {
     /* A peer at a unix socket has closed it, and the other end neither answers nor ends. Over TCP
      * keepalive ends such a relay, some 60 s after the end of stream (tcp_fin_timeout, tcp(7)). */
     LIMIT_GONE_MS = 60000,
+    LIMIT_LINGER_MS = 2000, /* for the FIN of a peer that has said its end with a message */
 };
 
 enum limits_time {

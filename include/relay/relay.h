@@ -93,16 +93,17 @@ struct relay_flow {
     unsigned char *data;
     uint32_t begin, end;
     struct pipe *pipe;
-    uint64_t bytes;  /* read so far */
-    uint32_t unsent; /* the sink's send queue at the last check of the idle timeout */
-    uint8_t index;   /* enum relay_end: reads from this end, writes to the other */
-    uint8_t pending; /* enum relay_pending */
-    uint8_t streak;  /* consecutive reads whose size suits the other mode */
-    bool bulk;       /* reads by a poll and an inline call, not by a receive of the ring */
-    bool offered;    /* ops->became_bulk was called */
-    bool poll_first; /* the socket was empty after the last read */
-    bool eof;        /* the end of the input was read */
-    bool finished;   /* the end of the input was passed on */
+    uint64_t bytes;    /* read so far */
+    uint32_t unsent;   /* the sink's send queue at the last check of the idle timeout */
+    uint32_t lingered; /* bytes that were discarded after both ends of stream */
+    uint8_t index;     /* enum relay_end: reads from this end, writes to the other */
+    uint8_t pending;   /* enum relay_pending */
+    uint8_t streak;    /* consecutive reads whose size suits the other mode */
+    bool bulk;         /* reads by a poll and an inline call, not by a receive of the ring */
+    bool offered;      /* ops->became_bulk was called */
+    bool poll_first;   /* the socket was empty after the last read */
+    bool eof;          /* the end of the input was read */
+    bool finished;     /* the end of the input was passed on */
 };
 
 struct relay {
@@ -125,7 +126,7 @@ struct relay {
     uint8_t state;      /* enum relay_state */
     bool look_due;      /* look even without activity: at the start, after an end of stream */
     uint32_t idle_timeout_ms, half_close_timeout_ms;
-    uint64_t held_until_ns; /* an end is held back until then; 0: none is */
+    uint64_t held_until_ns; /* an end is held back, or the relay lingers, until then; 0: neither */
     int error;              /* why the relay was aborted; 0 = it was not, or on request */
     bool half_closed[2];    /* this end has sent its end of stream, read by us or not */
     bool watch_due;         /* the timer has to start watching half-closed ends */

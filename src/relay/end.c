@@ -1,7 +1,10 @@
 /* How a relay ends: closed cleanly, aborted, or detached for a move to another worker. In each of
  * these states all ops are cancelled first, and the relay ends when the last one is idle. */
 #include <errno.h>
+#include <poll.h>
 
+#include "base/clock.h"
+#include "base/limits.h"
 #include "base/metrics.h"
 #include "base/probe.h"
 #include "relay_priv.h"
@@ -109,6 +112,7 @@ void relay_join(struct relay *relay)
         relay_finish_detaching(relay);
         break;
     case RELAY_OPEN:
+    case RELAY_LINGERING:
     case RELAY_DETACHED:
     case RELAY_CLOSED:
         break;
@@ -124,6 +128,60 @@ void relay_close(struct relay *relay, bool aborting)
     relay_cancel(relay);
     relay_join(relay);
 }
+
+/* ---- lingering ---- */
+
+/* An end that has said its end of stream with a message may send more: TLS has its own end behind
+ * the one of WebSocket. Closing a socket with unread bytes discards what it has not sent yet, and
+ * resets it (tcp_close in the kernel). So such an end is read until its FIN. */
+static bool may_send_more(const struct relay *relay, unsigned int end)
+{
+    return relay->links[end] != NULL && relay->links[end]->ends_in_band && !relay->half_closed[end];
+}
+
+static void linger_read(struct relay_flow *flow);
+
+static void linger_ready(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
+    struct relay *relay = flow_relay(flow);
+    if (relay->state == RELAY_LINGERING)
+        linger_read(flow);
+    else
+        relay_join(relay);
+}
+
+static void linger_read(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    unsigned char *nowhere = relay->engine->links->coded;
+    ssize_t got = socket_recv_now(flow_source(flow), nowhere, LINK_BATCH_CODED);
+    if (got > 0)
+        flow->lingered += (uint32_t)got;
+    if ((got > 0 && flow->lingered < LINK_BATCH_CODED) || got == -EAGAIN || got == -EINTR) {
+        flow->read_op.done = linger_ready;
+        loop_poll(relay->engine->loop, &flow->read_op, flow_source(flow), POLLIN);
+    } else {
+        relay_close(relay, false);
+    }
+}
+
+void relay_end(struct relay *relay)
+{
+    unsigned int end = may_send_more(relay, 0) ? 0 : 1;
+    if (!may_send_more(relay, end)) {
+        relay_close(relay, false); /* close(2) sends the last end of stream */
+        return;
+    }
+    for (unsigned int i = 0; i < 2; i++)
+        socket_shutdown_send(relay->fds[i]);
+    relay->state = RELAY_LINGERING;
+    relay->held_until_ns = loop_now_ns(relay->engine->loop) + ms_to_ns(LIMIT_LINGER_MS);
+    relay_timer_start(relay);
+    linger_read(&relay->flow[end]);
+}
+
+/* ---- failures ---- */
 
 void relay_fail(struct relay *relay, unsigned int end, int error)
 {

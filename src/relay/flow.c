@@ -140,7 +140,7 @@ void flow_end(struct relay_flow *flow)
         return;
     }
     if (back->finished) {
-        relay_close(relay, false); /* close(2) sends the last end of stream */
+        relay_end(relay);
         return;
     }
     if (flow_holds_end(flow))

@@ -139,6 +139,7 @@ static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
     flow->begin = flow->end = 0;
     flow->bytes = 0;
     flow->unsent = UINT32_MAX;
+    flow->lingered = 0;
     flow->index = (uint8_t)index;
     flow->pending = PENDING_NONE;
     flow->streak = 0;

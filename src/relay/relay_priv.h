@@ -16,6 +16,7 @@
 enum relay_state {
     RELAY_OPEN,
     RELAY_DETACHING, /* waits until all ops are idle, then gives the descriptors back */
+    RELAY_LINGERING, /* both ends have ended; waits for the FIN of the coded one, then closes */
     RELAY_CLOSING,   /* waits until all ops are idle, then closes both ends */
     RELAY_DETACHED,
     RELAY_CLOSED,
@@ -77,6 +78,8 @@ void flow_end(struct relay_flow *flow);
 /* ---- end.c; may end the relay and free it ---- */
 
 void relay_close(struct relay *relay, bool aborting);
+/* Both directions have ended: closes both ends, once nothing more can come from them. */
+void relay_end(struct relay *relay);
 /* An end broke with this error: resets both. */
 void relay_fail(struct relay *relay, unsigned int end, int error);
 /* An op came back while the relay is not open: finishes what the state waits for. */

@@ -169,6 +169,8 @@ void relay_timer_expired(struct timer *timer)
     relay_hold(relay);
     if (relay->state == RELAY_OPEN && is_held_due)
         relay_say_held_end(relay);
+    else if (relay->state == RELAY_LINGERING && is_held_due)
+        relay_close(relay, false);
     if (relay->state != RELAY_CLOSING)
         relay_timer_start(relay);
     relay_unhold(relay);
