@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 import proxies
+from capabilities import NOT_ABLE, is_able
 from datagrams import UdpEcho, knock
 from harness import OURS, RATHOLE, free_port, have, wait_until, within
 from limits import Limits
@@ -228,6 +229,8 @@ class Other:
 
 @pytest.mark.parametrize("name", ["tls", "websocket", "websocket-tls"])
 def test_under_the_other_transports(tunnel, service, real, tmp_path, kind, name):
+    if "tls" in name and not is_able("tls"):
+        pytest.skip(NOT_ABLE.format("tls"))
     tcp, udp = service(Echo), service(UdpEcho)
     transport = Proxied(proxies.url(kind, real(kind)), Other(name, tmp_path))
     t = tunnel({"tcp": tcp.port, "udp": udp.port}, udp={"udp"}, transport=transport)

@@ -374,13 +374,15 @@ def test_bytes_on_the_control_channel(relay, send):
 
 # --- towards our client ---------------------------------------------------------------------------
 
+CLIENT_LIMITS = Limits(retry_min=0.1, second=0.2, login=2.5)
+
 
 @pytest.fixture
 def client(tunnel, service):
     """(Tunnel with the client started, its FakeServer of plain sockets, local service)"""
     local = service(Sink)
     t = tunnel({"s": local.port}, transport=WebSocket(), start=False,
-               limits=Limits(retry_min=0.1, second=0.2, login=2.5))
+               limits=CLIENT_LIMITS)
     with FakeServer(t.control_port) as fake:
         t.start_client()
         yield t, fake, local
@@ -448,7 +450,7 @@ def test_answer_held_back(client, what):
         sock.sendall(answer[:40])
     elif what == "drip":
         threading.Thread(target=drip, args=(sock, answer, 0.2, stop), daemon=True).start()
-    how, _ = how_closed(sock, within(6))
+    how, _ = how_closed(sock, within(CLIENT_LIMITS.login + 3.5))
     stop.set()
     assert how != "open", "the client waits for ever"
     fake.accepted.clear()
