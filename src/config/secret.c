@@ -136,8 +136,7 @@ void secret_file_finish(struct secret_file *file)
     *file = (struct secret_file){0};
 }
 
-/* Copies a path and expands ${CREDENTIALS_DIRECTORY}, where systemd puts credentials. */
-static int expand_path(const char *path, char **ret, char *problem, size_t problem_size)
+int secret_path_copy(const char *path, char **ret, char *problem, size_t problem_size)
 {
     static const char variable[] = "${CREDENTIALS_DIRECTORY}";
     const char *found = strstr(path, variable);
@@ -153,8 +152,10 @@ static int expand_path(const char *path, char **ret, char *problem, size_t probl
         return ERR_CONFIG;
     }
     const char *rest = found + sizeof variable - 1;
-    int length = asprintf(ret, "%.*s%s%s", (int)(found - path), path, directory, rest);
-    return length >= 0 ? 0 : -ENOMEM;
+    if (asprintf(ret, "%.*s%s%s", (int)(found - path), path, directory, rest) >= 0)
+        return 0;
+    *ret = NULL;
+    return -ENOMEM;
 }
 
 static bool is_white(char c)
@@ -200,7 +201,7 @@ static const char *read_secret(const char *path, struct secret_file *ret, bool *
 static int resolve_file(const char *value, struct secret *ret, char *problem, size_t problem_size)
 {
     CLEANUP_FREE char *path = NULL;
-    int result = expand_path(value, &path, problem, problem_size);
+    int result = secret_path_copy(value, &path, problem, problem_size);
     if (result < 0)
         return result;
     struct secret_file file = {0};

@@ -36,6 +36,10 @@ struct secret {
 MUST_CHECK int secret_file_read(const char *path, size_t size_max, struct secret_file *ret);
 void secret_file_finish(struct secret_file *file);
 
+/* Copies a path and expands ${CREDENTIALS_DIRECTORY}, where systemd puts credentials. -ENOMEM, or
+ * ERR_CONFIG with the reason in problem. */
+MUST_CHECK int secret_path_copy(const char *path, char **ret, char *problem, size_t problem_size);
+
 /* True if a value is the secret itself, neither file:PATH nor env:NAME. */
 bool secret_is_inline(const char *value);
 /* Fetches the secret that a value stands for. -ENOMEM, or ERR_CONFIG with the reason in problem,

@@ -421,7 +421,9 @@ int value_path(struct option_value *value, void *target)
 {
     if (*value->text == '\0' && value->option->min > 0)
         return value_refuse(value, "the path of a file");
-    return is_void(value) ? 0 : take_copy(value->text, target);
+    if (is_void(value))
+        return 0;
+    return secret_path_copy(value->text, target, value->problem, value->problem_size);
 }
 
 /* A name as certificates have it, or an IP address. With a port behind it, it would match none. */

@@ -166,7 +166,8 @@ static const char good_tls[] =
     "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\n[server.services.a]\nbind_addr=h:2\n"
     "[server.transport]\ntype=tls\ntls.pkcs12=p\ntls.pkcs12_password=w\ntls.client_ca=c\n"
     "[client]\nremote_addr=h:1\ndefault_token=t\n[client.services.a]\nlocal_addr=h:2\n"
-    "[client.transport]\ntype=websocket\nwebsocket.tls=true\ntls.hostname=h\ntls.trusted_root=r\n"
+    "[client.transport]\ntype=websocket\nwebsocket.tls=true\ntls.hostname=h\n"
+    "tls.trusted_root=${CREDENTIALS_DIRECTORY}/r\n"
     "tls.certificate=c\ntls.private_key=k\ntcp.proxy=\"http://u:p@h:1/x\"\n";
 static const char bad_tls[] =
     "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\n[server.services.a]\nbind_addr=h:2\n"
@@ -177,6 +178,7 @@ static const char bad_tls[] =
 
 Test(memory, good_file_with_tls)
 {
+    (void)setenv("CREDENTIALS_DIRECTORY", "/nonexistent", 1);
     fail_each(NULL, good_tls, 0);
 }
 
@@ -188,6 +190,7 @@ Test(memory, bad_file_with_tls)
 /* A copy is whole, or there is none. */
 Test(memory, copy_of_a_peer)
 {
+    (void)setenv("CREDENTIALS_DIRECTORY", "/nonexistent", 1);
     struct config *config;
     struct config_report report;
     cr_assert_eq(config_parse("f", good_tls, strlen(good_tls), &config, &report), 0);

@@ -62,6 +62,10 @@ static const struct {
      {.certificate = "c", .private_key = "k", .line = 8}},
     {CLIENT_TLS "pkcs12=p\npkcs12_password=env:RU_TEST_PASSWORD\n",
      {.pkcs12 = "p", .pkcs12_password = "of the environment", .line = 8}},
+    /* Credentials of the unit. */
+    {SERVER_TLS "certificate=${CREDENTIALS_DIRECTORY}/certificate\n"
+                "private_key=${CREDENTIALS_DIRECTORY}/private_key\n",
+     {.certificate = "/run/c/certificate", .private_key = "/run/c/private_key", .line = 8}},
     /* With dots, in braces, and before the type. */
     {CLIENT LOCAL "[client.transport]\ntls.hostname=h\ntype=tls\n", {.hostname = "h", .line = 7}},
     {CLIENT "transport={tls={hostname=h},type=tls}\n" LOCAL, {.hostname = "h", .line = 4}},
@@ -83,6 +87,7 @@ static const struct {
 Test(tls, valid_files)
 {
     (void)setenv("RU_TEST_PASSWORD", "of the environment", 1);
+    (void)setenv("CREDENTIALS_DIRECTORY", "/run/c", 1);
     for (size_t i = 0; i < ARRAY_SIZE(valid); i++) {
         struct config *config = parse(valid[i].text);
         cr_assert_not_null(config, "%s\n%s", valid[i].text, said());
@@ -110,6 +115,14 @@ Test(tls, websocket_alone)
     cr_expect_not(config->client.transport.websocket_tls);
     cr_expect_not(config_has_tls(&config->client.transport));
     config_destroy(config);
+}
+
+Test(tls, credentials_without_their_directory)
+{
+    (void)unsetenv("CREDENTIALS_DIRECTORY");
+    cr_expect_null(parse(CLIENT_TLS "trusted_root=${CREDENTIALS_DIRECTORY}/ca\n"));
+    cr_expect_str_eq(said(), "f:9: client.transport.tls.trusted_root: CREDENTIALS_DIRECTORY is not "
+                             "set (systemd sets it for a unit with LoadCredential=)\n");
 }
 
 Test(tls, empty_texts_are_not_given)
