@@ -3,12 +3,23 @@
  * certificate may be new while no key has changed. */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <time.h>
+
 #include "base/macros.h"
 #include "config/config.h"
 
 enum { TRANSPORT_PROBLEM_SIZE = 1024 };
 
-/* 0, or ERR_CONFIG with "FILE: KEY: why" in problem. */
+/* 0, with a warning or "" in said; or ERR_CONFIG, with the reason in it. Either is "FILE: KEY:
+ * text". */
 MUST_CHECK int transport_check(const char *file, enum config_role role,
                                const struct config_peer *peer,
-                               char problem[static TRANSPORT_PROBLEM_SIZE]);
+                               char said[static TRANSPORT_PROBLEM_SIZE]);
+/* Logs which library does TLS, if the transport has it. */
+void transport_log_library(const struct config_peer *peer);
+
+/* True, with the words for it, if a certificate that expires at `expiry` (0: there is none) needs
+ * the operator's attention `now`: LIMIT_CERTIFICATE_WARNING_S before, and ever after. */
+bool transport_warn_of_expiry(time_t expiry, time_t now, char *text, size_t size);

@@ -86,6 +86,9 @@ enum limits_tls {
     /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst
      * of new data channels takes one each. */
     LIMIT_TLS_SESSIONS = 32,
+    /* The operator is warned so long before a certificate expires: renewals by a timer come weeks
+     * before that, so one has failed. */
+    LIMIT_CERTIFICATE_WARNING_S = 14 * 24 * 60 * 60,
 };
 
 enum limits_client {

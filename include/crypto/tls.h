@@ -73,7 +73,8 @@ MUST_CHECK int tls_context_create(const struct tls_settings *settings, struct tl
 void tls_context_destroy(struct tls_context *context);
 /* When our own certificate expires; 0: we have none. */
 time_t tls_context_expiry(const struct tls_context *context);
-/* "OpenSSL 3.0.17", for the log; after a context was made. */
+/* "OpenSSL 3.0.17". Loads it if need be, so it is for the main thread. NULL: this machine has
+ * none. */
 const char *tls_description(void);
 
 /* -ENOMEM. */
@@ -133,7 +134,7 @@ static inline time_t tls_context_expiry(const struct tls_context *context)
 
 static inline const char *tls_description(void)
 {
-    return "";
+    return NULL;
 }
 
 #endif

@@ -20,6 +20,7 @@
 #include "client/client.h"
 #include "config/config.h"
 #include "crypto/keys.h"
+#include "crypto/tls.h"
 #include "io/file_watch.h"
 #include "io/kernel.h"
 #include "server/server.h"
@@ -38,11 +39,21 @@ static void print_report(const struct config_report *report)
                       report->messages[i].is_error ? "" : "warning: ", report->messages[i].text);
 }
 
+static void print_warning(const char *text)
+{
+    (void)fprintf(stderr, "warning: %s\n", text);
+}
+
+static void log_warning(const char *text)
+{
+    log_warn("%s", text);
+}
+
 static void command_log_warnings(const struct config_report *report)
 {
     for (size_t i = 0; i < report->count; i++) {
         if (!report->messages[i].is_error)
-            log_warn("%s", report->messages[i].text);
+            log_warning(report->messages[i].text);
     }
 }
 
@@ -89,13 +100,16 @@ static int command_load(const struct cli *cli, struct config **ret, struct confi
 
 /* True, or prints why not. */
 static bool command_has_transport(const char *path, const struct config_peer *peer,
-                                  const struct role *role)
+                                  const struct role *role, void (*warn)(const char *text))
 {
-    char problem[TRANSPORT_PROBLEM_SIZE];
-    if (transport_check(path, role->half, peer, problem) == 0)
-        return true;
-    (void)fprintf(stderr, "%s\n", problem);
-    return false;
+    char said[TRANSPORT_PROBLEM_SIZE];
+    if (transport_check(path, role->half, peer, said) < 0) {
+        (void)fprintf(stderr, "%s\n", said);
+        return false;
+    }
+    if (said[0] != '\0')
+        warn(said);
+    return true;
 }
 
 /* After a file with both halves was refused, and the command line does not choose one: says which
@@ -123,7 +137,7 @@ static int check_transports(const struct cli *cli, const struct config *config)
     for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
         const struct config_peer *peer = config_half(config, roles[i]->half);
         if (peer != NULL && (!is_chosen || chosen == roles[i]->half))
-            are_fit &= command_has_transport(cli->config_path, peer, roles[i]);
+            are_fit &= command_has_transport(cli->config_path, peer, roles[i], print_warning);
     }
     return are_fit ? 0 : ERR_CONFIG;
 }
@@ -168,15 +182,25 @@ static int command_check(const struct cli *cli)
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
+#ifdef HAVE_TLS
+#define TRANSPORTS "tcp, noise, tls, websocket"
+#else
+#define TRANSPORTS "tcp, noise, websocket without TLS"
+#endif
+
 static int command_version(void)
 {
     char kernel[KERNEL_TEXT_SIZE];
     (void)printf("rathole-uring " PROJECT_VERSION "\n"
-                 "protocol: rathole v0.5 (version 1); transports: tcp, noise, tls, websocket; "
-                 "services: tcp, udp\n"
+                 "protocol: rathole v0.5 (version 1); transports: " TRANSPORTS
+                 "; services: tcp, udp\n"
                  "built with: liburing " LIBURING_BUILD_VERSION ", libsodium " SODIUM_BUILD_VERSION
                  "\n%s\n",
                  kernel_describe(kernel, sizeof(kernel)));
+#ifdef HAVE_TLS
+    const char *library = tls_description();
+    (void)printf("TLS: %s\n", library != NULL ? library : "no OpenSSL 3 on this machine");
+#endif
     return EXIT_STOPPED;
 }
 
@@ -222,7 +246,7 @@ static int command_run(const struct cli *cli, const struct program *program)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
-        exit_code = command_has_transport(cli->config_path, peer, roles[role])
+        exit_code = command_has_transport(cli->config_path, peer, roles[role], log_warning)
                         ? run_role(roles[role], peer, &source, program)
                         : EXIT_START_ERROR;
     }

@@ -35,7 +35,7 @@ struct reload {
     struct config *config; /* the last valid file; NULL: there was none since the start */
     uint32_t drain_timeout_ms;
     bool needs_restart; /* part of the file is applied only by a restart */
-    bool is_noise_ready;
+    bool is_noise_ready, is_tls_known;
     bool is_looking_up; /* names of the file are being looked up, until names_until_ms */
     uint64_t names_until_ms;
     bool is_applying;
@@ -113,21 +113,24 @@ static void reload_log_warnings(const struct config_report *report)
     }
 }
 
-/* Writes why the file can't be applied; "": it can. */
+/* Writes why the file can't be applied; "": it can. Also what the operator should know of the files
+ * that it names, or "". */
 static void find_problem(const struct reload *reload, const struct config *config, int result,
-                         const struct config_report *report, char problem[static PROBLEM_SIZE])
+                         const struct config_report *report, char problem[static PROBLEM_SIZE],
+                         char warning[static TRANSPORT_PROBLEM_SIZE])
 {
     const struct role *role = reload->options.role;
     const struct config_peer *peer = result == 0 ? config_half(config, role->half) : NULL;
-    problem[0] = '\0';
+    problem[0] = warning[0] = '\0';
     if (result < 0)
         (void)snprintf(problem, PROBLEM_SIZE, "%s (%zu errors)", first_error(report),
                        report->error_count);
     else if (peer == NULL)
         (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
                        role->name);
-    /* These write to problem only if there is one: unreadable files, too few descriptors. */
-    else if (transport_check(reload->options.path, role->half, peer, problem) == 0)
+    else if (transport_check(reload->options.path, role->half, peer, warning) < 0)
+        (void)snprintf(problem, PROBLEM_SIZE, "%s", warning);
+    else /* it writes only if there is a problem: too few descriptors */
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
 
@@ -137,11 +140,11 @@ static struct config *reload_load(struct reload *reload)
 {
     struct config *config = NULL;
     struct config_report report;
-    char problem[PROBLEM_SIZE];
+    char problem[PROBLEM_SIZE], warning[TRANSPORT_PROBLEM_SIZE];
     bool is_finished = reload->is_asked || file_watch_is_at_rest(&reload->watch);
     int result =
         config_load_half(reload->options.path, reload->options.role->half, &config, &report);
-    find_problem(reload, config, result, &report, problem);
+    find_problem(reload, config, result, &report, problem, warning);
     bool is_good = problem[0] == '\0';
     if (!is_finished && (!is_good || config->is_cut_off)) {
         file_watch_doubt(&reload->watch);
@@ -150,6 +153,8 @@ static struct config *reload_load(struct reload *reload)
         reload_refuse(reload, &report, problem);
     } else {
         reload_log_warnings(&report); /* config_check's warnings are for the start and --check */
+        if (warning[0] != '\0')
+            log_warn("%s", warning);
         free(reload->last_problem);
         reload->last_problem = NULL;
     }
@@ -264,6 +269,14 @@ static void prepare_noise(struct reload *reload, const struct config_peer *peer)
     log_info("noise: AEAD by %s", aead_description());
 }
 
+static void note_tls(struct reload *reload, const struct config_peer *peer)
+{
+    if (!reload->is_tls_known && config_has_tls(&peer->transport)) {
+        reload->is_tls_known = true;
+        transport_log_library(peer);
+    }
+}
+
 static void apply_file(struct reload *reload, uint64_t now_ms)
 {
     reload->begun_at_ns = clock_monotonic_ns();
@@ -281,6 +294,7 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
          CONFIG_CHANGE_RESTART) != 0;
     reload_configure_log(peer);
     prepare_noise(reload, peer);
+    note_tls(reload, peer);
     reload_ops_of(reload)->look_up(reload->options.shared, peer);
     reload->is_looking_up = true;
     reload->names_until_ms = now_ms + LIMIT_RELOAD_NAMES_MS;
@@ -378,6 +392,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->options = *options;
     reload->drain_timeout_ms = options->started->drain_timeout_ms;
     reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
+    reload->is_tls_known = config_has_tls(&options->started->transport);
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->role->status(options->shared).unbound_services > 0)
         reload->retry_at_ms = 0; /* in the first turn, then every second */

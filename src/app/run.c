@@ -13,6 +13,7 @@
 #include "app/process.h"
 #include "app/program.h"
 #include "app/reload.h"
+#include "app/transport_check.h"
 #include "app/upgrade.h"
 #include "app/watchdog.h"
 #include "app/worker.h"
@@ -418,6 +419,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
         goto out;
     }
     setup_noise(peer);
+    transport_log_library(peer);
     made = run_make_role(&run, peer, source->path, shared_count);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first worker and its ring */

@@ -263,6 +263,8 @@ time_t tls_context_expiry(const struct tls_context *context)
 const char *tls_description(void)
 {
     static char text[64];
+    if (openssl_load_tls() < 0)
+        return NULL;
     (void)snprintf(text, sizeof(text), "OpenSSL %s",
                    openssl.OpenSSL_version(OPENSSL_VERSION_STRING));
     return text;

@@ -176,6 +176,7 @@ def self_signed(label, names=(NAME,)):
 # name of the identity: how it is made
 _MADE = {
     "named": lambda: authority().issue("named"),
+    "expiring": lambda: authority().issue("expiring", end=3.5),
     "renewed": lambda: authority().issue("renewed"),
     "address": lambda: authority().issue("address", names=("127.0.0.1", "::1")),
     "localhost": lambda: authority().issue("localhost", names=("localhost",)),

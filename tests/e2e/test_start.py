@@ -7,6 +7,7 @@ import pwd
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ import pytest
 
 import harness
 import limits
+from capabilities import is_able
 from harness import (
     BINARIES, OURS, SANITIZED, TOKEN, Process, free_port, is_listening, render, wait_until, within,
 )
@@ -289,6 +291,41 @@ def test_forbidden_by_sysctl(start, value):
                 r"sysctl kernel\.io_uring_disabled")
     finally:
         SYSCTL.write_text(before)
+
+
+# --- a build without TLS --------------------------------------------------------------------------
+
+WITHOUT_TLS = r"server\.transport\.tls: this rathole-uring was built without TLS.*install the package.*libssl-dev"
+ASKS_FOR_TLS = {
+    "tls": {"type": "tls", "tls.certificate": "c.pem", "tls.private_key": "k.pem"},
+    "websocket": {"type": "websocket", "websocket.tls": "true", "tls.certificate": "c.pem",
+                  "tls.private_key": "k.pem"},
+}
+
+
+def asks_for_tls(kind, port):
+    lines = "".join(f"{key} = {value}\n" for key, value in ASKS_FOR_TLS[kind].items())
+    return server_text(port) + "\n[server.transport]\n" + lines
+
+
+@pytest.mark.skipif(is_able("tls"), reason="this build has TLS; scripts/build-static makes one without")
+@pytest.mark.parametrize("kind", ASKS_FOR_TLS)
+def test_without_tls_one_line_says_what_to_do(start, place, kind):
+    """At the start, for --check, and on a reload, which changes nothing."""
+    port = free_port()
+    process = start(asks_for_tls(kind, port))
+    assert process.wait(within(10)) == 1
+    lines = [line for line in process.log().splitlines() if " WARN " not in line]
+    assert len(lines) == 1 and re.search(WITHOUT_TLS, lines[0]), process.log()
+    checked = subprocess.run([BINARIES[OURS], "--check", place / "0.ini"], capture_output=True, text=True,
+                             timeout=within(10))
+    assert checked.returncode == 1 and re.search(WITHOUT_TLS, checked.stderr), checked
+    process = start(server_text(port))
+    wait_until(lambda: is_listening(port), within(5), "the server")
+    (place / "1.ini").write_text(asks_for_tls(kind, port))
+    process.signal(signal.SIGHUP)
+    process.wait_log(rf"ERROR reload: nothing is changed: .*{WITHOUT_TLS}", within(5))
+    assert is_listening(port) and process.alive()
 
 
 # --- times that tests may shorten -----------------------------------------------------------------

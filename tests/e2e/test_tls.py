@@ -53,6 +53,37 @@ def test_the_probe_and_the_version_agree():
                           timeout=30).stdout
     for kind in ("tls", "websocket"):
         assert bool(re.search(rf"transports:.*\b{kind}\b", said)) == is_able(kind), (kind, said)
+    assert bool(re.search(r"^TLS: OpenSSL 3\.", said, re.M)) == is_able("tls"), said
+
+
+def without_openssl(*command, hidden):
+    """Runs the program where the library can't be loaded."""
+    return subprocess.run(["unshare", "-m", "sh", "-c",
+                           'mount --bind /dev/null "$1" && shift && exec "$@"', "sh", hidden,
+                           BINARIES[OURS], *command], capture_output=True, text=True, timeout=30)
+
+
+@ours
+@needs_tls
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a library")
+@pytest.mark.parametrize("library", ["libssl.so.3", "libcrypto.so.3"])
+def test_openssl_is_missing(client, library):
+    """One line says which package to install; what needs no TLS is not affected."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True).stdout
+    found = re.search(rf"^\s*{re.escape(library)} .*=> (\S+)$", known, re.M)
+    if not found:
+        pytest.skip(f"ldconfig does not know {library}")
+    hidden = os.path.realpath(found[1])
+    said = without_openssl("--version", hidden=hidden)
+    assert said.returncode == 0 and "\nTLS: no OpenSSL 3 on this machine" in said.stdout, said
+    t = client(OURS, Tls())
+    file = t.workdir / "openssl.ini"
+    file.write_text(t.config("client"))
+    file.chmod(0o600)
+    said = without_openssl("--check", "--client", file, hidden=hidden)
+    assert said.returncode == 1, said
+    assert re.fullmatch(r"\S+: client\.transport\.tls: TLS needs libssl\.so\.3.*install OpenSSL .*libssl3.*\n",
+                        said.stderr), said
 
 
 # --- the server's certificate, seen by a client ---------------------------------------------------
@@ -594,6 +625,46 @@ def test_certificates_are_read_again(renewable):
             visitor.sendall(b"%d" % (n % 10))
             assert recv_exact(visitor, 1) == b"%d" % (n % 10)
     assert t.client.log().count("established") == logins
+
+
+def expiry_warnings(text):
+    return re.findall(r"(?:warning:|WARN ) \S+: server\.transport\.tls: (the certificate (?:has )?expire.*)", text)
+
+
+@ours
+@needs_tls
+def test_expiry_is_warned_of(renewable):
+    """Once for each time that the file is read, on a reload and for --check."""
+    t, replace_files, _ = renewable
+    assert expiry_warnings(t.server.log()) == []
+    expiry = identity("expiring").certificate.not_valid_after
+    words = [f"the certificate expires in 3 days ({expiry:%Y-%m-%d})"]
+    replace_files("expiring")
+    for count in (1, 2):
+        t.server.signal(signal.SIGHUP)
+        wait_until(lambda: t.server.log().count("INFO  reload:") == count, within(5), "the reload")
+        assert expiry_warnings(t.server.log()) == words * count
+    config = t.workdir / "checked.ini"
+    config.write_text(t.config("server"))
+    config.chmod(0o600)
+    checked = subprocess.run([BINARIES[OURS], "--check", "--server", config], capture_output=True,
+                             text=True, timeout=30)
+    assert checked.returncode == 0 and expiry_warnings(checked.stderr) == words, checked
+    replace_files("renewed")
+    t.server.signal(signal.SIGHUP)
+    wait_until(lambda: serial_at(t) == identity("renewed").serial, within(5), "the new certificate")
+    assert expiry_warnings(t.server.log()) == words * 2
+
+
+@ours
+@needs_tls
+def test_an_expired_certificate_is_warned_of_at_the_start(server):
+    t = server(OURS, Tls("expired"))
+    log = t.server.log()
+    expiry = identity("expired").certificate.not_valid_after
+    assert expiry_warnings(log) == [
+        f"the certificate has expired ({expiry:%Y-%m-%d}): renew it, then send SIGHUP"]
+    assert re.search(r"INFO  tls: by OpenSSL 3\.", log), log
 
 
 @ours
