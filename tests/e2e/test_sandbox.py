@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
+from capabilities import needs_tls
 from datagrams import UdpEcho, knock
 from harness import (
     BINARIES, OURS, TOKEN, Process, Tunnel, free_low_port, wait_until, within,
 )
 from sandbox import UID
 from services import Digest, Echo, answers, ping, transfer
+from tls_peer import Tls
 
 HERE = pathlib.Path(__file__).resolve().parent
 UNIT = HERE.parents[1] / "dist" / "systemd" / "rathole-uring@.service.in"
@@ -30,14 +32,24 @@ pytestmark = [
 class Sandboxed(Tunnel):
     """Each end in a sandbox of its own, with its token as a credential."""
 
+    def files_of_tls(self, role):
+        transport = self.transport[role]
+        keys = transport.keys[role] if isinstance(transport, Tls) else {}
+        return {key: value for key, value in keys.items() if isinstance(value, pathlib.Path)}
+
     def config(self, role):
-        return super().config(role).replace(TOKEN, "file:${CREDENTIALS_DIRECTORY}/token")
+        text = super().config(role).replace(TOKEN, "file:${CREDENTIALS_DIRECTORY}/token")
+        for key, path in self.files_of_tls(role).items():
+            text = text.replace(str(path), f"${{CREDENTIALS_DIRECTORY}}/{key}")
+        return text
 
     def spawn(self, role, **kwargs):
         stage = self.workdir / f"stage{len(self.started)}"
         (stage / "credentials").mkdir(parents=True)
         files = {"program": BINARIES[OURS].read_bytes(), "config.ini": self.config(role).encode(),
                  "credentials/token": TOKEN.encode()}
+        for key, path in self.files_of_tls(role).items():
+            files[f"credentials/{key}"] = path.read_bytes()
         for name, content in files.items():
             (stage / name).write_bytes(content)
             (stage / name).chmod(0o555 if name == "program" else 0o400)
@@ -98,6 +110,22 @@ def test_serves_under_the_unit(sandboxed, service, transport):
     wait_until(lambda: answers(t.port("echo")), within(20), "a visitor of the second client")
     t.server.signal(signal.SIGTERM)
     assert t.server.wait(within(10)) == 0
+
+
+@needs_tls
+@pytest.mark.parametrize("form", ["pem", "aes"])
+def test_serves_over_tls_under_the_unit(sandboxed, service, form):
+    """OpenSSL is loaded under MemoryDenyWriteExecute, and the certificate and its key are credentials.
+    Both ends read the files again and look at the system's roots, which are read-only."""
+    digest = service(Digest)
+    t = sandboxed({"echo": service(Echo).port, "digest": digest.port}, transport=Tls(form=form))
+    for process in (t.server, t.client):
+        assert "tls: by OpenSSL 3." in process.log()
+    transfer(t.port("digest"), 1, 4 << 20, 4 << 20)
+    for process in (t.server, t.client):
+        process.signal(signal.SIGHUP)
+        process.wait_log(r"reload: nothing has changed", within(10))
+    ping(t.port("echo"))
 
 
 def test_the_sandbox_holds(tmp_path):
