@@ -295,7 +295,8 @@ def test_forbidden_by_sysctl(start, value):
 
 # --- a build without TLS --------------------------------------------------------------------------
 
-WITHOUT_TLS = r"server\.transport\.tls: this rathole-uring was built without TLS.*install the package.*libssl-dev"
+WITHOUT_TLS = (r"server\.transport\.tls: this rathole-uring was built without TLS"
+               r".*install the package.*libssl-dev")
 ASKS_FOR_TLS = {
     "tls": {"type": "tls", "tls.certificate": "c.pem", "tls.private_key": "k.pem"},
     "websocket": {"type": "websocket", "websocket.tls": "true", "tls.certificate": "c.pem",
