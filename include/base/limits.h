@@ -80,8 +80,8 @@ enum limits_tls {
     /* The largest ClientHello, which is held until it is whole: those of browsers have 2 KiB, a
      * ticket may add some. */
     LIMIT_TLS_HELLO = 16 << 10,
-    /* What a stranger may send through a link until it has logged in, coded: a request for WebSocket
-     * has at most 4 KiB, the messages of a login 200 bytes. Key updates of 27 bytes cost 23 us each. */
+    /* What a stranger may send through a link until it has logged in, coded: a WebSocket request
+     * has at most 4 KiB, the messages of a login 200 bytes. Key updates of 27 bytes cost 23 us. */
     LIMIT_STRANGER_BYTES = 16 << 10,
     /* Client: sessions kept to be taken up. A server gives one or two per connection, and a burst
      * of new data channels takes one each. */

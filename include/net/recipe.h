@@ -1,6 +1,6 @@
 /* How a connection to the other side is prepared: which handshakes it runs, with which keys. A role
  * has one recipe at a time. It is read-only once made, so all workers share it; the role frees it
- * when all workers have the next one. Handshakes that began with it may still run: they keep nothing
+ * when all workers have the next one. Handshakes that began with it may still run, and keep nothing
  * of it. */
 #pragma once
 

@@ -92,7 +92,7 @@ void stream_read_some(struct stream *stream, void *buffer, size_t size);
 void stream_write(struct stream *stream, const void *data, size_t size);
 bool stream_is_writing(const struct stream *stream);
 bool stream_is_reading(const struct stream *stream);
-/* Ends the direction to the peer: our end of stream, then a FIN. Nothing may be written any more. */
+/* Ends the direction to the peer: our end of stream, then a FIN. Nothing may be written then. */
 void stream_end_writing(struct stream *stream);
 /* Cancels what is in flight and closes. Idempotent; a second call may turn a clean end into an
  * abort. `closed` follows, never inside this call. */
@@ -109,8 +109,8 @@ bool stream_is_at_proxy(const struct stream *stream);
 /* Why a handshake has failed, in words (ERR_HANDSHAKE, ERR_PROXY). NULL: nothing to say. */
 const char *stream_handshake_why(const struct stream *stream);
 /* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of
- * an unauthenticated peer, and what its link takes to LIMIT_STRANGER_BYTES: more is ERR_PROTOCOL. To
- * be called after stream_begin. */
+ * an unauthenticated peer, and what its link takes to LIMIT_STRANGER_BYTES: more is ERR_PROTOCOL.
+ * To be called after stream_begin. */
 void stream_distrust(struct stream *stream);
 /* Continues a connection that another stream has released, after stream_init: takes its link over.
  * A NULL link (a plain connection) changes nothing. */

@@ -272,7 +272,7 @@ static int handshake_take(struct stream *stream, const unsigned char *in, size_t
     return 0;
 }
 
-/* Counts what a link is to decode. A stranger could send records that carry nothing without an end. */
+/* Counts what a link decodes. A stranger could send records that carry nothing, without end. */
 static int note_received(struct stream_coding *coding, size_t size)
 {
     if (!coding->is_stranger)
