@@ -136,7 +136,7 @@ void relay_close(struct relay *relay, bool aborting)
  * resets it (tcp_close in the kernel). So such an end is read until its FIN. */
 static bool may_send_more(const struct relay *relay, unsigned int end)
 {
-    return relay->links[end] != NULL && relay->links[end]->ends_in_band && !relay->half_closed[end];
+    return relay->links[end] != NULL && relay->links[end]->ends_in_band;
 }
 
 static void linger_read(struct relay_flow *flow);
@@ -176,6 +176,7 @@ void relay_end(struct relay *relay)
     for (unsigned int i = 0; i < 2; i++)
         socket_shutdown_send(relay->fds[i]);
     relay->state = RELAY_LINGERING;
+    relay->idle_timeout_ms = 0; /* it would reset what is still being sent */
     relay->held_until_ns = loop_now_ns(relay->engine->loop) + ms_to_ns(LIMIT_LINGER_MS);
     relay_timer_start(relay);
     linger_read(&relay->flow[end]);
