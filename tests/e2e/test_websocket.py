@@ -588,6 +588,30 @@ def test_close_with_a_reason_is_an_end_too(relay):
     assert channel.recv(1) == b""
 
 
+@ours
+@needs_websocket
+def test_a_record_behind_a_close_loses_nothing(tunnel, service):
+    """rathole's server ends TLS behind its Close. Unread, that record would make the kernel drop what our
+    client's socket still holds for a slow server, and reset."""
+    transport = WebSocket(Tls())
+    size = 4 << 20
+    local = service(AfterEof, size)
+    t = tunnel({"s": local.port}, transport=transport, start=False, limits=LIMITS)
+    with FakeServer(t.control_port, secure=transport.server) as fake:
+        t.start_client()
+        control, key = fake.accept_login(TOKEN, within(10))
+        channel = a_channel(fake, control, key)
+        channel.sendall(u32(0) + b"request")
+        channel.shutdown(socket.SHUT_WR)
+        assert is_readable(channel, within(10)), "the service has not seen the end"
+        channel.sock.shutdown(socket.SHUT_WR)
+        assert local.wait_record(0, within(10)).end == "fin"
+        channel.settimeout(within(10))
+        assert recv_all(channel) == b"".join([digest_of([b"request"]), *pattern(4, size)])
+        assert channel.controls == [(CLOSE, b"")]
+        assert how_closed(channel.sock.sock, within(5)) == ("fin", b"")
+
+
 # --- a whole tunnel -------------------------------------------------------------------------------
 
 

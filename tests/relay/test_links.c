@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include "alloc.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "io/socket.h"
 #include "link_ends.h"
 #include "relay_rig.h"
 
@@ -282,4 +284,132 @@ Test(relay_links, an_end_that_waits_survives_a_move)
     relay_terminate(&rig.relay);
     rig_turns(&rig, 10);
     end_run(&rig, 2);
+}
+
+/* ---- what comes behind an end that is a message ---- */
+
+/* More than the small receive buffer of a peer that does not read, and less than that and the
+ * relay's send buffer together. */
+enum { BEHIND_TOTAL = 8000, SLOW_CHUNK = 400 };
+
+/* The coded peer has said its end, without a FIN, and more bytes follow it. The relay knows the end
+ * and does not read any more. Time stands still from here on. */
+static void begin_behind(struct rig *rig, enum link_kind kind, unsigned int end)
+{
+    struct peer *peer = &rig->peers[end];
+    begin(rig, 3, kind, end, 4096);
+    fake_loop_set_idle_step_ms(rig->loop, 0);
+    peer->total = 1; /* odd: no FIN follows (peer_end) */
+    relay_start(&rig->relay, &rig->options);
+    for (int turn = 0; turn < 100 && !rig->relay.flow[end].finished; turn++) {
+        peer_step(peer, 0);
+        rig_turn(rig);
+    }
+    cr_assert(rig->relay.flow[end].finished && peer->fin_sent);
+    cr_assert_eq(send(peer->fd, "behind", 6, 0), 6);
+}
+
+/* Whether our FIN has come to this end's peer, which has read everything. */
+static bool saw_fin(const struct rig *rig, unsigned int end)
+{
+    char byte;
+    struct pollfd fin = {.fd = rig->peers[end].fd, .events = POLLIN};
+    return poll(&fin, 1, 5000) == 1 && recv(fin.fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+/* The other direction, to a coded peer that reads late and slowly: the last bytes and our end are
+ * still in our send queue when the relay has written them. Our FIN follows. */
+static void end_slowly(struct rig *rig, enum link_kind kind, unsigned int end)
+{
+    struct peer *slow = &rig->peers[end], *quick = &rig->peers[1 - end];
+    int unsent = 0;
+    quick->total = BEHIND_TOTAL;
+    slow->chunk_max = SLOW_CHUNK;
+    for (int turn = 0; turn < 1000 && !rig->relay.flow[1 - end].finished; turn++) {
+        peer_step(quick, random_next(&rig->random));
+        rig_turn(rig);
+    }
+    cr_assert(rig->relay.flow[1 - end].finished, "kind %u, end %u: a stall", kind, end);
+    if (!rig->closed) {
+        cr_assert_eq(ioctl(rig->relay.fds[end], SIOCOUTQNSD, &unsent), 0);
+        cr_assert_gt(unsent, 0, "kind %u, end %u: nothing is left to lose", kind, end);
+    }
+    for (int turn = 0; turn < 50000 && !slow->got_fin && !slow->got_reset; turn++) {
+        rig_turn(rig);
+        peer_step(slow, random_next(&rig->random));
+        (void)usleep(200); /* the window opens in real time */
+    }
+    cr_assert(slow->got_fin && !slow->got_reset && !slow->corrupt && slow->got == BEHIND_TOTAL,
+              "kind %u, end %u: %zu of %d bytes, reset %d", kind, end, slow->got, BEHIND_TOTAL,
+              slow->got_reset);
+    peer_drain(quick);
+    cr_assert(quick->got_fin && !quick->got_reset && quick->got == 1);
+    cr_assert(saw_fin(rig, end), "kind %u, end %u: no FIN behind our end", kind, end);
+    cr_assert_not(rig->closed, "kind %u, end %u: the peer has sent no FIN", kind, end);
+}
+
+/* The relay has ended cleanly, without a reset. Nothing is left. */
+static void closed_behind(struct rig *rig, unsigned int end)
+{
+    rig_turns(rig, 5);
+    cr_assert(rig->closed);
+    cr_expect_eq(socket_take_error(rig->peers[end].fd), 0, "end %u: a reset", end);
+    cr_expect_eq(metrics_get(&rig->metrics, METRIC_RELAYS_CLEAN), 1);
+    end_run(rig, 3);
+}
+
+static void close_at_fin(enum link_kind kind, unsigned int end)
+{
+    struct rig rig;
+    begin_behind(&rig, kind, end);
+    end_slowly(&rig, kind, end);
+    cr_assert_eq(send(rig.peers[end].fd, "more", 4, 0), 4);
+    rig_turns(&rig, 100);
+    cr_assert_not(rig.closed);
+    (void)shutdown(rig.peers[end].fd, SHUT_WR);
+    closed_behind(&rig, end);
+}
+
+Test(relay_links, bytes_behind_an_end_reset_nothing)
+{
+    for (unsigned int i = 0; i < 2 * LINK_KINDS; i++)
+        close_at_fin((enum link_kind)(i / 2), i % 2);
+}
+
+Test(relay_links, a_fin_behind_an_end_is_not_waited_for_long)
+{
+    for (unsigned int end = 0; end < 2; end++) {
+        struct rig rig;
+        begin_behind(&rig, KIND_WEBSOCKET_TLS, end);
+        end_slowly(&rig, KIND_WEBSOCKET_TLS, end);
+        fake_loop_advance_ms(rig.loop, LIMIT_LINGER_MS / 2);
+        rig_turns(&rig, 5);
+        cr_assert_not(rig.closed);
+        fake_loop_advance_ms(rig.loop, LIMIT_LINGER_MS);
+        closed_behind(&rig, end);
+    }
+}
+
+/* A peer that never stops sending does not keep the relay. */
+Test(relay_links, bytes_behind_an_end_have_a_limit)
+{
+    static const char block[1000];
+    for (unsigned int end = 0; end < 2; end++) {
+        struct rig rig;
+        size_t behind = sizeof("behind") - 1, before = 0;
+        begin_behind(&rig, KIND_WEBSOCKET_TLS, end);
+        end_slowly(&rig, KIND_WEBSOCKET_TLS, end);
+        for (int turn = 0; turn < 10000 && !rig.closed; turn++) {
+            before = behind;
+            ssize_t sent = send(rig.peers[end].fd, block, sizeof(block), MSG_NOSIGNAL);
+            behind += sent > 0 ? (size_t)sent : 0;
+            rig_turns(&rig, 3);
+            if (behind == before)
+                (void)usleep(200);
+        }
+        cr_assert(rig.closed, "after %zu bytes", behind);
+        cr_expect_geq(behind, LINK_BATCH_CODED);
+        cr_expect_leq(before, LINK_BATCH_CODED + 65536, "%zu bytes", before);
+        end_run(&rig, 3);
+    }
 }
