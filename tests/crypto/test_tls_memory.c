@@ -41,6 +41,7 @@ static void uncount(void *block)
 
 /* Not counted by alloc.c. */
 void *__real_malloc(size_t size);
+void *__real_realloc(void *block, size_t size);
 void __real_free(void *block);
 
 static void *openssl_malloc(size_t size, const char *file, int line)
@@ -53,7 +54,7 @@ static void *openssl_realloc(void *block, size_t size, const char *file, int lin
     if (must_fail_now())
         return NULL;
     uncount(block);
-    void *moved = realloc(block, size);
+    void *moved = __real_realloc(block, size);
     return counted(moved != NULL || size == 0 ? moved : block) == moved ? moved : NULL;
 }
 

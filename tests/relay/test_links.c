@@ -413,3 +413,54 @@ Test(relay_links, bytes_behind_an_end_have_a_limit)
         end_run(&rig, 3);
     }
 }
+
+static void judge_slow(struct rig *rig, struct peer *slow, size_t total)
+{
+    for (int turn = 0; turn < 20000 && !slow->got_fin && !slow->got_reset; turn++) {
+        rig_turn(rig);
+        peer_step(&rig->peers[slow == &rig->peers[0] ? 1 : 0], random_next(&rig->random));
+        peer_step(slow, random_next(&rig->random));
+        (void)usleep(200);
+    }
+    cr_assert(slow->got_fin && !slow->got_reset && slow->got == total, "%zu of %zu bytes, reset %d",
+              slow->got, total, slow->got_reset);
+    if (!rig->closed)
+        relay_terminate(&rig->relay);
+    rig_turns(rig, 5);
+    end_run(rig, 3);
+}
+
+/* The poll for room sees that FIN, before the bytes are read. */
+Test(relay_links, a_fin_behind_the_bytes_while_the_flow_waits_for_room)
+{
+    for (unsigned int i = 0; i < 2 * LINK_KINDS; i++) {
+        struct rig rig;
+        struct peer *slow = &rig.peers[i % 2], *quick = &rig.peers[1 - i % 2];
+        begin_behind(&rig, (enum link_kind)(i / 2), i % 2);
+        (void)shutdown(slow->fd, SHUT_WR);
+        quick->total = 20000;
+        slow->chunk_max = SLOW_CHUNK;
+        for (int turn = 0; turn < 100; turn++) {
+            rig_turn(&rig);
+            peer_step(quick, random_next(&rig.random));
+        }
+        judge_slow(&rig, slow, 20000);
+    }
+}
+
+Test(relay_links, an_idle_timeout_does_not_cut_what_is_being_sent)
+{
+    struct rig rig;
+    struct peer *slow = &rig.peers[1], *quick = &rig.peers[0];
+    begin_behind(&rig, KIND_WEBSOCKET, 1);
+    rig.relay.idle_timeout_ms = 1000;
+    quick->total = 8000;
+    for (int turn = 0; turn < 1000 && !rig.relay.flow[0].finished; turn++) {
+        peer_step(quick, random_next(&rig.random));
+        rig_turn(&rig);
+    }
+    cr_assert(rig.relay.flow[0].finished);
+    fake_loop_advance_ms(rig.loop, 1500);
+    rig_turns(&rig, 5);
+    judge_slow(&rig, slow, 8000);
+}
