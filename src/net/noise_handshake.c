@@ -40,7 +40,8 @@ static int take(struct noise_handshaking *noise, const unsigned char *in, size_t
 {
     size_t length = noise_handshake_message_size(&noise->state);
     size_t taken = MIN(size, NOISE_FRAME_HEADER + length - noise->have);
-    memcpy(noise->in + noise->have, in, taken);
+    if (taken > 0) /* in may be NULL */
+        memcpy(noise->in + noise->have, in, taken);
     noise->have += (uint32_t)taken;
     *used += taken;
     if ((noise->have > 0 && noise->in[0] != (uint8_t)length) ||
