@@ -221,7 +221,8 @@ def test_visitors_and_strangers_leave_logins_theirs(tunnel, service, source):
         for _ in range(3):
             started = time.monotonic()
             with t.login("s"):
-                assert time.monotonic() - started < within(2)
+                # Strangers are evicted 16 at a time, each after 300 ms; their deadline is 5 s.
+                assert time.monotonic() - started < within(4)
         assert t.server.metric("control_channels_lost") <= 3
         assert t.server.fds() < 256
 

@@ -40,7 +40,10 @@ LOST_BY_RATHOLE = {("test_half_close_by_visitor", OURS, RATHOLE),
                    ("test_server_killed_and_restarted", OURS, RATHOLE),
                    ("test_server_killed_and_restarted", RATHOLE, RATHOLE),
                    ("test_server_swapped_under_a_running_client", OURS, RATHOLE),
-                   ("test_bulk", RATHOLE, RATHOLE)}  # its visitor ends before the answer
+                   ("test_bulk", RATHOLE, RATHOLE),  # its visitor ends before the answer
+                   # A Close is an error to rathole's server, which then drops up to 8 KiB that its
+                   # visitor has not taken yet.
+                   ("test_transfers", RATHOLE, OURS), ("test_bulk", RATHOLE, OURS)}
 
 globals().update({name: test for name, test in vars(test_interop).items()
                   if name.startswith("test_")})
