@@ -209,10 +209,15 @@ static int bind_with_mode(int fd, const char *path, mode_t mode)
 
 int unix_socket_bind(const char *path, const struct unix_access *access, int *ret_fd)
 {
+    uid_t uid;
+    gid_t gid;
+    int result = find_owner(access->owner, &uid, &gid); /* before there is a file */
+    if (result < 0 && !is_abstract(path))
+        return result;
     CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    int result = bind_with_mode(fd, path, access->mode);
+    result = bind_with_mode(fd, path, access->mode);
     if (result == -EADDRINUSE && !is_abstract(path)) {
         result = find_user_of(path);
         /* If another process binds the file just now, between the look and this call, its file is
