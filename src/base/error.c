@@ -23,8 +23,7 @@ static const char *const own_texts[] = {
     [ERR_NOT_A_FILE - ERR_FIRST] = "not a regular file",
     [ERR_UNACKED - ERR_FIRST] = "nothing was acknowledged for too long",
     [ERR_SILENT - ERR_FIRST] = "no answer to keepalive probes",
-    [ERR_ALERT - ERR_FIRST] = "the other side has ended TLS with an alert; it may want a client "
-                              "certificate, or another one",
+    [ERR_ALERT - ERR_FIRST] = "the peer ended TLS with an alert (a client certificate?)",
     [ERR_PROXY - ERR_FIRST] = "the proxy refused or closed the connection",
     [ERR_REFUSED - ERR_FIRST] = "the server refused the login; it may be at full capacity",
 };
