@@ -200,7 +200,10 @@ def test_the_share_of_a_reload(both):
                    lambda: f"{t.client.fds()} descriptors")
 
 
-@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.9"], ids=["the-clients", "another"])
+@pytest.mark.parametrize("source", [
+    # Strangers there may hold the places of late channels, and leave 16 at a time, each after 300 ms.
+    pytest.param("127.0.0.1", id="the-clients", marks=pytest.mark.realtime),
+    pytest.param("127.0.0.9", id="another")])
 def test_visitors_and_strangers_leave_logins_theirs(tunnel, service, source):
     """The server is full of visitors who stay, and silent strangers hold its control port: a login
     there is answered at once. Strangers at the client's own address may take the places of its data
@@ -221,8 +224,7 @@ def test_visitors_and_strangers_leave_logins_theirs(tunnel, service, source):
         for _ in range(3):
             started = time.monotonic()
             with t.login("s"):
-                # Strangers are evicted 16 at a time, each after 300 ms; their deadline is 5 s.
-                assert time.monotonic() - started < within(4)
+                assert time.monotonic() - started < within(2)
         assert t.server.metric("control_channels_lost") <= 3
         assert t.server.fds() < 256
 
