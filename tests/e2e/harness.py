@@ -12,6 +12,7 @@ Environment:
   E2E_SYSCTL         1: tests may change sysctls of the whole machine for a moment, and restore them
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -185,17 +186,25 @@ def is_listening(port, host=None):
     return any(host in (None, found) for found, _ in listeners(port))
 
 
+def udp_sockets(port):
+    """The lines of /proc/net/udp and udp6 for sockets bound to the port, as lists of words."""
+    found = []
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        with contextlib.suppress(OSError):
+            lines = pathlib.Path(table).read_text().splitlines()[1:]
+            words_of = map(str.split, lines)
+            found += [words for words in words_of if words[1].endswith(f":{port:04X}")]
+    return found
+
+
 def is_bound(port):
     """Whether a UDP socket is bound to the port."""
-    wanted = f":{port:04X}"
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
-        try:
-            lines = pathlib.Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        if any(line.split()[1].endswith(wanted) for line in lines):
-            return True
-    return False
+    return bool(udp_sockets(port))
+
+
+def unread_bytes(port):
+    """The bytes in the receive queues of all UDP sockets that are bound to the port."""
+    return sum(int(words[4].split(":")[1], 16) for words in udp_sockets(port))
 
 
 def wait_until(condition, timeout, what):

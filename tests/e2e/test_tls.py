@@ -715,7 +715,9 @@ def test_transport_changes_on_reload(tunnel, service):
     t.transport = {"server": transport, "client": transport}
     for role in ("server", "client"):
         (t.workdir / f"{role}.ini").write_text(t.config(role))
-    wait_until(lambda: answers(t.port()) and is_tls(t), within(10), "TLS")
+    wait_until(lambda: is_tls(t), within(10), "TLS")
+    t.server.wait_log(r"(?s)reload: transport.*control channel established", within(10))
+    wait_until(lambda: answers(t.port()), within(10), "the service")
     ping(t.port())
 
 

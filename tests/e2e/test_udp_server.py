@@ -12,7 +12,7 @@ import time
 import pytest
 
 from datagrams import Flows, UdpVisitor, knock, parse, payload
-from harness import SANITIZED, TOKEN, wait_until, within
+from harness import SANITIZED, TOKEN, unread_bytes, wait_until, within
 from played import PlayedClient, channel_of, drops, header_of, visitor_of_each
 from protocol import udp_frame
 
@@ -415,7 +415,9 @@ def test_session_ends_and_comes_back(server):
     with fresh_session(t) as visitor:
         fds = None
         for n in range(3):
+            t.server.wait_log("(?s)" + ".*".join((n + 1) * ["control channel lost"]), within(5))
             visitor.send(b"nobody there")
+            wait_until(lambda: not unread_bytes(t.port("s")), within(5), "the datagram to be read")
             with playing(t):
                 assert visitor.insist(b"%d" % n, within(5)) == b"%d" % n
             now = t.server.settled_fds()
