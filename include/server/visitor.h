@@ -18,6 +18,16 @@ struct server_worker;
 struct slab;
 struct service;
 
+/* Why a visitor was closed before it got a data channel. */
+enum visitor_refusal {
+    VISITOR_REFUSED_LIMIT,     /* max_connections or max_connections_per_ip */
+    VISITOR_REFUSED_QUEUE,     /* too many wait for a data channel */
+    VISITOR_REFUSED_NO_CLIENT, /* no control channel is up */
+    VISITOR_REFUSED_TIMEOUT,   /* no data channel has come in time */
+    VISITOR_REFUSED_NO_MEMORY,
+    VISITOR_REFUSAL_COUNT,
+};
+
 /* The listener_accepted of a TCP service: takes fd over. */
 void visitor_begin(struct server_worker *worker, struct service *service, int fd);
 /* The `matched` of a TCP service's pool (channel_pool.h): gives a channel to a waiting visitor of

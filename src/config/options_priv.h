@@ -39,7 +39,7 @@ enum option_flags {
     OPTION_PATH = 1 << 5,  /* not a secret, but a path, or may be file:PATH */
 };
 
-enum { OPTION_COUNT_MAX = 96 };
+enum { OPTION_COUNT_MAX = 128 };
 
 struct option;
 

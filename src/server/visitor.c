@@ -73,31 +73,42 @@ static void visitor_give_up(struct visitor *visitor)
         visitor_free(visitor); /* no channel is on its way */
 }
 
+/* ---- refusing ---- */
+
+static const struct {
+    const char *text; /* for the log */
+    enum metric metric;
+} refusals[] = {
+    [VISITOR_REFUSED_LIMIT] = {"too many connections", METRIC_VISITORS_REFUSED_LIMIT},
+    [VISITOR_REFUSED_QUEUE] = {"too many visitors wait for a data channel",
+                               METRIC_VISITORS_REFUSED_QUEUE},
+    [VISITOR_REFUSED_NO_CLIENT] = {"no control channel", METRIC_VISITORS_REFUSED_NO_CLIENT},
+    [VISITOR_REFUSED_TIMEOUT] = {"no data channel came in time; the client's log may say why",
+                                 METRIC_VISITORS_TIMED_OUT},
+    [VISITOR_REFUSED_NO_MEMORY] = {"out of memory", METRIC_OUT_OF_MEMORY},
+};
+static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
+
+/* Counts a refusal and logs it. The caller closes the visitor. */
+static void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why)
+{
+    static struct log_limit said[VISITOR_REFUSAL_COUNT];
+    uint32_t suppressed;
+    metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
+    if (log_allowed(&said[why], &suppressed))
+        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
+                 "visitor refused: %s (%u similar lines suppressed)", refusals[why].text,
+                 suppressed);
+}
+
 static void visitor_wait_expired(struct timer *timer)
 {
-    static struct log_limit limit;
-    uint32_t suppressed;
     struct visitor *visitor = container_of(timer, struct visitor, wait_timer);
-    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_TIMED_OUT, 1);
-    if (log_allowed(&limit, &suppressed))
-        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
-                 "visitor closed: no data channel in %d s; the client's log may say why "
-                 "(%u similar lines suppressed)",
-                 LIMIT_VISITOR_WAIT_MS / 1000, suppressed);
+    visitor_note_refusal(visitor, VISITOR_REFUSED_TIMEOUT);
     visitor_give_up(visitor);
 }
 
 /* ---- finding a channel ---- */
-
-static void log_refused(const struct visitor *visitor, const char *why)
-{
-    static struct log_limit limit;
-    uint32_t suppressed;
-    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_REFUSED_LIMIT, 1);
-    if (log_allowed(&limit, &suppressed))
-        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
-                 "visitor refused: %s (%u similar lines suppressed)", why, suppressed);
-}
 
 /* Takes the oldest parked channel that is alive, or queues the visitor. *ret: the result of
  * channel_pool_take. */
@@ -150,10 +161,10 @@ bool visitor_seek(struct visitor *visitor, bool first)
         visitor_start_waiting(visitor);
         return true;
     case POOL_FULL:
-        log_refused(visitor, "too many visitors wait for a data channel");
+        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE);
         return false;
     case POOL_CLOSED:
-        log_refused(visitor, "no control channel");
+        visitor_note_refusal(visitor, VISITOR_REFUSED_NO_CLIENT);
         return false;
     }
     return false;
@@ -187,6 +198,27 @@ bool visitor_matched(struct server_worker *worker, const struct pool_match *matc
 
 /* ---- the beginning ---- */
 
+/* The visitor's address is known, if anything needs it: decides whether it may come, and finds it a
+ * channel. Otherwise closes it. peer: NULL if not known. */
+static void visitor_admit(struct visitor *visitor, const struct addr *peer)
+{
+    struct service *service = visitor->service;
+    if (peer != NULL)
+        visitor->key = addr_key(peer, config_prefixes(server_config(visitor->worker->server)));
+    int result = visitor_limits_enter(service, &visitor->key);
+    if (result < 0) {
+        visitor_note_refusal(visitor,
+                             result == -ENOMEM ? VISITOR_REFUSED_NO_MEMORY : VISITOR_REFUSED_LIMIT);
+        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+        visitor_free(visitor);
+        return;
+    }
+    if (!visitor_seek(visitor, true)) {
+        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+        visitor_finish(visitor);
+    }
+}
+
 void visitor_begin(struct server_worker *worker, struct service *service, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
@@ -197,24 +229,13 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
         return;
     }
     service_use(service);
+    visitor->fd = fd;
     visitor->id = tunnel_next_conn_id(tunnel);
     visitor->begun_at_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
     struct addr peer;
-    if (service_config(service)->max_connections_per_ip != 0 && socket_peer(fd, &peer) == 0)
-        visitor->key = addr_key(&peer, config_prefixes(server_config(worker->server)));
-    int result = visitor_limits_enter(service, &visitor->key);
-    if (result < 0) {
-        log_refused(visitor, error_text(result));
-        transport_close_fd(fd, tunnel->loop);
-        visitor_free(visitor);
-        return;
-    }
-    visitor->fd = fd;
-    if (!visitor_seek(visitor, true)) {
-        transport_close_fd(take_fd(&visitor->fd), tunnel->loop);
-        visitor_finish(visitor);
-    }
+    bool needs_peer = service_config(service)->max_connections_per_ip != 0;
+    visitor_admit(visitor, needs_peer && socket_peer(fd, &peer) == 0 ? &peer : NULL);
 }
 
 /* ---- all of a worker's ---- */

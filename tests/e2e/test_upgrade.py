@@ -56,7 +56,8 @@ def test_visitors_across_an_upgrade(make, service, client):
     visits.all_served()
     print(f"{visits.begun} visitors, the slowest {visits.slowest:.2f} s")
     assert new.metric("visitors_accepted") > 0
-    assert new.metric("visitors_refused_limit") == 0
+    for reason in ("limit", "queue", "no_client"):
+        assert new.metric(f"visitors_refused_{reason}") == 0
 
 
 def test_visitors_across_two_upgrades(make, service):
