@@ -17,8 +17,10 @@ enum limits_config {
     LIMIT_SECRET_MARGIN = 64,    /* byte order mark and white space around the secret in its file */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */
     LIMIT_SECOND_MS = 1000,      /* of an option in whole seconds; tests have shorter ones */
-    LIMIT_SOCKS5_CREDENTIAL = 255, /* user, password: RFC 1929 has one byte for each length */
-    LIMIT_ACCOUNT_NAME = 64,       /* a user's or group's name; Linux' own tools stop at 32 */
+    LIMIT_SOCKS5_CREDENTIAL = 255,   /* user, password: RFC 1929 has one byte for each length */
+    LIMIT_ACCESS_FILE = 16 << 20,    /* a list of addresses; each line has up to 50 bytes */
+    LIMIT_ACCESS_PREFIXES = 1 << 19, /* of one service's lists: more than public blocklists have */
+    LIMIT_ACCOUNT_NAME = 64,         /* a user's or group's name; Linux' own tools stop at 32 */
 };
 
 /* RLIMIT_MEMLOCK, raised while the process is still root: rings count against it afterwards. Where

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/addr.h"
+#include "base/cidr.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/macros.h"
@@ -72,6 +73,14 @@ struct config_transport {
     uint32_t tcp_keepalive_interval; /* TCP_KEEPINTVL, seconds */
 };
 
+/* Who may come, by address: the prefixes of allow and deny. */
+struct config_access {
+    const struct cidr_set *set; /* shared by all copies; NULL: everybody */
+    bool has_allow;             /* then nobody else may come */
+    struct cidr *prefixes;      /* during config_load only */
+    size_t count, capacity;
+};
+
 struct config_service {
     char *name;
     enum config_service_type type;
@@ -83,6 +92,7 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip;
+    struct config_access access;                   /* server */
     uint32_t socket_mode;                          /* server, unix sockets: permission bits */
     char socket_owner[2 * LIMIT_ACCOUNT_NAME + 2]; /* "user", "user:group", ":group"; "" = none */
     uint32_t udp_timeout_ms;                       /* UDP services only, from here */
@@ -119,6 +129,7 @@ struct config_peer {
     uint32_t max_pending_handshakes;
     uint32_t max_pending_handshakes_per_ip;
     uint32_t per_ip_prefix_v4, per_ip_prefix_v6; /* server; see config_prefixes */
+    struct config_access access;                 /* server: to the control port */
 
     uint32_t heartbeat_timeout_ms; /* client; 0 = off */
     uint32_t retry_interval_ms;    /* client; the default of its services */

@@ -23,6 +23,7 @@ enum config_change {
     CONFIG_CHANGE_RESTART = 1 << 9, /* needs a restart */
     /* The files of TLS have changed, and no key. Found by the role, which reads them again. */
     CONFIG_CHANGE_CERTIFICATES = 1 << 10,
+    CONFIG_CHANGE_ACCESS = 1 << 11, /* allow, deny: visitors of UDP services are looked at again */
 };
 
 enum config_service_fate { CONFIG_SERVICE_ADDED, CONFIG_SERVICE_REMOVED, CONFIG_SERVICE_CHANGED };

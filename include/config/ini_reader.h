@@ -1,8 +1,8 @@
 /* The reader of configuration files, in front of inih: one grammar for INI files and for the part
  * of TOML that rathole's files use. Tables may be sections, dotted keys, or inline in braces; a key
- * has one scalar value. The reader strips indentation, comments and quotes, reports empty and
- * repeated sections, and knows line numbers, which inih alone truncates or hides. Other TOML
- * (arrays, dates) is refused by name, never misread.
+ * has one scalar value, or an array of strings. The reader strips indentation, comments and quotes,
+ * reports empty and repeated sections, and knows line numbers, which inih alone truncates or hides.
+ * Other TOML (other arrays, dates) is refused by name, never misread.
  *
  * The text stays the caller's. Callbacks get strings that are valid during the call and are wiped
  * afterwards, because they may be secrets. No state outlives a call, so any thread may read. Time
@@ -36,8 +36,9 @@ struct ini_entry {
     const struct ini_table *table;
     unsigned int line; /* of the key */
     const char *key;
-    char *value;  /* the callback may shorten it in place */
-    bool is_bare; /* without quotes: a '#' in it may start a comment */
+    char *value;   /* the callback may shorten it in place */
+    bool is_bare;  /* without quotes: a '#' in it may start a comment */
+    bool is_array; /* the value is its strings, with commas between them */
 };
 
 /* A callback that returns false stops the reader. All strings are valid UTF-8, but escapes may have

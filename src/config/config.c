@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "access_priv.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "config/config_copy.h"
@@ -15,10 +16,12 @@
 static void finish_peer(struct config_peer *peer)
 {
     for (size_t i = 0; i < peer->service_count; i++) {
+        config_access_finish(&peer->services[i].access);
         secret_free(peer->services[i].token);
         free(peer->services[i].name);
     }
     free(peer->services);
+    config_access_finish(&peer->access);
     secret_free(peer->default_token);
     config_transport_finish(&peer->transport);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "access_priv.h"
 #include "secret_priv.h"
 
 /* Takes const away from a copy, which only its users have to leave unchanged. */
@@ -27,6 +28,7 @@ int config_service_copy(const struct config_service *service, const struct confi
     *copy = *service;
     copy->name = copy_text(service->name);
     copy->token = copy_text(service->token);
+    config_access_share(&copy->access);
     if (copy->name == NULL || copy->token == NULL) {
         config_service_free(copy);
         return -ENOMEM;
@@ -39,6 +41,7 @@ void config_service_free(const struct config_service *service)
 {
     if (service == NULL)
         return;
+    cidr_set_drop(service->access.set);
     secret_free(service->token);
     free(service->name);
     free(own(service));
@@ -94,6 +97,7 @@ int config_peer_copy(const struct config_peer *peer, const struct config_peer **
         free(copy);
         return -ENOMEM;
     }
+    config_access_share(&copy->access);
     copy->default_token = NULL;
     copy->services = NULL;
     copy->service_count = 0;
@@ -107,5 +111,6 @@ void config_peer_free(const struct config_peer *peer)
         return;
     struct config_peer *copy = own(peer);
     config_transport_finish(&copy->transport);
+    config_access_finish(&copy->access);
     free(copy);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "access_priv.h"
 #include "options_priv.h"
 
 /* ---- one value ---- */
@@ -48,6 +49,9 @@ static bool same_value(const struct option *option, const void *a, const void *b
     if (option->parse == value_secret || option->parse == value_password ||
         option->parse == value_path || option->parse == value_hostname)
         return same_text(*(char *const *)a, *(char *const *)b);
+    if (option->parse == value_allow || option->parse == value_deny)
+        return cidr_set_equal(((const struct config_access *)a)->set,
+                              ((const struct config_access *)b)->set);
     if (option->parse == value_proxy)
         return same_proxy(a, b);
     if (option->parse == value_account || option->parse == value_owner)
@@ -168,9 +172,9 @@ void config_diff_finish(struct config_diff *diff)
 
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size)
 {
-    static const char *const words[] = {"address", "transport",   "token",       "type",
-                                        "lanes",   "TCP options", "heartbeat",   "limits and times",
-                                        "log",     "threads",     "certificates"};
+    static const char *const words[] = {
+        "address",   "transport",        "token", "type",    "lanes",        "TCP options",
+        "heartbeat", "limits and times", "log",   "threads", "certificates", "access lists"};
     size_t used = 0;
     assert(out_size > 0);
     out[0] = '\0';

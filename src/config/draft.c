@@ -364,7 +364,7 @@ void draft_take_held(struct draft *draft, const struct draft_place *place, bool 
  * quotes are exempt: they may contain a '#'. */
 static void cut_comment(const struct option *option, char *text)
 {
-    if ((option->flags & (OPTION_SECRET | OPTION_PATH)) != 0)
+    if ((option->flags & (OPTION_SECRET | OPTION_PATH | OPTION_LIST)) != 0)
         return;
     size_t size = strcspn(text, "#");
     while (size > 0 && isblank((unsigned char)text[size - 1]))
@@ -385,6 +385,9 @@ static bool take_entry(struct draft *draft, const struct ini_entry *entry)
                          "defined twice, first in line %u", *first);
     *first = entry->line;
 
+    if (entry->is_array && (option->flags & OPTION_LIST) == 0)
+        return draft_say(draft, DRAFT_BAD_SHAPE, entry->line, &draft->at, entry->key,
+                         "expected one value, not an array");
     if (entry->is_bare)
         cut_comment(option, entry->value);
     if ((option->flags & OPTION_HELD) != 0)

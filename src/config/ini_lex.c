@@ -232,6 +232,59 @@ static bool is_quote(char c)
     return c == '"' || c == '\'';
 }
 
+/* ---- arrays ---- */
+
+/* Reads a string of an array, a comma, its end, or goes on to the next line. */
+static const char *read_array_piece(struct lex *lex, struct lex_room *room, bool *is_behind_item,
+                                    bool *ret_is_end)
+{
+    lex_skip_blanks(lex);
+    char c = lex_peek(lex);
+    if (c == '\0' || c == '#') {
+        const char *problem;
+        return lex_next_line(lex, &problem) ? problem : not_finished;
+    }
+    if (is_quote(c) && !*is_behind_item && !is_long_string(lex)) {
+        const char *problem = room->used > 0 ? put(room, ",", 1) : NULL;
+        *is_behind_item = true;
+        const char *string_problem = read_line_string(lex, c, room);
+        if (problem != NULL || string_problem != NULL)
+            return problem != NULL ? problem : string_problem;
+        room->used--; /* its NUL */
+        return NULL;
+    }
+    lex->at++;
+    *ret_is_end = c == ']';
+    if (*ret_is_end || (c == ',' && *is_behind_item)) {
+        *is_behind_item = false;
+        return NULL;
+    }
+    return "expected an array of strings in quotes, with commas between them and ] at its end";
+}
+
+/* As a long string it is read to its end after an error, too. */
+static const char *read_array(struct lex *lex, struct lex_room *room)
+{
+    const char *first_problem = NULL;
+    unsigned int first_line = lex->line, problem_line = 0;
+    bool is_end = false, is_behind_item = false;
+    lex->at++;
+    while (!is_end) {
+        const char *problem = read_array_piece(lex, room, &is_behind_item, &is_end);
+        if (problem != NULL && first_problem == NULL) {
+            first_problem = problem;
+            problem_line = lex->line;
+        }
+        if (problem != NULL && lex->at == lex->end) {
+            lex->is_cut = true;
+            lex->problem_line = first_line;
+            return "the array is not finished";
+        }
+    }
+    lex->problem_line = first_problem != NULL ? problem_line : lex->line;
+    return first_problem != NULL ? first_problem : finish_word(room);
+}
+
 /* ---- names and values ---- */
 
 bool lex_is_name(char c)
@@ -308,16 +361,18 @@ static const char *bare_end(const struct lex *lex, bool is_inline)
 }
 
 static const char *read_value(struct lex *lex, bool is_inline, struct lex_room *room,
-                              bool *ret_is_bare)
+                              enum lex_form *ret_form)
 {
     char c = lex_peek(lex);
     room->used = 0;
-    *ret_is_bare = !is_quote(c);
+    *ret_form = is_quote(c) ? LEX_STRING : LEX_BARE;
     if (is_quote(c))
         return is_long_string(lex) ? read_long_string(lex, c, room)
                                    : read_line_string(lex, c, room);
-    if (c == '[' && !is_bracketed_addr(lex))
-        return "arrays are not supported here";
+    if (c == '[' && !is_bracketed_addr(lex)) {
+        *ret_form = LEX_ARRAY;
+        return read_array(lex, room);
+    }
     if (is_date(lex))
         return "dates are not supported here (a text needs quotes)";
     const char *end = bare_end(lex, is_inline);
@@ -328,12 +383,12 @@ static const char *read_value(struct lex *lex, bool is_inline, struct lex_room *
     return problem != NULL ? problem : finish_word(room);
 }
 
-const char *lex_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare)
+const char *lex_value(struct lex *lex, struct lex_room *room, enum lex_form *ret_form)
 {
-    return read_value(lex, false, room, ret_is_bare);
+    return read_value(lex, false, room, ret_form);
 }
 
-const char *lex_inline_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare)
+const char *lex_inline_value(struct lex *lex, struct lex_room *room, enum lex_form *ret_form)
 {
-    return read_value(lex, true, room, ret_is_bare);
+    return read_value(lex, true, room, ret_form);
 }

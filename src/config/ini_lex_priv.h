@@ -15,7 +15,7 @@ struct lex {
     const char *next, *end;    /* the lines below */
     unsigned int line;         /* number of the current line; 0 before the first */
     unsigned int problem_line; /* of the last problem: a string may span many lines */
-    bool is_cut;               /* a string was not terminated: the lines below it were not parsed */
+    bool is_cut; /* a string or an array was not terminated: the lines below it were not parsed */
 };
 
 /* The buffer for decoded words, with a NUL behind each. */
@@ -38,8 +38,10 @@ const char *lex_rest(const struct lex *lex);
 bool lex_is_name(char c);
 /* Reads a bare or quoted name; *ret points into the room. */
 const char *lex_name(struct lex *lex, struct lex_room *room, const char **ret);
-/* Reads the value of a "key = value" line: a string of any of TOML's four kinds, or a bare value,
- * which ends with the line or at a comment behind white space. */
-const char *lex_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare);
+enum lex_form { LEX_BARE, LEX_STRING, LEX_ARRAY };
+/* Reads the value of a "key = value" line: a string of any of TOML's four kinds, an array of
+ * strings, which may span lines, or a bare value, which ends with the line or at a comment behind
+ * white space. Of an array the room gets the strings, with commas between them. */
+const char *lex_value(struct lex *lex, struct lex_room *room, enum lex_form *ret_form);
 /* The same in an inline table, where a bare value ends at a comma, a brace or white space. */
-const char *lex_inline_value(struct lex *lex, struct lex_room *room, bool *ret_is_bare);
+const char *lex_inline_value(struct lex *lex, struct lex_room *room, enum lex_form *ret_form);

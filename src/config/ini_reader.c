@@ -161,8 +161,11 @@ static const char *read_key_and_value(struct reader *reader, bool *ret_is_entry)
     entry->line = lex->line;
     entry->table = reader->dotted.form == INI_DOTTED ? &reader->dotted : &top(reader)->table;
     entry->value = reader->value.text;
-    problem = reader->depth == 0 ? lex_value(lex, &reader->value, &entry->is_bare)
-                                 : lex_inline_value(lex, &reader->value, &entry->is_bare);
+    enum lex_form form = LEX_STRING;
+    problem = reader->depth == 0 ? lex_value(lex, &reader->value, &form)
+                                 : lex_inline_value(lex, &reader->value, &form);
+    entry->is_bare = form == LEX_BARE;
+    entry->is_array = form == LEX_ARRAY;
     if (problem == NULL && reader->depth == 0)
         problem = lex_rest(lex);
     if (problem == NULL && entry->table->part_count == 0 && !reader->is_broken)

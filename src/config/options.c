@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "access_priv.h"
 #include "base/limits.h"
 
 /* Offsets: of a role's field, of a service's field, and of rows without a field. */
@@ -65,6 +66,11 @@ const struct option options[] = {
     {SECTION_ROLE, FOR_SERVER, "per_ip_prefix_v6", value_number, PEER(per_ip_prefix_v6), 1, 128,
      "64", "bits", 0, CHANGE(LIMITS),
      "the same for IPv6, where one customer usually holds a /64"},
+    {SECTION_ROLE, FOR_SERVER, "allow", value_allow, PEER(access), 0, 0, NULL, "CIDR list",
+     OPTION_LIST, CHANGE(ACCESS),
+     "who may connect to bind_addr, as of a service's allow; give your clients' addresses"},
+    {SECTION_ROLE, FOR_SERVER, "deny", value_deny, PEER(access), 0, 0, NULL, "CIDR list",
+     OPTION_LIST, CHANGE(ACCESS), "who may not, as of a service's deny"},
     {SECTION_ROLE, FOR_CLIENT, "connect_timeout", value_seconds_fraction, PEER(connect_timeout_ms),
      MOMENT_MS, HOUR_MS, "10", "s", 0, CHANGE(LIMITS),
      "to the server or to the local service; for all addresses of a name together"},
@@ -180,6 +186,12 @@ const struct option options[] = {
     {SECTION_SERVICE, FOR_SERVER, "max_connections_per_ip", value_number,
      SERVICE(max_connections_per_ip), 0, COUNT_MAX, "0", "visitors", 0, CHANGE(LIMITS),
      "at a time from one address (server.per_ip_prefix_v4, _v6); 0 = no limit"},
+    {SECTION_SERVICE, FOR_SERVER, "allow", value_allow, SERVICE(access), 0, 0, NULL, "CIDR list",
+     OPTION_LIST, CHANGE(ACCESS),
+     "visitors that may come, and no others: addresses, prefixes, file:PATH with one a line"},
+    {SECTION_SERVICE, FOR_SERVER, "deny", value_deny, SERVICE(access), 0, 0, NULL, "CIDR list",
+     OPTION_LIST, CHANGE(ACCESS),
+     "visitors that may not; with allow the longest prefix decides, of the same one deny"},
     {SECTION_SERVICE, FOR_SERVER, "udp_data_channels", value_number_or_auto,
      SERVICE(udp_data_channels), 1, LIMIT_UDP_LANES, "auto", "channels", 0, CHANGE(LANES),
      "of a UDP service, which share its visitors; auto = one for each worker, at least 2"},

@@ -37,6 +37,7 @@ enum option_flags {
     OPTION_HELD = 1 << 3,  /* ignored unless transport.type, which may come later, uses its table */
     OPTION_CLAMP = 1 << 4, /* rathole takes any number: it is clamped to min and max */
     OPTION_PATH = 1 << 5,  /* not a secret, but a path, or may be file:PATH */
+    OPTION_LIST = 1 << 6,  /* values with commas between them, or an array of strings */
 };
 
 enum { OPTION_COUNT_MAX = 128 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "access_priv.h"
 #include "base/error.h"
 #include "draft_priv.h"
 #include "options_priv.h"
@@ -69,6 +70,11 @@ static void note_unused(struct draft *draft, const struct draft_place *place, co
         (void)draft_say(draft, DRAFT_WARNING, line, place, key, "has no effect: %s", why);
 }
 
+static void settle_access(struct draft *draft, struct config_access *access)
+{
+    draft->is_out_of_memory |= config_access_settle(access) < 0;
+}
+
 static void check_service_addr(struct draft *draft, const struct draft_place *place,
                                const struct config_service *service)
 {
@@ -85,9 +91,9 @@ static void check_service_addr(struct draft *draft, const struct draft_place *pl
                         "expected /path: type = socket_stream is for unix sockets");
     if (place->role == CONFIG_CLIENT)
         return;
-    if (is_unix)
-        note_unused(draft, place, "max_connections_per_ip",
-                    "visitors of a unix socket have no address");
+    static const char *const by_address[] = {"max_connections_per_ip", "allow", "deny"};
+    for (size_t i = 0; is_unix && i < ARRAY_SIZE(by_address); i++)
+        note_unused(draft, place, by_address[i], "visitors of a unix socket have no address");
     if (service->addr.host[0] != '/') {
         note_unused(draft, place, "socket_mode", "bind_addr has no file");
         note_unused(draft, place, "socket_owner", "bind_addr has no file");
@@ -100,6 +106,7 @@ static void fill_service(struct draft *draft, const struct draft_place *place)
     struct config_service *service = &peer->services[place->service_index];
     fill_section(draft, place, service->line);
     fill_token(draft, place, service);
+    settle_access(draft, &service->access);
     check_service_addr(draft, place, service);
     if (place->role != CONFIG_CLIENT) {
         service->addr_line = draft_line_of(draft, place, "bind_addr");
@@ -203,6 +210,7 @@ static void validate_role(struct draft *draft, enum config_role role)
     draft_validate_tls(draft, role);
     place.section = SECTION_ROLE;
     validate_account(draft, &place);
+    settle_access(draft, &peer->access);
     /* First, because services inherit it. */
     if (role == CONFIG_CLIENT)
         check_retry_interval(draft, &place, &peer->retry_interval_ms);

@@ -4,10 +4,18 @@
 #include <string.h>
 
 static const char text[] = "[server]\nbind_addr = 127.0.0.1:2333\ndefault_token = one\n"
-                           "heartbeat_interval = 7\n"
+                           "heartbeat_interval = 7\ndeny = 10.1.0.0/16\n"
                            "[server.services.web]\nbind_addr = 127.0.0.1:80\nmax_connections = 3\n"
+                           "allow = 10.0.0.0/8\n"
                            "[server.transport]\ntype = tls\n[server.transport.tls]\n"
                            "pkcs12 = p\npkcs12_password = w\nclient_ca = a\n";
+
+static bool allows_10_1(const struct cidr_set *set)
+{
+    const struct addr addr = {.v4 = {.sin_family = AF_INET, .sin_addr = {htonl(0x0a010000)}},
+                              .len = sizeof(addr.v4)};
+    return cidr_set_allows(set, &addr);
+}
 
 Test(config_copy, outlives_the_whole)
 {
@@ -26,6 +34,8 @@ Test(config_copy, outlives_the_whole)
     cr_expect_str_eq(service->token, "one");
     cr_expect_eq(service->addr.port, 80);
     cr_expect_eq(service->max_connections, 3);
+    cr_expect(allows_10_1(service->access.set));
+    cr_expect_not(allows_10_1(peer->access.set));
     cr_expect_eq(peer->heartbeat_interval_ms, 7000);
     cr_expect_str_eq(peer->transport.tls.pkcs12, "p");
     cr_expect_str_eq(peer->transport.tls.pkcs12_password, "w");

@@ -214,13 +214,17 @@ Test(config_errors, warnings)
 Test(config_errors, all_errors_are_listed_in_the_order_of_lines)
 {
     static const struct example examples[] = {
-        {"[server]\nbind_addr=22\nthreads=0\nk=[1]\n[server.services.a]\n[client]\n",
+        {"[server]\nbind_addr=22\nthreads=0\nthreads=[]\nk=[1]\n[server.services.a]\n[client]\n",
          "f:2: server.bind_addr: expected host:port, got \"22\"\n"
          "f:3: server.threads: expected a number from 1 to 256 or auto, got \"0\"\n"
-         "f:4: arrays are not supported here\n"
-         "f:5: server.services.a.bind_addr: missing, expected host:port\n"
-         "f:5: server.services.a.token: missing, and there is no server.default_token\n"
-         "f:6: client.remote_addr: missing, expected host:port\n"},
+         "f:4: server.threads: defined twice, first in line 3\n"
+         "f:5: expected an array of strings in quotes, with commas between them and ] at its end\n"
+         "f:6: server.services.a.bind_addr: missing, expected host:port\n"
+         "f:6: server.services.a.token: missing, and there is no server.default_token\n"
+         "f:7: client.remote_addr: missing, expected host:port\n"},
+        {"[server]\nbind_addr=[\"h:1\"]\ndefault_token=[\"t\"]\n",
+         "f:2: server.bind_addr: expected one value, not an array\n"
+         "f:3: server.default_token: expected one value, not an array\n"},
     };
     CHECK_EXAMPLES(examples);
 }

@@ -44,7 +44,8 @@ static bool on_table(void *owner, const struct ini_table *table)
                is_inline ? "}" : "]");
 }
 
-/* Writes "key=value"; a dotted key with its table in front, "a|b:key=value". */
+/* Writes "key=value"; a dotted key with its table in front, "a|b:key=value"; of an array
+ * "key@=value". */
 static bool on_entry(void *owner, const struct ini_entry *entry)
 {
     const struct ini_table *table = entry->table;
@@ -52,7 +53,9 @@ static bool on_entry(void *owner, const struct ini_entry *entry)
     for (size_t i = 0, used = 0; table->form == INI_DOTTED && i < table->part_count; i++)
         used += (size_t)snprintf(name + used, sizeof name - used, "%s%s", table->parts[i],
                                  i + 1 < table->part_count ? "|" : ":");
-    return say(owner, "%u %s%s=%s\n", entry->line, name, entry->key, entry->value);
+    cr_expect_not(entry->is_array && entry->is_bare);
+    return say(owner, "%u %s%s%s=%s\n", entry->line, name, entry->key, entry->is_array ? "@" : "",
+               entry->value);
 }
 
 static bool on_error(void *owner, unsigned int line, const char *problem)
@@ -218,14 +221,65 @@ Test(ini_reader, strings)
     CHECK_EXAMPLES(examples);
 }
 
+#define NO_ARRAY \
+    "!expected an array of strings in quotes, with commas between them and ] at its end\n"
+
+Test(ini_reader, arrays_of_strings)
+{
+    static const struct example examples[] = {
+        {"[a]\nk = []", "1[a]\n2 k@=\n"},
+        {"[a]\nk = [ ] # c", "1[a]\n2 k@=\n"},
+        {"[a]\nk = [\"x\"]", "1[a]\n2 k@=x\n"},
+        {"[a]\nk = [\"::]:1\"]", "1[a]\n2 k@=::]:1\n"},
+        {"[a]\nk=['x',\"y#\\u0041\" , 'z',]\nl=1", "1[a]\n2 k@=x,y#A,z\n3 l=1\n"},
+        {"[a]\nk = [\n  \"x\", # c ]\n\n  # ]\r\n  \"y\"\n  , \"z\"\n]\nl = 1",
+         "1[a]\n2 k@=x,y,z\n9 l=1\n"},
+        {"[a]\nb = {k = [\"x\",\n \"y\"], l = []}", "1[a]\n2{a|b}\n2 k@=x,y\n3 l@=\n"},
+        {"[a]\nk = [1, 2]\nl=1", "1[a]\n2" NO_ARRAY "3 l=1\n"},
+        {"[a]\nk = [x]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [\"x\" \"y\"]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [\"x\",, \"y\"]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [,]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [[\"x\"]]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [\"\"\"x\"\"\"]", "1[a]\n2" NO_ARRAY},
+        {"[a]\nk = [{l = 1}]\nm = 2", "1[a]\n2" NO_ARRAY "3 m=2\n"},
+        {"[a]\nk = { b = [1] }", "1[a]\n2{a|k}\n2" NO_ARRAY},
+        /* After an error it is read to its end, so the lines in it are no entries. */
+        {"[a]\nk = [\n 1,\nl = 2\n]\nm = 3", "1[a]\n3" NO_ARRAY "6 m=3\n"},
+        {"[a]\nk = [\"x]\n\"y\"]\nm = 3", "1[a]\n2!the string is not finished\n4 m=3\n"},
+        {"[a]\nk = [\"x\"] y", "1[a]\n2!text after the end of the value or section\n"},
+        {"[a]\nk = [\n\"\x01\"\n]\nl = 1",
+         "1[a]\n3!control bytes are not supported here (\"\\n\" or \"\\u001b\" are)\n5 l=1\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}
+
+Test(ini_reader, an_array_without_an_end)
+{
+    static const char *const texts[] = {"[a]\nk = [", "[a]\nk = [\nl = 1\n", "[a]\nk = [\"x\",\n",
+                                        "[a]\nk = [\"x\ny", "[a]\nk = [x"};
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        cr_expect_eq(read_bytes(texts[i], strlen(texts[i])), -ECANCELED, "%s", texts[i]);
+        cr_expect_str_eq(trace.text, "1[a]\n2!the array is not finished\n");
+    }
+}
+
+Test(ini_reader, an_array_that_is_too_long)
+{
+    char text[2 * LIMIT_CONFIG_TEXT + 64], *at = text;
+    at += sprintf(at, "[a]\nk = [\n");
+    while (at - text < 2 * LIMIT_CONFIG_TEXT)
+        at += sprintf(at, "\"10.0.0.0/8\",\n");
+    (void)sprintf(at, "]\nl = 1\n");
+    cr_expect_eq(read_bytes(text, strlen(text)), 0);
+    cr_expect_not_null(strstr(trace.text, "!a name or a value is longer than 4096 bytes\n"));
+    cr_expect_not_null(strstr(trace.text, " l=1\n"));
+    cr_expect_eq(trace.calls, 3, "one error alone: %s", trace.text);
+}
+
 Test(ini_reader, toml_beyond_tables_and_scalars)
 {
     static const struct example examples[] = {
-        {"[a]\nk = [1, 2]", "1[a]\n2!arrays are not supported here\n"},
-        {"[a]\nk = []", "1[a]\n2!arrays are not supported here\n"},
-        {"[a]\nk = [\"::]:1\"]", "1[a]\n2!arrays are not supported here\n"},
-        {"[a]\nk = [", "1[a]\n2!arrays are not supported here\n"},
-        {"[a]\nk = { b = [1] }", "1[a]\n2{a|k}\n2!arrays are not supported here\n"},
         {"[a]\nk = 2024-12-31", "1[a]\n2!dates are not supported here (a text needs quotes)\n"},
         {"[a]\nk = 2024-12-31T07:32:00Z",
          "1[a]\n2!dates are not supported here (a text needs quotes)\n"},
@@ -289,8 +343,7 @@ Test(ini_reader, tables_in_braces)
         {"[a]\nb = {}}", "1[a]\n2{a|b}\n2!text after the end of the value or section\n"},
         {"[a]\nb = {c = {k = 1}", "1[a]\n2{a|b}\n2{a|b|c}\n2 k=1\n" NO_BRACE},
         /* An error skips the rest of the line; the next line is in the section again. */
-        {"[a]\nb = {c = {k = [], l = 1}}\nm = 2",
-         "1[a]\n2{a|b}\n2{a|b|c}\n2!arrays are not supported here\n3 m=2\n"},
+        {"[a]\nb = {c = {k = [1], l = 1}}\nm = 2", "1[a]\n2{a|b}\n2{a|b|c}\n2" NO_ARRAY "3 m=2\n"},
         {"[a\nb = {k = 1}\nc = {l}\n[d]\n", "1!the ] of the section is missing\n"
                                             "3!expected [section] or key = value\n4[d]\n"},
         {"a={b={c={d={k=1}}}}\nl.m = 2", FOUR_DEEP "1 k=1\n2 l:m=2\n"},

@@ -241,6 +241,27 @@ Test(memory, half_of_a_file)
     (void)unlink(path);
 }
 
+Test(memory, lists_of_addresses)
+{
+    char path[] = "/tmp/test_memory_XXXXXX", text[512];
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, "10.0.0.0/8\n::1\n", 15), 15);
+    (void)close(fd);
+    (void)snprintf(text, sizeof text,
+                   "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nallow=::/0\n"
+                   "[server.services.a]\nbind_addr=1.2.3.4:2\nallow=10.0.0.0/8,file:%s\n"
+                   "deny=[\"10.0.0.0/9\"]\n",
+                   path);
+    fail_each(NULL, text, 0);
+    (void)snprintf(text, sizeof text,
+                   "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\n[server.services.a]\n"
+                   "bind_addr=1.2.3.4:2\nallow=10.0.0.0/8,x\ndeny=file:%s/x,::1\n",
+                   path);
+    fail_each(NULL, text, ERR_CONFIG);
+    (void)unlink(path);
+}
+
 Test(memory, file_of_frp)
 {
     fail_each(NULL, "[common]\nbind_port = 7000\n", ERR_CONFIG);

@@ -1,7 +1,9 @@
-/* An address as text: parsing, formatting and parsing again agree. */
+/* An address or a prefix as text: parsing, formatting and parsing again agree. */
+#include <errno.h>
 #include <string.h>
 
 #include "base/addr.h"
+#include "base/cidr.h"
 #include "fuzz.h"
 
 static void check_numeric(const struct host_port *host_port, const struct addr *addr)
@@ -39,6 +41,20 @@ static void check_unix(const char *text)
     FUZZ_CHECK(addr_equal(&addr, &addr_again));
 }
 
+static void check_cidr(const uint8_t *data, size_t size)
+{
+    struct cidr parsed, again;
+    char text[CIDR_TEXT_SIZE];
+    int result = cidr_parse((const char *)data, size, &parsed);
+    if (result == -EINVAL)
+        return;
+    FUZZ_CHECK(result == 0 || result == -EDOM);
+    (void)cidr_format(&parsed, text);
+    FUZZ_CHECK(cidr_parse(text, strlen(text), &again) == 0);
+    FUZZ_CHECK(again.high == parsed.high && again.low == parsed.low && again.bits == parsed.bits &&
+               again.is_v6 == parsed.is_v6);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char text[512];
@@ -51,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct host_port parsed, again;
     struct addr addr;
     check_unix(text);
+    check_cidr((const uint8_t *)text, size);
     memset(&parsed, 0xa5, sizeof(parsed));
     if (host_port_parse(text, &parsed) < 0) {
         for (size_t i = 0; i < sizeof(parsed); i++)

@@ -99,6 +99,13 @@ static void check_transport(const struct config_transport *transport, enum confi
         FUZZ_CHECK(noise->has_local_private_key && noise->has_remote_public_key);
 }
 
+/* The prefixes have become a set, and are gone. */
+static void check_access(const struct config_access *access)
+{
+    FUZZ_CHECK(access->prefixes == NULL && access->count == 0);
+    FUZZ_CHECK(!access->has_allow || access->set != NULL);
+}
+
 static void check_peer(const struct config_peer *peer, enum config_role role)
 {
     check_addr(&peer->addr);
@@ -110,7 +117,9 @@ static void check_peer(const struct config_peer *peer, enum config_role role)
         FUZZ_CHECK(service->token != NULL && service->token[0] != '\0');
         FUZZ_CHECK(service->type <= CONFIG_SERVICE_SOCKET_STREAM);
         check_service_addr(service);
+        check_access(&service->access);
     }
+    check_access(&peer->access);
 }
 
 static void write_quoted(FILE *out, const char *text)
