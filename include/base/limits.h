@@ -57,6 +57,10 @@ enum limits_pool {
     LIMIT_POOL_PARKED = 512,
     LIMIT_POOL_HOLD_MS = 90000,    /* a burst keeps the pool large for once to twice this time */
     LIMIT_VISITORS_WAITING = 1024, /* per service; each holds a descriptor, more are closed */
+    /* max_new_per_second_per_ip: addresses that are remembered, in 3.5 MiB, and the number of times
+     * for each (server/visitor_rate.h). */
+    LIMIT_RATE_ADDRESSES = 1 << 15,
+    LIMIT_RATE_EXACT = 16,
     LIMIT_VISITOR_WAIT_MS = 10000, /* then the visitor is closed; clients retry no longer either */
     /* A request that has brought no channel after once to twice this time is made anew. */
     LIMIT_CHANNEL_REQUEST_MS = 3000,
