@@ -12,8 +12,11 @@
     X(VISITORS_REFUSED_LIMIT, "visitors_refused_limit")         \
     X(VISITORS_REFUSED_QUEUE, "visitors_refused_queue")         \
     X(VISITORS_REFUSED_NO_CLIENT, "visitors_refused_no_client") \
+    X(VISITORS_REFUSED_DENIED, "visitors_refused_denied")       \
+    X(VISITORS_REFUSED_RATE, "visitors_refused_rate")           \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")                 \
     X(STRANGERS_ACCEPTED, "strangers_accepted")                 \
+    X(STRANGERS_DENIED, "strangers_denied")                     \
     X(STRANGERS_EVICTED, "strangers_evicted")                   \
     X(STRANGERS_EVICTED_SLOW, "strangers_evicted_slow")         \
     X(STRANGERS_EVICTED_PER_IP, "strangers_evicted_per_ip")     \
@@ -55,6 +58,8 @@
     X(UDP_DROPPED_KERNEL, "udp_dropped_kernel")                 \
     X(UDP_DROPPED_PORT_ZERO, "udp_dropped_port_zero")           \
     X(UDP_DROPPED_STRANGER, "udp_dropped_stranger")             \
+    X(UDP_DROPPED_ACCESS, "udp_dropped_access")                 \
+    X(UDP_DROPPED_RATE, "udp_dropped_rate")                     \
     X(UDP_DROPPED_NO_LOCAL, "udp_dropped_no_local")             \
     X(UDP_DROPPED_TOO_LARGE, "udp_dropped_too_large")           \
     X(UDP_DROPPED_NO_BUFFERS, "udp_dropped_no_buffers")         \

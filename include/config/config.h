@@ -91,7 +91,7 @@ struct config_service {
     uint32_t retry_interval_ms; /* client */
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
-    uint32_t max_connections_per_ip;
+    uint32_t max_connections_per_ip, max_new_per_second_per_ip;
     struct config_access access;                   /* server */
     uint32_t socket_mode;                          /* server, unix sockets: permission bits */
     char socket_owner[2 * LIMIT_ACCOUNT_NAME + 2]; /* "user", "user:group", ":group"; "" = none */

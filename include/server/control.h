@@ -38,6 +38,9 @@ void server_control_close_replaced(struct server_worker *worker);
 void server_control_close(struct server_control *control);
 void server_control_close_if_expired(struct server_control *control);
 void server_control_close_reconfigured(struct server_worker *worker);
+/* Ends the worker's control channels from addresses that a reload of server.allow and .deny keeps
+ * out: their data channels could not come any more. */
+void server_control_close_denied(struct server_worker *worker);
 /* Applies a changed heartbeat_interval to the worker's control channels. */
 void server_control_restart_heartbeats(struct server_worker *worker);
 /* Ends all control channels of the worker. */

@@ -37,6 +37,8 @@ void lane_close_others(struct server_worker *worker, const struct service *servi
                        const struct binding *binding);
 /* Applies a changed udp_timeout. */
 void lane_review_timeout(struct server_worker *worker, const struct service *service);
+/* Applies changed lists of addresses: forgets visitors that may not come any more. */
+void lane_review_access(struct server_worker *worker, const struct service *service);
 /* The `matched` of a UDP service's pool (channel_pool.h): gives a channel to a lane of this worker.
  * Takes the channel over in every case. */
 bool lane_matched(struct server_worker *worker, const struct pool_match *match,

@@ -14,6 +14,7 @@
 #include "server/service.h"
 #include "server/service_index.h"
 #include "server/session.h"
+#include "server/visitor_rate.h"
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/tunnel_worker.h"
@@ -25,6 +26,7 @@ struct server {
     struct recipe *recipe;                      /* of connections to the other side */
     struct plan_slot plan;                      /* of the reload that is being applied */
     struct gate gate;
+    struct visitor_rate rate;
     struct session_table sessions;
     struct service_registry services;
     /* The main thread's, and read by workers at their start. NULL: not bound, or a reload has given

@@ -20,6 +20,8 @@ struct service;
 
 /* Why a visitor was closed before it got a data channel. */
 enum visitor_refusal {
+    VISITOR_REFUSED_DENIED,    /* allow, deny */
+    VISITOR_REFUSED_RATE,      /* max_new_per_second_per_ip */
     VISITOR_REFUSED_LIMIT,     /* max_connections or max_connections_per_ip */
     VISITOR_REFUSED_QUEUE,     /* too many wait for a data channel */
     VISITOR_REFUSED_NO_CLIENT, /* no control channel is up */

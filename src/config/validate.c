@@ -91,7 +91,8 @@ static void check_service_addr(struct draft *draft, const struct draft_place *pl
                         "expected /path: type = socket_stream is for unix sockets");
     if (place->role == CONFIG_CLIENT)
         return;
-    static const char *const by_address[] = {"max_connections_per_ip", "allow", "deny"};
+    static const char *const by_address[] = {"max_connections_per_ip", "max_new_per_second_per_ip",
+                                             "allow", "deny"};
     for (size_t i = 0; is_unix && i < ARRAY_SIZE(by_address); i++)
         note_unused(draft, place, by_address[i], "visitors of a unix socket have no address");
     if (service->addr.host[0] != '/') {

@@ -13,6 +13,7 @@
 #include "net/recipe.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
+#include "server/access.h"
 #include "server/exchange.h"
 #include "server/server_worker.h"
 #include "server/session.h"
@@ -298,6 +299,17 @@ void server_control_close_reconfigured(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
         server_control_close(container_of(node, struct server_control, node));
+    }
+}
+
+void server_control_close_denied(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->control_list) {
+        struct server_control *control = container_of(node, struct server_control, node);
+        struct addr peer;
+        if (socket_peer(control->stream.fd, &peer) == 0 &&
+            !access_allows_stranger(worker->server, &peer))
+            server_control_close(control);
     }
 }
 

@@ -244,6 +244,15 @@ void lane_review_timeout(struct server_worker *worker, const struct service *ser
     }
 }
 
+void lane_review_access(struct server_worker *worker, const struct service *service)
+{
+    list_for_each (node, &worker->lanes) {
+        struct lane *lane = container_of(node, struct lane, node);
+        if (lane->service == service)
+            lane_visitor_review_access(lane);
+    }
+}
+
 void lane_init_slab(struct slab *slab)
 {
     slab_init(slab, sizeof(struct lane_visitor));

@@ -76,8 +76,8 @@ void lane_join(struct lane *lane);
 
 /* ---- lane_visitor.c ---- */
 
-/* The visitor that sent a datagram. It is added if it is new, and answers take the datagram's route
- * back. NULL: no memory, which is counted. */
+/* The visitor that sent a datagram. It is added if it is new and may come, and answers take the
+ * datagram's route back. NULL: dropped, and counted. */
 struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arrival *arrival);
 /* The visitor that an answer is for. NULL: no such visitor, which is counted. */
 struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_frame_addr *addr);
@@ -88,6 +88,8 @@ struct udp_socket *lane_visitor_destination(struct datagram_target *target,
 void lane_visitor_expire(struct timer *timer);
 /* udp_timeout may have changed: runs lane_visitor_expire soon if there are visitors. */
 void lane_visitor_review_timeout(struct lane *lane);
+/* Forgets visitors that may not come any more. */
+void lane_visitor_review_access(struct lane *lane);
 /* Forgets all visitors, and frees the table. */
 void lane_visitor_finish(struct lane *lane);
 

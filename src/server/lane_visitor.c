@@ -1,7 +1,9 @@
+#include <errno.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "lane_priv.h"
+#include "server/access.h"
 
 enum {
     EXPIRY_STEP_MS = 1000, /* between two runs of lane_visitor_expire, at least */
@@ -44,6 +46,16 @@ void lane_visitor_review_timeout(struct lane *lane)
 {
     if (lane->expiry_timer.armed)
         loop_deadline_start(lane_loop(lane), &lane->expiry_timer, EXPIRY_STEP_MS);
+}
+
+void lane_visitor_review_access(struct lane *lane)
+{
+    list_for_each_safe (node, &lane->table.used) {
+        struct lane_visitor *visitor =
+            lane_visitor_of(container_of(node, struct udp_table_entry, node));
+        if (!access_allows_visitor(lane->service, &visitor->route.to))
+            visitor_remove(visitor);
+    }
 }
 
 static uint32_t visitors_max(const struct lane *lane)
@@ -94,6 +106,43 @@ static void frame_addr_of(const struct addr *addr, struct udp_frame_addr *ret)
     ret->port = addr_port(addr);
 }
 
+/* Says it at most once a second: anybody can send with anybody's address. */
+static void lane_note_refusal(const struct lane *lane, const struct udp_arrival *arrival,
+                              enum metric metric, const char *why)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char text[ADDR_TEXT_SIZE];
+    lane_count(lane, metric, udp_arrival_count(arrival));
+    if (log_allowed(&limit, &suppressed))
+        log_service(LOG_WARN, service_name(lane->service),
+                    "datagrams from %s dropped: %s (%u similar lines suppressed)",
+                    addr_format(arrival->from, text, sizeof(text)), why, suppressed);
+}
+
+/* Whether a new visitor may come. */
+static bool is_newcomer_let_in(const struct lane *lane, const struct udp_arrival *arrival)
+{
+    const struct service *service = lane->service;
+    struct server *server = lane->worker->server;
+    uint32_t per_second = service_config(service)->max_new_per_second_per_ip;
+    if (!access_allows_visitor(service, arrival->from)) {
+        lane_note_refusal(lane, arrival, METRIC_UDP_DROPPED_ACCESS, "the address is not allowed");
+        return false;
+    }
+    if (per_second == 0)
+        return true;
+    struct addr_key key = addr_key(arrival->from, config_prefixes(server_config(server)));
+    int result =
+        visitor_rate_enter(&server->rate, service, &key, per_second, loop_now_ns(lane_loop(lane)));
+    if (result == -ENOMEM)
+        lane_count(lane, METRIC_OUT_OF_MEMORY, 1);
+    else if (result < 0)
+        lane_note_refusal(lane, arrival, METRIC_UDP_DROPPED_RATE,
+                          "too many new visitors from the address within a second");
+    return result == 0;
+}
+
 struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arrival *arrival)
 {
     struct udp_frame_addr key;
@@ -101,7 +150,10 @@ struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arri
     struct lane_visitor *visitor = lane->last;
     if (visitor == NULL || !udp_frame_addr_equal(&visitor->entry.key, &key)) {
         struct udp_table_entry *entry = udp_table_find(&lane->table, &key);
-        visitor = entry != NULL ? lane_visitor_of(entry) : lane_visitor_add(lane, &key);
+        if (entry != NULL)
+            visitor = lane_visitor_of(entry);
+        else
+            visitor = is_newcomer_let_in(lane, arrival) ? lane_visitor_add(lane, &key) : NULL;
         if (visitor == NULL)
             return NULL;
         lane->last = visitor;

@@ -8,6 +8,7 @@
 #include "net/recipe.h"
 #include "net/stream.h"
 #include "proto/server_fsm.h"
+#include "server/access.h"
 #include "server/control.h"
 #include "server/exchange.h"
 #include "server/server_worker.h"
@@ -265,6 +266,20 @@ static const struct stream_ops login_stream_ops = {
     .closed = login_closed,
 };
 
+/* From an address that may not come: counted and logged, and the gate gives it no place. */
+static void note_denied(struct server_worker *worker, const struct addr *peer)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char text[ADDR_TEXT_SIZE];
+    metrics_add(&worker->tunnel->metrics, METRIC_STRANGERS_DENIED, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_write(LOG_WARN, NULL, 0,
+                  "connection from %s rejected: its address is not allowed (server.allow, deny) "
+                  "(%u similar lines suppressed)",
+                  addr_format(peer, text, sizeof(text)), suppressed);
+}
+
 void login_begin(struct server_worker *worker, struct service *service, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
@@ -272,6 +287,11 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     struct addr peer;
     if (socket_peer(fd, &peer) < 0) {
         transport_close_fd(fd, tunnel->loop); /* the peer has reset the connection already */
+        return;
+    }
+    if (!access_allows_stranger(worker->server, &peer)) {
+        note_denied(worker, &peer);
+        loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
         return;
     }
     struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));

@@ -11,6 +11,7 @@
 #include "server/addresses.h"
 #include "server/control.h"
 #include "server/descriptors.h"
+#include "server/lane.h"
 #include "server/listener.h"
 #include "server/login.h"
 #include "server/service_part.h"
@@ -88,6 +89,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     step->binding = binding;
     step->rebinds = binding != NULL;
     step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
+    step->denies = (changes & CONFIG_CHANGE_ACCESS) != 0;
     if (changes == 0) {
         prep->outcome->bound++;
         return 0;
@@ -361,6 +363,8 @@ static void server_apply_own(struct server_worker *worker, const struct server_p
     reload_recipe_apply(&plan->recipe, worker->tunnel);
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         server_control_restart_heartbeats(worker);
+    if ((plan->changes & CONFIG_CHANGE_ACCESS) != 0)
+        server_control_close_denied(worker);
 }
 
 static void server_apply_step(struct server_worker *worker, const struct server_step *step)
@@ -377,6 +381,8 @@ static void server_apply_step(struct server_worker *worker, const struct server_
         if (step->rebinds && service_part_rebind(worker, step->service, step->new_binding) < 0)
             service_part_log_no_memory(worker, step->service);
         service_part_review(worker, step->service);
+        if (step->denies)
+            lane_review_access(worker, step->service);
         break;
     }
 }

@@ -23,6 +23,7 @@ struct server_step {
     struct binding *new_binding; /* the service's, for the workers; NULL: it has no address now */
     bool rebinds;                /* the workers change to new_binding */
     bool expires;                /* its session ends */
+    bool denies;                 /* its UDP visitors are looked at again */
 };
 
 struct server_plan {

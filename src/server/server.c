@@ -48,6 +48,7 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
     server->worker_count = workers;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     server_fds_limit_strangers(server, config);
+    visitor_rate_init(&server->rate);
     session_table_init(&server->sessions, &server->gate);
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
@@ -94,6 +95,7 @@ void server_destroy(struct server *server)
     resolver_destroy(server->resolver);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
+    visitor_rate_finish(&server->rate);
     gate_finish(&server->gate);
     recipe_destroy(server->recipe);
     config_peer_free(server_config(server));

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/probe.h"
+#include "server/access.h"
 #include "server/exchange.h"
 #include "server/visitor_limits.h"
 #include "visitor_priv.h"
@@ -79,6 +80,9 @@ static const struct {
     const char *text; /* for the log */
     enum metric metric;
 } refusals[] = {
+    [VISITOR_REFUSED_DENIED] = {"its address is not allowed", METRIC_VISITORS_REFUSED_DENIED},
+    [VISITOR_REFUSED_RATE] = {"too many from its address within a second",
+                              METRIC_VISITORS_REFUSED_RATE},
     [VISITOR_REFUSED_LIMIT] = {"too many connections", METRIC_VISITORS_REFUSED_LIMIT},
     [VISITOR_REFUSED_QUEUE] = {"too many visitors wait for a data channel",
                                METRIC_VISITORS_REFUSED_QUEUE},
@@ -89,22 +93,26 @@ static const struct {
 };
 static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
 
-/* Counts a refusal and logs it. The caller closes the visitor. */
-static void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why)
+/* Counts a refusal and logs it. peer: NULL if not known. The caller closes the visitor. */
+static void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
+                                 const struct addr *peer)
 {
     static struct log_limit said[VISITOR_REFUSAL_COUNT];
     uint32_t suppressed;
+    char text[ADDR_TEXT_SIZE];
     metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
     if (log_allowed(&said[why], &suppressed))
         log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
-                 "visitor refused: %s (%u similar lines suppressed)", refusals[why].text,
+                 "visitor%s%s refused: %s (%u similar lines suppressed)",
+                 peer != NULL ? " from " : "",
+                 peer != NULL ? addr_format(peer, text, sizeof(text)) : "", refusals[why].text,
                  suppressed);
 }
 
 static void visitor_wait_expired(struct timer *timer)
 {
     struct visitor *visitor = container_of(timer, struct visitor, wait_timer);
-    visitor_note_refusal(visitor, VISITOR_REFUSED_TIMEOUT);
+    visitor_note_refusal(visitor, VISITOR_REFUSED_TIMEOUT, NULL);
     visitor_give_up(visitor);
 }
 
@@ -161,10 +169,10 @@ bool visitor_seek(struct visitor *visitor, bool first)
         visitor_start_waiting(visitor);
         return true;
     case POOL_FULL:
-        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE);
+        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE, NULL);
         return false;
     case POOL_CLOSED:
-        visitor_note_refusal(visitor, VISITOR_REFUSED_NO_CLIENT);
+        visitor_note_refusal(visitor, VISITOR_REFUSED_NO_CLIENT, NULL);
         return false;
     }
     return false;
@@ -198,18 +206,44 @@ bool visitor_matched(struct server_worker *worker, const struct pool_match *matc
 
 /* ---- the beginning ---- */
 
+/* Whether it may come. Counts it if so (visitor_limits_enter). False: *ret_why says why not. */
+static bool visitor_is_let_in(struct visitor *visitor, const struct addr *peer,
+                              enum visitor_refusal *ret_why)
+{
+    struct service *service = visitor->service;
+    struct server *server = visitor->worker->server;
+    *ret_why = VISITOR_REFUSED_DENIED;
+    if (!access_allows_visitor(service, peer))
+        return false;
+    int result = 0;
+    *ret_why = VISITOR_REFUSED_RATE;
+    if (peer != NULL) {
+        visitor->key = addr_key(peer, config_prefixes(server_config(server)));
+        result = visitor_rate_enter(&server->rate, service, &visitor->key,
+                                    service_config(service)->max_new_per_second_per_ip,
+                                    visitor->begun_at_ns);
+    }
+    if (result == 0) {
+        *ret_why = VISITOR_REFUSED_LIMIT;
+        result = visitor_limits_enter(service, &visitor->key);
+    }
+    if (result == -ENOMEM)
+        *ret_why = VISITOR_REFUSED_NO_MEMORY;
+    return result == 0;
+}
+
 /* The visitor's address is known, if anything needs it: decides whether it may come, and finds it a
  * channel. Otherwise closes it. peer: NULL if not known. */
 static void visitor_admit(struct visitor *visitor, const struct addr *peer)
 {
-    struct service *service = visitor->service;
-    if (peer != NULL)
-        visitor->key = addr_key(peer, config_prefixes(server_config(visitor->worker->server)));
-    int result = visitor_limits_enter(service, &visitor->key);
-    if (result < 0) {
-        visitor_note_refusal(visitor,
-                             result == -ENOMEM ? VISITOR_REFUSED_NO_MEMORY : VISITOR_REFUSED_LIMIT);
-        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    enum visitor_refusal why;
+    if (!visitor_is_let_in(visitor, peer, &why)) {
+        visitor_note_refusal(visitor, why, peer);
+        if (why == VISITOR_REFUSED_DENIED || why == VISITOR_REFUSED_RATE)
+            /* A reset: a flood of them must not leave us a socket in TIME_WAIT for each. */
+            loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+        else
+            transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
         visitor_free(visitor);
         return;
     }
@@ -234,7 +268,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     visitor->begun_at_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
     struct addr peer;
-    bool needs_peer = service_config(service)->max_connections_per_ip != 0;
+    bool needs_peer = access_needs_address(service_config(service));
     visitor_admit(visitor, needs_peer && socket_peer(fd, &peer) == 0 ? &peer : NULL);
 }
 
