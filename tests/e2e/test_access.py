@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from datagrams import UdpEcho, UdpVisitor
-from harness import scaled, wait_until, within
+import ledger
+from datagrams import UdpVisitor
+from harness import ROOT, free_port, is_listening, scaled, wait_until, within
 from protocol import connect, how_closed, recv_exact
 from services import Echo, answers
 
@@ -288,6 +289,36 @@ def test_udp_new_visitors_per_second(udp):
             visitor.close()
         assert time.monotonic() - begin > 2, "ten, three a second"
     assert t.server.metric("udp_dropped_rate") > 0
+
+
+# --- the example --------------------------------------------------------------------------------
+
+
+def test_the_example(ours, service, tmp_path):
+    """examples/access-server.ini with other ports and its list elsewhere, and client.ini's service."""
+    ports = {"2333": free_port(), "8080": free_port(), "5022": free_port()}
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text("# scanners\n127.8.0.0/16\n")
+    text = (ROOT / "examples" / "access-server.ini").read_text()
+    for known, port in ports.items():
+        text = text.replace(f":{known}", f":{port}")
+    text = text.replace("/etc/rathole-uring/blocked.txt", str(blocked)).replace("203.0.113", "127.7.0")
+    files = {"server": text, "client": f"[client]\nremote_addr = 127.0.0.1:{ports['2333']}\n"
+             "default_token = change-me\n"}
+    for name, port in (("web", "8080"), ("ssh", "5022")):
+        local = service(Echo)
+        ledger.current.note_route(ports[port], local.port)
+        files["client"] += f"[client.services.{name}]\nlocal_addr = 127.0.0.1:{local.port}\n"
+    for role, content in files.items():
+        (tmp_path / f"{role}.ini").write_text(content)
+        (tmp_path / f"{role}.ini").chmod(0o600)
+    processes = [ours(tmp_path / f"{role}.ini") for role in files]
+    for port in ("8080", "5022"):
+        wait_until(lambda port=port: is_listening(ports[port]), within(10), "the services")
+    expect(ports["8080"], served=["127.9.0.1"] * 30, refused=["127.8.0.1"])
+    expect(ports["5022"], served=["127.7.0.1"], refused=["127.7.0.129", "127.0.0.1"])
+    for process in reversed(processes):
+        process.stop()
 
 
 # --- new visitors per second --------------------------------------------------------------------
