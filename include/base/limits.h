@@ -66,6 +66,16 @@ enum limits_pool {
     LIMIT_CHANNEL_REQUEST_MS = 3000,
 };
 
+/* PROXY headers that visitors' balancers send (server/arrival.h). */
+enum limits_arrival {
+    /* The largest header: its addresses have 52 bytes, a certificate in its TLVs some KiB. All but
+     * the addresses is passed over, so this costs no memory. */
+    LIMIT_PROXY_PROTOCOL = 16 << 10,
+    /* Per service: visitors whose header is not there yet. More are closed: each holds a descriptor
+     * and 1 KiB, and a balancer sends the header with its first segment. */
+    LIMIT_VISITORS_ARRIVING = 1024,
+};
+
 /* Noise handshakes that unauthenticated peers may make the server compute. One costs 0.1 ms; those
  * of clients that log in are given back. docs/decisions.md, "Strangers take Noise handshakes from a
  * budget". */
