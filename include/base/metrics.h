@@ -14,6 +14,7 @@
     X(VISITORS_REFUSED_NO_CLIENT, "visitors_refused_no_client") \
     X(VISITORS_REFUSED_DENIED, "visitors_refused_denied")       \
     X(VISITORS_REFUSED_RATE, "visitors_refused_rate")           \
+    X(VISITORS_REFUSED_HEADER, "visitors_refused_header")       \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")                 \
     X(STRANGERS_ACCEPTED, "strangers_accepted")                 \
     X(STRANGERS_DENIED, "strangers_denied")                     \

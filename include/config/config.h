@@ -18,6 +18,8 @@
 #include "crypto/keys.h"
 #include "crypto/noise.h"
 
+/* A UDP service with PROXY headers: which of a visitor's datagrams has one. */
+enum config_proxy_protocol_udp { CONFIG_HEADER_FIRST, CONFIG_HEADER_ALWAYS };
 /* SOCKET_STREAM is TCP, save that its address is a unix socket and its data command another. */
 enum config_service_type { CONFIG_SERVICE_TCP, CONFIG_SERVICE_UDP, CONFIG_SERVICE_SOCKET_STREAM };
 enum config_transport_type {
@@ -92,8 +94,12 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip, max_new_per_second_per_ip;
-    struct config_access access;                   /* server */
-    uint32_t socket_mode;                          /* server, unix sockets: permission bits */
+    struct config_access access; /* server */
+    /* server: the version of the PROXY header that the service gets; 0 = none */
+    uint32_t proxy_protocol;
+    enum config_proxy_protocol_udp proxy_protocol_udp;
+    struct config_access balancers; /* server: who sends PROXY headers to us; no set: nobody */
+    uint32_t socket_mode;           /* server, unix sockets: permission bits */
     char socket_owner[2 * LIMIT_ACCOUNT_NAME + 2]; /* "user", "user:group", ":group"; "" = none */
     uint32_t udp_timeout_ms;                       /* UDP services only, from here */
     uint32_t max_udp_visitors;                     /* server */

@@ -88,7 +88,9 @@ MUST_CHECK bool socket_adopt(int fd, const struct addr *addr, const struct socke
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
 
+/* The other end's address, and our own. */
 MUST_CHECK int socket_peer(int fd, struct addr *ret);
+MUST_CHECK int socket_local(int fd, struct addr *ret);
 /* The pending error: 0 or -errno. Reading SO_ERROR clears it, so nothing else sees this error. */
 int socket_take_error(int fd);
 /* Whether an idle connection is still alive, without taking bytes: 1 = bytes are waiting, 0 =
@@ -103,6 +105,8 @@ void socket_shutdown_send(int fd);
 /* One non-blocking call each. Returns the bytes moved, or -errno; -EAGAIN: it would block.
  * socket_recv_now returns 0 at the end of the stream. */
 ssize_t socket_recv_now(int fd, void *buffer, size_t size);
+/* Like socket_recv_now, but the bytes stay in the socket. */
+ssize_t socket_peek_now(int fd, void *buffer, size_t size);
 ssize_t socket_send_now(int fd, const void *data, size_t size);
 /* Like socket_send_now, for the last bytes: socket_shutdown_send or a close must follow at once.
  * The end of stream then shares the last segment (MSG_MORE). */

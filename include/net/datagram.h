@@ -25,6 +25,7 @@
 #include "io/udp_batch.h"
 #include "net/stream.h"
 #include "net/udp_pace.h"
+#include "proto/proxy_protocol.h"
 #include "proto/udp_frame.h"
 
 struct datagram_buffer;
@@ -34,8 +35,9 @@ struct loop;
 enum {
     DATAGRAM_BUFFERS_KEPT = 4,
     DATAGRAM_AIMED_MAX = 512, /* payloads from one datagram_fire to the next */
-    /* One arrival, packed: each of its datagrams gets a frame header. */
-    DATAGRAM_ARRIVAL_MAX = UDP_ARRIVAL_BYTES_MAX + UDP_ARRIVAL_DATAGRAMS_MAX * UDP_FRAME_HEAD_MAX,
+    /* One arrival, packed: each of its datagrams gets a frame header, and perhaps a preface. */
+    DATAGRAM_ARRIVAL_MAX = UDP_ARRIVAL_BYTES_MAX +
+                           UDP_ARRIVAL_DATAGRAMS_MAX * (UDP_FRAME_HEAD_MAX + PROXY_PROTOCOL_V2_MAX),
 };
 
 /* A payload that waits for datagram_fire. */
@@ -123,9 +125,15 @@ enum datagram_room {
     DATAGRAM_STALE, /* receive datagrams and drop them */
 };
 enum datagram_room datagram_room(struct datagram_channel *channel);
-/* Packs one arrival. datagram_room must have returned DATAGRAM_ROOM for its batch. */
+/* Packs one arrival, or the end of one. datagram_room must have returned DATAGRAM_ROOM for its
+ * batch. */
 void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr *from,
                   const struct udp_arrival *arrival);
+/* Packs the first datagram of an arrival with a preface in front of its payload, at most
+ * PROXY_PROTOCOL_V2_MAX bytes. False: it would be too large, and is dropped and counted. */
+bool datagram_put_prefaced(struct datagram_channel *channel, const struct udp_frame_addr *from,
+                           const struct udp_arrival *arrival, const uint8_t *preface,
+                           size_t preface_size);
 /* Sends the packed frames, now or as soon as the write that is under way is done. May end the
  * channel. */
 void datagram_flush(struct datagram_channel *channel);

@@ -53,7 +53,7 @@ struct pipe;
 struct pipe_pool;
 struct relay;
 
-enum { RELAY_PREFIX_SIZE = 16 };
+enum { RELAY_PREFIX_SIZE = 112 }; /* a data command and a PROXY header */
 
 /* Indexes of every array with two elements below. */
 enum relay_end {

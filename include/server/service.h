@@ -63,6 +63,7 @@ struct service {
     _Atomic bool up;              /* has a session, so its listeners listen */
     _Atomic unsigned int owner;   /* index of the worker of its control channel, while up */
     _Atomic uint32_t connections; /* visitors */
+    _Atomic uint32_t arriving;    /* visitors whose PROXY header is not there yet */
 };
 
 /* Creates a service and registers it. The configuration is copied, and the caller is the first

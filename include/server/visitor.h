@@ -1,9 +1,12 @@
 /* A visitor of a TCP service, from accept to the end of its relay. It gets a data channel, which is
  * joined with it by a relay.
  *
- *     WAITING --channel--> RELAYING --closed--> freed
- *        |
- *        +--10 s, or the service is down--> closed
+ *     ARRIVING --header--> WAITING --channel--> RELAYING --closed--> freed
+ *        |                    |
+ *        |                    +--10 s, or the service is down--> closed
+ *        `--handshake_timeout, no header, or the service is down--> closed
+ *
+ * Only the visitors of a balancer (accept_proxy_protocol, server/arrival.h) arrive in two steps.
  *
  * It belongs to one worker, and frees itself. Its relay may start on another worker, or move there
  * when it becomes bulk (docs/decisions.md, "A relay may move to another worker"): the visitor is
@@ -27,6 +30,8 @@ enum visitor_refusal {
     VISITOR_REFUSED_NO_CLIENT, /* no control channel is up */
     VISITOR_REFUSED_TIMEOUT,   /* no data channel has come in time */
     VISITOR_REFUSED_NO_MEMORY,
+    VISITOR_REFUSED_HEADER,   /* its balancer has sent no PROXY header, or a broken one */
+    VISITOR_REFUSED_ARRIVING, /* too many have not sent theirs yet */
     VISITOR_REFUSAL_COUNT,
 };
 
@@ -37,10 +42,10 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
 struct pool_match;
 bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel);
-/* Closes the worker's waiting visitors whose service is down. The other ones look for a channel
- * again. */
+/* Closes the worker's arriving and waiting visitors whose service is down. The other ones that wait
+ * look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);
-/* Closes all waiting visitors of the worker. */
+/* Closes all visitors of the worker that arrive or wait. */
 void visitor_close_waiting(struct server_worker *worker);
 /* Ends the worker's relays of services that are cut (service_base.h). */
 void visitor_close_cut(struct server_worker *worker);

@@ -17,6 +17,7 @@ static void finish_peer(struct config_peer *peer)
 {
     for (size_t i = 0; i < peer->service_count; i++) {
         config_access_finish(&peer->services[i].access);
+        config_access_finish(&peer->services[i].balancers);
         secret_free(peer->services[i].token);
         free(peer->services[i].name);
     }

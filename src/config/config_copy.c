@@ -29,6 +29,7 @@ int config_service_copy(const struct config_service *service, const struct confi
     copy->name = copy_text(service->name);
     copy->token = copy_text(service->token);
     config_access_share(&copy->access);
+    config_access_share(&copy->balancers);
     if (copy->name == NULL || copy->token == NULL) {
         config_service_free(copy);
         return -ENOMEM;
@@ -42,6 +43,7 @@ void config_service_free(const struct config_service *service)
     if (service == NULL)
         return;
     cidr_set_drop(service->access.set);
+    cidr_set_drop(service->balancers.set);
     secret_free(service->token);
     free(service->name);
     free(own(service));

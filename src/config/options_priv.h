@@ -99,8 +99,22 @@ option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_sec
     value_default_token, value_bool, value_tristate, value_seconds, value_seconds_fraction,
     value_number, value_number_or_auto, value_service_type, value_transport_type,
     value_noise_pattern, value_log_level, value_log_format, value_account, value_unused;
+/* proxy_protocol.c */
+option_parser value_proxy_protocol, value_enable_proxy_protocol, value_proxy_protocol_udp;
 /* The target of these is a char *: a copy of the text. */
 option_parser value_path, value_hostname, value_password;
 option_parser value_proxy; /* proxy_url.c; the target is a struct config_proxy */
 /* The target of these two is a struct config_noise, because they set its has_ flag as well. */
 option_parser value_local_private_key, value_remote_public_key;
+
+/* For the parsers in other files. */
+
+/* Writes "expected ..., got ..."; ERR_CONFIG. */
+int value_refuse(struct option_value *value, const char *expected);
+struct option_word {
+    const char *text;
+    int number;
+};
+/* *ret: the number of the word that the value is. ERR_CONFIG: none, and they are listed. */
+MUST_CHECK int value_parse_word(struct option_value *value, const struct option_word *words,
+                                size_t count, int *ret);

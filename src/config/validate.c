@@ -101,6 +101,27 @@ static void check_service_addr(struct draft *draft, const struct draft_place *pl
     }
 }
 
+static void check_proxy_protocol(struct draft *draft, const struct draft_place *place,
+                                 const struct config_service *service)
+{
+    unsigned int own_line = draft_line_of(draft, place, "proxy_protocol");
+    unsigned int alias_line = draft_line_of(draft, place, "enable_proxy_protocol");
+    if (own_line != 0 && alias_line != 0)
+        (void)draft_say(draft, DRAFT_ERROR, alias_line, place, "enable_proxy_protocol",
+                        "there is proxy_protocol as well, in line %u", own_line);
+    if (service->type == CONFIG_SERVICE_UDP) {
+        if (service->proxy_protocol == 1)
+            (void)draft_say(draft, DRAFT_ERROR, MAX(own_line, alias_line), place, "proxy_protocol",
+                            "expected v2: v1 has no header for datagrams");
+        note_unused(draft, place, "accept_proxy_protocol", "type = udp has no connections");
+    } else {
+        note_unused(draft, place, "proxy_protocol_udp", "it is for type = udp");
+    }
+    if (host_port_is_unix(&service->addr))
+        note_unused(draft, place, "accept_proxy_protocol",
+                    "who connects to a unix socket has no address");
+}
+
 static void fill_service(struct draft *draft, const struct draft_place *place)
 {
     const struct config_peer *peer = draft_peer(draft, place->role);
@@ -108,9 +129,11 @@ static void fill_service(struct draft *draft, const struct draft_place *place)
     fill_section(draft, place, service->line);
     fill_token(draft, place, service);
     settle_access(draft, &service->access);
+    settle_access(draft, &service->balancers);
     check_service_addr(draft, place, service);
     if (place->role != CONFIG_CLIENT) {
         service->addr_line = draft_line_of(draft, place, "bind_addr");
+        check_proxy_protocol(draft, place, service);
         return;
     }
     if (draft_line_of(draft, place, "prefer_ipv6") == 0)

@@ -16,7 +16,7 @@
 #include "secret_priv.h"
 #include "text_priv.h"
 
-static int value_refuse(struct option_value *value, const char *expected)
+int value_refuse(struct option_value *value, const char *expected)
 {
     char echo[REPORT_ECHO_SIZE];
     (void)snprintf(value->problem, value->problem_size, "expected %s, got \"%s\"", expected,
@@ -302,17 +302,13 @@ int value_number_or_auto(struct option_value *value, void *target)
     return 0;
 }
 
-struct word {
-    const char *text;
-    int number;
-};
-
-static int parse_word(struct option_value *value, const struct word *words, size_t count, int *ret)
+int value_parse_word(struct option_value *value, const struct option_word *words, size_t count,
+                     int *ret)
 {
     char expected[80] = "";
     size_t used = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct word *word = &words[i];
+        const struct option_word *word = &words[i];
         used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
                                  i == 0           ? ""
                                  : i == count - 1 ? " or "
@@ -328,13 +324,13 @@ static int parse_word(struct option_value *value, const struct word *words, size
 
 int value_service_type(struct option_value *value, void *target)
 {
-    static const struct word words[] = {
+    static const struct option_word words[] = {
         {"tcp", CONFIG_SERVICE_TCP},
         {"udp", CONFIG_SERVICE_UDP},
         {"socket_stream", CONFIG_SERVICE_SOCKET_STREAM},
     };
     int number;
-    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    int result = value_parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
         *(enum config_service_type *)target = (enum config_service_type)number;
     return result;
@@ -342,14 +338,14 @@ int value_service_type(struct option_value *value, void *target)
 
 int value_transport_type(struct option_value *value, void *target)
 {
-    static const struct word words[] = {
+    static const struct option_word words[] = {
         {"tcp", CONFIG_TRANSPORT_TCP},
         {"noise", CONFIG_TRANSPORT_NOISE},
         {"tls", CONFIG_TRANSPORT_TLS},
         {"websocket", CONFIG_TRANSPORT_WEBSOCKET},
     };
     int number;
-    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    int result = value_parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
         *(enum config_transport_type *)target = (enum config_transport_type)number;
     return result;
@@ -385,9 +381,9 @@ int value_log_level(struct option_value *value, void *target)
 
 int value_log_format(struct option_value *value, void *target)
 {
-    static const struct word words[] = {{"text", LOG_TEXT}, {"json", LOG_JSON}};
+    static const struct option_word words[] = {{"text", LOG_TEXT}, {"json", LOG_JSON}};
     int number;
-    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    int result = value_parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
         *(enum log_format *)target = (enum log_format)number;
     return result;

@@ -291,6 +291,12 @@ int socket_peer(int fd, struct addr *ret)
     return result_of(getpeername(fd, &ret->any, &ret->len));
 }
 
+int socket_local(int fd, struct addr *ret)
+{
+    ret->len = sizeof(ret->v6);
+    return result_of(getsockname(fd, &ret->any, &ret->len));
+}
+
 int socket_take_error(int fd)
 {
     int error = 0;
@@ -327,6 +333,12 @@ void socket_shutdown_send(int fd)
 ssize_t socket_recv_now(int fd, void *buffer, size_t size)
 {
     ssize_t got = recv(fd, buffer, size, MSG_DONTWAIT);
+    return got < 0 ? -errno : got;
+}
+
+ssize_t socket_peek_now(int fd, void *buffer, size_t size)
+{
+    ssize_t got = recv(fd, buffer, size, MSG_PEEK | MSG_DONTWAIT);
     return got < 0 ? -errno : got;
 }
 

@@ -237,6 +237,40 @@ enum datagram_room datagram_room(struct datagram_channel *channel)
     return channel->filling != NULL ? DATAGRAM_ROOM : DATAGRAM_STALE;
 }
 
+static struct datagram_buffer *buffer_to_fill(struct datagram_channel *channel, size_t size)
+{
+    struct datagram_buffer *buffer = channel->filling;
+    assert(buffer != NULL && buffer->used + size <= BUFFER_BYTES);
+    if (buffer->used == 0)
+        buffer->oldest_ns = loop_now_ns(channel->engine->loop);
+    return buffer;
+}
+
+static void count_put(struct datagram_channel *channel, uint32_t count)
+{
+    metrics_add(loop_metrics(channel->engine->loop), METRIC_UDP_TO_PEER, count);
+    udp_pace_count(&channel->pace, count, 0);
+}
+
+bool datagram_put_prefaced(struct datagram_channel *channel, const struct udp_frame_addr *from,
+                           const struct udp_arrival *arrival, const uint8_t *preface,
+                           size_t preface_size)
+{
+    size_t size = MIN(arrival->segment_size, arrival->size), sum = preface_size + size;
+    if (sum > UDP_FRAME_PAYLOAD_MAX) {
+        metrics_add(loop_metrics(channel->engine->loop), METRIC_UDP_DROPPED_TOO_LARGE, 1);
+        return false;
+    }
+    struct datagram_buffer *buffer = buffer_to_fill(channel, UDP_FRAME_HEAD_MAX + sum);
+    unsigned char *at = buffer->bytes + buffer->used;
+    at += udp_frame_encode_head(from, (uint16_t)sum, at);
+    memcpy(at, preface, preface_size);
+    memcpy(at + preface_size, arrival->data, size);
+    buffer->used = (size_t)(at + sum - buffer->bytes);
+    count_put(channel, 1);
+    return true;
+}
+
 static void put_one(struct datagram_buffer *buffer, const unsigned char *head, size_t head_len,
                     const uint8_t *payload, size_t size)
 {
@@ -249,20 +283,16 @@ static void put_one(struct datagram_buffer *buffer, const unsigned char *head, s
 void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr *from,
                   const struct udp_arrival *arrival)
 {
-    struct datagram_engine *engine = channel->engine;
-    struct metrics *metrics = loop_metrics(engine->loop);
-    struct datagram_buffer *buffer = channel->filling;
     unsigned char head[UDP_FRAME_HEAD_MAX] = {0};
-    assert(buffer != NULL && buffer->used + DATAGRAM_ARRIVAL_MAX <= BUFFER_BYTES);
     if (arrival->segment_size > UDP_FRAME_PAYLOAD_MAX) {
-        metrics_add(metrics, METRIC_UDP_DROPPED_TOO_LARGE, 1);
+        metrics_add(loop_metrics(channel->engine->loop), METRIC_UDP_DROPPED_TOO_LARGE, 1);
         return;
     }
-    if (buffer->used == 0)
-        buffer->oldest_ns = loop_now_ns(engine->loop);
+    struct datagram_buffer *buffer =
+        buffer_to_fill(channel,
+                       arrival->size + (size_t)udp_arrival_count(arrival) * UDP_FRAME_HEAD_MAX);
     size_t head_len = udp_frame_encode_head(from, (uint16_t)arrival->segment_size, head);
-    uint64_t count = 0;
-    uint32_t at = 0;
+    uint32_t at = 0, count = 0;
     do { /* also once for an empty datagram */
         uint32_t size = MIN(arrival->segment_size, arrival->size - at);
         if (size != arrival->segment_size)
@@ -271,8 +301,7 @@ void datagram_put(struct datagram_channel *channel, const struct udp_frame_addr 
         at += size;
         count++;
     } while (at < arrival->size);
-    metrics_add(metrics, METRIC_UDP_TO_PEER, count);
-    udp_pace_count(&channel->pace, (uint32_t)count, 0);
+    count_put(channel, count);
 }
 
 void datagram_flush(struct datagram_channel *channel)

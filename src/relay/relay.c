@@ -13,6 +13,7 @@
 #include "relay_priv.h"
 
 static_assert(offsetof(struct relay, flow) == 0, "flow_relay needs it");
+static_assert(RELAY_PREFIX_SIZE + LIMIT_FIRST_READ <= LINK_BATCH_PLAIN, "sealed at once");
 static_assert(sizeof(struct relay) <= 640, "an idle relay costs at most 1 KiB with its owner");
 
 /* ---- engine ---- */

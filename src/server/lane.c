@@ -32,8 +32,14 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
         return;
     }
     struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
-    if (visitor != NULL)
-        datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
+    if (visitor == NULL)
+        return;
+    if (service_config(lane->service)->proxy_protocol != 0) {
+        lane_header_put(visitor, arrival);
+        return;
+    }
+    visitor->header_on = 0; /* a reload may want headers again */
+    datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
 }
 
 void lane_arm(struct lane *lane)

@@ -134,6 +134,7 @@ void lane_channel_use(struct lane *lane, struct transport transport)
     channel->lane = lane;
     lane->channel = channel;
     lane->channel_count++;
+    lane->channel_number++;
     lane->channel_since_ns = loop_now_ns(lane_loop(lane));
     log_service(LOG_DEBUG, service_name(lane->service), "lane %u: data channel in use",
                 lane->index);

@@ -2,6 +2,7 @@
  *
  *     lane.c          the socket, what arrives on it, and the lane's life
  *     lane_visitor.c  the table of visitors: whom it remembers, and who gets answers
+ *     lane_header.c   the PROXY headers in front of visitors' payloads
  *     lane_channel.c  the data channel: finding it, using it, losing it
  *
  * A lane owns its socket, its visitors and its channels: the one in use, and earlier ones that are
@@ -31,6 +32,7 @@ struct lane {
     struct loop_op poll_op;
     struct lane_channel *channel; /* in use; NULL: the lane waits for one */
     uint64_t channel_since_ns;
+    uint32_t channel_number; /* of the channel in use; the first one has 1 */
     struct timer retry_timer, expiry_timer, pause_timer;
     struct udp_table table;
     struct lane_visitor *last; /* of the last datagram; the next one is often its too */
@@ -44,6 +46,7 @@ struct lane_visitor {
     struct datagram_target target;
     struct lane *lane;
     struct udp_route route;
+    uint32_t header_on; /* number of the lane's channel that has its PROXY header; 0: none */
 };
 static_assert(sizeof(struct lane_visitor) <= 512, "the budget of a UDP visitor");
 
@@ -92,6 +95,11 @@ void lane_visitor_review_timeout(struct lane *lane);
 void lane_visitor_review_access(struct lane *lane);
 /* Forgets all visitors, and frees the table. */
 void lane_visitor_finish(struct lane *lane);
+
+/* ---- lane_header.c ---- */
+
+/* Packs a visitor's arrival with the PROXY headers that the configuration asks for. */
+void lane_header_put(struct lane_visitor *visitor, const struct udp_arrival *arrival);
 
 /* ---- lane_channel.c ---- */
 

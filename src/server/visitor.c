@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/probe.h"
 #include "server/access.h"
+#include "server/arrival.h"
 #include "server/exchange.h"
 #include "server/visitor_limits.h"
 #include "visitor_priv.h"
@@ -15,10 +16,8 @@
 void visitor_trace(const struct visitor *visitor, enum visitor_state old)
 {
     static const char *const names[] = {
-        [VISITOR_SEEKING] = "seeking",
-        [VISITOR_WAITING] = "waiting",
-        [VISITOR_GONE] = "gone",
-        [VISITOR_RELAYING] = "relaying",
+        [VISITOR_SEEKING] = "seeking",   [VISITOR_WAITING] = "waiting",   [VISITOR_GONE] = "gone",
+        [VISITOR_RELAYING] = "relaying", [VISITOR_ARRIVING] = "arriving",
     };
     static_assert(ARRAY_SIZE(names) == VISITOR_STATE_COUNT, "a name for each state");
     log_write(LOG_TRACE, visitor_service(visitor), visitor->id, "visitor: %s -> %s", names[old],
@@ -40,6 +39,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     visitor->waiter.waiting = false;
     visitor->fd = -1;
     visitor->move_to = NULL;
+    arrival_init(visitor);
     list_init(&visitor->node);
     list_init(&visitor->waiter.node);
     return visitor;
@@ -51,7 +51,7 @@ void visitor_forget(struct visitor *visitor)
     slab_put(&visitor->worker->visitor_slab, visitor);
 }
 
-static void visitor_free(struct visitor *visitor)
+void visitor_free(struct visitor *visitor)
 {
     struct service *service = visitor->service;
     visitor_forget(visitor);
@@ -90,12 +90,14 @@ static const struct {
     [VISITOR_REFUSED_TIMEOUT] = {"no data channel came in time; the client's log may say why",
                                  METRIC_VISITORS_TIMED_OUT},
     [VISITOR_REFUSED_NO_MEMORY] = {"out of memory", METRIC_OUT_OF_MEMORY},
+    [VISITOR_REFUSED_HEADER] = {"no valid PROXY header", METRIC_VISITORS_REFUSED_HEADER},
+    [VISITOR_REFUSED_ARRIVING] = {"too many visitors have not sent their PROXY header",
+                                  METRIC_VISITORS_REFUSED_QUEUE},
 };
 static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
 
-/* Counts a refusal and logs it. peer: NULL if not known. The caller closes the visitor. */
-static void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
-                                 const struct addr *peer)
+void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
+                          const struct addr *peer, const char *detail)
 {
     static struct log_limit said[VISITOR_REFUSAL_COUNT];
     uint32_t suppressed;
@@ -103,16 +105,16 @@ static void visitor_note_refusal(const struct visitor *visitor, enum visitor_ref
     metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
     if (log_allowed(&said[why], &suppressed))
         log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
-                 "visitor%s%s refused: %s (%u similar lines suppressed)",
+                 "visitor%s%s refused: %s%s%s (%u similar lines suppressed)",
                  peer != NULL ? " from " : "",
                  peer != NULL ? addr_format(peer, text, sizeof(text)) : "", refusals[why].text,
-                 suppressed);
+                 detail != NULL ? ": " : "", detail != NULL ? detail : "", suppressed);
 }
 
 static void visitor_wait_expired(struct timer *timer)
 {
     struct visitor *visitor = container_of(timer, struct visitor, wait_timer);
-    visitor_note_refusal(visitor, VISITOR_REFUSED_TIMEOUT, NULL);
+    visitor_note_refusal(visitor, VISITOR_REFUSED_TIMEOUT, NULL, NULL);
     visitor_give_up(visitor);
 }
 
@@ -169,10 +171,10 @@ bool visitor_seek(struct visitor *visitor, bool first)
         visitor_start_waiting(visitor);
         return true;
     case POOL_FULL:
-        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE, NULL);
+        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE, NULL, NULL);
         return false;
     case POOL_CLOSED:
-        visitor_note_refusal(visitor, VISITOR_REFUSED_NO_CLIENT, NULL);
+        visitor_note_refusal(visitor, VISITOR_REFUSED_NO_CLIENT, NULL, NULL);
         return false;
     }
     return false;
@@ -232,13 +234,11 @@ static bool visitor_is_let_in(struct visitor *visitor, const struct addr *peer,
     return result == 0;
 }
 
-/* The visitor's address is known, if anything needs it: decides whether it may come, and finds it a
- * channel. Otherwise closes it. peer: NULL if not known. */
-static void visitor_admit(struct visitor *visitor, const struct addr *peer)
+void visitor_admit(struct visitor *visitor, const struct addr *peer)
 {
     enum visitor_refusal why;
     if (!visitor_is_let_in(visitor, peer, &why)) {
-        visitor_note_refusal(visitor, why, peer);
+        visitor_note_refusal(visitor, why, peer, NULL);
         if (why == VISITOR_REFUSED_DENIED || why == VISITOR_REFUSED_RATE)
             /* A reset: a flood of them must not leave us a socket in TIME_WAIT for each. */
             loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
@@ -267,15 +267,26 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     visitor->id = tunnel_next_conn_id(tunnel);
     visitor->begun_at_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
+    const struct config_service *config = service_config(service);
     struct addr peer;
-    bool needs_peer = access_needs_address(service_config(service));
-    visitor_admit(visitor, needs_peer && socket_peer(fd, &peer) == 0 ? &peer : NULL);
+    const struct cidr_set *balancers = config->balancers.set;
+    bool needs_peer = access_needs_address(config) || balancers != NULL;
+    bool has_peer = needs_peer && socket_peer(fd, &peer) == 0;
+    if (has_peer && balancers != NULL && cidr_set_allows(balancers, &peer))
+        arrival_begin(visitor);
+    else
+        visitor_admit(visitor, has_peer ? &peer : NULL);
 }
 
 /* ---- all of a worker's ---- */
 
 static void review(struct visitor *visitor)
 {
+    if (arrival_is_under_way(visitor)) {
+        if (!atomic_load(&visitor->service->up))
+            arrival_end(visitor);
+        return;
+    }
     if (visitor->state == VISITOR_GONE) {
         if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
             visitor_free(visitor);
@@ -316,6 +327,8 @@ void visitor_close_waiting(struct server_worker *worker)
         struct visitor *visitor = container_of(node, struct visitor, node);
         if (visitor->state == VISITOR_WAITING)
             visitor_give_up(visitor);
+        else if (visitor->state == VISITOR_ARRIVING)
+            arrival_end(visitor);
     }
 }
 

@@ -1,8 +1,8 @@
-/* What visitor.c and visitor_relay.c share: a visitor's state, and the functions that one calls in
- * the other. visitor.c makes the visitor and finds it a channel or a place in the queue.
+/* What visitor.c, arrival.c and visitor_relay.c share: a visitor's state, and the functions that one
+ * calls in the other. arrival.c reads the PROXY header of its balancer. visitor.c makes the visitor and finds it a channel or a place in the queue.
  * visitor_relay.c joins it with the channel and moves the relay between workers.
  *
- * A visitor holds a use of its service, and is counted (visitor_limits_enter). All of this runs in
+ * A visitor holds a use of its service. Once it is admitted, it is counted (visitor_limits_enter). All of this runs in
  * the thread of visitor->worker. */
 #pragma once
 
@@ -17,13 +17,34 @@
 enum visitor_state {
     VISITOR_SEEKING, /* between the other states, and never longer than one call */
     VISITOR_WAITING, /* in the pool's queue, or a channel is on its way to it */
-    VISITOR_GONE,    /* closed while a channel is on its way; freed when the channel arrives */
+    VISITOR_GONE,    /* closed while a channel or a completion is on its way; freed when it comes */
     VISITOR_RELAYING,
+    VISITOR_ARRIVING, /* its PROXY header is not there yet */
     VISITOR_STATE_COUNT,
 };
 
+/* What is known of a visitor from its PROXY header. */
+struct visitor_addresses {
+    bool are_given; /* false: the connection's own addresses count */
+    struct addr from, to;
+};
+
+/* A visitor before its relay. */
+struct visitor_start {
+    struct loop_op op; /* polls while ARRIVING */
+    /* The beginning of a header that came in pieces, NULL: it did not; its size, and what is still
+     * to be taken of a header whose beginning is known. */
+    uint8_t *head;
+    uint8_t head_size;
+    uint16_t left;
+    struct visitor_addresses addresses;
+};
+
 struct visitor {
-    struct relay relay; /* while RELAYING */
+    union {
+        struct visitor_start start; /* until RELAYING */
+        struct relay relay;         /* from then on */
+    };
     struct pool_waiter waiter;
     struct list node; /* in visitor_list */
     struct server_worker *worker;
@@ -38,6 +59,11 @@ struct visitor {
 };
 
 static_assert(sizeof(struct visitor) <= 1024, "the budget of an idle relay");
+static_assert(sizeof(struct visitor_start) <= sizeof(struct relay),
+              "it costs an idle relay nothing");
+/* So that the op's generation goes on counting (loop_op_init). */
+static_assert(offsetof(struct visitor_start, op) == offsetof(struct relay, flow[0].read_op),
+              "an op in the place of an op");
 
 static inline struct loop *visitor_loop(const struct visitor *visitor)
 {
@@ -58,6 +84,12 @@ static inline struct list *visitor_list(const struct visitor *visitor, enum visi
                                      : &visitor->worker->waiting_visitors;
 }
 
+/* Who arrives is counted as one that waits: it will need a channel too. */
+static inline bool visitor_waits(enum visitor_state state)
+{
+    return state == VISITOR_WAITING || state == VISITOR_ARRIVING;
+}
+
 /* visitor.c: a line at trace level. */
 void visitor_trace(const struct visitor *visitor, enum visitor_state old);
 
@@ -66,7 +98,9 @@ void visitor_trace(const struct visitor *visitor, enum visitor_state old);
 static inline void visitor_set_state(struct visitor *visitor, enum visitor_state state)
 {
     static const bool edges[VISITOR_STATE_COUNT][VISITOR_STATE_COUNT] = {
-        [VISITOR_SEEKING] = {[VISITOR_WAITING] = true, [VISITOR_RELAYING] = true},
+        [VISITOR_SEEKING] =
+            {[VISITOR_WAITING] = true, [VISITOR_RELAYING] = true, [VISITOR_ARRIVING] = true},
+        [VISITOR_ARRIVING] = {[VISITOR_SEEKING] = true, [VISITOR_GONE] = true},
         [VISITOR_WAITING] = {[VISITOR_SEEKING] = true, [VISITOR_GONE] = true},
         /* A relay that could not move, because the other worker's mailbox was full. */
         [VISITOR_RELAYING] = {[VISITOR_RELAYING] = true},
@@ -83,10 +117,10 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
         if (list != NULL)
             list_push_back(list, &visitor->node);
     }
-    if (old == VISITOR_WAITING) {
+    if (visitor_waits(old)) {
         loop_timer_stop(visitor_loop(visitor), &visitor->wait_timer);
         (void)atomic_fetch_sub(&visitor->worker->server->waiting_visitors, 1);
-    } else if (state == VISITOR_WAITING) {
+    } else if (visitor_waits(state)) {
         (void)atomic_fetch_add(&visitor->worker->server->waiting_visitors, 1);
     }
 }
@@ -101,6 +135,15 @@ void visitor_forget(struct visitor *visitor);
 /* Ends a visitor whose descriptors are closed: the service does not count it any more, its use is
  * dropped, and the struct is freed. */
 void visitor_finish(struct visitor *visitor);
+/* Ends a visitor that was not admitted: as visitor_finish, but the service does not count it. */
+void visitor_free(struct visitor *visitor);
+/* Decides whether a visitor in state SEEKING may come, and finds it a channel; otherwise closes it.
+ * peer: its real address; NULL: not known. */
+void visitor_admit(struct visitor *visitor, const struct addr *peer);
+/* Counts a refusal and logs it, with `detail` behind the reason if that is not NULL. The caller
+ * closes the visitor. */
+void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
+                          const struct addr *peer, const char *detail);
 /* Finds a channel for a visitor in state SEEKING, or puts it into the queue. first: it has just
  * arrived. False: neither was possible, and the caller closes the visitor. */
 MUST_CHECK bool visitor_seek(struct visitor *visitor, bool first);

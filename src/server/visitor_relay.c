@@ -1,10 +1,13 @@
 /* The relay of a visitor and its data channel: its start, its move to another worker, its end.
  * docs/decisions.md, "A relay may move to another worker". */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "proto/message.h"
+#include "proto/proxy_protocol.h"
+#include "server/arrival.h"
 #include "server/visitor_limits.h"
 #include "visitor_priv.h"
 
@@ -14,11 +17,22 @@ struct visitor_move {
     int visitor_fd;
     bool ended[2];           /* by end: its stream has ended */
     bool started;            /* the relay was running: the command has been sent */
+    bool has_addresses;      /* from a PROXY header, for the one that the service gets */
     struct service *service; /* the message has the visitor's use of it */
-    uint64_t id, begun_at_ns;
+    uint64_t id;
+    union {
+        uint64_t begun_at_ns;
+        struct visitor_far *far; /* with has_addresses; owned by the message */
+    };
     struct addr_key key;
 };
 static_assert(sizeof(struct visitor_move) <= MAILBOX_PAYLOAD_SIZE, "fits into a message");
+
+/* What does not fit into the message. */
+struct visitor_far {
+    uint64_t begun_at_ns;
+    struct visitor_addresses addresses;
+};
 
 static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2]);
@@ -29,6 +43,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
     struct server_worker *worker = tunnel->role;
     struct visitor_move move;
     memcpy(&move, payload, sizeof(move));
+    CLEANUP_FREE struct visitor_far *far = move.has_addresses ? move.far : NULL;
     struct visitor *visitor = visitor_new(worker, move.service);
     if (visitor == NULL) {
         loop_close_fd(tunnel->loop, move.visitor_fd); /* resets the connection (SO_LINGER) */
@@ -39,7 +54,9 @@ static void visitor_deliver_move(void *owner, const void *payload)
     }
     metrics_add(&tunnel->metrics, METRIC_RELAYS_MOVED_IN, 1);
     visitor->id = move.id;
-    visitor->begun_at_ns = move.begun_at_ns;
+    visitor->begun_at_ns = far != NULL ? far->begun_at_ns : move.begun_at_ns;
+    if (far != NULL)
+        visitor->start.addresses = far->addresses;
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
     visitor_start_relay(visitor, move.channel, move.started, move.ended);
@@ -113,23 +130,51 @@ static const struct relay_ops visitor_relay_ops = {
     .closed = visitor_relay_closed,
 };
 
+/* The PROXY header for the service. The addresses are those of the visitor's own PROXY header, or
+ * else the kernel is asked for them: it knows them on every worker. */
+static size_t make_header(const struct visitor *visitor, unsigned int version,
+                          uint8_t out[static PROXY_PROTOCOL_MAX])
+{
+    struct visitor_addresses own = visitor->start.addresses;
+    if (!own.are_given && socket_peer(visitor->fd, &own.from) < 0)
+        own.from.len = 0; /* it has reset its connection */
+    if (!own.are_given && socket_local(visitor->fd, &own.to) < 0)
+        own.to.len = 0;
+    return proxy_protocol_encode(version, false, &own.from, &own.to, out);
+}
+
+/* What a data channel begins with: the command, and perhaps a PROXY header, which any client passes
+ * on as the visitor's first bytes. */
+static size_t make_prefix(const struct visitor *visitor, const struct config_service *config,
+                          uint8_t out[static RELAY_PREFIX_SIZE])
+{
+    static_assert((int)MESSAGE_DATA_COMMAND_SIZE + (int)PROXY_PROTOCOL_MAX <=
+                      (int)RELAY_PREFIX_SIZE,
+                  "room for both");
+    message_data_command_encode(config->type == CONFIG_SERVICE_SOCKET_STREAM
+                                    ? MESSAGE_DATA_START_SOCKET_STREAM
+                                    : MESSAGE_DATA_START_TCP,
+                                out);
+    size_t size = MESSAGE_DATA_COMMAND_SIZE;
+    if (config->proxy_protocol != 0)
+        size += make_header(visitor, config->proxy_protocol, out + size);
+    return size;
+}
+
 static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
                                 const bool ended[2])
 {
     struct server_worker *worker = visitor->worker;
-    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    uint8_t prefix[RELAY_PREFIX_SIZE];
     const struct config_service *config = service_config(visitor->service);
-    message_data_command_encode(config->type == CONFIG_SERVICE_SOCKET_STREAM
-                                    ? MESSAGE_DATA_START_SOCKET_STREAM
-                                    : MESSAGE_DATA_START_TCP,
-                                command);
+    size_t prefix_len = started ? 0 : make_prefix(visitor, config, prefix);
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
         .fds = {take_fd(&visitor->fd), channel.fd},
         .links = {NULL, channel.link},
-        .prefix = command,
-        .prefix_len = started ? 0 : sizeof(command),
+        .prefix = prefix,
+        .prefix_len = prefix_len,
         .idle_timeout_ms = config->idle_timeout_ms,
         .half_close_timeout_ms = server_config(worker->server)->half_close_timeout_ms,
         .doubts = &visitor->service->entry.doubts,
@@ -140,6 +185,21 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
     visitor_set_state(visitor, VISITOR_RELAYING);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
     relay_start(&visitor->relay, &options);
+}
+
+/* Puts the addresses of the visitor's PROXY header into the message. False: there is no memory. */
+static bool visitor_pack_addresses(const struct visitor *visitor, struct visitor_move *move)
+{
+    const struct visitor_addresses *addresses = &visitor->start.addresses;
+    if (!addresses->are_given)
+        return true;
+    struct visitor_far *far = malloc(sizeof(*far));
+    if (far == NULL)
+        return false;
+    *far = (struct visitor_far){visitor->begun_at_ns, *addresses};
+    move->far = far;
+    move->has_addresses = true;
+    return true;
 }
 
 void visitor_relay_bind(struct visitor *visitor, struct transport channel)
@@ -155,6 +215,11 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
         .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
     };
-    if (target == worker->tunnel || !visitor_move(visitor, target, &move))
-        visitor_start_relay(visitor, channel, false, none_ended);
+    if (target != worker->tunnel && visitor_pack_addresses(visitor, &move)) {
+        struct visitor_far *far = move.has_addresses ? move.far : NULL;
+        if (visitor_move(visitor, target, &move))
+            return;
+        free(far);
+    }
+    visitor_start_relay(visitor, channel, false, none_ended);
 }
