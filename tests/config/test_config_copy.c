@@ -6,7 +6,7 @@
 static const char text[] = "[server]\nbind_addr = 127.0.0.1:2333\ndefault_token = one\n"
                            "heartbeat_interval = 7\ndeny = 10.1.0.0/16\n"
                            "[server.services.web]\nbind_addr = 127.0.0.1:80\nmax_connections = 3\n"
-                           "allow = 10.0.0.0/8\n"
+                           "allow = 10.0.0.0/8\naccept_proxy_protocol = 10.1.0.0/16\n"
                            "[server.transport]\ntype = tls\n[server.transport.tls]\n"
                            "pkcs12 = p\npkcs12_password = w\nclient_ca = a\n";
 
@@ -35,6 +35,7 @@ Test(config_copy, outlives_the_whole)
     cr_expect_eq(service->addr.port, 80);
     cr_expect_eq(service->max_connections, 3);
     cr_expect(allows_10_1(service->access.set));
+    cr_expect(allows_10_1(service->balancers.set));
     cr_expect_not(allows_10_1(peer->access.set));
     cr_expect_eq(peer->heartbeat_interval_ms, 7000);
     cr_expect_str_eq(peer->transport.tls.pkcs12, "p");

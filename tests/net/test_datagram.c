@@ -120,6 +120,34 @@ static void put(struct rig *rig, const void *data, uint32_t size)
     datagram_put(&rig->channel, &visitor, &arrival);
 }
 
+/* Its own frame, in front of the rest of its arrival; too large, it is dropped and counted. */
+Test(datagram, a_preface_is_part_of_a_payload)
+{
+    struct rig rig;
+    static uint8_t preface[PROXY_PROTOCOL_V2_MAX], large[UDP_FRAME_PAYLOAD_MAX];
+    static unsigned char bytes[UDP_FRAME_PAYLOAD_MAX + 64];
+    rig_init(&rig, 1, 0, "");
+    cr_assert_eq(datagram_room(&rig.channel), DATAGRAM_ROOM);
+    struct udp_arrival run = {.data = (const uint8_t *)"123x", .size = 4, .segment_size = 3};
+    memset(preface, 'p', sizeof(preface));
+    cr_expect(datagram_put_prefaced(&rig.channel, &visitor, &run, preface, 28));
+    struct udp_arrival empty = {.data = large};
+    cr_expect(datagram_put_prefaced(&rig.channel, &visitor, &empty, preface, 52));
+    datagram_flush(&rig.channel);
+    turns(&rig, 2);
+    cr_assert_eq(recv(rig.peer, bytes, sizeof(bytes), MSG_DONTWAIT), 13 + 28 + 3 + 13 + 52);
+    cr_expect(memcmp(bytes, head_3, sizeof(head_3) - 2) == 0 && bytes[11] == 31);
+    cr_expect(memcmp(bytes + 13 + 27, "p123", 4) == 0);
+    cr_expect_eq(bytes[13 + 28 + 3 + 11], 52);
+
+    struct udp_arrival largest = {.data = large, .size = sizeof(large), .segment_size = 0};
+    largest.segment_size = largest.size;
+    cr_assert_eq(datagram_room(&rig.channel), DATAGRAM_ROOM);
+    cr_expect_not(datagram_put_prefaced(&rig.channel, &visitor, &largest, preface, 1));
+    cr_expect_eq(metrics_get(&rig.metrics, METRIC_UDP_DROPPED_TOO_LARGE), 1);
+    rig_finish(&rig);
+}
+
 Test(datagram, a_batch_leaves_behind_the_command_in_one_send)
 {
     struct rig rig;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "proto/proxy_protocol.h"
 #include "udp_rig.h"
 
 static struct udp_rig rig;
@@ -272,5 +273,81 @@ Test(lane, a_dense_stream_gathers)
     while (got < sent && udp_rig_get_frame(&rig, channel, &frame))
         got++;
     cr_expect_eq(got, sent);
+    END(channel, visitor);
+}
+
+/* ---- PROXY headers ---- */
+
+/* A frame with a v2 header for this visitor in front of the payload. */
+static void expect_header(int channel, int visitor, const char *payload)
+{
+    struct udp_frame frame;
+    struct proxy_header header;
+    struct udp_frame_addr from = own_address(visitor);
+    const char *why;
+    cr_assert(udp_rig_get_frame(&rig, channel, &frame), "%s", payload);
+    cr_expect(udp_frame_addr_equal(&frame.from, &from));
+    cr_assert_eq(proxy_protocol_decode(frame.payload, frame.payload_len, &header, &why), 1, "%s",
+                 why);
+    cr_expect(header.has_addresses && header.version == 2);
+    cr_expect(memcmp(&header.from.v4.sin_addr, from.octets, 4) == 0);
+    cr_expect_eq(addr_port(&header.from), from.port);
+    cr_expect(addr_equal(&header.to, &rig.udp_addr));
+    cr_expect_eq(frame.payload_len, header.size + strlen(payload));
+    cr_expect(memcmp(frame.payload + header.size, payload, strlen(payload)) == 0);
+}
+
+Test(lane, a_header_in_the_first_datagram_on_each_channel)
+{
+    int channel = begin("127.0.0.1", "udp_data_channels = 1\nproxy_protocol = v2\n");
+    int a = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
+    int b = udp_rig_visitor("127.0.0.2", &rig.udp_addr);
+    cr_assert_eq(send(a, "one", 3, 0), 3);
+    expect_header(channel, a, "one");
+    cr_assert_eq(send(a, "two", 3, 0), 3);
+    expect_frame(channel, a, "two");
+    cr_assert_eq(send(b, "", 0, 0), 0);
+    expect_header(channel, b, "");
+    answer(channel, a, "back");
+    char bytes[8];
+    cr_expect_eq(udp_rig_receive(&rig, a, bytes, sizeof(bytes)), 4);
+    udp_rig_advance(&rig, 2 * LIMIT_UDP_RETRY_MS);
+    (void)close(channel);
+    udp_rig_settle(&rig, 5);
+    channel = udp_rig_channel(&rig);
+    cr_assert_eq(send(a, "three", 5, 0), 5);
+    expect_header(channel, a, "three");
+    cr_assert_eq(send(a, "four", 4, 0), 4);
+    expect_frame(channel, a, "four");
+    END(channel, a, b);
+}
+
+Test(lane, a_header_in_each_datagram)
+{
+    int size = 4, channel = begin("0.0.0.0", "udp_data_channels = 1\nproxy_protocol = v2\n"
+                                             "proxy_protocol_udp = always\n");
+    int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(send(visitor, "one", 3, 0), 3);
+        expect_header(channel, visitor, "one");
+    }
+    cr_assert_eq(setsockopt(visitor, IPPROTO_UDP, 103 /* UDP_SEGMENT */, &size, sizeof(size)), 0);
+    cr_assert_eq(send(visitor, "aaaabbbbc", 9, 0), 9);
+    expect_header(channel, visitor, "aaaa");
+    expect_header(channel, visitor, "bbbb");
+    expect_header(channel, visitor, "c");
+    END(channel, visitor);
+}
+
+/* Too large with its header, it is dropped; the header is still due. */
+Test(lane, a_header_does_not_fit)
+{
+    int channel = begin("127.0.0.1", "udp_data_channels = 1\nproxy_protocol = v2\n");
+    int visitor = udp_rig_visitor("127.0.0.1", &rig.udp_addr);
+    cr_assert_eq(send(visitor, large, sizeof(large), 0), sizeof(large));
+    udp_rig_settle(&rig, 5);
+    cr_expect_eq(udp_rig_count(&rig, METRIC_UDP_DROPPED_TOO_LARGE), 1);
+    cr_assert_eq(send(visitor, "small", 5, 0), 5);
+    expect_header(channel, visitor, "small");
     END(channel, visitor);
 }
