@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 import procs
+from peers import HEADED_HOST
 from procs import BenchError
 
 GB = 1e9
@@ -77,7 +78,7 @@ http {{
   uwsgi_temp_path {directory}/nginx-uwsgi;
   scgi_temp_path {directory}/nginx-scgi;
   server {{
-    listen {host}:{port} backlog=4096;
+    listen {host}:{port} backlog=4096;{also}
     location / {{ default_type text/plain; return 200 "hello world\\n"; }}
   }}
 }}
@@ -110,17 +111,23 @@ def start_iperf_server(supervisor, place, host, port):
     return child
 
 
-def start_nginx(supervisor, place, host, port):
+def start_nginx(supervisor, place, host, port, also=""):
     path = os.path.join(supervisor.directory, "nginx.conf")
     nofile = raise_file_limit()
     with open(path, "w") as config:
         config.write(
-            NGINX.format(directory=supervisor.directory, host=host, port=port, nofile=nofile)
+            NGINX.format(directory=supervisor.directory, host=host, port=port, nofile=nofile, also=also)
         )
     argv = ["nginx", "-e", "stderr", "-c", path, "-p", supervisor.directory]
     child = supervisor.spawn("nginx", argv, place.service_space)
     procs.wait_listening(child, port)
     return child
+
+
+def start_nginx_headed(supervisor, place, host, port):
+    """With a second address, where PROXY headers are expected."""
+    return start_nginx(supervisor, place, host, port,
+                       f"\n    listen {HEADED_HOST}:{port} backlog=4096 proxy_protocol;")
 
 
 def raise_file_limit():

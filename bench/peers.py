@@ -18,8 +18,11 @@ POOL = 8
 BORE_CONTROL_PORT = 7835  # fixed in bore's source
 OURS = "ours"
 OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
+OURS_HEADED = "ours-headed"  # the same program with proxy_protocol = v2
 DIRECT = "none"
 TCP, NOISE, TLS, WEBSOCKET = "tcp", "noise", "tls", "websocket"
+HEADED = "headed"  # plain TCP; a service for ours-headed expects PROXY headers at HEADED_HOST
+HEADED_HOST = "127.0.0.2"
 # A published key pair (RFC 7748, section 6.1): a benchmark needs no secret.
 NOISE_PRIVATE_KEY = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
 NOISE_PUBLIC_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
@@ -112,7 +115,7 @@ def identity(directory):
 def rathole_transport(plan, server):
     """The lines of the table `transport` in either half."""
     role = "server" if server else "client"
-    if plan.transport == TCP:
+    if plan.transport in (TCP, HEADED):
         return []
     lines = [f"[{role}.transport]", f'type = "{plan.transport}"', f"[{role}.transport.{plan.transport}]"]
     if plan.transport == NOISE:
@@ -151,6 +154,14 @@ def rathole_ends(peer, plan, options=()):
 def ours(peer, plan):
     options = ['log_level = "error"'] + ([f"threads = {plan.threads}"] if plan.threads else [])
     return rathole_ends(peer, plan, options)
+
+
+def ours_headed(peer, plan):
+    plan.service = (HEADED_HOST, plan.service[1])
+    server, client = ours(peer, plan)
+    with open(server[-1], "a") as config:  # its last table is the service's
+        config.write('proxy_protocol = "v2"\n')
+    return server, client
 
 
 def rathole(peer, plan):
@@ -256,7 +267,8 @@ def chisel(peer, plan):
 
 PEERS = (
     Peer(OURS, "rathole-uring", (OURS,), ours, udp=True,
-         transports=(TCP, NOISE, TLS, WEBSOCKET)),
+         transports=(TCP, NOISE, TLS, WEBSOCKET, HEADED)),
+    Peer(OURS_HEADED, "rathole-uring, PROXY v2", (OURS,), ours_headed, transports=(HEADED,)),
     Peer(
         OURS_SODIUM,
         "rathole-uring, without libcrypto",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import flood
 import loads
 import netns
-from peers import DIRECT, NOISE, OURS, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET
+from peers import DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ SUITES = (
     Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),), **HTTP),
     Suite("http-close", "HTTP, 64 connections, one request each",
           (("64", loads.http(64, keep_alive=False)),), **HTTP),
+    Suite("headed-close", "HTTP, 64 connections, one request each, with a PROXY header",
+          (("64", loads.http(64, keep_alive=False)),), transport=HEADED,
+          **{**HTTP, "service": loads.start_nginx_headed}),
     Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),), **HTTP),
     Suite("idle", "Memory of idle connections", (("idle", loads.idle),), threads=2, rounds_max=1,
           skip_peers=(DIRECT,), **NGINX),
@@ -227,6 +230,10 @@ ROWS = (
     Row("http-close", "64", "p50_ms", "p50", "ms", "less"),
     Row("http-close", "64", "p99_ms", "p99", "ms", "less"),
     Row("http-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
+    Row("headed-close", "64", "rps", "new connections", "1/s", "more", (at_least(0.98, OURS),), digits=0,
+        subject=OURS_HEADED),
+    Row("headed-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", (at_most(1.02, OURS),),
+        digits=1, ends=True, subject=OURS_HEADED),
     Row("http-1", "1", "p50_ms", "median", "ms", "less", (at_most(1.05, "haproxy"),), digits=3),
     Row("idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
         (at_most(1.0), at_most(1 / 15, "rathole")), ends=True),

@@ -269,6 +269,8 @@ def server_ops(part):
         yield from stream_ops(login["stream"], f"login {number(login['conn_id'])}")
     for control in each(part["control_list"], "server_control"):
         yield from stream_ops(control["stream"], f"control [{service_name(control['service'])}]")
+    for visitor in each(part["waiting_visitors"], "visitor"):
+        yield Op(visitor["start"]["op"], f"{owner_text(visitor)} start.op")
     for visitor in each(part["relaying_visitors"], "visitor"):
         yield from relay_ops(visitor["relay"], owner_text(visitor))
     for lane in each(part["lanes"], "lane"):
@@ -508,6 +510,11 @@ def server_visitors(process, part):
                 fd, where = visitor["relay"]["fds"][0], relay_short(process, visitor["relay"])
             elif state == "WAITING":
                 fd, where = visitor["fd"], queue_text(process, visitor)
+            elif state == "ARRIVING":
+                fd = visitor["fd"]
+                where = f"{number(visitor['start']['head_size'])} bytes of its PROXY header"
+            elif number(visitor["start"]["op"]["state"]):
+                fd, where = visitor["fd"], "closed; its poll ends"
             else:
                 fd, where = visitor["fd"], "closed; a channel is on its way to it"
             yield (state, f"{owner_text(visitor)}: {state}, age {process.ago(visitor['begun_at_ns'])}, "

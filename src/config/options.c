@@ -200,7 +200,7 @@ const struct option options[] = {
      "v1 or v2: the service gets a PROXY header with the visitor's address; UDP: v2 alone"},
     {SECTION_SERVICE, FOR_SERVER, "enable_proxy_protocol", value_enable_proxy_protocol,
      SERVICE(proxy_protocol), 0, 0, NULL, "bool", 0, CHANGE(LIMITS),
-     "true is proxy_protocol = v1; another program's name for it"},
+     "true: the same as proxy_protocol = v1"},
     {SECTION_SERVICE, FOR_SERVER, "proxy_protocol_udp", value_proxy_protocol_udp,
      SERVICE(proxy_protocol_udp), 0, 0, "first", "word", 0, CHANGE(LIMITS),
      "UDP: the header is in a visitor's first datagram on each data channel, or in each (always)"},

@@ -50,7 +50,7 @@ static void octets_of(const struct addr *addr, uint8_t out[static 16])
     memcpy(out + 12, &addr->v4.sin_addr, 4);
 }
 
-static bool is_mapped(const uint8_t octets[static 16])
+static bool octets_are_mapped(const uint8_t octets[static 16])
 {
     static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
     return memcmp(octets, prefix, sizeof(prefix)) == 0;
@@ -62,7 +62,7 @@ static bool ends_of(const struct addr *from, const struct addr *to, struct ends 
         return false;
     octets_of(from, ret->from);
     octets_of(to, ret->to);
-    ret->is_v6 = !is_mapped(ret->from) || !is_mapped(ret->to);
+    ret->is_v6 = !octets_are_mapped(ret->from) || !octets_are_mapped(ret->to);
     if (!ret->is_v6) {
         memcpy(ret->from, ret->from + 12, 4);
         memcpy(ret->to, ret->to + 12, 4);

@@ -1,7 +1,7 @@
-/* The PROXY headers, version 2, in front of UDP visitors' payloads: of the first one that goes out on
- * a data channel, or of each (proxy_protocol_udp).
+/* The PROXY headers, version 2, in front of UDP visitors' payloads: of the first one that goes out
+ * on a data channel, or of each (proxy_protocol_udp).
  *
- * A data channel loses nothing, but the client may have to drop what it brings, and with `first` the
+ * A data channel loses nothing, but the client may have to drop what it brings. With `first` the
  * service then never learns who the visitor is. On a new channel the client has new sockets towards
  * the service, so each visitor has a header again. */
 #include "lane_priv.h"

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -276,6 +277,19 @@ def test_visitors_that_wait(gdb, node):
                for line in shown.printed["ru-services"])
     for sock in socks:
         sock.close()
+
+
+def test_visitors_that_arrive(gdb, tunnel, service):
+    t = tunnel({"echo": service(Echo).port}, server_options={"handshake_timeout": within(50)},
+               service_options={"echo": {"accept_proxy_protocol": "127.0.0.1"}})
+    with connect(t.port()) as silent, connect(t.port()) as begun:
+        begun.sendall(b"PROXY TCP4 ")
+        time.sleep(within(0.3))  # the bytes are taken at once
+        shown = gdb(t.server, ["ru-visitors", "ru-ops"])
+        said = re.findall(r"ARRIVING, age .*; (\d+) bytes of its PROXY header", shown.all)
+        assert sorted(said) == ["0", "11"]
+        assert len([line for line in shown.rows("ru-ops", "worker ") if "start.op" in line]) == 2
+        silent.close()
 
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer's shadow would be in the core")

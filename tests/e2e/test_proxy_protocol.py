@@ -207,7 +207,8 @@ def test_upgrade(headed):
 
 
 def wait_seen(local, count):
-    wait_until(lambda: len(local.seen) >= count, within(10), lambda: f"{len(local.seen)} of {count} datagrams")
+    wait_until(lambda: len(local.seen) >= count, within(10),
+               lambda: f"{len(local.seen)} of {count} datagrams")
     return local.seen
 
 

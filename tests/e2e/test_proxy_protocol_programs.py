@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 from capabilities import skip_unless_able
-from harness import OURS, RATHOLE, Process, free_port, is_listening, wait_until, within
+from harness import OURS, RATHOLE, ROOT, Process, free_port, is_listening, wait_until, within
 from protocol import connect, recv_exact
 from proxy_protocol import Headed
 from services import Echo
@@ -150,7 +150,8 @@ def test_behind(tunnel, run, behind, version, client):
         assert words == [own[0], str(own[1]), host, str(t.port("web")), own[0]]
 
 
-@pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"])
+@pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2",
+                                  "send-proxy-v2 proxy-v2-options crc32c,unique-id"])
 def test_haproxy_in_front(tunnel, service, run, send):
     """The node takes the address from HAProxy, and the service gets it from the node."""
     local = service(Headed)
@@ -189,6 +190,22 @@ def test_nginx_behind_a_node_behind_haproxy(tunnel, run):
                 rules=HAPROXY_TO.format(to=t.port("web"), send="send-proxy-v2"))
     words, own = get(front, source="127.0.0.9")
     assert words == [own[0], str(own[1]), "127.0.0.1", str(front), own[0]]
+
+
+def test_the_examples(ours, run, tmp_path):
+    """examples/proxy-*.ini, with other ports."""
+    ports = {"2333": free_port(), "8080": free_port(), "8081": nginx_behind(run)}
+    for role in ("server", "client"):
+        text = (ROOT / "examples" / f"proxy-{role}.ini").read_text()
+        for number, port in ports.items():
+            text = text.replace(f":{number}", f":{port}")
+        path = tmp_path / f"{role}.ini"
+        path.write_text(text)
+        path.chmod(0o600)
+        ours(path)
+    wait_until(lambda: is_listening(ports["8080"]), within(10), "the service's port")
+    words, own = get(ports["8080"], source="127.0.0.9")
+    assert words == [own[0], str(own[1]), "127.0.0.1", str(ports["8080"]), own[0]]
 
 
 # --- ssh ----------------------------------------------------------------------------------------
