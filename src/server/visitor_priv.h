@@ -1,7 +1,7 @@
-/* What visitor.c, arrival.c and visitor_relay.c share: a visitor's state, and the functions that one
- * calls in another. arrival.c reads the PROXY header of its balancer. visitor.c makes the visitor
- * and finds it a channel or a place in the queue. visitor_relay.c joins it with the channel and
- * moves the relay between workers.
+/* What visitor.c, arrival.c and visitor_relay.c share: a visitor's state, and the functions that
+ * one calls in another. arrival.c reads the PROXY header of its balancer. visitor.c makes the
+ * visitor and finds it a channel or a place in the queue. visitor_relay.c joins it with the channel
+ * and moves the relay between workers.
  *
  * A visitor holds a use of its service. Once it is admitted, it is counted (visitor_limits_enter).
  * All of this runs in the thread of visitor->worker. */
