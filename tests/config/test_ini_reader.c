@@ -266,11 +266,13 @@ Test(ini_reader, an_array_without_an_end)
 
 Test(ini_reader, an_array_that_is_too_long)
 {
-    char text[2 * LIMIT_CONFIG_TEXT + 64], *at = text;
-    at += sprintf(at, "[a]\nk = [\n");
-    while (at - text < 2 * LIMIT_CONFIG_TEXT)
-        at += sprintf(at, "\"10.0.0.0/8\",\n");
-    (void)sprintf(at, "]\nl = 1\n");
+    static const char head[] = "[a]\nk = [\n", item[] = "\"10.0.0.0/8\",\n", tail[] = "]\nl = 1\n";
+    char text[2 * LIMIT_CONFIG_TEXT + 64];
+    size_t used = sizeof head - 1;
+    memcpy(text, head, sizeof head);
+    for (; used < 2 * LIMIT_CONFIG_TEXT; used += sizeof item - 1)
+        memcpy(text + used, item, sizeof item);
+    memcpy(text + used, tail, sizeof tail);
     cr_expect_eq(read_bytes(text, strlen(text)), 0);
     cr_expect_not_null(strstr(trace.text, "!a name or a value is longer than 4096 bytes\n"));
     cr_expect_not_null(strstr(trace.text, " l=1\n"));
