@@ -1,11 +1,13 @@
+#include <string.h>
+
 #include "tls_priv.h"
 
 static void tls_resume_drop(struct tls_context *context, size_t index)
 {
     openssl.SSL_SESSION_free(context->kept[index]);
     context->kept_count--;
-    for (size_t i = index; i < context->kept_count; i++)
-        context->kept[i] = context->kept[i + 1];
+    memmove(&context->kept[index], &context->kept[index + 1],
+            (context->kept_count - index) * sizeof(context->kept[0]));
 }
 
 int tls_resume_keep(SSL *ssl, SSL_SESSION *kept)
