@@ -11,6 +11,7 @@
 enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 
 struct program;
+struct recipe;
 struct role;
 
 /* Where the configuration came from. */
@@ -21,7 +22,8 @@ struct run_source {
 };
 
 /* Serves until a signal asks it to stop, until a successor has taken over and the last relay has
- * ended, or until a worker fails. The cause is logged. peer: the role's half of the file; source:
- * the file, which is watched for changes; program: what an upgrade starts. All are borrowed. */
+ * ended, or until a worker fails. The cause is logged. peer: the role's half of the file;
+ * *recipe: that of its transport, which the role takes over; source: the file, which is watched for changes; program: what an upgrade starts. All are borrowed. */
 MUST_CHECK enum exit_code run_role(const struct role *role, const struct config_peer *peer,
-                                   const struct run_source *source, const struct program *program);
+                                   struct recipe **recipe, const struct run_source *source,
+                                   const struct program *program);

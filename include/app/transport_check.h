@@ -10,13 +10,15 @@
 #include "base/macros.h"
 #include "config/config.h"
 
+struct recipe;
+
 enum { TRANSPORT_PROBLEM_SIZE = 1024 };
 
-/* 0, with a warning or "" in said; or ERR_CONFIG, with the reason in it. Either is "FILE: KEY:
- * text". */
+/* 0, with a warning or "" in said and the transport in *ret (NULL: it is not wanted); or ERR_CONFIG,
+ * with the reason in said. Either is "FILE: KEY: text". */
 MUST_CHECK int transport_check(const char *file, enum config_role role,
                                const struct config_peer *peer,
-                               char said[static TRANSPORT_PROBLEM_SIZE]);
+                               char said[static TRANSPORT_PROBLEM_SIZE], struct recipe **ret);
 /* Logs which library does TLS, if the transport has it. */
 void transport_log_library(const struct config_peer *peer);
 

@@ -17,7 +17,8 @@
 #include "client/client_worker.h"
 #include "tunnel/role.h"
 
-/* Creates the client without its workers; config is copied. -errno. */
+/* Creates the client without its workers, and makes its recipe; config is copied. -errno. For
+ * tests. */
 MUST_CHECK int client_create(const struct config_peer *config, unsigned int workers,
                              struct client **ret);
 void client_destroy(struct client *client); /* accepts NULL */

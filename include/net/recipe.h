@@ -1,7 +1,7 @@
 /* How a connection to the other side is prepared: which handshakes it runs, with which keys. A role
- * has one recipe at a time. It is read-only once made, so all workers share it; the role frees it
+ * has one recipe at a time. It is read-only once made, so all workers share it; the role gives it up
  * when all workers have the next one. Handshakes that began with it may still run, and keep nothing
- * of it. */
+ * of it. The main thread alone makes, holds and destroys recipes. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,6 +15,7 @@
 struct tls_context;
 
 struct recipe {
+    unsigned int holders;
     bool is_initiator; /* of the connection: the client */
     bool has_noise;
     struct noise_keys noise;
@@ -32,5 +33,7 @@ struct recipe {
 MUST_CHECK int recipe_begin(const struct recipe *recipe, struct handshake **ret);
 /* Whether connections begin with handshakes, so that the worker needs a link engine. */
 bool recipe_has_handshakes(const struct recipe *recipe);
-/* Wipes and frees. Accepts NULL. */
+/* One more holder, each of whom calls recipe_destroy. */
+void recipe_hold(struct recipe *recipe);
+/* Wipes and frees it for the last holder. Accepts NULL. */
 void recipe_destroy(struct recipe *recipe);

@@ -18,10 +18,8 @@
 struct inherited;
 
 /* Creates the server without its sockets, which addresses_bind (addresses.h) binds, and without its
- * workers. Begins to look up the names in addresses. config is copied. thread_begins: see
- * resolver_create_polled. -errno; logs nothing. */
-MUST_CHECK int server_allocate(const struct config_peer *config, unsigned int workers,
-                               void (*thread_begins)(void), struct server **ret);
+ * workers. Begins to look up the names in addresses. -errno; logs nothing. */
+MUST_CHECK int server_allocate(const struct role_options *options, struct server **ret);
 /* server_allocate and addresses_bind in one, without waiting for names or ports. For tests. */
 MUST_CHECK int server_create(const struct config_peer *config, unsigned int workers,
                              struct inherited *inherited, struct server **ret);

@@ -11,3 +11,7 @@ enum { RECIPE_WHY_SIZE = 640 };
  * which key is at fault, why, and what to do. -ENOMEM. */
 MUST_CHECK int recipe_create(enum config_role role, const struct config_peer *config,
                              struct recipe **ret, char why[static RECIPE_WHY_SIZE]);
+/* For the start of a role, which the check of the transport comes before: takes *made over, or
+ * makes the recipe if `made` or *made is NULL. As recipe_create. */
+MUST_CHECK int recipe_take(enum config_role role, const struct config_peer *config,
+                           struct recipe **made, struct recipe **ret);

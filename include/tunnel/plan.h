@@ -74,6 +74,7 @@ enum reload_attempt {
 };
 
 struct config_peer;
+struct recipe;
 
 /* How app/reload.c drives a role (role.h). All functions run in the main thread and do not
  * block. */
@@ -84,10 +85,11 @@ struct reload_ops {
     void (*look_up)(void *shared, const struct config_peer *wanted);
     bool (*has_looked_up)(void *shared);
     int (*names_fd)(void *shared);
-    /* Compares `wanted` with what runs, prepares the difference and posts it as a plan. 1: posted,
+    /* Compares `wanted` with what runs, prepares the difference and posts it as a plan. recipe: that
+     * of `wanted`, held if it is used; NULL: made if it is needed, and not compared. 1: posted,
      * the caller signals the workers; 0: there is nothing to apply; -errno: nothing was changed. */
-    int (*begin)(void *shared, const struct config_peer *wanted, enum reload_attempt attempt,
-                 uint64_t now_ms, struct reload_outcome *ret);
+    int (*begin)(void *shared, const struct config_peer *wanted, struct recipe *recipe,
+                 enum reload_attempt attempt, uint64_t now_ms, struct reload_outcome *ret);
     struct plan_slot *(*slot)(void *shared);
     /* To be called when done_fd is readable. True: the plan is applied, and what it replaced is
      * freed. */

@@ -15,15 +15,16 @@ struct recipe;
 struct tunnel_worker;
 
 struct reload_recipe {
+    struct recipe *offered;          /* borrowed; that of the new configuration, NULL: to be made */
     struct recipe *recipe;           /* owned: new before the commit, old after it */
     const struct recipe *new_recipe; /* after the commit: owned by the role */
     struct link_engine **engines;    /* one for each worker; a worker without one takes its own */
     unsigned int worker_count;
 };
 
-/* Prepares a recipe if one of *changes (enum config_change) needs it, or if the files of TLS have
- * changed since `running` was made; then CONFIG_CHANGE_CERTIFICATES is added to *changes. prepared
- * must be zeroed. ERR_CONFIG: the files can't be used, which is logged. -ENOMEM. After an error the
+/* Prepares a recipe if one of *changes (enum config_change) needs it, or if the one that is offered
+ * is of other TLS files than `running`; then CONFIG_CHANGE_CERTIFICATES is added to *changes.
+ * prepared must be zeroed but for what is offered. ERR_CONFIG: the files can't be used, which is logged. -ENOMEM. After an error the
  * caller still calls finish. */
 MUST_CHECK int reload_recipe_prepare(struct reload_recipe *prepared, enum config_role role,
                                      const struct config_peer *wanted, const struct recipe *running,

@@ -19,9 +19,11 @@
 #include "tunnel/tunnel_worker.h"
 
 struct inherited;
+struct recipe;
 
 struct role_options {
     const struct config_peer *config; /* what the role needs of it is copied */
+    struct recipe **recipe;           /* of the transport: taken over; NULL: to be made */
     const char *file;                 /* the file's name, for messages; borrowed */
     unsigned int workers;
     void (*thread_begins)(void); /* the role's own threads call it first */

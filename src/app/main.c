@@ -23,6 +23,7 @@
 #include "crypto/tls.h"
 #include "io/file_watch.h"
 #include "io/kernel.h"
+#include "net/recipe.h"
 #include "server/server.h"
 
 /* Only main.c includes the headers of the roles, which scripts/check_layers verifies. The rest of
@@ -98,12 +99,13 @@ static int command_load(const struct cli *cli, struct config **ret, struct confi
                                           : config_load(cli->config_path, ret, report);
 }
 
-/* True, or prints why not. */
+/* True, with the transport's recipe if it is wanted, or prints why not. */
 static bool command_has_transport(const char *path, const struct config_peer *peer,
-                                  const struct role *role, void (*warn)(const char *text))
+                                  const struct role *role, void (*warn)(const char *text),
+                                  struct recipe **ret)
 {
     char said[TRANSPORT_PROBLEM_SIZE];
-    if (transport_check(path, role->half, peer, said) < 0) {
+    if (transport_check(path, role->half, peer, said, ret) < 0) {
         (void)fprintf(stderr, "%s\n", said);
         return false;
     }
@@ -123,7 +125,8 @@ static void say_which_half_is_fit(const struct cli *cli)
         char problem[TRANSPORT_PROBLEM_SIZE];
         int result = config_load_half(cli->config_path, roles[i]->half, &config, &report);
         const struct config_peer *peer = result == 0 ? config_half(config, roles[i]->half) : NULL;
-        if (peer != NULL && transport_check(cli->config_path, roles[i]->half, peer, problem) == 0)
+        if (peer != NULL &&
+            transport_check(cli->config_path, roles[i]->half, peer, problem, NULL) == 0)
             (void)fprintf(stderr, "%s: valid for --%s alone\n", cli->config_path, roles[i]->name);
         config_report_finish(&report);
         config_destroy(config);
@@ -137,7 +140,7 @@ static int check_transports(const struct cli *cli, const struct config *config)
     for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
         const struct config_peer *peer = config_half(config, roles[i]->half);
         if (peer != NULL && (!is_chosen || chosen == roles[i]->half))
-            are_fit &= command_has_transport(cli->config_path, peer, roles[i], print_warning);
+            are_fit &= command_has_transport(cli->config_path, peer, roles[i], print_warning, NULL);
     }
     return are_fit ? 0 : ERR_CONFIG;
 }
@@ -229,6 +232,7 @@ static int command_run(const struct cli *cli, const struct program *program)
     struct config_report report;
     char problem[CLI_PROBLEM_SIZE];
     enum config_role role;
+    struct recipe *recipe = NULL;
     const struct run_source source = {cli->config_path, file_watch_stat(cli->config_path)};
     int result = command_load(cli, &config, &report);
     if (result < 0) {
@@ -246,11 +250,12 @@ static int command_run(const struct cli *cli, const struct program *program)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
-        exit_code = command_has_transport(cli->config_path, peer, roles[role], log_warning)
-                        ? run_role(roles[role], peer, &source, program)
+        exit_code = command_has_transport(cli->config_path, peer, roles[role], log_warning, &recipe)
+                        ? run_role(roles[role], peer, &recipe, &source, program)
                         : EXIT_START_ERROR;
     }
     config_report_finish(&report);
+    recipe_destroy(recipe);
     config_destroy(config);
     return exit_code;
 }

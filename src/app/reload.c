@@ -18,6 +18,7 @@
 #include "config/config_diff.h"
 #include "crypto/aead.h"
 #include "io/file_watch.h"
+#include "net/recipe.h"
 
 enum {
     PROBLEM_SIZE = 1024,
@@ -33,6 +34,7 @@ struct reload {
     bool is_asked;
 
     struct config *config; /* the last valid file; NULL: there was none since the start */
+    struct recipe *recipe; /* its own; NULL like it */
     uint32_t drain_timeout_ms;
     bool needs_restart; /* part of the file is applied only by a restart */
     bool is_noise_ready, is_tls_known;
@@ -114,10 +116,10 @@ static void reload_log_warnings(const struct config_report *report)
 }
 
 /* Writes why the file can't be applied; "": it can. Also what the operator should know of the files
- * that it names, or "". */
+ * that it names, or ""; and its recipe. */
 static void find_problem(const struct reload *reload, const struct config *config, int result,
                          const struct config_report *report, char problem[static PROBLEM_SIZE],
-                         char warning[static TRANSPORT_PROBLEM_SIZE])
+                         char warning[static TRANSPORT_PROBLEM_SIZE], struct recipe **recipe)
 {
     const struct role *role = reload->options.role;
     const struct config_peer *peer = result == 0 ? config_half(config, role->half) : NULL;
@@ -128,7 +130,7 @@ static void find_problem(const struct reload *reload, const struct config *confi
     else if (peer == NULL)
         (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
                        role->name);
-    else if (transport_check(reload->options.path, role->half, peer, warning) < 0)
+    else if (transport_check(reload->options.path, role->half, peer, warning, recipe) < 0)
         (void)snprintf(problem, PROBLEM_SIZE, "%s", warning);
     else /* it writes only if there is a problem: too few descriptors */
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
@@ -136,7 +138,7 @@ static void find_problem(const struct reload *reload, const struct config *confi
 
 /* NULL: the file is not applied. Either that is logged, or the file may be half written and is read
  * again when it is at rest. */
-static struct config *reload_load(struct reload *reload)
+static struct config *reload_load(struct reload *reload, struct recipe **recipe)
 {
     struct config *config = NULL;
     struct config_report report;
@@ -144,7 +146,7 @@ static struct config *reload_load(struct reload *reload)
     bool is_finished = reload->is_asked || file_watch_is_at_rest(&reload->watch);
     int result =
         config_load_half(reload->options.path, reload->options.role->half, &config, &report);
-    find_problem(reload, config, result, &report, problem, warning);
+    find_problem(reload, config, result, &report, problem, warning, recipe);
     bool is_good = problem[0] == '\0';
     if (!is_finished && (!is_good || config->is_cut_off)) {
         file_watch_doubt(&reload->watch);
@@ -161,6 +163,7 @@ static struct config *reload_load(struct reload *reload)
     if (!is_good) {
         config_destroy(config);
         config = NULL;
+        recipe_destroy(take_ptr(*recipe));
     }
     config_report_finish(&report);
     return config;
@@ -224,8 +227,8 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
         reload->begun_at_ns = clock_monotonic_ns();
     reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
-    int result = reload_ops_of(reload)->begin(options->shared, wanted_peer(reload), attempt, now_ms,
-                                              &outcome);
+    int result = reload_ops_of(reload)->begin(options->shared, wanted_peer(reload), reload->recipe,
+                                              attempt, now_ms, &outcome);
     if (result < 0) {
         log_error("reload: nothing is changed: %s", error_text(result));
         metrics_add(&reload->metrics, METRIC_RELOADS_REFUSED, 1);
@@ -281,12 +284,15 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
 {
     reload->begun_at_ns = clock_monotonic_ns();
     file_watch_begin_read(&reload->watch, now_ms);
-    struct config *config = reload_load(reload);
+    struct recipe *recipe = NULL;
+    struct config *config = reload_load(reload, &recipe);
     reload->is_asked = false;
     if (config == NULL)
         return;
     config_destroy(reload->config);
+    recipe_destroy(reload->recipe);
     reload->config = config;
+    reload->recipe = recipe;
     const struct config_peer *peer = wanted_peer(reload);
     reload->drain_timeout_ms = peer->drain_timeout_ms;
     reload->needs_restart =
@@ -406,6 +412,7 @@ void reload_destroy(struct reload *reload)
     if (reload == NULL)
         return;
     config_destroy(reload->config);
+    recipe_destroy(reload->recipe);
     free(reload->last_problem);
     free(reload);
 }

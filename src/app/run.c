@@ -305,11 +305,12 @@ static int run_bind(struct run *run, struct inherited *inherited)
 }
 
 /* shared_count: as in inherited_init. */
-static int run_make_role(struct run *run, const struct config_peer *peer, const char *file,
-                         int shared_count)
+static int run_make_role(struct run *run, const struct config_peer *peer, struct recipe **recipe,
+                         const char *file, int shared_count)
 {
     const struct role_options options = {
         .config = peer,
+        .recipe = recipe,
         .file = file,
         .workers = run->worker_count,
         .thread_begins = *peer->user != '\0' ? privileges_drop_in_thread : NULL,
@@ -391,7 +392,8 @@ static bool gives_files(const struct config_peer *peer)
 }
 
 enum exit_code run_role(const struct role *role, const struct config_peer *peer,
-                        const struct run_source *source, const struct program *program)
+                        struct recipe **recipe, const struct run_source *source,
+                        const struct program *program)
 {
     struct run run = {
         .role = role,
@@ -420,7 +422,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     }
     setup_noise(peer);
     transport_log_library(peer);
-    made = run_make_role(&run, peer, source->path, shared_count);
+    made = run_make_role(&run, peer, recipe, source->path, shared_count);
     if (made == 0)
         made = privileges_drop(peer->user); /* before the first worker and its ring */
     if (made < 0)

@@ -45,7 +45,7 @@ static void warn(const char *file, const struct recipe *recipe,
 }
 
 int transport_check(const char *file, enum config_role role, const struct config_peer *peer,
-                    char said[static TRANSPORT_PROBLEM_SIZE])
+                    char said[static TRANSPORT_PROBLEM_SIZE], struct recipe **ret)
 {
     struct recipe *recipe = NULL;
     char why[RECIPE_WHY_SIZE];
@@ -56,6 +56,8 @@ int transport_check(const char *file, enum config_role role, const struct config
     else
         (void)snprintf(said, TRANSPORT_PROBLEM_SIZE, "%s: %s", file,
                        result == ERR_CONFIG ? why : error_text(result));
+    if (ret != NULL && result == 0)
+        *ret = take_ptr(recipe);
     recipe_destroy(recipe);
     return result < 0 ? ERR_CONFIG : 0;
 }

@@ -14,19 +14,20 @@
 #include "config/config_copy.h"
 #include "tunnel/make_recipe.h"
 
-static int copy_config(struct client *client, const struct config_peer *config)
+static int copy_config(struct client *client, const struct role_options *options)
 {
     const struct config_peer *copy;
-    int result = config_peer_copy(config, &copy);
+    int result = config_peer_copy(options->config, &copy);
     if (result < 0)
         return result;
-    char why[RECIPE_WHY_SIZE]; /* transport_check has told it already */
     client->config = copy;
-    return recipe_create(CONFIG_CLIENT, config, &client->recipe, why);
+    return recipe_take(CONFIG_CLIENT, options->config, options->recipe, &client->recipe);
 }
 
-int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
+static int client_make(const struct role_options *options, struct client **ret)
 {
+    const struct config_peer *config = options->config;
+    unsigned int workers = options->workers;
     struct client *client = calloc(1, sizeof(*client));
     if (client == NULL)
         return -ENOMEM;
@@ -38,7 +39,7 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     if (result == 0)
         result = client_fds_init(&client->fds, config, workers);
     if (result == 0)
-        result = copy_config(client, config);
+        result = copy_config(client, options);
     for (size_t i = 0; i < config->service_count && result == 0; i++) {
         struct client_service *service; /* owned by the registry */
         result = client_service_create(&client->services, &config->services[i], workers, &service);
@@ -51,6 +52,12 @@ int client_create(const struct config_peer *config, unsigned int workers, struct
     }
     *ret = client;
     return 0;
+}
+
+int client_create(const struct config_peer *config, unsigned int workers, struct client **ret)
+{
+    const struct role_options options = {.config = config, .workers = workers};
+    return client_make(&options, ret);
 }
 
 void client_destroy(struct client *client)
@@ -219,7 +226,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
 static int client_role_create(const struct role_options *options, void **ret)
 {
     struct client *client;
-    int result = client_create(options->config, options->workers, &client);
+    int result = client_make(options, &client);
     if (result == 0)
         *ret = client;
     return result;

@@ -115,13 +115,15 @@ static void commit(struct client *client, struct client_plan *plan,
 }
 
 static int client_prepare(struct client *client, const struct config_peer *wanted,
-                          const struct service_view *running, const struct config_diff *diff,
-                          struct reload_outcome *outcome, struct client_plan **ret)
+                          struct recipe *recipe, const struct service_view *running,
+                          const struct config_diff *diff, struct reload_outcome *outcome,
+                          struct client_plan **ret)
 {
     struct client_plan *plan = calloc(1, sizeof(*plan));
     if (plan == NULL)
         return -ENOMEM;
     plan->changes = diff->changes & ~(unsigned int)CONFIG_CHANGE_RESTART;
+    plan->recipe.offered = recipe;
     plan->steps = calloc(diff->service_count + 1, sizeof(*plan->steps));
     int result = plan->steps != NULL ? client_prepare_own(client, plan, wanted) : -ENOMEM;
     outcome->changes = plan->changes;
@@ -136,7 +138,7 @@ static int client_prepare(struct client *client, const struct config_peer *wante
 }
 
 static int client_reload_begin(void *shared, const struct config_peer *wanted,
-                               enum reload_attempt attempt, uint64_t now_ms,
+                               struct recipe *recipe, enum reload_attempt attempt, uint64_t now_ms,
                                struct reload_outcome *ret)
 {
     struct client *client = shared;
@@ -149,7 +151,7 @@ static int client_reload_begin(void *shared, const struct config_peer *wanted,
         return result;
     result = config_diff(CONFIG_CLIENT, &running.peer, wanted, &diff);
     if (result == 0) {
-        result = client_prepare(client, wanted, &running, &diff, ret, &plan);
+        result = client_prepare(client, wanted, recipe, &running, &diff, ret, &plan);
         if (plan != NULL)
             commit(client, plan, wanted, now_ms);
         config_diff_finish(&diff);

@@ -44,9 +44,14 @@ bool recipe_has_handshakes(const struct recipe *recipe)
     return recipe->has_proxy || recipe->has_noise || recipe->tls != NULL || recipe->is_websocket;
 }
 
+void recipe_hold(struct recipe *recipe)
+{
+    recipe->holders++;
+}
+
 void recipe_destroy(struct recipe *recipe)
 {
-    if (recipe == NULL)
+    if (recipe == NULL || --recipe->holders > 0)
         return;
     noise_keys_wipe(&recipe->noise);
     tls_context_destroy(recipe->tls);

@@ -142,6 +142,7 @@ static int server_prepare_own(struct preparation *prep)
         changes |= CONFIG_CHANGE_ADDRESS;
     if ((changes & CONFIG_CHANGE_ADDRESS) != 0 && !server_reload_bind_control(prep))
         changes &= ~(unsigned int)CONFIG_CHANGE_ADDRESS;
+    plan->recipe.offered = prep->recipe;
     int result = reload_recipe_prepare(&plan->recipe, CONFIG_SERVER, prep->wanted,
                                        prep->server->recipe, prep->server->worker_count, &changes);
     plan->changes = prep->outcome->changes = changes;
@@ -288,13 +289,14 @@ static void compared(struct preparation *prep)
 }
 
 static int server_reload_begin(void *shared, const struct config_peer *wanted,
-                               enum reload_attempt attempt, uint64_t now_ms,
+                               struct recipe *recipe, enum reload_attempt attempt, uint64_t now_ms,
                                struct reload_outcome *ret)
 {
     struct server *server = shared;
     struct preparation prep = {
         .server = server,
         .wanted = wanted,
+        .recipe = recipe,
         .outcome = ret,
         .now_ms = now_ms,
         .attempt = attempt,

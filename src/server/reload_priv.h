@@ -60,6 +60,7 @@ struct reload_place {
 struct preparation {
     struct server *server;
     const struct config_peer *wanted;
+    struct recipe *recipe; /* of wanted; borrowed, NULL: to be made */
     struct server_plan *plan;
     struct service_view running;
     struct config_diff diff;

@@ -32,10 +32,9 @@ static int make_service(struct server *server, const struct config_service *conf
     return service_part_create_all(server, config, &service);
 }
 
-int server_allocate(const struct config_peer *config, unsigned int workers,
-                    void (*thread_begins)(void), struct server **ret)
+int server_allocate(const struct role_options *options, struct server **ret)
 {
-    const struct config_peer *copy;
+    const struct config_peer *config = options->config, *copy;
     struct server *server = calloc(1, sizeof(*server));
     if (server == NULL)
         return -ENOMEM;
@@ -45,19 +44,19 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
         return result;
     }
     server->config = copy;
-    server->worker_count = workers;
+    server->worker_count = options->workers;
+    server->file = options->file;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
     server_fds_limit_strangers(server, config);
     visitor_rate_init(&server->rate);
     session_table_init(&server->sessions, &server->gate);
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
-    char why[RECIPE_WHY_SIZE]; /* transport_check has told it already */
     result = plan_slot_init(&server->plan);
     if (result == 0)
-        result = recipe_create(CONFIG_SERVER, config, &server->recipe, why);
+        result = recipe_take(CONFIG_SERVER, config, options->recipe, &server->recipe);
     if (result == 0)
-        result = resolver_create_polled(thread_begins, &server->resolver);
+        result = resolver_create_polled(options->thread_begins, &server->resolver);
     if (result == 0)
         resolver_begin(server->resolver, &config->addr);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
@@ -73,8 +72,9 @@ int server_allocate(const struct config_peer *config, unsigned int workers,
 int server_create(const struct config_peer *config, unsigned int workers,
                   struct inherited *inherited, struct server **ret)
 {
+    const struct role_options options = {.config = config, .workers = workers};
     struct server *server;
-    int result = server_allocate(config, workers, NULL, &server);
+    int result = server_allocate(&options, &server);
     if (result < 0)
         return result;
     result = addresses_bind(server, inherited, UINT32_MAX);
@@ -264,13 +264,10 @@ static void server_finish(struct tunnel_worker *tunnel)
 static int server_role_create(const struct role_options *options, void **ret)
 {
     struct server *server;
-    int result =
-        server_allocate(options->config, options->workers, options->thread_begins, &server);
-    if (result < 0)
-        return result;
-    server->file = options->file;
-    *ret = server;
-    return 0;
+    int result = server_allocate(options, &server);
+    if (result == 0)
+        *ret = server;
+    return result;
 }
 
 static void server_role_destroy(void *shared)

@@ -117,6 +117,7 @@ int recipe_create(enum config_role role, const struct config_peer *config, struc
     struct recipe *recipe = calloc(1, sizeof(*recipe));
     if (recipe == NULL)
         return -ENOMEM;
+    recipe->holders = 1;
     recipe->is_initiator = role == CONFIG_CLIENT;
     int result = role == CONFIG_CLIENT ? use_server(recipe, config) : 0;
     if (result < 0) {
@@ -143,5 +144,15 @@ int recipe_create(enum config_role role, const struct config_peer *config, struc
         return result;
     }
     *ret = recipe;
+    return 0;
+}
+
+int recipe_take(enum config_role role, const struct config_peer *config, struct recipe **made,
+                struct recipe **ret)
+{
+    char why[RECIPE_WHY_SIZE]; /* the check has told it already */
+    if (made == NULL || *made == NULL)
+        return recipe_create(role, config, ret, why);
+    *ret = take_ptr(*made);
     return 0;
 }

@@ -36,17 +36,20 @@ int reload_recipe_prepare(struct reload_recipe *prepared, enum config_role role,
 {
     char why[RECIPE_WHY_SIZE];
     bool is_changed = needs_recipe(role, *changes);
-    if (!is_changed && running->tls == NULL)
+    struct recipe *offered = prepared->offered;
+    int result = 0;
+    if (!is_changed && (offered == NULL || offered->tls_fingerprint == running->tls_fingerprint))
         return 0;
-    int result = recipe_create(role, wanted, &prepared->recipe, why);
+    if (offered != NULL) {
+        recipe_hold(offered);
+        prepared->recipe = offered;
+    } else {
+        result = recipe_create(role, wanted, &prepared->recipe, why);
+    }
     if (result == ERR_CONFIG)
         log_error("reload: %s", why);
     if (result < 0)
         return result;
-    if (!is_changed && prepared->recipe->tls_fingerprint == running->tls_fingerprint) {
-        recipe_destroy(take_ptr(prepared->recipe));
-        return 0;
-    }
     if (!is_changed)
         *changes |= CONFIG_CHANGE_CERTIFICATES;
     return recipe_has_handshakes(prepared->recipe) ? make_engines(prepared, workers) : 0;

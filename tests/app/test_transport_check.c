@@ -3,6 +3,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "net/recipe.h"
+
 enum { DAY = 24 * 60 * 60 };
 
 static const time_t now = 1795867200; /* 2026-11-28, noon */
@@ -50,14 +52,19 @@ Test(transport_check, says_nothing_of_what_needs_no_files)
 {
     char said[TRANSPORT_PROBLEM_SIZE] = "left over";
     struct config_peer peer = peer_with(CONFIG_TRANSPORT_WEBSOCKET);
-    cr_expect_eq(transport_check("f", CONFIG_SERVER, &peer, said), 0);
+    struct recipe *recipe = NULL;
+    cr_expect_eq(transport_check("f", CONFIG_SERVER, &peer, said, NULL), 0);
     cr_expect_str_eq(said, "");
+    cr_expect_eq(transport_check("f", CONFIG_SERVER, &peer, said, &recipe), 0);
+    cr_assert_not_null(recipe);
+    cr_expect(recipe->is_websocket);
+    recipe_destroy(recipe);
 }
 
 Test(transport_check, names_the_file_and_the_table)
 {
     char said[TRANSPORT_PROBLEM_SIZE];
     struct config_peer peer = peer_with(CONFIG_TRANSPORT_TLS);
-    cr_expect_lt(transport_check("f", CONFIG_SERVER, &peer, said), 0);
+    cr_expect_lt(transport_check("f", CONFIG_SERVER, &peer, said, NULL), 0);
     cr_expect_eq(strncmp(said, "f: server.transport.tls: ", 25), 0, "%s", said);
 }

@@ -60,7 +60,7 @@ static struct reload_outcome begin(const char *text, int expected)
 {
     struct reload_outcome outcome;
     struct config *config = side_config(text);
-    cr_assert_eq(client_reload_ops.begin(client, &config->client, RELOAD_FIRST, 0, &outcome),
+    cr_assert_eq(client_reload_ops.begin(client, &config->client, NULL, RELOAD_FIRST, 0, &outcome),
                  expected);
     config_destroy(config);
     return outcome;

@@ -53,7 +53,8 @@ static void allocate(const char *control_host, const char *host_a, const char *h
                    "[server.services.b]\nbind_addr = %s:%u\n",
                    control_host, control_port, host_a, ports[A], host_b, ports[B]);
     config = side_config(text);
-    cr_assert_eq(server_allocate(&config->server, WORKERS, NULL, &server), 0);
+    const struct role_options options = {.config = &config->server, .workers = WORKERS};
+    cr_assert_eq(server_allocate(&options, &server), 0);
 }
 
 static void await_names(void)

@@ -74,7 +74,8 @@ static struct reload_outcome begin(const char *text, enum reload_attempt attempt
 {
     struct reload_outcome outcome;
     struct config *config = side_config(text);
-    cr_assert_eq(server_reload_ops.begin(server, &config->server, attempt, 0, &outcome), expected);
+    cr_assert_eq(server_reload_ops.begin(server, &config->server, NULL, attempt, 0, &outcome),
+                 expected);
     config_destroy(config);
     return outcome;
 }
@@ -379,7 +380,7 @@ static struct reload_outcome reload_to_the_end(const char *text, unsigned int *r
         struct config *config = side_config(text);
         enum reload_attempt attempt = *ret_plans == 0 ? RELOAD_FIRST : RELOAD_AGAIN;
         cr_assert_lt(*ret_plans, 10u, "plans without end");
-        if (server_reload_ops.begin(server, &config->server, attempt, 0, &outcome) > 0)
+        if (server_reload_ops.begin(server, &config->server, NULL, attempt, 0, &outcome) > 0)
             apply_posted();
         config_destroy(config);
     }

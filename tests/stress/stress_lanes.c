@@ -204,7 +204,7 @@ static void reload(struct server *server, struct workers *workers, unsigned int 
 {
     struct reload_outcome outcome;
     struct config *config = server_file(port);
-    int result = server_reload_ops.begin(server, &config->server, RELOAD_FIRST,
+    int result = server_reload_ops.begin(server, &config->server, NULL, RELOAD_FIRST,
                                          clock_monotonic_ms(), &outcome);
     config_destroy(config);
     if (result < 0 || outcome.failed > 0)

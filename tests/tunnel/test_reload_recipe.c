@@ -110,3 +110,48 @@ Test(reload_recipe, nothing_to_do, .init = set_up)
     cr_assert_eq(worker.recipe, &running);
     reload_recipe_finish(&prepared);
 }
+
+Test(reload_recipe, what_is_offered_is_used, .init = set_up)
+{
+    const struct config_peer first = noise_of(1), second = noise_of(2);
+    struct recipe *running, *offered;
+    unsigned int changes = CONFIG_CHANGE_TRANSPORT;
+    char why[RECIPE_WHY_SIZE];
+    cr_assert_eq(recipe_create(CONFIG_SERVER, &first, &running, why), 0);
+    cr_assert_eq(recipe_create(CONFIG_SERVER, &second, &offered, why), 0);
+    struct reload_recipe prepared = {.offered = offered};
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &second, running, WORKERS, &changes), 0);
+    cr_assert_eq(prepared.recipe, offered);
+    reload_recipe_commit(&prepared, &running);
+    reload_recipe_finish(&prepared);
+    cr_assert_eq(running, offered);
+    cr_assert_eq(running->holders, 2);
+    recipe_destroy(offered);
+    cr_assert(running->has_noise, "it is held");
+    recipe_destroy(running);
+}
+
+/* Another attempt with the same file is offered what runs. */
+Test(reload_recipe, only_other_files_of_tls_count, .init = set_up)
+{
+    const struct config_peer wanted = noise_of(1);
+    struct recipe *offered;
+    unsigned int changes = 0;
+    char why[RECIPE_WHY_SIZE];
+    cr_assert_eq(recipe_create(CONFIG_SERVER, &wanted, &offered, why), 0);
+    struct recipe running = {.tls_fingerprint = 1};
+    offered->tls_fingerprint = 1;
+    struct reload_recipe prepared = {.offered = offered};
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &wanted, &running, WORKERS, &changes), 0);
+    cr_assert_null(prepared.recipe);
+    running.tls_fingerprint = 2;
+    cr_assert_eq(
+        reload_recipe_prepare(&prepared, CONFIG_SERVER, &wanted, &running, WORKERS, &changes), 0);
+    cr_assert_eq(prepared.recipe, offered);
+    cr_assert_eq(changes, CONFIG_CHANGE_CERTIFICATES);
+    reload_recipe_finish(&prepared);
+    cr_assert_eq(offered->holders, 1);
+    recipe_destroy(offered);
+}
