@@ -1,5 +1,8 @@
 """Garbage handshakes from one address during bulk transfers: what they cost the bulk and a login.
 
+The flood runs on the machine that it floods, so kept_of_rest is the rate kept of what the flood's own
+processor time leaves.
+
 Run as a program ("flood.py HOST PORT RATE TRANSPORT") this is the flood: connections from SOURCE, each
 with a first message that costs the server a public-key operation. noise: as long as the first one of
 Noise NK, with a wrong tag, which takes an X25519 multiplication to find out. tls: a whole ClientHello
@@ -55,20 +58,22 @@ def beside_bulk(run):
         thread.join()
     lasted = time.monotonic() - begun
     spent = [b - a for a, b in zip(cpu, [procs.cpu_seconds(end) for end in run.tunnel.ends()])]
-    flood_cpu = procs.cpu_seconds(flood)
+    flood_cores = procs.cpu_seconds(flood) / lasted
     offered = _end(run, flood)
     if failures:
         raise failures[0]
     if offered < 0.9 * RATE:
         run.notes.append(f"only {offered:.0f} of {RATE} handshakes a second")
+    kept, left = flooded[0]["gbps"] / quiet, 1 - flood_cores / len(os.sched_getaffinity(0))
     return {
-        "kept": flooded[0]["gbps"] / quiet,
+        "kept": kept,
+        "kept_of_rest": kept / left,
         "gbps_quiet": quiet,
         "gbps_flooded": flooded[0]["gbps"],
         "login_max_s": max(times),
         "login_median_s": statistics.median(times),
         "flood_per_s": offered,
-        "flood_cores": flood_cpu / lasted,
+        "flood_cores": flood_cores,
         "server_cores": spent[0] / lasted,
     }
 

@@ -23,7 +23,8 @@ struct run_source {
 
 /* Serves until a signal asks it to stop, until a successor has taken over and the last relay has
  * ended, or until a worker fails. The cause is logged. peer: the role's half of the file;
- * *recipe: that of its transport, which the role takes over; source: the file, which is watched for changes; program: what an upgrade starts. All are borrowed. */
+ * *recipe: of its transport, taken over by the role; source: the file, which is watched for
+ * changes; program: what an upgrade starts. All but the recipe are borrowed. */
 MUST_CHECK enum exit_code run_role(const struct role *role, const struct config_peer *peer,
                                    struct recipe **recipe, const struct run_source *source,
                                    const struct program *program);

@@ -14,8 +14,8 @@ struct recipe;
 
 enum { TRANSPORT_PROBLEM_SIZE = 1024 };
 
-/* 0, with a warning or "" in said and the transport in *ret (NULL: it is not wanted); or ERR_CONFIG,
- * with the reason in said. Either is "FILE: KEY: text". */
+/* 0, with a warning or "" in said and the recipe in *ret (NULL: not wanted); or ERR_CONFIG, with
+ * the reason in said. Either is "FILE: KEY: text". */
 MUST_CHECK int transport_check(const char *file, enum config_role role,
                                const struct config_peer *peer,
                                char said[static TRANSPORT_PROBLEM_SIZE], struct recipe **ret);

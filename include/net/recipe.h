@@ -1,7 +1,7 @@
 /* How a connection to the other side is prepared: which handshakes it runs, with which keys. A role
- * has one recipe at a time. It is read-only once made, so all workers share it; the role gives it up
- * when all workers have the next one. Handshakes that began with it may still run, and keep nothing
- * of it. The main thread alone makes, holds and destroys recipes. */
+ * has one recipe at a time. It is read-only once made, so all workers share it; the role gives it
+ * up when all workers have the next one. Handshakes that began with it may still run, and keep
+ * nothing of it. The main thread alone makes, holds and destroys recipes. */
 #pragma once
 
 #include <stdbool.h>

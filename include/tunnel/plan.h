@@ -85,9 +85,9 @@ struct reload_ops {
     void (*look_up)(void *shared, const struct config_peer *wanted);
     bool (*has_looked_up)(void *shared);
     int (*names_fd)(void *shared);
-    /* Compares `wanted` with what runs, prepares the difference and posts it as a plan. recipe: that
-     * of `wanted`, held if it is used; NULL: made if it is needed, and not compared. 1: posted,
-     * the caller signals the workers; 0: there is nothing to apply; -errno: nothing was changed. */
+    /* Compares `wanted` with what runs, prepares the difference and posts it as a plan. recipe: for
+     * `wanted`, held if it is used; NULL: made if it is needed, and not compared. 1: posted, the
+     * caller signals the workers; 0: there is nothing to apply; -errno: nothing was changed. */
     int (*begin)(void *shared, const struct config_peer *wanted, struct recipe *recipe,
                  enum reload_attempt attempt, uint64_t now_ms, struct reload_outcome *ret);
     struct plan_slot *(*slot)(void *shared);

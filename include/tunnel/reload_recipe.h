@@ -24,8 +24,8 @@ struct reload_recipe {
 
 /* Prepares a recipe if one of *changes (enum config_change) needs it, or if the one that is offered
  * is of other TLS files than `running`; then CONFIG_CHANGE_CERTIFICATES is added to *changes.
- * prepared must be zeroed but for what is offered. ERR_CONFIG: the files can't be used, which is logged. -ENOMEM. After an error the
- * caller still calls finish. */
+ * prepared must be zeroed but for what is offered. ERR_CONFIG: the files can't be used, which is
+ * logged. -ENOMEM. After an error the caller still calls finish. */
 MUST_CHECK int reload_recipe_prepare(struct reload_recipe *prepared, enum config_role role,
                                      const struct config_peer *wanted, const struct recipe *running,
                                      unsigned int workers, unsigned int *changes);
