@@ -106,6 +106,9 @@ MUST_CHECK struct transport stream_release(struct stream *stream);
 void stream_begin(struct stream *stream, struct link_engine *engine, struct handshake *handshake);
 /* Whether the dialogue with a proxy is not over yet, or has failed. */
 bool stream_is_at_proxy(const struct stream *stream);
+/* Whether bytes of the peer wait to be read that do not belong to a handshake. Coded, they need not
+ * be plaintext, and a part of a frame counts. */
+bool stream_has_unread(const struct stream *stream);
 /* Why a handshake has failed, in words (ERR_HANDSHAKE, ERR_PROXY). NULL: nothing to say. */
 const char *stream_handshake_why(const struct stream *stream);
 /* Limits reads and frames to one 4 KiB read until the stream is released, to bound the buffers of

@@ -382,8 +382,8 @@ void data_channel_close_ended(struct client_worker *worker)
         if (!unstarted || !atomic_load(&channel->session->ended))
             continue;
         /* A visitor got this channel before the session ended: the command has come, but is not
-         * read yet. */
-        bool is_taken = channel->state == CHANNEL_PARKED && socket_peek(channel->stream.fd) > 0;
+         * read yet. No command comes before the handshakes are over. */
+        bool is_taken = channel->state == CHANNEL_PARKED && stream_has_unread(&channel->stream);
         if (!is_taken)
             data_channel_close(channel, STREAM_ABORT);
     }

@@ -233,6 +233,15 @@ bool stream_is_at_proxy(const struct stream *stream)
     return stream->coding.handshake != NULL && stream->coding.handshake->error == ERR_PROXY;
 }
 
+bool stream_has_unread(const struct stream *stream)
+{
+    const struct stream_coding *coding = &stream->coding;
+    if (coding->handshake != NULL)
+        return false;
+    bool has_part = coding->link != NULL && coding->link->ops->is_inside_frame(coding->link);
+    return has_part || stream->read_have > 0 || socket_peek(stream->fd) > 0;
+}
+
 void stream_distrust(struct stream *stream)
 {
     stream->coding.is_stranger = true;

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "client/client_worker.h"
+#include "client/session.h"
 #include "client_rig.h"
+#include "data_channel_priv.h"
 #include "net/recipe.h"
 
 static const char opened[] = "HTTP/1.1 200 OK\r\n\r\n";
@@ -262,6 +265,33 @@ Test(client_proxy, an_end_at_any_step)
             (void)close(channels[i]);
         if (size % 2 != 0)
             (void)close(control);
+        rig_finish(&rig);
+    }
+}
+
+/* The session ends while a part of the proxy's answer waits to be read: it is no command, and the
+ * channel is not kept. */
+Test(client_proxy, an_unread_answer_is_no_command)
+{
+    for (unsigned int seed = 1; seed <= 8; seed++) {
+        struct rig rig;
+        rig_init(&rig, &(struct rig_options){.seed = seed,
+                                             .server_host = "server.example",
+                                             .proxy = "http://me:secret@"});
+        int control = logged_in_through(&rig);
+        ask_for(&rig, control, 1);
+        int channel = requested(&rig);
+        cr_assert_geq(channel, 0);
+        say(channel, opened, 10);
+        struct client_worker *worker = rig.side.workers[0].role;
+        struct data_channel *parked =
+            container_of(worker->channels.next, struct data_channel, node);
+        cr_assert_eq(parked->state, CHANNEL_PARKED);
+        atomic_store(&parked->session->ended, true);
+        data_channel_close_ended(worker);
+        cr_expect_eq(side_end_of(&rig.side, channel), -ECONNRESET, "seed %u", seed);
+        (void)close(channel);
+        (void)close(control);
         rig_finish(&rig);
     }
 }
