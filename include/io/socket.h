@@ -108,9 +108,9 @@ ssize_t socket_recv_now(int fd, void *buffer, size_t size);
 /* Like socket_recv_now, but the bytes stay in the socket. */
 ssize_t socket_peek_now(int fd, void *buffer, size_t size);
 ssize_t socket_send_now(int fd, const void *data, size_t size);
-/* Like socket_send_now, for the last bytes: socket_shutdown_send or a close must follow at once.
- * The end of stream then shares the last segment (MSG_MORE). */
-ssize_t socket_send_last(int fd, const void *data, size_t size);
+/* Like socket_send_now, for bytes behind which more follow at once, or socket_shutdown_send or a
+ * close. These then share the last segment (MSG_MORE). */
+ssize_t socket_send_more(int fd, const void *data, size_t size);
 /* Splices up to max bytes from fd into the pipe, which must be empty, and sets pipe->pending_bytes.
  * splice(2) stops at TCP's urgent mark: there -EAGAIN does not mean "empty", and 0 does not mean
  * "ended". A receive has to confirm both. */

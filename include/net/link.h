@@ -44,6 +44,7 @@ enum link_sizes {
         64 << 10, /* the most plaintext that a link opens only when all of it is there */
     LINK_PLAIN_SIZE = LINK_FRAME_MAX + LINK_BATCH_CODED,
     LINK_END_MAX = 256, /* the room for an end of stream */
+    LINK_HEAD_MAX = 16, /* in front of plaintext that is spliced */
     /* The largest incomplete frame that is kept for an unauthenticated peer. */
     LINK_DISTRUSTED_FRAME = 4096,
 };
@@ -52,6 +53,12 @@ struct link_engine {
     struct aead *aead;
     unsigned char *coded; /* LINK_BATCH_CODED bytes */
     unsigned char *plain; /* LINK_PLAIN_SIZE bytes: a large frame and a batch behind it, opened */
+};
+
+/* What a link receives next, if it knows: bytes of a frame's head, or plaintext as it is. At most
+ * one of them is not 0. */
+struct link_next {
+    size_t head, plain;
 };
 
 /* What a kind of link provides. The functions below describe the calls. */
@@ -63,6 +70,11 @@ struct link_ops {
     ssize_t (*end)(struct link *link, unsigned char *out); /* NULL if the end is a FIN */
     bool (*is_inside_frame)(const struct link *link);
     void (*free)(struct link *link);
+    /* NULL, all of them, if coded bytes never are the plaintext as it is. */
+    size_t (*splice_max)(const struct link *link);
+    size_t (*head)(const struct link *link, size_t size, unsigned char *out);
+    struct link_next (*next)(const struct link *link);
+    void (*skip)(struct link *link, size_t size);
     size_t read_size; /* bytes to receive at a time; at most LINK_BATCH_CODED */
 };
 
@@ -79,6 +91,10 @@ struct link {
     bool has_ended;    /* the peer's end of stream has come */
     bool end_is_said;  /* link_end was called */
     bool is_distrusted;
+    bool is_in_place; /* see link_seal and link_open */
+    bool was_skipped; /* link_skip had the last plaintext, not link_open */
+    /* Set while a relay that holds our end back moves: what is left of half_close_timeout. */
+    uint32_t hold_left_ms;
 };
 
 /* -ENOMEM. The buffers are resident only once they are used. */
@@ -88,13 +104,15 @@ void link_engine_destroy(struct link_engine *engine); /* accepts NULL */
 /* Wipes and frees; accepts NULL. */
 void link_free(struct link *link);
 
-/* Codes size bytes, 1 to LINK_BATCH_PLAIN, into out, which has LINK_BATCH_CODED bytes. Returns the
- * number of bytes in out. -EOVERFLOW: the keys are used up. -ENOMEM. */
+/* Codes size bytes, 1 to LINK_BATCH_PLAIN, into out, which has LINK_BATCH_CODED bytes. If the link
+ * is_in_place and has no reply, plain may be out + LINK_HEAD_MAX. Returns the number of bytes in
+ * out. -EOVERFLOW: the keys are used up. -ENOMEM. */
 MUST_CHECK ssize_t link_seal(struct link *link, struct link_engine *engine, const void *plain,
                              size_t size, unsigned char *out);
 /* Decodes received bytes, 1 to LINK_BATCH_CODED, into engine->plain, and keeps an incomplete frame.
- * Returns the size of the plaintext, which may be 0. -EBADMSG: a frame was forged, damaged or not
- * allowed, so the connection must end. -ENOMEM. */
+ * If the link is_in_place, they may be in engine->plain already. Returns the size of the plaintext,
+ * which may be 0. -EBADMSG: a frame was forged, damaged or not allowed, so the connection must end.
+ * -ENOMEM. */
 MUST_CHECK ssize_t link_open(struct link *link, struct link_engine *engine,
                              const unsigned char *coded, size_t size);
 /* Puts our end of stream into out, which has LINK_REPLY_MAX + LINK_END_MAX bytes, or nothing if the
@@ -105,6 +123,16 @@ void link_send_end(struct link *link, int fd);
 /* What a FIN of the peer is: ERR_EOF, or ERR_TRUNCATED if a frame is incomplete or if the end had
  * to be said with a message. */
 int link_fin(const struct link *link);
+/* How many bytes of plaintext may follow a head as they are. 0: plaintext has to be sealed, because
+ * the link changes it or has a reply to send before. */
+size_t link_splice_max(const struct link *link);
+/* Writes the head of so many bytes; out has LINK_HEAD_MAX bytes. Returns the number of bytes in
+ * out, which depend on nothing but size. */
+size_t link_head(const struct link *link, size_t size, unsigned char *out);
+/* What comes next. Both 0: only link_open can tell. */
+struct link_next link_next(const struct link *link);
+/* So many bytes of link_next(link).plain have gone past the link. */
+void link_skip(struct link *link, size_t size);
 /* Bytes to receive at a time. */
 size_t link_read_size(const struct link *link);
 

@@ -1,6 +1,6 @@
 /* WebSocket frames (proto/websocket.h) as a link (net/link.h), alone or over another link, which is
- * TLS; and the handshake that makes it. An idle link holds a frame's header and a control frame, no
- * payload.
+ * TLS; and the handshake that makes it. An idle link holds no payload, and a control frame only
+ * while a part of it is missing.
  *
  * The end of a stream is a Close. A rathole client drops both directions when it comes, so towards
  * one the server's Close is held back (`holds_end`). The client of a server that is rathole, or
@@ -16,12 +16,11 @@
 struct websocket_link {
     struct link link;
     struct link *inner; /* owned; NULL: the frames are what is on the wire */
-    bool is_client;     /* our frames are masked */
     struct websocket_decoder decoder;
 };
 
 /* Takes inner over, also on failure; NULL: none. holds_end: as in struct link. NULL: no memory. */
-MUST_CHECK struct link *websocket_link_create(struct link *inner, bool is_client, bool holds_end);
+MUST_CHECK struct link *websocket_link_create(struct link *inner, bool as_client, bool holds_end);
 /* Decodes payload of the inner link, as link_open does with bytes of the wire: bytes that came
  * behind the handshake. They do not lie in the engine's buffers. */
 MUST_CHECK ssize_t websocket_link_decode(struct link *link, struct link_engine *engine,

@@ -11,8 +11,8 @@
  * The end of the stream is a Close without a status or with 1000. With another status a proxy or a
  * peer gives up, so that the stream is not whole; the same is true in the middle of a message.
  *
- * Pure: no I/O and no memory besides the struct. Nothing is kept of a frame but its header, and a
- * control frame, so a peer can't make us hold its payload. */
+ * Pure: no I/O, and no memory besides the struct and what the owner gives for a control frame.
+ * Nothing else is kept of a frame but its header, so a peer can't make us hold its payload. */
 #pragma once
 
 #include <stdbool.h>
@@ -41,9 +41,13 @@ enum websocket_opcode {
     WEBSOCKET_PONG = 10,
 };
 
-/* Writes a whole message's frame: its header and the payload, masked if there is a key (of
- * WEBSOCKET_MASK_SIZE unpredictable bytes). out has WEBSOCKET_FRAME_HEADER_MAX + size bytes and
- * does not overlap the payload. Returns the frame's size. */
+/* Writes the header of a whole message's frame, with a mask key if there is one (of
+ * WEBSOCKET_MASK_SIZE unpredictable bytes). Returns its size. */
+size_t websocket_encode_header(enum websocket_opcode opcode, const uint8_t *mask, size_t size,
+                               uint8_t out[static WEBSOCKET_FRAME_HEADER_MAX]);
+/* Writes a whole message's frame: its header and the payload, masked if there is a key. out has
+ * WEBSOCKET_FRAME_HEADER_MAX + size bytes. The payload may lie in it, at
+ * out + WEBSOCKET_FRAME_HEADER_MAX or later. Returns the frame's size. */
 size_t websocket_encode(enum websocket_opcode opcode, const uint8_t *mask, const void *payload,
                         size_t size, uint8_t *out);
 
@@ -57,13 +61,14 @@ struct websocket_decoder {
     uint8_t control_size;
     uint8_t mask[WEBSOCKET_MASK_SIZE]; /* turned, so that it begins with the next byte's part */
     uint8_t header[WEBSOCKET_FRAME_HEADER_MAX];
-    uint8_t control[WEBSOCKET_CONTROL_MAX];
+    uint8_t *control; /* the owner's, WEBSOCKET_CONTROL_MAX bytes; NULL: not given yet */
 };
 
 enum websocket_event {
-    WEBSOCKET_NOTHING, /* all bytes are taken */
-    WEBSOCKET_PINGED,  /* send a Pong with control_size bytes of `control`, and decode the rest */
-    WEBSOCKET_ENDED,   /* a Close has come; do not decode what follows */
+    WEBSOCKET_NOTHING,    /* all bytes are taken */
+    WEBSOCKET_NEEDS_ROOM, /* give `control`, and decode the rest */
+    WEBSOCKET_PINGED,     /* send a Pong with control_size bytes of it, and decode the rest */
+    WEBSOCKET_ENDED,      /* a Close has come; do not decode what follows */
 };
 
 void websocket_decoder_init(struct websocket_decoder *decoder, bool peer_is_client);
@@ -72,5 +77,13 @@ void websocket_decoder_init(struct websocket_decoder *decoder, bool peer_is_clie
  * event, or ERR_PROTOCOL: the connection must end. */
 MUST_CHECK int websocket_decode(struct websocket_decoder *decoder, const uint8_t *bytes,
                                 size_t size, size_t *used, uint8_t *out, size_t *ret_size);
+/* Whether what is in `control` is still needed: its frame is incomplete. */
+bool websocket_decoder_needs_control(const struct websocket_decoder *decoder);
 /* Whether a frame is incomplete. */
 bool websocket_decoder_is_inside_frame(const struct websocket_decoder *decoder);
+/* The next bytes that belong to a header, as far as it is known. 0: a payload comes next. */
+size_t websocket_decoder_header_left(const struct websocket_decoder *decoder);
+/* The next bytes that are payload of the stream as they are. 0: they are something else. */
+size_t websocket_decoder_payload_left(const struct websocket_decoder *decoder);
+/* Takes so many of these without seeing them. */
+void websocket_decoder_skip(struct websocket_decoder *decoder, size_t size);

@@ -17,7 +17,9 @@
  *
  * The end that is a data channel may be coded: encrypted or framed (net/link.h). The relay then
  * decodes what it reads from that end and encodes what it writes to it, in the worker's hot
- * buffers. Such flows are never spliced; bulk means larger batches for them.
+ * buffers; bulk means larger batches for such flows. Where the plaintext lies in a frame as it is
+ * (a WebSocket server's), bulk is spliced too: the head of a frame is sent or received first, then
+ * its payload goes through the pipe.
  *
  * An end of stream is passed on as shutdown(SHUT_WR) after the last byte, or as the message that a
  * link has for it; the other direction goes on. If the peer of a link would then drop the other

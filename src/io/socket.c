@@ -348,7 +348,7 @@ ssize_t socket_send_now(int fd, const void *data, size_t size)
     return sent < 0 ? -errno : sent;
 }
 
-ssize_t socket_send_last(int fd, const void *data, size_t size)
+ssize_t socket_send_more(int fd, const void *data, size_t size)
 {
     ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
     return sent < 0 ? -errno : sent;

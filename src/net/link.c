@@ -148,7 +148,9 @@ ssize_t link_open(struct link *link, struct link_engine *engine, const unsigned 
                   size_t size)
 {
     assert(size > 0 && size <= LINK_BATCH_CODED);
-    return link->ops->open(link, engine, coded, size);
+    ssize_t opened = link->ops->open(link, engine, coded, size);
+    link->was_skipped = link->was_skipped && opened == 0;
+    return opened;
 }
 
 ssize_t link_end(struct link *link, unsigned char *out)
@@ -173,6 +175,28 @@ int link_fin(const struct link *link)
 {
     bool is_clean = link->ends_in_band ? link->has_ended : !link->ops->is_inside_frame(link);
     return is_clean ? ERR_EOF : ERR_TRUNCATED;
+}
+
+size_t link_splice_max(const struct link *link)
+{
+    bool may = link->ops->splice_max != NULL && link->reply == NULL;
+    return may ? link->ops->splice_max(link) : 0;
+}
+
+size_t link_head(const struct link *link, size_t size, unsigned char *out)
+{
+    return link->ops->head(link, size, out);
+}
+
+struct link_next link_next(const struct link *link)
+{
+    return link->ops->next != NULL ? link->ops->next(link) : (struct link_next){0, 0};
+}
+
+void link_skip(struct link *link, size_t size)
+{
+    link->ops->skip(link, size);
+    link->was_skipped = true;
 }
 
 size_t link_read_size(const struct link *link)

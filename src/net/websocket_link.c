@@ -16,8 +16,12 @@ enum {
     CONTROL_CODED_MAX = LINK_END_MAX,
     /* Pongs take no more of the reply, so that what the inner link has to say finds room. */
     PONGS_MAX = LINK_REPLY_MAX / 2,
+    /* docs/decisions.md, "One WebSocket frame for a batch". */
+    SPLICED_FRAME = 512 << 10,
+    SPLICED_FRAME_RATHOLE = LINK_BATCH_PLAIN,
 };
 static_assert(WEBSOCKET_FRAME_HEADER_MAX <= (int)LINK_OVERHEAD_MAX, "one frame for a batch");
+static_assert(WEBSOCKET_FRAME_HEADER_MAX <= (int)LINK_HEAD_MAX, "a head is a header");
 static_assert(TLS_SEALED_MAX(WEBSOCKET_CONTROL_FRAME_MAX) <= CONTROL_CODED_MAX, "a ping's answer");
 /* The frames of a batch are sealed one by one; a key update is said once. */
 enum {
@@ -37,30 +41,44 @@ static struct websocket_link *websocket_of(struct link *link)
 
 static const struct link_ops websocket_ops;
 
-struct link *websocket_link_create(struct link *inner, bool is_client, bool holds_end)
+struct link *websocket_link_create(struct link *inner, bool as_client, bool holds_end)
 {
     struct websocket_link *websocket = calloc(1, sizeof(*websocket));
     if (websocket == NULL) {
         link_free(inner);
         return NULL;
     }
-    websocket->link =
-        (struct link){.ops = &websocket_ops, .ends_in_band = true, .holds_end = holds_end};
-    websocket->is_client = is_client;
+    websocket->link = (struct link){.ops = &websocket_ops,
+                                    .ends_in_band = true,
+                                    .holds_end = holds_end,
+                                    .is_in_place = inner == NULL};
     websocket->inner = inner;
     if (inner != NULL) {
         websocket->link.reply = take_ptr(inner->reply);
         websocket->link.reply_size = inner->reply_size;
         inner->reply_size = 0;
     }
-    websocket_decoder_init(&websocket->decoder, !is_client);
+    websocket_decoder_init(&websocket->decoder, !as_client);
     return &websocket->link;
+}
+
+/* A server's frames are masked by its peer, a client's by itself. */
+static bool is_client(const struct websocket_link *websocket)
+{
+    return !websocket->decoder.is_masked;
+}
+
+static void drop_control(struct websocket_link *websocket)
+{
+    free(websocket->decoder.control);
+    websocket->decoder.control = NULL;
 }
 
 static void websocket_link_free(struct link *link)
 {
     struct websocket_link *websocket = websocket_of(link);
     link_free(websocket->inner);
+    drop_control(websocket);
     keys_wipe(websocket, sizeof(*websocket));
     free(websocket);
 }
@@ -80,7 +98,7 @@ static const uint8_t *next_mask(const struct websocket_link *websocket)
 {
     static _Thread_local uint8_t masks[64][WEBSOCKET_MASK_SIZE];
     static _Thread_local size_t used = ARRAY_SIZE(masks);
-    if (!websocket->is_client)
+    if (!is_client(websocket))
         return NULL;
     if (used == ARRAY_SIZE(masks)) {
         keys_random(masks, sizeof(masks));
@@ -130,7 +148,37 @@ static ssize_t websocket_link_end(struct link *link, unsigned char *out)
     return seal_frame(websocket_of(link), WEBSOCKET_CLOSE, NULL, 0, out);
 }
 
+/* The payload of a server's frame is the plaintext, unless an inner link encrypts it. */
+static size_t websocket_link_splice_max(const struct link *link)
+{
+    const struct websocket_link *websocket = container_of(link, const struct websocket_link, link);
+    if (is_client(websocket) || websocket->inner != NULL)
+        return 0;
+    /* A peer for which our end is held back is rathole. */
+    return link->holds_end ? SPLICED_FRAME_RATHOLE : SPLICED_FRAME;
+}
+
+static size_t websocket_link_head(const struct link *link, size_t size, unsigned char *out)
+{
+    return websocket_encode_header(WEBSOCKET_BINARY, NULL, size, out);
+}
+
 /* ---- opening ---- */
+
+static struct link_next websocket_link_next(const struct link *link)
+{
+    const struct websocket_link *websocket = container_of(link, const struct websocket_link, link);
+    const struct websocket_decoder *decoder = &websocket->decoder;
+    if (!is_client(websocket) || websocket->inner != NULL)
+        return (struct link_next){0, 0};
+    return (struct link_next){websocket_decoder_header_left(decoder),
+                              websocket_decoder_payload_left(decoder)};
+}
+
+static void websocket_link_skip(struct link *link, size_t size)
+{
+    websocket_decoder_skip(&websocket_of(link)->decoder, size);
+}
 
 /* What the inner link has to say goes in front of what we seal through it later. */
 static int take_inner_reply(struct websocket_link *websocket)
@@ -157,14 +205,24 @@ static int answer_ping(struct websocket_link *websocket)
     return size < 0 ? (int)size : link_add_reply(&websocket->link, pong, (size_t)size);
 }
 
+static int answer(struct websocket_link *websocket, int event)
+{
+    if (event == WEBSOCKET_PINGED)
+        return answer_ping(websocket);
+    if (event != WEBSOCKET_NEEDS_ROOM)
+        return 0;
+    websocket->decoder.control = malloc(WEBSOCKET_CONTROL_MAX);
+    return websocket->decoder.control != NULL ? 0 : -ENOMEM;
+}
+
 /* frames may be engine->plain, or lie outside of it. */
 ssize_t websocket_link_decode(struct link *link, struct link_engine *engine,
                               const unsigned char *frames, size_t size)
 {
     struct websocket_link *websocket = websocket_of(link);
     size_t at = 0, have = 0;
-    int result = WEBSOCKET_PINGED;
-    while (result == WEBSOCKET_PINGED) {
+    int result;
+    do {
         size_t used, got;
         result = websocket_decode(&websocket->decoder, frames + at, size - at, &used,
                                   engine->plain + have, &got);
@@ -172,10 +230,12 @@ ssize_t websocket_link_decode(struct link *link, struct link_engine *engine,
             return -EBADMSG;
         at += used;
         have += got;
-        int answered = result == WEBSOCKET_PINGED ? answer_ping(websocket) : 0;
-        if (answered < 0)
-            return answered;
-    }
+        int done = answer(websocket, result);
+        if (done < 0)
+            return done;
+    } while (result == WEBSOCKET_PINGED || result == WEBSOCKET_NEEDS_ROOM);
+    if (!websocket_decoder_needs_control(&websocket->decoder))
+        drop_control(websocket);
     link->has_ended = result == WEBSOCKET_ENDED;
     return (ssize_t)have;
 }
@@ -211,5 +271,9 @@ static const struct link_ops websocket_ops = {
     .end = websocket_link_end,
     .is_inside_frame = websocket_link_is_inside_frame,
     .free = websocket_link_free,
+    .splice_max = websocket_link_splice_max,
+    .head = websocket_link_head,
+    .next = websocket_link_next,
+    .skip = websocket_link_skip,
     .read_size = LINK_BATCH_PLAIN,
 };

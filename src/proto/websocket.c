@@ -52,8 +52,8 @@ static void turn_mask(uint8_t mask[static WEBSOCKET_MASK_SIZE], size_t by)
 
 /* ---- encoding ---- */
 
-size_t websocket_encode(enum websocket_opcode opcode, const uint8_t *mask, const void *payload,
-                        size_t size, uint8_t *out)
+size_t websocket_encode_header(enum websocket_opcode opcode, const uint8_t *mask, size_t size,
+                               uint8_t out[static WEBSOCKET_FRAME_HEADER_MAX])
 {
     uint8_t *at = out + 2;
     unsigned int extended = size < SIZE_IN_16_BITS ? 0 : size <= UINT16_MAX ? 2 : 8;
@@ -65,11 +65,19 @@ size_t websocket_encode(enum websocket_opcode opcode, const uint8_t *mask, const
         out[1] |= MASKED;
         memcpy(at, mask, WEBSOCKET_MASK_SIZE);
         at += WEBSOCKET_MASK_SIZE;
-        mask_bytes(at, payload, size, mask);
-    } else if (size > 0) {
-        memcpy(at, payload, size);
     }
-    return (size_t)(at - out) + size;
+    return (size_t)(at - out);
+}
+
+size_t websocket_encode(enum websocket_opcode opcode, const uint8_t *mask, const void *payload,
+                        size_t size, uint8_t *out)
+{
+    size_t header = websocket_encode_header(opcode, mask, size, out);
+    if (mask != NULL)
+        mask_bytes(out + header, payload, size, mask);
+    else if (size > 0)
+        memmove(out + header, payload, size);
+    return header + size;
 }
 
 /* ---- decoding ---- */
@@ -82,6 +90,11 @@ void websocket_decoder_init(struct websocket_decoder *decoder, bool peer_is_clie
 bool websocket_decoder_is_inside_frame(const struct websocket_decoder *decoder)
 {
     return decoder->header_have > 0 || decoder->payload_left > 0;
+}
+
+bool websocket_decoder_needs_control(const struct websocket_decoder *decoder)
+{
+    return decoder->payload_left > 0 && (decoder->opcode & IS_CONTROL) != 0;
 }
 
 /* Checks the first two bytes of a header, as soon as they are there. */
@@ -119,6 +132,25 @@ static size_t header_size(const struct websocket_decoder *decoder)
 {
     return 2 + extended_size(decoder->header) +
            (decoder->is_masked ? (size_t)WEBSOCKET_MASK_SIZE : 0);
+}
+
+size_t websocket_decoder_header_left(const struct websocket_decoder *decoder)
+{
+    if (decoder->payload_left > 0)
+        return 0;
+    return (decoder->header_have < 2 ? 2 : header_size(decoder)) - decoder->header_have;
+}
+
+size_t websocket_decoder_payload_left(const struct websocket_decoder *decoder)
+{
+    bool is_as_it_is = !decoder->is_masked && (decoder->opcode & IS_CONTROL) == 0;
+    return is_as_it_is ? decoder->payload_left : 0;
+}
+
+void websocket_decoder_skip(struct websocket_decoder *decoder, size_t size)
+{
+    assert(size <= websocket_decoder_payload_left(decoder));
+    decoder->payload_left -= (uint32_t)size;
 }
 
 /* Begins the payload of a frame whose header is whole. */
@@ -195,10 +227,21 @@ static int take_control_frame(const struct websocket_decoder *decoder)
         return WEBSOCKET_PINGED;
     if (decoder->opcode == WEBSOCKET_PONG)
         return WEBSOCKET_NOTHING;
+    if (decoder->control_size < STATUS_SIZE)
+        return WEBSOCKET_ENDED;
     unsigned int status = (unsigned int)decoder->control[0] << 8 | decoder->control[1];
-    if (decoder->control_size >= STATUS_SIZE && status != STATUS_NORMAL)
-        return ERR_PROTOCOL;
-    return WEBSOCKET_ENDED;
+    return status == STATUS_NORMAL ? WEBSOCKET_ENDED : ERR_PROTOCOL;
+}
+
+static int take_control_payload(struct websocket_decoder *decoder, const uint8_t **at,
+                                const uint8_t *end)
+{
+    if (decoder->payload_left > 0 && decoder->control == NULL)
+        return WEBSOCKET_NEEDS_ROOM;
+    if (decoder->payload_left > 0)
+        decoder->control_size +=
+            (uint8_t)take_payload(decoder, at, end, decoder->control + decoder->control_size);
+    return decoder->payload_left > 0 ? WEBSOCKET_NOTHING : take_control_frame(decoder);
 }
 
 int websocket_decode(struct websocket_decoder *decoder, const uint8_t *bytes, size_t size,
@@ -214,14 +257,10 @@ int websocket_decode(struct websocket_decoder *decoder, const uint8_t *bytes, si
                 break;
             result = WEBSOCKET_NOTHING;
         }
-        if (decoder->opcode & IS_CONTROL) {
-            decoder->control_size +=
-                (uint8_t)take_payload(decoder, &at, end, decoder->control + decoder->control_size);
-            if (decoder->payload_left == 0)
-                result = take_control_frame(decoder);
-        } else {
+        if (decoder->opcode & IS_CONTROL)
+            result = take_control_payload(decoder, &at, end);
+        else
             *ret_size += take_payload(decoder, &at, end, out + *ret_size);
-        }
     }
     *used = (size_t)(at - bytes);
     return result;

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/metrics.h"
+#include "io/pipe_pool.h"
 #include "relay_priv.h"
 
 static struct link *source_link(struct relay_flow *flow)
@@ -14,6 +15,9 @@ static struct link *sink_link(struct relay_flow *flow)
 {
     return flow_relay(flow)->links[1 - flow->index];
 }
+
+/* Less is copied: that is as fast as splicing, and the sink gets larger pieces. */
+enum { SPLICE_MIN = 32 << 10 };
 
 static void set_hot(struct relay_flow *flow, unsigned char *data, size_t size)
 {
@@ -65,12 +69,21 @@ int flow_coded_transform(struct relay_flow *flow, const unsigned char *data, siz
     return source_link(flow) != NULL ? flow_open(flow, data, size) : flow_seal(flow, data, size);
 }
 
-ssize_t flow_coded_in(struct relay_flow *flow)
+/* Where a batch is received. A link that works in place spares the caches the second buffer. */
+static unsigned char *batch_buffer(struct relay_flow *flow)
 {
     struct link_engine *engine = flow_relay(flow)->engine->links;
+    const struct link *source = source_link(flow), *sink = sink_link(flow);
+    if (source != NULL)
+        return source->is_in_place ? engine->plain : engine->coded;
+    return sink->is_in_place && sink->reply == NULL ? engine->coded + LINK_HEAD_MAX : engine->plain;
+}
+
+ssize_t flow_coded_in(struct relay_flow *flow)
+{
     struct link *link = source_link(flow);
-    unsigned char *buffer = link != NULL ? engine->coded : engine->plain;
     size_t room = link != NULL ? link_read_size(link) : (size_t)LINK_BATCH_PLAIN;
+    unsigned char *buffer = batch_buffer(flow);
     ssize_t got = socket_recv_now(flow_source(flow), buffer, room);
     if (got <= 0)
         return got;
@@ -78,6 +91,62 @@ ssize_t flow_coded_in(struct relay_flow *flow)
                 (uint64_t)got);
     int result = flow_coded_transform(flow, buffer, (size_t)got);
     return result < 0 ? result : got;
+}
+
+/* ---- plaintext that lies in its frame as it is, and is spliced ---- */
+
+ssize_t flow_coded_take_head(struct relay_flow *flow)
+{
+    struct link_engine *engine = flow_relay(flow)->engine->links;
+    struct link *link = source_link(flow);
+    /* Two parts: the first says how long the second is. */
+    for (int part = 0; part < 2 && link != NULL && link->was_skipped && !flow->eof; part++) {
+        size_t left = link_next(link).head;
+        if (left == 0)
+            break;
+        ssize_t got = socket_recv_now(flow_source(flow), engine->plain, left);
+        if (got <= 0)
+            return got;
+        int result = flow_open(flow, engine->plain, (size_t)got);
+        if (result < 0)
+            return result;
+    }
+    return 1;
+}
+
+size_t flow_coded_spliceable(struct relay_flow *flow)
+{
+    const struct link *source = source_link(flow);
+    if (source == NULL)
+        return link_splice_max(sink_link(flow));
+    size_t plain = link_next(source).plain;
+    return plain >= SPLICE_MIN ? plain : 0;
+}
+
+void flow_coded_spliced(struct relay_flow *flow, size_t size)
+{
+    unsigned char head[LINK_HEAD_MAX];
+    flow_count(flow, size);
+    if (source_link(flow) != NULL)
+        link_skip(source_link(flow), size);
+    else
+        flow->end = (uint32_t)link_head(sink_link(flow), size, head);
+}
+
+int flow_coded_send_head(struct relay_flow *flow)
+{
+    unsigned char head[LINK_HEAD_MAX];
+    size_t size = flow->end - flow->begin;
+    if (size == 0)
+        return 0;
+    /* Nothing of the payload has left yet, so this is the head that flow_coded_spliced asked for.
+     */
+    (void)link_head(sink_link(flow), flow->pipe->pending_bytes, head);
+    ssize_t sent = socket_send_more(flow_sink(flow), head + flow->begin, size);
+    if (sent < 0)
+        return (int)sent;
+    flow->begin += (uint32_t)sent;
+    return flow->begin == flow->end ? 0 : -EAGAIN;
 }
 
 bool flow_coded_take_early(struct relay_flow *flow)

@@ -215,6 +215,8 @@ bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]
     for (unsigned int i = 0; i < 2; i++) {
         ret_fds[i] = relay->fds[i];
         ret_ended[i] = relay->flow[i].finished;
+        if (relay->links[i] != NULL && relay->held_until_ns != 0)
+            relay->links[i]->hold_left_ms = relay_hold_left_ms(relay);
     }
     return true;
 }

@@ -40,6 +40,9 @@ static int flow_flush(struct relay_flow *flow)
     struct relay *relay = flow_relay(flow);
     ssize_t sent;
     if (flow->pending == PENDING_PIPE) {
+        int head = flow_coded_send_head(flow);
+        if (head < 0)
+            return head == -EINTR ? -EAGAIN : head;
         sent = socket_splice_out(flow->pipe, flow_sink(flow));
         if (sent > 0)
             relay->active_at_ns = loop_now_ns(relay->engine->loop);
@@ -52,7 +55,7 @@ static int flow_flush(struct relay_flow *flow)
         size_t size = flow->end - flow->begin;
         /* The last bytes go with the FIN, if there is one behind them. */
         bool is_last = flow->eof && !flow_ends_in_band(flow);
-        sent = is_last ? socket_send_last(flow_sink(flow), data, size)
+        sent = is_last ? socket_send_more(flow_sink(flow), data, size)
                        : socket_send_now(flow_sink(flow), data, size);
         if (sent >= 0) {
             relay->active_at_ns = loop_now_ns(relay->engine->loop);
@@ -144,7 +147,7 @@ void flow_end(struct relay_flow *flow)
         return;
     }
     if (flow_holds_end(flow))
-        relay_hold_end(relay);
+        relay_hold_end(relay, relay->half_close_timeout_ms);
     else if (!flow_ends_in_band(flow))
         socket_shutdown_send(flow_sink(flow));
     relay->look_due = true; /* the peer has to acknowledge the end of stream too */

@@ -148,6 +148,13 @@ static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
     flow->eof = flow->finished = ended;
 }
 
+/* How long a flow whose input had ended when the relay moved holds its end back from now on. */
+static uint32_t hold_left_ms(const struct relay_options *options, unsigned int flow)
+{
+    uint32_t left_ms = options->links[1 - flow]->hold_left_ms;
+    return left_ms != 0 ? left_ms : options->half_close_timeout_ms;
+}
+
 void relay_start(struct relay *relay, const struct relay_options *options)
 {
     assert(options->prefix_len <= RELAY_PREFIX_SIZE);
@@ -181,7 +188,7 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     PROBE3(relay_begin, relay, relay->fds[0], relay->fds[1]);
     for (unsigned int i = 0; i < 2; i++) {
         if (options->ended[i] && flow_holds_end(&relay->flow[i]))
-            relay_hold_end(relay);
+            relay_hold_end(relay, hold_left_ms(options, i));
     }
     relay_timer_start(relay);
 

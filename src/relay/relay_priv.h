@@ -96,8 +96,10 @@ void relay_watch(struct relay *relay, unsigned int end);
 void relay_visitor_end_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_service_end_hung_up(struct loop_op *op, int res, uint32_t flags);
 void relay_timer_start(struct relay *relay);
-/* Notes that a flow holds its end back, for half_close_timeout. */
-void relay_hold_end(struct relay *relay);
+/* Notes that a flow holds its end back, for so long. */
+void relay_hold_end(struct relay *relay, uint32_t timeout_ms);
+/* What is left of that, or of lingering; at least 1. */
+uint32_t relay_hold_left_ms(const struct relay *relay);
 void relay_timer_expired(struct timer *timer);
 
 /* ---- sweep.c ---- */
@@ -118,6 +120,17 @@ MUST_CHECK int flow_coded_transform(struct relay_flow *flow, const unsigned char
 /* Receives a batch from a readable source and transforms it. The bytes received, 0 at the end of
  * the stream, or an error. */
 ssize_t flow_coded_in(struct relay_flow *flow);
+/* Of a bulk flow whose last frame was spliced: receives the next frame's head. Then the payload
+ * comes next and can be spliced too. Returns 1, 0 at the end of the stream, or an error. */
+ssize_t flow_coded_take_head(struct relay_flow *flow);
+/* How many bytes of a readable source may be spliced to the sink, at most. 0: they have to be
+ * decoded or encoded. */
+size_t flow_coded_spliceable(struct relay_flow *flow);
+/* So many of them are in flow->pipe now. If the sink's link frames them, their head is sent before
+ * them: data is NULL, and begin and end say what of it has not left yet. */
+void flow_coded_spliced(struct relay_flow *flow, size_t size);
+/* Sends that head, if there is one. 0: it is sent. */
+MUST_CHECK int flow_coded_send_head(struct relay_flow *flow);
 /* Makes plaintext that came before the relay began the pending bytes, and sets flow->eof if the end
  * of the stream came too. False: neither has come. */
 bool flow_coded_take_early(struct relay_flow *flow);

@@ -81,7 +81,7 @@ static ssize_t copy_in(struct relay_flow *flow)
 /* ---- splice ---- */
 
 /* -ENOBUFS: there is no pipe. */
-static ssize_t splice_in(struct relay_flow *flow)
+static ssize_t splice_in(struct relay_flow *flow, size_t most)
 {
     struct relay_engine *engine = flow_relay(flow)->engine;
     struct pipe *pipe = pipe_pool_get(engine->pipes);
@@ -89,18 +89,38 @@ static ssize_t splice_in(struct relay_flow *flow)
         metrics_add(loop_metrics(engine->loop), METRIC_PIPES_EXHAUSTED, 1);
         return -ENOBUFS;
     }
-    ssize_t got = socket_splice_in(flow_source(flow), pipe, pipe->size_bytes);
+    ssize_t got = socket_splice_in(flow_source(flow), pipe, MIN(most, pipe->size_bytes));
     if (got <= 0) {
         pipe_pool_put(engine->pipes, pipe);
         return got;
     }
     flow->pending = PENDING_PIPE;
     flow->pipe = pipe;
+    flow->begin = flow->end = 0;
     metrics_add(loop_metrics(engine->loop), METRIC_BYTES_SPLICED, (uint64_t)got);
     return got;
 }
 
 /* ---- the cycle ---- */
+
+/* Whether a receive need not confirm what splice(2) has returned. */
+static bool is_certain(ssize_t got)
+{
+    return got > 0 || (got < 0 && got != -EAGAIN && got != -ENOBUFS);
+}
+
+/* The same as bulk_in. Plaintext that lies in a frame as it is can be spliced. */
+static ssize_t coded_in(struct relay_flow *flow)
+{
+    ssize_t got = flow_coded_take_head(flow);
+    if (got <= 0 || flow->eof)
+        return got;
+    size_t most = flow_coded_spliceable(flow);
+    got = most > 0 ? splice_in(flow, most) : -EAGAIN;
+    if (got > 0)
+        flow_coded_spliced(flow, (size_t)got);
+    return is_certain(got) ? got : flow_coded_in(flow);
+}
 
 /* Reads with splice(2), or by a large copy if there is no pipe. A copy also confirms -EAGAIN and
  * the end of stream, because splice(2) never passes TCP's urgent mark. With the mark next in line
@@ -109,10 +129,9 @@ static ssize_t splice_in(struct relay_flow *flow)
 static ssize_t bulk_in(struct relay_flow *flow)
 {
     if (flow_is_coded(flow))
-        return flow_coded_in(flow);
-    ssize_t got = splice_in(flow);
-    bool is_certain = got > 0 || (got < 0 && got != -EAGAIN && got != -ENOBUFS);
-    return is_certain ? got : copy_in(flow);
+        return coded_in(flow);
+    ssize_t got = splice_in(flow, SIZE_MAX);
+    return is_certain(got) ? got : copy_in(flow);
 }
 
 static void consider_demotion(struct relay_flow *flow, size_t size)
@@ -126,9 +145,11 @@ static void consider_demotion(struct relay_flow *flow, size_t size)
 /* Whether the read filled its room, so that the socket probably holds more. */
 static bool bulk_is_full(struct relay_flow *flow, size_t got)
 {
+    if (flow_is_coded(flow))
+        return got >= LINK_BATCH_PLAIN;
     if (flow->pending == PENDING_PIPE)
         return got >= flow->pipe->size_bytes / 2;
-    return got >= (flow_is_coded(flow) ? (size_t)LINK_BATCH_PLAIN : (size_t)LIMIT_BULK_BUFFER);
+    return got >= LIMIT_BULK_BUFFER;
 }
 
 static void bulk_ready(struct loop_op *op, int res, uint32_t flags)

@@ -79,11 +79,8 @@ void relay_timer_start(struct relay *relay)
         delay_ms = MIN(delay_ms, LIMIT_GONE_MS - (uint32_t)MIN(idle_ms, (uint64_t)LIMIT_GONE_MS));
     if (relay->watch_due)
         delay_ms = MIN(delay_ms, (uint32_t)WATCH_ENDED_MS);
-    if (relay->held_until_ns != 0) {
-        uint64_t now_ns = loop_now_ns(relay->engine->loop);
-        uint64_t left_ns = relay->held_until_ns - MIN(now_ns, relay->held_until_ns);
-        delay_ms = MIN(delay_ms, (uint32_t)(left_ns / NS_PER_MS) + 1);
-    }
+    if (relay->held_until_ns != 0)
+        delay_ms = MIN(delay_ms, relay_hold_left_ms(relay));
     if (delay_ms != UINT32_MAX)
         loop_deadline_start(relay->engine->loop, &relay->timer, delay_ms);
 }
@@ -123,10 +120,16 @@ static bool relay_is_draining(struct relay *relay)
     return draining;
 }
 
-void relay_hold_end(struct relay *relay)
+void relay_hold_end(struct relay *relay, uint32_t timeout_ms)
 {
-    relay->held_until_ns =
-        loop_now_ns(relay->engine->loop) + ms_to_ns(relay->half_close_timeout_ms);
+    relay->held_until_ns = loop_now_ns(relay->engine->loop) + ms_to_ns(timeout_ms);
+}
+
+uint32_t relay_hold_left_ms(const struct relay *relay)
+{
+    uint64_t now_ns = loop_now_ns(relay->engine->loop);
+    uint64_t left_ns = relay->held_until_ns - MIN(now_ns, relay->held_until_ns);
+    return (uint32_t)(left_ns / NS_PER_MS) + 1;
 }
 
 /* The service has not ended after half_close_timeout: says the end that was held back, and the peer

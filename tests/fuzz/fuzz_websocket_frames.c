@@ -69,7 +69,9 @@ static void receive_piece(struct received *received, struct websocket_decoder *d
 static void receive(struct received *received, uint8_t choice, size_t most, uint32_t random)
 {
     struct websocket_decoder decoder;
+    static uint8_t control[WEBSOCKET_CONTROL_MAX];
     websocket_decoder_init(&decoder, choice & PEER_IS_CLIENT);
+    decoder.control = control;
     received->size = received->pings_size = received->used = 0;
     received->result = WEBSOCKET_NOTHING;
     for (size_t at = 0; at < wire_size && received->result == WEBSOCKET_NOTHING;) {

@@ -13,6 +13,7 @@ enum { STREAM_MAX = 1 << 18, PONGS_MAX = 64 };
 
 static const uint8_t key[WEBSOCKET_MASK_SIZE] = {0x37, 0xfa, 0x21, 0x3d};
 static struct websocket_decoder decoder;
+static uint8_t control[WEBSOCKET_CONTROL_MAX];
 static uint8_t wire[STREAM_MAX], plain[STREAM_MAX], decoded[STREAM_MAX], pongs[PONGS_MAX][125];
 static size_t wire_size, plain_size, decoded_size, pong_sizes[PONGS_MAX], pong_count;
 static bool has_ended, from_client;
@@ -65,10 +66,10 @@ static int feed(const uint8_t *bytes, size_t size, bool in_place)
 {
     uint8_t *in = malloc(size), *out = in_place ? in : malloc(size);
     size_t at = 0, have = 0;
-    int result = WEBSOCKET_PINGED;
+    int result = WEBSOCKET_NEEDS_ROOM;
     cr_assert(in != NULL && out != NULL);
     memcpy(in, bytes, size);
-    while (result == WEBSOCKET_PINGED) {
+    while (result == WEBSOCKET_PINGED || result == WEBSOCKET_NEEDS_ROOM) {
         size_t used = SIZE_MAX, got = SIZE_MAX;
         result = websocket_decode(&decoder, in + at, size - at, &used, out + have, &got);
         cr_assert_leq(used, size - at);
@@ -79,8 +80,13 @@ static int feed(const uint8_t *bytes, size_t size, bool in_place)
             cr_assert_lt(pong_count, PONGS_MAX);
             memcpy(pongs[pong_count], decoder.control, decoder.control_size);
             pong_sizes[pong_count++] = decoder.control_size;
+        } else if (result == WEBSOCKET_NEEDS_ROOM) {
+            cr_assert_null(decoder.control, "asked for once");
+            decoder.control = control;
         }
     }
+    if (!websocket_decoder_needs_control(&decoder))
+        decoder.control = NULL;
     if (result == WEBSOCKET_NOTHING)
         cr_assert_eq(at, size);
     has_ended = result == WEBSOCKET_ENDED;
@@ -346,6 +352,66 @@ Test(websocket, ends)
             in_every_way(WEBSOCKET_ENDED, check_ended);
         }
     }
+}
+
+/* Without the control frame's room nothing of it is taken, however often it is asked for. */
+Test(websocket, a_control_frame_waits_for_its_room)
+{
+    size_t used, got;
+    begin(true);
+    add_frame(0x89, "ping", 4);
+    for (size_t at = 0; at < 6; at++) /* its header */
+        cr_assert_eq(websocket_decode(&decoder, wire + at, 1, &used, decoded, &got),
+                     at < 5 ? WEBSOCKET_NOTHING : WEBSOCKET_NEEDS_ROOM);
+    cr_assert(websocket_decoder_needs_control(&decoder));
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(websocket_decode(&decoder, wire + 6, 4, &used, decoded, &got),
+                     WEBSOCKET_NEEDS_ROOM);
+        cr_assert(used == 0 && got == 0);
+    }
+    decoder.control = control;
+    cr_assert_eq(websocket_decode(&decoder, wire + 6, 4, &used, decoded, &got), WEBSOCKET_PINGED);
+    cr_assert(used == 4 && got == 0 && decoder.control_size == 4);
+    cr_assert(memcmp(control, "ping", 4) == 0);
+    cr_assert_not(websocket_decoder_needs_control(&decoder));
+}
+
+/* ---- payload that goes past the decoder ---- */
+
+Test(websocket, a_payload_can_be_skipped)
+{
+    enum { LARGE = 70000, PART = 60000 };
+    size_t used, got;
+    begin(false);
+    add_data(0x82, LARGE);
+    cr_assert_eq(websocket_decoder_header_left(&decoder), 2);
+    cr_assert_eq(websocket_decode(&decoder, wire, 2, &used, decoded, &got), 0);
+    cr_assert_eq(websocket_decoder_header_left(&decoder), 8);
+    cr_assert_eq(websocket_decoder_payload_left(&decoder), 0);
+    cr_assert_eq(websocket_decode(&decoder, wire + 2, 8, &used, decoded, &got), 0);
+    cr_assert_eq(websocket_decoder_header_left(&decoder), 0);
+    cr_assert_eq(websocket_decoder_payload_left(&decoder), LARGE);
+    websocket_decoder_skip(&decoder, PART);
+    cr_assert(websocket_decoder_is_inside_frame(&decoder));
+    cr_assert_eq(websocket_decode(&decoder, wire + 10 + PART, LARGE - PART, &used, decoded, &got),
+                 0);
+    cr_assert_eq(got, LARGE - PART);
+    cr_assert(memcmp(decoded, plain + PART, got) == 0);
+    cr_assert_not(websocket_decoder_is_inside_frame(&decoder));
+}
+
+Test(websocket, what_can_not_be_skipped)
+{
+    size_t used, got;
+    begin(true); /* masked */
+    add_data(0x82, 300);
+    cr_assert_eq(websocket_decode(&decoder, wire, 9, &used, decoded, &got), 0);
+    cr_assert_eq(websocket_decoder_header_left(&decoder), 0);
+    cr_assert_eq(websocket_decoder_payload_left(&decoder), 0);
+    begin(false);
+    add_frame(0x89, "ping", 4);
+    cr_assert_eq(websocket_decode(&decoder, wire, 2, &used, decoded, &got), WEBSOCKET_NEEDS_ROOM);
+    cr_assert_eq(websocket_decoder_payload_left(&decoder), 0);
 }
 
 /* What follows a Close is not looked at. */

@@ -10,10 +10,12 @@
 
 ssize_t __real_socket_recv_now(int fd, void *buffer, size_t size);
 ssize_t __real_socket_send_now(int fd, const void *data, size_t size);
+ssize_t __real_socket_send_more(int fd, const void *data, size_t size);
 ssize_t __real_socket_splice_in(int fd, struct pipe *pipe, size_t max);
 ssize_t __real_socket_splice_out(struct pipe *pipe, int fd);
 ssize_t __wrap_socket_recv_now(int fd, void *buffer, size_t size);
 ssize_t __wrap_socket_send_now(int fd, const void *data, size_t size);
+ssize_t __wrap_socket_send_more(int fd, const void *data, size_t size);
 ssize_t __wrap_socket_splice_in(int fd, struct pipe *pipe, size_t max);
 ssize_t __wrap_socket_splice_out(struct pipe *pipe, int fd);
 
@@ -66,6 +68,15 @@ ssize_t __wrap_socket_send_now(int fd, const void *data, size_t size)
     if (fault < 0)
         return fault;
     return __real_socket_send_now(fd, data, loop != NULL ? fake_short(loop, size) : size);
+}
+
+ssize_t __wrap_socket_send_more(int fd, const void *data, size_t size)
+{
+    struct loop *loop = fake_current();
+    int fault = loop != NULL ? fake_byte_fault(loop, true) : 0;
+    if (fault < 0)
+        return fault;
+    return __real_socket_send_more(fd, data, loop != NULL ? fake_short(loop, size) : size);
 }
 
 ssize_t __wrap_socket_splice_in(int fd, struct pipe *pipe, size_t max)

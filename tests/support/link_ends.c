@@ -109,8 +109,8 @@ static size_t put_frame(struct websocket_link *websocket, unsigned int first, co
                         size_t size, unsigned char *out)
 {
     static const uint8_t mask[WEBSOCKET_MASK_SIZE] = {1, 0x80, 0xff, 7};
-    size_t made =
-        websocket_encode(WEBSOCKET_BINARY, websocket->is_client ? mask : NULL, payload, size, out);
+    size_t made = websocket_encode(WEBSOCKET_BINARY, websocket->decoder.is_masked ? NULL : mask,
+                                   payload, size, out);
     out[0] = (unsigned char)first;
     return made;
 }
