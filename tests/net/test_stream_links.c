@@ -1,6 +1,7 @@
 /* Streams on the fake loop that prepare a WebSocket over another link, or have one. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -11,6 +12,7 @@
 #include "base/metrics.h"
 #include "crypto/keys.h"
 #include "fake_loop.h"
+#include "net/handshake.h"
 #include "net/stream.h"
 #include "net/websocket_link.h"
 #include "record_link.h"
@@ -147,4 +149,61 @@ Test(stream_links, an_end_that_is_a_message_comes_before_the_fin)
     cr_assert_eq(link_fin(of_peer), ERR_EOF);
     link_free(of_peer);
     rig_finish(&rig);
+}
+
+/* ---- a handshake that sends while bytes of the one before wait ---- */
+
+static int speak(struct handshake *handshake, struct link_engine *engine, const unsigned char *in,
+                 size_t size, size_t *used, struct handshake_out *out)
+{
+    int result = handshake_put(out, "said", 4);
+    return result < 0 ? result : HANDSHAKE_DONE;
+}
+
+static int make_no_link(struct handshake *handshake, struct link_engine *engine, struct link *inner,
+                        struct link **ret)
+{
+    *ret = inner;
+    return 0;
+}
+
+static void free_speaker(struct handshake *handshake)
+{
+    free(handshake);
+}
+
+static struct handshake *speaker(struct handshake *next)
+{
+    static const struct handshake_ops ops = {.step = speak,
+                                             .finish = make_no_link,
+                                             .free = free_speaker};
+    struct handshake *handshake = calloc(1, sizeof(*handshake));
+    cr_assert_not_null(handshake);
+    handshake->ops = &ops;
+    handshake->next = next;
+    return handshake;
+}
+
+/* Two of them speak one after the other, without an answer between, into a socket that is full.
+ * Only a peer that asks without reading gets there: one that has read our last flight, as the
+ * answer to it shows, has made room. That costs its connection, and nothing else. */
+Test(stream_links, two_handshakes_into_a_full_socket)
+{
+    static const char block[65536];
+    for (int is_full = 0; is_full < 2; is_full++) {
+        struct rig rig;
+        char said[9] = "";
+        rig_init(&rig);
+        while (is_full && send(rig.stream.fd, block, sizeof(block), MSG_DONTWAIT) > 0)
+            ;
+        stream_begin(&rig.stream, rig.engine, speaker(speaker(NULL)));
+        stream_read(&rig.stream, rig.in, sizeof(rig.in));
+        rig_turns(&rig, 5);
+        cr_expect_eq(rig.read_result, is_full ? ERR_HANDSHAKE : 0);
+        if (!is_full) {
+            cr_expect_eq(recv(rig.peer, said, 8, MSG_DONTWAIT), 8);
+            cr_expect_str_eq(said, "saidsaid");
+        }
+        rig_finish(&rig);
+    }
 }
