@@ -2,6 +2,7 @@
  * nothing is read. A peer that closes a unix socket is seen here too: both directions are shut down
  * then. TCP shows only its end of stream, and finds out by keepalive. */
 #include <errno.h>
+#include <poll.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -10,9 +11,11 @@
 
 enum { WATCH_ENDED_MS = 1000 };
 
+/* After the end of stream of an end, the ring's poll would fire at once (POLLRDHUP). A reset is then
+ * seen by the next read, and by relay_watch_ended. */
 void relay_watch(struct relay *relay, unsigned int end)
 {
-    if (!relay->watched[end] && loop_op_is_idle(&relay->hangup_op[end]))
+    if (!relay->watched[end] && !relay->half_closed[end] && loop_op_is_idle(&relay->hangup_op[end]))
         loop_poll(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
 }
 
@@ -44,7 +47,7 @@ static void relay_watch_ended(struct relay *relay)
     }
 }
 
-static void hung_up(struct relay *relay, unsigned int end)
+static void hung_up(struct relay *relay, unsigned int end, int res)
 {
     if (relay->state != RELAY_OPEN) {
         relay_join(relay);
@@ -55,18 +58,22 @@ static void hung_up(struct relay *relay, unsigned int end)
         relay_fail(relay, end, error);
         return;
     }
+    if (res > 0 && (res & (POLLHUP | POLLERR)) == 0) {
+        relay->half_closed[end] = true; /* it may still read */
+        return;
+    }
     relay->watched[end] = true; /* both directions are shut down, which is no error */
     note_gone(relay, end);
 }
 
 void relay_visitor_end_hung_up(struct loop_op *op, int res, uint32_t flags)
 {
-    hung_up(container_of(op, struct relay, hangup_op[RELAY_VISITOR_END]), RELAY_VISITOR_END);
+    hung_up(container_of(op, struct relay, hangup_op[RELAY_VISITOR_END]), RELAY_VISITOR_END, res);
 }
 
 void relay_service_end_hung_up(struct loop_op *op, int res, uint32_t flags)
 {
-    hung_up(container_of(op, struct relay, hangup_op[RELAY_SERVICE_END]), RELAY_SERVICE_END);
+    hung_up(container_of(op, struct relay, hangup_op[RELAY_SERVICE_END]), RELAY_SERVICE_END, res);
 }
 
 void relay_timer_start(struct relay *relay)

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/limits.h"
 #include "io/pipe_pool.h"
 #include "io/socket.h"
 #include "relay_rig.h"
@@ -226,6 +227,42 @@ Test(relay, half_close)
 {
     half_close(RELAY_VISITOR_END);
     half_close(RELAY_SERVICE_END);
+}
+
+/* The source half-closes while the sink does not read. That is no sign that it has gone, so the
+ * service may take its time for the answer. */
+Test(relay, a_blocked_source_half_closes)
+{
+    struct rig rig;
+    rig_init(&rig, 8, 0);
+    relay_start(&rig.relay, &rig.options);
+    /* In small parts, so that the end of stream finds room behind the last one. */
+    uint64_t sent = 0;
+    while (sent == relay_bytes(&rig.relay, RELAY_VISITOR_END)) {
+        static const char block[4096];
+        cr_assert_eq(send(rig.peers[RELAY_VISITOR_END].fd, block, sizeof(block), 0), 4096);
+        sent += sizeof(block);
+        rig_turns(&rig, 5);
+    }
+    (void)shutdown(rig.peers[RELAY_VISITOR_END].fd, SHUT_WR);
+    rig_turns(&rig, 10);
+    ssize_t got = 1;
+    for (int i = 0; i < 100000 && got != 0; i++) {
+        got = read_some(rig.peers[RELAY_SERVICE_END].fd);
+        rig_turns(&rig, 1);
+    }
+    cr_assert_eq(got, 0);
+    for (int i = 0; i < 3; i++) {
+        fake_loop_advance_ms(rig.loop, LIMIT_GONE_MS);
+        rig_turns(&rig, 10);
+    }
+    cr_assert_not(rig.closed);
+    cr_assert_eq(send(rig.peers[RELAY_SERVICE_END].fd, "late", 4, 0), 4);
+    rig_turns(&rig, 5);
+    cr_assert_eq(read_some(rig.peers[RELAY_VISITOR_END].fd), 4);
+    relay_terminate(&rig.relay);
+    rig_turns(&rig, 10);
+    rig_finish(&rig, 8);
 }
 
 Test(relay, promotion_and_demotion)
