@@ -227,6 +227,19 @@ enum limits_upgrade {
     LIMIT_UPGRADE_PACE_MS = 2,
 };
 
+/* bandwidth, connection_bandwidth (relay/pace.h). */
+enum limits_pace {
+    /* What is read at a time: 10 ms of the rate keep the CPU's cost per byte low and bursts small. If
+     * others wait for the same bucket, 1 ms, so that a small message does not wait long. */
+    LIMIT_PACE_QUANTUM_MS = 10,
+    LIMIT_PACE_SHARED_MS = 1,
+    LIMIT_PACE_READ_MIN = 4096, /* at low rates: 4 s at 8 kbit/s */
+    LIMIT_PACE_WAIT_MIN_MS = 1,
+    /* Credit of an unused bucket: a loop that is late by less loses no bandwidth. */
+    LIMIT_PACE_DEPTH_MS = 20,
+    LIMIT_PACE_UDP_MS = 50, /* the same for datagrams, which are dropped and do not wait */
+};
+
 /* When the other end of a relay counts as dead (net/silence.h). */
 enum limits_silence {
     /* Nothing was acknowledged for this long. By then the kernel has retransmitted after 0.2, 0.6,

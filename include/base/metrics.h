@@ -57,6 +57,7 @@
     X(UDP_DROPPED_NO_CHANNEL, "udp_dropped_no_channel")         \
     X(UDP_DROPPED_QUEUE_FULL, "udp_dropped_queue_full")         \
     X(UDP_DROPPED_KERNEL, "udp_dropped_kernel")                 \
+    X(UDP_DROPPED_RATE, "udp_dropped_rate")                     \
     X(UDP_DROPPED_PORT_ZERO, "udp_dropped_port_zero")           \
     X(UDP_DROPPED_STRANGER, "udp_dropped_stranger")             \
     X(UDP_DROPPED_ACCESS, "udp_dropped_access")                 \

@@ -99,7 +99,8 @@ struct config_service {
     uint32_t proxy_protocol;
     enum config_proxy_protocol_udp proxy_protocol_udp;
     struct config_access balancers; /* server: who sends PROXY headers to us; no set: nobody */
-    uint32_t socket_mode;           /* server, unix sockets: permission bits */
+    uint64_t bandwidth, connection_bandwidth;      /* server; bits per second, each direction */
+    uint32_t socket_mode;                          /* server, unix sockets: permission bits */
     char socket_owner[2 * LIMIT_ACCOUNT_NAME + 2]; /* "user", "user:group", ":group"; "" = none */
     uint32_t udp_timeout_ms;                       /* UDP services only, from here */
     uint32_t max_udp_visitors;                     /* server */

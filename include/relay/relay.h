@@ -51,6 +51,8 @@
 #include "net/silence.h"
 #include "net/transport.h"
 
+struct pace;
+struct pace_rates;
 struct pipe;
 struct pipe_pool;
 struct relay;
@@ -115,6 +117,7 @@ struct relay {
     struct link *links[2]; /* at most one end is coded; NULL: plain */
     struct relay_engine *engine;
     const struct relay_ops *ops;
+    struct pace *pace; /* NULL: no limit of the bandwidth (relay/pace.h) */
     struct timer timer;
     /* The sweep reads these fields of an idle relay: together they share cache lines. */
     struct list node; /* in engine->relays */
@@ -149,6 +152,7 @@ struct relay_options {
     size_t prefix_len;
     uint32_t idle_timeout_ms;       /* aborts the relay when no byte moves for so long; 0 = off */
     uint32_t half_close_timeout_ms; /* how long an end is held back; see above */
+    struct pace_rates *rates;       /* outlives the relay; NULL: there are none */
     /* A counter that outlives the relay. When it grows, the kernel probes the doubted end, and the
      * relay goes on if that end answers. NULL: the owner never has doubts. */
     const _Atomic uint32_t *doubts;

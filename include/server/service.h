@@ -16,6 +16,7 @@
 #include "config/config.h"
 #include "crypto/keys.h"
 #include "io/socket.h"
+#include "relay/pace.h"
 #include "server/addr_table.h"
 #include "server/binding.h"
 #include "server/channel_pool.h"
@@ -48,6 +49,7 @@ struct service {
     uint8_t digest[KEYS_DIGEST_SIZE];
     bool is_udp;
     struct channel_pool pool;
+    struct pace_rates rates; /* bandwidth, connection_bandwidth */
 
     pthread_mutex_t lock;     /* protects closed, session, binding, per_ip; changes of the epoch */
     bool closed;              /* removed: no session begins any more */
@@ -94,6 +96,8 @@ static inline struct service *service_of(struct service_base *entry)
 {
     return container_of(entry, struct service, entry);
 }
+/* Takes the limits of the bandwidth over from the configuration. */
+void service_update_rates(struct service *service);
 /* For service_registry_init. */
 void service_free(struct service_base *entry);
 

@@ -49,6 +49,8 @@ void visitor_review_waiting(struct server_worker *worker);
 void visitor_close_waiting(struct server_worker *worker);
 /* Ends the worker's relays of services that are cut (service_base.h). */
 void visitor_close_cut(struct server_worker *worker);
+/* Applies changed limits of the bandwidth to the service's relays of this worker. */
+void visitor_review_rates(struct server_worker *worker, struct service *service);
 /* Closes all visitors and relays of the worker. */
 void visitor_close_all(struct server_worker *worker);
 /* Prepares the worker's slab of visitors. */

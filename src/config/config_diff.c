@@ -58,6 +58,8 @@ static bool same_value(const struct option *option, const void *a, const void *b
         return same_text(a, b);
     if (option->parse == value_bool)
         return *(const bool *)a == *(const bool *)b;
+    if (option->parse == value_bandwidth)
+        return *(const uint64_t *)a == *(const uint64_t *)b;
     if (option->parse == value_local_private_key)
         return same_key(noise_a->has_local_private_key, noise_a->local_private_key,
                         noise_b->has_local_private_key, noise_b->local_private_key);

@@ -20,6 +20,10 @@ enum option_bounds {
     COUNT_MAX = 1 << 30,
 };
 
+/* Less than 1 kB/s is a forgotten unit. */
+#define BANDWIDTH_MIN INT64_C(8000)
+#define BANDWIDTH_MAX INT64_C(1000000000000)
+
 #define REQUIRED   OPTION_REQUIRED
 #define SECRET     OPTION_SECRET
 #define UNUSED_KEY OPTION_UNUSED
@@ -207,6 +211,12 @@ const struct option options[] = {
     {SECTION_SERVICE, FOR_SERVER, "accept_proxy_protocol", value_allow, SERVICE(balancers),
      0, 0, NULL, "CIDR list", OPTION_LIST, CHANGE(LIMITS),
      "balancers whose connections begin with a PROXY header, v1 or v2, within handshake_timeout"},
+    {SECTION_SERVICE, FOR_SERVER, "bandwidth", value_bandwidth, SERVICE(bandwidth),
+     BANDWIDTH_MIN, BANDWIDTH_MAX, "0", "bit/s", 0, CHANGE(LIMITS),
+     "of all visitors together, in each direction: 500k, 100M, 1G; 0 = no limit"},
+    {SECTION_SERVICE, FOR_SERVER, "connection_bandwidth", value_bandwidth,
+     SERVICE(connection_bandwidth), BANDWIDTH_MIN, BANDWIDTH_MAX, "0", "bit/s", 0, CHANGE(LIMITS),
+     "of one connection, or of one UDP visitor, in each direction; 0 = no limit"},
     {SECTION_SERVICE, FOR_SERVER, "udp_data_channels", value_number_or_auto,
      SERVICE(udp_data_channels), 1, LIMIT_UDP_LANES, "auto", "channels", 0, CHANGE(LANES),
      "of a UDP service, which share its visitors; auto = one for each worker, at least 2"},

@@ -302,6 +302,31 @@ int value_number_or_auto(struct option_value *value, void *target)
     return 0;
 }
 
+/* Bits per second with a decimal unit: 500k, 1.5M, 100M, 1G. 0 is always taken. */
+int value_bandwidth(struct option_value *value, void *target)
+{
+    static const struct {
+        char name;
+        int64_t factor;
+    } units[] = {{'k', 1000}, {'K', 1000}, {'M', 1000000}, {'G', 1000000000}, {'T', 1000000000000}};
+    enum { DIGITS_MAX = 31, THOUSANDTHS = 1000 };
+    const struct option *option = value->option;
+    char digits[DIGITS_MAX + 1];
+    size_t size = strlen(value->text);
+    int64_t number, factor = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(units) && size > 0 && factor == 1; i++)
+        factor = value->text[size - 1] == units[i].name ? units[i].factor : 1;
+    size -= factor > 1;
+    (void)snprintf(digits, sizeof digits, "%.*s", (int)MIN(size, (size_t)DIGITS_MAX), value->text);
+    bool is_number = size <= DIGITS_MAX && number_parse(digits, 3, &number) &&
+                     number <= option->max * THOUSANDTHS / factor;
+    int64_t bits = is_number ? number * factor / THOUSANDTHS : -1;
+    if (bits != 0 && (bits < option->min || bits > option->max))
+        return value_refuse(value, "bits per second from 8k to 1T, as 500k, 100M or 1G; or 0");
+    *(uint64_t *)target = (uint64_t)bits;
+    return 0;
+}
+
 int value_parse_word(struct option_value *value, const struct option_word *words, size_t count,
                      int *ret)
 {

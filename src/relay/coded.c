@@ -79,12 +79,12 @@ static unsigned char *batch_buffer(struct relay_flow *flow)
     return sink->is_in_place && sink->reply == NULL ? engine->coded + LINK_HEAD_MAX : engine->plain;
 }
 
-ssize_t flow_coded_in(struct relay_flow *flow)
+ssize_t flow_coded_in(struct relay_flow *flow, size_t max)
 {
     struct link *link = source_link(flow);
     size_t room = link != NULL ? link_read_size(link) : (size_t)LINK_BATCH_PLAIN;
     unsigned char *buffer = batch_buffer(flow);
-    ssize_t got = socket_recv_now(flow_source(flow), buffer, room);
+    ssize_t got = socket_recv_now(flow_source(flow), buffer, MIN(room, max));
     if (got <= 0)
         return got;
     metrics_add(loop_metrics(flow_relay(flow)->engine->loop), METRIC_BYTES_BULK_COPIED,

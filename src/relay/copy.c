@@ -16,8 +16,7 @@ static void copy_poll_done(struct loop_op *op, int res, uint32_t flags)
     flow_next(flow);
 }
 
-/* Several full buffers in a row mean a bulk transfer. A smaller read starts the count again. */
-static void consider_promotion(struct relay_flow *flow, size_t size)
+void flow_consider_promotion(struct relay_flow *flow, size_t size)
 {
     if (size < LIMIT_BUFFER_SIZE)
         flow->streak = 0;
@@ -82,7 +81,7 @@ static void copy_transform(struct relay_flow *flow, size_t size)
         relay_fail(relay, flow->index, result);
         return;
     }
-    consider_promotion(flow, size);
+    flow_consider_promotion(flow, size);
     flow_push(flow);
 }
 
@@ -93,7 +92,7 @@ static void copy_pass_on(struct relay_flow *flow, size_t size)
         return;
     }
     flow_count(flow, size);
-    consider_promotion(flow, size);
+    flow_consider_promotion(flow, size);
     flow_push(flow);
 }
 
@@ -139,4 +138,18 @@ void flow_copy_buffers_available(struct buffers_waiter *waiter)
 {
     struct relay_flow *flow = container_of(waiter, struct relay_flow, buffers_waiter);
     flow_next(flow);
+}
+
+ssize_t flow_copy_now(struct relay_flow *flow, size_t max)
+{
+    struct relay_engine *engine = flow_relay(flow)->engine;
+    ssize_t got = socket_recv_now(flow_source(flow), engine->scratch, MIN(max, LIMIT_FIRST_READ));
+    if (got <= 0)
+        return got;
+    flow->pending = PENDING_HOT;
+    flow->data = engine->scratch;
+    flow->begin = 0;
+    flow->end = (uint32_t)got;
+    metrics_add(loop_metrics(engine->loop), METRIC_BYTES_COPIED, (uint64_t)got);
+    return got;
 }

@@ -42,12 +42,14 @@ static void relay_cancel(struct relay *relay)
         loop_cancel(loop, &relay->hangup_op[i]);
         buffers_wait_cancel(&relay->flow[i].buffers_waiter);
     }
+    pace_stop(relay);
 }
 
 static void relay_finish(struct relay *relay, enum relay_state state)
 {
     struct relay_engine *engine = relay->engine;
     loop_timer_stop(engine->loop, &relay->timer);
+    pace_finish(relay);
     for (unsigned int i = 0; i < 2; i++) {
         flow_release(&relay->flow[i]);
         if (relay->flow[i].bulk) {

@@ -219,13 +219,15 @@ void flow_next(struct relay_flow *flow)
         relay_join(relay);
         return;
     }
-    if (!flow->bulk) {
-        flow_copy_read(flow);
-        return;
+    if (flow->bulk && !flow->offered) {
+        flow->offered = true;
+        if (relay->ops->became_bulk != NULL && relay->ops->became_bulk(relay))
+            return; /* the relay is detaching, or freed */
     }
-    bool offered = flow->offered;
-    flow->offered = true;
-    if (!offered && relay->ops->became_bulk != NULL && relay->ops->became_bulk(relay))
-        return; /* the relay is detaching, or freed */
-    flow_bulk_wait(flow);
+    if (relay->pace != NULL)
+        pace_next(flow);
+    else if (flow->bulk)
+        flow_bulk_wait(flow);
+    else
+        flow_copy_read(flow);
 }

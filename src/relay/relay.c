@@ -112,8 +112,12 @@ static void relay_greet(struct relay *relay, const void *prefix, size_t prefix_l
     struct relay_flow *flow = &relay->flow[RELAY_VISITOR_END];
     unsigned char *scratch = relay->engine->scratch;
     memcpy(scratch, prefix, prefix_len);
-    ssize_t got =
-        socket_recv_now(relay->fds[RELAY_VISITOR_END], scratch + prefix_len, LIMIT_FIRST_READ);
+    size_t room = relay->pace == NULL ? LIMIT_FIRST_READ : pace_first(flow, LIMIT_FIRST_READ);
+    ssize_t got = -EAGAIN;
+    if (room > 0)
+        got = socket_recv_now(relay->fds[RELAY_VISITOR_END], scratch + prefix_len, room);
+    if (room > 0 && relay->pace != NULL)
+        pace_first_done(flow, got > 0 ? (size_t)got : 0);
     size_t size = prefix_len;
     if (got > 0) {
         size += (size_t)got;
@@ -183,6 +187,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     relay->watch_due = options->ended[0] || options->ended[1];
     relay->aborting = relay->idle_timed_out = relay->is_gone = false;
     relay->held = 0;
+    relay->pace = NULL;
+    pace_start(relay, options->rates);
     relay_silence_start(relay, options);
     metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_STARTED, 1);
     PROBE3(relay_begin, relay, relay->fds[0], relay->fds[1]);

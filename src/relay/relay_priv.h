@@ -4,13 +4,15 @@
  *     flow.c    one direction: read, write, wait for the sink, pass the end of stream on
  *     copy.c    reads of a copying flow        splice.c  reads of a bulk flow
  *     coded.c   decodes and encodes            watch.c   idle timeout, resets while nothing is read
- *     sweep.c   finds peers that are gone      end.c     closes and detaches a relay */
+ *     sweep.c   finds peers that are gone      end.c     closes and detaches a relay
+ *     pace.c    limits of the bandwidth */
 #pragma once
 
 #include <assert.h>
 
 #include "base/error.h"
 #include "io/socket.h"
+#include "relay/pace.h"
 #include "relay/relay.h"
 
 enum relay_state {
@@ -29,7 +31,7 @@ enum relay_pending {
     PENDING_STASH,  /* malloc'ed */
     PENDING_BULK,   /* a large buffer of the engine */
     PENDING_PIPE,
-    PENDING_HOT, /* a buffer of the link engine; valid until the callback returns */
+    PENDING_HOT, /* a buffer of the link engine, or scratch; valid until the callback returns */
 };
 
 static inline struct relay *flow_relay(struct relay_flow *flow)
@@ -117,9 +119,9 @@ void relay_silence_finish(struct relay *relay);
  * of the stream was in them. */
 MUST_CHECK int flow_coded_transform(struct relay_flow *flow, const unsigned char *data,
                                     size_t size);
-/* Receives a batch from a readable source and transforms it. The bytes received, 0 at the end of
- * the stream, or an error. */
-ssize_t flow_coded_in(struct relay_flow *flow);
+/* Receives a batch, at most `max` bytes, from a readable source and transforms it. The bytes
+ * received, 0 at the end of the stream, or an error. */
+ssize_t flow_coded_in(struct relay_flow *flow, size_t max);
 /* Of a bulk flow whose last frame was spliced: receives the next frame's head. Then the payload
  * comes next and can be spliced too. Returns 1, 0 at the end of the stream, or an error. */
 ssize_t flow_coded_take_head(struct relay_flow *flow);
@@ -150,10 +152,36 @@ MUST_CHECK int flow_coded_end(struct relay_flow *flow);
 /* ---- copy.c ---- */
 
 void flow_copy_read(struct relay_flow *flow);
+/* Receives at most `max` bytes, without the ring, and makes them the pending bytes. As
+ * flow_read_now. */
+ssize_t flow_copy_now(struct relay_flow *flow, size_t max);
+/* Several full buffers in a row mean a bulk transfer. A smaller read starts the count again. */
+void flow_consider_promotion(struct relay_flow *flow, size_t size);
 void flow_copy_buffers_available(struct buffers_waiter *waiter);
 
 /* ---- splice.c ---- */
 
 void flow_bulk_wait(struct relay_flow *flow);
 void flow_set_bulk(struct relay_flow *flow, bool bulk);
+/* Reads at most `max` bytes inline, and makes them the pending bytes. Returns their number, 0 at the
+ * end of the stream, or an error, which flow_moved has to get. */
+ssize_t flow_read_now(struct relay_flow *flow, size_t max);
+/* Goes on after flow_read_now. May end the relay and free it. */
+void flow_moved(struct relay_flow *flow, ssize_t got);
 void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk);
+
+/* ---- pace.c; relay->pace is NULL without limits ---- */
+
+/* Sets relay->pace if there are limits (NULL: none). */
+void pace_start(struct relay *relay, struct pace_rates *rates);
+/* No flow waits any more, and nothing is taken. */
+void pace_stop(struct relay *relay);
+void pace_finish(struct relay *relay);
+/* Arms the flow's next read, or waits until it may read. Needs relay->pace, as the next two do. */
+void pace_next(struct relay_flow *flow);
+/* For one read outside of the flow's cycle: how many of `max` bytes may be read now. If that is not
+ * 0, pace_first_done follows in the same callback. */
+size_t pace_first(struct relay_flow *flow, size_t max);
+void pace_first_done(struct relay_flow *flow, size_t used);
+/* Whether a flow waits. */
+bool pace_is_waiting(const struct relay *relay);

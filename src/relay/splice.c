@@ -59,13 +59,13 @@ void engine_bulk_put(struct relay_engine *engine, unsigned char *bulk)
 }
 
 /* -ENOBUFS: there is no buffer. */
-static ssize_t copy_in(struct relay_flow *flow)
+static ssize_t copy_in(struct relay_flow *flow, size_t max)
 {
     struct relay_engine *engine = flow_relay(flow)->engine;
     unsigned char *bulk = engine_bulk_get(engine);
     if (bulk == NULL)
         return -ENOBUFS;
-    ssize_t got = socket_recv_now(flow_source(flow), bulk, LIMIT_BULK_BUFFER);
+    ssize_t got = socket_recv_now(flow_source(flow), bulk, MIN(max, (size_t)LIMIT_BULK_BUFFER));
     if (got <= 0) {
         engine_bulk_put(engine, bulk);
         return got;
@@ -81,7 +81,7 @@ static ssize_t copy_in(struct relay_flow *flow)
 /* ---- splice ---- */
 
 /* -ENOBUFS: there is no pipe. */
-static ssize_t splice_in(struct relay_flow *flow, size_t most)
+static ssize_t splice_in(struct relay_flow *flow, size_t max)
 {
     struct relay_engine *engine = flow_relay(flow)->engine;
     struct pipe *pipe = pipe_pool_get(engine->pipes);
@@ -89,7 +89,7 @@ static ssize_t splice_in(struct relay_flow *flow, size_t most)
         metrics_add(loop_metrics(engine->loop), METRIC_PIPES_EXHAUSTED, 1);
         return -ENOBUFS;
     }
-    ssize_t got = socket_splice_in(flow_source(flow), pipe, MIN(most, pipe->size_bytes));
+    ssize_t got = socket_splice_in(flow_source(flow), pipe, MIN(max, pipe->size_bytes));
     if (got <= 0) {
         pipe_pool_put(engine->pipes, pipe);
         return got;
@@ -110,28 +110,33 @@ static bool is_certain(ssize_t got)
 }
 
 /* The same as bulk_in. Plaintext that lies in a frame as it is can be spliced. */
-static ssize_t coded_in(struct relay_flow *flow)
+static ssize_t coded_in(struct relay_flow *flow, size_t max)
 {
     ssize_t got = flow_coded_take_head(flow);
     if (got <= 0 || flow->eof)
         return got;
     size_t most = flow_coded_spliceable(flow);
-    got = most > 0 ? splice_in(flow, most) : -EAGAIN;
+    got = most > 0 ? splice_in(flow, MIN(most, max)) : -EAGAIN;
     if (got > 0)
         flow_coded_spliced(flow, (size_t)got);
-    return is_certain(got) ? got : flow_coded_in(flow);
+    return is_certain(got) ? got : flow_coded_in(flow, max);
 }
 
 /* Reads with splice(2), or by a large copy if there is no pipe. A copy also confirms -EAGAIN and
  * the end of stream, because splice(2) never passes TCP's urgent mark. With the mark next in line
  * it returns -EAGAIN for ever although the socket is readable, and after the peer's FIN it returns
  * 0 although bytes are left. A receive takes those bytes, and the mark with them. */
-static ssize_t bulk_in(struct relay_flow *flow)
+static ssize_t bulk_in(struct relay_flow *flow, size_t max)
+{
+    ssize_t got = splice_in(flow, max);
+    return is_certain(got) ? got : copy_in(flow, max);
+}
+
+ssize_t flow_read_now(struct relay_flow *flow, size_t max)
 {
     if (flow_is_coded(flow))
-        return coded_in(flow);
-    ssize_t got = splice_in(flow, SIZE_MAX);
-    return is_certain(got) ? got : copy_in(flow);
+        return flow->bulk ? coded_in(flow, max) : flow_coded_in(flow, max);
+    return flow->bulk ? bulk_in(flow, max) : flow_copy_now(flow, max);
 }
 
 static void consider_demotion(struct relay_flow *flow, size_t size)
@@ -152,6 +157,28 @@ static bool bulk_is_full(struct relay_flow *flow, size_t got)
     return got >= LIMIT_BULK_BUFFER;
 }
 
+void flow_moved(struct relay_flow *flow, ssize_t got)
+{
+    if (got == -EAGAIN || got == -EINTR) {
+        flow_next(flow);
+    } else if (flow->bulk && (got == -ENOBUFS || got == -EINVAL)) {
+        flow_set_bulk(flow, false); /* no memory, or a socket that can't be spliced */
+        flow_next(flow);
+    } else if (got == 0) {
+        flow_input_ended(flow);
+    } else if (got < 0) {
+        relay_fail(flow_relay(flow), flow->index, (int)got);
+    } else {
+        if (!flow_is_coded(flow))
+            flow_count(flow, (size_t)got);
+        if (flow->bulk)
+            consider_demotion(flow, (size_t)got);
+        else
+            flow_consider_promotion(flow, (size_t)got);
+        flow_push(flow);
+    }
+}
+
 static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
 {
     struct relay_flow *flow = container_of(op, struct relay_flow, read_op);
@@ -160,31 +187,10 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
         relay_join(relay);
         return;
     }
-    ssize_t got = res < 0 ? res : bulk_in(flow);
-    switch (-got) {
-    case EAGAIN:
-    case EINTR:
-        flow_next(flow);
-        return;
-    case ENOBUFS:
-    case EINVAL: /* a socket that can't be spliced */
-        flow_set_bulk(flow, false);
-        flow_next(flow);
-        return;
-    case 0:
-        flow_input_ended(flow);
-        return;
-    default:
-        if (got < 0) {
-            relay_fail(relay, flow->index, (int)got);
-            return;
-        }
-    }
-    loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));
-    if (!flow_is_coded(flow))
-        flow_count(flow, (size_t)got);
-    consider_demotion(flow, (size_t)got);
-    flow_push(flow);
+    ssize_t got = res < 0 ? res : flow_read_now(flow, SIZE_MAX);
+    if (got > 0)
+        loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));
+    flow_moved(flow, got);
 }
 
 void flow_bulk_wait(struct relay_flow *flow)

@@ -159,7 +159,7 @@ void relay_timer_expired(struct timer *timer)
     struct loop *loop = relay->engine->loop;
     if (relay->state == RELAY_CLOSING)
         return;
-    if (relay_idle_expired(relay) && relay_is_draining(relay))
+    if (relay_idle_expired(relay) && (pace_is_waiting(relay) || relay_is_draining(relay)))
         relay->active_at_ns = loop_now_ns(loop);
     if (relay_idle_expired(relay)) {
         relay->idle_timed_out = true;

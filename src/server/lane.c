@@ -34,12 +34,17 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
     struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
     if (visitor == NULL)
         return;
+    struct udp_arrival passed = *arrival;
+    passed.size =
+        lane_visitor_police(visitor, RELAY_VISITOR_END, arrival->size, arrival->segment_size);
+    if (passed.size == 0 && arrival->size != 0)
+        return;
     if (service_config(lane->service)->proxy_protocol != 0) {
-        lane_header_put(visitor, arrival);
+        lane_header_put(visitor, &passed);
         return;
     }
     visitor->header_on = 0; /* a reload may want headers again */
-    datagram_put(&lane->channel->base, &visitor->entry.key, arrival);
+    datagram_put(&lane->channel->base, &visitor->entry.key, &passed);
 }
 
 void lane_arm(struct lane *lane)

@@ -56,7 +56,8 @@ static void lane_received(struct datagram_channel *channel, const struct udp_fra
 {
     struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
     struct lane_visitor *visitor = lane_visitor_answered(lane, &frame->from);
-    if (visitor != NULL)
+    if (visitor != NULL && lane_visitor_police(visitor, RELAY_SERVICE_END, frame->payload_len,
+                                               frame->payload_len) == frame->payload_len)
         datagram_aim_or_fire(channel->engine, &visitor->target, frame, lane_visitor_destination);
 }
 

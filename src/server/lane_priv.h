@@ -46,7 +46,8 @@ struct lane_visitor {
     struct datagram_target target;
     struct lane *lane;
     struct udp_route route;
-    uint32_t header_on; /* number of the lane's channel that has its PROXY header; 0: none */
+    uint32_t header_on;   /* number of the lane's channel that has its PROXY header; 0: none */
+    struct rate rates[2]; /* connection_bandwidth, as pace_rates.service */
 };
 static_assert(sizeof(struct lane_visitor) <= 512, "the budget of a UDP visitor");
 
@@ -84,6 +85,11 @@ void lane_join(struct lane *lane);
 struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arrival *arrival);
 /* The visitor that an answer is for. NULL: no such visitor, which is counted. */
 struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_frame_addr *addr);
+/* How many bytes of an arrival from a visitor, or of an answer to it, the limits of the bandwidth
+ * let through: whole datagrams from the first one on. The others are counted as dropped. from: the
+ * enum relay_end that they come from. */
+uint32_t lane_visitor_police(struct lane_visitor *visitor, unsigned int from, uint32_t size,
+                             uint32_t segment_size);
 /* For datagram_fire. */
 struct udp_socket *lane_visitor_destination(struct datagram_target *target,
                                             const struct udp_route **ret_route);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "lane_priv.h"
 #include "server/access.h"
 
@@ -163,6 +164,53 @@ struct lane_visitor *lane_visitor_heard(struct lane *lane, const struct udp_arri
      * latest. */
     visitor->route = (struct udp_route){*arrival->from, arrival->to};
     return visitor;
+}
+
+/* connection_bandwidth. *ret_cost_ns: what was taken. */
+static bool pass_own(struct lane_visitor *visitor, unsigned int from, size_t size,
+                     uint64_t *ret_cost_ns)
+{
+    uint64_t bps = pace_connection_bps(&visitor->lane->service->rates);
+    uint64_t now_ns = loop_now_ns(lane_loop(visitor->lane));
+    struct rate *rate = &visitor->rates[from];
+    *ret_cost_ns = 0;
+    if (bps == 0)
+        return true;
+    /* A larger debt is of a lower rate, from before a reload. */
+    rate->due_ns = MIN(rate->due_ns, now_ns + rate_cost_ns(bps, UINT16_MAX));
+    *ret_cost_ns = rate_cost_ns(bps, size);
+    return rate_pass(rate, *ret_cost_ns, now_ns, ms_to_ns(LIMIT_PACE_UDP_MS));
+}
+
+/* The visitor's own limit comes first: what it drops must take nothing from the others. */
+static bool may_pass(struct lane_visitor *visitor, unsigned int from, size_t size)
+{
+    struct pace_rates *rates = &visitor->lane->service->rates;
+    uint64_t bps = pace_service_bps(rates), own_ns;
+    if (!pass_own(visitor, from, size, &own_ns))
+        return false;
+    if (bps == 0 ||
+        rate_shared_pass(&rates->service[from], rate_cost_ns(bps, size),
+                         loop_now_ns(lane_loop(visitor->lane)), ms_to_ns(LIMIT_PACE_UDP_MS)))
+        return true;
+    rate_give_back(&visitor->rates[from], own_ns);
+    return false;
+}
+
+uint32_t lane_visitor_police(struct lane_visitor *visitor, unsigned int from, uint32_t size,
+                             uint32_t segment_size)
+{
+    const struct pace_rates *rates = &visitor->lane->service->rates;
+    if (pace_service_bps(rates) == 0 && pace_connection_bps(rates) == 0)
+        return size;
+    uint32_t passed = 0;
+    while (passed < size && may_pass(visitor, from, MIN(segment_size, size - passed)))
+        passed += MIN(segment_size, size - passed);
+    uint32_t dropped = size - passed;
+    if (dropped > 0)
+        lane_count(visitor->lane, METRIC_UDP_DROPPED_RATE,
+                   (dropped + segment_size - 1) / segment_size);
+    return passed;
 }
 
 /* The table's key for an address in a client's frame. As on rathole's server, an IPv4 address means

@@ -16,6 +16,7 @@
 #include "server/login.h"
 #include "server/service_part.h"
 #include "server/session.h"
+#include "server/visitor.h"
 
 /* ---- preparing: services ---- */
 
@@ -90,6 +91,8 @@ static int prepare_changed(struct preparation *prep, const struct config_service
     step->rebinds = binding != NULL;
     step->expires = (changes & CONFIG_CHANGE_TOKEN) != 0;
     step->denies = (changes & CONFIG_CHANGE_ACCESS) != 0;
+    step->repaces = item->old->bandwidth != item->new->bandwidth ||
+                    item->old->connection_bandwidth != item->new->connection_bandwidth;
     if (changes == 0) {
         prep->outcome->bound++;
         return 0;
@@ -167,6 +170,8 @@ static void commit_service(struct preparation *prep, struct server_step *step)
     }
     if (step->config != NULL)
         step->config = service_base_set_config(&service->entry, step->config);
+    if (step->repaces)
+        service_update_rates(service);
     if (step->binding != NULL)
         addresses_bind_succeeded(service_config(service), step->binding, &service->failures_said);
     if (step->rebinds) {
@@ -385,6 +390,8 @@ static void server_apply_step(struct server_worker *worker, const struct server_
         service_part_review(worker, step->service);
         if (step->denies)
             lane_review_access(worker, step->service);
+        if (step->repaces)
+            visitor_review_rates(worker, step->service);
         break;
     }
 }

@@ -24,6 +24,7 @@ struct server_step {
     bool rebinds;                /* the workers change to new_binding */
     bool expires;                /* its session ends */
     bool denies;                 /* its UDP visitors are looked at again */
+    bool repaces;                /* its relays get other limits of the bandwidth */
 };
 
 struct server_plan {

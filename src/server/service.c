@@ -47,6 +47,7 @@ int service_create(struct service_registry *registry, const struct config_servic
     }
     service->is_udp = service->pool.for_lanes = config->type == CONFIG_SERVICE_UDP;
     init_parts(service, workers);
+    service_update_rates(service);
     keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);
     service_registry_add(registry, &service->entry);
@@ -57,6 +58,12 @@ err:
     free(service->parts);
     free(service);
     return -ENOMEM;
+}
+
+void service_update_rates(struct service *service)
+{
+    const struct config_service *config = service_config(service);
+    pace_rates_set(&service->rates, config->bandwidth, config->connection_bandwidth);
 }
 
 /* ---- its address ---- */

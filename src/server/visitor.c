@@ -341,6 +341,15 @@ void visitor_close_cut(struct server_worker *worker)
     }
 }
 
+void visitor_review_rates(struct server_worker *worker, struct service *service)
+{
+    list_for_each_safe (node, &worker->relaying_visitors) {
+        struct visitor *visitor = container_of(node, struct visitor, node);
+        if (visitor->service == service)
+            pace_review(&visitor->relay, &service->rates);
+    }
+}
+
 void visitor_close_all(struct server_worker *worker)
 {
     visitor_close_waiting(worker);

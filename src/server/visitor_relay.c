@@ -177,6 +177,7 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .prefix_len = prefix_len,
         .idle_timeout_ms = config->idle_timeout_ms,
         .half_close_timeout_ms = server_config(worker->server)->half_close_timeout_ms,
+        .rates = &visitor->service->rates,
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,
         .ended = {ended[0], ended[1]},
