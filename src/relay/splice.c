@@ -187,6 +187,10 @@ static void bulk_ready(struct loop_op *op, int res, uint32_t flags)
         relay_join(relay);
         return;
     }
+    if (relay->pace != NULL && res >= 0) { /* a reload has set a limit */
+        flow_next(flow);
+        return;
+    }
     ssize_t got = res < 0 ? res : flow_read_now(flow, SIZE_MAX);
     if (got > 0)
         loop_note_bulk(relay->engine->loop, !bulk_is_full(flow, (size_t)got));

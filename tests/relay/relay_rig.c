@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/limits.h"
 #include "noise_ends.h"
 
 /* A window of 4 KiB is less than a loopback segment. A sender may then depend on the kernel's
@@ -55,10 +56,13 @@ void rig_come_early(struct rig *rig, unsigned int end, size_t size, size_t parti
     }
 }
 
-/* The hot buffers are valid within one callback only. Overwrites them between turns, so that a
+/* The hot buffers, and scratch, are valid within one callback only. Overwrites them between turns, so that a
  * relay that uses them for longer corrupts its bytes. */
 static void spoil(struct rig *rig)
 {
+    memset(rig->engine.scratch, 0xdd, LIMIT_FIRST_READ);
+    if (rig->other_loop != NULL)
+        memset(rig->other_engine.scratch, 0xdd, LIMIT_FIRST_READ);
     for (size_t i = 0; i < OF_PEERS && rig->engines[i] != NULL; i++) {
         memset(rig->engines[i]->coded, 0xdd, LINK_BATCH_CODED);
         memset(rig->engines[i]->plain, 0xdd, LINK_PLAIN_SIZE);
