@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import procs
@@ -154,8 +155,29 @@ def bulk(streams, gbps=None):
     return load
 
 
-def _iperf(run, streams, gbps=None):
-    host, port = run.tunnel.visitor
+def limits(run):
+    """Services with connection_bandwidth = 100M and 1G, and one without a limit beside them."""
+    start_iperf_server(run.supervisor, run.place, *run.tunnel.limited_service)
+    at_100m, _, _ = run.tunnel.limited["limited100M"]
+    at_1g, _, _ = run.tunnel.limited["limited1G"]
+    moved, elapsed, _ = _iperf(run, 1, visitor=at_100m)
+    off_pct = (moved * 8 / elapsed / 1e8 - 1) * 100
+    moved, elapsed, cpu = _iperf(run, 1, visitor=at_1g)
+    figures = {"gbps": moved * 8 / elapsed / 1e9, **_per_unit(cpu, moved / GB, "cpu_s_per_gb")}
+    moved, _, cpu = _iperf(run, 1, figures["gbps"])
+    figures["cpu_ratio"] = figures["cpu_s_per_gb"] / (sum(cpu) / (moved / GB))
+    alone, elapsed, _ = _iperf(run, 1)
+    alone /= elapsed
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(_iperf, run, 1, None, at_100m)
+        moved, elapsed, _ = _iperf(run, 1)
+        beside.result()
+    return {**figures, "short_pct": max(0, -off_pct), "over_pct": max(0, off_pct),
+            "beside_ratio": moved / elapsed / alone}
+
+
+def _iperf(run, streams, gbps=None, visitor=None):
+    host, port = visitor or run.tunnel.visitor
     argv = ["iperf3", "-c", host, "-p", str(port), "-P", str(streams), "-t", str(run.seconds), "-J"]
     if gbps:
         argv += ["-b", f"{gbps * 1000 / streams:.0f}M"]

@@ -35,7 +35,8 @@ QUIET = {"RUST_LOG": "error"}
 class Plan:
     """The addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it.
 
-    logins: further services of the server that have no client yet, by name."""
+    logins: further services of the server that have no client yet, by name.
+    limited: further services with a limit: {name: (visitor's address, service, connection_bandwidth)}."""
 
     directory: str
     control: tuple
@@ -46,6 +47,7 @@ class Plan:
     transport: str = TCP
     logins: dict = field(default_factory=dict)
     kind: str = "tcp"  # or "udp"
+    limited: dict = field(default_factory=dict)
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -140,6 +142,9 @@ def rathole_file(plan, name, role, services, options=()):
         key = "bind_addr" if server else "local_addr"
         lines += [f"[{role}.services.{service}]", f'type = "{plan.kind}"',
                   f'{key} = "{join(address)}"']
+    for service, (visitor, local, bandwidth) in plan.limited.items() if "bench" in services else ():
+        lines += [f"[{role}.services.{service}]", f'{key} = "{join(visitor if server else local)}"']
+        lines += [f'connection_bandwidth = "{bandwidth}"'] if server else []
     return plan.write(f"{name}.toml", "\n".join(lines) + "\n")
 
 
@@ -328,6 +333,7 @@ class Tunnel:
         kind="tcp",
         transport=TCP,
         logins=0,
+        limits=(),
     ):
         self.supervisor, self.peer, self.place = supervisor, peer, place
         self.server = self.client = None
@@ -345,6 +351,13 @@ class Tunnel:
                 self.relay_process = relay(dial, service)
             return
         self.visitor = (place.visitor_host, procs.free_port())
+        # A service of their own: an iperf3 server has one visitor at a time.
+        self.limited_service = (place.service_host(peer), procs.free_port())
+        self.limited = {
+            f"limited{bandwidth}": ((place.visitor_host, procs.free_port()), self.limited_service,
+                                    bandwidth)
+            for bandwidth in limits
+        }
         further = {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(logins)}
         self.plan = plan = Plan(
             supervisor.directory,
@@ -356,6 +369,7 @@ class Tunnel:
             transport,
             further,
             kind,
+            self.limited,
         )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:

@@ -38,6 +38,8 @@ class Suite:
     skip_peers: tuple = ()
     transport: str = TCP             # of the tunnel; peers that lack it are left out
     logins: int = 0                  # services whose clients the load starts
+    limits: tuple = ()               # services with these values of connection_bandwidth, beside it
+    peers: tuple = ()                # only these; () = all
     udp: bool = False                # a UDP service; the load is bench/udp_load.c
     reference: Reference | None = None
 
@@ -103,6 +105,8 @@ SUITES = (
     Suite("tcp-fixed", f"TCP bulk at {FIXED_GBPS} Gbit/s, loopback",
           (("8", loads.bulk(8, FIXED_GBPS)),),
           skip_peers=(DIRECT,), **IPERF),
+    Suite("limits", "Limits of the bandwidth, loopback", (("limits", loads.limits),),
+          limits=("100M", "1G"), peers=(OURS,), **IPERF),
     Suite("veth-1500", "TCP bulk between namespaces, 1500-byte segments", (("8", loads.bulk(8)),),
           place=lambda: netns.Namespaces(offload=False), namespaces=True, **IPERF),
     Suite("veth-offload", "TCP bulk between namespaces, segmentation offload",
@@ -211,6 +215,15 @@ ROWS = (
     Row("tcp-fixed", "8", "cpu_s_per_gb", "8 streams at 400 Mbit/s, CPU", "s/GB", "less",
         (at_most(0.37, "rathole"), at_most(0.75, "haproxy")), digits=3, ends=True),
     Row("tcp-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
+    Row("limits", "limits", "short_pct", "1 stream at 100M: short of the limit", "%", "less",
+        (at_most(3),)),
+    Row("limits", "limits", "over_pct", "1 stream at 100M: over the limit", "%", "less",
+        (at_most(3),)),
+    Row("limits", "limits", "beside_ratio", "1 stream without limit beside it, of its rate alone", "x",
+        "more", (at_least(0.95),)),
+    Row("limits", "limits", "cpu_ratio", "1 stream at 1G: CPU per GB, of an unlimited one at that rate",
+        "x", "less", (at_most(1.2),)),
+    Row("limits", "limits", "cpu_s_per_gb", "CPU at 1G", "s/GB", "less", digits=3, ends=True),
     Row("veth-1500", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(1.25, "rathole"), at_least(1.1, "frp-plain"))),
     Row("veth-1500", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less",
@@ -335,6 +348,7 @@ def peers_for(suite, names):
         name
         for name in names
         if name not in suite.skip_peers
+        and (not suite.peers or name in suite.peers)
         and suite.transport in PEERS_BY_NAME[name].transports
         and (PEERS_BY_NAME[name].udp or not suite.udp)
     ]

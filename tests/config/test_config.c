@@ -64,6 +64,8 @@ Test(config, defaults_of_a_server)
     cr_expect_eq(service->idle_timeout_ms, 0);
     cr_expect_eq(service->max_connections, 0);
     cr_expect_eq(service->max_connections_per_ip, 0);
+    cr_expect_eq(service->bandwidth, 0);
+    cr_expect_eq(service->connection_bandwidth, 0);
     cr_expect_str_eq(service->token, "t");
     config_destroy(config);
 }
@@ -115,6 +117,7 @@ Test(config, every_key_of_ours)
         "[server.services]\n"
         "[server.services.a]\nbind_addr = 1.2.3.4:2\nidle_timeout = 0.001\n"
         "max_connections = 5\nmax_connections_per_ip = 2\nnodelay = false\n"
+        "bandwidth = 1G\nconnection_bandwidth = \"500k\"\n"
         "udp_data_channels = 4\nudp_timeout = 60\nmax_udp_visitors = 10\n");
     const struct config_peer *server = &config->server;
     cr_expect_eq(server->heartbeat_interval_ms, 7000);
@@ -139,6 +142,8 @@ Test(config, every_key_of_ours)
     cr_expect_eq(server->services[0].max_udp_visitors, 10);
     cr_expect_eq(server->services[0].max_connections_per_ip, 2);
     cr_expect_eq(server->services[0].nodelay, CONFIG_FALSE);
+    cr_expect_eq(server->services[0].bandwidth, 1000000000);
+    cr_expect_eq(server->services[0].connection_bandwidth, 500000);
     config_destroy(config);
 }
 

@@ -156,6 +156,11 @@ static const struct {
     {.service = {"allow = 10.0.0.0/8", "deny = 10.0.0.0/8"},
      .service_changes = CONFIG_CHANGE_ACCESS},
     {.service = {"allow = ::1", "allow = ::1/128"}},
+    {.service = {"bandwidth = 100M", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
+    {.service = {"bandwidth = 1000M", "bandwidth = 1G"}},
+    /* Numbers that differ only beyond 32 bits. */
+    {.service = {"connection_bandwidth = 10G", "connection_bandwidth = 14294967296"},
+     .service_changes = CONFIG_CHANGE_LIMITS},
     {.service = {"udp_data_channels = 3", ""}, .service_changes = 0},
     {.service = {"type = udp\nudp_data_channels = 3", "type = udp"},
      .service_changes = CONFIG_CHANGE_LANES},

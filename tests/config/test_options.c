@@ -13,7 +13,7 @@ Test(options, rows_are_unique_and_whole)
         cr_expect_not_null(a->parse);
         cr_expect(a->unit != NULL && *a->unit != '\0' && a->help != NULL && *a->help != '\0');
         cr_expect_leq(a->min, a->max);
-        cr_expect_leq(a->max, UINT32_MAX);
+        cr_expect_leq(a->max, a->parse == value_bandwidth ? INT64_C(1) << 53 : UINT32_MAX);
         cr_expect_eq(a->parse == value_unused, (a->flags & OPTION_UNUSED) != 0, "%s", a->key);
         cr_expect_eq(a->parse == value_secret || a->parse == value_default_token ||
                          a->parse == value_password || a->parse == value_local_private_key,
@@ -335,4 +335,55 @@ Test(options, suggestions_fit_their_room)
     (void)option_suggest_key(SECTION_ROLE, CONFIG_SERVER, word, out, sizeof out);
     (void)option_suggest_section(word, out, sizeof out);
     cr_expect_str_eq(out, "sections begin ");
+}
+
+#define BITS "expected bits per second from 8k to 1T, as 500k, 100M or 1G; or 0, got "
+
+Test(options, bandwidths)
+{
+    static const struct {
+        const char *text, *problem; /* NULL: it is taken */
+        uint64_t value;
+    } texts[] = {
+        {"0", NULL, 0},
+        {"0M", NULL, 0},
+        {"8000", NULL, 8000},
+        {"8k", NULL, 8000},
+        {"8K", NULL, 8000},
+        {"500k", NULL, 500000},
+        {"1.5M", NULL, 1500000},
+        {"100M", NULL, 100000000},
+        {"0.25G", NULL, 250000000},
+        {"1G", NULL, 1000000000},
+        {"12345678901", NULL, UINT64_C(12345678901)},
+        {"1T", NULL, UINT64_C(1000000000000)},
+        {"1000G", NULL, UINT64_C(1000000000000)},
+        {"7999", BITS "\"7999\"", 0},
+        {"100", BITS "\"100\"", 0},
+        {"1.001T", BITS "\"1.001T\"", 0},
+        {"99999999999999999999G", BITS "\"99999999999999999999G\"", 0},
+        {"1m", BITS "\"1m\"", 0},
+        {"100Mbit", BITS "\"100Mbit\"", 0},
+        {"100 M", BITS "\"100 M\"", 0},
+        {"-1M", BITS "\"-1M\"", 0},
+        {"M", BITS "\"M\"", 0},
+        {"", BITS "\"\"", 0},
+        {"1.5", BITS "\"1.5\"", 0},
+        {"00000000000000000000000000000000001M", BITS "\"00000000000000000000000000000000001M\"",
+         0},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        char problem[256] = "";
+        uint64_t target = UINT64_MAX;
+        struct option_value value = {
+            .option = &options[option_row(SECTION_SERVICE, CONFIG_SERVER, "bandwidth")],
+            .text = texts[i].text,
+            .problem = problem,
+            .problem_size = sizeof problem};
+        int result = value.option->parse(&value, &target);
+        cr_expect_eq(result, texts[i].problem == NULL ? 0 : ERR_CONFIG, "%s", texts[i].text);
+        cr_expect_str_eq(problem, texts[i].problem == NULL ? "" : texts[i].problem);
+        cr_expect_eq(target, texts[i].problem == NULL ? texts[i].value : UINT64_MAX, "%s",
+                     texts[i].text);
+    }
 }
