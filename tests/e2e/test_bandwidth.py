@@ -5,6 +5,7 @@ the rate a transfer comes depends on the machine, so bench/run measures that (su
 """
 
 import hashlib
+import pathlib
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from upgrades import upgrade
 
 pytestmark = pytest.mark.ours
 
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "bandwidth.ini"
 MBIT = 1_000_000
 # 20 ms of credit, 10 ms of a quantum, a frame of 64 KiB that counts when it is whole, and the slack of
 # a clock that is read in another process.
@@ -218,6 +220,22 @@ def test_many_that_wait_cost_little(tunnel, service):
         assert t.server.private_kib() - before <= count * 2 + 1024
         for visitor in visitors:
             visitor.close()
+
+
+def test_the_example(tunnel, service):
+    """examples/bandwidth.ini as it stands, but for the ports and the numbers' size."""
+    t = tunnel({"files": service(Digest).port, "ssh": service(Digest).port}, start=False, token="change-me")
+    text = EXAMPLE.read_text()
+    for old, new in (("2333", t.control_port), ("8080", t.port("files")), ("6022", t.port("ssh"))):
+        assert text.count(f"127.0.0.1:{old}") == 1
+        text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+    t.start_server(text=text)
+    t.start_client()
+    t.wait_ready()
+    begin = time.monotonic()
+    transfer(t.port("files"), 8, 2_000_000, 2_000_000, timeout=within(30))
+    assert time.monotonic() - begin >= least_seconds(20 * MBIT, 2_000_000)
+    transfer(t.port("ssh"), 9, 2_000_000, 2_000_000, timeout=within(30))
 
 
 # --- UDP ----------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ share/doc/rathole-uring/docs/protocol.md
 share/doc/rathole-uring/docs/robustness.md
 share/doc/rathole-uring/docs/tuning.md
 share/doc/rathole-uring/examples/access-server.ini
+share/doc/rathole-uring/examples/bandwidth.ini
 share/doc/rathole-uring/examples/client.ini
 share/doc/rathole-uring/examples/minimal_client.py
 share/doc/rathole-uring/examples/proxy-client.ini
