@@ -229,8 +229,8 @@ enum limits_upgrade {
 
 /* bandwidth, connection_bandwidth (relay/pace.h). */
 enum limits_pace {
-    /* What is read at a time: 10 ms of the rate keep the CPU's cost per byte low and bursts small. If
-     * others wait for the same bucket, 1 ms, so that a small message does not wait long. */
+    /* What is read at a time: 10 ms of the rate keep the CPU's cost per byte low and bursts small.
+     * If others wait for the same bucket, 1 ms, so that a small message does not wait long. */
     LIMIT_PACE_QUANTUM_MS = 10,
     LIMIT_PACE_SHARED_MS = 1,
     LIMIT_PACE_READ_MIN = 4096, /* at low rates: 4 s at 8 kbit/s */

@@ -5,8 +5,8 @@
  *     due >  now    in debt: the next bytes may go at due
  *
  * Whoever takes bytes gets the time at which they may go, and moves it on for the next one. So
- * those who wait are served in the order in which they asked, without a queue. What turns out not to
- * be needed is given back.
+ * those who wait are served in the order in which they asked, without a queue. What turns out not
+ * to be needed is given back.
  *
  * Pure: nothing here reads a clock. Clocks of several threads may differ by some ms: an earlier one
  * waits longer. A struct rate belongs to one thread; a struct rate_shared may be used by any. Both

@@ -570,12 +570,14 @@ def pending_text(flow):
     return f"{number(flow['end']) - number(flow['begin'])} pending in memory ({kind})"
 
 
-def flow_text(flow):
+def flow_text(flow, pace):
     doing = [f"{name}: {op_text(flow[name])}" for name in ("read_op", "write_op")
              if not op_is_idle(flow[name])]
     node = flow["buffers_waiter"]["node"]
     if int(node["next"]) != address(node):
         doing.append("waits for a shared buffer")
+    if int(pace) and number(pace["flow"][number(flow["index"])]["timer"]["armed"]):
+        doing.append("waits for the limit of the bandwidth")
     if number(flow["finished"]):
         doing.append("finished")
     elif number(flow["eof"]):
@@ -593,7 +595,7 @@ def relay_text(process, i, relay):
     yield (f"relay {address(relay):#x} worker {i}  {owner_text(owner)}: {state}, "
            f"quiet {process.ago(relay['active_at_ns'])}{''.join(coded)}{error}")
     for way in range(2):
-        yield f"  {WAYS[way]}  fd {fds[way]} to {fds[1 - way]}: {flow_text(relay['flow'][way])}"
+        yield f"  {WAYS[way]}  fd {fds[way]} to {fds[1 - way]}: {flow_text(relay['flow'][way], relay['pace'])}"
     for end in range(2):
         if not op_is_idle(relay["hangup_op"][end]):
             yield f"  {ENDS[end]} is watched: {op_text(relay['hangup_op'][end])}"

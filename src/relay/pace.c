@@ -108,8 +108,8 @@ static uint64_t take_service(struct relay_flow *flow)
                                        now_of(flow), ms_to_ns(LIMIT_PACE_DEPTH_MS));
 }
 
-/* The flow has used `used` of the bytes that it took: gives the others back. If a reload changes the
- * rate in between, what comes back is not quite what was taken; the depth bounds the difference. */
+/* The flow has used `used` of the bytes that it took: gives the others back. If a reload changes
+ * the rate in between, that is not quite what was taken; the depth bounds the difference. */
 static void settle(struct relay_flow *flow, size_t used)
 {
     struct pace_flow *pace = pace_of(flow);
@@ -147,7 +147,7 @@ static bool may_go(struct relay_flow *flow, uint64_t at_ns)
 
 /* True: the flow may read pace->taken bytes. The service comes last: whoever waits for a bucket of
  * its own must not hold a place among those who wait for the service's. */
-static bool ask(struct relay_flow *flow)
+static bool pace_ask(struct relay_flow *flow)
 {
     const struct pace_flow *pace = pace_of(flow);
     if (pace->stage == PACE_NONE && !may_go(flow, take_connection(flow, quantum(flow))))
@@ -164,7 +164,7 @@ static void pace_read(struct relay_flow *flow)
 
 static void pace_expired(struct relay_flow *flow)
 {
-    if (ask(flow))
+    if (pace_ask(flow))
         pace_read(flow);
 }
 
@@ -198,7 +198,7 @@ static void pace_readable(struct loop_op *op, int res, uint32_t flags)
     }
     if (flow->bulk)
         loop_note_bulk(relay->engine->loop, false);
-    if (ask(flow))
+    if (pace_ask(flow))
         pace_read(flow);
 }
 
@@ -207,7 +207,7 @@ void pace_next(struct relay_flow *flow)
     struct relay *relay = flow_relay(flow);
     assert(!pace_of(flow)->timer.armed);
     /* A poll would end at once, and the flow would wait then. */
-    if (pace_of(flow)->expects_more && is_in_debt(flow) && !ask(flow))
+    if (pace_of(flow)->expects_more && is_in_debt(flow) && !pace_ask(flow))
         return;
     flow->read_op.done = pace_readable;
     loop_poll(relay->engine->loop, &flow->read_op, flow_source(flow), POLLIN);

@@ -163,8 +163,8 @@ void flow_copy_buffers_available(struct buffers_waiter *waiter);
 
 void flow_bulk_wait(struct relay_flow *flow);
 void flow_set_bulk(struct relay_flow *flow, bool bulk);
-/* Reads at most `max` bytes inline, and makes them the pending bytes. Returns their number, 0 at the
- * end of the stream, or an error, which flow_moved has to get. */
+/* Reads at most `max` bytes inline, and makes them the pending bytes. Returns their number, 0 at
+ * the end of the stream, or an error, which flow_moved has to get. */
 ssize_t flow_read_now(struct relay_flow *flow, size_t max);
 /* Goes on after flow_read_now. May end the relay and free it. */
 void flow_moved(struct relay_flow *flow, ssize_t got);

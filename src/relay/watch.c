@@ -11,8 +11,8 @@
 
 enum { WATCH_ENDED_MS = 1000 };
 
-/* After the end of stream of an end, the ring's poll would fire at once (POLLRDHUP). A reset is then
- * seen by the next read, and by relay_watch_ended. */
+/* After the end of stream of an end, the ring's poll would fire at once (POLLRDHUP). A reset is
+ * then seen by the next read, and by relay_watch_ended. */
 void relay_watch(struct relay *relay, unsigned int end)
 {
     if (!relay->watched[end] && !relay->half_closed[end] && loop_op_is_idle(&relay->hangup_op[end]))
