@@ -230,9 +230,9 @@ enum limits_upgrade {
 /* bandwidth, connection_bandwidth (relay/pace.h). */
 enum limits_pace {
     /* What is read at a time: 10 ms of the rate keep the CPU's cost per byte low and bursts small.
-     * If others wait for the same bucket, 1 ms, so that a small message does not wait long. */
+     * If others use the same bucket, 2 ms, so that a small message does not wait long. */
     LIMIT_PACE_QUANTUM_MS = 10,
-    LIMIT_PACE_SHARED_MS = 1,
+    LIMIT_PACE_SHARED_MS = 2,
     LIMIT_PACE_READ_MIN = 4096, /* at low rates: 4 s at 8 kbit/s */
     LIMIT_PACE_WAIT_MIN_MS = 1,
     /* Credit of an unused bucket: a loop that is late by less loses no bandwidth. */

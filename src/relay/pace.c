@@ -65,11 +65,10 @@ static bool is_in_debt(struct relay_flow *flow)
            (pace_service_bps(rates) != 0 && rate_shared_due_ns(service_rate(flow)) > now_ns);
 }
 
-/* Whether others have used the service's bucket since this flow did, and it is in debt. */
+/* Whether others have used the service's bucket since this flow did. */
 static bool is_contended(struct relay_flow *flow)
 {
-    uint64_t due_ns = rate_shared_due_ns(service_rate(flow));
-    return due_ns != pace_of(flow)->left_ns && due_ns > now_of(flow);
+    return rate_shared_due_ns(service_rate(flow)) != pace_of(flow)->left_ns;
 }
 
 /* How much to take at a time: what the limits have in a few ms. Others then wait no longer than
