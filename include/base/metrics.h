@@ -15,6 +15,7 @@
     X(VISITORS_REFUSED_DENIED, "visitors_refused_denied")       \
     X(VISITORS_REFUSED_RATE, "visitors_refused_rate")           \
     X(VISITORS_REFUSED_HEADER, "visitors_refused_header")       \
+    X(VISITORS_REFUSED_ARRIVING, "visitors_refused_arriving")   \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")                 \
     X(STRANGERS_ACCEPTED, "strangers_accepted")                 \
     X(STRANGERS_DENIED, "strangers_denied")                     \
@@ -57,7 +58,7 @@
     X(UDP_DROPPED_NO_CHANNEL, "udp_dropped_no_channel")         \
     X(UDP_DROPPED_QUEUE_FULL, "udp_dropped_queue_full")         \
     X(UDP_DROPPED_KERNEL, "udp_dropped_kernel")                 \
-    X(UDP_DROPPED_RATE, "udp_dropped_rate")                     \
+    X(UDP_DROPPED_BANDWIDTH, "udp_dropped_bandwidth")           \
     X(UDP_DROPPED_PORT_ZERO, "udp_dropped_port_zero")           \
     X(UDP_DROPPED_STRANGER, "udp_dropped_stranger")             \
     X(UDP_DROPPED_ACCESS, "udp_dropped_access")                 \

@@ -208,7 +208,7 @@ uint32_t lane_visitor_police(struct lane_visitor *visitor, unsigned int from, ui
         passed += MIN(segment_size, size - passed);
     uint32_t dropped = size - passed;
     if (dropped > 0)
-        lane_count(visitor->lane, METRIC_UDP_DROPPED_RATE,
+        lane_count(visitor->lane, METRIC_UDP_DROPPED_BANDWIDTH,
                    (dropped + segment_size - 1) / segment_size);
     return passed;
 }

@@ -92,7 +92,7 @@ static const struct {
     [VISITOR_REFUSED_NO_MEMORY] = {"out of memory", METRIC_OUT_OF_MEMORY},
     [VISITOR_REFUSED_HEADER] = {"no valid PROXY header", METRIC_VISITORS_REFUSED_HEADER},
     [VISITOR_REFUSED_ARRIVING] = {"too many visitors have not sent their PROXY header",
-                                  METRIC_VISITORS_REFUSED_QUEUE},
+                                  METRIC_VISITORS_REFUSED_ARRIVING},
 };
 static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
 

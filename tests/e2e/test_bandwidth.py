@@ -260,7 +260,7 @@ def test_datagrams_beyond_the_limit_are_dropped(tunnel, service, key):
     with UdpVisitor(t.port("limited")) as visitor:
         got, seconds = flood(visitor, 1)
     assert 0 < got <= most(800_000, seconds)
-    assert t.server.metric("udp_dropped_rate") > 0
+    assert t.server.metric("udp_dropped_bandwidth") > 0
 
 
 def test_datagrams_joined_by_the_kernel_are_dropped_one_by_one(tunnel, service):
@@ -272,7 +272,7 @@ def test_datagrams_joined_by_the_kernel_are_dropped_one_by_one(tunnel, service):
         visitor.send_joined([payload(1, n, 1000) for n in range(10)])
         assert visitor.receive(within(5)) == payload(1, 0, 1000)
         assert visitor.drain() == []
-    assert t.server.metric("udp_dropped_rate") == 9
+    assert t.server.metric("udp_dropped_bandwidth") == 9
 
 
 def test_a_flooding_visitor_takes_nothing_from_others(tunnel, service):
@@ -293,7 +293,7 @@ def test_reload_of_a_udp_service(tunnel, service):
     with UdpVisitor(t.port("limited")) as visitor:
         assert visitor.ask(payload(3, 1, 8000), within(5)) == payload(3, 1, 8000)
         visitor.send(payload(3, 2, 100))
-        wait_until(lambda: t.server.metric("udp_dropped_rate") > 0, within(5), "a drop")
+        wait_until(lambda: t.server.metric("udp_dropped_bandwidth") > 0, within(5), "a drop")
         t.service_options["limited"] = {"connection_bandwidth": "1M"}
         settled(t.server, lambda: Files(t).write("server"))
         assert visitor.insist(payload(3, 3, 100), within(2)) == payload(3, 3, 100)
