@@ -113,16 +113,16 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
     PROBE4(visitor_state, visitor_service(visitor), visitor->id, old, state);
     if (log_enabled(LOG_TRACE))
         visitor_trace(visitor, old);
-    if (list != visitor_list(visitor, old)) {
-        list_remove(&visitor->node);
-        if (list != NULL)
-            list_push_back(list, &visitor->node);
-    }
     if (visitor_waits(old)) {
         loop_timer_stop(visitor_loop(visitor), &visitor->wait_timer);
         (void)atomic_fetch_sub(&visitor->worker->server->waiting_visitors, 1);
     } else if (visitor_waits(state)) {
         (void)atomic_fetch_add(&visitor->worker->server->waiting_visitors, 1);
+    }
+    if (list != visitor_list(visitor, old)) {
+        list_remove(&visitor->node);
+        if (list != NULL)
+            list_push_back(list, &visitor->node);
     }
 }
 
