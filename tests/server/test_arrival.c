@@ -216,7 +216,7 @@ Test(arrival, those_beyond_the_limit_are_closed)
     int last = visitor(), late = visitor();
     cr_expect_eq(side_end_of(&rig.side, last), 0);
     cr_expect_neq(side_end_of(&rig.side, late), 0);
-    cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_REFUSED_QUEUE), 1);
+    cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_REFUSED_ARRIVING), 1);
     (void)close(last);
     (void)close(late);
     side_settle(&rig.side, 10);
