@@ -13,6 +13,7 @@ enum limits_config {
     LIMIT_CONFIG_FILE = 4 << 20, /* 4,096 services fit; a larger file is a mistake or an attack */
     LIMIT_SERVICE_NAME = 255,    /* for the log and the tables: only the name's digest travels */
     LIMIT_SERVICES = 4096,       /* per role; bounds tables and descriptors */
+    LIMIT_RANGE_PORTS = 1 << 16, /* of all ranges of a server: every port once. 40 bytes for each */
     LIMIT_SECRET = 4000,         /* a token or key: it has to fit into LIMIT_CONFIG_TEXT */
     LIMIT_SECRET_MARGIN = 64,    /* byte order mark and white space around the secret in its file */
     LIMIT_WORKERS = 256,         /* more cores than a tunnel can use */

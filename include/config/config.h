@@ -28,6 +28,9 @@ enum config_transport_type {
     CONFIG_TRANSPORT_TLS,
     CONFIG_TRANSPORT_WEBSOCKET,
 };
+/* When a server's service has its address: all the time, or from a client's login on until some
+ * time after its session has ended. */
+enum config_bind { CONFIG_BIND_ALWAYS, CONFIG_BIND_ON_LOGIN };
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
@@ -87,6 +90,7 @@ struct config_service {
     char *name;
     enum config_service_type type;
     struct host_port addr; /* server: bind_addr; client: local_addr */
+    uint16_t port_last;    /* of a range (config/range.h), which begins at addr; 0: it is none */
     char *token;           /* the service's own, else default_token; never NULL once loaded */
     enum config_tristate nodelay;
     bool prefer_ipv6;           /* client */
@@ -94,6 +98,7 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip, max_new_per_second_per_ip;
+    enum config_bind bind;       /* server; ON_LOGIN for every range */
     struct config_access access; /* server */
     /* server: the version of the PROXY header that the service gets; 0 = none */
     uint32_t proxy_protocol;

@@ -9,6 +9,11 @@
 MUST_CHECK int config_service_copy(const struct config_service *service,
                                    const struct config_service **ret);
 void config_service_free(const struct config_service *service); /* accepts NULL */
+/* The same for a struct of the caller's. 0 or -ENOMEM; then there is nothing to finish. */
+MUST_CHECK int config_service_copy_to(const struct config_service *service,
+                                      struct config_service *ret);
+/* Wipes the secret, frees the texts and leaves zeros. */
+void config_service_finish(struct config_service *service);
 
 /* Copies all but the services and default_token, which the services have taken over. 0 or
  * -ENOMEM. */

@@ -15,12 +15,8 @@
 
 static void finish_peer(struct config_peer *peer)
 {
-    for (size_t i = 0; i < peer->service_count; i++) {
-        config_access_finish(&peer->services[i].access);
-        config_access_finish(&peer->services[i].balancers);
-        secret_free(peer->services[i].token);
-        free(peer->services[i].name);
-    }
+    for (size_t i = 0; i < peer->service_count; i++)
+        config_service_finish(&peer->services[i]);
     free(peer->services);
     config_access_finish(&peer->access);
     secret_free(peer->default_token);
@@ -75,6 +71,8 @@ static int parse(const char *name, const char *text, size_t size, const enum con
         draft_validate(&draft);
     if (half != NULL)
         leave_out(&draft, *half == CONFIG_SERVER ? CONFIG_CLIENT : CONFIG_SERVER);
+    if (report->error_count == 0 && !draft.is_out_of_memory)
+        draft_expand_ranges(&draft);
     draft_finish(&draft);
 
     int result = draft.is_out_of_memory ? -ENOMEM : report->error_count > 0 ? ERR_CONFIG : 0;

@@ -20,18 +20,35 @@ static char *copy_text(const char *text)
     return copy != NULL ? memcpy(copy, text, size) : NULL;
 }
 
+int config_service_copy_to(const struct config_service *service, struct config_service *ret)
+{
+    *ret = *service;
+    ret->name = copy_text(service->name);
+    ret->token = copy_text(service->token);
+    config_access_share(&ret->access);
+    config_access_share(&ret->balancers);
+    if (ret->name != NULL && ret->token != NULL)
+        return 0;
+    config_service_finish(ret);
+    return -ENOMEM;
+}
+
+void config_service_finish(struct config_service *service)
+{
+    config_access_finish(&service->access);
+    config_access_finish(&service->balancers);
+    secret_free(service->token);
+    free(service->name);
+    *service = (struct config_service){0};
+}
+
 int config_service_copy(const struct config_service *service, const struct config_service **ret)
 {
     struct config_service *copy = malloc(sizeof(*copy));
     if (copy == NULL)
         return -ENOMEM;
-    *copy = *service;
-    copy->name = copy_text(service->name);
-    copy->token = copy_text(service->token);
-    config_access_share(&copy->access);
-    config_access_share(&copy->balancers);
-    if (copy->name == NULL || copy->token == NULL) {
-        config_service_free(copy);
+    if (config_service_copy_to(service, copy) < 0) {
+        free(copy);
         return -ENOMEM;
     }
     *ret = copy;
@@ -42,11 +59,9 @@ void config_service_free(const struct config_service *service)
 {
     if (service == NULL)
         return;
-    cidr_set_drop(service->access.set);
-    cidr_set_drop(service->balancers.set);
-    secret_free(service->token);
-    free(service->name);
-    free(own(service));
+    struct config_service *copy = own(service);
+    config_service_finish(copy);
+    free(copy);
 }
 
 /* The texts of a transport, which it owns. */

@@ -15,7 +15,8 @@
 /* Seconds, numbers and enums all have this size. */
 typedef uint32_t plain_value;
 static_assert(sizeof(enum config_tristate) == sizeof(plain_value) &&
-                  sizeof(enum log_level) == sizeof(plain_value),
+                  sizeof(enum log_level) == sizeof(plain_value) &&
+                  sizeof(enum config_bind) == sizeof(plain_value),
               "words are compared as numbers");
 
 static bool same_text(const char *a, const char *b)
@@ -28,6 +29,14 @@ static bool same_text(const char *a, const char *b)
 static bool same_addr(const struct host_port *a, const struct host_port *b)
 {
     return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+/* a and b are the addr of a service; the last port of a range is beside it. */
+static bool same_range(const void *a, const void *b)
+{
+    const struct config_service *service_a = container_of(a, struct config_service, addr);
+    const struct config_service *service_b = container_of(b, struct config_service, addr);
+    return same_addr(a, b) && service_a->port_last == service_b->port_last;
 }
 
 static bool same_key(bool has_a, const uint8_t *a, bool has_b, const uint8_t *b)
@@ -44,8 +53,10 @@ static bool same_proxy(const struct config_proxy *a, const struct config_proxy *
 static bool same_value(const struct option *option, const void *a, const void *b)
 {
     const struct config_noise *noise_a = a, *noise_b = b;
-    if (option->parse == value_addr || option->parse == value_addr_or_path)
+    if (option->parse == value_addr)
         return same_addr(a, b);
+    if (option->parse == value_addr_or_range)
+        return same_range(a, b);
     if (option->parse == value_secret || option->parse == value_password ||
         option->parse == value_path || option->parse == value_hostname)
         return same_text(*(char *const *)a, *(char *const *)b);

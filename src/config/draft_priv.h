@@ -101,5 +101,10 @@ void draft_take_held(struct draft *draft, const struct draft_place *place, bool 
 /* In validate_noise.c and validate_tls.c; after the defaults of the role are set. */
 void draft_validate_noise(struct draft *draft, enum config_role role);
 void draft_validate_tls(struct draft *draft, enum config_role role);
+/* In validate_range.c; after the services of the role are read. The second is for a configuration
+ * without errors, and the last: it replaces the ranges of a client by their members, which have no
+ * draft_lines. */
+void draft_validate_ranges(struct draft *draft, enum config_role role);
+void draft_expand_ranges(struct draft *draft);
 /* Frees all but draft->config, which is the caller's. */
 void draft_finish(struct draft *draft);

@@ -162,12 +162,16 @@ const struct option options[] = {
 
     {SECTION_SERVICE, FOR_BOTH, "type", value_service_type, SERVICE(type), 0, 0, "tcp", "word",
      0, CHANGE(TYPE), "tcp or udp; socket_stream, as in rathole 0.6: tcp with a path as address"},
-    {SECTION_SERVICE, FOR_SERVER, "bind_addr", value_addr_or_path, SERVICE(addr), 0, 0, NULL,
+    {SECTION_SERVICE, FOR_SERVER, "bind_addr", value_addr_or_range, SERVICE(addr), 0, 0, NULL,
      "host:port", REQUIRED, CHANGE(ADDRESS),
-     "where visitors arrive; unix:/path for a unix socket, unix:@name for an abstract one"},
-    {SECTION_SERVICE, FOR_CLIENT, "local_addr", value_addr_or_path, SERVICE(addr), 0, 0, NULL,
+     "where visitors arrive; host:FIRST-LAST with {port} in the name: a service for each port; "
+     "unix:/path for a unix socket, unix:@name for an abstract one"},
+    {SECTION_SERVICE, FOR_SERVER, "bind", value_bind, SERVICE(bind), 0, 0, "always", "word",
+     0, CHANGE(LIMITS), "always, or on_login: only while a client serves it; ranges are on_login"},
+    {SECTION_SERVICE, FOR_CLIENT, "local_addr", value_addr_or_range, SERVICE(addr), 0, 0, NULL,
      "host:port", REQUIRED, CHANGE(ADDRESS),
-     "the local service that visitors reach; unix:/path or unix:@name for a unix socket"},
+     "the local service that visitors reach; host:FIRST-LAST with {port} in the name: one for each "
+     "port; unix:/path or unix:@name for a unix socket"},
     {SECTION_SERVICE, FOR_SERVER, "socket_mode", value_mode, SERVICE(socket_mode), 0, 0777, "0660",
      "octal", 0, CHANGE(SOCKETS), "who may connect to the unix socket of bind_addr"},
     {SECTION_SERVICE, FOR_SERVER, "socket_owner", value_owner, SERVICE(socket_owner), 0, 0, NULL,

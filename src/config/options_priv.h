@@ -97,13 +97,15 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 /* values.c */
 option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_secret,
     value_default_token, value_bool, value_tristate, value_seconds, value_seconds_fraction,
-    value_number, value_number_or_auto, value_bandwidth, value_service_type, value_transport_type,
-    value_noise_pattern, value_log_level, value_log_format, value_account, value_unused;
+    value_number, value_number_or_auto, value_bandwidth, value_service_type, value_bind,
+    value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
+    value_unused;
 /* proxy_protocol.c */
 option_parser value_proxy_protocol, value_enable_proxy_protocol, value_proxy_protocol_udp;
 /* The target of these is a char *: a copy of the text. */
 option_parser value_path, value_hostname, value_password;
-option_parser value_proxy; /* proxy_url.c; the target is a struct config_proxy */
+option_parser value_addr_or_range; /* range.c; the target is the addr of a service */
+option_parser value_proxy;         /* proxy_url.c; the target is a struct config_proxy */
 /* The target of these two is a struct config_noise, because they set its has_ flag as well. */
 option_parser value_local_private_key, value_remote_public_key;
 

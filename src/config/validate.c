@@ -246,6 +246,7 @@ static void validate_role(struct draft *draft, enum config_role role)
     for (; place.service_index < peer->service_count; place.service_index++)
         if (!draft_lines(draft, &place)->is_repeated)
             fill_service(draft, &place);
+    draft_validate_ranges(draft, role);
     if (role == CONFIG_SERVER)
         check_server(draft);
     else

@@ -142,6 +142,7 @@ static const struct {
     {.service = {"type = udp", ""}, .service_changes = CONFIG_CHANGE_TYPE},
     {.service = {"nodelay = true", ""}, .service_changes = CONFIG_CHANGE_SOCKETS},
     {.service = {"idle_timeout = 3", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
+    {.service = {"bind = on_login", "bind = always"}, .service_changes = CONFIG_CHANGE_LIMITS},
     {.service = {"max_connections = 3", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
     {.service = {"proxy_protocol = v1", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
     {.service = {"proxy_protocol = v1", "enable_proxy_protocol = true"}, .service_changes = 0},

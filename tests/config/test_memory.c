@@ -154,6 +154,8 @@ static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nhear
                            "[server.transport.noise]\npattern=x\nlocal_private_key=x\n"
                            "[client]\nremote_addr=h:1\nretry_interval=0\n"
                            "[client.services.a]\nlocal_addr=h:2\ntoken=x\n"
+                           "[client.services.\"g{port}\"]\nlocal_addr=h:7-9\ntoken=y\n"
+                           "[client.services.b]\nlocal_addr=h:3\ntoken=z\n"
                            "[client.transport]\ntype=noise\n[client.transport.noise]\n"
                            "pattern=Noise_XX_25519_ChaChaPoly_BLAKE2s\n" KEY;
 static const char bad[] = "[server]\nbind_addr=22\nx=1\ny\ntoken=t\n[server.services.a]\n"
