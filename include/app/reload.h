@@ -32,7 +32,7 @@
 struct reload;
 struct workers;
 
-enum { RELOAD_FDS = 2 };
+enum { RELOAD_FDS = 3 };
 
 struct reload_options {
     const char *path;
@@ -57,6 +57,8 @@ void reload_ask(struct reload *reload);
 /* True: a change is being applied, or reload_ask was called. False for a file that is still being
  * written. */
 bool reload_is_busy(const struct reload *reload);
+/* The same, but only for the file: services that come and go with their clients are no reload. */
+bool reload_is_of_file(const struct reload *reload);
 /* The drain_timeout in force. */
 uint32_t reload_drain_timeout_ms(const struct reload *reload);
 /* Writes the main thread's counters to the log, as workers_log_metrics does for the workers. */

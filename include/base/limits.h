@@ -271,6 +271,9 @@ enum limits_time {
     LIMIT_RELOAD_NAMES_MS = 1000,  /* a reload waits for names; the rest is tried again later */
     LIMIT_CHECK_NAMES_MS = 3000,   /* --check waits for names */
     LIMIT_ADDRESS_RETRY_MS = 1000, /* between two attempts at an address that failed */
+    /* bind = on_login: from the end of the session until the address is free. A client that has
+     * lost its connection is back after its first two back-offs, and finds its address. */
+    LIMIT_ON_LOGIN_LINGER_MS = 3000,
     /* A loop this late was stopped or had no core; a busy one is late by a few ms. */
     LIMIT_ABSENT_MS = 500,
     /* After an absence no deadline runs for this long: two round trips over any network, and a
@@ -312,7 +315,8 @@ enum limits_time {
     ROW(absent_grace_ms, LIMIT_ABSENT_GRACE_MS)       \
     ROW(address_retry_ms, LIMIT_ADDRESS_RETRY_MS)     \
     ROW(reload_names_ms, LIMIT_RELOAD_NAMES_MS)       \
-    ROW(check_names_ms, LIMIT_CHECK_NAMES_MS)
+    ROW(check_names_ms, LIMIT_CHECK_NAMES_MS)         \
+    ROW(on_login_linger_ms, LIMIT_ON_LOGIN_LINGER_MS)
 
 #ifdef LIMITS_FROM_ENVIRONMENT
 /* The constants again, under names that no macro replaces. */
@@ -356,6 +360,7 @@ int limits_from_environment(char *problem, size_t problem_size);
 #define LIMIT_ADDRESS_RETRY_MS   limits.address_retry_ms
 #define LIMIT_RELOAD_NAMES_MS    limits.reload_names_ms
 #define LIMIT_CHECK_NAMES_MS     limits.check_names_ms
+#define LIMIT_ON_LOGIN_LINGER_MS limits.on_login_linger_ms
 #else
 /* Nothing can be shortened. */
 static inline int limits_from_environment(char *problem, size_t problem_size)

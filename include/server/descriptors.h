@@ -14,3 +14,6 @@ void server_fds_limit_strangers(struct server *server, const struct config_peer 
 /* Callback of the worker's resume_timer: accepts again if there are descriptors again, and
  * otherwise frees some. */
 void server_fds_resume(struct timer *timer);
+/* Whether a service may take descriptors for its sockets: as many as visitors may leave. For the
+ * main thread. */
+bool server_fds_are_enough_for(const struct server *server, const struct config_service *config);

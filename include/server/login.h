@@ -2,6 +2,10 @@
  * size, has one deadline for all of its messages, and holds a place at the gate. It becomes a
  * control channel or a data channel, or is closed.
  *
+ * A login for a service that exists only while a client serves it (on_login.h) begins with what the
+ * range set knows of it. Once it is authenticated it waits for the service, under the same
+ * deadline, and becomes its control channel.
+ *
  * It belongs to the worker that accepted it, and frees itself. */
 #pragma once
 
@@ -11,6 +15,9 @@ struct slab;
 
 /* The listener_accepted of the control port: takes fd over. service is NULL. */
 void login_begin(struct server_worker *worker, struct service *service, int fd);
+/* A service has come or gone, or its token has changed: looks again for the services of the logins
+ * that wait for one. */
+void login_review_awaiting(struct server_worker *worker);
 /* Resets the worker's logins that the gate has evicted. */
 void login_close_evicted(struct server_worker *worker);
 /* Resets all logins of the worker. */

@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "server/binding.h"
 #include "server/gate.h"
+#include "server/range_set.h"
 #include "server/service.h"
 #include "server/service_index.h"
 #include "server/session.h"
@@ -29,6 +30,8 @@ struct server {
     struct visitor_rate rate;
     struct session_table sessions;
     struct service_registry services;
+    _Atomic(struct range_set *) ranges; /* owned; see server_ranges */
+    int on_login_fd;                    /* an eventfd: workers wake the main thread (on_login.h) */
     /* The main thread's, and read by workers at their start. NULL: not bound, or a reload has given
      * the old address up and could not bind the new one yet. */
     struct binding *control_binding;
@@ -37,6 +40,8 @@ struct server {
     const char *file;                   /* the configuration file's name; borrowed, may be NULL */
     unsigned int control_failures_said; /* as service.failures_said, for the control port */
     struct address_move control_move;
+    uint64_t on_login_look_ms;          /* the next look at services without a client */
+    bool has_adopted;                   /* on_login_adopt has run */
     uint32_t start_until_ms;            /* the start waits for services' addresses until then */
     _Atomic unsigned int unbound_count; /* services without an address */
     unsigned int worker_count;
@@ -53,6 +58,7 @@ struct server_worker {
     struct service_index services;            /* the same, by digest */
     struct gate_desk gate_desk;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
+    struct list awaiting_logins; /* those of `logins` that wait for their service (login.h) */
     struct list lanes;
     struct slab login_slab, visitor_slab, udp_visitor_slab;
     struct timer resume_timer; /* looks for descriptors after they ran out */
@@ -69,4 +75,10 @@ struct server_worker {
 static inline const struct config_peer *server_config(const struct server *server)
 {
     return atomic_load_explicit(&server->config, memory_order_acquire);
+}
+
+/* The services with bind = on_login. Any thread; never keep the pointer over a callback. */
+static inline struct range_set *server_ranges(const struct server *server)
+{
+    return atomic_load_explicit(&server->ranges, memory_order_acquire);
 }

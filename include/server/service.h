@@ -51,8 +51,10 @@ struct service {
     struct channel_pool pool;
     struct pace_rates rates; /* bandwidth, connection_bandwidth */
 
-    pthread_mutex_t lock;     /* protects closed, session, binding, per_ip; changes of the epoch */
-    bool closed;              /* removed: no session begins any more */
+    pthread_mutex_t
+        lock;    /* protects closed, is_claimed, session, binding, per_ip; changes of the epoch */
+    bool closed; /* removed: no session begins any more */
+    bool is_claimed;          /* a login is about to begin a session: session_claim */
     struct session *session;  /* of the newest login; NULL: down */
     struct binding *binding;  /* owned; NULL: its address could not be bound yet */
     struct addr_table per_ip; /* counts visitors by address */
@@ -60,6 +62,8 @@ struct service {
     /* The main thread's: */
     unsigned int failures_said; /* causes that were logged (addresses.h) */
     struct address_move move;
+    uint64_t idle_since_ms; /* with bind = on_login (on_login.c); 0: it has a session */
+    bool has_served;        /* likewise: it had a session in this process */
 
     _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
     _Atomic bool up;              /* has a session, so its listeners listen */

@@ -84,6 +84,12 @@ bool session_end(struct session_table *table, struct session *session,
 void session_expire_all(struct service *service);
 /* The service was removed: no session begins any more. */
 void session_refuse_all(struct service *service);
+/* The same, unless it has a session or a login has claimed it since the last call. True: no session
+ * begins any more. */
+MUST_CHECK bool session_refuse_if_idle(struct service *service);
+/* To be called just before session_begin by a login that can wait for another service of the same
+ * name. False: this one is being removed. */
+MUST_CHECK bool session_claim(struct service *service);
 
 /* Returns how many channels the caller requests from the client, at most max. 0 for a session that
  * was replaced: its successor requests them. */

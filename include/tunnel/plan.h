@@ -68,9 +68,10 @@ struct reload_outcome {
 };
 
 enum reload_attempt {
-    RELOAD_FIRST, /* a new configuration: every failure is logged */
-    RELOAD_AGAIN, /* follows the plan at once, for what was deferred */
-    RELOAD_RETRY, /* after a while, for what failed; not logged again */
+    RELOAD_FIRST,    /* a new configuration: every failure is logged */
+    RELOAD_AGAIN,    /* follows the plan at once, for what was deferred */
+    RELOAD_RETRY,    /* after a while, for what failed; not logged again */
+    RELOAD_ON_LOGIN, /* for services that come and go with their clients */
 };
 
 struct config_peer;
@@ -91,6 +92,11 @@ struct reload_ops {
     int (*begin)(void *shared, const struct config_peer *wanted, struct recipe *recipe,
                  enum reload_attempt attempt, uint64_t now_ms, struct reload_outcome *ret);
     struct plan_slot *(*slot)(void *shared);
+    /* Services that come and go with their clients. The descriptor is readable when on_login_due
+     * should be called; -1: never. True: `begin` has something to do (RELOAD_ON_LOGIN).
+     * *ret_next_ms: when to call again in any case; UINT64_MAX: no time is known. */
+    int (*on_login_fd)(void *shared);
+    bool (*on_login_due)(void *shared, uint64_t now_ms, uint64_t *ret_next_ms);
     /* To be called when done_fd is readable. True: the plan is applied, and what it replaced is
      * freed. */
     bool (*finish)(void *shared);

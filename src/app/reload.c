@@ -42,10 +42,12 @@ struct reload {
     uint64_t names_until_ms;
     bool is_applying;
     enum reload_attempt attempt;   /* the latest */
+    bool is_on_login;              /* it, or the one that it follows, was RELOAD_ON_LOGIN */
     struct reload_outcome outcome; /* the sum of the attempts so far */
     uint64_t begun_at_ns;
     uint64_t retry_at_ms; /* UINT64_MAX: nothing has failed */
     uint64_t cut_at_ms;
+    uint64_t on_login_at_ms; /* the next look at services that come and go */
 
     char *last_problem; /* logged last */
     struct metrics metrics;
@@ -221,9 +223,11 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
 {
     struct reload_outcome outcome;
     const struct reload_options *options = &reload->options;
-    if (attempt != RELOAD_AGAIN)
+    if (attempt != RELOAD_AGAIN) {
         reload->outcome = (struct reload_outcome){0};
-    if (attempt == RELOAD_RETRY)
+        reload->is_on_login = attempt == RELOAD_ON_LOGIN;
+    }
+    if (attempt == RELOAD_RETRY || attempt == RELOAD_ON_LOGIN)
         reload->begun_at_ns = clock_monotonic_ns();
     reload->attempt = attempt;
     reload->retry_at_ms = UINT64_MAX;
@@ -256,7 +260,8 @@ static void finish_attempt(struct reload *reload, uint64_t now_ms)
     if (outcome->failed > 0)
         reload->retry_at_ms = now_ms + LIMIT_ADDRESS_RETRY_MS;
     bool did = outcome->added + outcome->removed + outcome->changed > 0 || outcome->changes != 0;
-    if (reload->attempt == RELOAD_RETRY && !did) /* each address that was found is logged already */
+    if ((reload->attempt == RELOAD_RETRY || reload->is_on_login) &&
+        !did) /* each address that was found is logged already */
         return;
     metrics_add(&reload->metrics, METRIC_RELOADS_APPLIED, 1);
     log_applied(reload);
@@ -344,6 +349,9 @@ void reload_run(struct reload *reload, uint64_t now_ms)
         look_at_names(reload, now_ms); /* at once if there are only numeric addresses */
     } else if (reload->retry_at_ms <= now_ms) {
         attempt_to_apply(reload, RELOAD_RETRY, now_ms);
+    } else if (reload_ops_of(reload)->on_login_due(reload->options.shared, now_ms,
+                                                   &reload->on_login_at_ms)) {
+        attempt_to_apply(reload, RELOAD_ON_LOGIN, now_ms);
     }
 }
 
@@ -358,7 +366,7 @@ int reload_timeout_ms(const struct reload *reload, uint64_t now_ms)
     if (reload->is_looking_up)
         next_ms = MIN(next_ms, reload->names_until_ms);
     else if (!reload->is_applying)
-        next_ms = MIN(next_ms, reload->retry_at_ms);
+        next_ms = MIN(next_ms, MIN(reload->retry_at_ms, reload->on_login_at_ms));
     return next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
 }
 
@@ -368,11 +376,20 @@ void reload_pollfds(const struct reload *reload, struct pollfd fds[static RELOAD
     void *shared = reload->options.shared;
     fds[0] = (struct pollfd){.fd = ops->slot(shared)->done_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = ops->names_fd(shared), .events = POLLIN};
+    /* Not while another plan is on its way: it would stay readable. */
+    int on_login_fd = reload_is_busy(reload) ? -1 : ops->on_login_fd(shared);
+    fds[2] = (struct pollfd){.fd = on_login_fd, .events = POLLIN};
 }
 
 bool reload_is_busy(const struct reload *reload)
 {
     return reload->is_asked || reload->is_applying || reload->is_looking_up;
+}
+
+bool reload_is_of_file(const struct reload *reload)
+{
+    bool is_on_login = reload->is_applying && reload->is_on_login;
+    return reload_is_busy(reload) && (reload->is_asked || !is_on_login);
 }
 
 uint32_t reload_drain_timeout_ms(const struct reload *reload)

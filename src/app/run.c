@@ -179,7 +179,7 @@ static int run_poll_timeout_ms(const struct run *run)
 
 static void run_tell_reload(struct run *run)
 {
-    bool is_reloading = reload_is_busy(run->reload);
+    bool is_reloading = reload_is_of_file(run->reload);
     if (is_reloading && !run->is_reloading)
         notify_reloading(&run->notify);
     else if (!is_reloading && run->is_reloading)

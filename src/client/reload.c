@@ -278,12 +278,22 @@ static int client_reload_names_fd(void *shared)
     return -1;
 }
 
+/* ---- a client has no services that come and go ---- */
+
+static bool client_on_login_due(void *shared, uint64_t now_ms, uint64_t *ret_next_ms)
+{
+    *ret_next_ms = UINT64_MAX;
+    return false;
+}
+
 const struct reload_ops client_reload_ops = {
     .look_up = client_reload_look_up,
     .has_looked_up = client_reload_has_looked_up,
     .names_fd = client_reload_names_fd,
     .begin = client_reload_begin,
     .slot = client_reload_slot,
+    .on_login_fd = client_reload_names_fd,
+    .on_login_due = client_on_login_due,
     .finish = client_reload_finish,
     .cut_due = client_reload_cut_due,
 };

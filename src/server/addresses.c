@@ -13,6 +13,7 @@
 #include "io/inherit.h"
 #include "io/resolver.h"
 #include "io/udp_socket.h"
+#include "server/on_login.h"
 #include "server/server_worker.h"
 
 /* ---- one address ---- */
@@ -393,6 +394,9 @@ int addresses_bind(struct server *server, struct inherited *inherited, uint32_t 
     bool is_last = waited_ms >= server->start_until_ms;
     if (!is_last && !origin.knows_names)
         return -EAGAIN; /* bind in the file's order: of two with one address the first gets it */
+    result = on_login_adopt(server, inherited);
+    if (result < 0)
+        return result;
     bool is_waiting = false;
     list_for_each (node, &server->services.entries) { /* no lock: the workers do not run yet */
         struct service *service = service_of(container_of(node, struct service_base, node));

@@ -15,6 +15,7 @@
 #include "proto/server_fsm.h"
 #include "server/access.h"
 #include "server/exchange.h"
+#include "server/on_login.h"
 #include "server/server_worker.h"
 #include "server/session.h"
 
@@ -93,6 +94,8 @@ static void control_terminate(struct server_control *control, int error)
         service->parts[worker->tunnel->index].control = NULL;
     if (is_down)
         exchange_signal_services(worker);
+    if (is_down && service_config(service)->bind == CONFIG_BIND_ON_LOGIN)
+        on_login_wake(worker->server);
     /* A client that was switched off has sent no end, and logs in again when it is back. So its
      * relays may be dead in both cases. */
     if (tunnel_is_silence(error) || error == ERR_REPLACED)

@@ -44,6 +44,15 @@ static int next_fd(void)
     return probe;
 }
 
+bool server_fds_are_enough_for(const struct server *server, const struct config_service *config)
+{
+    unsigned int sockets = config->type == CONFIG_SERVICE_UDP
+                               ? descriptors_lanes(config, server->worker_count)
+                               : server->worker_count + 1;
+    int fd = next_fd();
+    return fd >= 0 && fd + (int)sockets < server->fd_visitors_max;
+}
+
 void server_fds_resume(struct timer *timer)
 {
     struct server_worker *worker = container_of(timer, struct server_worker, resume_timer);

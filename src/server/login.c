@@ -11,6 +11,7 @@
 #include "server/access.h"
 #include "server/control.h"
 #include "server/exchange.h"
+#include "server/on_login.h"
 #include "server/server_worker.h"
 
 struct login {
@@ -22,6 +23,11 @@ struct login {
     struct server_fsm fsm;
     struct service *service; /* of a control channel, once its Hello has come */
     uint32_t epoch;          /* the service's, when the Hello came */
+    /* For a service of the range set; `service` stays NULL until the login has found it. */
+    bool is_on_login;
+    uint32_t member;      /* of the set with this generation */
+    uint64_t generation;  /* the set's, when the Hello came */
+    struct list awaiting; /* in worker->awaiting_logins */
     uint64_t conn_id;
     bool close_after_write;
     uint32_t handshake_cost; /* has taken one from the gate's budget; 0: it has not */
@@ -34,6 +40,7 @@ static_assert(sizeof(struct login) <= 1024, "the budget of an unauthenticated co
 static void login_terminate(struct login *login, enum stream_close how)
 {
     loop_timer_stop(login->worker->tunnel->loop, &login->deadline);
+    list_remove(&login->awaiting);
     stream_terminate(&login->stream, how);
 }
 
@@ -46,6 +53,7 @@ static void login_free(struct login *login)
     keys_wipe(login->in, sizeof(login->in));
     keys_wipe(&login->action, sizeof(login->action));
     list_remove(&login->node);
+    list_remove(&login->awaiting);
     service_drop(login->service);
     slab_put(&worker->login_slab, login);
 }
@@ -55,20 +63,35 @@ static void login_closed(struct stream *stream)
     login_free(container_of(stream, struct login, stream));
 }
 
+/* NULL: the login is for no service that is known. */
+static const char *login_service_name(const struct login *login,
+                                      char text[static LIMIT_SERVICE_NAME + 1])
+{
+    const struct range_set *set = server_ranges(login->worker->server);
+    if (login->service != NULL)
+        return service_name(login->service);
+    if (!login->is_on_login || set->generation != login->generation)
+        return NULL;
+    range_set_name(set, login->member, text);
+    return text;
+}
+
 /* Counts a rejected login, and logs it at most once a second, because strangers can cause it. */
 static void log_rejected(const struct login *login, int error)
 {
     static struct log_limit limit;
     uint32_t suppressed;
     metrics_add(&login->worker->tunnel->metrics,
-                login->service != NULL ? METRIC_LOGINS_FAILED : METRIC_STRANGERS_REJECTED, 1);
+                login->service != NULL || login->is_on_login ? METRIC_LOGINS_FAILED
+                                                             : METRIC_STRANGERS_REJECTED,
+                1);
     if (!log_enabled(LOG_WARN) || !log_allowed(&limit, &suppressed))
         return;
     struct addr peer;
-    char text[ADDR_TEXT_SIZE] = "?";
+    char text[ADDR_TEXT_SIZE] = "?", name[LIMIT_SERVICE_NAME + 1];
     if (socket_peer(login->stream.fd, &peer) == 0)
         (void)addr_format(&peer, text, sizeof(text));
-    const char *service = login->service != NULL ? service_name(login->service) : NULL;
+    const char *service = login_service_name(login, name);
     const char *why = error == ERR_HANDSHAKE ? stream_handshake_why(&login->stream) : NULL;
     log_conn(LOG_WARN, service, login->conn_id,
              "connection from %s rejected: %s%s%s (%u similar lines suppressed)", text,
@@ -106,8 +129,14 @@ static void login_find_service(struct login *login)
     }
     uint8_t nonce[KEYS_NONCE_SIZE];
     keys_random(nonce, sizeof(nonce));
+    const struct range_set *set = server_ranges(login->worker->server);
     struct service *service = service_index_find(&login->worker->services, login->action.digest);
-    if (service != NULL) {
+    if (range_set_find(set, login->action.digest, &login->member)) {
+        login->is_on_login = true;
+        login->generation = set->generation;
+        const char *token = range_set_section(set, login->member, NULL)->token;
+        server_fsm_service_found(&login->fsm, token, strlen(token), nonce, &login->action);
+    } else if (service != NULL) {
         login->service = service;
         service_use(service);
         /* Read the epoch before the token: if a reload changes the token in between, the epoch is
@@ -126,6 +155,7 @@ static void login_is_trusted(struct login *login)
 {
     gate_trust(&login->worker->server->gate, &login->ticket.key, login->handshake_cost,
                loop_now_ns(login->worker->tunnel->loop));
+    login->handshake_cost = 0; /* it has been given back */
 }
 
 static void login_become_control(struct login *login)
@@ -146,6 +176,51 @@ static void login_become_control(struct login *login)
     gate_leave(&worker->server->gate, &login->ticket);
     server_control_begin(&options);
     login_free(login);
+}
+
+static void login_lost_member(struct login *login)
+{
+    log_rejected(login, ERR_RECONFIGURED);
+    login_terminate(login, STREAM_CLEAN);
+}
+
+/* Looks for the service of a login that is authenticated, and has it made if there is none. */
+static void login_seek_member(struct login *login)
+{
+    struct server_worker *worker = login->worker;
+    struct server *server = worker->server;
+    struct range_set *set = server_ranges(server);
+    if (set->generation != login->generation) { /* perhaps with another token */
+        login_lost_member(login);
+        return;
+    }
+    struct service *service = service_index_find(&worker->services, set->digests[login->member]);
+    if (service == NULL || !session_claim(service)) {
+        on_login_ask(server, set, login->member);
+        return;
+    }
+    login->service = service;
+    service_use(service);
+    /* The epoch first: a reload with another token publishes its set before it begins the epoch.
+     * session_begin refuses if the epoch begins later. */
+    login->epoch = atomic_load(&service->epoch);
+    if (server_ranges(server)->generation == login->generation)
+        login_become_control(login);
+    else
+        login_lost_member(login);
+}
+
+static void login_await_member(struct login *login)
+{
+    list_push_back(&login->worker->awaiting_logins, &login->awaiting);
+    login_is_trusted(login);
+    login_seek_member(login);
+}
+
+void login_review_awaiting(struct server_worker *worker)
+{
+    list_for_each_safe (node, &worker->awaiting_logins)
+        login_seek_member(container_of(node, struct login, awaiting));
 }
 
 static void login_become_data_channel(struct login *login)
@@ -187,7 +262,10 @@ static void login_act(struct login *login)
         stream_write(&login->stream, action->bytes, action->len);
         break;
     case SERVER_ACTION_LOGIN:
-        login_become_control(login);
+        if (login->is_on_login)
+            login_await_member(login);
+        else
+            login_become_control(login);
         break;
     case SERVER_ACTION_DATA_CHANNEL:
         login_become_data_channel(login);
@@ -306,6 +384,8 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     }
     login->worker = worker;
     login->service = NULL;
+    login->is_on_login = false;
+    list_init(&login->awaiting);
     login->close_after_write = false;
     login->handshake_cost = 0;
     login->conn_id = tunnel_next_conn_id(tunnel);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "config/config_copy.h"
 #include "io/resolver.h"
 #include "reload_priv.h"
@@ -14,6 +15,7 @@
 #include "server/lane.h"
 #include "server/listener.h"
 #include "server/login.h"
+#include "server/on_login.h"
 #include "server/service_part.h"
 #include "server/session.h"
 #include "server/visitor.h"
@@ -28,6 +30,12 @@ struct server_step *server_reload_add_step(struct preparation *prep, enum plan_s
     return step;
 }
 
+/* A service that comes and goes with its client is no change of the file. */
+static unsigned int counted(const struct config_service *config)
+{
+    return config->bind == CONFIG_BIND_ALWAYS;
+}
+
 static int prepare_added(struct preparation *prep, const struct config_service_diff *item)
 {
     struct service *service;
@@ -38,7 +46,7 @@ static int prepare_added(struct preparation *prep, const struct config_service_d
         service_drop(service);
         return -ENOMEM;
     }
-    prep->outcome->added++;
+    prep->outcome->added += counted(item->new);
     (void)server_reload_add_step(prep, PLAN_ADD, service);
     return 0;
 }
@@ -56,7 +64,7 @@ static void prepare_replaced(struct preparation *prep, const struct config_servi
                              struct service *service)
 {
     prep->outcome->deferred++;
-    prep->outcome->replaced++;
+    prep->outcome->replaced += counted(item->new);
     prep->outcome->failed++;
     prepare_removed(prep, item, service);
 }
@@ -97,7 +105,7 @@ static int prepare_changed(struct preparation *prep, const struct config_service
         prep->outcome->bound++;
         return 0;
     }
-    prep->outcome->changed++;
+    prep->outcome->changed += counted(item->new);
     return config_service_copy(item->new, &step->config);
 }
 
@@ -124,7 +132,7 @@ static int prepare_services(struct preparation *prep)
             result = prepare_added(prep, item);
             break;
         case CONFIG_SERVICE_REMOVED:
-            prep->outcome->removed++;
+            prep->outcome->removed += counted(item->old);
             prepare_removed(prep, item, service);
             break;
         case CONFIG_SERVICE_CHANGED:
@@ -161,9 +169,21 @@ static int server_prepare_own(struct preparation *prep)
 
 /* ---- committing, which can't fail ---- */
 
+static void log_on_login(const struct server_step *step)
+{
+    const struct service *service = step->service;
+    char text[ADDR_TEXT_SIZE];
+    if (counted(service_config(service)) || service->binding == NULL || step->kind == PLAN_CHANGE)
+        return;
+    log_service(LOG_INFO, service_name(service), "bind_addr %s: %s",
+                addr_format(&service->binding->addr, text, sizeof(text)),
+                step->kind == PLAN_ADD ? "bound for its client" : "given up: it has no client");
+}
+
 static void commit_service(struct preparation *prep, struct server_step *step)
 {
     struct service *service = step->service;
+    log_on_login(step);
     if (step->kind == PLAN_REMOVE) {
         service_base_remove(&service->entry, prep->now_ms + prep->wanted->drain_timeout_ms);
         session_refuse_all(service);
@@ -191,6 +211,9 @@ static void commit_own(struct preparation *prep)
     struct server_plan *plan = prep->plan;
     if (plan->config != NULL)
         plan->config = atomic_exchange(&server->config, plan->config);
+    /* Before any epoch changes: login.c reads the epoch first, and then the set's generation. */
+    if (plan->ranges != NULL)
+        plan->ranges = atomic_exchange(&server->ranges, plan->ranges);
     if (plan->control_binding != NULL)
         addresses_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
     if (plan->control_binding != NULL || plan->closes_control) {
@@ -215,6 +238,7 @@ static void server_plan_free(struct server_plan *plan)
     reload_recipe_finish(&plan->recipe);
     config_peer_free(plan->config);
     binding_destroy(plan->control_binding);
+    range_set_destroy(plan->ranges);
     free(plan->steps);
     free(plan);
 }
@@ -238,6 +262,8 @@ static int server_prepare(struct preparation *prep)
     struct server_plan *plan = prep->plan = calloc(1, sizeof(*prep->plan));
     if (plan == NULL)
         return -ENOMEM;
+    plan->ranges = prep->new_ranges;
+    prep->new_ranges = NULL;
     plan->steps = calloc(prep->diff.service_count + 1, sizeof(*plan->steps));
     int result = plan->steps != NULL ? server_reload_begin_places(prep) : -ENOMEM;
     if (result == 0)
@@ -247,7 +273,7 @@ static int server_prepare(struct preparation *prep)
     if (result == 0)
         server_reload_settle(prep);
     bool is_empty = plan->step_count == 0 && plan->changes == 0 && !plan->closes_control &&
-                    plan->control_binding == NULL;
+                    plan->control_binding == NULL && plan->ranges == NULL;
     /* An empty plan that defers something would be followed by the same plan, without end. */
     assert(result < 0 || !is_empty || prep->outcome->deferred == 0);
     if (result < 0 || is_empty)
@@ -261,36 +287,6 @@ static int server_prepare(struct preparation *prep)
     }
     server_reload_log_failures(prep);
     return !is_empty;
-}
-
-/* Clears the address of services that are not bound yet, so that config_diff finds their address
- * changed and the reload tries it again. */
-static void mark_unbound(struct service_view *running)
-{
-    for (size_t i = 0; i < running->peer.service_count; i++) {
-        if (service_of(running->entries[i])->binding == NULL)
-            running->peer.services[i].addr = (struct host_port){0};
-    }
-}
-
-/* Compares the running configuration with the wanted one. compared() frees the result. -ENOMEM. */
-static int compare(struct preparation *prep)
-{
-    struct server *server = prep->server;
-    int result = service_view_init(&prep->running, &server->services, server_config(server));
-    if (result < 0)
-        return result;
-    mark_unbound(&prep->running);
-    result = config_diff(CONFIG_SERVER, &prep->running.peer, prep->wanted, &prep->diff);
-    if (result < 0)
-        service_view_finish(&prep->running);
-    return result;
-}
-
-static void compared(struct preparation *prep)
-{
-    config_diff_finish(&prep->diff);
-    service_view_finish(&prep->running);
 }
 
 static int server_reload_begin(void *shared, const struct config_peer *wanted,
@@ -307,49 +303,18 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
         .attempt = attempt,
     };
     *ret = (struct reload_outcome){0};
-    int result = compare(&prep);
+    int result = on_login_prepare(server, wanted, ret, &prep.new_ranges);
+    if (result == 0)
+        result = server_reload_compare(&prep, true);
     if (result < 0)
         return result;
     result = server_prepare(&prep);
     free(prep.places);
-    compared(&prep);
+    server_reload_compared(&prep);
     server_count_unbound(server);
     if (result > 0)
         plan_post(&server->plan, prep.plan, server->worker_count);
     return result;
-}
-
-/* ---- looking names up, before a reload begins ---- */
-
-static bool needs_address(const struct config_service_diff *item)
-{
-    return item->fate == CONFIG_SERVICE_ADDED ||
-           (item->fate == CONFIG_SERVICE_CHANGED && (item->changes & CONFIG_CHANGE_ADDRESS) != 0);
-}
-
-static void server_reload_look_up(void *shared, const struct config_peer *wanted)
-{
-    struct server *server = shared;
-    struct preparation prep = {.server = server, .wanted = wanted};
-    if (compare(&prep) < 0)
-        return; /* no memory: server_reload_begin will fail and say so */
-    if (server->control_binding == NULL || (prep.diff.changes & CONFIG_CHANGE_ADDRESS) != 0)
-        resolver_begin(server->resolver, &wanted->addr);
-    for (size_t i = 0; i < prep.diff.service_count; i++) {
-        if (needs_address(&prep.diff.services[i]))
-            resolver_begin(server->resolver, &prep.diff.services[i].new->addr);
-    }
-    compared(&prep);
-}
-
-static bool server_reload_has_looked_up(void *shared)
-{
-    return resolver_poll(((struct server *)shared)->resolver);
-}
-
-static int server_reload_names_fd(void *shared)
-{
-    return resolver_fd(((struct server *)shared)->resolver);
 }
 
 /* ---- applying, in each worker ---- */
@@ -404,10 +369,13 @@ static bool server_reload_go_on(struct plan_walk *walk)
         return true;
     if (walk->at == 0)
         server_apply_own(worker, plan);
+    bool is_new = walk->at == 0 || walk->at < plan->step_count;
     for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && walk->at < plan->step_count; i++)
         server_apply_step(worker, &plan->steps[walk->at++]);
     if (plan->step_count == 0)
         walk->at = 1; /* server_apply_own must not run again */
+    if (is_new && walk->at >= plan->step_count)
+        login_review_awaiting(worker); /* their services may exist now */
     return walk->at >= plan->step_count && list_is_empty(&worker->closing_ports) &&
            worker->closing_lanes == 0;
 }
@@ -475,6 +443,8 @@ const struct reload_ops server_reload_ops = {
     .names_fd = server_reload_names_fd,
     .begin = server_reload_begin,
     .slot = server_reload_slot,
+    .on_login_fd = on_login_fd,
+    .on_login_due = on_login_due,
     .finish = server_reload_finish,
     .cut_due = server_reload_cut_due,
 };

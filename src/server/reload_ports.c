@@ -17,6 +17,7 @@
 
 #include "reload_priv.h"
 #include "server/addresses.h"
+#include "server/descriptors.h"
 
 /* ---- binding ---- */
 
@@ -68,8 +69,12 @@ int server_reload_bind(struct preparation *prep, const struct config_service_dif
         service->failures_said = 0;
     if (prep->attempt == RELOAD_FIRST)
         service->move.was_in_vain = false;
+    /* Clients decide how many of these there are, and must leave descriptors to the others. */
     int result =
-        addresses_bind_service(prep->server, service, item->new, prep->wanted, ret, &tried);
+        item->new->bind == CONFIG_BIND_ON_LOGIN &&
+                !server_fds_are_enough_for(prep->server, item->new)
+            ? -EMFILE
+            : addresses_bind_service(prep->server, service, item->new, prep->wanted, ret, &tried);
     if (result == 0 && item->old != NULL)
         server_reload_leaves(prep, item->old);
     else if (result < 0 && result != -ENOMEM)

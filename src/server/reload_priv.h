@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/macros.h"
 #include "config/config_diff.h"
+#include "server/on_login.h"
 #include "server/reload.h"
 #include "server/server_worker.h"
 #include "tunnel/reload_recipe.h"
@@ -34,7 +35,8 @@ struct server_plan {
     unsigned int changes; /* enum config_change */
     const struct config_peer *config;
     struct binding *control_binding, *new_control_binding;
-    bool closes_control; /* the control port gives its address up */
+    bool closes_control;      /* the control port gives its address up */
+    struct range_set *ranges; /* the new one until the plan is committed, then the old one */
     struct reload_recipe recipe;
 };
 
@@ -60,8 +62,10 @@ struct reload_place {
 /* The state while a plan is prepared. */
 struct preparation {
     struct server *server;
-    const struct config_peer *wanted;
-    struct recipe *recipe; /* of wanted; borrowed, NULL: to be made */
+    const struct config_peer *wanted; /* &expanded.peer, once it is made */
+    struct recipe *recipe;            /* of wanted; borrowed, NULL: to be made */
+    struct on_login_view expanded;
+    struct range_set *new_ranges; /* NULL: they have not changed, or the plan has them */
     struct server_plan *plan;
     struct service_view running;
     struct config_diff diff;
@@ -75,6 +79,18 @@ struct preparation {
 /* Appends a step to the plan, which has room for one per changed service. */
 struct server_step *server_reload_add_step(struct preparation *prep, enum plan_step_kind kind,
                                            struct service *service);
+
+/* ---- reload_compare.c ---- */
+
+/* Compares the running configuration with the wanted one, in which `wanted` then has the services
+ * that should exist. server_reload_compared frees the result. decides: as in on_login_expand.
+ * -ENOMEM. */
+MUST_CHECK int server_reload_compare(struct preparation *prep, bool decides);
+void server_reload_compared(struct preparation *prep);
+/* For reload_ops. */
+void server_reload_look_up(void *shared, const struct config_peer *wanted);
+bool server_reload_has_looked_up(void *shared);
+int server_reload_names_fd(void *shared);
 
 /* ---- reload_ports.c ---- */
 

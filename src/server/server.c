@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -16,6 +18,7 @@
 #include "server/lane.h"
 #include "server/listener.h"
 #include "server/login.h"
+#include "server/on_login.h"
 #include "server/reload.h"
 #include "server/service_part.h"
 #include "server/visitor.h"
@@ -29,7 +32,18 @@ static int make_service(struct server *server, const struct config_service *conf
 {
     struct service *service; /* owned by the registry */
     resolver_begin(server->resolver, &config->addr);
+    if (config->bind == CONFIG_BIND_ON_LOGIN)
+        return 0;
     return service_part_create_all(server, config, &service);
+}
+
+static int server_make_ranges(struct server *server, const struct config_peer *config)
+{
+    struct range_set *set;
+    int result = range_set_create(config, 1, &set);
+    if (result == 0)
+        server->ranges = set;
+    return result;
 }
 
 int server_allocate(const struct role_options *options, struct server **ret)
@@ -44,6 +58,7 @@ int server_allocate(const struct role_options *options, struct server **ret)
         return result;
     }
     server->config = copy;
+    server->on_login_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->worker_count = options->workers;
     server->file = options->file;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
@@ -53,6 +68,10 @@ int server_allocate(const struct role_options *options, struct server **ret)
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);
+    if (server->on_login_fd < 0)
+        result = -EMFILE;
+    if (result == 0)
+        result = server_make_ranges(server, config);
     if (result == 0)
         result = recipe_take(CONFIG_SERVER, config, options->recipe, &server->recipe);
     if (result == 0)
@@ -97,6 +116,9 @@ void server_destroy(struct server *server)
     session_table_finish(&server->sessions);
     visitor_rate_finish(&server->rate);
     gate_finish(&server->gate);
+    range_set_destroy(server_ranges(server));
+    if (server->on_login_fd >= 0)
+        (void)close(server->on_login_fd);
     recipe_destroy(server->recipe);
     config_peer_free(server_config(server));
     free(server);
@@ -166,6 +188,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->parts);
     gate_desk_init(&worker->gate_desk, tunnel);
     list_init(&worker->logins);
+    list_init(&worker->awaiting_logins);
     list_init(&worker->control_list);
     list_init(&worker->waiting_visitors);
     list_init(&worker->relaying_visitors);

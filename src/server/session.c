@@ -99,6 +99,7 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
         channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
+    service->is_claimed = false;
     session_table_add(table, session);
     atomic_store(&service->owner, session->worker_index);
     atomic_store(&service->up, true);
@@ -112,6 +113,25 @@ void session_refuse_all(struct service *service)
     (void)pthread_mutex_lock(&service->lock);
     service->closed = true;
     (void)pthread_mutex_unlock(&service->lock);
+}
+
+bool session_refuse_if_idle(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    service->closed |= service->session == NULL && !service->is_claimed;
+    service->is_claimed = false;
+    bool is_closed = service->closed;
+    (void)pthread_mutex_unlock(&service->lock);
+    return is_closed;
+}
+
+bool session_claim(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    bool is_open = !service->closed;
+    service->is_claimed |= is_open;
+    (void)pthread_mutex_unlock(&service->lock);
+    return is_open;
 }
 
 void session_expire_all(struct service *service)
