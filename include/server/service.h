@@ -63,9 +63,10 @@ struct service {
     unsigned int failures_said; /* causes that were logged (addresses.h) */
     struct address_move move;
     uint64_t idle_since_ms; /* with bind = on_login (on_login.c); 0: it has a session */
-    bool has_served;        /* likewise: it had a session in this process */
+    uint32_t sessions_seen; /* likewise: `sessions` at the last look */
 
     _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
+    _Atomic uint32_t sessions;    /* counts those that have begun */
     _Atomic bool up;              /* has a session, so its listeners listen */
     _Atomic unsigned int owner;   /* index of the worker of its control channel, while up */
     _Atomic uint32_t connections; /* visitors */

@@ -42,13 +42,15 @@ static bool is_idle(struct service *service, uint64_t now_ms, uint64_t *next_ms)
     uint64_t linger_ms = LIMIT_ON_LOGIN_LINGER_MS;
     if (service->binding != NULL && service->binding->is_shared)
         return false; /* a service manager's socket: there is no other for this address */
-    if (atomic_load(&service->up)) {
-        service->has_served = true;
+    uint32_t sessions = atomic_load(&service->sessions);
+    if (atomic_load(&service->up) || sessions != service->sessions_seen) {
+        service->sessions_seen = sessions;
         service->idle_since_ms = 0;
-        return false; /* on_login_wake will tell */
     }
+    if (atomic_load(&service->up))
+        return false; /* on_login_wake will tell */
     /* Its visitors have waited in its queue since the upgrade, for its client. */
-    if (service->binding != NULL && service->binding->is_inherited && !service->has_served)
+    if (service->binding != NULL && service->binding->is_inherited && sessions == 0)
         linger_ms += LIMIT_UPGRADE_HOLD_MS;
     if (service->idle_since_ms == 0 || atomic_load(&service->connections) > 0)
         service->idle_since_ms = now_ms;

@@ -1,5 +1,5 @@
-/* The first part of a reload: what differs from the file, and the look-ups of the names that it will
- * need. */
+/* The first part of a reload: what differs from the file, and the look-ups of the names that this
+ * needs. */
 #include "reload_priv.h"
 
 #include "io/resolver.h"

@@ -100,6 +100,7 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     channel_pool_open(&service->pool, now_ns);
     service->session = session;
     service->is_claimed = false;
+    (void)atomic_fetch_add(&service->sessions, 1);
     session_table_add(table, session);
     atomic_store(&service->owner, session->worker_index);
     atomic_store(&service->up, true);

@@ -130,6 +130,29 @@ def free_port(kind=socket.SOCK_STREAM):
     raise RuntimeError("no free port found")
 
 
+def free_ports(count):
+    """The first of so many adjacent ports, all of them free for TCP and UDP."""
+    for _ in range(200):
+        first = free_port()
+        run = range(first + 1, first + count)
+        if run.stop > PORTS_FIRST + (_slot + 1) * PORTS_SLOT or _given & set(run):
+            continue
+        if all(_is_free(port, kind) for port in range(first, first + count)
+               for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+            _given.update(run)
+            return first
+    raise RuntimeError(f"no {count} adjacent free ports found")
+
+
+def _is_free(port, kind):
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_low_port():
     """A port below 1024: binding it requires root or CAP_NET_BIND_SERVICE."""
     size = (1024 - LOW_PORTS_FIRST) // SLOTS
