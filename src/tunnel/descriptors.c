@@ -4,8 +4,8 @@
 #include "base/macros.h"
 
 enum {
-    /* Stdin, stdout, stderr; the signals; eventfds for the end of a worker and of a plan; the
-     * answers of name look-ups; the service manager; the channel to a successor; and a few that are
+    /* Stdin, stdout, stderr; the signals; eventfds for the end of a worker and of a plan, and for
+     * services that come and go; the answers of name look-ups; the service manager; the channel to a successor; and a few that are
      * open for a moment. */
     OF_PROCESS = 14,
     OF_WORKER = 4, /* ring, mailbox, accounting of its CPU time, epoll set for exact polls */

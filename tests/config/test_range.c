@@ -216,3 +216,18 @@ Test(range, of_a_client_beside_a_bad_server)
     cr_expect_eq(config->client.service_count, 3);
     config_destroy(config);
 }
+
+Test(range, examples)
+{
+    struct config *config = load(CONFIG_EXAMPLES "/range-server.ini");
+    cr_expect_str_eq(said(), "");
+    cr_assert_eq(config->server.service_count, 3);
+    for (size_t i = 0; i < 3; i++)
+        cr_expect_eq(config->server.services[i].bind, CONFIG_BIND_ON_LOGIN);
+    config_destroy(config);
+    config = load(CONFIG_EXAMPLES "/range-client.ini");
+    cr_expect_str_eq(said(), "");
+    cr_assert_eq(config->client.service_count, 7);
+    cr_expect_str_eq(config->client.services[2].name, "game-6010");
+    config_destroy(config);
+}

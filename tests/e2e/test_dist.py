@@ -177,6 +177,8 @@ share/doc/rathole-uring/examples/client.ini
 share/doc/rathole-uring/examples/minimal_client.py
 share/doc/rathole-uring/examples/proxy-client.ini
 share/doc/rathole-uring/examples/proxy-server.ini
+share/doc/rathole-uring/examples/range-client.ini
+share/doc/rathole-uring/examples/range-server.ini
 share/doc/rathole-uring/examples/rathole-client.toml
 share/doc/rathole-uring/examples/rathole-server.toml
 share/doc/rathole-uring/examples/server.ini

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
+import harness
 import ledger
-from datagrams import UdpEcho
+from datagrams import UdpEcho, knock
 from harness import (
-    OURS, RATHOLE, SLOW, TOKEN, free_ports, have, is_bound, is_listening, scaled, udp_sockets,
+    OURS, RATHOLE, SLOW, TOKEN, free_port, free_ports, have, is_bound, is_listening, scaled, udp_sockets,
     wait_until, within,
 )
 from limits import Limits
@@ -424,6 +425,44 @@ def test_a_unix_socket_with_on_login(tunnel, service, tmp_path):
     wait_until(lambda: not path.exists(), within(LIMITS.on_login_linger + 3), "its file to go")
 
 
+# --- the files in examples ----------------------------------------------------------------------
+
+
+def test_the_examples(ranged, service):
+    """examples/range-server.ini and range-client.ini, with free ports in place of theirs."""
+    r = ranged(ports=20)
+    t, local, ssh = r.t, free_ports(8), service(Echo)
+    t.services["ssh"] = ssh.port  # chooses its visitor port
+    t.ports["ssh"] = free_port()
+    echo, udp = service(Echo, port=local), service(UdpEcho, port=local)
+    tens = [service(Echo, port=local + n) for n in range(1, 5)]
+    offset = r.first + 10 - (local + 1)
+    ports = {
+        "2333": t.control_port, "7022": t.port("ssh"), ":22\n": f":{ssh.port}\n", "6005": r.first + 5,
+        "6000-6999": f"{r.first}-{r.last}", "7777": echo.port, "7010-7013": f"{local + 1}-{local + 4}",
+        "{port-1000}": f"{{port{offset:+d}}}",
+    }
+    texts = {}
+    for role in ("server", "client"):
+        lines = (harness.ROOT / "examples" / f"range-{role}.ini").read_text().splitlines()
+        text = "\n".join(line for line in lines if not line.startswith("#")) + "\n"
+        for old, new in ports.items():
+            text = text.replace(old, str(new))
+        texts[role] = text
+    ledger.current.note_route(r.first + 5, local)
+    for n, _ in enumerate(tens):
+        ledger.current.note_route(r.first + 10 + n, local + 1 + n)
+    t.server = t.spawn("server", texts["server"])
+    wait_until(lambda: is_listening(t.control_port), within(5), "the server")
+    t.client = t.spawn("client", texts["client"])
+    expected = [r.first + n for n in (5, 10, 11, 12, 13)]
+    wait_until(lambda: r.listening() == expected, within(5), "the ports")
+    for port in [*expected, t.port("ssh")]:
+        wait_until(lambda: answers(port), within(5), f"port {port}")
+    knock(r.first + 5, visitors=2)
+    assert udp.received > 0
+
+
 # --- a client's range ---------------------------------------------------------------------------
 
 
@@ -437,7 +476,8 @@ def test_ranges_on_both_sides(ranged, service):
     offset = r.first - local
     r.t.start_server()
     text = r.t.config("client") + (
-        f'\n[client.services."game-{{port{offset:+d}}}"]\nlocal_addr = 127.0.0.1:{local}-{local + PORTS - 1}\n')
+        f'\n[client.services."game-{{port{offset:+d}}}"]\n'
+        f"local_addr = 127.0.0.1:{local}-{local + PORTS - 1}\n")
     r.t.client = r.t.spawn("client", text)
     wait_until(lambda: len(r.listening()) == PORTS, within(10), "all ports")
     for n in range(PORTS):
