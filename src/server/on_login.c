@@ -235,29 +235,39 @@ void on_login_view_finish(struct on_login_view *view)
 
 /* ---- at the start ---- */
 
-/* The member whose socket this is: one of its address, or one with its name if its host is a
- * name. */
+/* Whether a socket is for this port of a range: it has the address, or serves it as a dual-stack
+ * socket. If the host is a name, the socket was passed under the name of the member. */
+static bool is_socket_of(const struct inherited *inherited, const struct inherited_socket *socket,
+                         const struct config_service *section, uint16_t port, const char *member)
+{
+    bool is_udp = section->type == CONFIG_SERVICE_UDP;
+    struct host_port at_port = section->addr;
+    struct addr addr, unused;
+    char passed_as[LIMIT_SERVICE_NAME + 16];
+    at_port.port = port;
+    if (socket->type != (is_udp ? SOCK_DGRAM : SOCK_STREAM))
+        return false;
+    if (addr_from_numeric(&at_port, &addr))
+        return addr_equal(&socket->addr, &addr) ||
+               (socket->addr.any.sa_family != addr.any.sa_family &&
+                inherited_count(inherited, &addr, socket->type) > 0);
+    (void)snprintf(passed_as, sizeof(passed_as), "%s-%s", is_udp ? "udp" : "service", member);
+    return inherited_find_named(inherited, passed_as, socket->type, port, &unused);
+}
+
 static bool find_member(const struct range_set *set, const struct inherited *inherited,
                         const struct inherited_socket *socket, uint32_t *ret)
 {
     uint16_t port = addr_port(&socket->addr);
-    char passed_as[LIMIT_SERVICE_NAME + 16], name[LIMIT_SERVICE_NAME + 1];
+    char name[LIMIT_SERVICE_NAME + 1];
     for (size_t i = 0; i < set->range_count; i++) {
         const struct range *range = &set->ranges[i];
         const struct config_service *section = range->section;
-        bool is_udp = section->type == CONFIG_SERVICE_UDP;
-        struct host_port at_port = section->addr;
-        struct addr addr, unused;
-        if (socket->type != (is_udp ? SOCK_DGRAM : SOCK_STREAM) || port < section->addr.port ||
-            port - section->addr.port >= (int)range->count)
+        if (port < section->addr.port || port - section->addr.port >= (int)range->count)
             continue;
         *ret = range->first + (uint32_t)(port - section->addr.port);
-        at_port.port = port;
         range_set_name(set, *ret, name);
-        (void)snprintf(passed_as, sizeof(passed_as), "%s-%s", is_udp ? "udp" : "service", name);
-        if (addr_from_numeric(&at_port, &addr)
-                ? inherited_count(inherited, &addr, socket->type) > 0
-                : inherited_find_named(inherited, passed_as, socket->type, port, &unused))
+        if (is_socket_of(inherited, socket, section, port, name))
             return true;
     }
     return false;

@@ -4,9 +4,9 @@
 #include "base/macros.h"
 
 enum {
-    /* Stdin, stdout, stderr; the signals; eventfds for the end of a worker and of a plan, and for
-     * services that come and go; the answers of name look-ups; the service manager; the channel to a successor; and a few that are
-     * open for a moment. */
+    /* Stdin, stdout, stderr; the signals; eventfds for the end of a worker, of a plan and for
+     * services that come and go; the answers of name look-ups; the service manager; the channel to
+     * a successor; and a few that are open for a moment. */
     OF_PROCESS = 14,
     OF_WORKER = 4, /* ring, mailbox, accounting of its CPU time, epoll set for exact polls */
     OF_RELAY = 2,  /* for a TCP visitor, in either role */
