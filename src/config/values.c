@@ -363,12 +363,12 @@ int value_service_type(struct option_value *value, void *target)
 
 int value_bind(struct option_value *value, void *target)
 {
-    static const struct word words[] = {
+    static const struct option_word words[] = {
         {"always", CONFIG_BIND_ALWAYS},
         {"on_login", CONFIG_BIND_ON_LOGIN},
     };
     int number;
-    int result = parse_word(value, words, ARRAY_SIZE(words), &number);
+    int result = value_parse_word(value, words, ARRAY_SIZE(words), &number);
     if (result == 0)
         *(enum config_bind *)target = (enum config_bind)number;
     return result;

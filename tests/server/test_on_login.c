@@ -63,7 +63,7 @@ static int begin(const char *text, enum reload_attempt attempt)
 {
     struct reload_outcome outcome;
     struct config *config = side_config(text);
-    int result = server_reload_ops.begin(server, &config->server, attempt, now_ms, &outcome);
+    int result = server_reload_ops.begin(server, &config->server, NULL, attempt, now_ms, &outcome);
     config_destroy(config);
     return result;
 }
