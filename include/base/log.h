@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/macros.h"
@@ -22,6 +23,20 @@ bool log_level_from_name(const char *name, enum log_level *ret);
 const char *log_level_name(enum log_level level);
 /* Lines dropped since the start because standard error did not take them. */
 uint64_t log_dropped(void);
+
+/* Writes the text as it stands inside a JSON string, cut to fit and terminated. Returns out. */
+const char *log_escape_json(const char *text, char *out, size_t out_size);
+
+/* The last lines of the levels ERROR and WARN, whether standard error took them or not. */
+enum { LOG_RECENT = 50 };
+struct log_record {
+    int64_t time_ms; /* since 1970 */
+    enum log_level level;
+    char service[64]; /* both texts as log_escape_json writes them; "": none */
+    char text[320];
+};
+/* Copies them, the oldest first, and returns their number. */
+size_t log_recent(struct log_record out[static LOG_RECENT]);
 
 extern _Atomic int log_level_now;
 

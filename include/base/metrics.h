@@ -2,9 +2,10 @@
  * thread may read. A new counter is a row in METRICS. */
 #pragma once
 
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/counter.h"
 
 /* X(NAME, "name"): the name is what users see and grep for, so it never changes. */
 #define METRICS(X)                                              \
@@ -91,20 +92,18 @@ enum metric { METRICS(METRICS_ENUM_ROW) METRIC_COUNT };
 #undef METRICS_ENUM_ROW
 
 struct metrics {
-    _Atomic uint64_t values[METRIC_COUNT];
+    relaxed_counter values[METRIC_COUNT];
 };
 
 /* By the block's owner only. */
 static inline void metrics_add(struct metrics *metrics, enum metric metric, uint64_t amount)
 {
-    /* With one writer, a load and a store do; a locked read-modify-write would cost more. */
-    uint64_t old = atomic_load_explicit(&metrics->values[metric], memory_order_relaxed);
-    atomic_store_explicit(&metrics->values[metric], old + amount, memory_order_relaxed);
+    counter_add(&metrics->values[metric], amount);
 }
 
 static inline uint64_t metrics_get(const struct metrics *metrics, enum metric metric)
 {
-    return atomic_load_explicit(&metrics->values[metric], memory_order_relaxed);
+    return counter_get(&metrics->values[metric]);
 }
 
 const char *metrics_name(enum metric metric);

@@ -10,6 +10,7 @@
 #include "client/dial.h"
 #include "io/resolver.h"
 #include "tunnel/service_base.h"
+#include "tunnel/service_stats.h"
 
 struct client_control;
 
@@ -22,11 +23,16 @@ struct client_local {
     uint32_t version;           /* changes of the addresses or of their order */
     struct dial_memory *memory; /* of the service */
     uint32_t memory_version;    /* the version of it that this order follows */
+    service_stats_slot stats;   /* the worker's numbers of the service */
 };
+
+/* Why a visitor found no service. */
+enum client_refusal { CLIENT_REFUSED_UNREACHABLE };
 
 struct client_service {
     struct service_base entry;
     bool is_udp;
+    unsigned int worker_count;
     _Atomic int tcp_channels;       /* see client/descriptors.h */
     unsigned int worker;            /* index of the worker that has the control channel */
     struct client_control *control; /* that worker's; NULL: none, or it has ended for good */

@@ -120,6 +120,13 @@ static inline bool config_service_is_stream(const struct config_service *service
     return service->type != CONFIG_SERVICE_UDP;
 }
 
+/* [status]: where the process that runs tells how it is. */
+struct config_status {
+    struct host_port addr; /* an IP address or "localhost", or a unix socket; host "": off */
+    char *token;           /* NULL: none */
+    uint32_t socket_mode;  /* unix sockets: permission bits */
+};
+
 /* One role's half of the file. The fields of the other role are zero. */
 struct config_peer {
     struct host_port addr;  /* server: bind_addr; client: remote_addr */
@@ -128,7 +135,8 @@ struct config_peer {
     struct config_transport transport;
     struct config_service *services;
     size_t service_count;
-    uint32_t threads; /* 0 = auto */
+    const struct config_status *status; /* the file's, for either role; copies have none */
+    uint32_t threads;                   /* 0 = auto */
     uint32_t drain_timeout_ms;
     enum log_level log_level;
     enum log_format log_format;
@@ -185,6 +193,7 @@ struct config_report {
 struct config {
     bool has_server, has_client;
     struct config_peer server, client;
+    struct config_status status;
     bool is_cut_off;            /* the last line has no newline: the file may be half written */
     bool has_inline_secrets;    /* the file itself holds a token or a private key */
     struct config_report notes; /* for config_check; collected by load, which knows the lines */

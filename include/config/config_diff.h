@@ -24,6 +24,7 @@ enum config_change {
     /* The files of TLS have changed, and no key. Found by the role, which reads them again. */
     CONFIG_CHANGE_CERTIFICATES = 1 << 10,
     CONFIG_CHANGE_ACCESS = 1 << 11, /* allow, deny: visitors of UDP services are looked at again */
+    CONFIG_CHANGE_STATUS = 1 << 12, /* [status], which is the process's and no role's */
 };
 
 enum config_service_fate { CONFIG_SERVICE_ADDED, CONFIG_SERVICE_REMOVED, CONFIG_SERVICE_CHANGED };

@@ -45,6 +45,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/histogram.h"
 #include "io/buffers.h"
 #include "io/loop.h"
 #include "io/timer.h"
@@ -63,6 +64,12 @@ enum { RELAY_PREFIX_SIZE = 112 }; /* a data command and a PROXY header */
 enum relay_end {
     RELAY_VISITOR_END,
     RELAY_SERVICE_END,
+};
+
+/* The numbers of many relays of one worker, which owns them. They grow while a relay runs. */
+struct relay_stats {
+    relaxed_counter bytes[2];    /* read from each end, as plaintext */
+    struct histogram first_byte; /* from begun_at_ns to the service end's first byte */
 };
 
 struct relay_ops {
@@ -117,7 +124,9 @@ struct relay {
     struct link *links[2]; /* at most one end is coded; NULL: plain */
     struct relay_engine *engine;
     const struct relay_ops *ops;
-    struct pace *pace; /* NULL: no limit of the bandwidth (relay/pace.h) */
+    struct pace *pace;         /* NULL: no limit of the bandwidth (relay/pace.h) */
+    struct relay_stats *stats; /* of the owner; NULL: nobody counts */
+    uint64_t begun_at_ns;      /* 0: the service end's first byte has come */
     struct timer timer;
     /* The sweep reads these fields of an idle relay: together they share cache lines. */
     struct list node; /* in engine->relays */
@@ -148,7 +157,9 @@ struct relay_options {
     const struct relay_ops *ops;
     int fds[2]; /* the relay takes the descriptors over, and the links */
     struct link *links[2];
-    const void *prefix; /* sent to the service end first; at most RELAY_PREFIX_SIZE; copied */
+    struct relay_stats *stats; /* outlives the relay; may be NULL */
+    uint64_t begun_at_ns; /* for stats->first_byte; 0: that byte came before the relay moved here */
+    const void *prefix;   /* sent to the service end first; at most RELAY_PREFIX_SIZE; copied */
     size_t prefix_len;
     uint32_t idle_timeout_ms;       /* aborts the relay when no byte moves for so long; 0 = off */
     uint32_t half_close_timeout_ms; /* how long an end is held back; see above */

@@ -151,6 +151,8 @@ size_t channel_pool_review(struct channel_pool *pool, pool_keeps_fn *keeps, void
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
 /* Whether a channel is parked, which is so beside waiting visitors only after channel_pool_undo. */
 bool channel_pool_has_parked(struct channel_pool *pool);
+/* The number of parked channels. */
+uint32_t channel_pool_parked(struct channel_pool *pool);
 /* The number of visitors, or lanes, that wait for a channel. */
 uint32_t channel_pool_waiting(struct channel_pool *pool);
 /* The number of channels that the demand justifies. For tests. */

@@ -21,6 +21,7 @@
 #include "server/binding.h"
 #include "server/channel_pool.h"
 #include "tunnel/service_base.h"
+#include "tunnel/service_stats.h"
 
 struct server_control;
 struct service;
@@ -34,6 +35,7 @@ struct service_part {
     struct list ports;              /* its listeners */
     struct server_control *control; /* the newest one of this worker, or NULL */
     void (*send_requests)(struct server_control *control); /* set together with control */
+    service_stats_slot stats;
 };
 
 /* How a reload that exchanges addresses gets on (reload_ports.c). */

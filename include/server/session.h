@@ -38,6 +38,7 @@ struct session {
      * connections expected under this key are taken back under it. Channels that then come under
      * another key do not raise the gate's limits until the client logs in again. */
     struct addr_key client;
+    struct addr peer; /* of the control channel */
     unsigned int worker_index;
     uint32_t epoch;         /* the service's, when the login began */
     _Atomic uint32_t asked; /* data channels that the gate expects from `client` for it */

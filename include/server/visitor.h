@@ -35,6 +35,10 @@ enum visitor_refusal {
     VISITOR_REFUSAL_COUNT,
 };
 
+/* A word for users: the name of its counter, without what all have in common. NULL: there are no
+ * more. */
+const char *visitor_refusal_name(unsigned int why);
+
 /* The listener_accepted of a TCP service: takes fd over. */
 void visitor_begin(struct server_worker *worker, struct service *service, int fd);
 /* The `matched` of a TCP service's pool (channel_pool.h): gives a channel to a waiting visitor of

@@ -16,6 +16,7 @@
 #include "config/config.h"
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
+#include "tunnel/service_stats.h"
 #include "tunnel/tunnel_worker.h"
 
 struct inherited;
@@ -59,6 +60,14 @@ struct role {
     int (*list_sockets)(void *shared, struct handover_sockets *ret);
     /* Gives up the addresses. Sockets that the workers hold stay open. */
     void (*leave_addresses)(void *shared);
+
+    /* ---- in any thread ---- */
+
+    /* Calls `tell` for each configured service. Holds the lock of their list meanwhile, so `tell`
+     * is quick. */
+    void (*list_services)(void *shared, service_report_fn *tell, void *arg);
+    /* The name of a reason in the totals of a service that is not UDP; NULL: there are no more. */
+    const char *(*refusal_name)(unsigned int reason);
 
     /* ---- in a worker's thread ---- */
 

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/addr.h"
 #include "base/list.h"
 #include "base/macros.h"
 #include "config/config.h"
@@ -30,6 +31,9 @@ struct service_base {
      * without a word, or another client has taken over. Each relay then asks the kernel to probe
      * that side (relay/relay.h), and ends only if nobody answers. */
     _Atomic uint32_t doubts;
+    pthread_mutex_t link_lock; /* protects the two below */
+    struct addr peer;          /* of its session; len 0: there is none */
+    int64_t up_since_s;
     bool removed; /* these two are the main thread's */
     uint64_t cut_at_ms;
 };
@@ -59,6 +63,11 @@ static inline void service_base_doubt(struct service_base *base)
     (void)atomic_fetch_add_explicit(&base->doubts, 1, memory_order_relaxed);
 }
 
+/* A session has begun with this peer, or has ended (NULL). Any thread. */
+void service_base_note_peer(struct service_base *base, const struct addr *peer);
+/* What was noted. False: there is no session. Any thread. */
+bool service_base_peer(struct service_base *base, struct addr *ret_peer, int64_t *ret_since_s);
+
 /* The configuration at this moment. A reload frees the old one when every worker has ended the
  * callback that it was in. So read it where it is needed and never keep the pointer over a
  * callback. Any thread. */
@@ -69,6 +78,10 @@ static inline const struct config_service *service_base_config(const struct serv
 /* Replaces the configuration. Returns the old one, which the caller then owns. */
 MUST_CHECK const struct config_service *service_base_set_config(
     struct service_base *base, const struct config_service *config);
+
+/* To be called between service_base_set_config and the end of the old configuration: waits until
+ * no thread that holds the registry's lock reads it. */
+void service_registry_settle(struct service_registry *registry);
 
 /* The services that are configured now, in the form that config_diff takes. The strings belong to
  * the services. */

@@ -271,6 +271,57 @@ static void build_json(struct line *line, const struct entry *entry)
     put_text(line, "\"}\n");
 }
 
+/* ---- the last lines ---- */
+
+static pthread_mutex_t recent_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the two below */
+static struct log_record recent[LOG_RECENT];
+static uint64_t recent_count; /* ever; the next one is recent[recent_count % LOG_RECENT] */
+
+static void escape(const char *text, size_t len, bool is_cut, char *out, size_t out_size)
+{
+    struct line line;
+    enum { DOTS = 3 };
+    line_init(&line);
+    line.json = true;
+    line.end = MIN(out_size, (size_t)LINE_SIZE) - DOTS - 1;
+    put_escaped(&line, text, len);
+    line.cut |= is_cut;
+    show_cut(&line, line.end + DOTS);
+    memcpy(out, line.bytes, line.len);
+    out[line.len] = '\0';
+}
+
+const char *log_escape_json(const char *text, char *out, size_t out_size)
+{
+    escape(text, strlen(text), false, out, out_size);
+    return out;
+}
+
+static void remember(const struct entry *entry)
+{
+    struct timespec now;
+    struct log_record record = {.level = entry->level};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    record.time_ms = (int64_t)now.tv_sec * MS_PER_S + now.tv_nsec / NS_PER_MS;
+    if (entry->service != NULL)
+        (void)log_escape_json(entry->service, record.service, sizeof(record.service));
+    escape(entry->message, entry->message_len, entry->message_cut, record.text,
+           sizeof(record.text));
+    pthread_mutex_lock(&recent_lock);
+    recent[recent_count++ % LOG_RECENT] = record;
+    pthread_mutex_unlock(&recent_lock);
+}
+
+size_t log_recent(struct log_record out[static LOG_RECENT])
+{
+    pthread_mutex_lock(&recent_lock);
+    size_t count = (size_t)MIN(recent_count, (uint64_t)LOG_RECENT);
+    for (size_t i = 0; i < count; i++)
+        out[i] = recent[(recent_count - count + i) % LOG_RECENT];
+    pthread_mutex_unlock(&recent_lock);
+    return count;
+}
+
 /* True if the whole line was written. POLLOUT means room for PIPE_BUF bytes in a pipe, and for a
  * socket or a terminal at least that a write does not wait. Another process may fill the same pipe
  * between the two calls. O_NONBLOCK would help, but it would also apply to that process: the flag
@@ -313,6 +364,9 @@ void log_write(enum log_level level, const char *service, uint64_t conn_id, cons
     entry.message_len = strlen(message);
     if (entry.message_cut)
         entry.message_len = without_half_character(message, entry.message_len);
+
+    if (level <= LOG_WARN)
+        remember(&entry);
 
     struct line line;
     line_init(&line);

@@ -262,6 +262,32 @@ static void client_role_leave_addresses(void *shared)
 {
 }
 
+static void client_tell_service(struct client_service *service, service_report_fn *tell, void *arg)
+{
+    struct service_report report = {.config = client_service_config(service), .has_address = true};
+    report.is_up = service_base_peer(&service->entry, &report.peer, &report.up_since_s);
+    for (unsigned int i = 0; i < service->worker_count; i++)
+        service_stats_sum(&service->locals[i].stats, &report.totals);
+    tell(arg, &report);
+}
+
+static void client_role_list_services(void *shared, service_report_fn *tell, void *arg)
+{
+    struct service_registry *registry = &((struct client *)shared)->services;
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        struct service_base *entry = container_of(node, struct service_base, node);
+        if (!entry->removed)
+            client_tell_service(client_service_of(entry), tell, arg);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
+static const char *client_refusal_name(unsigned int why)
+{
+    return why == CLIENT_REFUSED_UNREACHABLE ? "unreachable" : NULL;
+}
+
 const struct role client_role = {
     .half = CONFIG_CLIENT,
     .name = "client",
@@ -274,6 +300,8 @@ const struct role client_role = {
     .handover = client_role_handover,
     .list_sockets = client_role_list_sockets,
     .leave_addresses = client_role_leave_addresses,
+    .list_services = client_role_list_services,
+    .refusal_name = client_refusal_name,
     .start = client_start,
     .signalled = client_signalled,
     .is_done = client_is_done,

@@ -84,6 +84,7 @@ void client_control_fail(struct client_control *control, int error)
     client_control_give_up_turn(control);
     loop_timer_stop(tunnel->loop, &control->timer);
     if (control->session != NULL) {
+        service_base_note_peer(&control->service->entry, NULL);
         client_session_end(control->worker, control->session);
         client_session_drop(control->session);
         control->session = NULL;
@@ -223,6 +224,7 @@ static void control_up(struct client_control *control)
     client_control_set_state(control, CONTROL_UP);
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     client_control_log_up(control, server);
+    service_base_note_peer(&control->service->entry, server);
     control->heard_at_ns = loop_now_ns(control_loop(control));
     client_control_watch_heartbeat(control);
     control_read_commands(control);

@@ -178,6 +178,13 @@ static void channel_proxy_failed(struct data_channel *channel, int error)
     stream_terminate(&channel->stream, STREAM_ABORT);
 }
 
+static void channel_begin_visitor(struct data_channel *channel)
+{
+    channel->begun_at_ns = loop_now_ns(channel_loop(channel));
+    counter_add(&channel_stats(channel)->visitors, 1);
+    local_service_begin(channel);
+}
+
 static void channel_stream_read_done(struct stream *stream, int result)
 {
     struct data_channel *channel = container_of(stream, struct data_channel, stream);
@@ -207,7 +214,7 @@ static void channel_stream_read_done(struct stream *stream, int result)
     else if (is_udp)
         channel_become_forward(channel);
     else
-        local_service_begin(channel);
+        channel_begin_visitor(channel);
 }
 
 static void channel_stream_write_done(struct stream *stream, int result)

@@ -46,7 +46,7 @@ struct data_channel {
     struct client_service *service; /* used */
     struct timer timer;             /* the limit of the current step, or of a wait */
     uint64_t id;
-    uint64_t begun_at_ns;
+    uint64_t begun_at_ns; /* the dialling; once the command has come: that moment */
     struct tunnel_worker *move_to;
     uint32_t local_generation; /* of the look-up (struct client_local) */
     uint32_t local_version;    /* of the addresses that dial counts */
@@ -76,6 +76,11 @@ static inline const char *channel_service(const struct data_channel *channel)
 static inline struct client_local *channel_local(const struct data_channel *channel)
 {
     return &channel->service->locals[channel->worker->tunnel->index];
+}
+
+static inline struct service_stats *channel_stats(const struct data_channel *channel)
+{
+    return service_stats_of(&channel_local(channel)->stats);
 }
 
 /* The worker's list for channels in this state; NULL: they are in none. */
@@ -146,7 +151,5 @@ void local_service_expired(struct data_channel *channel);
 
 /* data_channel_relay.c */
 
-/* Starts the relay, which takes over the descriptors and the Noise state. ended: flows that have
- * finished on another worker. May free the channel. */
-void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd,
-                              const bool ended[2]);
+/* Starts the relay, which takes over the descriptors and the Noise state. May free the channel. */
+void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd);

@@ -11,9 +11,12 @@ struct channel_move {
     int local_fd;
     struct client_service *service; /* the channel's use of it moves along */
     bool ended[2];
+    bool is_answered; /* the service's first byte has come */
     uint64_t id, begun_at_ns;
 };
 static_assert(sizeof(struct channel_move) <= MAILBOX_PAYLOAD_SIZE, "travels by value");
+
+static void channel_start_relay(struct data_channel *channel, const struct channel_move *from);
 
 static void data_channel_deliver_move(void *owner, const void *payload)
 {
@@ -40,7 +43,7 @@ static void data_channel_deliver_move(void *owner, const void *payload)
     channel->begun_at_ns = move.begun_at_ns;
     channel->state = CHANNEL_NEW;
     list_init(&channel->node);
-    data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+    channel_start_relay(channel, &move);
     if (worker->stopping)
         data_channel_close_all(worker);
     else if (atomic_load(&move.service->entry.cut)) /* the service was cut meanwhile */
@@ -65,13 +68,15 @@ static void channel_relay_closed(struct relay *relay)
                                 .id = channel->id,
                                 .begun_at_ns = channel->begun_at_ns};
     int fds[2];
+    counter_sub(&channel_stats(channel)->open, 1);
     if (relay_detached(relay, fds, move.ended)) {
         move.server = (struct transport){.fd = fds[RELAY_VISITOR_END],
                                          .link = relay_take_link(relay, RELAY_VISITOR_END)};
         move.local_fd = fds[RELAY_SERVICE_END];
+        move.is_answered = relay->begun_at_ns == 0;
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, data_channel_deliver_move, &move,
                          sizeof(move)) < 0) {
-            data_channel_relay_start(channel, move.server, move.local_fd, move.ended);
+            channel_start_relay(channel, &move);
             return;
         }
         metrics_add(&own->metrics, METRIC_RELAYS_MOVED_OUT, 1);
@@ -94,22 +99,33 @@ static const struct relay_ops channel_relay_ops = {
     .closed = channel_relay_closed,
 };
 
-void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd,
-                              const bool ended[2])
+static void channel_start_relay(struct data_channel *channel, const struct channel_move *from)
 {
     struct client_worker *worker = channel->worker;
+    struct service_stats *stats = channel_stats(channel);
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &channel_relay_ops,
-        .fds = {server.fd, local_fd},
-        .links = {server.link, NULL},
+        .fds = {from->server.fd, from->local_fd},
+        .links = {from->server.link, NULL},
+        .stats = &stats->relay,
+        .begun_at_ns = from->is_answered ? 0 : channel->begun_at_ns,
         .idle_timeout_ms = client_service_config(channel->service)->idle_timeout_ms,
         .doubts = &channel->service->entry.doubts,
         .doubted_end = RELAY_VISITOR_END,
-        .ended = {ended[0], ended[1]},
+        .ended = {from->ended[0], from->ended[1]},
         .expect_empty = {false, true}, /* most services wait for a request first */
     };
     data_channel_set_state(channel, CHANNEL_RELAYING);
+    counter_add(&stats->open, 1);
     log_conn(LOG_DEBUG, channel_service(channel), channel->id, "relay started");
     relay_start(&channel->relay, &options);
+}
+
+void data_channel_relay_start(struct data_channel *channel, struct transport server, int local_fd)
+{
+    const struct channel_move from = {.server = server, .local_fd = local_fd};
+    histogram_add(&channel_stats(channel)->connect,
+                  loop_now_ns(channel_loop(channel)) - channel->begun_at_ns);
+    channel_start_relay(channel, &from);
 }

@@ -82,17 +82,22 @@ static uint32_t visitor_take(struct forward_visitor *visitor, enum datagram_room
 {
     struct forward *forward = visitor->forward;
     struct udp_batch *batch = forward->channel.engine->batch;
+    struct service_stats *stats = forward_stats(forward);
     uint32_t datagrams = 0;
     udp_table_touch(&forward->table, &visitor->entry, loop_now_ns(forward_loop(forward)));
     if (room == DATAGRAM_STALE) {
-        forward_count(forward, METRIC_UDP_DROPPED_QUEUE_FULL, udp_batch_datagrams(batch, count));
+        forward_count_drop(forward, METRIC_UDP_DROPPED_QUEUE_FULL,
+                           udp_batch_datagrams(batch, count));
         return 0;
     }
     for (unsigned int i = 0; i < count; i++) {
         const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
         datagrams += udp_arrival_count(arrival);
-        if (arrival->data != NULL)
-            datagram_put(&forward->channel, &visitor->entry.key, arrival);
+        if (arrival->data == NULL)
+            continue;
+        counter_add(&stats->datagrams[1], udp_arrival_count(arrival));
+        counter_add(&stats->relay.bytes[1], arrival->size);
+        datagram_put(&forward->channel, &visitor->entry.key, arrival);
     }
     return datagrams;
 }
@@ -207,9 +212,12 @@ static void forward_received(struct datagram_channel *channel, const struct udp_
     struct forward *forward = container_of(channel, struct forward, channel);
     struct forward_visitor *visitor = forward_visitor_find(forward, &frame->from);
     if (visitor == NULL) {
-        forward_count(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
+        forward_count_drop(forward, METRIC_UDP_DROPPED_NO_LOCAL, 1);
         return;
     }
+    struct service_stats *stats = forward_stats(forward);
+    counter_add(&stats->datagrams[0], 1);
+    counter_add(&stats->relay.bytes[0], frame->payload_len);
     datagram_aim_or_fire(channel->engine, &visitor->target, frame, forward_visitor_destination);
 }
 

@@ -56,6 +56,19 @@ static inline struct client_local *forward_local(const struct forward *forward)
     return &forward->service->locals[forward->worker->tunnel->index];
 }
 
+static inline struct service_stats *forward_stats(const struct forward *forward)
+{
+    return service_stats_of(&forward_local(forward)->stats);
+}
+
+/* Counts METRIC_UDP_DROPPED_..., also for the service. */
+static inline void forward_count_drop(const struct forward *forward, enum metric metric,
+                                      uint64_t amount)
+{
+    forward_count(forward, metric, amount);
+    counter_add(&forward_stats(forward)->reasons[service_drop_reason(metric)], amount);
+}
+
 /* ---- forward.c ---- */
 
 /* To be called when an open visitor's socket may have datagrams: receives them, now or after the

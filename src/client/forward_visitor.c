@@ -33,6 +33,10 @@ static void visitor_close(struct forward_visitor *visitor, struct udp_socket *he
     struct forward *forward = visitor->forward;
     visitor->closing = true;
     udp_batch_count_overflows(forward->channel.engine->batch, &visitor->udp);
+    struct service_stats *stats = forward_stats(forward);
+    counter_add(&stats->reasons[service_drop_reason(METRIC_UDP_DROPPED_KERNEL)],
+                visitor->udp.overflows);
+    counter_sub(&stats->open, 1);
     udp_table_remove(&forward->table, &visitor->entry);
     datagram_forget(&visitor->target);
     list_remove(&visitor->resting_node);
@@ -303,6 +307,8 @@ static struct forward_visitor *forward_visitor_add(struct forward *forward,
         datagram_enough(&forward->channel);
     udp_share_add(forward_share(forward), forward->worker->tunnel->index);
     forward_count(forward, METRIC_UDP_VISITORS, 1);
+    counter_add(&forward_stats(forward)->visitors, 1);
+    counter_add(&forward_stats(forward)->open, 1);
     if (!forward->expiry_timer.armed)
         loop_deadline_start(loop, &forward->expiry_timer,
                             MAX(client_service_config(forward->service)->udp_timeout_ms,

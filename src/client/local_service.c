@@ -20,6 +20,7 @@ void local_service_unavailable(struct data_channel *channel, int error)
     static struct log_limit limit;
     uint32_t suppressed;
     channel_local(channel)->valid_until_ns = 0;
+    counter_add(&channel_stats(channel)->reasons[CLIENT_REFUSED_UNREACHABLE], 1);
     if (log_allowed(&limit, &suppressed)) {
         char text[ADDR_HOST_SIZE + 8];
         log_conn(LOG_WARN, channel_service(channel), channel->id,
@@ -39,7 +40,6 @@ void local_service_unavailable(struct data_channel *channel, int error)
 
 static void local_connected(struct stream *stream, int result)
 {
-    static const bool none_ended[2] = {false, false};
     struct data_channel *channel = container_of(stream, struct data_channel, local);
     struct client_local *local = channel_local(channel);
     loop_timer_stop(channel_loop(channel), &channel->timer);
@@ -52,7 +52,7 @@ static void local_connected(struct stream *stream, int result)
         client_local_worked(local, channel->dial.index, loop_now_ns(channel_loop(channel)));
     data_channel_drop_session(channel);
     struct transport server = stream_release(&channel->stream);
-    data_channel_relay_start(channel, server, stream_release(&channel->local).fd, none_ended);
+    data_channel_relay_start(channel, server, stream_release(&channel->local).fd);
 }
 
 static void local_closed(struct stream *stream)

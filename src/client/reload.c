@@ -238,6 +238,7 @@ static bool client_reload_finish(void *shared)
     struct client_plan *plan = plan_take_finished(&client->plan);
     if (plan == NULL)
         return false;
+    service_registry_settle(&client->services);
     for (size_t i = 0; i < plan->step_count; i++) {
         if (plan->steps[i].kind == PLAN_REMOVE)
             client_service_drop(plan->steps[i].service);

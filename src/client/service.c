@@ -23,6 +23,7 @@ int client_service_create(struct service_registry *registry, const struct config
         return -ENOMEM;
     }
     dial_memory_init(&service->memory);
+    service->worker_count = workers;
     for (unsigned int i = 0; i < workers; i++)
         service->locals[i].memory = &service->memory;
     service->is_udp = config->type == CONFIG_SERVICE_UDP;
@@ -35,6 +36,8 @@ void client_service_free(struct service_base *base)
 {
     struct client_service *service = client_service_of(base);
     service_base_finish(base);
+    for (unsigned int i = 0; i < service->worker_count; i++)
+        service_stats_free(&service->locals[i].stats);
     dial_memory_finish(&service->memory);
     free(service->locals);
     free(service);

@@ -29,6 +29,7 @@ void config_destroy(struct config *config)
         return;
     finish_peer(&config->server);
     finish_peer(&config->client);
+    secret_free(config->status.token);
     config_report_finish(&config->notes);
     free(config);
 }

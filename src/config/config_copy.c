@@ -116,6 +116,7 @@ int config_peer_copy(const struct config_peer *peer, const struct config_peer **
     }
     config_access_share(&copy->access);
     copy->default_token = NULL;
+    copy->status = NULL;
     copy->services = NULL;
     copy->service_count = 0;
     *ret = copy;

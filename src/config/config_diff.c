@@ -88,7 +88,8 @@ static unsigned int changes_between(enum config_role role, bool of_service, cons
     for (size_t i = 0; i < option_count; i++) {
         const struct option *option = &options[i];
         if ((option->roles & (1u << role)) == 0 || option->change == CONFIG_CHANGE_NONE ||
-            (option->section == SECTION_SERVICE) != of_service)
+            (option->section == SECTION_SERVICE) != of_service ||
+            option->section == SECTION_STATUS) /* not the role's: app/status compares it */
             continue;
         if (!same_value(option, (const char *)a + option->offset, (const char *)b + option->offset))
             changes |= option->change;
@@ -187,7 +188,8 @@ const char *config_changes_format(unsigned int changes, char *out, size_t out_si
 {
     static const char *const words[] = {
         "address",   "transport",        "token", "type",    "lanes",        "TCP options",
-        "heartbeat", "limits and times", "log",   "threads", "certificates", "access lists"};
+        "heartbeat", "limits and times", "log",   "threads", "certificates", "access lists",
+        "status"};
     size_t used = 0;
     assert(out_size > 0);
     out[0] = '\0';

@@ -35,6 +35,8 @@ unsigned int draft_line_of(struct draft *draft, const struct draft_place *place,
 void *draft_field(struct draft *draft, const struct draft_place *place, const struct option *option)
 {
     struct config_peer *peer = draft_peer(draft, place->role);
+    if (place->section == SECTION_STATUS)
+        return (char *)&draft->config->status + option->offset;
     char *object = place->section == SECTION_SERVICE ? (char *)&peer->services[place->service_index]
                                                      : (char *)peer;
     return object + option->offset;
@@ -61,15 +63,15 @@ const char *draft_service_path(enum config_role role, const char *name, const ch
 const char *draft_path(const struct draft *draft, const struct draft_place *place, const char *key,
                        char out[static DRAFT_PATH_SIZE])
 {
-    const char *section = option_section_name(place->section);
+    char section[64];
     if (place->section == SECTION_SERVICE) {
         const struct config_peer *peer =
             place->role == CONFIG_SERVER ? &draft->config->server : &draft->config->client;
         return draft_service_path(place->role, peer->services[place->service_index].name, key, out);
     }
-    (void)snprintf(out, DRAFT_PATH_SIZE, "%s%s%s%s%s", option_role_name(place->role),
-                   section[0] == '\0' ? "" : ".", section, key == NULL ? "" : ".",
-                   key == NULL ? "" : key);
+    (void)snprintf(out, DRAFT_PATH_SIZE, "%s%s%s",
+                   option_section_path(place->section, place->role, section, sizeof section),
+                   key == NULL ? "" : ".", key == NULL ? "" : key);
     return out;
 }
 
@@ -89,7 +91,7 @@ bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
     }
     bool is_error = kind == DRAFT_ERROR || kind == DRAFT_BAD_SHAPE;
     (void)draft_path(draft, place, key, path);
-    bool is_added = kind == DRAFT_ERROR
+    bool is_added = kind == DRAFT_ERROR && place->section != SECTION_STATUS
                         ? report_add_of_half(draft->report, draft->file, place->role, line,
                                              "%s: %s", path, text)
                         : report_add(kind == DRAFT_NOTE ? &draft->config->notes : draft->report,
@@ -102,7 +104,7 @@ bool draft_say(struct draft *draft, enum draft_message kind, unsigned int line,
  * in a section line, but does elsewhere. */
 static bool find_section(const struct ini_table *table, const char *rest, enum option_section *ret)
 {
-    for (enum option_section known = SECTION_ROLE; known < SECTION_COUNT; known++) {
+    for (enum option_section known = SECTION_ROLE; known < SECTION_STATUS; known++) {
         const char *name = option_section_name(known);
         size_t part_count = *name == '\0' ? 1 : 2;
         for (const char *at = name; *at != '\0'; at++)
@@ -226,17 +228,19 @@ static bool enter(struct draft *draft, const struct ini_table *table, unsigned i
     join_parts(table, 1, rest);
     bool is_server = strcmp(table->parts[0], "server") == 0;
     bool is_client = strcmp(table->parts[0], "client") == 0;
-    enum option_section found;
+    bool is_status = strcmp(table->parts[0], "status") == 0 && table->part_count == 1;
+    enum option_section found = SECTION_STATUS;
     *ret = (struct draft_table){.is_refused = true};
-    if ((!is_server && !is_client) || !find_section(table, rest, &found))
+    if (!is_status && ((!is_server && !is_client) || !find_section(table, rest, &found)))
         return refuse_section(draft, table);
 
+    /* [status] is of both roles, and is kept with the server's. */
     *ret = (struct draft_table){
-        .place = {.role = is_server ? CONFIG_SERVER : CONFIG_CLIENT, .section = found}};
+        .place = {.role = is_client ? CONFIG_CLIENT : CONFIG_SERVER, .section = found}};
     draft->config->has_server |= is_server;
     draft->config->has_client |= is_client;
     struct draft_role *role = &draft->roles[ret->place.role];
-    if (role->line == 0)
+    if (role->line == 0 && !is_status)
         role->line = table->line;
     if (found == SECTION_SERVICE)
         return draft_start_service(draft, table, dots_of, ret);

@@ -10,6 +10,7 @@
 /* Offsets: of a role's field, of a service's field, and of rows without a field. */
 #define PEER(member)    offsetof(struct config_peer, member)
 #define SERVICE(member) offsetof(struct config_service, member)
+#define STATUS(member)  offsetof(struct config_status, member)
 #define NOWHERE         0
 
 enum option_bounds {
@@ -230,6 +231,14 @@ const struct option options[] = {
     {SECTION_SERVICE, FOR_SERVER, "max_udp_visitors", value_number, SERVICE(max_udp_visitors),
      1, COUNT_MAX, "65536", "visitors", 0, CHANGE(LIMITS),
      "UDP: at a time; a new one replaces the one silent for longest"},
+
+    {SECTION_STATUS, FOR_BOTH, "bind_addr", value_addr_or_path, STATUS(addr), 0, 0, NULL,
+     "host:port", REQUIRED, CHANGE(STATUS),
+     "where HTTP serves /metrics, /status, /healthz, /readyz and a page; or unix:/path"},
+    {SECTION_STATUS, FOR_BOTH, "token", value_secret, STATUS(token), 0, 0, NULL, "secret", SECRET,
+     CHANGE(STATUS), "needed there as Authorization: Bearer TOKEN; default: none is needed"},
+    {SECTION_STATUS, FOR_BOTH, "socket_mode", value_mode, STATUS(socket_mode), 0, 0777, "0660",
+     "octal", 0, CHANGE(STATUS), "who may connect to the unix socket of bind_addr"},
 };
 /* clang-format on */
 const size_t option_count = ARRAY_SIZE(options);
@@ -244,6 +253,7 @@ static const char *const section_names[] = {
     [SECTION_TRANSPORT_WEBSOCKET] = "transport.websocket",
     [SECTION_SERVICES] = "services",
     [SECTION_SERVICE] = "services.NAME",
+    [SECTION_STATUS] = "status",
 };
 static_assert(ARRAY_SIZE(section_names) == SECTION_COUNT, "a name for each section");
 
@@ -251,6 +261,18 @@ const char *option_section_name(enum option_section section)
 {
     assert(section < SECTION_COUNT);
     return section_names[section];
+}
+
+const char *option_section_path(enum option_section section, enum config_role role, char *out,
+                                size_t out_size)
+{
+    const char *name = section_names[section];
+    if (section == SECTION_STATUS)
+        (void)snprintf(out, out_size, "%s", name);
+    else
+        (void)snprintf(out, out_size, "%s%s%s", option_role_name(role), *name == '\0' ? "" : ".",
+                       name);
+    return out;
 }
 
 const char *option_role_name(enum config_role role)
@@ -355,14 +377,14 @@ static const struct option *find_near(enum option_section section, bool is_insid
 const char *option_suggest_key(enum option_section section, enum config_role role, const char *key,
                                char *out, size_t out_size)
 {
+    char path[64];
     const struct option *inside = find_near(section, true, role, key);
     const struct option *outside = find_near(section, false, role, key);
     if (inside != NULL)
         (void)snprintf(out, out_size, "did you mean %s?", inside->key);
     else if (outside != NULL)
-        (void)snprintf(out, out_size, "did you mean %s in [%s%s%s]?", outside->key,
-                       option_role_name(role), outside->section == SECTION_ROLE ? "" : ".",
-                       section_names[outside->section]);
+        (void)snprintf(out, out_size, "did you mean %s in [%s]?", outside->key,
+                       option_section_path(outside->section, role, path, sizeof path));
     else
         list_keys(section, role, out, out_size);
     return out;
@@ -374,10 +396,9 @@ const char *option_suggest_section(const char *name, char *out, size_t out_size)
     char nearest[64] = "";
     size_t nearest_edits = SIZE_MAX;
     for (size_t i = 0; i < 2 * (size_t)SECTION_COUNT; i++) {
-        const char *section = section_names[i / 2];
         char known[64], head[64];
-        (void)snprintf(known, sizeof known, "%s%s%s", option_role_name((enum config_role)(i % 2)),
-                       *section == '\0' ? "" : ".", section);
+        (void)option_section_path((enum option_section)(i / 2), (enum config_role)(i % 2), known,
+                                  sizeof known);
         (void)snprintf(head, sizeof head, "%s", name);
         if (i / 2 == SECTION_SERVICE) {
             char *dot = strchr(head, '.');
@@ -410,11 +431,13 @@ void config_print_options(FILE *out)
     for (size_t i = 0; i < option_count; i++) {
         const struct option *option = &options[i];
         const char *section = section_names[option->section];
+        bool is_of_role = option->section != SECTION_STATUS;
         const char *fallback = option->default_text != NULL             ? option->default_text
                                : (option->flags & OPTION_REQUIRED) != 0 ? "required"
                                                                         : "";
-        (void)fprintf(out, "| `%s%s%s.%s` | %s | %s | %s |\n", role_text(option->roles),
-                      *section == '\0' ? "" : ".", section, option->key, option->unit, fallback,
-                      option->help);
+        (void)fprintf(out, "| `%s%s%s.%s` | %s | %s | %s |\n",
+                      is_of_role ? role_text(option->roles) : "",
+                      *section == '\0' || !is_of_role ? "" : ".", section, option->key,
+                      option->unit, fallback, option->help);
     }
 }

@@ -21,6 +21,7 @@ enum option_section {
     SECTION_TRANSPORT_WEBSOCKET,
     SECTION_SERVICES, /* [ROLE.services]: allowed, without keys */
     SECTION_SERVICE,  /* [ROLE.services.NAME] */
+    SECTION_STATUS,   /* [status], of both roles */
     SECTION_COUNT,
 };
 
@@ -59,7 +60,8 @@ struct option_value {
  * or -ENOMEM. */
 typedef int option_parser(struct option_value *value, void *target);
 
-/* offset is into struct config_service for SECTION_SERVICE, else into struct config_peer. min and
+/* offset is into struct config_service for SECTION_SERVICE, into struct config_status for
+ * SECTION_STATUS, else into struct config_peer. min and
  * max are in the unit of the field (ms for seconds). default_text NULL: the field stays zero, or a
  * service takes the value of its role. */
 struct option {
@@ -79,9 +81,12 @@ struct option {
 extern const struct option options[];
 extern const size_t option_count;
 
-/* "transport.tcp", ...; "" for SECTION_ROLE, "services.NAME" for SECTION_SERVICE. */
+/* "transport.tcp", ...; "" for SECTION_ROLE, "status" for SECTION_STATUS, "services.NAME" for SECTION_SERVICE. */
 const char *option_section_name(enum option_section section);
 const char *option_role_name(enum config_role role);
+/* Writes "server.transport.tcp", "status", ... Returns out. */
+const char *option_section_path(enum option_section section, enum config_role role, char *out,
+                                size_t out_size);
 /* Row number, or -1. */
 int option_find(enum option_section section, enum config_role role, const char *key);
 /* The row of a key that must exist. */

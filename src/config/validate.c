@@ -253,8 +253,40 @@ static void validate_role(struct draft *draft, enum config_role role)
         check_client(draft);
 }
 
+static void validate_status(struct draft *draft)
+{
+    struct config_status *status = &draft->config->status;
+    const struct draft_place place = {CONFIG_SERVER, SECTION_STATUS, 0};
+    unsigned int section_line = draft->roles[CONFIG_SERVER].section_lines[SECTION_STATUS];
+    if (section_line == 0)
+        return;
+    fill_section(draft, &place, section_line);
+    unsigned int line = draft_line_of(draft, &place, "bind_addr");
+    struct addr addr;
+    bool is_unix = host_port_is_unix(&status->addr);
+    bool is_localhost = strcasecmp(status->addr.host, "localhost") == 0;
+    if (status->addr.host[0] == '\0')
+        return;       /* missing or refused, which was reported */
+    if (is_localhost) /* the one name that needs no resolver */
+        (void)snprintf(status->addr.host, sizeof status->addr.host, "127.0.0.1");
+    if (!is_unix && !addr_from_numeric(&status->addr, &addr))
+        (void)draft_say(draft, DRAFT_ERROR, line, &place, "bind_addr",
+                        "expected an IP address with a port, or unix:/path: names are not looked "
+                        "up here");
+    else if (!is_unix && !addr_is_loopback(&addr) && status->token == NULL)
+        (void)draft_say(draft, DRAFT_NOTE, line, &place, "bind_addr",
+                        "other machines can reach it, and there is no status.token");
+    unsigned int mode_line = draft_line_of(draft, &place, "socket_mode");
+    if (mode_line != 0 && status->addr.host[0] != '/')
+        (void)draft_say(draft, DRAFT_WARNING, mode_line, &place, "socket_mode",
+                        "has no effect: bind_addr has no file");
+}
+
 void draft_validate(struct draft *draft)
 {
+    validate_status(draft);
+    draft->config->server.status = draft->config->client.status = &draft->config->status;
+
     if (!draft->config->has_server && !draft->config->has_client)
         (void)report_add(draft->report, draft->file, true, REPORT_WHOLE_FILE,
                          "expected a [server] or a [client] section");

@@ -179,6 +179,13 @@ void flow_count(struct relay_flow *flow, size_t size)
     struct relay *relay = flow_relay(flow);
     relay->active_at_ns = loop_now_ns(relay->engine->loop);
     flow->bytes += size;
+    if (relay->stats == NULL)
+        return;
+    counter_add(&relay->stats->bytes[flow->index], size);
+    if (relay->begun_at_ns != 0 && flow->index == RELAY_SERVICE_END && size > 0) {
+        histogram_add(&relay->stats->first_byte, relay->active_at_ns - relay->begun_at_ns);
+        relay->begun_at_ns = 0;
+    }
 }
 
 void flow_push(struct relay_flow *flow)

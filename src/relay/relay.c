@@ -167,6 +167,8 @@ void relay_start(struct relay *relay, const struct relay_options *options)
     assert(options->prefix_len == 0 || options->links[RELAY_VISITOR_END] == NULL);
     relay->engine = options->engine;
     relay->ops = options->ops;
+    relay->stats = options->stats;
+    relay->begun_at_ns = options->begun_at_ns;
     for (unsigned int i = 0; i < 2; i++) {
         flow_init(&relay->flow[i], i, options->ended[i]);
         relay->flow[i].poll_first = options->expect_empty[i];

@@ -342,12 +342,17 @@ uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns)
     return target;
 }
 
-bool channel_pool_has_parked(struct channel_pool *pool)
+uint32_t channel_pool_parked(struct channel_pool *pool)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    bool has_parked = pool->parked_count > 0;
+    uint32_t count = pool->parked_count;
     (void)pthread_mutex_unlock(&pool->lock);
-    return has_parked;
+    return count;
+}
+
+bool channel_pool_has_parked(struct channel_pool *pool)
+{
+    return channel_pool_parked(pool) > 0;
 }
 
 uint32_t channel_pool_waiting(struct channel_pool *pool)

@@ -246,6 +246,8 @@ void server_control_begin(const struct server_control_options *options)
     control->conn_id = options->conn_id;
     control->session.service = options->service;
     control->session.client = options->client;
+    if (socket_peer(options->transport.fd, &control->session.peer) < 0)
+        control->session.peer = (struct addr){.len = 0};
     control->session.worker_index = tunnel->index;
     control->session.epoch = options->epoch;
     list_init(&control->session.node);

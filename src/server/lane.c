@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "lane_priv.h"
+#include "server/service_part.h"
 
 enum { BATCHES_PER_TURN = 4 }; /* so that a busy lane leaves time to others on its worker */
 
@@ -16,10 +17,10 @@ enum { BATCHES_PER_TURN = 4 }; /* so that a busy lane leaves time to others on i
 /* Counts the datagrams of a batch that is dropped: no channel, or the channel's queue is full. */
 static void lane_drop(const struct lane *lane, unsigned int arrivals)
 {
-    lane_count(lane,
-               lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
-                                     : METRIC_UDP_DROPPED_QUEUE_FULL,
-               udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
+    lane_count_drop(lane,
+                    lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
+                                          : METRIC_UDP_DROPPED_QUEUE_FULL,
+                    udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
 }
 
 static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
@@ -27,8 +28,8 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
     if (arrival->data == NULL)
         return;
     if (addr_port(arrival->from) == 0) {
-        lane_count(lane, METRIC_UDP_DROPPED_PORT_ZERO,
-                   udp_arrival_count(arrival)); /* no answer can be sent to port 0 */
+        lane_count_drop(lane, METRIC_UDP_DROPPED_PORT_ZERO,
+                        udp_arrival_count(arrival)); /* no answer can be sent to port 0 */
         return;
     }
     struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
@@ -39,6 +40,8 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
         lane_visitor_police(visitor, RELAY_VISITOR_END, arrival->size, arrival->segment_size);
     if (passed.size == 0 && arrival->size != 0)
         return;
+    counter_add(&lane->stats->datagrams[0], udp_arrival_count(&passed));
+    counter_add(&lane->stats->relay.bytes[0], passed.size);
     if (service_config(lane->service)->proxy_protocol != 0) {
         lane_header_put(visitor, &passed);
         return;
@@ -166,6 +169,7 @@ static int lane_start(struct server_worker *worker, struct service *service,
     service_use(service);
     lane->binding = binding;
     lane->index = index;
+    lane->stats = service_part_stats(worker, service);
     lane->held = binding->is_inherited;
     udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);

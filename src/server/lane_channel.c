@@ -56,9 +56,12 @@ static void lane_received(struct datagram_channel *channel, const struct udp_fra
 {
     struct lane *lane = container_of(channel, struct lane_channel, base)->lane;
     struct lane_visitor *visitor = lane_visitor_answered(lane, &frame->from);
-    if (visitor != NULL && lane_visitor_police(visitor, RELAY_SERVICE_END, frame->payload_len,
-                                               frame->payload_len) == frame->payload_len)
-        datagram_aim_or_fire(channel->engine, &visitor->target, frame, lane_visitor_destination);
+    if (visitor == NULL || lane_visitor_police(visitor, RELAY_SERVICE_END, frame->payload_len,
+                                               frame->payload_len) != frame->payload_len)
+        return;
+    counter_add(&lane->stats->datagrams[1], 1);
+    counter_add(&lane->stats->relay.bytes[1], frame->payload_len);
+    datagram_aim_or_fire(channel->engine, &visitor->target, frame, lane_visitor_destination);
 }
 
 static void lane_batch_end(struct datagram_channel *channel)

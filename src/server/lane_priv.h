@@ -28,6 +28,8 @@ struct lane {
     struct binding *binding;    /* of the service; outlives the lane */
     unsigned int index;         /* of the socket in the binding */
     unsigned int channel_count; /* channels in use or still being closed */
+    struct service_stats *stats;
+    uint32_t overflows_noted; /* of udp.overflows: they are in the stats */
     struct udp_socket udp;
     struct loop_op poll_op;
     struct lane_channel *channel; /* in use; NULL: the lane waits for one */
@@ -64,6 +66,13 @@ static inline struct datagram_engine *lane_engine(const struct lane *lane)
 static inline void lane_count(const struct lane *lane, enum metric metric, uint64_t amount)
 {
     metrics_add(&lane->worker->tunnel->metrics, metric, amount);
+}
+
+/* The same for METRIC_UDP_DROPPED_..., also for the service. */
+static inline void lane_count_drop(const struct lane *lane, enum metric metric, uint64_t amount)
+{
+    lane_count(lane, metric, amount);
+    counter_add(&lane->stats->reasons[service_drop_reason(metric)], amount);
 }
 
 static inline struct pool_waiter *lane_waiter(const struct lane *lane)

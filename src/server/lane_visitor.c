@@ -14,6 +14,7 @@ static void visitor_remove(struct lane_visitor *visitor)
 {
     struct lane *lane = visitor->lane;
     udp_table_remove(&lane->table, &visitor->entry);
+    counter_sub(&lane->stats->open, 1);
     datagram_forget(&visitor->target);
     if (lane->last == visitor)
         lane->last = NULL;
@@ -36,6 +37,9 @@ void lane_visitor_expire(struct timer *timer)
         lane_count(lane, METRIC_UDP_VISITORS_EXPIRED, 1);
     }
     udp_batch_count_overflows(lane_engine(lane)->batch, &lane->udp);
+    counter_add(&lane->stats->reasons[service_drop_reason(METRIC_UDP_DROPPED_KERNEL)],
+                lane->udp.overflows - lane->overflows_noted);
+    lane->overflows_noted = lane->udp.overflows;
     entry = udp_table_oldest(&lane->table);
     if (entry == NULL)
         return;
@@ -86,6 +90,8 @@ static struct lane_visitor *lane_visitor_add(struct lane *lane, const struct udp
         return NULL;
     }
     lane_count(lane, METRIC_UDP_VISITORS, 1);
+    counter_add(&lane->stats->visitors, 1);
+    counter_add(&lane->stats->open, 1);
     if (!lane->expiry_timer.armed)
         loop_deadline_start(lane_loop(lane), &lane->expiry_timer,
                             MAX(service_config(lane->service)->udp_timeout_ms,
@@ -236,7 +242,7 @@ struct lane_visitor *lane_visitor_answered(struct lane *lane, const struct udp_f
         if (entry == NULL) {
             /* Only addresses that have sent something get datagrams. Not even our client may use
              * the server to send to others. */
-            lane_count(lane, METRIC_UDP_DROPPED_STRANGER, 1);
+            lane_count_drop(lane, METRIC_UDP_DROPPED_STRANGER, 1);
             return NULL;
         }
         visitor = lane->last = lane_visitor_of(entry);

@@ -394,6 +394,7 @@ static bool server_reload_finish(void *shared)
     struct server_plan *plan = plan_take_finished(&server->plan);
     if (plan == NULL)
         return false;
+    service_registry_settle(&server->services);
     for (size_t i = 0; i < plan->step_count; i++) {
         struct server_step *step = &plan->steps[i];
         config_service_free(step->config);

@@ -327,6 +327,33 @@ static void server_role_leave_addresses(void *shared)
     server_leave_addresses(shared);
 }
 
+static void tell_service(struct service *service, service_report_fn *tell, void *arg)
+{
+    struct service_report report = {.config = service_config(service),
+                                    .is_up = atomic_load(&service->up)};
+    (void)service_base_peer(&service->entry, &report.peer, &report.up_since_s);
+    (void)pthread_mutex_lock(&service->lock);
+    report.has_address = service->binding != NULL;
+    (void)pthread_mutex_unlock(&service->lock);
+    report.waiting = service->is_udp ? 0 : channel_pool_waiting(&service->pool);
+    report.parked = channel_pool_parked(&service->pool);
+    for (unsigned int i = 0; i < service->worker_count; i++)
+        service_stats_sum(&service->parts[i].stats, &report.totals);
+    tell(arg, &report);
+}
+
+static void server_role_list_services(void *shared, service_report_fn *tell, void *arg)
+{
+    struct service_registry *registry = &((struct server *)shared)->services;
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        struct service_base *entry = container_of(node, struct service_base, node);
+        if (!entry->removed)
+            tell_service(service_of(entry), tell, arg);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
 const struct role server_role = {
     .half = CONFIG_SERVER,
     .name = "server",
@@ -340,6 +367,8 @@ const struct role server_role = {
     .handover = server_role_handover,
     .list_sockets = server_role_list_sockets,
     .leave_addresses = server_role_leave_addresses,
+    .list_services = server_role_list_services,
+    .refusal_name = visitor_refusal_name,
     .start = server_start,
     .signalled = server_signalled,
     .is_done = server_is_done,

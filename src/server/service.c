@@ -18,6 +18,8 @@ void service_free(struct service_base *entry)
     addr_table_finish(&service->per_ip);
     (void)pthread_mutex_destroy(&service->lock);
     service_base_finish(entry);
+    for (unsigned int i = 0; i < service->worker_count; i++)
+        service_stats_free(&service->parts[i].stats);
     free(service->parts);
     free(service);
 }

@@ -103,6 +103,7 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     (void)atomic_fetch_add(&service->sessions, 1);
     session_table_add(table, session);
     atomic_store(&service->owner, session->worker_index);
+    service_base_note_peer(&service->entry, &session->peer);
     atomic_store(&service->up, true);
     (void)pthread_mutex_unlock(&service->lock);
     PROBE2(session_begin, service_name(service), session);
@@ -154,6 +155,7 @@ bool session_end(struct session_table *table, struct session *session,
         service->session = NULL;
         session_table_remove(table, session);
         ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
+        service_base_note_peer(&service->entry, NULL);
         atomic_store(&service->up, false);
     }
     (void)pthread_mutex_unlock(&service->lock);

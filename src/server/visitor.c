@@ -96,6 +96,21 @@ static const struct {
 };
 static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
 
+static_assert((int)VISITOR_REFUSAL_COUNT <= (int)SERVICE_REASONS, "a counter for each");
+
+const char *visitor_refusal_name(unsigned int why)
+{
+    static const char *const prefixes[] = {"visitors_refused_", "visitors_"};
+    if (why >= VISITOR_REFUSAL_COUNT)
+        return NULL;
+    const char *name = metrics_name(refusals[why].metric);
+    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return name + strlen(prefixes[i]);
+    }
+    return name;
+}
+
 void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
                           const struct addr *peer, const char *detail)
 {
@@ -103,6 +118,7 @@ void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal wh
     uint32_t suppressed;
     char text[ADDR_TEXT_SIZE];
     metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
+    counter_add(&visitor_stats(visitor)->reasons[why], 1);
     if (log_allowed(&said[why], &suppressed))
         log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
                  "visitor%s%s refused: %s%s%s (%u similar lines suppressed)",
@@ -263,6 +279,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
         return;
     }
     service_use(service);
+    counter_add(&visitor_stats(visitor)->visitors, 1);
     visitor->fd = fd;
     visitor->id = tunnel_next_conn_id(tunnel);
     visitor->begun_at_ns = loop_now_ns(tunnel->loop);

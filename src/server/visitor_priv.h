@@ -13,6 +13,7 @@
 #include "base/probe.h"
 #include "relay/relay.h"
 #include "server/server_worker.h"
+#include "server/service_part.h"
 #include "server/visitor.h"
 
 enum visitor_state {
@@ -74,6 +75,12 @@ static inline struct loop *visitor_loop(const struct visitor *visitor)
 static inline const char *visitor_service(const struct visitor *visitor)
 {
     return service_name(visitor->service);
+}
+
+/* Its worker's numbers of its service. */
+static inline struct service_stats *visitor_stats(const struct visitor *visitor)
+{
+    return service_part_stats(visitor->worker, visitor->service);
 }
 
 /* The list of the worker that has visitors in this state. NULL: no list. */

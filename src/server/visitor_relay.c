@@ -16,8 +16,9 @@ struct visitor_move {
     struct transport channel;
     int visitor_fd;
     bool ended[2];           /* by end: its stream has ended */
-    bool started;            /* the relay was running: the command has been sent */
+    bool started : 1;        /* the relay was running: the command has been sent */
     bool has_addresses;      /* from a PROXY header, for the one that the service gets */
+    bool is_answered : 1;    /* the service's first byte has come */
     struct service *service; /* the message has the visitor's use of it */
     uint64_t id;
     union {
@@ -34,8 +35,7 @@ struct visitor_far {
     struct visitor_addresses addresses;
 };
 
-static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
-                                const bool ended[2]);
+static void visitor_start_relay(struct visitor *visitor, const struct visitor_move *from);
 
 static void visitor_deliver_move(void *owner, const void *payload)
 {
@@ -59,7 +59,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
         visitor->start.addresses = far->addresses;
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
-    visitor_start_relay(visitor, move.channel, move.started, move.ended);
+    visitor_start_relay(visitor, &move);
     if (worker->stopping)
         visitor_close_all(worker);
     else if (atomic_load(&move.service->entry.cut)) /* while the message was on its way */
@@ -113,12 +113,14 @@ static void visitor_relay_closed(struct relay *relay)
         .key = visitor->key,
     };
     int fds[2];
+    counter_sub(&visitor_stats(visitor)->open, 1);
     if (relay_detached(relay, fds, move.ended)) {
         move.visitor_fd = visitor->fd = fds[RELAY_VISITOR_END];
         move.channel = (struct transport){.fd = fds[RELAY_SERVICE_END],
                                           .link = relay_take_link(relay, RELAY_SERVICE_END)};
+        move.is_answered = relay->begun_at_ns == 0;
         if (!visitor_move(visitor, visitor->move_to, &move))
-            visitor_start_relay(visitor, move.channel, true, move.ended);
+            visitor_start_relay(visitor, &move);
         return;
     }
     log_relay_closed(visitor);
@@ -161,18 +163,21 @@ static size_t make_prefix(const struct visitor *visitor, const struct config_ser
     return size;
 }
 
-static void visitor_start_relay(struct visitor *visitor, struct transport channel, bool started,
-                                const bool ended[2])
+/* The visitor has its descriptor. Of `from` the relay takes the channel, and how far it was. */
+static void visitor_start_relay(struct visitor *visitor, const struct visitor_move *from)
 {
     struct server_worker *worker = visitor->worker;
+    struct service_stats *stats = visitor_stats(visitor);
     uint8_t prefix[RELAY_PREFIX_SIZE];
     const struct config_service *config = service_config(visitor->service);
-    size_t prefix_len = started ? 0 : make_prefix(visitor, config, prefix);
+    size_t prefix_len = from->started ? 0 : make_prefix(visitor, config, prefix);
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
-        .fds = {take_fd(&visitor->fd), channel.fd},
-        .links = {NULL, channel.link},
+        .fds = {take_fd(&visitor->fd), from->channel.fd},
+        .links = {NULL, from->channel.link},
+        .stats = &stats->relay,
+        .begun_at_ns = from->is_answered ? 0 : visitor->begun_at_ns,
         .prefix = prefix,
         .prefix_len = prefix_len,
         .idle_timeout_ms = config->idle_timeout_ms,
@@ -180,10 +185,14 @@ static void visitor_start_relay(struct visitor *visitor, struct transport channe
         .rates = &visitor->service->rates,
         .doubts = &visitor->service->entry.doubts,
         .doubted_end = RELAY_SERVICE_END,
-        .ended = {ended[0], ended[1]},
-        .expect_empty = {false, !started}, /* the client sends nothing before it gets the command */
+        .ended = {from->ended[0], from->ended[1]},
+        .expect_empty = {false,
+                         !from->started}, /* the client sends nothing before it gets the command */
     };
     visitor_set_state(visitor, VISITOR_RELAYING);
+    counter_add(&stats->open, 1);
+    if (!from->started)
+        histogram_add(&stats->connect, loop_now_ns(visitor_loop(visitor)) - visitor->begun_at_ns);
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
     relay_start(&visitor->relay, &options);
 }
@@ -205,7 +214,6 @@ static bool visitor_pack_addresses(const struct visitor *visitor, struct visitor
 
 void visitor_relay_bind(struct visitor *visitor, struct transport channel)
 {
-    static const bool none_ended[2] = {false, false};
     struct server_worker *worker = visitor->worker;
     struct tunnel_worker *target = tunnel_place_relay(worker->tunnel);
     struct visitor_move move = {
@@ -222,5 +230,5 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
             return;
         free(far);
     }
-    visitor_start_relay(visitor, channel, false, none_ended);
+    visitor_start_relay(visitor, &move);
 }

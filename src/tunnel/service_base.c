@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "config/config_copy.h"
 
@@ -36,6 +37,7 @@ int service_base_init(struct service_base *base, const struct config_service *co
     if (result < 0)
         return result;
     *base = (struct service_base){.config = copy, .users = 1};
+    (void)pthread_mutex_init(&base->link_lock, NULL);
     list_init(&base->node);
     return 0;
 }
@@ -43,6 +45,7 @@ int service_base_init(struct service_base *base, const struct config_service *co
 void service_base_finish(struct service_base *base)
 {
     config_service_free(service_base_config(base));
+    (void)pthread_mutex_destroy(&base->link_lock);
 }
 
 void service_registry_add(struct service_registry *registry, struct service_base *base)
@@ -73,6 +76,31 @@ const struct config_service *service_base_set_config(struct service_base *base,
                                                      const struct config_service *config)
 {
     return atomic_exchange(&base->config, config);
+}
+
+void service_registry_settle(struct service_registry *registry)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
+void service_base_note_peer(struct service_base *base, const struct addr *peer)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    (void)pthread_mutex_lock(&base->link_lock);
+    base->peer = peer != NULL ? *peer : (struct addr){.len = 0};
+    base->up_since_s = now.tv_sec;
+    (void)pthread_mutex_unlock(&base->link_lock);
+}
+
+bool service_base_peer(struct service_base *base, struct addr *ret_peer, int64_t *ret_since_s)
+{
+    (void)pthread_mutex_lock(&base->link_lock);
+    *ret_peer = base->peer;
+    *ret_since_s = base->up_since_s;
+    (void)pthread_mutex_unlock(&base->link_lock);
+    return ret_peer->len != 0;
 }
 
 /* ---- what is configured ---- */
