@@ -10,13 +10,22 @@
 #include "base/macros.h"
 #include "config/config.h"
 
-enum cli_command { CLI_RUN, CLI_CHECK, CLI_GENKEY, CLI_PUBKEY, CLI_VERSION, CLI_HELP };
+enum cli_command {
+    CLI_RUN,
+    CLI_CHECK,
+    CLI_STATUS,
+    CLI_GENKEY,
+    CLI_PUBKEY,
+    CLI_VERSION,
+    CLI_HELP,
+};
 enum cli_role { CLI_ROLE_FROM_FILE, CLI_ROLE_SERVER, CLI_ROLE_CLIENT };
 
 struct cli {
     enum cli_command command;
     enum cli_role role;
-    const char *config_path; /* never NULL for CLI_RUN and CLI_CHECK, NULL for keys */
+    const char *config_path; /* never NULL for CLI_RUN, CLI_CHECK, CLI_STATUS; NULL for keys */
+    bool is_watching;        /* with CLI_STATUS */
     bool is_path_from_flag;  /* from -c or --config: of a file with both halves the client runs */
 };
 

@@ -29,7 +29,9 @@
 #include "config/config.h"
 #include "tunnel/role.h"
 
+struct metrics;
 struct reload;
+struct status;
 struct workers;
 
 enum { RELOAD_FDS = 3 };
@@ -40,6 +42,7 @@ struct reload_options {
     const struct role *role;
     void *shared; /* of the role */
     struct workers *workers;
+    struct status *status;
     const struct config_peer *started; /* the configuration at the start; borrowed */
     unsigned int worker_count;
 };
@@ -63,6 +66,9 @@ bool reload_is_of_file(const struct reload *reload);
 uint32_t reload_drain_timeout_ms(const struct reload *reload);
 /* Writes the main thread's counters to the log, as workers_log_metrics does for the workers. */
 void reload_log_metrics(const struct reload *reload);
+
+/* The main thread's counters. */
+const struct metrics *reload_metrics(const struct reload *reload);
 
 /* Sets the level and the format of the log. In the environment RATHOLE_URING_LOG wins over
  * RUST_LOG, and both win over the file. */

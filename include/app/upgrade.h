@@ -37,6 +37,7 @@ struct handover;
 struct notify;
 struct program;
 struct role;
+struct status;
 struct workers;
 
 enum upgrade_state {
@@ -53,6 +54,7 @@ struct upgrade {
     struct notify *notify;
     struct handover *handover;
     struct workers *workers;
+    struct status *status;
     const struct role *role;
     void *shared; /* of the role */
     unsigned int worker_count;

@@ -8,7 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/limits.h"
 #include "base/macros.h"
+#include "base/metrics.h"
 #include "tunnel/role.h"
 
 struct workers;
@@ -34,6 +36,12 @@ int workers_ended_fd(const struct workers *workers);
 bool workers_have_ended(struct workers *workers, bool *ret_failed);
 /* Writes a line with its counters to the log for each worker, whatever the log level. */
 void workers_log_metrics(const struct workers *workers);
+/* Adds the workers' counters to `sums`, and writes each worker's load. Any thread. */
+struct worker_load {
+    unsigned int busy_permille, bulk_flows;
+};
+void workers_read(const struct workers *workers, uint64_t sums[static METRIC_COUNT],
+                  struct worker_load loads[static LIMIT_WORKERS]);
 /* Waits for the threads to end, and frees everything. TUNNEL_SIGNAL_STOP must have been sent.
  * Accepts NULL. */
 void workers_destroy(struct workers *workers);

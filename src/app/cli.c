@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, SET_GENKEY };
+enum argument_effect { SET_COMMAND, SET_ROLE, SET_CONFIG, SET_GENKEY, SET_WATCH };
 
 struct argument {
     const char *flag, *short_flag; /* short_flag may be NULL */
@@ -19,6 +19,8 @@ static const struct argument arguments[] = {
     {"--client", NULL, SET_ROLE, CLI_ROLE_CLIENT, "run the [client] half of FILE"},
     {"--config", "-c", SET_CONFIG, 0, "use FILE; one with both halves runs as client"},
     {"--check", NULL, SET_COMMAND, CLI_CHECK, "check FILE, warn of what is unsafe, and exit"},
+    {"--status", NULL, SET_COMMAND, CLI_STATUS, "a table of the services of the running process"},
+    {"--watch", NULL, SET_WATCH, 0, "with --status: again every second"},
     {"--genkey", NULL, SET_GENKEY, CLI_GENKEY, "print a new key pair for noise (x25519)"},
     {"--pubkey", NULL, SET_COMMAND, CLI_PUBKEY, "read a private key, print its public key"},
     {"--version", "-V", SET_COMMAND, CLI_VERSION, "version, build and kernel features"},
@@ -94,6 +96,9 @@ static int apply(const struct argument *argument, const char *value, const char 
             return cli_refuse(problem, "--server and --client exclude each other", "", "");
         cli->role = (enum cli_role)argument->number;
         return 0;
+    case SET_WATCH:
+        cli->is_watching = true;
+        return 0;
     case SET_CONFIG:
         *ret_used = value == NULL;
         if (value == NULL && next == NULL)
@@ -132,7 +137,10 @@ int cli_parse(int argc, char *const argv[], struct cli *ret, char problem[static
         if (cli.command == CLI_HELP || cli.command == CLI_VERSION)
             break;
     }
-    if (cli.config_path == NULL && (cli.command == CLI_RUN || cli.command == CLI_CHECK))
+    if (cli.is_watching && cli.command != CLI_STATUS)
+        return cli_refuse(problem, "--watch goes with --status", "", "");
+    if (cli.config_path == NULL &&
+        (cli.command == CLI_RUN || cli.command == CLI_CHECK || cli.command == CLI_STATUS))
         return cli_refuse(problem, "a configuration FILE is missing, see --help", "", "");
     if (cli.config_path != NULL && (cli.command == CLI_GENKEY || cli.command == CLI_PUBKEY))
         return cli_refuse(problem, cli.command == CLI_GENKEY ? "--genkey" : "--pubkey",
@@ -173,6 +181,7 @@ void cli_print_usage(FILE *out)
     (void)fputs("usage: rathole-uring [--server | --client] FILE\n"
                 "       rathole-uring [--server | --client] -c FILE\n"
                 "       rathole-uring --check [--server | --client] FILE\n"
+                "       rathole-uring --status [--watch] FILE\n"
                 "       rathole-uring --genkey\n"
                 "       rathole-uring --pubkey < PRIVATE_KEY\n\n",
                 out);

@@ -13,6 +13,7 @@
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
+#include "app/status_command.h"
 #include "app/transport_check.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -185,6 +186,21 @@ static int command_check(const struct cli *cli)
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
+static int command_status(const struct cli *cli)
+{
+    struct config *config = NULL;
+    struct config_report report;
+    int result = command_load(cli, &config, &report);
+    if (result < 0)
+        print_report(&report);
+    int exit_code = result < 0
+                        ? EXIT_START_ERROR
+                        : status_command(cli->config_path, &config->status, cli->is_watching);
+    config_report_finish(&report);
+    config_destroy(config);
+    return exit_code;
+}
+
 #ifdef HAVE_TLS
 #define TRANSPORTS "tcp, noise, tls, websocket"
 #else
@@ -296,6 +312,8 @@ int main(int argc, char *argv[])
         return run_and_forget(&cli, argv);
     case CLI_CHECK:
         return command_check(&cli);
+    case CLI_STATUS:
+        return command_status(&cli);
     case CLI_GENKEY:
         return command_genkey();
     case CLI_PUBKEY:

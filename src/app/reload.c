@@ -8,6 +8,7 @@
 
 #include "app/limits_check.h"
 #include "app/log_filter.h"
+#include "app/status.h"
 #include "app/transport_check.h"
 #include "app/worker.h"
 #include "base/clock.h"
@@ -38,7 +39,8 @@ struct reload {
     uint32_t drain_timeout_ms;
     bool needs_restart; /* part of the file is applied only by a restart */
     bool is_noise_ready, is_tls_known;
-    bool is_looking_up; /* names of the file are being looked up, until names_until_ms */
+    bool has_new_status; /* [status] has changed, which is not logged yet */
+    bool is_looking_up;  /* names of the file are being looked up, until names_until_ms */
     uint64_t names_until_ms;
     bool is_applying;
     enum reload_attempt attempt;   /* the latest */
@@ -224,9 +226,11 @@ static void attempt_to_apply(struct reload *reload, enum reload_attempt attempt,
     struct reload_outcome outcome;
     const struct reload_options *options = &reload->options;
     if (attempt != RELOAD_AGAIN) {
-        reload->outcome = (struct reload_outcome){0};
+        reload->outcome =
+            (struct reload_outcome){.changes = reload->has_new_status ? CONFIG_CHANGE_STATUS : 0};
         reload->is_on_login = attempt == RELOAD_ON_LOGIN;
     }
+    reload->has_new_status = false;
     if (attempt == RELOAD_RETRY || attempt == RELOAD_ON_LOGIN)
         reload->begun_at_ns = clock_monotonic_ns();
     reload->attempt = attempt;
@@ -306,6 +310,7 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     reload_configure_log(peer);
     prepare_noise(reload, peer);
     note_tls(reload, peer);
+    reload->has_new_status = status_configure(reload->options.status, peer->status, NULL);
     reload_ops_of(reload)->look_up(reload->options.shared, peer);
     reload->is_looking_up = true;
     reload->names_until_ms = now_ms + LIMIT_RELOAD_NAMES_MS;
@@ -403,6 +408,11 @@ void reload_log_metrics(const struct reload *reload)
     (void)metrics_format(&reload->metrics, text, sizeof(text));
     log_write(LOG_INFO, NULL, 0, "main: %s%slog_lines_dropped=%llu", text,
               text[0] != '\0' ? " " : "", (unsigned long long)log_dropped());
+}
+
+const struct metrics *reload_metrics(const struct reload *reload)
+{
+    return &reload->metrics;
 }
 
 /* ---- create and destroy ---- */

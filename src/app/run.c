@@ -13,6 +13,7 @@
 #include "app/process.h"
 #include "app/program.h"
 #include "app/reload.h"
+#include "app/status.h"
 #include "app/transport_check.h"
 #include "app/upgrade.h"
 #include "app/watchdog.h"
@@ -40,6 +41,7 @@ struct run {
     void *shared; /* of the role */
     struct workers *workers;
     struct reload *reload;
+    struct status *status;
     struct handover *handover;
     const struct program *program;
     struct notify notify;
@@ -48,6 +50,7 @@ struct run {
     struct awake awake;
     int signal_fd;
     unsigned int worker_count;
+    bool has_predecessor;
     bool is_ready; /* the service manager knows that it serves */
     bool is_reloading, wants_upgrade;
     bool is_asked_to_stop, is_draining, is_stopping;
@@ -79,6 +82,19 @@ static void run_tell_ready(struct run *run)
                      run->worker_count, unbound_count);
 }
 
+/* To be called when anything below has changed. */
+static void run_tell_status(const struct run *run)
+{
+    enum status_state state = run->is_ready ? STATUS_READY : STATUS_STARTING;
+    if (run->upgrade.state == UPGRADE_AWAITING)
+        state = STATUS_AWAITING;
+    if (run->upgrade.state == UPGRADE_LEFT)
+        state = STATUS_LEFT;
+    else if (run->is_asked_to_stop || run->is_draining || run->is_stopping)
+        state = STATUS_DRAINING;
+    status_set(run->status, state);
+}
+
 static void run_limit_drain(struct run *run)
 {
     run->is_draining = true;
@@ -93,6 +109,7 @@ static void run_asked_to_stop(struct run *run)
         return;
     }
     run->is_asked_to_stop = true;
+    run_tell_status(run);
     log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
              reload_drain_timeout_ms(run->reload) / 1000);
     if (run->is_draining)
@@ -170,6 +187,8 @@ static int run_poll_timeout_ms(const struct run *run)
         timeout_ms = sooner_ms(timeout_ms, AWAKE_STEP_MS);
     if (!run->is_ready)
         timeout_ms = sooner_ms(timeout_ms, START_STEP_MS);
+    if (!run->is_draining)
+        timeout_ms = sooner_ms(timeout_ms, status_timeout_ms(run->status, clock_monotonic_ms()));
     if (run_may_reload(run))
         timeout_ms = sooner_ms(timeout_ms, reload_timeout_ms(run->reload, now));
     if (!run->is_draining || run->is_stopping)
@@ -214,6 +233,9 @@ static void run_turn(struct run *run)
         run->is_ready = true;
         run_tell_ready(run);
     }
+    run_tell_status(run);
+    if (!run->is_draining)
+        status_turn(run->status, clock_monotonic_ms());
     if (run->is_draining && !run->is_stopping && now >= run->stop_at_ms) {
         log_info("drain_timeout is over: stopping now");
         run_stop(run);
@@ -304,6 +326,24 @@ static int run_bind(struct run *run, struct inherited *inherited)
     return result;
 }
 
+/* Before the addresses, so that /readyz can tell that they are not bound yet. */
+static int run_make_status(struct run *run, const struct config_peer *peer,
+                           const struct role_options *role, struct inherited *inherited)
+{
+    const struct status_options options = {
+        .role = run->role,
+        .shared = run->shared,
+        .workers = run->worker_count,
+        .thread_begins = role->thread_begins,
+        .has_predecessor = run->has_predecessor,
+    };
+    int result = status_create(&options, &run->status);
+    if (result == 0)
+        (void)status_configure(run->status, peer->status, inherited);
+    run->upgrade.status = run->status;
+    return result;
+}
+
 /* shared_count: as in inherited_init. */
 static int run_make_role(struct run *run, const struct config_peer *peer, struct recipe **recipe,
                          const char *file, int shared_count)
@@ -322,6 +362,8 @@ static int run_make_role(struct run *run, const struct config_peer *peer, struct
         return result;
     }
     result = run->role->create(&options, &run->shared);
+    if (result == 0)
+        result = run_make_status(run, peer, &options, &inherited);
     if (result == 0)
         result = run_bind(run, &inherited);
     else
@@ -360,6 +402,7 @@ static int start_reloads(struct run *run, const struct config_peer *peer,
         .role = run->role,
         .shared = run->shared,
         .workers = run->workers,
+        .status = run->status,
         .started = peer,
         .worker_count = run->worker_count,
     };
@@ -404,7 +447,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     };
     enum exit_code result = EXIT_START_ERROR;
     int made = -1, channel = -1, shared_count = INHERITED_ALL_SHARED;
-    (void)program_take_channel(&channel, &shared_count);
+    run.has_predecessor = program_take_channel(&channel, &shared_count);
 
     process_raise_limits(run.worker_count);
     if (!run_has_descriptors(role->half, peer, run.worker_count))
@@ -433,6 +476,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
         made = start_reloads(&run, peer, source);
     if (made < 0)
         goto out;
+    status_watch(run.status, run.workers, reload_metrics(run.reload));
     run_until_ended(&run);
     log_info("stopped");
     result = run.failed ? EXIT_START_ERROR : EXIT_STOPPED;
@@ -442,6 +486,7 @@ out:
         result = EXIT_STOPPED; /* a signal has ended the start */
     if (made < 0 && run.workers != NULL)
         workers_signal(run.workers, TUNNEL_SIGNAL_STOP);
+    status_destroy(run.status);
     workers_destroy(run.workers);
     reload_destroy(run.reload);
     role->destroy(run.shared);

@@ -11,6 +11,7 @@
 
 #include "app/notify.h"
 #include "app/program.h"
+#include "app/status.h"
 #include "app/worker.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -127,6 +128,8 @@ static int start_child(struct upgrade *upgrade, int child_channel)
     struct program_fds fds = {.channel = child_channel};
     struct handover_sockets sockets;
     int result = upgrade->role->list_sockets(upgrade->shared, &sockets);
+    if (result == 0)
+        result = status_list_socket(upgrade->status, &sockets);
     if (result == 0) {
         fds.sockets = sockets.fds;
         fds.names = (const char *const *)sockets.names;

@@ -306,6 +306,18 @@ void workers_log_metrics(const struct workers *workers)
     }
 }
 
+void workers_read(const struct workers *workers, uint64_t sums[static METRIC_COUNT],
+                  struct worker_load loads[static LIMIT_WORKERS])
+{
+    for (unsigned int i = 0; i < workers->tunnel.count; i++) {
+        const struct tunnel_worker *worker = &workers->tunnel.items[i];
+        for (unsigned int j = 0; j < METRIC_COUNT; j++)
+            sums[j] += metrics_get(&worker->metrics, (enum metric)j);
+        loads[i].busy_permille = loop_busy_permille(worker->loop);
+        loads[i].bulk_flows = relay_engine_bulk_flows(&worker->relays);
+    }
+}
+
 void workers_destroy(struct workers *workers)
 {
     if (workers == NULL)

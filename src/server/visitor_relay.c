@@ -17,8 +17,8 @@ struct visitor_move {
     int visitor_fd;
     bool ended[2];           /* by end: its stream has ended */
     bool started : 1;        /* the relay was running: the command has been sent */
-    bool has_addresses;      /* from a PROXY header, for the one that the service gets */
     bool is_answered : 1;    /* the service's first byte has come */
+    bool has_addresses;      /* from a PROXY header, for the one that the service gets */
     struct service *service; /* the message has the visitor's use of it */
     uint64_t id;
     union {
