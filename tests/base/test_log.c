@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -497,4 +498,60 @@ Test(log, rate_limit_of_threads)
     unsigned int most = (unsigned int)(after.tv_sec - before.tv_sec) + 1;
     cr_expect(allowed_count >= 1 && allowed_count <= most, "%u passed", allowed_count);
     cr_expect_eq(allowed_count + shared_limit.suppressed, THREADS * 1000);
+}
+
+/* ---- the last lines ---- */
+
+static struct log_record records[LOG_RECENT];
+
+Test(log, the_last_errors_and_warnings_are_kept)
+{
+    log_configure(LOG_INFO, LOG_TEXT);
+    cr_assert_eq(log_recent(records), 0);
+    log_info("not kept");
+    log_warn("number %d", 1);
+    log_service(LOG_ERROR, "ssh", "number %d", 2);
+    cr_assert_eq(log_recent(records), 2);
+    cr_assert_str_eq(records[0].text, "number 1");
+    cr_assert_str_eq(records[0].service, "");
+    cr_assert_eq(records[0].level, LOG_WARN);
+    cr_assert_str_eq(records[1].text, "number 2");
+    cr_assert_str_eq(records[1].service, "ssh");
+    cr_assert_eq(records[1].level, LOG_ERROR);
+    cr_assert_leq(records[0].time_ms, records[1].time_ms);
+    cr_assert_lt(llabs(records[1].time_ms / 1000 - (long long)time(NULL)), 20);
+}
+
+Test(log, only_the_last_ones_are_kept)
+{
+    for (int i = 0; i < 3 * LOG_RECENT + 7; i++) {
+        log_warn("number %d", i);
+        (void)drain();
+    }
+    cr_assert_eq(log_recent(records), (size_t)LOG_RECENT);
+    for (int i = 0; i < LOG_RECENT; i++)
+        cr_assert_eq(atoi(records[i].text + 7), 2 * LOG_RECENT + 7 + i); /* style: our own text */
+}
+
+Test(log, kept_lines_are_json_strings)
+{
+    char long_text[2000];
+    memset(long_text, 'a', sizeof(long_text) - 1);
+    long_text[sizeof(long_text) - 1] = '\0';
+    log_service(LOG_WARN, long_text, "%s", long_text);
+    log_service(LOG_WARN, "a\"b\\", "quote \" and \\ and \n and \xff and \xc3\xa4");
+    cr_assert_eq(log_recent(records), 2);
+    cr_assert_eq(strlen(records[0].text), sizeof(records[0].text) - 1);
+    cr_assert_str_eq(records[0].text + sizeof(records[0].text) - 4, "...");
+    cr_assert_str_eq(records[0].service + sizeof(records[0].service) - 4, "...");
+    cr_assert_str_eq(records[1].service, "a\\\"b\\\\");
+    cr_assert_str_eq(records[1].text, "quote \\\" and \\\\ and \\n and \\\\xff and \xc3\xa4");
+}
+
+Test(log, lines_are_kept_that_standard_error_does_not_take)
+{
+    (void)close(STDERR_FILENO);
+    log_error("nobody reads this");
+    cr_assert_eq(log_recent(records), 1);
+    cr_assert_eq(log_dropped(), 1);
 }
