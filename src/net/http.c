@@ -79,12 +79,11 @@ static struct http_text strip(struct http_text text)
 }
 
 /* No control byte is right anywhere: a TLS handshake or other binary is refused at once. */
-static bool has_control_bytes(const char *bytes, size_t len)
+static bool has_control_bytes(const struct http_text *text)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char byte = (unsigned char)bytes[i];
-        bool is_cr = byte == '\r' && (i + 1 == len || bytes[i + 1] == '\n');
-        if ((byte < ' ' && byte != '\n' && byte != '\t' && !is_cr) || byte == 0x7f)
+    for (size_t i = 0; i < text->len; i++) {
+        unsigned char byte = (unsigned char)text->at[i];
+        if ((byte < ' ' && byte != '\t') || byte == 0x7f)
             return true;
     }
     return false;
@@ -144,10 +143,10 @@ int http_request_parse(const char *bytes, size_t len, struct http_request *ret)
 {
     struct http_text left = {bytes, len}, line;
     *ret = (struct http_request){.is_head = false};
-    if (has_control_bytes(bytes, len))
-        return HTTP_BAD_REQUEST;
     int result = 0;
     while (take_line(&left, &line)) {
+        if (has_control_bytes(&line))
+            return HTTP_BAD_REQUEST;
         if (result == 0)
             result = parse_request_line(line, ret);
         else if (line.len > 0)
@@ -157,6 +156,10 @@ int http_request_parse(const char *bytes, size_t len, struct http_request *ret)
         if (result != HTTP_OK)
             return result;
     }
+    if (left.len > 0 && left.at[left.len - 1] == '\r')
+        left.len--; /* half a CRLF */
+    if (has_control_bytes(&left))
+        return HTTP_BAD_REQUEST;
     return len >= HTTP_REQUEST_MAX ? HTTP_HEADERS_TOO_LARGE : 0;
 }
 
