@@ -1,10 +1,10 @@
 /* The status of the process over HTTP, for [status]: metrics, JSON, health, a page.
  *
- * One thread of its own serves it with poll(2), so that a slow or hostile reader costs nothing else.
- * It reads the workers' counters, which are atomic, and takes the short locks of services; it never
- * waits for a worker, nor a worker for it. At most STATUS_CONNECTIONS readers at a time: a newcomer
- * replaces the one that has been there for longest, so that silent ones can't keep others out. Each
- * has a time limit for its request and for its answer.
+ * One thread of its own serves it with poll(2), so that a slow or hostile reader costs nothing
+ * else. It reads the workers' counters, which are atomic, and takes the short locks of services; it
+ * never waits for a worker, nor a worker for it. At most STATUS_CONNECTIONS readers at a time: a
+ * newcomer replaces the one that has been there for longest, so that silent ones can't keep others
+ * out. Each has a time limit for its request and for its answer.
  *
  * The main thread makes all calls here. It binds, also again after a reload; a bind that fails is
  * tried again every second, while the old address is kept. */

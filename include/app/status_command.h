@@ -7,5 +7,6 @@
 #include "config/config.h"
 
 /* Prints the table once, with rates of one second, or again every second until a signal ends the
- * process. Returns the exit code; the cause of a failure is on standard error. file: for messages. */
+ * process. Returns the exit code; the cause of a failure is on standard error. file: for
+ * messages. */
 int status_command(const char *file, const struct config_status *config, bool is_watching);

@@ -41,8 +41,8 @@ struct http_request {
  * request is refused with it. */
 MUST_CHECK int http_request_parse(const char *bytes, size_t len, struct http_request *ret);
 bool http_text_equals(const struct http_text *text, const char *string);
-/* Copies the value of a key of the query, with %XX decoded, and terminates it. False: the key is not
- * there, or its value does not fit or has a NUL. */
+/* Copies the value of a key of the query, with %XX decoded, and terminates it. False: the key is
+ * not there, or its value does not fit or has a NUL. */
 bool http_query_find(const struct http_request *request, const char *key, char *out,
                      size_t out_size);
 

@@ -18,7 +18,7 @@
 
 /* ---- the thread ---- */
 
-static void wake(const struct status *status)
+static void status_wake(const struct status *status)
 {
     uint64_t one = 1;
     ssize_t written = write(status->wake_fd, &one, sizeof(one));
@@ -45,7 +45,7 @@ static void thread_stop(struct status *status)
     (void)pthread_mutex_lock(&status->lock);
     status->is_stopping = true;
     (void)pthread_mutex_unlock(&status->lock);
-    wake(status);
+    status_wake(status);
     (void)pthread_join(status->thread, NULL);
     status->is_running = status->is_stopping = false;
 }
@@ -59,12 +59,12 @@ static void hand_over(struct status *status, int fd)
     status->next_fd = fd;
     status->is_changed = true;
     (void)pthread_mutex_unlock(&status->lock);
-    wake(status);
+    status_wake(status);
 }
 
 /* ---- the address ---- */
 
-static struct addr addr_of(const struct config_status *config)
+static struct addr status_addr(const struct config_status *config)
 {
     struct addr addr = {.len = 0};
     if (host_port_is_unix(&config->addr))
@@ -125,7 +125,7 @@ static void remove_file(const struct status *status)
 }
 
 /* Stops listening. The thread goes on with its readers. */
-static void release(struct status *status)
+static void status_release(struct status *status)
 {
     if (!is_on(&status->bound))
         return;
@@ -138,16 +138,16 @@ static void release(struct status *status)
 /* An address that overlaps our old one can't be bound beside it. */
 static void make_room(struct status *status, int error, const struct addr *addr)
 {
-    struct addr old = addr_of(&status->bound);
+    struct addr old = status_addr(&status->bound);
     if (error == -EADDRINUSE && is_on(&status->bound) && addr_overlaps(&old, addr)) {
-        release(status);
+        status_release(status);
         status->retry_at_ms = 0;
     }
 }
 
 static void try_to_bind(struct status *status, struct inherited *inherited, bool is_first)
 {
-    const struct addr addr = addr_of(&status->wanted);
+    const struct addr addr = status_addr(&status->wanted);
     char text[ADDR_HOST_SIZE + 8];
     bool is_shared;
     int fd;
@@ -163,7 +163,7 @@ static void try_to_bind(struct status *status, struct inherited *inherited, bool
             host_port_is_unix(&status->bound.addr) ? status->bound.addr.host : "@");
         result = thread_start(status);
         if (result < 0)
-            release(status);
+            status_release(status);
     }
     if (result == 0) {
         status->retry_at_ms = UINT64_MAX;
@@ -243,7 +243,7 @@ bool status_configure(struct status *status, const struct config_status *config,
     status->wanted.token = NULL;
     if (!is_on(config)) {
         status->retry_at_ms = UINT64_MAX;
-        release(status);
+        status_release(status);
         thread_stop(status);
     } else if (!is_same_addr(&status->bound, config)) {
         try_to_bind(status, inherited, is_changed);
@@ -271,9 +271,9 @@ void status_set(struct status *status, enum status_state state)
     atomic_store(&status->state, (int)state);
     if (state == STATUS_LEFT) {
         status->retry_at_ms = UINT64_MAX;
-        release(status);
+        status_release(status);
     }
-    wake(status); /* it listens only if no predecessor does */
+    status_wake(status); /* it listens only if no predecessor does */
 }
 
 void status_turn(struct status *status, uint64_t now_ms)

@@ -60,7 +60,7 @@ static int connect_to(const struct config_status *config)
     return result;
 }
 
-static int ask(int fd, const char *token)
+static int table_ask(int fd, const char *token)
 {
     struct text request;
     text_init(&request, ANSWER_MAX);
@@ -118,7 +118,7 @@ static int table_parse(struct table *table, char *body)
 }
 
 /* What to print of an answer that is not the table. */
-static void say_refused(const char *file, const char *answer)
+static void table_say_refused(const char *file, const char *answer)
 {
     const char *body = strstr(answer, "\r\n\r\n");
     body = body != NULL ? body + strlen("\r\n\r\n") : "";
@@ -133,13 +133,13 @@ static bool table_fetch(const char *file, const struct config_status *config, st
     *ret = (struct table){.at_ns = clock_monotonic_ns()};
     text_init(&ret->answer, ANSWER_MAX);
     int fd = connect_to(config);
-    int result = fd < 0 ? fd : ask(fd, config->token);
+    int result = fd < 0 ? fd : table_ask(fd, config->token);
     if (result == 0)
         result = receive(fd, &ret->answer);
     if (fd >= 0)
         (void)close(fd);
     if (result == 0 && strncmp(ret->answer.bytes, "HTTP/1.1 200 ", 13) != 0) {
-        say_refused(file, ret->answer.bytes);
+        table_say_refused(file, ret->answer.bytes);
         return false;
     }
     char *body = result == 0 ? strstr(ret->answer.bytes, "\r\n\r\n") : NULL;
@@ -183,7 +183,7 @@ static double number(const char *text)
     return strtod(text, NULL);
 }
 
-static double rate(char *const *now, char *const *before, enum column column, uint64_t ns)
+static double row_rate(char *const *now, char *const *before, enum column column, uint64_t ns)
 {
     double more = before != NULL ? number(now[column]) - number(before[column]) : 0;
     return more > 0 && ns > 0 ? more * 1e9 / (double)ns : 0;
@@ -210,9 +210,9 @@ static void table_print(const struct table *now, const struct table *before)
         char bytes[4][BYTES_SIZE];
         (void)printf("%-*s %-7s %-*s %7s %7s %9s %7.0f %7s %7s %7s %7s %9.1f\n", name, row[NAME],
                      row[STATE], client, row[CLIENT], row[OPEN], row[WAITING], row[VISITORS],
-                     rate(row, old, VISITORS, ns),
-                     format_bytes(rate(row, old, BYTES_IN, ns), bytes[0]),
-                     format_bytes(rate(row, old, BYTES_OUT, ns), bytes[1]),
+                     row_rate(row, old, VISITORS, ns),
+                     format_bytes(row_rate(row, old, BYTES_IN, ns), bytes[0]),
+                     format_bytes(row_rate(row, old, BYTES_OUT, ns), bytes[1]),
                      format_bytes(number(row[BYTES_IN]), bytes[2]),
                      format_bytes(number(row[BYTES_OUT]), bytes[3]), number(row[P99]));
     }

@@ -1,5 +1,5 @@
 #include "base/addr.h"
-#include "status_view.h"
+#include "status_view_priv.h"
 
 enum { SERVICES_MAX = 1000, NAME_SIZE = 6 * LIMIT_SERVICE_NAME + 4 };
 
@@ -45,8 +45,8 @@ static void put_reasons(const struct status_view *view, const struct status_serv
     text_puts(out, "}");
 }
 
-static void put_service(const struct status_view *view, const struct status_service *service,
-                        struct text *out)
+static void put_json_service(const struct status_view *view, const struct status_service *service,
+                             struct text *out)
 {
     const struct service_report *report = &service->report;
     const struct service_totals *totals = &report->totals;
@@ -159,7 +159,7 @@ void status_write_json(const struct status_view *view, struct text *out)
     text_puts(out, "\"services\":[");
     for (size_t i = 0; i < MIN(view->service_count, (size_t)SERVICES_MAX); i++) {
         text_puts(out, i > 0 ? ",\n" : "");
-        put_service(view, &view->services[i], out);
+        put_json_service(view, &view->services[i], out);
     }
     text_printf(out, "],\n\"services_total\":%zu,\n", view->service_count);
     put_history(view->history, out);

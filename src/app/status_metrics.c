@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "status_view.h"
+#include "status_view_priv.h"
 
 /* Histograms are most of the text: a server with more services has none. */
 enum { HISTOGRAM_SERVICES_MAX = 1000, LABELS_SIZE = 2 * LIMIT_SERVICE_NAME + 80 };

@@ -3,7 +3,7 @@
 
 #include "app/worker.h"
 #include "crypto/keys.h"
-#include "status_page.h"
+#include "status_page_priv.h"
 #include "status_priv.h"
 
 #define PLAIN      "text/plain; charset=utf-8"
@@ -96,7 +96,7 @@ static bool is_ready(struct status *status, const struct http_request *request)
 
 /* ---- answers ---- */
 
-static void say(struct status_answer *answer, enum http_status status, const char *body)
+static void answer_say(struct status_answer *answer, enum http_status status, const char *body)
 {
     answer->status = status;
     answer->body = body;
@@ -109,42 +109,41 @@ void status_refuse(enum http_status why, struct status_answer *answer)
     switch (why) {
     case HTTP_UNAUTHORIZED:
         answer->more = "WWW-Authenticate: Bearer\r\n" NO_SCRIPTS;
-        say(answer, why, "status.token is needed, as Authorization: Bearer\n");
+        answer_say(answer, why, "status.token is needed, as Authorization: Bearer\n");
         return;
     case HTTP_NOT_FOUND:
-        say(answer, why, "there are /, /status, /metrics, /healthz and /readyz\n");
+        answer_say(answer, why, "there are /, /status, /metrics, /healthz and /readyz\n");
         return;
     case HTTP_METHOD_NOT_ALLOWED:
         answer->more = "Allow: GET, HEAD\r\n" NO_SCRIPTS;
-        say(answer, why, "GET or HEAD\n");
+        answer_say(answer, why, "GET or HEAD\n");
         return;
     case HTTP_REQUEST_TIMEOUT:
-        say(answer, why, "no request came in time\n");
+        answer_say(answer, why, "no request came in time\n");
         return;
     case HTTP_HEADERS_TOO_LARGE:
-        say(answer, why, "the request is too large\n");
+        answer_say(answer, why, "the request is too large\n");
         return;
     case HTTP_UNAVAILABLE:
-        say(answer, why, "no memory for the answer\n");
+        answer_say(answer, why, "no memory for the answer\n");
         return;
     case HTTP_OK:
     case HTTP_BAD_REQUEST:
         break;
     }
-    say(answer, why, "not a request that this server understands\n");
+    answer_say(answer, why, "not a request that this server understands\n");
 }
 
 /* Digests are compared, so that the time tells nothing about the token, its length included. */
-static bool is_allowed(struct status *status, const struct http_request *request)
+static bool request_is_allowed(struct status *status, const struct http_request *request)
 {
     uint8_t digest[KEYS_DIGEST_SIZE];
     keys_service_digest(request->bearer.at != NULL ? request->bearer.at : "", request->bearer.len,
                         digest);
     (void)pthread_mutex_lock(&status->lock);
-    bool is_allowed =
-        !status->has_token || keys_equal(digest, status->token_digest, sizeof(digest));
+    bool allowed = !status->has_token || keys_equal(digest, status->token_digest, sizeof(digest));
     (void)pthread_mutex_unlock(&status->lock);
-    return is_allowed;
+    return allowed;
 }
 
 void status_answer(struct status *status, const struct http_request *request,
@@ -155,18 +154,17 @@ void status_answer(struct status *status, const struct http_request *request,
                    http_text_equals(path, "/status.tsv");
     *answer = (struct status_answer){.status = HTTP_OK, .type = PLAIN, .more = NO_SCRIPTS};
     if (http_text_equals(path, "/healthz")) {
-        say(answer, HTTP_OK, "ok\n");
+        answer_say(answer, HTTP_OK, "ok\n");
     } else if (http_text_equals(path, "/")) {
         answer->type = "text/html; charset=utf-8";
-        answer->more = "Content-Encoding: gzip\r\n"
-                       "Content-Security-Policy: " STATUS_PAGE_POLICY "\r\n";
+        answer->more = status_page_headers;
         answer->body = (const char *)status_page;
-        answer->body_len = sizeof(status_page);
-    } else if (!is_allowed(status, request)) {
+        answer->body_len = status_page_size;
+    } else if (!request_is_allowed(status, request)) {
         status_refuse(HTTP_UNAUTHORIZED, answer);
     } else if (http_text_equals(path, "/readyz")) {
         bool ready = is_ready(status, request);
-        say(answer, ready ? HTTP_OK : HTTP_UNAVAILABLE, ready ? "ready\n" : "not ready\n");
+        answer_say(answer, ready ? HTTP_OK : HTTP_UNAVAILABLE, ready ? "ready\n" : "not ready\n");
     } else if (is_view) {
         text_init(&answer->text, STATUS_ANSWER_MAX);
         write_view(status, answer, request);

@@ -3,7 +3,7 @@
  *     status.c             the main thread's part: binds, starts and stops the thread
  *     status_thread.c      the thread: readers, their limits, the history
  *     status_pages.c       which answer a request gets
- *     status_view.h        the answers' texts, from plain numbers */
+ *     status_view_priv.h     the answers' texts, from plain numbers */
 #pragma once
 
 #include <pthread.h>
@@ -14,13 +14,14 @@
 #include "crypto/keys.h"
 #include "io/unix_socket.h"
 #include "net/http.h"
-#include "status_view.h"
+#include "status_view_priv.h"
 
 enum {
     STATUS_CONNECTIONS = 16,
     STATUS_REQUEST_MS = 5000, /* to send a request */
     STATUS_ANSWER_MS = 5000,  /* to take the answer */
     STATUS_LINGER_MS = 1000,  /* to close, after the answer */
+    STATUS_END_MS = 200,      /* for both, when the thread ends */
     STATUS_PAUSE_MS = 200,    /* no descriptor for a new reader: until the next attempt */
     /* 4,096 services have about 6 MB of metrics. */
     STATUS_ANSWER_MAX = 16 << 20,

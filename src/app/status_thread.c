@@ -162,25 +162,25 @@ static struct status_connection *find_place(struct status *status)
     return oldest;
 }
 
-static void accept_readers(struct status *status, uint64_t now_ms)
+/* One at a time, after poll(2) has found it: a successor that starts makes the listener, which both
+ * processes share, blocking for a moment (io/inherit.h). */
+static void accept_reader(struct status *status, uint64_t now_ms)
 {
-    for (int i = 0; i < STATUS_CONNECTIONS; i++) {
-        int fd = accept4(status->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            /* Out of descriptors or memory: the connection stays in the queue, and poll would
-             * return at once. */
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                status->paused_until_ms = now_ms + STATUS_PAUSE_MS;
-            return;
-        }
-        struct status_connection *connection = find_place(status);
-        socket_close_cleanly(fd);
-        connection->fd = fd;
-        connection->number = status->accepted++;
-        connection->in_len = 0;
-        connection_limit(connection, STEP_REQUEST, now_ms, STATUS_REQUEST_MS);
-        connection_receive(status, connection, now_ms); /* it usually comes at once */
+    int fd = accept4(status->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        /* Out of descriptors or memory: the connection stays in the queue, and poll would return at
+         * once. */
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            status->paused_until_ms = now_ms + STATUS_PAUSE_MS;
+        return;
     }
+    struct status_connection *connection = find_place(status);
+    socket_close_cleanly(fd);
+    connection->fd = fd;
+    connection->number = status->accepted++;
+    connection->in_len = 0;
+    connection_limit(connection, STEP_REQUEST, now_ms, STATUS_REQUEST_MS);
+    connection_receive(status, connection, now_ms); /* it usually comes at once */
 }
 
 /* ---- the thread ---- */
@@ -251,9 +251,38 @@ static void status_poll(struct status *status)
             connection_turn(status, connection, fds[OWN + i].revents != 0, now_ms);
     }
     if (fds[LISTEN].revents != 0)
-        accept_readers(status, now_ms);
+        accept_reader(status, now_ms);
     if (now_ms >= next_sample_ms(status))
         take_sample(status, now_ms);
+}
+
+static bool is_unfinished(const struct status_connection *connection)
+{
+    return connection->fd >= 0 && connection->step != STEP_LINGER;
+}
+
+/* Lets readers finish that came before the end: their connections were accepted, so no successor
+ * can serve them. */
+static void finish_readers(struct status *status)
+{
+    uint64_t end_ms = clock_monotonic_ms() + STATUS_END_MS;
+    bool are_unfinished = true;
+    if (status->listen_fd >= 0)
+        (void)close(take_fd(&status->listen_fd));
+    while (are_unfinished) {
+        are_unfinished = false;
+        for (size_t i = 0; i < STATUS_CONNECTIONS; i++) {
+            struct status_connection *connection = &status->connections[i];
+            connection->deadline_ms = MIN(connection->deadline_ms, end_ms);
+            are_unfinished |= is_unfinished(connection);
+        }
+        if (are_unfinished)
+            status_poll(status);
+    }
+    for (size_t i = 0; i < STATUS_CONNECTIONS; i++) {
+        if (status->connections[i].fd >= 0)
+            connection_close(&status->connections[i]);
+    }
 }
 
 void *status_thread(void *arg)
@@ -264,11 +293,6 @@ void *status_thread(void *arg)
         status->options.thread_begins();
     while (take_changes(status))
         status_poll(status);
-    for (size_t i = 0; i < STATUS_CONNECTIONS; i++) {
-        if (status->connections[i].fd >= 0)
-            connection_close(&status->connections[i]);
-    }
-    if (status->listen_fd >= 0)
-        (void)close(take_fd(&status->listen_fd));
+    finish_readers(status);
     return NULL;
 }

@@ -1,4 +1,4 @@
-#include "status_view.h"
+#include "status_view_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +62,7 @@ void status_totals_add(void *arg, const struct service_report *report)
 }
 
 /* Sums fall when a service is removed. */
-static float rate(uint64_t now, uint64_t before, uint64_t ms)
+static float sample_rate(uint64_t now, uint64_t before, uint64_t ms)
 {
     return now > before ? (float)(now - before) * 1e3f / (float)ms : 0;
 }
@@ -73,9 +73,9 @@ void status_history_add(struct status_history *history, const struct status_tota
     if (history->last_ms != 0 && now_ms > history->last_ms) {
         uint64_t ms = now_ms - history->last_ms;
         struct status_sample *sample = &history->samples[history->count++ % STATUS_SAMPLES];
-        sample->visitors_per_s = rate(totals->visitors, history->visitors, ms);
+        sample->visitors_per_s = sample_rate(totals->visitors, history->visitors, ms);
         for (unsigned int i = 0; i < 2; i++)
-            sample->bytes_per_s[i] = rate(totals->bytes[i], history->bytes[i], ms);
+            sample->bytes_per_s[i] = sample_rate(totals->bytes[i], history->bytes[i], ms);
         sample->open = totals->open;
     }
     history->last_ms = now_ms;

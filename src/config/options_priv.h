@@ -81,7 +81,7 @@ struct option {
 extern const struct option options[];
 extern const size_t option_count;
 
-/* "transport.tcp", ...; "" for SECTION_ROLE, "status" for SECTION_STATUS, "services.NAME" for SECTION_SERVICE. */
+/* "transport.tcp", ...; "" for SECTION_ROLE, "services.NAME" for SECTION_SERVICE. */
 const char *option_section_name(enum option_section section);
 const char *option_role_name(enum config_role role);
 /* Writes "server.transport.tcp", "status", ... Returns out. */

@@ -53,7 +53,7 @@ static bool take_until(struct http_text *from, char end, struct http_text *ret)
 }
 
 /* A line without its CRLF, or lone LF. */
-static bool take_line(struct http_text *from, struct http_text *ret)
+static bool http_take_line(struct http_text *from, struct http_text *ret)
 {
     if (!take_until(from, '\n', ret))
         return false;
@@ -62,18 +62,18 @@ static bool take_line(struct http_text *from, struct http_text *ret)
     return true;
 }
 
-static bool is_blank(char byte)
+static bool http_is_blank(char byte)
 {
     return byte == ' ' || byte == '\t';
 }
 
 static struct http_text strip(struct http_text text)
 {
-    while (text.len > 0 && is_blank(text.at[0])) {
+    while (text.len > 0 && http_is_blank(text.at[0])) {
         text.at++;
         text.len--;
     }
-    while (text.len > 0 && is_blank(text.at[text.len - 1]))
+    while (text.len > 0 && http_is_blank(text.at[text.len - 1]))
         text.len--;
     return text;
 }
@@ -144,7 +144,7 @@ int http_request_parse(const char *bytes, size_t len, struct http_request *ret)
     struct http_text left = {bytes, len}, line;
     *ret = (struct http_request){.is_head = false};
     int result = 0;
-    while (take_line(&left, &line)) {
+    while (http_take_line(&left, &line)) {
         if (has_control_bytes(&line))
             return HTTP_BAD_REQUEST;
         if (result == 0)

@@ -1,4 +1,4 @@
-#include "status_view.h"
+#include "status_view_priv.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -551,14 +551,14 @@ def test_silent_readers_keep_nobody_out(make, service):
 
 
 @pytest.mark.time_limit(30)
-def test_slow_readers_cost_nobody_else(make, service):
-    t, status = make({f"a{i}": None for i in range(300)} | {"echo": service(Echo).port})
+def test_slow_readers_cost_nobody_else(make, service, run_dir):
+    # A unix socket: its buffers hold a part of the answer only.
+    t, status = make({f"a{i}": None for i in range(600)} | {"echo": service(Echo).port},
+                     status=Status(f"{run_dir}/status"))
     whole = len(status.get("/metrics").body)
     begun, slow = time.monotonic(), []
     for _ in range(8):
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        sock.connect(("127.0.0.1", status.address))
+        sock = status.connect()
         sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         slow.append(sock)
     try:
@@ -569,7 +569,7 @@ def test_slow_readers_cost_nobody_else(make, service):
         # An answer that nobody takes is given up after its 5 seconds: what came is in the buffers.
         time.sleep(max(0, begun + within(6) - time.monotonic()))
         how, data = how_closed(slow[0], within(5))
-        assert how in ("fin", "rst") and len(data) < whole / 2
+        assert how in ("fin", "rst") and len(data) < whole * 0.9
     finally:
         for sock in slow:
             sock.close()
