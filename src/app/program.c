@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/numbers.h"
+
 enum {
     FIRST_FD = 3,
     NUMBER_SIZE = 24,
@@ -379,15 +381,15 @@ int program_spawn(const struct program *program, const struct program_fds *fds, 
 bool program_take_channel(int *ret_channel, int *ret_shared_count)
 {
     const char *text = getenv(PROGRAM_CHANNEL_VARIABLE);
-    int channel, shared_count, end = 0;
-    /* style: only a predecessor writes this variable, and fcntl checks the descriptor */
-    bool found = text != NULL && sscanf(text, "%9d,%9d%n", &channel, &shared_count, &end) == 2 &&
-                 text[end] == '\0' && channel >= FIRST_FD && shared_count >= 0 &&
-                 fcntl(channel, F_SETFD, FD_CLOEXEC) == 0;
+    uint64_t numbers[2]; /* the channel, the number of shared sockets */
+    const char *end;
+    bool found = text != NULL && numbers_parse(text, numbers, 2, &end) == 2 && *end == '\0' &&
+                 numbers[0] >= FIRST_FD && numbers[0] <= INT_MAX && numbers[1] <= INT_MAX &&
+                 fcntl((int)numbers[0], F_SETFD, FD_CLOEXEC) == 0;
     (void)unsetenv(PROGRAM_CHANNEL_VARIABLE);
     if (!found)
         return false;
-    *ret_channel = channel;
-    *ret_shared_count = shared_count;
+    *ret_channel = (int)numbers[0];
+    *ret_shared_count = (int)numbers[1];
     return true;
 }

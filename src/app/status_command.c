@@ -10,6 +10,7 @@
 #include "app/run.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/numbers.h"
 #include "base/text.h"
 #include "io/unix_socket.h"
 
@@ -180,7 +181,9 @@ static char *const *find_row(const struct table *table, const char *name, size_t
 
 static double number(const char *text)
 {
-    return strtod(text, NULL);
+    uint64_t value = 0;
+    (void)numbers_parse(text, &value, 1, NULL);
+    return (double)value;
 }
 
 static double row_rate(char *const *now, char *const *before, enum column column, uint64_t ns)
@@ -208,13 +211,13 @@ static void table_print(const struct table *now, const struct table *before)
         char *const *row = now->rows[i];
         char *const *old = find_row(before, row[NAME], i);
         char bytes[4][BYTES_SIZE];
-        (void)printf("%-*s %-7s %-*s %7s %7s %9s %7.0f %7s %7s %7s %7s %9.1f\n", name, row[NAME],
+        (void)printf("%-*s %-7s %-*s %7s %7s %9s %7.0f %7s %7s %7s %7s %9s\n", name, row[NAME],
                      row[STATE], client, row[CLIENT], row[OPEN], row[WAITING], row[VISITORS],
                      row_rate(row, old, VISITORS, ns),
                      format_bytes(row_rate(row, old, BYTES_IN, ns), bytes[0]),
                      format_bytes(row_rate(row, old, BYTES_OUT, ns), bytes[1]),
                      format_bytes(number(row[BYTES_IN]), bytes[2]),
-                     format_bytes(number(row[BYTES_OUT]), bytes[3]), number(row[P99]));
+                     format_bytes(number(row[BYTES_OUT]), bytes[3]), row[P99]);
     }
 }
 

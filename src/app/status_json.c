@@ -183,7 +183,7 @@ void status_write_table(const struct status_view *view, struct text *out)
         char name[NAME_SIZE], peer[ADDR_TEXT_SIZE] = "-";
         if (report->is_up)
             (void)addr_format(&report->peer, peer, sizeof(peer));
-        text_printf(out, "%s\t%s\t%s\t%s\t%llu\t%u\t%llu\t%llu\t%llu\t%.3f\n",
+        text_printf(out, "%s\t%s\t%s\t%s\t%llu\t%u\t%llu\t%llu\t%llu\t%.1f\n",
                     log_escape_json(service->name, name, sizeof(name)), type_text(service->type),
                     !report->has_address ? "unbound"
                     : report->is_up      ? "up"

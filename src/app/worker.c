@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "io/pipe_pool.h"
 #include "io/resolver.h"
 
@@ -74,13 +75,9 @@ static unsigned int cores_of_quota(void)
         return cores;
     line[strcspn(line, "\n")] = '\0';
     (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", line + 3);
-    file = fopen(path, "re");
-    if (file == NULL)
-        return cores;
-    unsigned long quota_us, period_us;
-    if (fscanf(file, "%lu %lu", &quota_us, &period_us) == 2 && period_us > 0)
-        cores = (unsigned int)((quota_us + period_us - 1) / period_us);
-    (void)fclose(file);
+    uint64_t us[2]; /* quota, period; "max" is no number */
+    if (numbers_read(path, us, 2) == 2 && us[1] > 0)
+        cores = (unsigned int)((us[0] + us[1] - 1) / us[1]);
     return cores;
 }
 

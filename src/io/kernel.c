@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <sys/utsname.h>
 
+#include "base/numbers.h"
+
 struct release {
     int major, minor, patch;
 };
@@ -22,9 +24,10 @@ static const struct {
 
 enum kernel_tier kernel_tier_of(const char *text)
 {
-    struct release release = {0, 0, 0};
-    if (sscanf(text, "%d.%d.%d", &release.major, &release.minor, &release.patch) < 2)
+    uint64_t numbers[3] = {0, 0, 0};
+    if (numbers_parse(text, numbers, 3, NULL) < 2)
         return KERNEL_TIER_C;
+    const struct release release = {(int)numbers[0], (int)numbers[1], (int)numbers[2]};
     for (size_t i = 0; i < ARRAY_SIZE(tiers); i++) {
         const struct release *from = &tiers[i].from;
         bool same_series = release.major == from->major && release.minor == from->minor;

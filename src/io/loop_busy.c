@@ -4,10 +4,10 @@
  * starved worker. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/numbers.h"
 #include "loop_priv.h"
 
 enum {
@@ -22,11 +22,11 @@ static uint64_t used_ns(struct loop_busy *busy)
     char text[96];
     if (busy->schedstat_fd >= 0) {
         ssize_t len = pread(busy->schedstat_fd, text, sizeof(text) - 1, 0);
-        unsigned long long run_ns = 0, wait_ns = 0;
+        uint64_t times_ns[2]; /* run, wait */
         if (len > 0) {
             text[len] = '\0';
-            if (sscanf(text, "%llu %llu", &run_ns, &wait_ns) == 2)
-                return run_ns + wait_ns;
+            if (numbers_parse(text, times_ns, 2, NULL) == 2)
+                return times_ns[0] + times_ns[1];
         }
         (void)close(busy->schedstat_fd);
         busy->schedstat_fd = -1;

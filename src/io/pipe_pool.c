@@ -3,12 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 
 enum { SOFT_PAGES_DEFAULT = 16384 }; /* the kernel's default, for where /proc/sys is hidden */
 
@@ -20,14 +20,9 @@ struct pipe_pool {
 
 size_t pipe_pool_budget_bytes(void)
 {
-    unsigned long pages = SOFT_PAGES_DEFAULT;
-    FILE *file = fopen("/proc/sys/fs/pipe-user-pages-soft", "re");
-    if (file != NULL) {
-        unsigned long read_pages;
-        if (fscanf(file, "%lu", &read_pages) == 1)
-            pages = read_pages;
-        (void)fclose(file);
-    }
+    uint64_t pages;
+    if (numbers_read("/proc/sys/fs/pipe-user-pages-soft", &pages, 1) < 1)
+        pages = SOFT_PAGES_DEFAULT;
     if (pages == 0) /* no limit */
         return (size_t)LIMIT_PIPES * LIMIT_PIPE_SIZE;
     return pages / 4 * (size_t)sysconf(_SC_PAGESIZE);

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/udp.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "base/numbers.h"
 
 /* Older C libraries lack some of these. Whether they work depends on the kernel alone. */
 #ifndef UDP_SEGMENT
@@ -159,17 +159,11 @@ int udp_socket_replace(struct udp_socket *udp, struct udp_socket *by)
 
 unsigned int udp_socket_port_count(void)
 {
-    unsigned int first = PORTS_FIRST_DEFAULT, last = PORTS_LAST_DEFAULT;
-    FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
-    if (file != NULL) {
-        unsigned int from, to;
-        if (fscanf(file, "%u %u", &from, &to) == 2 && from <= to && to <= UINT16_MAX) {
-            first = from;
-            last = to;
-        }
-        (void)fclose(file);
-    }
-    return last - first + 1;
+    uint64_t ports[2];
+    if (numbers_read("/proc/sys/net/ipv4/ip_local_port_range", ports, 2) < 2 ||
+        ports[0] > ports[1] || ports[1] > UINT16_MAX)
+        return PORTS_LAST_DEFAULT - PORTS_FIRST_DEFAULT + 1;
+    return (unsigned int)(ports[1] - ports[0] + 1);
 }
 
 uint32_t udp_socket_take_overflows(struct udp_socket *udp)

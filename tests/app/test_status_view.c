@@ -215,8 +215,8 @@ Test(status_view, a_table_row)
     report.has_address = true;
     add("c", CONFIG_SERVICE_UDP);
     status_write_table(&view, &out);
-    cr_assert_str_eq(taken(), "a\\tb\ttcp\tunbound\t(none)\t2\t0\t0\t0\t5\t0.000\n"
-                              "c\tudp\tup\t(none)\t2\t0\t0\t0\t5\t0.000\n");
+    cr_assert_str_eq(taken(), "a\\tb\ttcp\tunbound\t(none)\t2\t0\t0\t0\t5\t0.0\n"
+                              "c\tudp\tup\t(none)\t2\t0\t0\t0\t5\t0.0\n");
 }
 
 /* ---- the history ---- */
