@@ -366,6 +366,7 @@ static const struct option *find_near(enum option_section section, bool is_insid
         const struct option *option = &options[i];
         size_t edits = distance(key, option->key);
         if ((option->roles & (1u << role)) == 0 || (option->section == section) != is_inside ||
+            (!is_inside && option->section == SECTION_STATUS) || /* the place for no role's key */
             edits >= nearest_edits)
             continue;
         nearest = option;
