@@ -234,7 +234,8 @@ Test(config, examples_of_ours_show_what_exists)
         for (char line[256]; fgets(line, sizeof line, file) != NULL;) {
             const char *at = line;
             if (strncmp(line, "# ", 2) == 0 &&
-                (strstr(line, " = ") != NULL || strncmp(line, "# [", 3) == 0)) {
+                (strstr(line, " = ") != NULL || strncmp(line, "# [server.", 10) == 0 ||
+                 strncmp(line, "# [client.", 10) == 0 || strcmp(line, "# [status]\n") == 0)) {
                 at += 2;
                 shown++;
             }
