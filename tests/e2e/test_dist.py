@@ -166,10 +166,15 @@ lib/tmpfiles.d/rathole-uring.conf
 share/bash-completion/completions/rathole-uring
 share/doc/rathole-uring/ARCHITECTURE.md
 share/doc/rathole-uring/README.md
+share/doc/rathole-uring/dist/grafana/rathole-uring.json
+share/doc/rathole-uring/dist/prometheus/rathole-uring.rules.yml
 share/doc/rathole-uring/docs/moving.md
 share/doc/rathole-uring/docs/operations.md
 share/doc/rathole-uring/docs/protocol.md
 share/doc/rathole-uring/docs/robustness.md
+share/doc/rathole-uring/docs/status-dark.png
+share/doc/rathole-uring/docs/status-light.png
+share/doc/rathole-uring/docs/status.md
 share/doc/rathole-uring/docs/tuning.md
 share/doc/rathole-uring/examples/access-server.ini
 share/doc/rathole-uring/examples/bandwidth.ini
