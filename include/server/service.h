@@ -99,6 +99,12 @@ static inline const char *service_name(const struct service *service)
 {
     return service_config(service)->name;
 }
+/* A worker's numbers of the service. For that worker's thread. */
+static inline struct service_stats *service_worker_stats(struct service *service,
+                                                         unsigned int worker_index)
+{
+    return service_stats_of(&service->parts[worker_index].stats);
+}
 static inline struct service *service_of(struct service_base *entry)
 {
     return container_of(entry, struct service, entry);

@@ -10,7 +10,6 @@ struct config_service;
 struct server;
 struct server_worker;
 struct service;
-struct service_stats;
 
 /* As service_create, with a pool that gives its channels to visitors or lanes. Main thread. The
  * parts are not started yet. */
@@ -28,9 +27,6 @@ MUST_CHECK int service_part_rebind(struct server_worker *worker, struct service 
                                    struct binding *binding);
 /* Re-applies settings that were captured at start: the session's epoch, udp_timeout. */
 void service_part_review(struct server_worker *worker, struct service *service);
-/* The worker's numbers of the service. */
-struct service_stats *service_part_stats(const struct server_worker *worker,
-                                         struct service *service);
 /* Logs and counts that this worker has no memory for its sockets. service NULL: of the control
  * port. */
 void service_part_log_no_memory(const struct server_worker *worker, const struct service *service);

@@ -595,7 +595,8 @@ def relay_text(process, i, relay):
     yield (f"relay {address(relay):#x} worker {i}  {owner_text(owner)}: {state}, "
            f"quiet {process.ago(relay['active_at_ns'])}{''.join(coded)}{error}")
     for way in range(2):
-        yield f"  {WAYS[way]}  fd {fds[way]} to {fds[1 - way]}: {flow_text(relay['flow'][way], relay['pace'])}"
+        text = flow_text(relay["flow"][way], relay["pace"])
+        yield f"  {WAYS[way]}  fd {fds[way]} to {fds[1 - way]}: {text}"
     for end in range(2):
         if not op_is_idle(relay["hangup_op"][end]):
             yield f"  {ENDS[end]} is watched: {op_text(relay['hangup_op'][end])}"

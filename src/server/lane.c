@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "lane_priv.h"
-#include "server/service_part.h"
 
 enum { BATCHES_PER_TURN = 4 }; /* so that a busy lane leaves time to others on its worker */
 
@@ -169,7 +168,7 @@ static int lane_start(struct server_worker *worker, struct service *service,
     service_use(service);
     lane->binding = binding;
     lane->index = index;
-    lane->stats = service_part_stats(worker, service);
+    lane->stats = service_worker_stats(service, worker->tunnel->index);
     lane->held = binding->is_inherited;
     udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);

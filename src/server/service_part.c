@@ -75,12 +75,6 @@ void service_part_review(struct server_worker *worker, struct service *service)
     lane_review_timeout(worker, service);
 }
 
-struct service_stats *service_part_stats(const struct server_worker *worker,
-                                         struct service *service)
-{
-    return service_stats_of(&service_part_of(worker, service)->stats);
-}
-
 void service_part_log_no_memory(const struct server_worker *worker, const struct service *service)
 {
     metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);

@@ -13,7 +13,6 @@
 #include "base/probe.h"
 #include "relay/relay.h"
 #include "server/server_worker.h"
-#include "server/service_part.h"
 #include "server/visitor.h"
 
 enum visitor_state {
@@ -80,7 +79,7 @@ static inline const char *visitor_service(const struct visitor *visitor)
 /* Its worker's numbers of its service. */
 static inline struct service_stats *visitor_stats(const struct visitor *visitor)
 {
-    return service_part_stats(visitor->worker, visitor->service);
+    return service_worker_stats(visitor->service, visitor->worker->tunnel->index);
 }
 
 /* The list of the worker that has visitors in this state. NULL: no list. */
