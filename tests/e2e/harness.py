@@ -487,11 +487,11 @@ class Process:
 LEAK_BYTES = 200  # nothing_piles_up() always finds a leak of this size per unit of work
 
 
-def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=12):
+def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=24):
     """Runs one_round() to warm up, then again until each process has had one round without growth.
 
-    Slabs, buffers and the channel pool settle after some rounds, later on a slow machine; a leak
-    grows in every round. Fails for a process that grows in each of `rounds`: by more than fds_more
+    Slabs, buffers, the channel pool and the heaps of four workers that use OpenSSL settle after some
+    rounds, later on a slow machine; a leak grows in every round. Fails for a process that grows in each of `rounds`: by more than fds_more
     descriptors, or by more than a third of units * LEAK_BYTES of memory. units: how many connections
     or messages one round makes."""
     bound_kib = units * LEAK_BYTES / 3 / 1024

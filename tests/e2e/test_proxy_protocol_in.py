@@ -241,7 +241,7 @@ def test_limits_count_the_real_address(behind):
     third = connect(t.port("s"))
     third.sendall(v2(("203.0.113.1", 9), TO))
     assert how_closed(third, within(5))[0] in ("rst", "fin")
-    t.server.wait_log("visitor refused: too many connections", within(5))
+    t.server.wait_log(r"visitor from 203\.0\.113\.1:9 refused: too many connections", within(5))
     visitors[3].close()
     t.local.wait_record(3, within(5))
 
