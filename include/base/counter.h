@@ -18,8 +18,10 @@ static inline void counter_add(relaxed_counter *to, uint64_t amount)
     atomic_store_explicit(to, counter_get(to) + amount, memory_order_relaxed);
 }
 
-/* The same, for a number that can fall. */
+/* The same, for a number that can fall, but not below 0: what was added may be lost
+ * (service_stats.h). */
 static inline void counter_sub(relaxed_counter *from, uint64_t amount)
 {
-    atomic_store_explicit(from, counter_get(from) - amount, memory_order_relaxed);
+    uint64_t old = counter_get(from);
+    atomic_store_explicit(from, old - (old < amount ? old : amount), memory_order_relaxed);
 }

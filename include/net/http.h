@@ -19,6 +19,7 @@ enum http_status {
     HTTP_NOT_FOUND = 404,
     HTTP_METHOD_NOT_ALLOWED = 405,
     HTTP_REQUEST_TIMEOUT = 408,
+    HTTP_MISDIRECTED = 421,
     HTTP_HEADERS_TOO_LARGE = 431,
     HTTP_UNAVAILABLE = 503,
 };
@@ -34,6 +35,7 @@ struct http_request {
     struct http_text path;   /* begins with '/'; escapes are left as they are */
     struct http_text query;  /* behind the '?' */
     struct http_text bearer; /* of Authorization: Bearer */
+    struct http_text host;   /* of Host, with its port */
     bool takes_openmetrics;  /* Accept names application/openmetrics-text */
 };
 
@@ -41,6 +43,8 @@ struct http_request {
  * request is refused with it. */
 MUST_CHECK int http_request_parse(const char *bytes, size_t len, struct http_request *ret);
 bool http_text_equals(const struct http_text *text, const char *string);
+/* Whether Host is missing, "localhost" or an address, not a name. */
+bool http_host_is_no_name(const struct http_request *request);
 /* Copies the value of a key of the query, with %XX decoded, and terminates it. False: the key is
  * not there, or its value does not fit or has a NUL. */
 bool http_query_find(const struct http_request *request, const char *key, char *out,

@@ -5,7 +5,7 @@
  *     main: on_login_due, begin (reload.c) ----plan: add, with its address bound----> each worker
  *     login.c: finds the service, and becomes its control channel
  *     control.c: the session has ended --on_login_wake--> main: LIMIT_ON_LOGIN_LINGER_MS later, and
- *       not before its last visitor has gone ----plan: remove, the address is free----> each worker
+ *       not before its last TCP visitor has gone ----plan: remove, free address----> each worker
  *
  * So a stranger makes no service, and a client that is back in time finds its service and its
  * address as they were. A service whose address can't be bound exists all the same, and is tried

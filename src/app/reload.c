@@ -342,8 +342,10 @@ void reload_run(struct reload *reload, uint64_t now_ms)
 {
     file_watch_look(&reload->watch, now_ms);
     look_at_names(reload, now_ms);
+    bool has_finished = false;
     if (reload->is_applying && reload_ops_of(reload)->finish(reload->options.shared)) {
         reload->is_applying = false;
+        has_finished = true;
         finish_attempt(reload, now_ms);
     }
     cut_due(reload, now_ms);
@@ -354,7 +356,8 @@ void reload_run(struct reload *reload, uint64_t now_ms)
         look_at_names(reload, now_ms); /* at once if there are only numeric addresses */
     } else if (reload->retry_at_ms <= now_ms) {
         attempt_to_apply(reload, RELOAD_RETRY, now_ms);
-    } else if (reload_ops_of(reload)->on_login_due(reload->options.shared, now_ms,
+    } else if (!has_finished && /* so that an upgrade that waits comes before the next login */
+               reload_ops_of(reload)->on_login_due(reload->options.shared, now_ms,
                                                    &reload->on_login_at_ms)) {
         attempt_to_apply(reload, RELOAD_ON_LOGIN, now_ms);
     }

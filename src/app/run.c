@@ -86,12 +86,13 @@ static void run_tell_ready(struct run *run)
 static void run_tell_status(const struct run *run)
 {
     enum status_state state = run->is_ready ? STATUS_READY : STATUS_STARTING;
+    if (run->is_asked_to_stop || run->is_draining || run->is_stopping)
+        state = STATUS_DRAINING;
+    /* In both of these the address is another process's, whatever else this one is about. */
     if (run->upgrade.state == UPGRADE_AWAITING)
         state = STATUS_AWAITING;
     if (run->upgrade.state == UPGRADE_LEFT)
         state = STATUS_LEFT;
-    else if (run->is_asked_to_stop || run->is_draining || run->is_stopping)
-        state = STATUS_DRAINING;
     status_set(run->status, state);
 }
 
@@ -270,6 +271,7 @@ static void run_until_ended(struct run *run)
     /* If there is no relay, the workers end as soon as they have left, and "go" may not be said
      * yet. */
     (void)upgrade_turn(&run->upgrade, run_now_ms(run));
+    run_tell_status(run); /* the successor may have the status' address now */
 }
 
 static void log_start(const struct role *role, const struct config_peer *peer, unsigned int workers)

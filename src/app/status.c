@@ -216,7 +216,7 @@ void status_destroy(struct status *status)
 }
 
 /* True: it is another token, or the first, or none any more. */
-static bool take_token(struct status *status, const char *token)
+static bool take_token(struct status *status, const char *token, bool is_loopback)
 {
     uint8_t digest[KEYS_DIGEST_SIZE] = {0};
     if (token != NULL)
@@ -226,6 +226,7 @@ static bool take_token(struct status *status, const char *token)
                     !keys_equal(digest, status->token_digest, sizeof(digest));
     memcpy(status->token_digest, digest, sizeof(digest));
     status->has_token = token != NULL;
+    status->is_loopback = is_loopback;
     (void)pthread_mutex_unlock(&status->lock);
     return is_other;
 }
@@ -237,7 +238,10 @@ bool status_configure(struct status *status, const struct config_status *config,
     const struct config_status old = status->wanted;
     if (config == NULL)
         config = &off;
-    bool is_changed = take_token(status, config->token);
+    struct addr addr;
+    bool is_loopback = addr_from_numeric(&config->addr, &addr) && addr_is_loopback(&addr);
+    is_loopback |= strcmp(config->addr.host, "localhost") == 0;
+    bool is_changed = take_token(status, config->token, is_loopback);
     is_changed |= !is_same_addr(&old, config) || old.socket_mode != config->socket_mode;
     status->wanted = *config;
     status->wanted.token = NULL;
@@ -247,7 +251,7 @@ bool status_configure(struct status *status, const struct config_status *config,
         thread_stop(status);
     } else if (!is_same_addr(&status->bound, config)) {
         try_to_bind(status, inherited, is_changed);
-    } else if (config->addr.host[0] == '/') {
+    } else if (config->addr.host[0] == '/' && !status->is_shared) {
         struct unix_access access = access_of(config);
         int result = unix_socket_set_access(config->addr.host, &access);
         if (result < 0)

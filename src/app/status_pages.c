@@ -121,6 +121,10 @@ void status_refuse(enum http_status why, struct status_answer *answer)
     case HTTP_REQUEST_TIMEOUT:
         answer_say(answer, why, "no request came in time\n");
         return;
+    case HTTP_MISDIRECTED:
+        answer_say(answer, why,
+                   "Host has a name; without status.token, ask localhost or an address\n");
+        return;
     case HTTP_HEADERS_TOO_LARGE:
         answer_say(answer, why, "the request is too large\n");
         return;
@@ -134,16 +138,22 @@ void status_refuse(enum http_status why, struct status_answer *answer)
     answer_say(answer, why, "not a request that this server understands\n");
 }
 
-/* Digests are compared, so that the time tells nothing about the token, its length included. */
-static bool request_is_allowed(struct status *status, const struct http_request *request)
+/* HTTP_OK, or why the request is refused. Digests are compared, so that the time tells nothing
+ * about the token, its length included. Without a token on a loopback address a name in Host is
+ * refused: a web page may have its name resolved to 127.0.0.1, and its script would read all. */
+static enum http_status judge_request(struct status *status, const struct http_request *request)
 {
     uint8_t digest[KEYS_DIGEST_SIZE];
     keys_service_digest(request->bearer.at != NULL ? request->bearer.at : "", request->bearer.len,
                         digest);
     (void)pthread_mutex_lock(&status->lock);
-    bool allowed = !status->has_token || keys_equal(digest, status->token_digest, sizeof(digest));
+    bool has_token = status->has_token, is_loopback = status->is_loopback;
+    bool allowed = !has_token || keys_equal(digest, status->token_digest, sizeof(digest));
     (void)pthread_mutex_unlock(&status->lock);
-    return allowed;
+    if (!allowed)
+        return HTTP_UNAUTHORIZED;
+    bool is_open = has_token || !is_loopback || http_host_is_no_name(request);
+    return is_open ? HTTP_OK : HTTP_MISDIRECTED;
 }
 
 void status_answer(struct status *status, const struct http_request *request,
@@ -152,6 +162,7 @@ void status_answer(struct status *status, const struct http_request *request,
     const struct http_text *path = &request->path;
     bool is_view = http_text_equals(path, "/metrics") || http_text_equals(path, "/status") ||
                    http_text_equals(path, "/status.tsv");
+    enum http_status verdict = judge_request(status, request);
     *answer = (struct status_answer){.status = HTTP_OK, .type = PLAIN, .more = NO_SCRIPTS};
     if (http_text_equals(path, "/healthz")) {
         answer_say(answer, HTTP_OK, "ok\n");
@@ -160,8 +171,8 @@ void status_answer(struct status *status, const struct http_request *request,
         answer->more = status_page_headers;
         answer->body = (const char *)status_page;
         answer->body_len = status_page_size;
-    } else if (!request_is_allowed(status, request)) {
-        status_refuse(HTTP_UNAUTHORIZED, answer);
+    } else if (verdict != HTTP_OK) {
+        status_refuse(verdict, answer);
     } else if (http_text_equals(path, "/readyz")) {
         bool ready = is_ready(status, request);
         answer_say(answer, ready ? HTTP_OK : HTTP_UNAVAILABLE, ready ? "ready\n" : "not ready\n");

@@ -71,7 +71,7 @@ struct status {
     pthread_mutex_t lock; /* protects these, for the thread to take: */
     bool is_changed;
     int next_fd;
-    bool has_token;
+    bool has_token, is_loopback;
     uint8_t token_digest[KEYS_DIGEST_SIZE];
     bool is_stopping;
 

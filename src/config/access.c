@@ -146,6 +146,8 @@ static int take_file(const struct list_source *list, const char *text, size_t si
     /* A file that is being written, or a script that failed? Who means nobody says so in deny. */
     if (result == 0 && !source.is_denied && source.access->count == count)
         return list_refuse(&source, "the file has no address in it, so nobody could come");
+    if (result == 0 && source.access->count == count)
+        (void)list_refuse(&source, "the file has no address in it, so it denies nobody");
     return result;
 }
 

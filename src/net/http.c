@@ -15,6 +15,7 @@ static const struct {
     {HTTP_NOT_FOUND, "Not Found"},
     {HTTP_METHOD_NOT_ALLOWED, "Method Not Allowed"},
     {HTTP_REQUEST_TIMEOUT, "Request Timeout"},
+    {HTTP_MISDIRECTED, "Misdirected Request"},
     {HTTP_HEADERS_TOO_LARGE, "Request Header Fields Too Large"},
     {HTTP_UNAVAILABLE, "Service Unavailable"},
 };
@@ -134,9 +135,26 @@ static int parse_header(struct http_text line, struct http_request *ret)
     struct http_text value = strip(line);
     if (equals_ignoring_case(&name, "Authorization"))
         return parse_authorization(value, ret);
+    if (equals_ignoring_case(&name, "Host"))
+        ret->host = value;
     if (equals_ignoring_case(&name, "Accept"))
         ret->takes_openmetrics |= contains_ignoring_case(value, "application/openmetrics-text");
     return HTTP_OK;
+}
+
+bool http_host_is_no_name(const struct http_request *request)
+{
+    struct http_text host = request->host, name;
+    if (host.len == 0 || host.at[0] == '[')
+        return true;
+    if (take_until(&host, ':', &name))
+        host = name;
+    if (equals_ignoring_case(&host, "localhost"))
+        return true;
+    for (size_t i = 0; i < host.len; i++)
+        if (!isdigit((unsigned char)host.at[i]) && host.at[i] != '.')
+            return false;
+    return true;
 }
 
 int http_request_parse(const char *bytes, size_t len, struct http_request *ret)

@@ -45,7 +45,8 @@ static int flow_open(struct relay_flow *flow, const unsigned char *coded, size_t
     if (opened < 0) {
         if (opened == -EBADMSG)
             metrics_add(loop_metrics(relay->engine->loop), METRIC_FRAMES_REFUSED, 1);
-        return (int)opened;
+        /* -ENOBUFS would tell a bulk flow that nothing was read. */
+        return opened == -ENOBUFS ? -ENOMEM : (int)opened;
     }
     set_hot(flow, engine->plain, (size_t)opened);
     flow->eof = link->has_ended;

@@ -183,7 +183,8 @@ void flow_count(struct relay_flow *flow, size_t size)
         return;
     counter_add(&relay->stats->bytes[flow->index], size);
     if (relay->begun_at_ns != 0 && flow->index == RELAY_SERVICE_END && size > 0) {
-        histogram_add(&relay->stats->first_byte, relay->active_at_ns - relay->begun_at_ns);
+        uint64_t now_ns = MAX(relay->active_at_ns, relay->begun_at_ns); /* of another worker */
+        histogram_add(&relay->stats->first_byte, now_ns - relay->begun_at_ns);
         relay->begun_at_ns = 0;
     }
 }

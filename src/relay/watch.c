@@ -176,6 +176,11 @@ void relay_timer_expired(struct timer *timer)
         relay_watch_ended(relay);
     }
     bool is_held_due = relay->held_until_ns != 0 && relay->held_until_ns <= loop_now_ns(loop);
+    if (is_held_due && relay->state == RELAY_OPEN && pace_is_waiting(relay)) {
+        /* Our own limit delays the answer. The peer would cut it off with the end. */
+        relay_hold_end(relay, relay->half_close_timeout_ms);
+        is_held_due = false;
+    }
     relay_hold(relay);
     if (relay->state == RELAY_OPEN && is_held_due)
         relay_say_held_end(relay);

@@ -372,7 +372,10 @@ static int addresses_start_service(struct server *server, struct service *servic
     struct addr tried;
     if (service->binding != NULL)
         return 0;
-    int result = bind_service(server, service, config, own, origin, &service->binding, &tried);
+    struct binding *binding = NULL;
+    int result = bind_service(server, service, config, own, origin, &binding, &tried);
+    if (result == 0)
+        (void)service_set_binding(service, binding); /* the status may be asked for already */
     if (result == 0 || result == -ENOMEM)
         return result;
     struct server_holder holder = server_find_holder(server, own, config);

@@ -120,7 +120,7 @@ static void lane_note_refusal(const struct lane *lane, const struct udp_arrival 
     static struct log_limit limit;
     uint32_t suppressed;
     char text[ADDR_TEXT_SIZE];
-    lane_count(lane, metric, udp_arrival_count(arrival));
+    lane_count_drop(lane, metric, udp_arrival_count(arrival));
     if (log_allowed(&limit, &suppressed))
         log_service(LOG_WARN, service_name(lane->service),
                     "datagrams from %s dropped: %s (%u similar lines suppressed)",
@@ -214,8 +214,8 @@ uint32_t lane_visitor_police(struct lane_visitor *visitor, unsigned int from, ui
         passed += MIN(segment_size, size - passed);
     uint32_t dropped = size - passed;
     if (dropped > 0)
-        lane_count(visitor->lane, METRIC_UDP_DROPPED_BANDWIDTH,
-                   (dropped + segment_size - 1) / segment_size);
+        lane_count_drop(visitor->lane, METRIC_UDP_DROPPED_BANDWIDTH,
+                        (dropped + segment_size - 1) / segment_size);
     return passed;
 }
 

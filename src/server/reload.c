@@ -30,10 +30,10 @@ struct server_step *server_reload_add_step(struct preparation *prep, enum plan_s
     return step;
 }
 
-/* A service that comes and goes with its client is no change of the file. */
+/* A service that comes and goes with its client is no change of the file. NULL: there is none. */
 static unsigned int counted(const struct config_service *config)
 {
-    return config->bind == CONFIG_BIND_ALWAYS;
+    return config != NULL && config->bind == CONFIG_BIND_ALWAYS;
 }
 
 static int prepare_added(struct preparation *prep, const struct config_service_diff *item)
@@ -42,10 +42,12 @@ static int prepare_added(struct preparation *prep, const struct config_service_d
     int result = service_part_create_all(prep->server, item->new, &service);
     if (result < 0)
         return result;
-    if (server_reload_bind(prep, item, service, &service->binding) == -ENOMEM) {
+    struct binding *binding = NULL;
+    if (server_reload_bind(prep, item, service, &binding) == -ENOMEM) {
         service_drop(service);
         return -ENOMEM;
     }
+    (void)service_set_binding(service, binding);
     prep->outcome->added += counted(item->new);
     (void)server_reload_add_step(prep, PLAN_ADD, service);
     return 0;
@@ -212,8 +214,10 @@ static void commit_own(struct preparation *prep)
     if (plan->config != NULL)
         plan->config = atomic_exchange(&server->config, plan->config);
     /* Before any epoch changes: login.c reads the epoch first, and then the set's generation. */
-    if (plan->ranges != NULL)
+    if (plan->ranges != NULL) {
         plan->ranges = atomic_exchange(&server->ranges, plan->ranges);
+        on_login_wake(server); /* a service without a client may be bound on login from now on */
+    }
     if (plan->control_binding != NULL)
         addresses_bind_succeeded(NULL, plan->control_binding, &server->control_failures_said);
     if (plan->control_binding != NULL || plan->closes_control) {

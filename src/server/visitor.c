@@ -239,7 +239,7 @@ static bool visitor_is_let_in(struct visitor *visitor, const struct addr *peer,
         visitor->key = addr_key(peer, config_prefixes(server_config(server)));
         result = visitor_rate_enter(&server->rate, service, &visitor->key,
                                     service_config(service)->max_new_per_second_per_ip,
-                                    visitor->begun_at_ns);
+                                    loop_now_ns(visitor_loop(visitor)));
     }
     if (result == 0) {
         *ret_why = VISITOR_REFUSED_LIMIT;

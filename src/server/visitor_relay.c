@@ -191,8 +191,9 @@ static void visitor_start_relay(struct visitor *visitor, const struct visitor_mo
     };
     visitor_set_state(visitor, VISITOR_RELAYING);
     counter_add(&stats->open, 1);
-    if (!from->started)
-        histogram_add(&stats->connect, loop_now_ns(visitor_loop(visitor)) - visitor->begun_at_ns);
+    uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
+    if (!from->started) /* the clock of the worker that accepted it may be a little ahead */
+        histogram_add(&stats->connect, now_ns - MIN(now_ns, visitor->begun_at_ns));
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
     relay_start(&visitor->relay, &options);
 }

@@ -52,6 +52,21 @@ static struct config *parse_service(const char *lines)
     return config;
 }
 
+/* The file with these lines is loaded, with one warning. */
+static void expect_warning(const char *lines, const char *expected)
+{
+    struct config *config;
+    struct config_report report;
+    char text[2048];
+    (void)snprintf(text, sizeof text, SERVER SERVICE "%s\n", lines);
+    cr_assert_eq(config_parse("f", text, strlen(text), &config, &report), 0);
+    cr_assert_eq(report.count, 1);
+    cr_expect_not(report.messages[0].is_error);
+    cr_expect_not_null(strstr(report.messages[0].text, expected), "%s", report.messages[0].text);
+    config_report_finish(&report);
+    config_destroy(config);
+}
+
 static bool is_allowed(const struct config_access *access, const char *host)
 {
     struct host_port name = {.port = 1};
@@ -208,6 +223,7 @@ Test(access, an_empty_file_denies_nobody_and_allows_an_error)
     write_list("# none\n", 7);
     (void)snprintf(lines, sizeof lines, "deny = file:%s", list_path);
     cr_expect(allows(lines, "10.0.0.1"));
+    expect_warning(lines, "the file has no address in it, so it denies nobody");
     WHOLE_ERROR("# none\n", "allow", ": the file has no address in it, so nobody could come");
 }
 

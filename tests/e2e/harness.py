@@ -491,9 +491,9 @@ def nothing_piles_up(processes, one_round, units, fds_more=8, rounds=24):
     """Runs one_round() to warm up, then again until each process has had one round without growth.
 
     Slabs, buffers, the channel pool and the heaps of four workers that use OpenSSL settle after some
-    rounds, later on a slow machine; a leak grows in every round. Fails for a process that grows in each of `rounds`: by more than fds_more
-    descriptors, or by more than a third of units * LEAK_BYTES of memory. units: how many connections
-    or messages one round makes."""
+    rounds, later on a slow machine; a leak grows in every round. Fails for a process that grows in
+    each of `rounds`: by more than fds_more descriptors, or by more than a third of units *
+    LEAK_BYTES of memory. units: how many connections or messages one round makes."""
     bound_kib = units * LEAK_BYTES / 3 / 1024
     assert bound_kib >= 12, f"{units} units leak too few pages to be told from none"
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from datagrams import UdpEcho, UdpVisitor, knock, payload
-from harness import scaled, wait_until, within
+from harness import SANITIZED, scaled, wait_until, within
 from noise_peer import Noise
 from protocol import connect, recv_exact
 from services import AfterEof, Digest, Source, digest_of, pattern, transfer
@@ -206,6 +206,7 @@ def test_upgrade(tunnel, service, processes):
     transfer(t.port("limited"), 6, 10_000, 10_000, timeout=within(10))
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's memory is its own")
 def test_many_that_wait_cost_little(tunnel, service):
     """A flow that waits holds no buffer and no pipe: its bytes stay in the kernel."""
     count = scaled(400, 100)

@@ -347,3 +347,11 @@ def test_robustness_table_names_tests_that_exist():
     for file, test in named:
         texts = [path.read_text() for path in (root / "tests").rglob(file)]
         assert any(re.search(rf"\b{test}\(|, {test}\b", text) for text in texts), (file, test)
+
+
+def test_every_file_of_tests_is_run():
+    """A file that meson.build does not name passes for ever."""
+    here = pathlib.Path(__file__).parent
+    listed = (here / "meson.build").read_text()
+    forgotten = [path.stem for path in here.glob("test_*.py") if f"'{path.stem}'" not in listed]
+    assert not forgotten

@@ -72,7 +72,7 @@ class Status:
             return Answer(read_all(sock))
 
     def get(self, path, method="GET", token=None, accept=None):
-        lines = [f"{method} {path} HTTP/1.1", "Host: x"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
         token = token if token is not None else self.token
         lines += [f"Authorization: Bearer {token}"] if token else []
         lines += [f"Accept: {accept}"] if accept else []
@@ -177,6 +177,21 @@ def test_the_token(make, service):
     assert status.get("/status").code == 200
     log_texts = json.dumps(status.json()["errors"])
     assert TOKEN not in log_texts
+
+
+def test_a_name_is_refused_on_loopback_without_a_token(make, service):
+    """A web page whose own name is resolved to 127.0.0.1 must not read the status (DNS rebinding)."""
+    def code(status, path, host, more=""):
+        return status.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()).code
+
+    _, status = make({"echo": service(Echo).port})
+    for path in ("/status", "/status.tsv", "/metrics", "/readyz"):
+        for host in ("attacker.example", "attacker.example:9100", "127.0.0.1.attacker.example"):
+            assert code(status, path, host) == 421, (path, host)
+        for host in ("localhost", "localhost:1", "127.0.0.1:1", "[::1]:1"):
+            assert code(status, path, host) == 200, (path, host)
+    _, status = make({"echo": service(Echo).port}, token=TOKEN)
+    assert code(status, "/status", "node.example", f"Authorization: Bearer {TOKEN}\r\n") == 200
 
 
 def test_numbers_are_those_of_the_visitors(make, service):

@@ -144,6 +144,8 @@ def test_clients_request(client, program):
         fake.accepted[0].close()
         again, _ = read_head(fake.accept_plain())
         assert parse_head(again)[1]["sec-websocket-key"] != key, "one key for two connections"
+    else:  # and aborts when a connection without an answer is reset
+        t.client.stop()
 
 
 ANSWERS = {

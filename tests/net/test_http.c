@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/macros.h"
+
 static struct http_request request;
 
 static int parse(const char *text)
@@ -101,6 +103,32 @@ Test(http, other_schemes_are_no_token)
     cr_assert_eq(request.bearer.len, 0);
     cr_assert_eq(parse("GET / HTTP/1.1\r\nAuthorization: Bearer\r\n\r\n"), HTTP_OK);
     cr_assert_eq(request.bearer.len, 0);
+}
+
+Test(http, hosts_that_are_names)
+{
+    static const struct {
+        const char *lines;
+        bool is_no_name;
+    } rows[] = {
+        {"", true},
+        {"Host:\r\n", true},
+        {"Host: localhost\r\n", true},
+        {"host: LOCALHOST:9100\r\n", true},
+        {"Host: 127.0.0.1:9100\r\n", true},
+        {"Host: [::1]:9100\r\n", true},
+        {"Host: example.com\r\n", false},
+        {"Host: example.com:9100\r\n", false},
+        {"Host: localhost.example.com\r\n", false},
+        {"Host: 127.0.0.1.example.com:9100\r\n", false},
+        {"Host: 127.0.0.1\r\nHost: example.com\r\n", false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "GET / HTTP/1.1\r\n%s\r\n", rows[i].lines);
+        cr_assert_eq(parse(text), HTTP_OK);
+        cr_expect_eq(http_host_is_no_name(&request), rows[i].is_no_name, "%s", rows[i].lines);
+    }
 }
 
 Test(http, too_large)

@@ -449,6 +449,7 @@ Test(noise_link, the_recipe_may_go_before_the_handshake)
     for (size_t i = 0; i < 2; i++) {
         struct recipe *recipe = calloc(1, sizeof(*recipe));
         cr_assert_not_null(recipe);
+        recipe->holders = 1;
         recipe->is_initiator = i == 0;
         recipe->has_noise = true;
         recipe->noise = keys[i];

@@ -297,6 +297,7 @@ Test(websocket_handshake, the_recipe_may_go_first)
     struct handshake *client;
     size_t used;
     cr_assert_not_null(recipe);
+    recipe->holders = 1;
     recipe->is_initiator = recipe->is_websocket = true;
     recipe->host = strdup("a-server-with-a-long-name.example:2333");
     cr_assert_eq(recipe_begin(recipe, &client), 0);

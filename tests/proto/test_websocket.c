@@ -78,7 +78,8 @@ static int feed(const uint8_t *bytes, size_t size, bool in_place)
         have += got;
         if (result == WEBSOCKET_PINGED) {
             cr_assert_lt(pong_count, PONGS_MAX);
-            memcpy(pongs[pong_count], decoder.control, decoder.control_size);
+            if (decoder.control_size > 0)
+                memcpy(pongs[pong_count], decoder.control, decoder.control_size);
             pong_sizes[pong_count++] = decoder.control_size;
         } else if (result == WEBSOCKET_NEEDS_ROOM) {
             cr_assert_null(decoder.control, "asked for once");

@@ -425,6 +425,7 @@ Test(relay, a_slow_sink_is_not_idle)
     }
     relay_terminate(&rig.relay);
     rig_turns(&rig, 10);
+    rig_finish(&rig, 6);
 }
 
 /* ---- sinks that do not read must not hold the buffers of other relays (A09) ---- */
