@@ -42,7 +42,8 @@ struct pool_waiter {
     struct list node;
     struct tunnel_worker *worker;
     uint64_t visitor_id; /* or the lane's id (binding.h) */
-    bool waiting;        /* in the queue; under the pool's lock */
+    bool waiting;        /* in the queue; under the pool's lock, as the next */
+    bool matched;        /* a lane's: a channel is on its way to it */
 };
 
 struct pool_channel {
@@ -96,6 +97,9 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
 /* Puts a lane into the queue unless it is there already. A new session does this for all lanes, so
  * that its first requests count them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);
+/* A lane has got the channel of its match. Until then channel_pool_take does not ask for another
+ * one: a login may have come before the lane's start. */
+void channel_pool_arrived(struct channel_pool *pool, struct pool_waiter *waiter);
 struct pool_match {
     struct tunnel_worker *worker; /* NULL for a lane: its id tells the worker */
     struct pool_waiter *waiter;   /* a lane's may be freed: only channel_pool_undo may use it */

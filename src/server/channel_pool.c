@@ -153,7 +153,7 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     (void)pthread_mutex_lock(&pool->lock);
     if (first)
         demand_note(&pool->demand, now_ns);
-    if (waiter->waiting) {
+    if (waiter->waiting || waiter->matched) {
         result = POOL_WAITING; /* a lane that a new session has queued (channel_pool_queue) */
     } else if (!pool->open && !pool->for_lanes) {
         result = POOL_CLOSED;
@@ -180,6 +180,13 @@ void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter)
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
+void channel_pool_arrived(struct channel_pool *pool, struct pool_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    waiter->matched = false;
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
                                      struct pool_match *ret_match)
 {
@@ -191,6 +198,7 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     if (node != NULL) {
         struct pool_waiter *waiter = container_of(node, struct pool_waiter, node);
         waiter->waiting = false;
+        waiter->matched = pool->for_lanes;
         pool->waiting_count--;
         *ret_match = (struct pool_match){waiter->worker, waiter, waiter->visitor_id};
         result = POOL_MATCHED;
@@ -213,6 +221,8 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
 {
     (void)pthread_mutex_lock(&pool->lock);
     bool is_gone = pool->for_lanes && match->visitor_id < pool->lanes_from;
+    if (!is_gone)
+        match->waiter->matched = false;
     if (!is_gone && !match->waiter->waiting) { /* a new session may have queued the lane again */
         list_push_front(&pool->waiting, &match->waiter->node);
         match->waiter->waiting = true;

@@ -194,6 +194,7 @@ bool lane_matched(struct server_worker *worker, const struct pool_match *match,
         if (lane_waiter(lane)->visitor_id != match->visitor_id || lane->closing)
             continue;
         loop_timer_stop(lane_loop(lane), &lane->retry_timer);
+        channel_pool_arrived(&lane->service->pool, lane_waiter(lane));
         lane_channel_use(lane, channel);
         return true;
     }

@@ -36,7 +36,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     visitor->worker = worker;
     visitor->service = service;
     visitor->state = VISITOR_SEEKING;
-    visitor->waiter.waiting = false;
+    visitor->waiter.waiting = visitor->waiter.matched = false;
     visitor->fd = -1;
     visitor->move_to = NULL;
     arrival_init(visitor);

@@ -241,5 +241,5 @@ def pytest_terminal_summary(terminalreporter):
             "NO RATHOLE 0.5.0 FOUND: interop tests were skipped (scripts/setup --peers)", red=True)
     for reason in filter(None, map(proxies.why_not, proxies.KINDS)):
         terminalreporter.write_line(f"{reason}: tests with a real proxy were skipped", red=True)
-    if browser.why_not():
+    if not browser.program():
         terminalreporter.write_line(f"{browser.why_not()}: tests of the page were skipped", red=True)

@@ -76,6 +76,9 @@ def upgrade(tunnel, role="server", timeout=15, number=signal.SIGUSR2):
     since = len(old.log())
     old.signal(number)
     match = old.wait_log(r"process (\d+) serves from here on", within(timeout), since=since)
+    # Until it has read that, it refuses a further upgrade.
+    taken = "the process before this one (has left|has ended|does not answer)"
+    old.wait_log(taken, within(timeout), since=since)
     new = Successor(int(match.group(1)), old, log_start)
     tunnel.started.append(new)
     tunnel.kept(new, new.name)

@@ -22,7 +22,7 @@ static void setup(void)
     for (size_t i = 0; i < ARRAY_SIZE(waiters); i++) {
         list_init(&waiters[i].node);
         waiters[i].visitor_id = i;
-        waiters[i].waiting = false;
+        waiters[i].waiting = waiters[i].matched = false;
     }
 }
 
@@ -204,6 +204,30 @@ Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .f
     cr_assert_eq(fd, 70);
     cr_assert_eq(offer(71, START), 1);
     cr_assert_eq(channel_pool_waiting(&pool), 0);
+}
+
+/* A login may come before a worker has started its lanes: the session has queued the lane, and its
+ * channel is on its way when the lane starts and looks for one. */
+Test(channel_pool, a_lane_whose_channel_is_coming_asks_for_no_other, .init = setup,
+     .fini = teardown)
+{
+    int fd;
+    pool.for_lanes = true;
+    channel_pool_queue(&pool, &waiters[0]);
+    channel_pool_open(&pool, START);
+    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 1);
+    cr_assert_eq(offer(70, START), 0);
+    cr_assert_eq(take(0, START, &fd), POOL_WAITING);
+    cr_assert_eq(channel_pool_waiting(&pool), 0);
+    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 0);
+    channel_pool_arrived(&pool, &waiters[0]);
+    cr_assert_eq(take(0, START, &fd), POOL_WAITING, "the channel has ended");
+    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 1);
+    struct pool_match match = match_for(71);
+    cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 71}, START));
+    cr_assert(channel_pool_leave(&pool, &waiters[0]));
+    cr_assert_eq(take(0, START, &fd), POOL_TAKEN, "a match that was undone is none");
+    cr_assert_eq(fd, 71);
 }
 
 /* A burst makes the pool grow to the channels that it took, at most LIMIT_POOL_MAX. After
