@@ -90,6 +90,9 @@ enum limits_handshakes {
     LIMIT_HANDSHAKES_ALL_PER_S = 2000, /* of all addresses together: a fifth of a core */
     LIMIT_HANDSHAKES_TLS = 10, /* one of TLS counts as so many there: 1.3 ms with an RSA key */
     LIMIT_HANDSHAKES_ALL_BURST = 4000,
+    /* One of TLS counts as so many of its address' own: 8 a second are 1 % of a core, and a client
+     * that has never been here may still log in for 128 services at once. */
+    LIMIT_HANDSHAKES_OWN_MAX = 4,
 };
 
 enum limits_tls {

@@ -129,9 +129,11 @@ void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, ui
 /* Takes a handshake from the budget of the address and from that of all addresses. False: one of
  * them is used up, and nothing was taken.
  *
- * The budget of all counts every handshake with its cost (1 of Noise), but it does not limit known
- * addresses and those that connections are expected from: a flood from everywhere must not keep
- * clients from coming back. While connections are expected from an address, its own budget is
- * larger too. */
+ * The budget of all counts every handshake with its cost (1 of Noise), that of its address with no
+ * more than LIMIT_HANDSHAKES_OWN_MAX. The budget of all does not limit known addresses and those
+ * that connections are expected from: a flood from everywhere must not keep clients from coming
+ * back. While connections are expected from an address, its own budget is larger too. */
 MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
                                     uint64_t now_ns);
+/* Whether gate_take_handshake would give one now. Nothing is taken. */
+MUST_CHECK bool gate_has_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);

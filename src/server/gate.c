@@ -400,6 +400,36 @@ static struct gate_budget *budget_of(struct gate *gate, struct gate_addr *addr,
     return &gate->handshakes_by_addr[keys_hash(key->bytes, sizeof(key->bytes)) % GATE_BUDGETS];
 }
 
+/* What a handshake takes from the budget of its address. */
+static uint32_t own_cost(uint32_t cost)
+{
+    return MIN(cost, (uint32_t)LIMIT_HANDSHAKES_OWN_MAX);
+}
+
+/* Whether the budgets of the address and of all addresses have a handshake left. */
+static bool has_handshake(struct gate *gate, const struct gate_addr *addr, struct gate_budget *own,
+                          uint64_t now_ns)
+{
+    bool is_expected = addr != NULL && addr->expected > 0;
+    budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
+                  now_ns);
+    budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
+    bool in_that_of_all =
+        (addr != NULL && addr->is_known) || gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
+    return is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
+                       : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
+}
+
+bool gate_has_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    forget_expired(gate, now_ns);
+    struct gate_addr *addr = find_addr(gate, key);
+    bool allowed = has_handshake(gate, addr, budget_of(gate, addr, key), now_ns);
+    (void)pthread_mutex_unlock(&gate->lock);
+    return allowed;
+}
+
 bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
                          uint64_t now_ns)
 {
@@ -407,16 +437,9 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t
     forget_expired(gate, now_ns);
     struct gate_addr *addr = find_addr(gate, key);
     struct gate_budget *own = budget_of(gate, addr, key);
-    bool is_expected = addr != NULL && addr->expected > 0;
-    budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
-                  now_ns);
-    budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
-    bool in_that_of_all =
-        (addr != NULL && addr->is_known) || gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
-    bool allowed = is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
-                               : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
+    bool allowed = has_handshake(gate, addr, own, now_ns);
     if (allowed) {
-        own->spent++;
+        own->spent += own_cost(cost);
         gate->handshakes.spent += cost;
     }
     (void)pthread_mutex_unlock(&gate->lock);
@@ -428,8 +451,7 @@ void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, ui
     (void)pthread_mutex_lock(&gate->lock);
     struct gate_addr *addr = get_addr(gate, key);
     struct gate_budget *own = budget_of(gate, addr, key);
-    if (cost > 0 && own->spent > 0)
-        own->spent--;
+    own->spent -= MIN(own_cost(cost), own->spent);
     gate->handshakes.spent -= MIN(cost, gate->handshakes.spent);
     if (addr != NULL) { /* without memory the address stays unknown */
         if (!addr->is_known)

@@ -344,18 +344,44 @@ static const struct stream_ops login_stream_ops = {
     .closed = login_closed,
 };
 
-/* From an address that may not come: counted and logged, and the gate gives it no place. */
-static void note_denied(struct server_worker *worker, const struct addr *peer)
+/* A connection that gets no place in the gate: counted and logged. The caller resets it. */
+static void note_refused(struct server_worker *worker, const struct addr *peer, enum metric metric,
+                         struct log_limit *limit, const char *why)
 {
-    static struct log_limit limit;
     uint32_t suppressed;
     char text[ADDR_TEXT_SIZE];
-    metrics_add(&worker->tunnel->metrics, METRIC_STRANGERS_DENIED, 1);
-    if (log_allowed(&limit, &suppressed))
+    metrics_add(&worker->tunnel->metrics, metric, 1);
+    if (log_allowed(limit, &suppressed))
         log_write(LOG_WARN, NULL, 0,
-                  "connection from %s rejected: its address is not allowed (server.allow, deny) "
-                  "(%u similar lines suppressed)",
-                  addr_format(peer, text, sizeof(text)), suppressed);
+                  "connection from %s rejected: %s (%u similar lines suppressed)",
+                  addr_format(peer, text, sizeof(text)), why, suppressed);
+}
+
+/* Whether a connection from this address can have what it will ask for at once: a handshake. While
+ * a flood has used up the budget, the rest of it costs no more than its accept and its close. */
+static bool stranger_has_handshake(struct server_worker *worker, const struct addr_key *key)
+{
+    const struct recipe *recipe = worker->tunnel->recipe;
+    return (!recipe->has_noise && recipe->tls == NULL) ||
+           gate_has_handshake(&worker->server->gate, key, loop_now_ns(worker->tunnel->loop));
+}
+
+/* Whether a stranger may enter the gate. */
+static bool stranger_is_let_in(struct server_worker *worker, const struct addr *peer,
+                               const struct addr_key *key)
+{
+    static struct log_limit denied, limited;
+    if (!access_allows_stranger(worker->server, peer)) {
+        note_refused(worker, peer, METRIC_STRANGERS_DENIED, &denied,
+                     "its address is not allowed (server.allow, deny)");
+        return false;
+    }
+    if (!stranger_has_handshake(worker, key)) {
+        note_refused(worker, peer, METRIC_HANDSHAKES_LIMITED, &limited,
+                     "too many handshakes from its address, or in all");
+        return false;
+    }
+    return true;
 }
 
 void login_begin(struct server_worker *worker, struct service *service, int fd)
@@ -367,12 +393,11 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
         transport_close_fd(fd, tunnel->loop); /* the peer has reset the connection already */
         return;
     }
-    if (!access_allows_stranger(worker->server, &peer)) {
-        note_denied(worker, &peer);
+    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
+    if (!stranger_is_let_in(worker, &peer, &key)) {
         loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
         return;
     }
-    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
     struct login *login = slab_get(&worker->login_slab);
     if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, &worker->gate_desk,
                                     loop_now_ns(tunnel->loop)) < 0) {

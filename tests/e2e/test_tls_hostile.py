@@ -28,6 +28,7 @@ from tls_peer import APPLICATION_DATA, HANDSHAKE, Tls, TlsSocket, records
 pytestmark = [pytest.mark.ours, needs_tls]
 
 DEADLINE = 2  # handshake_timeout where a test waits for it
+HANDSHAKES_PER_S = 200  # LIMIT_HANDSHAKES_ALL_PER_S / LIMIT_HANDSHAKES_TLS
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -53,11 +54,11 @@ def target(tunnel, service):
     return make
 
 
-def begun(t, version="1.3", flights=0):
+def begun(t, version="1.3", flights=0, source=None):
     """(a TlsSocket towards the server, its next flight, not yet sent) after `flights` of ours."""
     transport = of_version(version)
-    sock = TlsSocket(connect(t.control_port), transport.context("client"), False, transport.hostname,
-                     start=False)
+    sock = TlsSocket(connect(t.control_port, source=source), transport.context("client"), False,
+                     transport.hostname, start=False)
     for _ in range(flights):
         sock.send_raw(sock.flight())
     return sock, sock.flight()
@@ -266,16 +267,42 @@ def test_nothing_piles_up_of_handshakes_that_fail(target, version):
     count = 300
 
     def one_round():
+        begun_at = time.monotonic()
         for n in range(count):
-            sock, flight = begun(t, version, n % 2)
+            # From many addresses, and slowly enough for the budget of all: none is refused.
+            sock, flight = begun(t, version, n % 2, source=f"127.0.{1 + n % 100}.1")
             sock.send_raw(flight[: n % (len(flight) + 1)])
             if n % 3:
                 reset(sock.sock)
             else:
                 sock.close()
+        time.sleep(max(0.0, begun_at + count / 2 / HANDSHAKES_PER_S - time.monotonic()))
 
     nothing_piles_up([t.server], one_round, count)
+    assert t.server.metric("handshakes_limited") == 0
     unharmed(t)
+
+
+def test_a_flood_of_handshakes_is_reset_at_its_accept(target):
+    """Beyond its budget an address gets no read, no answer and no place; others are served."""
+    t = target()
+    hello, refused, begun_at = whole_hello(), 0, time.monotonic()
+    for _ in range(400):
+        try:
+            sock = connect(t.control_port, source="127.0.3.1")
+            sock.sendall(hello)
+            assert sock.recv(1) == bytes([HANDSHAKE])
+            reset(sock)
+        except ConnectionError:
+            refused += 1
+    allowed = 128 + 8 * (time.monotonic() - begun_at) + 1
+    limited = t.server.metric("handshakes_limited")
+    assert refused == limited >= 400 - allowed
+    sock, flight = begun(t, flights=1, source="127.0.3.2")
+    sock.send_raw(flight)
+    sock.close()
+    unharmed(t)
+    assert t.server.metric("handshakes_limited") == limited
 
 
 # --- frames of a session with our server ----------------------------------------------------------
@@ -304,6 +331,16 @@ def relay(tunnel):
         yield make
         for sock in opened:
             sock.close()
+
+
+def whole_hello():
+    """A whole ClientHello."""
+    transport = Tls()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = transport.context("client").wrap_bio(incoming, outgoing, server_hostname=transport.hostname)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
 
 
 def one_less(sock, data):

@@ -679,7 +679,7 @@ Test(gate, all_addresses_share_one_cap, .init = setup, .fini = teardown)
     cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_PER_S / 10);
 }
 
-/* A handshake of TLS weighs more in the cap of all, and is one for its address. */
+/* A handshake of TLS weighs more, and in the cap of all more than in its address' budget. */
 Test(gate, costly_handshakes, .init = setup, .fini = teardown)
 {
     unsigned int count = 0;
@@ -689,13 +689,37 @@ Test(gate, costly_handshakes, .init = setup, .fini = teardown)
         unsigned int own = 0;
         while (gate_take_handshake(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns))
             own++;
-        cr_assert_leq(own, LIMIT_HANDSHAKES_BURST);
+        cr_assert_leq(own, LIMIT_HANDSHAKES_BURST / LIMIT_HANDSHAKES_OWN_MAX);
         last = own > 0 ? key : last;
         count += own;
     }
     cr_assert_eq(count, LIMIT_HANDSHAKES_ALL_BURST / LIMIT_HANDSHAKES_TLS);
     gate_trust(&gate, &last, LIMIT_HANDSHAKES_TLS, start_ns);
     cr_assert_eq(gate.handshakes.spent, LIMIT_HANDSHAKES_ALL_BURST - LIMIT_HANDSHAKES_TLS);
+}
+
+/* One address alone, which is not yet at the cap of all. */
+Test(gate, costly_handshakes_of_one_address, .init = setup, .fini = teardown)
+{
+    struct addr_key key = key_of(7);
+    unsigned int count = 0;
+    gate_trust(&gate, &key, 0, start_ns); /* known, so it keeps one budget */
+    while (gate_take_handshake(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns))
+        count++;
+    cr_assert_eq(count, LIMIT_HANDSHAKES_BURST / LIMIT_HANDSHAKES_OWN_MAX);
+    gate_trust(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns);
+    cr_assert(gate_take_handshake(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns));
+    cr_assert_not(gate_take_handshake(&gate, &key, LIMIT_HANDSHAKES_TLS, start_ns));
+}
+
+Test(gate, a_look_at_the_budget_takes_nothing, .init = setup, .fini = teardown)
+{
+    struct addr_key key = key_of(7);
+    for (int i = 0; i < 2 * LIMIT_HANDSHAKES_BURST; i++)
+        cr_assert(gate_has_handshake(&gate, &key, start_ns));
+    cr_assert_eq(take_all(7, start_ns), LIMIT_HANDSHAKES_BURST);
+    cr_assert_not(gate_has_handshake(&gate, &key, start_ns));
+    cr_assert(gate_has_handshake(&gate, &key, start_ns + 1000 * (uint64_t)MS));
 }
 
 Test(gate, clients_get_theirs_back, .init = setup, .fini = teardown)

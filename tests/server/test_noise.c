@@ -257,6 +257,7 @@ Test(server_noise, the_budget_of_handshakes)
     cr_assert_null(refused.link);
     cr_assert_neq(side_end_of(&side, refused.fd), 0);
     cr_assert_eq(side_metric(&side, METRIC_HANDSHAKES_LIMITED), 1);
+    cr_assert_eq(server->gate.pending_count, 0, "it gets no place either");
     noise_peer_hang_up(&refused);
     side_advance(&side, 1000);
     struct noise_peer data = channel("");
