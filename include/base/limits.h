@@ -103,9 +103,6 @@ enum limits_tls {
     /* What a stranger may send through a link until it has logged in, coded: a WebSocket request
      * has at most 4 KiB, the messages of a login 200 bytes. Key updates of 27 bytes cost 23 us. */
     LIMIT_STRANGER_BYTES = 16 << 10,
-    /* Client: sessions kept to be taken up, 1 KiB each. A server gives one or two per connection,
-     * and as many data channels as a pool asks for at once take one each: LIMIT_POOL_MAX. */
-    LIMIT_TLS_SESSIONS = 256,
     /* The operator is warned so long before a certificate expires: renewals by a timer come weeks
      * before that, so one has failed. */
     LIMIT_CERTIFICATE_WARNING_S = 14 * 24 * 60 * 60,

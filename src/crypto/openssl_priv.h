@@ -94,12 +94,14 @@
     X(SSL_CTX_set_default_verify_paths)   \
     X(SSL_CTX_set_options)                \
     X(SSL_CTX_set_session_id_context)     \
+    X(SSL_CTX_set_session_ticket_cb)      \
     X(SSL_CTX_set_verify)                 \
     X(SSL_CTX_use_cert_and_key)           \
+    X(SSL_SESSION_dup)                    \
     X(SSL_SESSION_free)                   \
-    X(SSL_SESSION_get_protocol_version)   \
+    X(SSL_SESSION_get_time)               \
+    X(SSL_SESSION_get_timeout)            \
     X(SSL_SESSION_is_resumable)           \
-    X(SSL_SESSION_up_ref)                 \
     X(SSL_ctrl)                           \
     X(SSL_do_handshake)                   \
     X(SSL_free)                           \

@@ -90,6 +90,7 @@ static int tls_context_set_server(struct tls_context *context, const struct tls_
     SSL_CTX *ssl_ctx = context->ssl_ctx;
     /* Sessions are in the clients' tickets, and nowhere here. */
     (void)openssl.SSL_CTX_ctrl(ssl_ctx, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, NULL);
+    (void)openssl.SSL_CTX_set_session_ticket_cb(ssl_ctx, NULL, tls_resume_judge, NULL);
     if (settings->client_ca == NULL)
         return 0;
     /* A resumed session was checked when it was new, against the same file: tickets are of one

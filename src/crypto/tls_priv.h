@@ -19,10 +19,10 @@ struct tls_context {
     char *sni;        /* NULL: none */
     char *hostname;   /* client: as it was given, for words */
     time_t expiry;
-    /* Client: sessions that can be taken up. Under the lock. */
+    /* Client: the session that connections take up. Under the lock; each has a copy, because
+     * OpenSSL withdraws a session of TLS 1.3 with its first use. NULL: none. */
     pthread_mutex_t lock;
-    size_t kept_count;
-    SSL_SESSION *kept[LIMIT_TLS_SESSIONS];
+    SSL_SESSION *kept;
 };
 
 void tls_context_hold(struct tls_context *context);
@@ -39,6 +39,7 @@ struct tls_session {
     bool (*may_begin)(void *arg);
     void *gate_arg;
     char *why;               /* NULL: nothing to say */
+    const SSL_SESSION *kept; /* client: the one that it took up or made; only to be compared */
     uint32_t sealed_records; /* with this key */
     /* Where in a record the bytes so far end: so much of its header has come, or of its body is yet
      * to come. */
@@ -58,14 +59,19 @@ enum tls_hello { TLS_HELLO_MORE, TLS_HELLO_WHOLE, TLS_HELLO_NONE, TLS_HELLO_TOO_
 MUST_CHECK int tls_hello_take(struct tls_session *session, const void **in, size_t *size);
 void tls_hello_drop(struct tls_session *session);
 
-/* ---- tls_resume.c: a client's sessions ---- */
+/* ---- tls_resume.c: sessions that are taken up ---- */
 
-/* SSL_CTX_sess_set_new_cb; takes the session over. */
-int tls_resume_keep(SSL *ssl, SSL_SESSION *kept);
-/* The newest one, which the caller frees, or NULL. One of TLS 1.3 is used once (RFC 8446, appendix
- * C.4), one of TLS 1.2 again and again. */
-SSL_SESSION *tls_resume_take(struct tls_context *context);
+/* SSL_CTX_sess_set_new_cb: keeps a copy of a client's newest session. */
+int tls_resume_keep(SSL *ssl, SSL_SESSION *given);
+/* A copy of the session that is kept, which the caller frees; NULL: a full handshake. */
+SSL_SESSION *tls_resume_take(struct tls_session *session);
+/* The connection has failed: no other one takes its session up. */
+void tls_resume_withdraw(struct tls_session *session);
 void tls_resume_forget(struct tls_context *context);
+/* SSL_CTX_set_session_ticket_cb: a ticket is good until it expires, and brings no other one. Then a
+ * full handshake follows, which checks the certificates again. */
+SSL_TICKET_RETURN tls_resume_judge(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+                                   size_t name_size, SSL_TICKET_STATUS status, void *arg);
 
 /* ---- tls_files.c: what is in files ---- */
 

@@ -118,6 +118,7 @@ static int tls_session_fail(struct tls_session *session)
 {
     int r = tls_error_of_session(session);
     session->has_failed = true;
+    tls_resume_withdraw(session);
     openssl.ERR_clear_error();
     return r;
 }
@@ -160,7 +161,7 @@ int tls_session_create(struct tls_context *context, struct tls_session **ret)
         tls_session_destroy(session);
         return r;
     }
-    SSL_SESSION *kept = context->is_server ? NULL : tls_resume_take(context);
+    SSL_SESSION *kept = context->is_server ? NULL : tls_resume_take(session);
     if (kept != NULL) {
         (void)openssl.SSL_set_session(session->ssl, kept); /* otherwise a full handshake */
         openssl.SSL_SESSION_free(kept);

@@ -552,55 +552,52 @@ Test(tls, resumed_1_2)
     expect_resumption(TLS1_2_VERSION, false);
     for (int i = 0; i < 5; i++)
         expect_resumption(TLS1_2_VERSION, true);
-    cr_expect_eq(ends[CLIENT].context->kept_count, 1);
 }
 
+/* A ticket is used again and again, and brings no other one. */
 Test(tls, resumed_1_3)
 {
     limit_version(TLS1_3_VERSION);
     expect_resumption(TLS1_3_VERSION, false);
-    size_t kept = ends[CLIENT].context->kept_count;
-    cr_expect_geq(kept, 1);
-    for (int i = 0; i < 5; i++)
+    const SSL_SESSION *kept = ends[CLIENT].context->kept;
+    cr_assert_not_null(kept);
+    for (int i = 0; i < 5; i++) {
         expect_resumption(TLS1_3_VERSION, true);
-    cr_expect_leq(ends[CLIENT].context->kept_count, LIMIT_TLS_SESSIONS);
-}
-
-/* A ticket of TLS 1.3 is used once. */
-Test(tls, ticket_is_used_once)
-{
-    limit_version(TLS1_3_VERSION);
-    expect_resumption(TLS1_3_VERSION, false);
-    size_t kept = ends[CLIENT].context->kept_count;
-    for (size_t i = 0; i < kept; i++)
-        tls_pair_connect(WIRE_MAX); /* new tickets are left on the wire */
-    cr_expect(tls_session_was_resumed(ends[CLIENT].session));
-    cr_expect_eq(ends[CLIENT].context->kept_count, 0);
-    tls_pair_connect(WIRE_MAX);
-    cr_expect_not(tls_session_was_resumed(ends[CLIENT].session));
-}
-
-Test(tls, kept_sessions_are_bounded)
-{
-    limit_version(TLS1_3_VERSION);
-    struct tls_session *full[LIMIT_TLS_SESSIONS] = {0};
-    for (size_t i = 0; i < LIMIT_TLS_SESSIONS; i++) {
-        tls_pair_connect(WIRE_MAX);
-        cr_assert_eq(tls_pair_deliver(SERVER, WIRE_MAX), 0);
-        full[i] = ends[CLIENT].session;
-        ends[CLIENT].session = NULL;
-        /* The next one does not use them up. */
-        size_t kept = ends[CLIENT].context->kept_count;
-        ends[CLIENT].context->kept_count = 0;
-        tls_pair_sessions();
-        ends[CLIENT].context->kept_count = kept;
-        cr_expect_leq(kept, LIMIT_TLS_SESSIONS);
-        cr_assert(tls_pair_shake(WIRE_MAX));
-        cr_assert_eq(tls_pair_deliver(SERVER, WIRE_MAX), 0);
+        cr_expect_eq(ends[CLIENT].context->kept, kept);
     }
-    cr_expect_eq(ends[CLIENT].context->kept_count, LIMIT_TLS_SESSIONS);
-    for (size_t i = 0; i < LIMIT_TLS_SESSIONS; i++)
-        tls_session_destroy(full[i]);
+}
+
+/* As rathole's server does it. */
+Test(tls, newer_ticket_replaces_the_older)
+{
+    limit_version(TLS1_3_VERSION);
+    (void)SSL_CTX_set_session_ticket_cb(ends[SERVER].context->ssl_ctx, NULL, NULL, NULL);
+    expect_resumption(TLS1_3_VERSION, false);
+    for (int i = 0; i < 5; i++) {
+        const SSL_SESSION *kept = ends[CLIENT].context->kept;
+        expect_resumption(TLS1_3_VERSION, true);
+        cr_expect_neq(ends[CLIENT].context->kept, kept);
+    }
+}
+
+/* A resumed session was checked when it was new, so it must not live for ever, even in use. */
+Test(tls, session_in_use_expires)
+{
+    const struct timespec pause = {0, 200000000};
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        limit_version(version);
+        (void)SSL_CTX_set_timeout(ends[SERVER].context->ssl_ctx, 2);
+        expect_resumption(version, false);
+        int left = 50;
+        do {
+            (void)nanosleep(&pause, NULL);
+            tls_pair_connect(WIRE_MAX);
+            cr_assert_eq(tls_pair_deliver(SERVER, WIRE_MAX), 0);
+        } while (tls_session_was_resumed(ends[CLIENT].session) && --left > 0);
+        cr_expect_gt(left, 0, "its life was prolonged again and again");
+        struct tls_settings client = tls_pair_client();
+        tls_pair_context(CLIENT, &client);
+    }
 }
 
 /* A new context of the server has other ticket keys: a full handshake, no failure. */
@@ -621,13 +618,33 @@ Test(tls, tickets_of_an_earlier_context)
 /* A session that has failed is not taken up again; one that was only cut off is. */
 Test(tls, no_resumption_after_failure)
 {
-    limit_version(TLS1_2_VERSION);
-    expect_resumption(TLS1_2_VERSION, false);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        limit_version(version);
+        expect_resumption(version, false);
+        for (int resumed = 0; resumed < 2; resumed++) { /* the connection that fails */
+            tls_pair_send(SERVER, text, 100);
+            ends[SERVER].wire[50] ^= 1;
+            cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), -EBADMSG);
+            expect_resumption(version, false);
+            expect_resumption(version, true);
+        }
+        struct tls_settings client = tls_pair_client();
+        tls_pair_context(CLIENT, &client);
+    }
+}
+
+/* An older connection's failure says nothing about the session that is kept now. */
+Test(tls, failure_of_an_older_session)
+{
+    limit_version(TLS1_3_VERSION);
+    expect_resumption(TLS1_3_VERSION, false);
+    const SSL_SESSION *own = ends[CLIENT].session->kept;
+    cr_assert_eq(own, ends[CLIENT].context->kept);
+    ends[CLIENT].session->kept = (const SSL_SESSION *)(const void *)text;
     tls_pair_send(SERVER, text, 100);
     ends[SERVER].wire[50] ^= 1;
     cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), -EBADMSG);
-    expect_resumption(TLS1_2_VERSION, false);
-    expect_resumption(TLS1_2_VERSION, true);
+    expect_resumption(TLS1_3_VERSION, true);
 }
 
 /* ---- contexts ---- */
