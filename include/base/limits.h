@@ -57,6 +57,8 @@ enum limits_pool {
     /* A client may offer channels that nobody has asked for; those beyond this are closed. */
     LIMIT_POOL_PARKED = 512,
     LIMIT_POOL_HOLD_MS = 90000,    /* a burst keeps the pool large for once to twice this time */
+    LIMIT_SESSIONS = 1024,         /* of one service side by side (`clients = balance`) */
+    LIMIT_POOL_SOURCE_MIN = 2,     /* with several clients: for a visitor, and for the next one */
     LIMIT_VISITORS_WAITING = 1024, /* per service; each holds a descriptor, more are closed */
     /* max_new_per_second_per_ip: addresses that are remembered, in 3.5 MiB, and the number of times
      * for each (server/visitor_rate.h). */

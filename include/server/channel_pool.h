@@ -5,16 +5,27 @@
  *
  * At most one of the two lists has members, except for a moment after an undone match.
  *
+ * Each session of the service is a source (pool_source.h), with its own parked channels and
+ * requests. The waiting visitors are in one queue: the first channel that comes, from whichever
+ * source, is theirs. A visitor that finds parked channels gets one of the source with the fewest
+ * open visitors, and missing channels are requested from the sources with the fewest visitors and
+ * channels; equal sources take turns. A visitor keeps the handle of its channel's source, and
+ * leaves the source at its end (channel_pool_left).
+ *
  * A parked channel has no operation in flight and belongs to the pool alone, so any worker may take
  * it. The number of channels that the pool keeps follows the demand: the most that visitors have
  * taken within half a second, remembered for once to twice LIMIT_POOL_HOLD_MS, but at least
- * LIMIT_POOL_MIN and at most LIMIT_POOL_MAX. The control channel requests missing ones from the
- * client. A request that has brought no channel after once to twice LIMIT_CHANNEL_REQUEST_MS is
- * forgotten, so that the pool asks again.
+ * LIMIT_POOL_MIN and at most LIMIT_POOL_MAX, over all sources; of several sources each has at least
+ * LIMIT_POOL_SOURCE_MIN. A source's control channel requests missing ones from its client. A
+ * request that has brought no channel after once to twice LIMIT_CHANNEL_REQUEST_MS is forgotten, so
+ * that the pool asks again.
  *
  * The pool of a UDP service serves lanes (lane.h) instead of visitors. There are few lanes, each
  * needs one channel for as long as the lane lives, and a lane may queue while no control channel is
- * up. Such a pool requests no more channels than its lanes wait for.
+ * up. Such a pool requests no more channels than its lanes wait for. A lane may also wait for a
+ * channel of one source alone (`only`): it is then in that source's own queue, which comes before
+ * the pool's, and leaves it when the source is closed. Lanes are no open visitors of a source,
+ * unless whoever has several channels in a lane counts them (channel_pool_entered).
  *
  * Any worker may call; every function takes the pool's lock for a short time. The pool closes no
  * descriptor except in channel_pool_finish: it returns them to the caller. Callers pass the time,
@@ -30,6 +41,8 @@
 #include "base/list.h"
 #include "base/macros.h"
 #include "net/transport.h"
+#include "server/pool_demand.h"
+#include "server/pool_source.h"
 
 struct pool_match;
 struct server_worker;
@@ -41,39 +54,35 @@ struct tunnel_worker;
 struct pool_waiter {
     struct list node;
     struct tunnel_worker *worker;
-    uint64_t visitor_id; /* or the lane's id (binding.h) */
-    bool waiting;        /* in the queue; under the pool's lock, as the next */
-    bool matched;        /* a lane's: a channel is on its way to it */
+    uint64_t visitor_id;     /* or the lane's id (binding.h) */
+    struct pool_handle only; /* a lane's: the source that it wants; zero: any */
+    bool waiting;            /* in the queue; under the pool's lock, as the next */
+    bool matched;            /* a lane's: a channel is on its way to it */
 };
 
-struct pool_channel {
-    struct transport transport;
-    uint64_t parked_at_ns; /* by the clock of the worker that parked it */
+/* A place for a source. Its generation counts the sources that have had it. */
+struct pool_slot {
+    struct pool_source *source; /* NULL: free */
+    uint32_t generation;
 };
 
-/* The demand: a ring with the channels that visitors took in the last half second, and the highest
- * sum of the ring in this period of LIMIT_POOL_HOLD_MS and in the one before. */
-enum { POOL_BUCKETS = 5, POOL_BUCKET_MS = 100 };
-struct pool_demand {
-    uint32_t buckets[POOL_BUCKETS];
-    uint64_t bucket_index;
-    uint32_t peak, last_peak;
-    uint64_t period_index;
-};
+/* The workers whose control channels are to send requests: bit i for those with index i modulo 64.
+ * 0: none. The caller tells them (exchange_notify). */
+typedef uint64_t pool_notice;
+enum { POOL_NOTICE_BITS = 64 };
 
 struct channel_pool {
-    pthread_mutex_t lock; /* protects all fields below */
+    pthread_mutex_t lock; /* protects all fields below, and those of the sources */
     struct list waiting;
-    uint32_t waiting_count;
-    struct pool_channel *parked; /* a ring of LIMIT_POOL_PARKED, oldest first */
-    uint32_t parked_first, parked_count;
+    uint32_t waiting_count;    /* in this queue */
+    uint32_t parked_count;     /* of all sources */
+    struct pool_slot *slots;   /* by index of the handle */
+    uint32_t slot_room;        /* of the array */
+    uint32_t slot_count;       /* all beyond are free */
+    uint32_t source_count;     /* 0: no control channel is up */
+    uint32_t turn, asked_turn; /* of equal sources the first one from here on: takes, requests */
     struct pool_demand demand;
-    uint32_t wanted; /* channels that the control channel is still to request */
-    uint32_t outstanding, outstanding_older; /* requested: in this period, in the one before */
-    uint64_t outstanding_period;
-    bool request_posted; /* the control channel's worker was told, and has not looked yet */
     uint64_t lanes_from; /* lanes with smaller ids are forgotten */
-    bool open;           /* a control channel is up */
     bool for_lanes;      /* the service is UDP; set once after init */
     /* Gives a channel to the waiter of a match, on the waiter's worker. False: the waiter has no
      * use for it any more, and the channel is still the caller's. Set once after init. */
@@ -83,17 +92,23 @@ struct channel_pool {
 
 /* -ENOMEM. */
 MUST_CHECK int channel_pool_init(struct channel_pool *pool);
-void channel_pool_finish(struct channel_pool *pool); /* closes the parked channels */
+/* The parked channels of sources that are still open are closed. */
+void channel_pool_finish(struct channel_pool *pool);
 
 enum pool_take { POOL_TAKEN, POOL_WAITING, POOL_FULL, POOL_CLOSED };
-/* A visitor needs a channel. It gets the oldest parked one, as with rathole, or joins the queue.
- * first: the visitor is new and counts as demand. *ret_notify: the caller tells the control
- * channel's worker that the pool wants channels (exchange_notify_owner).
+/* A visitor needs a channel. It gets the oldest parked one of the source with the fewest open
+ * visitors, or joins the queue. first: the visitor is new and counts as demand.
  *
- * POOL_TAKEN: *ret is the caller's. POOL_FULL: LIMIT_VISITORS_WAITING wait already. POOL_CLOSED: no
- * control channel is up. */
+ * POOL_TAKEN: *ret is the caller's, and the visitor is counted as open (channel_pool_left).
+ * POOL_FULL: LIMIT_VISITORS_WAITING wait already. POOL_CLOSED: no control channel is up. */
 enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *waiter, bool first,
-                                 uint64_t now_ns, struct pool_channel *ret, bool *ret_notify);
+                                 uint64_t now_ns, struct pool_channel *ret,
+                                 pool_notice *ret_notice);
+/* A visitor has ended, or has no use for its channel, which is not offered again. Does nothing if
+ * the source has gone. */
+void channel_pool_left(struct channel_pool *pool, struct pool_handle source);
+/* Counts an open visitor, for a lane that has several channels. */
+void channel_pool_entered(struct channel_pool *pool, struct pool_handle source);
 /* Puts a lane into the queue unless it is there already. A new session does this for all lanes, so
  * that its first requests count them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);
@@ -104,19 +119,23 @@ struct pool_match {
     struct tunnel_worker *worker; /* NULL for a lane: its id tells the worker */
     struct pool_waiter *waiter;   /* a lane's may be freed: only channel_pool_undo may use it */
     uint64_t visitor_id;
+    struct pool_handle source; /* of the channel; the visitor is counted as open there */
 };
 
 /* A channel for the pool. */
 struct pool_offer {
     struct transport transport;
-    bool requested; /* it comes from the client; false: a visitor had no use for it */
+    struct pool_handle source;
+    bool requested; /* it comes from the client; false: a visitor had no use for it, and leaves the
+                       source */
     bool may_park;  /* false: descriptors are scarce, so only a waiting visitor gets it */
     uint64_t now_ns;
 };
 
 enum pool_offered { POOL_PARKED, POOL_MATCHED, POOL_SURPLUS };
 /* POOL_PARKED: the pool owns the channel now. POOL_MATCHED: the caller delivers it to the waiter in
- * *ret_match. POOL_SURPLUS: the caller closes it. */
+ * *ret_match. POOL_SURPLUS: the caller closes it; so it is with all channels of a source that has
+ * gone. */
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
                                      struct pool_match *ret_match);
 /* A match could not be delivered. Puts the waiter first in the queue again, unless it has been
@@ -130,28 +149,34 @@ bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter);
  * back. Lanes are forgotten in the order of their ids. */
 void channel_pool_forget(struct channel_pool *pool, struct pool_waiter *waiter);
 
-/* A control channel is up: computes the first requests, which its first write claims. */
-void channel_pool_open(struct channel_pool *pool, uint64_t now_ns);
-/* The control channel is down, or (reopening) another takes its place. Returns how many channels
- * were parked; `ret` gets them, at most LIMIT_POOL_PARKED, and the caller closes them. Forgets all
- * requests. Visitors stay in the queue. */
-size_t channel_pool_close(struct channel_pool *pool, struct transport *ret, bool reopening);
-/* The number of channels, at most max, that the caller requests from the client now. */
-uint32_t channel_pool_claim_requests(struct channel_pool *pool, uint32_t max);
-/* To be called about once a second. Forgets old requests, finds out how many channels are wanted,
- * and returns how many parked channels are more than the demand justifies; `ret` gets these, at
- * most max, and the caller closes them. *ret_lost: requests that were forgotten. *ret_notify: as in
- * channel_pool_take. */
-size_t channel_pool_tend(struct channel_pool *pool, uint64_t now_ns, struct transport *ret,
-                         size_t max, uint32_t *ret_lost, bool *ret_notify);
+/* A control channel is up: adds its source, and computes its first requests, which its first write
+ * claims. *ret_notice: of the others. ERR_LIMIT: LIMIT_SESSIONS are there. -ENOMEM. */
+MUST_CHECK int channel_pool_open(struct channel_pool *pool, struct pool_source *source,
+                                 unsigned int worker_index, uint64_t now_ns,
+                                 pool_notice *ret_notice);
+/* The control channel is down, or another takes its place. The source's requests are made to
+ * others, and visitors stay in the queue. Afterwards the caller closes the channels that are parked
+ * in the source, without any lock. Does nothing if the source is closed. */
+void channel_pool_close(struct channel_pool *pool, struct pool_source *source, uint64_t now_ns,
+                        pool_notice *ret_notice);
+/* The number of channels, at most max, that the caller requests from the source's client now. */
+uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_source *source,
+                                     uint32_t max);
+/* To be called about once a second for each source. Forgets its old requests, finds out how many
+ * channels are wanted, and returns how many of its parked channels are more than the demand
+ * justifies; `ret` gets these, at most max, and the caller closes them. *ret_lost: requests that
+ * were forgotten. */
+size_t channel_pool_tend(struct channel_pool *pool, struct pool_source *source, uint64_t now_ns,
+                         struct transport *ret, size_t max, uint32_t *ret_lost,
+                         pool_notice *ret_notice);
 /* Whether a parked channel is kept. Called under the pool's lock. */
 typedef bool pool_keeps_fn(void *arg, const struct transport *channel);
-/* Looks at each parked channel, in their order. Those that are not kept go to ret, at most max, and
- * are the caller's. Returns their number. */
-size_t channel_pool_review(struct channel_pool *pool, pool_keeps_fn *keeps, void *arg,
-                           struct transport *ret, size_t max);
-/* Descriptors have run out. Hands out the older half of the parked channels, at most max, for the
- * caller to close, and lowers the remembered demand to the rest. Returns their number. */
+/* Looks at each parked channel of a source, in their order. Those that are not kept go to ret, at
+ * most max, and are the caller's. Returns their number. */
+size_t channel_pool_review(struct channel_pool *pool, struct pool_source *source,
+                           pool_keeps_fn *keeps, void *arg, struct transport *ret, size_t max);
+/* Descriptors have run out. Hands out the older half of each source's parked channels, at most max,
+ * for the caller to close, and lowers the remembered demand to the rest. Returns their number. */
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
 /* Whether a channel is parked, which is so beside waiting visitors only after channel_pool_undo. */
 bool channel_pool_has_parked(struct channel_pool *pool);

@@ -4,15 +4,16 @@
  * It belongs to the worker that accepted it, and frees itself. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/addr.h"
 #include "net/transport.h"
 
-struct server_control;
 struct server_fsm;
 struct server_worker;
 struct service;
+struct service_part;
 
 struct server_control_options {
     struct server_worker *worker;
@@ -28,15 +29,11 @@ struct server_control_options {
 /* Registers the session, in place of the one before, and answers the client. Closes the connection
  * instead if the service was reconfigured during the login, or memory is short. */
 void server_control_begin(const struct server_control_options *options);
-/* Sends the requests that the service's pool wants. All calls in one turn of the loop lead to one
- * write. */
-void server_control_send_requests(struct server_control *control);
 /* Ends the worker's control channels that a newer login has replaced. */
 void server_control_close_replaced(struct server_worker *worker);
-/* A reload ends control channels: this one; this one if the service's epoch has changed since its
- * login began; all of the worker. */
-void server_control_close(struct server_control *control);
-void server_control_close_if_expired(struct server_control *control);
+/* A reload ends control channels: those of a worker's part of a service, all or (expired) those
+ * whose logins began before the service's epoch; all of the worker. */
+void server_control_close_part(struct service_part *part, bool expired);
 void server_control_close_reconfigured(struct server_worker *worker);
 /* Ends the worker's control channels from addresses that a reload of server.allow and .deny keeps
  * out: their data channels could not come any more. */

@@ -1,9 +1,9 @@
 /* The exchange, where visitors and data channels of all workers meet. A new channel goes to a
  * visitor or lane that waits, on any worker, or is parked. A visitor that finds no channel has the
- * worker of the control channel request more.
+ * workers of the control channels request more.
  *
  *     login --exchange_offer--> pool --matched--> visitor, lane    on the waiter's worker
- *     visitor, lane --exchange_notify_owner--> control             on the session's worker
+ *     visitor, lane --exchange_notify--> control                   on the sessions' workers
  *
  * This file calls the pool's `matched` and not visitors and lanes by name, because those are above
  * it. A message to another worker holds a use of the service. Each function is for the thread of
@@ -24,14 +24,14 @@ struct service_part;
  * taken over in every case. requested: it comes from the client; false: a visitor had no use for
  * it. */
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
-                    bool requested);
+                    struct pool_handle source, bool requested);
 /* True if a channel that was parked may be used: it has not ended, and the client's kernel was
  * heard from within the time that TCP keepalive takes. Clears the socket's SO_ERROR. */
 bool exchange_channel_is_live(const struct server_worker *worker,
                               const struct pool_channel *channel);
-/* Has the worker of the service's control channel send the requests that the pool wants. */
-void exchange_notify_owner(struct server_worker *worker, struct service *service);
-/* The same on that worker itself. Does nothing if the control channel is not there any more. */
+/* Has the workers of a notice send the requests that the pool wants, if there are any. */
+void exchange_notify(struct server_worker *worker, struct service *service, pool_notice notice);
+/* The same on such a worker itself. Control channels that are not there any more do nothing. */
 void exchange_send_requests(const struct service_part *part);
 
 /* A service has come up or gone down: wakes all workers to look at the state of the services. This

@@ -1,6 +1,6 @@
-/* A service on the server: its configuration, the sockets of its address, the session of the client
- * that serves it, its pool of data channels, and the number of its visitors. All workers share it,
- * and each has a part of its own.
+/* A service on the server: its configuration, the sockets of its address, the sessions of the
+ * clients that serve it, its pool of data channels, and the number of its visitors. All workers
+ * share it, and each has a part of its own.
  *
  * It is freed by its last user (service_base.h): the server while the service is configured,
  * visitors, lanes, control channels, logins, and messages that name it. */
@@ -23,18 +23,15 @@
 #include "tunnel/service_base.h"
 #include "tunnel/service_stats.h"
 
-struct server_control;
 struct service;
-struct session;
 
 /* A worker's part of a service; only that worker's thread uses it. */
 struct service_part {
     struct list node; /* in worker->parts */
     struct service_part *next_in_index;
     struct service *service;
-    struct list ports;              /* its listeners */
-    struct server_control *control; /* the newest one of this worker, or NULL */
-    void (*send_requests)(struct server_control *control); /* set together with control */
+    struct list ports;    /* its listeners */
+    struct list sessions; /* whose control channels this worker has: session.of_part */
     service_stats_slot stats;
 };
 
@@ -54,10 +51,10 @@ struct service {
     struct pace_rates rates; /* bandwidth, connection_bandwidth */
 
     pthread_mutex_t
-        lock;    /* protects closed, is_claimed, session, binding, per_ip; changes of the epoch */
-    bool closed; /* removed: no session begins any more */
+        lock; /* protects closed, is_claimed, session_list, binding, per_ip; changes of the epoch */
+    bool closed;              /* removed: no session begins any more */
     bool is_claimed;          /* a login is about to begin a session: session_claim */
-    struct session *session;  /* of the newest login; NULL: down */
+    struct list session_list; /* the newest login last; empty: down */
     struct binding *binding;  /* owned; NULL: its address could not be bound yet */
     struct addr_table per_ip; /* counts visitors by address */
 
@@ -70,7 +67,6 @@ struct service {
     _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
     _Atomic uint32_t sessions;    /* counts those that have begun */
     _Atomic bool up;              /* has a session, so its listeners listen */
-    _Atomic unsigned int owner;   /* index of the worker of its control channel, while up */
     _Atomic uint32_t connections; /* visitors */
     _Atomic uint32_t arriving;    /* visitors whose PROXY header is not there yet */
 };

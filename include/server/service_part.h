@@ -19,13 +19,13 @@ MUST_CHECK int service_part_create_all(struct server *server, const struct confi
  * listeners or lanes may be missing. */
 MUST_CHECK int service_part_start(struct server_worker *worker, struct service *service);
 /* Stops the part: logins do not find the service any more, its sockets close, and its control
- * channel ends. Relays go on. */
+ * channels end. Relays go on. */
 void service_part_stop(struct server_worker *worker, struct service *service);
 /* Starts on the sockets of the new binding (NULL: none), then closes those of any other. -ENOMEM:
  * some of its listeners or lanes may be missing. */
 MUST_CHECK int service_part_rebind(struct server_worker *worker, struct service *service,
                                    struct binding *binding);
-/* Re-applies settings that were captured at start: the session's epoch, udp_timeout. */
+/* Re-applies settings that were captured at start: the sessions' epoch, udp_timeout. */
 void service_part_review(struct server_worker *worker, struct service *service);
 /* Logs and counts that this worker has no memory for its sockets. service NULL: of the control
  * port. */

@@ -1,15 +1,16 @@
 /* Sessions. A session begins with a client's login for one service, and ends with its control
  * channel or with a newer login. Each data channel of the client presents the session's key, by
- * which the table finds the service.
+ * which the table finds the service and the session's part of its pool, a source (pool_source.h).
  *
- *     login --session_begin--> service->session, table --session_end--> gone
+ *     login --session_begin--> service->session_list, table --session_end--> gone
  *                                      '--session_begin of a newer one--> replaced --session_end-->
  *
  * The gate expects as many connections from the client's address as the session has requested and
  * not got. The end of the session takes this back.
  *
- * Any worker may call. Two locks protect sessions: the service's (which session it has, whether one
- * may begin, which one requests channels) and, taken inside it, the table's or the gate's. */
+ * Any worker may call. Two locks protect sessions: the service's (which sessions it has, whether
+ * one may begin, which ones request channels) and, taken inside it, the table's, the gate's or the
+ * pool's. */
 #pragma once
 
 #include <pthread.h>
@@ -23,7 +24,7 @@
 #include "base/list.h"
 #include "base/macros.h"
 #include "crypto/keys.h"
-#include "net/transport.h"
+#include "server/channel_pool.h"
 
 struct gate;
 struct service;
@@ -31,7 +32,11 @@ struct service;
 /* Embedded in its control channel. Between session_begin and session_end the table and the service
  * point to it, and other workers read it under their locks. */
 struct session {
-    struct list node; /* in a bucket of the table */
+    struct list node;       /* in a bucket of the table */
+    struct list of_service; /* in service->session_list */
+    /* The control channel's, and its worker's alone: */
+    struct list of_part; /* in service_part.sessions */
+    void (*send_requests)(struct session *session);
     uint8_t key[KEYS_DIGEST_SIZE];
     struct service *service;
     /* The key of the login's address. It stays when a reload changes the prefixes, because
@@ -39,6 +44,7 @@ struct session {
      * another key do not raise the gate's limits until the client logs in again. */
     struct addr_key client;
     struct addr peer; /* of the control channel */
+    struct pool_source source;
     unsigned int worker_index;
     uint32_t epoch;         /* the service's, when the login began */
     _Atomic uint32_t asked; /* data channels that the gate expects from `client` for it */
@@ -55,30 +61,36 @@ struct session_table {
 void session_table_init(struct session_table *table, struct gate *gate);
 /* All sessions must have ended. */
 void session_table_finish(struct session_table *table);
-/* A data channel has come with this key. False: no session has the key. The caller becomes a user
- * of *ret_service. *ret_expected: the session had requested a channel, and the caller tells the
- * gate to expect one connection less from *ret_client. Takes the same time for all keys of one
- * bucket. */
+/* What a session's key stands for. */
+struct session_found {
+    struct service *service; /* the caller becomes a user of it */
+    struct pool_handle source;
+    bool expected;
+    struct addr_key client;
+};
+/* A data channel has come with this key. False: no session has the key. ret->expected: the session
+ * had requested a channel, and the caller tells the gate to expect one connection less from
+ * ret->client. Takes the same time for all keys of one bucket. */
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, bool *ret_expected,
-                        struct addr_key *ret_client);
+                        struct session_found *ret);
 
-/* The parked channels of a session that has ended or was replaced. */
-struct session_leftovers {
-    struct transport channels[LIMIT_POOL_PARKED]; /* the caller closes them */
-    size_t channel_count;
-    bool replaced; /* an older session was replaced; its worker closes its control channel */
+/* What the beginning or the end of a session leads to. */
+struct session_change {
+    bool replaced;      /* older sessions were replaced; their workers close the control channels */
+    bool is_down;       /* the service has no session any more */
+    pool_notice notice; /* other sessions are to request channels (exchange_notify) */
 };
 
-/* Begins a session, after a login that succeeded: from now on data channels may present the key. An
- * older session is removed from the table and marked replaced. ERR_RECONFIGURED: the login began in
- * an older epoch, or the service was removed. */
+/* Begins a session, after a login that succeeded: from now on data channels may present the key.
+ * Older sessions are removed from the table and marked replaced. ERR_RECONFIGURED: the login began
+ * in an older epoch, or the service was removed. ERR_LIMIT: the service has LIMIT_SESSIONS.
+ * -ENOMEM. */
 MUST_CHECK int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
-                             struct session_leftovers *ret);
-/* Ends a session, with its control channel. True: the service is down now. False: a newer session
- * goes on, and *ret is empty. */
-bool session_end(struct session_table *table, struct session *session,
-                 struct session_leftovers *ret);
+                             struct session_change *ret);
+/* Ends a session, with its control channel. The caller closes the channels that are left in its
+ * source, which nobody else knows any more. */
+void session_end(struct session_table *table, struct session *session, uint64_t now_ns,
+                 struct session_change *ret);
 
 /* The token has changed: begins a new epoch, so that logins in progress fail. Each worker ends the
  * control channels of older epochs (control.h). */

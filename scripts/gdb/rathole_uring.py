@@ -418,15 +418,26 @@ def services(process):
         yield container(entry.address, name, "entry")
 
 
+def sources(pool):
+    for i in range(number(pool["slot_count"])):
+        source = pool["slots"][i]["source"]
+        if int(source) != 0:
+            yield source
+
+
 def server_service_text(service):
     pool = service["pool"]
+    wanted, asked, count = 0, 0, 0
+    for source in sources(pool):
+        count += 1
+        wanted += number(source["wanted"])
+        asked += number(source["outstanding"]) + number(source["outstanding_older"])
     up = "up" if number(service["up"]) else "down"
     binding = service["binding"]
     where = addr_text(binding["addr"]) if int(binding) != 0 else "without an address"
     return (f"{up}, {where}, visitors {number(service['connections'])}; channels: "
-            f"{number(pool['parked_count'])} parked, {number(pool['wanted'])} wanted, "
-            f"{number(pool['outstanding']) + number(pool['outstanding_older'])} asked for; "
-            f"{number(pool['waiting_count'])} wait")
+            f"{number(pool['parked_count'])} parked, {wanted} wanted, {asked} asked for; "
+            f"{number(pool['waiting_count'])} wait; sessions {count}")
 
 
 def client_service_text(service):
@@ -454,9 +465,11 @@ def server_sessions(process, i, part):
     for control in each(part["control_list"], "server_control"):
         session, service = control["session"], control["service"]
         state = enum(control["state"], "server_control_state", "SERVER_CONTROL_")
-        newest = "" if int(service["session"]) == address(session) else ", not the newest"
+        replaced = flags_text(session, ("replaced",))
+        source = session["source"]
         yield (f"session [{service_name(service)}] worker {i}, conn {number(control['conn_id'])}: "
-               f"{state}{newest}, epoch {number(session['epoch'])}, "
+               f"{state}{replaced}, epoch {number(session['epoch'])}, "
+               f"{number(source['parked_count'])} parked, {number(source['open'])} visitors, "
                f"fd {number(control['stream']['fd'])}, peer {process.peer(control['stream']['fd'])}")
 
 

@@ -75,6 +75,14 @@ static void close_channels(struct server_worker *worker, struct transport *chann
         transport_close(&channels[i], worker->tunnel->loop);
 }
 
+static void close_source(struct server_worker *worker, struct pool_source *source)
+{
+    struct pool_channel channel;
+    while (pool_source_unpark(source, &channel))
+        transport_close(&channel.transport, worker->tunnel->loop);
+    pool_source_finish(source);
+}
+
 /* ---- the end ---- */
 
 static void control_terminate(struct server_control *control, int error)
@@ -87,14 +95,15 @@ static void control_terminate(struct server_control *control, int error)
     loop_timer_stop(worker->tunnel->loop, &control->heartbeat);
     loop_timer_stop(worker->tunnel->loop, &control->flush);
 
-    struct session_leftovers leftovers;
-    bool is_down = session_end(&worker->server->sessions, &control->session, &leftovers);
-    close_channels(worker, leftovers.channels, leftovers.channel_count);
-    if (service->parts[worker->tunnel->index].control == control)
-        service->parts[worker->tunnel->index].control = NULL;
-    if (is_down)
+    struct session_change change;
+    session_end(&worker->server->sessions, &control->session, loop_now_ns(worker->tunnel->loop),
+                &change);
+    list_remove(&control->session.of_part);
+    close_source(worker, &control->session.source);
+    exchange_notify(worker, service, change.notice);
+    if (change.is_down)
         exchange_signal_services(worker);
-    if (is_down && service_config(service)->bind == CONFIG_BIND_ON_LOGIN)
+    if (change.is_down && service_config(service)->bind == CONFIG_BIND_ON_LOGIN)
         on_login_wake(worker->server);
     /* A client that was switched off has sent no end, and logs in again when it is back. So its
      * relays may be dead in both cases. */
@@ -161,8 +170,10 @@ static void control_flush_due(struct timer *timer)
     control_flush(container_of(timer, struct server_control, flush));
 }
 
-void server_control_send_requests(struct server_control *control)
+/* All calls in one turn of the loop lead to one write. */
+static void server_control_send_requests(struct session *session)
 {
+    struct server_control *control = container_of(session, struct server_control, session);
     if (control->state == SERVER_CONTROL_UP)
         loop_timer_start(control->worker->tunnel->loop, &control->flush, 0);
 }
@@ -212,17 +223,15 @@ static int control_register(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
     struct service *service = control->service;
-    struct session_leftovers leftovers;
+    struct session_change change;
     int result = session_begin(&worker->server->sessions, &control->session,
-                               loop_now_ns(worker->tunnel->loop), &leftovers);
+                               loop_now_ns(worker->tunnel->loop), &change);
     if (result < 0)
         return result;
     server_control_set_state(control, SERVER_CONTROL_UP);
-    close_channels(worker, leftovers.channels, leftovers.channel_count);
-    struct service_part *part = &service->parts[worker->tunnel->index];
-    part->control = control;
-    part->send_requests = server_control_send_requests;
-    if (leftovers.replaced)
+    list_push_back(&service->parts[worker->tunnel->index].sessions, &control->session.of_part);
+    exchange_notify(worker, service, change.notice);
+    if (change.replaced)
         server_control_close_replaced(worker); /* its own worker, if another, is signalled below */
     exchange_signal_services(worker);
     return 0;
@@ -250,7 +259,11 @@ void server_control_begin(const struct server_control_options *options)
         control->session.peer = (struct addr){.len = 0};
     control->session.worker_index = tunnel->index;
     control->session.epoch = options->epoch;
+    control->session.send_requests = server_control_send_requests;
     list_init(&control->session.node);
+    list_init(&control->session.of_service);
+    list_init(&control->session.of_part);
+    pool_source_init(&control->session.source);
     memcpy(control->session.key, options->session_key, KEYS_DIGEST_SIZE);
     timer_init(&control->heartbeat, control_heartbeat_due);
     timer_init(&control->flush, control_flush_due);
@@ -289,21 +302,20 @@ void server_control_close_replaced(struct server_worker *worker)
     }
 }
 
-void server_control_close(struct server_control *control)
+void server_control_close_part(struct service_part *part, bool expired)
 {
-    control_terminate(control, ERR_RECONFIGURED);
-}
-
-void server_control_close_if_expired(struct server_control *control)
-{
-    if (control->session.epoch != atomic_load(&control->service->epoch))
-        control_terminate(control, ERR_RECONFIGURED);
+    list_for_each_safe (node, &part->sessions) {
+        struct session *session = container_of(node, struct session, of_part);
+        if (!expired || session->epoch != atomic_load(&part->service->epoch))
+            control_terminate(container_of(session, struct server_control, session),
+                              ERR_RECONFIGURED);
+    }
 }
 
 void server_control_close_reconfigured(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
-        server_control_close(container_of(node, struct server_control, node));
+        control_terminate(container_of(node, struct server_control, node), ERR_RECONFIGURED);
     }
 }
 
@@ -314,7 +326,7 @@ void server_control_close_denied(struct server_worker *worker)
         struct addr peer;
         if (socket_peer(control->stream.fd, &peer) == 0 &&
             !access_allows_stranger(worker->server, &peer))
-            server_control_close(control);
+            control_terminate(control, ERR_RECONFIGURED);
     }
 }
 
@@ -365,8 +377,9 @@ static void answer_parked(struct server_control *control)
     struct transport channels[LIMIT_POOL_MAX];
     if (!worker->tunnel->recipe->is_websocket)
         return;
-    size_t dead = channel_pool_review(&control->service->pool, parked_is_kept, worker->tunnel,
-                                      channels, ARRAY_SIZE(channels));
+    size_t dead =
+        channel_pool_review(&control->service->pool, &control->session.source, parked_is_kept,
+                            worker->tunnel, channels, ARRAY_SIZE(channels));
     close_channels(worker, channels, dead);
 }
 
@@ -375,10 +388,11 @@ static void tend_pool(struct server_control *control)
     struct server_worker *worker = control->worker;
     struct transport channels[LIMIT_POOL_MAX];
     uint32_t lost;
-    bool notify;
+    pool_notice notice;
     answer_parked(control);
-    size_t surplus = channel_pool_tend(&control->service->pool, loop_now_ns(worker->tunnel->loop),
-                                       channels, ARRAY_SIZE(channels), &lost, &notify);
+    size_t surplus = channel_pool_tend(&control->service->pool, &control->session.source,
+                                       loop_now_ns(worker->tunnel->loop), channels,
+                                       ARRAY_SIZE(channels), &lost, &notice);
     close_channels(worker, channels, surplus);
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_SURPLUS, surplus);
     if (lost > 0) {
@@ -392,8 +406,7 @@ static void tend_pool(struct server_control *control)
                         "(%u similar lines suppressed)",
                         lost, suppressed);
     }
-    if (notify)
-        server_control_send_requests(control);
+    exchange_notify(worker, control->service, notice);
 }
 
 void server_control_tend_pools(struct server_worker *worker)

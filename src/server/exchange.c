@@ -36,8 +36,11 @@ void exchange_signal_services(struct server_worker *worker)
 
 void exchange_send_requests(const struct service_part *part)
 {
-    if (part->control != NULL) /* otherwise it has ended; the next one requests channels itself */
-        part->send_requests(part->control);
+    list_for_each (node, &part->sessions) {
+        struct session *session = container_of(node, struct session, of_part);
+        if (atomic_load(&session->source.request_posted))
+            session->send_requests(session);
+    }
 }
 
 static void exchange_deliver_requests(void *owner, const void *payload)
@@ -49,19 +52,28 @@ static void exchange_deliver_requests(void *owner, const void *payload)
     service_drop(service);
 }
 
-void exchange_notify_owner(struct server_worker *worker, struct service *service)
+static void exchange_notify_worker(struct server_worker *worker, struct service *service,
+                                   unsigned int index)
 {
     struct tunnel_worker *own = worker->tunnel;
-    unsigned int owner = atomic_load(&service->owner);
-    if (owner == own->index) {
-        exchange_send_requests(&service->parts[owner]);
+    if (index == own->index) {
+        exchange_send_requests(&service->parts[index]);
         return;
     }
-    struct mailbox *to = own->all->items[owner].mailbox;
+    struct mailbox *to = own->all->items[index].mailbox;
     service_use(service); /* the message's use */
     if (mailbox_post(to, own->mailbox, exchange_deliver_requests, &service, sizeof(service)) < 0) {
         service_drop(service);
         mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REQUESTS);
+    }
+}
+
+void exchange_notify(struct server_worker *worker, struct service *service, pool_notice notice)
+{
+    for (; notice != 0; notice &= notice - 1) {
+        for (unsigned int i = (unsigned int)__builtin_ctzll(notice); i < service->worker_count;
+             i += POOL_NOTICE_BITS)
+            exchange_notify_worker(worker, service, i);
     }
 }
 
@@ -101,6 +113,7 @@ struct exchange_delivery {
     struct pool_waiter *waiter;
     uint64_t visitor_id;
     struct transport channel;
+    struct pool_handle source;
 };
 static_assert(sizeof(struct exchange_delivery) <= MAILBOX_PAYLOAD_SIZE, "fits into a message");
 
@@ -109,9 +122,9 @@ static void exchange_deliver_channel(void *owner, const void *payload)
     struct tunnel_worker *tunnel = owner;
     struct exchange_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
-    const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id};
+    const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id, delivery.source};
     if (!delivery.matched(tunnel->role, &match, delivery.channel))
-        exchange_offer(tunnel->role, delivery.service, delivery.channel, false);
+        exchange_offer(tunnel->role, delivery.service, delivery.channel, delivery.source, false);
     service_drop(delivery.service);
 }
 
@@ -146,6 +159,7 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
         .waiter = match->waiter,
         .visitor_id = match->visitor_id,
         .channel = channel,
+        .source = match->source,
     };
     service_use(service);
     int result = mailbox_post(target->mailbox, own->mailbox, exchange_deliver_channel, &delivery,
@@ -162,11 +176,12 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
 }
 
 void exchange_offer(struct server_worker *worker, struct service *service, struct transport channel,
-                    bool requested)
+                    struct pool_handle source, bool requested)
 {
     struct loop *loop = worker->tunnel->loop;
     struct pool_offer offer = {
         .transport = channel,
+        .source = source,
         .requested = requested,
         .may_park = channel.fd < worker->server->fd_visitors_max,
         .now_ns = loop_now_ns(loop),

@@ -15,11 +15,10 @@ void lane_channel_take(struct lane *lane)
     struct pool_waiter *waiter = lane_waiter(lane);
     for (;;) {
         struct pool_channel channel = {.transport.fd = -1};
-        bool notify;
+        pool_notice notice;
         enum pool_take taken =
-            channel_pool_take(pool, waiter, false, loop_now_ns(lane_loop(lane)), &channel, &notify);
-        if (notify)
-            exchange_notify_owner(lane->worker, lane->service);
+            channel_pool_take(pool, waiter, false, loop_now_ns(lane_loop(lane)), &channel, &notice);
+        exchange_notify(lane->worker, lane->service, notice);
         if (taken != POOL_TAKEN)
             return; /* the channel comes by lane_matched */
         if (exchange_channel_is_live(lane->worker, &channel)) {

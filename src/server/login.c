@@ -226,11 +226,8 @@ void login_review_awaiting(struct server_worker *worker)
 static void login_become_data_channel(struct login *login)
 {
     struct server_worker *worker = login->worker;
-    struct service *service;
-    struct addr_key client;
-    bool expected;
-    if (!session_table_find(&worker->server->sessions, login->action.digest, &service, &expected,
-                            &client)) {
+    struct session_found found;
+    if (!session_table_find(&worker->server->sessions, login->action.digest, &found)) {
         log_rejected(login, ERR_AUTH);
         login_terminate(login, STREAM_CLEAN);
         return;
@@ -240,14 +237,14 @@ static void login_become_data_channel(struct login *login)
     uint64_t conn_id = login->conn_id;
     login_free(login);
     metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
-    const struct config_service *config = service_config(service);
+    const struct config_service *config = service_config(found.service);
     log_conn(LOG_DEBUG, config->name, conn_id, "data channel");
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(channel.fd, config->nodelay == CONFIG_TRUE);
-    if (expected)
-        gate_expect(&worker->server->gate, &client, -1);
-    exchange_offer(worker, service, channel, true);
-    service_drop(service);
+    if (found.expected)
+        gate_expect(&worker->server->gate, &found.client, -1);
+    exchange_offer(worker, found.service, channel, found.source, true);
+    service_drop(found.service);
 }
 
 static void login_act(struct login *login)

@@ -31,6 +31,7 @@ static void init_parts(struct service *service, unsigned int workers)
         service->parts[i].service = service;
         list_init(&service->parts[i].node);
         list_init(&service->parts[i].ports);
+        list_init(&service->parts[i].sessions);
     }
 }
 
@@ -49,6 +50,7 @@ int service_create(struct service_registry *registry, const struct config_servic
     }
     service->is_udp = service->pool.for_lanes = config->type == CONFIG_SERVICE_UDP;
     init_parts(service, workers);
+    list_init(&service->session_list);
     service_update_rates(service);
     keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);

@@ -41,8 +41,7 @@ void service_part_stop(struct server_worker *worker, struct service *service)
     service_index_remove(&worker->services, part);
     listener_close_all(&part->ports, NULL);
     lane_close_others(worker, service, NULL);
-    if (part->control != NULL)
-        server_control_close(part->control);
+    server_control_close_part(part, false);
 }
 
 int service_part_rebind(struct server_worker *worker, struct service *service,
@@ -69,9 +68,7 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
 
 void service_part_review(struct server_worker *worker, struct service *service)
 {
-    struct server_control *control = service_part_of(worker, service)->control;
-    if (control != NULL)
-        server_control_close_if_expired(control);
+    server_control_close_part(service_part_of(worker, service), true);
     lane_review_timeout(worker, service);
 }
 

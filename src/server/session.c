@@ -37,8 +37,7 @@ static uint32_t take_asked(struct session *session, uint32_t count)
 }
 
 bool session_table_find(struct session_table *table, const uint8_t key[static KEYS_DIGEST_SIZE],
-                        struct service **ret_service, bool *ret_expected,
-                        struct addr_key *ret_client)
+                        struct session_found *ret)
 {
     (void)pthread_mutex_lock(&table->lock);
     struct session *found = NULL;
@@ -49,9 +48,10 @@ bool session_table_find(struct session_table *table, const uint8_t key[static KE
             found = session;
     }
     if (found != NULL) {
-        *ret_service = found->service;
-        *ret_client = found->client;
-        *ret_expected = take_asked(found, 1) == 1;
+        *ret = (struct session_found){.service = found->service,
+                                      .source = found->source.handle,
+                                      .client = found->client,
+                                      .expected = take_asked(found, 1) == 1};
         service_use(found->service); /* it is alive: the session's control channel is a user */
     }
     (void)pthread_mutex_unlock(&table->lock);
@@ -77,32 +77,54 @@ static void session_table_remove(struct session_table *table, struct session *se
 
 /* ---- beginning and ending ---- */
 
+static struct session *session_of(struct list *node)
+{
+    return container_of(node, struct session, of_service);
+}
+
+/* Has the newest session take the place of all others. The caller holds the service's lock. */
+static bool replace_others(struct session_table *table, struct service *service,
+                           const struct session *newest, uint64_t now_ns)
+{
+    bool has_replaced = false;
+    pool_notice of_newest;
+    list_for_each_safe (node, &service->session_list) {
+        struct session *old = session_of(node);
+        if (old == newest)
+            continue;
+        session_table_remove(table, old);
+        list_remove(&old->of_service);
+        channel_pool_close(&service->pool, &old->source, now_ns, &of_newest);
+        atomic_store(&old->replaced, true);
+        has_replaced = true;
+    }
+    return has_replaced;
+}
+
 int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
-                  struct session_leftovers *ret)
+                  struct session_change *ret)
 {
     struct service *service = session->service;
+    *ret = (struct session_change){.replaced = false};
     (void)pthread_mutex_lock(&service->lock);
-    if (service->closed || session->epoch != atomic_load(&service->epoch)) {
+    int result = ERR_RECONFIGURED;
+    if (!service->closed && session->epoch == atomic_load(&service->epoch))
+        /* Before the others are closed: visitors must not find the pool without a source. */
+        result = channel_pool_open(&service->pool, &session->source, session->worker_index, now_ns,
+                                   &ret->notice);
+    if (result < 0) {
         (void)pthread_mutex_unlock(&service->lock);
-        return ERR_RECONFIGURED;
+        return result;
     }
-    struct session *old = service->session;
-    ret->replaced = old != NULL;
-    if (old != NULL) {
-        session_table_remove(table, old);
-        atomic_store(&old->replaced, true); /* must be last: its worker may free it now */
-    }
-    ret->channel_count = channel_pool_close(&service->pool, ret->channels, true);
     /* Each lane gets a channel of the new client, and keeps the old one until then. */
     for (unsigned int i = 0;
          service->is_udp && service->binding != NULL && i < service->binding->count; i++)
         channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
-    channel_pool_open(&service->pool, now_ns);
-    service->session = session;
+    list_push_back(&service->session_list, &session->of_service);
+    ret->replaced = replace_others(table, service, session, now_ns);
     service->is_claimed = false;
     (void)atomic_fetch_add(&service->sessions, 1);
     session_table_add(table, session);
-    atomic_store(&service->owner, session->worker_index);
     service_base_note_peer(&service->entry, &session->peer);
     atomic_store(&service->up, true);
     (void)pthread_mutex_unlock(&service->lock);
@@ -120,7 +142,7 @@ void session_refuse_all(struct service *service)
 bool session_refuse_if_idle(struct service *service)
 {
     (void)pthread_mutex_lock(&service->lock);
-    service->closed |= service->session == NULL && !service->is_claimed;
+    service->closed |= list_is_empty(&service->session_list) && !service->is_claimed;
     service->is_claimed = false;
     bool is_closed = service->closed;
     (void)pthread_mutex_unlock(&service->lock);
@@ -143,24 +165,23 @@ void session_expire_all(struct service *service)
     (void)pthread_mutex_unlock(&service->lock);
 }
 
-bool session_end(struct session_table *table, struct session *session,
-                 struct session_leftovers *ret)
+void session_end(struct session_table *table, struct session *session, uint64_t now_ns,
+                 struct session_change *ret)
 {
     struct service *service = session->service;
+    *ret = (struct session_change){.replaced = false};
     (void)pthread_mutex_lock(&service->lock);
-    bool was_newest = service->session == session;
-    ret->replaced = false;
-    ret->channel_count = 0;
-    if (was_newest) {
-        service->session = NULL;
+    if (!atomic_load(&session->replaced)) {
         session_table_remove(table, session);
-        ret->channel_count = channel_pool_close(&service->pool, ret->channels, false);
-        service_base_note_peer(&service->entry, NULL);
-        atomic_store(&service->up, false);
+        list_remove(&session->of_service);
+        channel_pool_close(&service->pool, &session->source, now_ns, &ret->notice);
+        ret->is_down = list_is_empty(&service->session_list);
+        struct list *last = service->session_list.prev;
+        service_base_note_peer(&service->entry, ret->is_down ? NULL : &session_of(last)->peer);
+        atomic_store(&service->up, !ret->is_down);
     }
     (void)pthread_mutex_unlock(&service->lock);
     PROBE2(session_end, service_name(service), session);
-    return was_newest;
 }
 
 /* ---- requested channels ---- */
@@ -170,8 +191,8 @@ uint32_t session_ask(struct session_table *table, struct session *session, uint3
     struct service *service = session->service;
     uint32_t count = 0;
     (void)pthread_mutex_lock(&service->lock);
-    if (service->session == session) {
-        count = channel_pool_claim_requests(&service->pool, max);
+    if (!atomic_load(&session->replaced)) {
+        count = channel_pool_claim_requests(&service->pool, &session->source, max);
         gate_expect(table->gate, &session->client, (int)count);
         (void)atomic_fetch_add(&session->asked, count);
     }

@@ -38,6 +38,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     visitor->state = VISITOR_SEEKING;
     visitor->waiter.waiting = visitor->waiter.matched = false;
     visitor->fd = -1;
+    visitor->waiter.only = visitor->source = (struct pool_handle){.generation = 0};
     visitor->move_to = NULL;
     arrival_init(visitor);
     list_init(&visitor->node);
@@ -61,6 +62,7 @@ void visitor_free(struct visitor *visitor)
 void visitor_finish(struct visitor *visitor)
 {
     visitor_limits_leave(visitor->service, &visitor->key);
+    channel_pool_left(&visitor->service->pool, visitor->source);
     visitor_free(visitor);
 }
 
@@ -138,25 +140,26 @@ static void visitor_wait_expired(struct timer *timer)
 
 /* Takes the oldest parked channel that is alive, or queues the visitor. *ret: the result of
  * channel_pool_take. */
-static struct transport take_live_channel(struct visitor *visitor, bool first, enum pool_take *ret)
+static struct pool_channel take_live_channel(struct visitor *visitor, bool first,
+                                             enum pool_take *ret)
 {
     struct server_worker *worker = visitor->worker;
     struct loop *loop = visitor_loop(visitor);
     for (;;) {
         struct pool_channel channel = {.transport.fd = -1};
-        bool notify;
+        pool_notice notice;
         *ret = channel_pool_take(&visitor->service->pool, &visitor->waiter, first,
-                                 loop_now_ns(loop), &channel, &notify);
-        if (notify)
-            exchange_notify_owner(worker, visitor->service);
+                                 loop_now_ns(loop), &channel, &notice);
+        exchange_notify(worker, visitor->service, notice);
         if (*ret != POOL_TAKEN)
-            return channel.transport;
+            return channel;
         if (exchange_channel_is_live(worker, &channel)) {
             PROBE3(channel_taken, visitor_service(visitor), visitor->id, channel.transport.fd);
-            return channel.transport;
+            return channel;
         }
         metrics_add(&worker->tunnel->metrics, METRIC_DATA_CHANNELS_STALE, 1);
         transport_abort(&channel.transport, loop);
+        channel_pool_left(&visitor->service->pool, channel.source);
         first = false;
     }
 }
@@ -178,10 +181,11 @@ bool visitor_seek(struct visitor *visitor, bool first)
     visitor->waiter.worker = worker->tunnel;
     visitor->waiter.visitor_id = visitor->id;
     enum pool_take result;
-    struct transport channel = take_live_channel(visitor, first, &result);
+    struct pool_channel channel = take_live_channel(visitor, first, &result);
     switch (result) {
     case POOL_TAKEN:
-        visitor_relay_bind(visitor, channel);
+        visitor->source = channel.source;
+        visitor_relay_bind(visitor, channel.transport);
         return true;
     case POOL_WAITING:
         visitor_start_waiting(visitor);
@@ -198,7 +202,8 @@ bool visitor_seek(struct visitor *visitor, bool first)
 
 /* Gives a channel to a visitor of this worker. False: the visitor has gone and was freed, and the
  * channel is the caller's. */
-static bool visitor_take_channel(struct visitor *visitor, struct transport channel)
+static bool visitor_take_channel(struct visitor *visitor, struct transport channel,
+                                 struct pool_handle source)
 {
     if (visitor->state == VISITOR_GONE) {
         visitor_free(visitor);
@@ -212,6 +217,7 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
         visitor_finish(visitor);
         return false;
     }
+    visitor->source = source;
     visitor_relay_bind(visitor, channel);
     return true;
 }
@@ -219,7 +225,8 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
 bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
                      struct transport channel)
 {
-    return visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel);
+    return visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel,
+                                match->source);
 }
 
 /* ---- the beginning ---- */

@@ -55,6 +55,7 @@ struct visitor {
     uint64_t id;
     uint64_t begun_at_ns;
     int fd;                        /* -1 when the relay has it */
+    struct pool_handle source;     /* of its channel; it is counted as open there */
     uint8_t state;                 /* enum visitor_state; visitor_set_state changes it */
     struct tunnel_worker *move_to; /* the relay's new worker while it is detached */
 };

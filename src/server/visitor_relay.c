@@ -13,13 +13,14 @@
 
 /* A message: a visitor and its channel on their way to another worker. */
 struct visitor_move {
-    struct transport channel;
-    int visitor_fd;
-    bool ended[2];           /* by end: its stream has ended */
-    bool started : 1;        /* the relay was running: the command has been sent */
-    bool is_answered : 1;    /* the service's first byte has come */
-    bool has_addresses;      /* from a PROXY header, for the one that the service gets */
-    struct service *service; /* the message has the visitor's use of it */
+    int channel_fd, visitor_fd;
+    struct link *channel_link;
+    struct pool_handle source; /* of the channel */
+    bool ended[2];             /* by end: its stream has ended */
+    bool started : 1;          /* the relay was running: the command has been sent */
+    bool is_answered : 1;      /* the service's first byte has come */
+    bool has_addresses;        /* from a PROXY header, for the one that the service gets */
+    struct service *service;   /* the message has the visitor's use of it */
     uint64_t id;
     union {
         uint64_t begun_at_ns;
@@ -47,8 +48,9 @@ static void visitor_deliver_move(void *owner, const void *payload)
     struct visitor *visitor = visitor_new(worker, move.service);
     if (visitor == NULL) {
         loop_close_fd(tunnel->loop, move.visitor_fd); /* resets the connection (SO_LINGER) */
-        transport_abort(&move.channel, tunnel->loop);
+        transport_abort(&(struct transport){move.channel_fd, move.channel_link}, tunnel->loop);
         visitor_limits_leave(move.service, &move.key);
+        channel_pool_left(&move.service->pool, move.source);
         service_drop(move.service);
         return;
     }
@@ -59,6 +61,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
         visitor->start.addresses = far->addresses;
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
+    visitor->source = move.source;
     visitor_start_relay(visitor, &move);
     if (worker->stopping)
         visitor_close_all(worker);
@@ -111,13 +114,14 @@ static void visitor_relay_closed(struct relay *relay)
         .id = visitor->id,
         .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
+        .source = visitor->source,
     };
     int fds[2];
     counter_sub(&visitor_stats(visitor)->open, 1);
     if (relay_detached(relay, fds, move.ended)) {
         move.visitor_fd = visitor->fd = fds[RELAY_VISITOR_END];
-        move.channel = (struct transport){.fd = fds[RELAY_SERVICE_END],
-                                          .link = relay_take_link(relay, RELAY_SERVICE_END)};
+        move.channel_fd = fds[RELAY_SERVICE_END];
+        move.channel_link = relay_take_link(relay, RELAY_SERVICE_END);
         move.is_answered = relay->begun_at_ns == 0;
         if (!visitor_move(visitor, visitor->move_to, &move))
             visitor_start_relay(visitor, &move);
@@ -174,8 +178,8 @@ static void visitor_start_relay(struct visitor *visitor, const struct visitor_mo
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
-        .fds = {take_fd(&visitor->fd), from->channel.fd},
-        .links = {NULL, from->channel.link},
+        .fds = {take_fd(&visitor->fd), from->channel_fd},
+        .links = {NULL, from->channel_link},
         .stats = &stats->relay,
         .begun_at_ns = from->is_answered ? 0 : visitor->begun_at_ns,
         .prefix = prefix,
@@ -219,7 +223,9 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
     struct tunnel_worker *target = tunnel_place_relay(worker->tunnel);
     struct visitor_move move = {
         .visitor_fd = visitor->fd,
-        .channel = channel,
+        .channel_fd = channel.fd,
+        .channel_link = channel.link,
+        .source = visitor->source,
         .service = visitor->service,
         .id = visitor->id,
         .begun_at_ns = visitor->begun_at_ns,

@@ -14,11 +14,13 @@
 static const uint64_t START = MS(LIMIT_POOL_HOLD_MS) * 10 + MS(50);
 
 static struct channel_pool pool;
+static struct pool_source source;
 static struct pool_waiter waiters[LIMIT_VISITORS_WAITING + 1];
 
 static void setup(void)
 {
     cr_assert_eq(channel_pool_init(&pool), 0);
+    pool_source_init(&source);
     for (size_t i = 0; i < ARRAY_SIZE(waiters); i++) {
         list_init(&waiters[i].node);
         waiters[i].visitor_id = i;
@@ -26,16 +28,38 @@ static void setup(void)
     }
 }
 
+static void open_at(uint64_t now_ns)
+{
+    pool_notice notice;
+    cr_assert_eq(channel_pool_open(&pool, &source, 0, now_ns, &notice), 0);
+    cr_assert_eq(notice, 0, "it looks by itself");
+}
+
+/* Returns how many channels were parked. *ret: the oldest of them. */
+static size_t close_source(int *ret)
+{
+    pool_notice notice;
+    struct pool_channel channel;
+    size_t count = 0;
+    channel_pool_close(&pool, &source, START, &notice);
+    while (pool_source_unpark(&source, &channel)) {
+        if (count++ == 0)
+            *ret = channel.transport.fd;
+    }
+    pool_source_finish(&source);
+    return count;
+}
+
 static void teardown(void)
 {
-    struct transport fds[LIMIT_POOL_PARKED];
-    (void)channel_pool_close(&pool, fds, false);
+    int oldest;
+    (void)close_source(&oldest);
     channel_pool_finish(&pool);
 }
 
 static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
 {
-    bool notify;
+    pool_notice notify;
     struct pool_channel channel = {.transport.fd = -1};
     enum pool_take result =
         channel_pool_take(&pool, &waiters[who], true, now_ns, &channel, &notify);
@@ -48,8 +72,11 @@ static enum pool_take take(size_t who, uint64_t now_ns, int *ret_fd)
 static int offer(int fd, uint64_t now_ns)
 {
     struct pool_match match;
-    struct pool_offer given = {
-        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = now_ns};
+    struct pool_offer given = {.transport = {.fd = fd},
+                               .source = source.handle,
+                               .requested = true,
+                               .may_park = true,
+                               .now_ns = now_ns};
     switch (channel_pool_offer(&pool, &given, &match)) {
     case POOL_MATCHED:
         return (int)match.visitor_id;
@@ -63,7 +90,7 @@ static int offer(int fd, uint64_t now_ns)
 
 static uint32_t claim_all(void)
 {
-    return channel_pool_claim_requests(&pool, LIMIT_POOL_MAX);
+    return channel_pool_claim_requests(&pool, &source, LIMIT_POOL_MAX);
 }
 
 Test(channel_pool, closed_until_opened, .init = setup, .fini = teardown)
@@ -71,23 +98,23 @@ Test(channel_pool, closed_until_opened, .init = setup, .fini = teardown)
     int fd = -7;
     cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
     cr_assert_eq(offer(1000, START), -2);
-    channel_pool_open(&pool, START);
+    open_at(START);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
     cr_assert_eq(claim_all(), 0);
     cr_assert_eq(offer(1000, START), -1);
     cr_assert_eq(offer(1001, START), -1);
     cr_assert_eq(take(0, START, &fd), POOL_TAKEN);
     cr_assert_eq(fd, 1000, "the oldest first");
-    struct transport fds[LIMIT_POOL_PARKED];
-    cr_assert_eq(channel_pool_close(&pool, fds, false), 1);
-    cr_assert_eq(fds[0].fd, 1001);
+    int oldest = -1;
+    cr_assert_eq(close_source(&oldest), 1);
+    cr_assert_eq(oldest, 1001);
     cr_assert_eq(take(0, START, &fd), POOL_CLOSED);
 }
 
 Test(channel_pool, waiters_are_served_in_order, .init = setup, .fini = teardown)
 {
     int fd;
-    channel_pool_open(&pool, START);
+    open_at(START);
     for (size_t i = 0; i < 10; i++)
         cr_assert_eq(take(i, START, &fd), POOL_WAITING);
     cr_assert(channel_pool_leave(&pool, &waiters[3]));
@@ -103,7 +130,7 @@ Test(channel_pool, waiters_are_served_in_order, .init = setup, .fini = teardown)
 Test(channel_pool, queue_and_parking_are_bounded, .init = setup, .fini = teardown)
 {
     int fd;
-    channel_pool_open(&pool, START);
+    open_at(START);
     for (size_t i = 0; i < LIMIT_VISITORS_WAITING; i++)
         cr_assert_eq(take(i, START, &fd), POOL_WAITING);
     cr_assert_eq(take(LIMIT_VISITORS_WAITING, START, &fd), POOL_FULL);
@@ -118,11 +145,12 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
 {
     int fd;
     struct pool_match match;
-    channel_pool_open(&pool, START);
+    open_at(START);
     for (size_t i = 0; i < 3; i++)
         cr_assert_eq(take(i, START, &fd), POOL_WAITING);
     cr_assert_eq(channel_pool_offer(&pool,
                                     &(struct pool_offer){.transport = {.fd = 70},
+                                                         .source = source.handle,
                                                          .requested = true,
                                                          .may_park = true,
                                                          .now_ns = START},
@@ -139,13 +167,14 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
     cr_assert_not(channel_pool_has_parked(&pool));
     cr_assert_eq(channel_pool_offer(&pool,
                                     &(struct pool_offer){.transport = {.fd = 72},
+                                                         .source = source.handle,
                                                          .requested = true,
                                                          .may_park = true,
                                                          .now_ns = START},
                                     &match),
                  POOL_MATCHED);
-    struct transport fds[LIMIT_POOL_PARKED];
-    (void)channel_pool_close(&pool, fds, false);
+    int oldest;
+    (void)close_source(&oldest);
     cr_assert_not(channel_pool_undo(&pool, &match, (struct transport){.fd = 72}, START),
                   "closed: the caller's");
     cr_assert(channel_pool_leave(&pool, &waiters[2]));
@@ -154,8 +183,11 @@ Test(channel_pool, an_undone_match_is_first_again, .init = setup, .fini = teardo
 static struct pool_match match_for(int fd)
 {
     struct pool_match match;
-    struct pool_offer given = {
-        .transport = {.fd = fd}, .requested = true, .may_park = true, .now_ns = START};
+    struct pool_offer given = {.transport = {.fd = fd},
+                               .source = source.handle,
+                               .requested = true,
+                               .may_park = true,
+                               .now_ns = START};
     cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_MATCHED);
     return match;
 }
@@ -165,7 +197,7 @@ Test(channel_pool, a_match_of_a_forgotten_lane, .init = setup, .fini = teardown)
 {
     enum { IN_OLD = 2, IN_NEW = 3 };
     pool.for_lanes = true;
-    channel_pool_open(&pool, START);
+    open_at(START);
     for (size_t i = 0; i <= IN_NEW; i++)
         channel_pool_queue(&pool, &waiters[i]);
     struct pool_match matches[] = {match_for(70), match_for(71)};
@@ -192,7 +224,7 @@ Test(channel_pool, an_undone_match_of_a_lane_that_waits_again, .init = setup, .f
 {
     int fd;
     pool.for_lanes = true;
-    channel_pool_open(&pool, START);
+    open_at(START);
     channel_pool_queue(&pool, &waiters[0]);
     struct pool_match match = match_for(70);
     channel_pool_queue(&pool, &waiters[0]);
@@ -214,15 +246,15 @@ Test(channel_pool, a_lane_whose_channel_is_coming_asks_for_no_other, .init = set
     int fd;
     pool.for_lanes = true;
     channel_pool_queue(&pool, &waiters[0]);
-    channel_pool_open(&pool, START);
-    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 1);
+    open_at(START);
+    cr_assert_eq(channel_pool_claim_requests(&pool, &source, 8), 1);
     cr_assert_eq(offer(70, START), 0);
     cr_assert_eq(take(0, START, &fd), POOL_WAITING);
     cr_assert_eq(channel_pool_waiting(&pool), 0);
-    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 0);
+    cr_assert_eq(channel_pool_claim_requests(&pool, &source, 8), 0);
     channel_pool_arrived(&pool, &waiters[0]);
     cr_assert_eq(take(0, START, &fd), POOL_WAITING, "the channel has ended");
-    cr_assert_eq(channel_pool_claim_requests(&pool, 8), 1);
+    cr_assert_eq(channel_pool_claim_requests(&pool, &source, 8), 1);
     struct pool_match match = match_for(71);
     cr_assert(channel_pool_undo(&pool, &match, (struct transport){.fd = 71}, START));
     cr_assert(channel_pool_leave(&pool, &waiters[0]));
@@ -235,7 +267,7 @@ Test(channel_pool, a_lane_whose_channel_is_coming_asks_for_no_other, .init = set
 Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
 {
     int fd;
-    channel_pool_open(&pool, START);
+    open_at(START);
     cr_assert_eq(channel_pool_target(&pool, START), LIMIT_POOL_MIN);
     for (size_t i = 0; i < 100; i++)
         cr_assert_eq(take(i, START + MS(i), &fd), POOL_WAITING);
@@ -250,16 +282,16 @@ Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
         cr_assert_eq(offer(6000 + i, START + MS(200)), -1);
     struct transport fds[LIMIT_POOL_MAX];
     uint32_t lost;
-    bool notify;
+    pool_notice notify;
     uint64_t now = START + MS(LIMIT_POOL_HOLD_MS) - MS(100);
-    cr_assert_eq(channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify), 0,
+    cr_assert_eq(channel_pool_tend(&pool, &source, now, fds, LIMIT_POOL_MAX, &lost, &notify), 0,
                  "remembered");
     now = START + MS(LIMIT_POOL_HOLD_MS) * 2;
-    size_t closed = channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
+    size_t closed = channel_pool_tend(&pool, &source, now, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(closed, (LIMIT_POOL_MAX - LIMIT_POOL_MIN + 7) / 8);
     cr_assert_eq(fds[0].fd, 6000, "the oldest go");
     for (int i = 0; i < 100; i++)
-        closed += channel_pool_tend(&pool, now, fds, LIMIT_POOL_MAX, &lost, &notify);
+        closed += channel_pool_tend(&pool, &source, now, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert_eq(closed, LIMIT_POOL_MAX - LIMIT_POOL_MIN);
 }
 
@@ -267,7 +299,7 @@ Test(channel_pool, follows_the_demand, .init = setup, .fini = teardown)
 Test(channel_pool, a_worker_behind_does_not_erase_the_demand, .init = setup, .fini = teardown)
 {
     int fd;
-    channel_pool_open(&pool, START);
+    open_at(START);
     uint64_t border = START + MS(LIMIT_POOL_HOLD_MS) - MS(50); /* of a bucket and of a period */
     for (size_t i = 0; i < 100; i++)
         cr_assert_eq(take(i, border - MS(1), &fd), POOL_WAITING);
@@ -281,21 +313,24 @@ Test(channel_pool, requests_age, .init = setup, .fini = teardown)
 {
     struct transport fds[LIMIT_POOL_MAX];
     uint32_t lost;
-    bool notify;
+    pool_notice notify;
     uint64_t period = MS(LIMIT_CHANNEL_REQUEST_MS);
     uint64_t start = START / period * period;
-    channel_pool_open(&pool, start);
+    open_at(start);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
-    (void)channel_pool_tend(&pool, start + period - 1, fds, LIMIT_POOL_MAX, &lost, &notify);
+    (void)channel_pool_tend(&pool, &source, start + period - 1, fds, LIMIT_POOL_MAX, &lost,
+                            &notify);
     cr_assert(lost == 0 && !notify);
-    (void)channel_pool_tend(&pool, start + period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    (void)channel_pool_tend(&pool, &source, start + period, fds, LIMIT_POOL_MAX, &lost, &notify);
     cr_assert(lost == 0 && !notify);
     cr_assert_eq(offer(50, start + period), -1);
-    (void)channel_pool_tend(&pool, start + 2 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    (void)channel_pool_tend(&pool, &source, start + 2 * period, fds, LIMIT_POOL_MAX, &lost,
+                            &notify);
     cr_assert_eq(lost, LIMIT_POOL_MIN - 1);
     cr_assert(notify);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN - 1, "lost requests are made again");
-    (void)channel_pool_tend(&pool, start + 9 * period, fds, LIMIT_POOL_MAX, &lost, &notify);
+    (void)channel_pool_tend(&pool, &source, start + 9 * period, fds, LIMIT_POOL_MAX, &lost,
+                            &notify);
     cr_assert_eq(lost, LIMIT_POOL_MIN - 1, "after a long sleep too");
 }
 
@@ -303,14 +338,14 @@ Test(channel_pool, requests_age, .init = setup, .fini = teardown)
 Test(channel_pool, the_owner_is_told_once, .init = setup, .fini = teardown)
 {
     struct pool_channel channel;
-    bool notify;
-    channel_pool_open(&pool, START);
+    pool_notice notify;
+    open_at(START);
     cr_assert_eq(claim_all(), LIMIT_POOL_MIN);
     (void)channel_pool_take(&pool, &waiters[0], true, START, &channel, &notify);
     cr_assert(notify);
     (void)channel_pool_take(&pool, &waiters[1], true, START, &channel, &notify);
     cr_assert_not(notify);
-    cr_assert_eq(channel_pool_claim_requests(&pool, 1), 1);
+    cr_assert_eq(channel_pool_claim_requests(&pool, &source, 1), 1);
     (void)channel_pool_take(&pool, &waiters[2], true, START, &channel, &notify);
     cr_assert(notify);
     cr_assert_eq(claim_all(), 2);
@@ -320,7 +355,7 @@ Test(channel_pool, finish_closes_what_is_parked)
 {
     setup();
     size_t before = open_fd_count();
-    channel_pool_open(&pool, START);
+    open_at(START);
     for (int i = 0; i < 20; i++)
         cr_assert_eq(offer(open("/dev/null", O_RDONLY | O_CLOEXEC), START), -1);
     cr_assert_eq(open_fd_count(), before + 20);
@@ -334,14 +369,17 @@ Test(channel_pool, finish_closes_what_is_parked)
 Test(channel_pool, nothing_is_parked_without_descriptors, .init = setup, .fini = teardown)
 {
     int fd;
-    channel_pool_open(&pool, START);
+    open_at(START);
     (void)claim_all();
     for (size_t i = 0; i < 20; i++)
         (void)take(i, START, &fd);
     cr_assert_geq(channel_pool_target(&pool, START), 20);
     struct pool_match match;
-    struct pool_offer scarce = {
-        .transport = {.fd = 90}, .requested = true, .may_park = false, .now_ns = START};
+    struct pool_offer scarce = {.transport = {.fd = 90},
+                                .source = source.handle,
+                                .requested = true,
+                                .may_park = false,
+                                .now_ns = START};
     for (size_t i = 0; i < 20; i++)
         cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_MATCHED);
     cr_assert_eq(channel_pool_offer(&pool, &scarce, &match), POOL_SURPLUS);
@@ -359,12 +397,13 @@ Test(channel_pool, a_review_keeps_order_and_times, .init = setup, .fini = teardo
     struct transport dropped[LIMIT_POOL_PARKED];
     struct pool_channel channel;
     unsigned int looks = 0;
-    bool notify;
-    channel_pool_open(&pool, START);
+    pool_notice notify;
+    open_at(START);
     for (int i = 0; i < 5; i++)
         cr_assert_eq(offer(1000 + i, START + MS(i)), -1);
-    cr_assert_eq(channel_pool_review(&pool, keeps_even, &looks, dropped, 1), 1, "the room counts");
-    cr_assert_eq(channel_pool_review(&pool, keeps_even, &looks, dropped + 1, 9), 1);
+    cr_assert_eq(channel_pool_review(&pool, &source, keeps_even, &looks, dropped, 1), 1,
+                 "the room counts");
+    cr_assert_eq(channel_pool_review(&pool, &source, keeps_even, &looks, dropped + 1, 9), 1);
     cr_assert_eq(looks, 2 + 4);
     cr_assert(dropped[0].fd == 1001 && dropped[1].fd == 1003);
     for (int i = 0; i < 5; i += 2) {

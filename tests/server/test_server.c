@@ -261,7 +261,9 @@ Test(server, a_visitor_keeps_its_place_while_a_match_is_on_its_way)
     int control_fd = control(&rig);
     int visitor_fd = visitor(&rig);
     struct pool_match match;
-    struct pool_offer offered = {.transport = {.fd = -1}, .may_park = true};
+    struct pool_offer offered = {.transport = {.fd = -1},
+                                 .source = pool->slots[0].source->handle,
+                                 .may_park = true};
     cr_assert_eq(channel_pool_offer(pool, &offered, &match), POOL_MATCHED);
     side_signal(&rig.side, TUNNEL_SIGNAL_STOP);
     cr_assert_neq(side_end_of(&rig.side, visitor_fd), 0);

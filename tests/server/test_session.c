@@ -31,7 +31,6 @@ static struct session session_of(uint8_t key, unsigned int worker)
     struct session session = {.service = rig.service, .worker_index = worker};
     memset(session.key, key, sizeof(session.key));
     session.client.bytes[0] = key;
-    list_init(&session.node);
     return session;
 }
 
@@ -39,16 +38,16 @@ static struct session session_of(uint8_t key, unsigned int worker)
 static bool comes(uint8_t key, bool *ret_expected)
 {
     uint8_t bytes[KEYS_DIGEST_SIZE];
-    struct service *found = NULL;
-    struct addr_key client;
+    struct session_found found;
     memset(bytes, key, sizeof(bytes));
-    if (!session_table_find(&table, bytes, &found, ret_expected, &client))
+    if (!session_table_find(&table, bytes, &found))
         return false;
-    cr_assert_eq(found, rig.service);
-    service_drop(found);
-    cr_assert_eq(client.bytes[0], key);
-    if (*ret_expected)
-        gate_expect(&gate, &client, -1);
+    cr_assert_eq(found.service, rig.service);
+    service_drop(found.service);
+    cr_assert_eq(found.client.bytes[0], key);
+    *ret_expected = found.expected;
+    if (found.expected)
+        gate_expect(&gate, &found.client, -1);
     return true;
 }
 
@@ -58,48 +57,64 @@ static bool opens(uint8_t key)
     return comes(key, &expected);
 }
 
-static void park(int fd)
+static void park(const struct session *session, int fd)
 {
-    struct pool_offer offer = {.transport = {.fd = fd}, .may_park = true, .now_ns = 1};
+    struct pool_offer offer = {
+        .transport = {.fd = fd}, .source = session->source.handle, .may_park = true, .now_ns = 1};
     struct pool_match match;
     cr_assert_eq(channel_pool_offer(&rig.service->pool, &offer, &match), POOL_PARKED);
+}
+
+/* Ends a session. Returns how many channels were parked. */
+static size_t ends(struct session *session, bool *ret_is_down)
+{
+    struct session_change change;
+    struct pool_channel channel;
+    size_t count = 0;
+    session_end(&table, session, 1, &change);
+    for (; pool_source_unpark(&session->source, &channel); count++)
+        (void)close(channel.transport.fd);
+    pool_source_finish(&session->source);
+    *ret_is_down = change.is_down;
+    return count;
+}
+
+static bool ends_all(struct session *session)
+{
+    bool is_down;
+    (void)ends(session, &is_down);
+    return is_down;
 }
 
 Test(session, begin_end_and_replace, .init = set_up, .fini = tear_down)
 {
     struct session first = session_of(1, 0), second = session_of(2, 1);
-    struct session_leftovers leftovers;
+    struct session_change change;
+    bool is_down;
     cr_assert_not(opens(1));
-    cr_assert_eq(session_begin(&table, &first, 1, &leftovers), 0);
-    cr_assert_not(leftovers.replaced);
-    cr_assert_eq(leftovers.channel_count, 0);
+    cr_assert_eq(session_begin(&table, &first, 1, &change), 0);
+    cr_assert_not(change.replaced);
     cr_assert(opens(1));
     cr_assert(atomic_load(&rig.service->up));
-    cr_assert_eq(atomic_load(&rig.service->owner), 0);
-    int a = dup(0), b = dup(0);
-    park(a);
-    park(b);
+    park(&first, dup(0));
+    park(&first, dup(0));
 
-    cr_assert_eq(session_begin(&table, &second, 2, &leftovers), 0);
-    cr_assert(leftovers.replaced);
-    cr_assert_eq(leftovers.channel_count, 2);
-    cr_assert_eq(leftovers.channels[0].fd + leftovers.channels[1].fd, a + b);
+    cr_assert_eq(session_begin(&table, &second, 2, &change), 0);
+    cr_assert(change.replaced);
+    cr_assert_eq(rig.service->pool.parked_count, 0, "those of the first are for nobody");
     cr_assert(atomic_load(&first.replaced));
     cr_assert_not(atomic_load(&second.replaced));
     cr_assert(opens(2) && !opens(1));
-    cr_assert_eq(atomic_load(&rig.service->owner), 1);
+    cr_assert_eq(second.source.worker_index, 1);
 
-    cr_assert_not(session_end(&table, &first, &leftovers), "the newer goes on");
-    cr_assert_eq(leftovers.channel_count, 0);
+    cr_assert_eq(ends(&first, &is_down), 2);
+    cr_assert_not(is_down, "the newer goes on");
     cr_assert(atomic_load(&rig.service->up) && opens(2));
-    park(a);
-    cr_assert(session_end(&table, &second, &leftovers));
-    cr_assert_eq(leftovers.channel_count, 1);
-    cr_assert_eq(leftovers.channels[0].fd, a);
+    park(&second, dup(0));
+    cr_assert_eq(ends(&second, &is_down), 1);
+    cr_assert(is_down);
     cr_assert_not(atomic_load(&rig.service->up));
     cr_assert_not(opens(2));
-    (void)close(a);
-    (void)close(b);
 }
 
 Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_down)
@@ -107,23 +122,21 @@ Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
     enum { COUNT = 250 };
     static struct service *services[COUNT];
     static struct session sessions[COUNT];
-    struct session_leftovers leftovers;
+    struct session_change change;
     for (unsigned int i = 0; i < COUNT; i++) {
         cr_assert_eq(service_create(&rig.registry, &rig.config, 1, &services[i]), 0);
         sessions[i] = session_of((uint8_t)i, 0);
         sessions[i].service = services[i];
-        cr_assert_eq(session_begin(&table, &sessions[i], 1, &leftovers), 0);
+        cr_assert_eq(session_begin(&table, &sessions[i], 1, &change), 0);
     }
     for (unsigned int i = 0; i < COUNT; i++) {
-        struct service *found = NULL;
-        struct addr_key client;
-        bool expected;
-        cr_assert(session_table_find(&table, sessions[i].key, &found, &expected, &client));
-        cr_assert_eq(found, services[i]);
-        service_drop(found);
+        struct session_found found;
+        cr_assert(session_table_find(&table, sessions[i].key, &found));
+        cr_assert_eq(found.service, services[i]);
+        service_drop(found.service);
     }
     for (unsigned int i = 0; i < COUNT; i++) {
-        (void)session_end(&table, &sessions[i], &leftovers);
+        (void)ends_all(&sessions[i]);
         service_drop(services[i]);
     }
     cr_assert_not(opens(7));
@@ -132,9 +145,9 @@ Test(session, keys_of_one_bucket_are_told_apart, .init = set_up, .fini = tear_do
 Test(session, the_gate_expects_what_was_asked_for, .init = set_up, .fini = tear_down)
 {
     struct session session = session_of(1, 0);
-    struct session_leftovers leftovers;
+    struct session_change change;
     bool expected;
-    cr_assert_eq(session_begin(&table, &session, 1, &leftovers), 0);
+    cr_assert_eq(session_begin(&table, &session, 1, &change), 0);
     cr_assert_eq(session_ask(&table, &session, 3), 3);
     cr_assert_eq(gate.expected_count, 3);
     cr_assert(comes(1, &expected) && expected);
@@ -146,7 +159,7 @@ Test(session, the_gate_expects_what_was_asked_for, .init = set_up, .fini = tear_
     session_give_up(&table, &session, 5);
     cr_assert_eq(gate.expected_count, 0, "no more than were asked for");
     cr_assert_eq(session_ask(&table, &session, 256), LIMIT_POOL_MIN - 3);
-    cr_assert(session_end(&table, &session, &leftovers));
+    cr_assert(ends_all(&session));
     cr_assert_eq(session_ask(&table, &session, 256), 0, "it is over");
 }
 
@@ -155,17 +168,17 @@ Test(session, the_gate_expects_what_was_asked_for, .init = set_up, .fini = tear_
 Test(session, one_that_is_replaced_asks_for_nothing, .init = set_up, .fini = tear_down)
 {
     struct session first = session_of(1, 0), second = session_of(2, 1);
-    struct session_leftovers leftovers;
-    cr_assert_eq(session_begin(&table, &first, 1, &leftovers), 0);
+    struct session_change change;
+    cr_assert_eq(session_begin(&table, &first, 1, &change), 0);
     cr_assert_eq(session_ask(&table, &first, 256), LIMIT_POOL_MIN);
-    cr_assert_eq(session_begin(&table, &second, 2, &leftovers), 0);
+    cr_assert_eq(session_begin(&table, &second, 2, &change), 0);
     cr_assert_eq(gate.expected_count, 0);
     cr_assert_eq(session_ask(&table, &first, 256), 0);
     cr_assert_eq(gate.expected_count, 0);
     cr_assert_eq(session_ask(&table, &second, 256), LIMIT_POOL_MIN);
-    cr_assert_not(session_end(&table, &first, &leftovers));
+    cr_assert_not(ends_all(&first));
     cr_assert_eq(gate.expected_count, LIMIT_POOL_MIN, "of the newer one");
-    cr_assert(session_end(&table, &second, &leftovers));
+    cr_assert(ends_all(&second));
 }
 
 enum { ROUNDS = 2000 };
@@ -184,20 +197,19 @@ static void *asks(void *shared)
 Test(session, replaced_while_it_asks, .init = set_up, .fini = tear_down)
 {
     struct session sessions[2] = {session_of(1, 0), session_of(2, 1)};
-    struct session_leftovers leftovers;
-    cr_assert_eq(session_begin(&table, &sessions[0], 1, &leftovers), 0);
+    struct session_change change;
+    cr_assert_eq(session_begin(&table, &sessions[0], 1, &change), 0);
     for (uint64_t i = 1; i <= ROUNDS; i++) {
         struct session *old = &sessions[(i + 1) % 2], *new = &sessions[i % 2];
         pthread_t thread;
         *new = session_of((uint8_t)(1 + i % 2), 0);
-        list_init(&new->node);
         cr_assert_eq(pthread_create(&thread, NULL, asks, old), 0);
-        cr_assert_eq(session_begin(&table, new, i, &leftovers), 0);
+        cr_assert_eq(session_begin(&table, new, i, &change), 0);
         (void)pthread_join(thread, NULL);
         cr_assert_eq(gate.expected_count, 0);
-        (void)session_end(&table, old, &leftovers);
+        (void)ends_all(old);
     }
-    cr_assert(session_end(&table, &sessions[ROUNDS % 2], &leftovers));
+    cr_assert(ends_all(&sessions[ROUNDS % 2]));
 }
 
 /* With as many sessions as there may be services, the key in a data channel's Hello is compared
@@ -206,13 +218,12 @@ Test(session, keys_are_compared_with_few, .init = set_up, .fini = tear_down)
 {
     static struct session sessions[LIMIT_SERVICES];
     static struct service *all[LIMIT_SERVICES];
-    struct session_leftovers leftovers;
+    struct session_change change;
     for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
         cr_assert_eq(service_create(&rig.registry, &rig.config, 1, &all[i]), 0);
         sessions[i] = (struct session){.service = all[i]};
         memcpy(sessions[i].key, &i, sizeof(i));
-        list_init(&sessions[i].node);
-        cr_assert_eq(session_begin(&table, &sessions[i], 1, &leftovers), 0);
+        cr_assert_eq(session_begin(&table, &sessions[i], 1, &change), 0);
     }
     size_t longest = 0;
     for (size_t i = 0; i < SESSION_BUCKETS; i++) {
@@ -223,7 +234,7 @@ Test(session, keys_are_compared_with_few, .init = set_up, .fini = tear_down)
     }
     cr_assert_leq(longest, 20, "%zu in a bucket", longest);
     for (unsigned int i = 0; i < LIMIT_SERVICES; i++) {
-        cr_assert(session_end(&table, &sessions[i], &leftovers));
+        cr_assert(ends_all(&sessions[i]));
         service_drop(all[i]);
     }
 }
