@@ -18,6 +18,7 @@
     X(VISITORS_REFUSED_HEADER, "visitors_refused_header")       \
     X(VISITORS_REFUSED_ARRIVING, "visitors_refused_arriving")   \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")                 \
+    X(VISITORS_TRIED_AGAIN, "visitors_tried_again")             \
     X(STRANGERS_ACCEPTED, "strangers_accepted")                 \
     X(STRANGERS_DENIED, "strangers_denied")                     \
     X(STRANGERS_EVICTED, "strangers_evicted")                   \
@@ -30,6 +31,7 @@
     X(STRANGERS_REJECTED, "strangers_rejected")                 \
     X(LOGINS, "logins")                                         \
     X(LOGINS_FAILED, "logins_failed")                           \
+    X(LOGINS_TOO_MANY, "logins_too_many")                       \
     X(CONTROL_CHANNELS_LOST, "control_channels_lost")           \
     X(DATA_CHANNELS, "data_channels")                           \
     X(DATA_CHANNELS_STALE, "data_channels_stale")               \

@@ -31,6 +31,7 @@ enum config_transport_type {
 /* When a server's service has its address: all the time, or from a client's login on until some
  * time after its session has ended. */
 enum config_bind { CONFIG_BIND_ALWAYS, CONFIG_BIND_ON_LOGIN };
+enum config_clients { CONFIG_CLIENTS_REPLACE, CONFIG_CLIENTS_BALANCE };
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
@@ -99,6 +100,7 @@ struct config_service {
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip, max_new_per_second_per_ip;
     enum config_bind bind;       /* server; ON_LOGIN for every range */
+    enum config_clients clients; /* server */
     struct config_access access; /* server */
     /* server: the version of the PROXY header that the service gets; 0 = none */
     uint32_t proxy_protocol;

@@ -30,7 +30,8 @@
  *
  * Bytes that were read from one end are written to the other at most once. When an end is lost, the
  * relay ends. It sends nothing again, because the other end may have acted upon what it has got
- * (docs/decisions.md, "Removed: replay and rebind").
+ * (docs/decisions.md, "Removed: replay and rebind"). If the service end is lost before any byte has
+ * been read from either end, the owner may get the visitor end back instead (ops->service_lost).
  *
  * A peer that vanishes without a FIN or RST is found by what it does not acknowledge
  * (net/silence.h), and both ends are reset. While nothing is outstanding, TCP can't tell. If the
@@ -76,7 +77,11 @@ struct relay_ops {
     /* A flow has become bulk; asked once for each flow. The owner may move the relay to a less busy
      * worker: it calls relay_detach and returns true. May be NULL. */
     bool (*became_bulk)(struct relay *relay);
-    /* Both descriptors are closed, or detached. No callback follows. */
+    /* The service end has ended or broken, and nothing has been read from either end: at most the
+     * prefix has been sent. True: the relay closes that end alone, and relay_spared gives the other
+     * one back. False: it goes on as usual. May be NULL. */
+    bool (*service_lost)(struct relay *relay);
+    /* Both descriptors are closed, or detached, or spared. No callback follows. */
     void (*closed)(struct relay *relay);
 };
 
@@ -192,6 +197,9 @@ void relay_terminate(struct relay *relay);
 void relay_detach(struct relay *relay);
 /* In ops->closed: true if the relay was detached. The owner then owns the descriptors. */
 bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]);
+/* In ops->closed: true if ops->service_lost returned true and no byte has come since. The owner
+ * then owns the visitor end. */
+bool relay_spared(const struct relay *relay, int *ret_fd);
 /* After relay_detached: the link of an end, which the owner then owns. NULL: it is plain. */
 struct link *relay_take_link(struct relay *relay, unsigned int end);
 /* The bytes that were read from an end, as plaintext. */

@@ -56,8 +56,11 @@ struct pool_waiter {
     struct tunnel_worker *worker;
     uint64_t visitor_id;     /* or the lane's id (binding.h) */
     struct pool_handle only; /* a lane's: the source that it wants; zero: any */
-    bool waiting;            /* in the queue; under the pool's lock, as the next */
-    bool matched;            /* a lane's: a channel is on its way to it */
+    /* A visitor's: the source that it has just lost a channel of. It wants another one, if there is
+     * one, and comes before the others. Zero: none. */
+    struct pool_handle avoid;
+    bool waiting; /* in the queue; under the pool's lock, as the next */
+    bool matched; /* a lane's: a channel is on its way to it */
 };
 
 /* A place for a source. Its generation counts the sources that have had it. */
@@ -109,6 +112,8 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
 void channel_pool_left(struct channel_pool *pool, struct pool_handle source);
 /* Counts an open visitor, for a lane that has several channels. */
 void channel_pool_entered(struct channel_pool *pool, struct pool_handle source);
+/* Whether there is a source but for this one, which may have gone. */
+bool channel_pool_has_other(struct channel_pool *pool, struct pool_handle source);
 /* Puts a lane into the queue unless it is there already. A new session does this for all lanes, so
  * that its first requests count them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);

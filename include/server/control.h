@@ -31,6 +31,9 @@ struct server_control_options {
 void server_control_begin(const struct server_control_options *options);
 /* Ends the worker's control channels that a newer login has replaced. */
 void server_control_close_replaced(struct server_worker *worker);
+/* Ends the control channels of all sessions but the newest, unless the service has clients =
+ * balance. */
+void server_control_keep_newest(struct server_worker *worker, struct service *service);
 /* A reload ends control channels: those of a worker's part of a service, all or (expired) those
  * whose logins began before the service's epoch; all of the worker. */
 void server_control_close_part(struct service_part *part, bool expired);

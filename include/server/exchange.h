@@ -34,6 +34,11 @@ void exchange_notify(struct server_worker *worker, struct service *service, pool
 /* The same on such a worker itself. Control channels that are not there any more do nothing. */
 void exchange_send_requests(const struct service_part *part);
 
+/* A channel may be parked while visitors wait, perhaps on other workers: after an undone match,
+ * whose visitor may go before it takes the channel, and after the end of a session, if a visitor
+ * waits for a channel of another one than those that are left. So every worker looks. */
+void exchange_wake_waiters(const struct server_worker *worker);
+
 /* A service has come up or gone down: wakes all workers to look at the state of the services. This
  * worker's listeners change at once. */
 void exchange_signal_services(struct server_worker *worker);

@@ -25,7 +25,8 @@ void service_part_stop(struct server_worker *worker, struct service *service);
  * some of its listeners or lanes may be missing. */
 MUST_CHECK int service_part_rebind(struct server_worker *worker, struct service *service,
                                    struct binding *binding);
-/* Re-applies settings that were captured at start: the sessions' epoch, udp_timeout. */
+/* Re-applies settings that were captured at start: the sessions' epoch, clients,
+ * udp_timeout. */
 void service_part_review(struct server_worker *worker, struct service *service);
 /* Logs and counts that this worker has no memory for its sockets. service NULL: of the control
  * port. */

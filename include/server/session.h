@@ -82,7 +82,8 @@ struct session_change {
 };
 
 /* Begins a session, after a login that succeeded: from now on data channels may present the key.
- * Older sessions are removed from the table and marked replaced. ERR_RECONFIGURED: the login began
+ * Older sessions are removed from the table and marked replaced, unless the service has clients =
+ * balance. ERR_RECONFIGURED: the login began
  * in an older epoch, or the service was removed. ERR_LIMIT: the service has LIMIT_SESSIONS.
  * -ENOMEM. */
 MUST_CHECK int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
@@ -92,6 +93,9 @@ MUST_CHECK int session_begin(struct session_table *table, struct session *sessio
 void session_end(struct session_table *table, struct session *session, uint64_t now_ns,
                  struct session_change *ret);
 
+/* `clients` may not be balance any more: then all sessions but the newest are replaced. */
+void session_keep_newest(struct session_table *table, struct service *service, uint64_t now_ns,
+                         struct session_change *ret);
 /* The token has changed: begins a new epoch, so that logins in progress fail. Each worker ends the
  * control channels of older epochs (control.h). */
 void session_expire_all(struct service *service);

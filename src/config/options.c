@@ -169,6 +169,9 @@ const struct option options[] = {
      "unix:/path for a unix socket, unix:@name for an abstract one"},
     {SECTION_SERVICE, FOR_SERVER, "bind", value_bind, SERVICE(bind), 0, 0, "always", "word",
      0, CHANGE(LIMITS), "always, or on_login: only while a client serves it; ranges are on_login"},
+    {SECTION_SERVICE, FOR_SERVER, "clients", value_clients, SERVICE(clients), 0, 0, "replace",
+     "word", 0, CHANGE(LIMITS),
+     "replace: the newest login takes over; balance: all clients, fewest open connections first"},
     {SECTION_SERVICE, FOR_CLIENT, "local_addr", value_addr_or_range, SERVICE(addr), 0, 0, NULL,
      "host:port", REQUIRED, CHANGE(ADDRESS),
      "the local service that visitors reach; host:FIRST-LAST with {port} in the name: one for each "

@@ -103,8 +103,8 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_secret,
     value_default_token, value_bool, value_tristate, value_seconds, value_seconds_fraction,
     value_number, value_number_or_auto, value_bandwidth, value_service_type, value_bind,
-    value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
-    value_unused;
+    value_clients, value_transport_type, value_noise_pattern, value_log_level, value_log_format,
+    value_account, value_unused;
 /* proxy_protocol.c */
 option_parser value_proxy_protocol, value_enable_proxy_protocol, value_proxy_protocol_udp;
 /* The target of these is a char *: a copy of the text. */

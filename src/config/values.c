@@ -374,6 +374,17 @@ int value_bind(struct option_value *value, void *target)
     return result;
 }
 
+int value_clients(struct option_value *value, void *target)
+{
+    static const struct option_word words[] = {{"replace", CONFIG_CLIENTS_REPLACE},
+                                               {"balance", CONFIG_CLIENTS_BALANCE}};
+    int number;
+    int result = value_parse_word(value, words, ARRAY_SIZE(words), &number);
+    if (result == 0)
+        *(enum config_clients *)target = (enum config_clients)number;
+    return result;
+}
+
 int value_transport_type(struct option_value *value, void *target)
 {
     static const struct option_word words[] = {

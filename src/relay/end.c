@@ -1,5 +1,6 @@
-/* How a relay ends: closed cleanly, aborted, or detached for a move to another worker. In each of
- * these states all ops are cancelled first, and the relay ends when the last one is idle. */
+/* How a relay ends: closed cleanly, aborted, detached for a move to another worker, or without its
+ * visitor end, which is spared. In each of these states all ops are cancelled first, and the relay
+ * ends when the last one is idle. */
 #include <errno.h>
 #include <poll.h>
 
@@ -101,6 +102,32 @@ static void relay_finish_detaching(struct relay *relay)
     relay_unhold(relay);
 }
 
+/* Nothing has been read, so nothing was sent but the prefix. */
+static bool is_unused(const struct relay *relay)
+{
+    const struct relay_flow *flow = relay->flow;
+    return flow[RELAY_VISITOR_END].bytes == 0 && flow[RELAY_SERVICE_END].bytes == 0 &&
+           !flow[RELAY_VISITOR_END].eof;
+}
+
+/* All ops are idle: gives the visitor end back, unless something has come from it meanwhile. */
+static void relay_finish_sparing(struct relay *relay)
+{
+    if (!is_unused(relay)) {
+        relay->aborting = true;
+        relay_close_fds(relay);
+        relay_finish(relay, RELAY_CLOSED);
+        return;
+    }
+    if (relay->error == 0)
+        socket_close_cleanly(relay->fds[RELAY_SERVICE_END]);
+    loop_close_fd(relay->engine->loop, relay->fds[RELAY_SERVICE_END]);
+    relay->fds[RELAY_SERVICE_END] = -1;
+    link_free(relay_take_link(relay, RELAY_SERVICE_END));
+    metrics_add(loop_metrics(relay->engine->loop), METRIC_RELAYS_ABORTED, 1);
+    relay_finish(relay, RELAY_SPARED);
+}
+
 void relay_join(struct relay *relay)
 {
     if (!relay_is_joined(relay))
@@ -113,9 +140,13 @@ void relay_join(struct relay *relay)
     case RELAY_DETACHING:
         relay_finish_detaching(relay);
         break;
+    case RELAY_SPARING:
+        relay_finish_sparing(relay);
+        break;
     case RELAY_OPEN:
     case RELAY_LINGERING:
     case RELAY_DETACHED:
+    case RELAY_SPARED:
     case RELAY_CLOSED:
         break;
     }
@@ -186,12 +217,27 @@ void relay_end(struct relay *relay)
 
 /* ---- failures ---- */
 
+bool relay_spares(struct relay *relay, unsigned int end, int error)
+{
+    if (end != RELAY_SERVICE_END || relay->state != RELAY_OPEN ||
+        relay->ops->service_lost == NULL || !is_unused(relay) || !relay->ops->service_lost(relay))
+        return false;
+    relay->error = error;
+    relay->state = RELAY_SPARING;
+    relay_cancel(relay);
+    relay_join(relay);
+    return true;
+}
+
 void relay_fail(struct relay *relay, unsigned int end, int error)
 {
-    if (relay->state == RELAY_CLOSING) {
+    bool is_sparing = relay->state == RELAY_SPARING && end == RELAY_SERVICE_END;
+    if (relay->state == RELAY_CLOSING || is_sparing) {
         relay_join(relay);
         return;
     }
+    if (relay_spares(relay, end, error))
+        return;
     relay->error = error;
     relay_close(relay, true);
 }
@@ -220,6 +266,14 @@ bool relay_detached(const struct relay *relay, int ret_fds[2], bool ret_ended[2]
         if (relay->links[i] != NULL && relay->held_until_ns != 0)
             relay->links[i]->hold_left_ms = relay_hold_left_ms(relay);
     }
+    return true;
+}
+
+bool relay_spared(const struct relay *relay, int *ret_fd)
+{
+    if (relay->state != RELAY_SPARED)
+        return false;
+    *ret_fd = relay->fds[RELAY_VISITOR_END];
     return true;
 }
 

@@ -133,6 +133,8 @@ void flow_end(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
     struct relay_flow *back = &relay->flow[1 - flow->index];
+    if (flow->bytes == 0 && relay_spares(relay, flow->index, 0))
+        return;
     if (flow_has_to_say_end(flow)) {
         flow_say_end(flow);
         return;

@@ -18,9 +18,11 @@
 enum relay_state {
     RELAY_OPEN,
     RELAY_DETACHING, /* waits until all ops are idle, then gives the descriptors back */
+    RELAY_SPARING,   /* waits until all ops are idle, then closes the service end */
     RELAY_LINGERING, /* both ends have ended; waits for the FIN of the coded one, then closes */
     RELAY_CLOSING,   /* waits until all ops are idle, then closes both ends */
     RELAY_DETACHED,
+    RELAY_SPARED,
     RELAY_CLOSED,
 };
 
@@ -82,8 +84,11 @@ void flow_end(struct relay_flow *flow);
 void relay_close(struct relay *relay, bool aborting);
 /* Both directions have ended: closes both ends, once nothing more can come from them. */
 void relay_end(struct relay *relay);
-/* An end broke with this error: resets both. */
+/* An end broke with this error: resets both, unless the owner spares the visitor end. */
 void relay_fail(struct relay *relay, unsigned int end, int error);
+/* An end has ended (error 0) or broken. True: it was the service end, and the owner spares the
+ * visitor end. */
+bool relay_spares(struct relay *relay, unsigned int end, int error);
 /* An op came back while the relay is not open: finishes what the state waits for. */
 void relay_join(struct relay *relay);
 /* The first of two flows may end the relay. A function that works on both holds the relay

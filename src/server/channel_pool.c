@@ -51,9 +51,11 @@ static uint32_t load_of_asking(const struct pool_source *source)
     return source->open + source->parked_count + pool_source_coming(source);
 }
 
-/* The source with the least load, the first from *turn on. NULL: none has less than UINT32_MAX. */
+/* The source with the least load, the first from *turn on. NULL: none has less than UINT32_MAX.
+ * avoid: not this one; NULL: none. */
 static struct pool_source *pick(const struct channel_pool *pool, uint32_t *turn,
-                                uint32_t (*load_of)(const struct pool_source *source))
+                                uint32_t (*load_of)(const struct pool_source *source),
+                                const struct pool_source *avoid)
 {
     struct pool_source *best = NULL;
     uint32_t least = UINT32_MAX;
@@ -61,7 +63,7 @@ static struct pool_source *pick(const struct channel_pool *pool, uint32_t *turn,
     for (uint32_t i = 0; i < pool->slot_count; i++, at++) {
         at = at < pool->slot_count ? at : 0;
         struct pool_source *source = pool->slots[at].source;
-        uint32_t load = source != NULL ? load_of(source) : UINT32_MAX;
+        uint32_t load = source != NULL && source != avoid ? load_of(source) : UINT32_MAX;
         if (load < least) {
             least = load;
             best = source;
@@ -78,7 +80,7 @@ static struct pool_source *pick(const struct channel_pool *pool, uint32_t *turn,
 static void spread(struct channel_pool *pool, uint32_t missing)
 {
     while (missing > 0) {
-        struct pool_source *source = pick(pool, &pool->asked_turn, load_of_asking);
+        struct pool_source *source = pick(pool, &pool->asked_turn, load_of_asking, NULL);
         if (source == NULL)
             return;
         /* Not all at once, so that the others get their part, and not one by one. */
@@ -149,11 +151,20 @@ static bool is_orphan(const struct channel_pool *pool, const struct pool_waiter 
     return waiter->only.generation != 0 && pool_find(pool, waiter->only) == NULL;
 }
 
+/* The source whose channels the waiter leaves to others. NULL: none, or it is the only one. */
+static const struct pool_source *avoided_by(const struct channel_pool *pool,
+                                            const struct pool_waiter *waiter)
+{
+    return pool->source_count > 1 ? pool_find(pool, waiter->avoid) : NULL;
+}
+
 /* A source with a parked channel for the waiter. NULL: there is none. */
 static struct pool_source *source_for(struct channel_pool *pool, const struct pool_waiter *waiter)
 {
     if (waiter->only.generation == 0)
-        return pool->parked_count > 0 ? pick(pool, &pool->turn, load_of_taking) : NULL;
+        return pool->parked_count > 0
+                   ? pick(pool, &pool->turn, load_of_taking, avoided_by(pool, waiter))
+                   : NULL;
     struct pool_source *own = pool_find(pool, waiter->only);
     return own != NULL && own->parked_count > 0 ? own : NULL;
 }
@@ -179,7 +190,7 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
     } else if (pool->waiting_count >= LIMIT_VISITORS_WAITING) {
         result = POOL_FULL;
     } else {
-        join_queue(pool, waiter, false);
+        join_queue(pool, waiter, waiter->avoid.generation != 0);
         result = POOL_WAITING;
         *ret_notice = channel_pool_find_wanted(pool, now_ns);
     }
@@ -231,11 +242,14 @@ void channel_pool_arrived(struct channel_pool *pool, struct pool_waiter *waiter)
 static struct pool_waiter *first_waiter(struct channel_pool *pool, struct pool_source *source)
 {
     struct list *queue = !list_is_empty(&source->waiting) ? &source->waiting : &pool->waiting;
-    if (list_is_empty(queue))
-        return NULL;
-    struct pool_waiter *waiter = container_of(queue->next, struct pool_waiter, node);
-    (void)leave_queue(pool, waiter);
-    return waiter;
+    list_for_each (node, queue) {
+        struct pool_waiter *waiter = container_of(node, struct pool_waiter, node);
+        if (avoided_by(pool, waiter) == source)
+            continue;
+        (void)leave_queue(pool, waiter);
+        return waiter;
+    }
+    return NULL;
 }
 
 static bool park(struct channel_pool *pool, struct pool_source *source, struct transport transport,
@@ -328,6 +342,14 @@ uint32_t channel_pool_parked(struct channel_pool *pool)
     uint32_t count = pool->parked_count;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
+}
+
+bool channel_pool_has_other(struct channel_pool *pool, struct pool_handle source)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    bool has_other = pool->source_count > (pool_find(pool, source) != NULL ? 1 : 0);
+    (void)pthread_mutex_unlock(&pool->lock);
+    return has_other;
 }
 
 bool channel_pool_has_parked(struct channel_pool *pool)

@@ -103,6 +103,8 @@ static void control_terminate(struct server_control *control, int error)
     exchange_notify(worker, service, change.notice);
     if (change.is_down)
         exchange_signal_services(worker);
+    else if (!atomic_load(&control->session.replaced))
+        exchange_wake_waiters(worker);
     if (change.is_down && service_config(service)->bind == CONFIG_BIND_ON_LOGIN)
         on_login_wake(worker->server);
     /* A client that was switched off has sent no end, and logs in again when it is back. So its
@@ -237,6 +239,22 @@ static int control_register(struct server_control *control)
     return 0;
 }
 
+/* Closed, so that it comes again later. */
+static void note_refused(const struct server_control *control, int error)
+{
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (error == ERR_RECONFIGURED) /* during the login */
+        return;
+    metrics_add(&control->worker->tunnel->metrics,
+                error == ERR_LIMIT ? METRIC_LOGINS_TOO_MANY : METRIC_OUT_OF_MEMORY, 1);
+    if (log_allowed(&limit, &suppressed))
+        log_conn(LOG_WARN, control_name(control), control->conn_id,
+                 "control channel refused: %s (%u similar lines suppressed)",
+                 error == ERR_LIMIT ? "the service has 1024 clients" : error_text(error),
+                 suppressed);
+}
+
 void server_control_begin(const struct server_control_options *options)
 {
     struct server_worker *worker = options->worker;
@@ -276,7 +294,9 @@ void server_control_begin(const struct server_control_options *options)
     socket_set_user_timeout(options->transport.fd, LIMIT_USER_TIMEOUT_MS);
 
     /* Register before the Ack leaves, because data channels may follow it at once. */
-    if (control_register(control) < 0) { /* the service was reconfigured during the login */
+    int result = control_register(control);
+    if (result < 0) {
+        note_refused(control, result);
         server_control_set_state(control, SERVER_CONTROL_CLOSING);
         stream_terminate(&control->stream, STREAM_CLEAN);
         return;
@@ -300,6 +320,18 @@ void server_control_close_replaced(struct server_worker *worker)
         if (atomic_load(&control->session.replaced))
             control_terminate(control, ERR_REPLACED);
     }
+}
+
+void server_control_keep_newest(struct server_worker *worker, struct service *service)
+{
+    struct session_change change;
+    session_keep_newest(&worker->server->sessions, service, loop_now_ns(worker->tunnel->loop),
+                        &change);
+    exchange_notify(worker, service, change.notice);
+    if (!change.replaced)
+        return;
+    server_control_close_replaced(worker);
+    exchange_signal_services(worker);
 }
 
 void server_control_close_part(struct service_part *part, bool expired)

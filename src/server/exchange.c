@@ -136,9 +136,7 @@ static struct tunnel_worker *worker_of(const struct tunnel_worker *own,
     return &own->all->items[lane_id_index(match->visitor_id) % own->all->count];
 }
 
-/* An undone match leaves a channel parked while visitors wait, perhaps on other workers: the
- * visitor that it was for may go before it takes the channel. So every worker looks. */
-static void exchange_wake_waiters(const struct server_worker *worker)
+void exchange_wake_waiters(const struct server_worker *worker)
 {
     const struct tunnel_worker *own = worker->tunnel;
     for (unsigned int i = 0; i < own->all->count; i++)

@@ -69,6 +69,7 @@ int service_part_rebind(struct server_worker *worker, struct service *service,
 void service_part_review(struct server_worker *worker, struct service *service)
 {
     server_control_close_part(service_part_of(worker, service), true);
+    server_control_keep_newest(worker, service);
     lane_review_timeout(worker, service);
 }
 

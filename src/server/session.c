@@ -83,22 +83,21 @@ static struct session *session_of(struct list *node)
 }
 
 /* Has the newest session take the place of all others. The caller holds the service's lock. */
-static bool replace_others(struct session_table *table, struct service *service,
-                           const struct session *newest, uint64_t now_ns)
+static void replace_others(struct session_table *table, struct service *service, uint64_t now_ns,
+                           struct session_change *change)
 {
-    bool has_replaced = false;
-    pool_notice of_newest;
     list_for_each_safe (node, &service->session_list) {
         struct session *old = session_of(node);
-        if (old == newest)
+        pool_notice notice;
+        if (node == service->session_list.prev)
             continue;
         session_table_remove(table, old);
         list_remove(&old->of_service);
-        channel_pool_close(&service->pool, &old->source, now_ns, &of_newest);
+        channel_pool_close(&service->pool, &old->source, now_ns, &notice);
         atomic_store(&old->replaced, true);
-        has_replaced = true;
+        change->replaced = true;
+        change->notice |= notice;
     }
-    return has_replaced;
 }
 
 int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
@@ -121,7 +120,8 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
          service->is_udp && service->binding != NULL && i < service->binding->count; i++)
         channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
     list_push_back(&service->session_list, &session->of_service);
-    ret->replaced = replace_others(table, service, session, now_ns);
+    if (service_config(service)->clients == CONFIG_CLIENTS_REPLACE)
+        replace_others(table, service, now_ns, ret);
     service->is_claimed = false;
     (void)atomic_fetch_add(&service->sessions, 1);
     session_table_add(table, session);
@@ -130,6 +130,16 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     (void)pthread_mutex_unlock(&service->lock);
     PROBE2(session_begin, service_name(service), session);
     return 0;
+}
+
+void session_keep_newest(struct session_table *table, struct service *service, uint64_t now_ns,
+                         struct session_change *ret)
+{
+    *ret = (struct session_change){.replaced = false};
+    (void)pthread_mutex_lock(&service->lock);
+    if (service_config(service)->clients == CONFIG_CLIENTS_REPLACE)
+        replace_others(table, service, now_ns, ret);
+    (void)pthread_mutex_unlock(&service->lock);
 }
 
 void session_refuse_all(struct service *service)

@@ -1,6 +1,7 @@
 #include "server/visitor.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -40,6 +41,9 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
     visitor->fd = -1;
     visitor->waiter.only = visitor->source = (struct pool_handle){.generation = 0};
     visitor->move_to = NULL;
+    visitor->may_try_again = visitor->has_tried_again = false;
+    visitor->waiter.avoid = (struct pool_handle){.generation = 0};
+    visitor->far = NULL;
     arrival_init(visitor);
     list_init(&visitor->node);
     list_init(&visitor->waiter.node);
@@ -48,6 +52,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
 
 void visitor_forget(struct visitor *visitor)
 {
+    free(visitor->far);
     list_remove(&visitor->node);
     slab_put(&visitor->worker->visitor_slab, visitor);
 }

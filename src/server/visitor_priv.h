@@ -41,6 +41,8 @@ struct visitor_start {
     struct visitor_addresses addresses;
 };
 
+struct visitor_far;
+
 struct visitor {
     union {
         struct visitor_start start; /* until RELAYING */
@@ -54,9 +56,12 @@ struct visitor {
     struct addr_key key;
     uint64_t id;
     uint64_t begun_at_ns;
-    int fd;                        /* -1 when the relay has it */
-    struct pool_handle source;     /* of its channel; it is counted as open there */
-    uint8_t state;                 /* enum visitor_state; visitor_set_state changes it */
+    int fd;                    /* -1 when the relay has it */
+    struct pool_handle source; /* of its channel; it is counted as open there */
+    bool may_try_again;        /* its relay began here, with its first channel */
+    bool has_tried_again;      /* this is its second channel */
+    struct visitor_far *far;   /* what a second channel needs of `start`; owned, NULL: nothing */
+    uint8_t state;             /* enum visitor_state; visitor_set_state changes it */
     struct tunnel_worker *move_to; /* the relay's new worker while it is detached */
 };
 
@@ -110,8 +115,9 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
             {[VISITOR_WAITING] = true, [VISITOR_RELAYING] = true, [VISITOR_ARRIVING] = true},
         [VISITOR_ARRIVING] = {[VISITOR_SEEKING] = true, [VISITOR_GONE] = true},
         [VISITOR_WAITING] = {[VISITOR_SEEKING] = true, [VISITOR_GONE] = true},
-        /* A relay that could not move, because the other worker's mailbox was full. */
-        [VISITOR_RELAYING] = {[VISITOR_RELAYING] = true},
+        /* A relay that could not move, because the other worker's mailbox was full; a visitor whose
+         * channel was lost before any byte passed (visitor_relay_try_again). */
+        [VISITOR_RELAYING] = {[VISITOR_RELAYING] = true, [VISITOR_SEEKING] = true},
     };
     const enum visitor_state old = (enum visitor_state)visitor->state;
     struct list *list = visitor_list(visitor, state);

@@ -1,5 +1,6 @@
-/* The relay of a visitor and its data channel: its start, its move to another worker, its end.
- * docs/decisions.md, "A relay may move to another worker". */
+/* The relay of a visitor and its data channel: its start, its move to another worker, its end, and
+ * the second channel of a visitor that has lost its first one. docs/decisions.md, "A relay may move
+ * to another worker", "A visitor may get a second channel". */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@ struct visitor_move {
     bool ended[2];             /* by end: its stream has ended */
     bool started : 1;          /* the relay was running: the command has been sent */
     bool is_answered : 1;      /* the service's first byte has come */
+    bool has_tried_again : 1;  /* visitor.has_tried_again */
     bool has_addresses;        /* from a PROXY header, for the one that the service gets */
     struct service *service;   /* the message has the visitor's use of it */
     uint64_t id;
@@ -62,6 +64,7 @@ static void visitor_deliver_move(void *owner, const void *payload)
     visitor->key = move.key;
     visitor->fd = move.visitor_fd;
     visitor->source = move.source;
+    visitor->has_tried_again = move.has_tried_again;
     visitor_start_relay(visitor, &move);
     if (worker->stopping)
         visitor_close_all(worker);
@@ -93,6 +96,56 @@ static bool visitor_became_bulk(struct relay *relay)
     return true;
 }
 
+/* ---- a second channel ---- */
+
+/* The channel has ended, and at most the command and our own header were sent there: another client
+ * may serve the visitor as if nothing had been. */
+static bool visitor_service_lost(struct relay *relay)
+{
+    struct visitor *visitor = container_of(relay, struct visitor, relay);
+    struct service *service = visitor->service;
+    return visitor->may_try_again && !visitor->worker->draining &&
+           service_config(service)->clients == CONFIG_CLIENTS_BALANCE &&
+           channel_pool_has_other(&service->pool, visitor->source);
+}
+
+/* Keeps what another relay's start needs and the relay overwrites. False: there is no memory. */
+static bool keep_addresses(struct visitor *visitor, const struct config_service *config)
+{
+    const struct visitor_addresses *addresses = &visitor->start.addresses;
+    if (!addresses->are_given || config->proxy_protocol == 0)
+        return true;
+    visitor->far = malloc(sizeof(*visitor->far));
+    if (visitor->far != NULL)
+        *visitor->far = (struct visitor_far){.addresses = *addresses};
+    return visitor->far != NULL;
+}
+
+/* The relay has closed the lost channel. */
+static void visitor_try_again(struct visitor *visitor, int fd)
+{
+    struct service *service = visitor->service;
+    log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id,
+             "data channel lost before any byte passed (%s); one more attempt",
+             visitor->relay.error != 0 ? error_text(visitor->relay.error) : "end of stream");
+    metrics_add(&visitor->worker->tunnel->metrics, METRIC_VISITORS_TRIED_AGAIN, 1);
+    visitor_set_state(visitor, VISITOR_SEEKING);
+    channel_pool_left(&service->pool, visitor->source);
+    arrival_init(visitor); /* in the relay's place */
+    if (visitor->far != NULL)
+        visitor->start.addresses = visitor->far->addresses;
+    visitor->fd = fd;
+    visitor->waiter.avoid = visitor->source;
+    visitor->source = (struct pool_handle){.generation = 0};
+    visitor->has_tried_again = true;
+    if (visitor_seek(visitor, false))
+        return;
+    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_finish(visitor);
+}
+
+/* ---- the end ---- */
+
 static void log_relay_closed(const struct visitor *visitor)
 {
     static const char *const ends[2] = {"visitor", "client"};
@@ -115,6 +168,7 @@ static void visitor_relay_closed(struct relay *relay)
         .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
         .source = visitor->source,
+        .has_tried_again = visitor->has_tried_again,
     };
     int fds[2];
     counter_sub(&visitor_stats(visitor)->open, 1);
@@ -127,14 +181,21 @@ static void visitor_relay_closed(struct relay *relay)
             visitor_start_relay(visitor, &move);
         return;
     }
+    if (relay_spared(relay, &fds[RELAY_VISITOR_END])) {
+        visitor_try_again(visitor, fds[RELAY_VISITOR_END]);
+        return;
+    }
     log_relay_closed(visitor);
     visitor_finish(visitor);
 }
 
 static const struct relay_ops visitor_relay_ops = {
     .became_bulk = visitor_became_bulk,
+    .service_lost = visitor_service_lost,
     .closed = visitor_relay_closed,
 };
+
+/* ---- the start ---- */
 
 /* The PROXY header for the service. The addresses are those of the visitor's own PROXY header, or
  * else the kernel is asked for them: it knows them on every worker. */
@@ -175,6 +236,9 @@ static void visitor_start_relay(struct visitor *visitor, const struct visitor_mo
     uint8_t prefix[RELAY_PREFIX_SIZE];
     const struct config_service *config = service_config(visitor->service);
     size_t prefix_len = from->started ? 0 : make_prefix(visitor, config, prefix);
+    visitor->may_try_again = !from->started && !visitor->has_tried_again &&
+                             config->clients == CONFIG_CLIENTS_BALANCE &&
+                             keep_addresses(visitor, config);
     struct relay_options options = {
         .engine = &worker->tunnel->relays,
         .ops = &visitor_relay_ops,
@@ -196,7 +260,9 @@ static void visitor_start_relay(struct visitor *visitor, const struct visitor_mo
     visitor_set_state(visitor, VISITOR_RELAYING);
     counter_add(&stats->open, 1);
     uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
-    if (!from->started) /* the clock of the worker that accepted it may be a little ahead */
+    if (!from->started &&
+        !visitor
+             ->has_tried_again) /* the clock of the worker that accepted it may be a little ahead */
         histogram_add(&stats->connect, now_ns - MIN(now_ns, visitor->begun_at_ns));
     log_conn(LOG_DEBUG, visitor_service(visitor), visitor->id, "relay started");
     relay_start(&visitor->relay, &options);
@@ -230,6 +296,7 @@ void visitor_relay_bind(struct visitor *visitor, struct transport channel)
         .id = visitor->id,
         .begun_at_ns = visitor->begun_at_ns,
         .key = visitor->key,
+        .has_tried_again = visitor->has_tried_again,
     };
     if (target != worker->tunnel && visitor_pack_addresses(visitor, &move)) {
         struct visitor_far *far = move.has_addresses ? move.far : NULL;
