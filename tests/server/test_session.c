@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/error.h"
+#include "config/config_copy.h"
 #include "server/gate.h"
 #include "service_rig.h"
 
@@ -237,4 +239,90 @@ Test(session, keys_are_compared_with_few, .init = set_up, .fini = tear_down)
         cr_assert(ends_all(&sessions[i]));
         service_drop(all[i]);
     }
+}
+
+static void balance(void)
+{
+    struct config_service config = rig.config;
+    const struct config_service *copy;
+    config.clients = CONFIG_CLIENTS_BALANCE;
+    cr_assert_eq(config_service_copy(&config, &copy), 0);
+    config_service_free(service_base_set_config(&rig.service->entry, copy));
+}
+
+Test(session, side_by_side, .init = set_up, .fini = tear_down)
+{
+    struct session first = session_of(1, 0), second = session_of(2, 1), third = session_of(3, 1);
+    struct session_change change;
+    bool is_down, expected;
+    balance();
+    cr_assert_eq(session_begin(&table, &first, 1, &change), 0);
+    cr_assert_eq(session_ask(&table, &first, 256), LIMIT_POOL_MIN);
+    cr_assert_eq(session_begin(&table, &second, 1, &change), 0);
+    cr_assert_not(change.replaced || atomic_load(&first.replaced));
+    cr_assert(opens(1) && opens(2));
+    cr_assert_eq(session_ask(&table, &second, 256), LIMIT_POOL_SOURCE_MIN);
+    cr_assert(comes(2, &expected) && expected);
+    cr_assert_eq(gate.expected_count, LIMIT_POOL_MIN + LIMIT_POOL_SOURCE_MIN - 2, "of both");
+    (void)ends(&first, &is_down);
+    cr_assert_not(is_down);
+    cr_assert(atomic_load(&rig.service->up) && opens(2) && !opens(1));
+    cr_assert_eq(session_ask(&table, &first, 256), 0, "it is over");
+    cr_assert_eq(session_begin(&table, &third, 1, &change), 0);
+    (void)ends(&second, &is_down);
+    cr_assert_not(is_down);
+    (void)ends(&third, &is_down);
+    cr_assert(is_down);
+    cr_assert_not(atomic_load(&rig.service->up));
+}
+
+/* A reload from balance to replace. */
+Test(session, only_the_newest_stays, .init = set_up, .fini = tear_down)
+{
+    enum { COUNT = 5 };
+    struct session sessions[COUNT];
+    struct session_change change;
+    bool is_down;
+    balance();
+    for (uint8_t i = 0; i < COUNT; i++) {
+        sessions[i] = session_of(i, i);
+        cr_assert_eq(session_begin(&table, &sessions[i], 1, &change), 0);
+        (void)session_ask(&table, &sessions[i], 256);
+    }
+    session_keep_newest(&table, rig.service, 1, &change);
+    cr_assert_not(change.replaced, "still balance");
+    const struct config_service *copy;
+    cr_assert_eq(config_service_copy(&rig.config, &copy), 0);
+    config_service_free(service_base_set_config(&rig.service->entry, copy));
+    session_keep_newest(&table, rig.service, 1, &change);
+    cr_assert(change.replaced);
+    cr_assert_neq(change.notice & 1 << (COUNT - 1), 0, "it is to request for all");
+    for (uint8_t i = 0; i < COUNT; i++) {
+        cr_assert_eq(atomic_load(&sessions[i].replaced), i < COUNT - 1);
+        cr_assert_eq(opens(i), i == COUNT - 1);
+    }
+    session_keep_newest(&table, rig.service, 1, &change);
+    cr_assert_not(change.replaced);
+    for (uint8_t i = 0; i < COUNT; i++) {
+        (void)ends(&sessions[i], &is_down);
+        cr_assert_eq(is_down, i == COUNT - 1);
+    }
+}
+
+Test(session, no_more_than_the_limit, .init = set_up, .fini = tear_down)
+{
+    static struct session sessions[LIMIT_SESSIONS + 1];
+    struct session_change change;
+    bool is_down;
+    balance();
+    for (unsigned int i = 0; i <= LIMIT_SESSIONS; i++) {
+        sessions[i] = session_of(1, 0);
+        memcpy(sessions[i].key, &i, sizeof(i));
+        cr_assert_eq(session_begin(&table, &sessions[i], 1, &change),
+                     i < LIMIT_SESSIONS ? 0 : ERR_LIMIT);
+    }
+    cr_assert_eq(atomic_load(&rig.service->sessions), LIMIT_SESSIONS);
+    for (unsigned int i = 0; i < LIMIT_SESSIONS; i++)
+        (void)ends(&sessions[i], &is_down);
+    cr_assert(is_down);
 }
