@@ -83,6 +83,7 @@ struct channel_pool {
     uint32_t slot_room;        /* of the array */
     uint32_t slot_count;       /* all beyond are free */
     uint32_t source_count;     /* 0: no control channel is up */
+    uint32_t doubted_count;    /* of these; if there are others, they alone are used */
     uint32_t turn, asked_turn; /* of equal sources the first one from here on: takes, requests */
     struct pool_demand demand;
     uint64_t lanes_from; /* lanes with smaller ids are forgotten */
@@ -164,6 +165,10 @@ MUST_CHECK int channel_pool_open(struct channel_pool *pool, struct pool_source *
  * in the source, without any lock. Does nothing if the source is closed. */
 void channel_pool_close(struct channel_pool *pool, struct pool_source *source, uint64_t now_ns,
                         pool_notice *ret_notice);
+/* The source's client does not answer (any more), or does: while others do, it gets no visitors and
+ * no requests. A channel that comes from it is an answer. True: this is a change. */
+bool channel_pool_doubt(struct channel_pool *pool, struct pool_source *source, bool is_doubted,
+                        uint64_t now_ns, pool_notice *ret_notice);
 /* The number of channels, at most max, that the caller requests from the source's client now. */
 uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_source *source,
                                      uint32_t max);
@@ -185,6 +190,8 @@ size_t channel_pool_review(struct channel_pool *pool, struct pool_source *source
 size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_t max);
 /* Whether a channel is parked, which is so beside waiting visitors only after channel_pool_undo. */
 bool channel_pool_has_parked(struct channel_pool *pool);
+/* The number of sources. */
+uint32_t channel_pool_sources(struct channel_pool *pool);
 /* The number of parked channels. */
 uint32_t channel_pool_parked(struct channel_pool *pool);
 /* The number of visitors, or lanes, that wait for a channel. */

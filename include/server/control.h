@@ -45,6 +45,7 @@ void server_control_close_denied(struct server_worker *worker);
 void server_control_restart_heartbeats(struct server_worker *worker);
 /* Ends all control channels of the worker. */
 void server_control_close_all(struct server_worker *worker);
-/* To be called about once a second: tends the pools of this worker's control channels
- * (channel_pool_tend). */
+enum { SERVER_CONTROL_TEND_MS = 1000 };
+/* To be called so often: tends the pools of this worker's control channels (channel_pool_tend), and
+ * looks whether their clients are still there (control_watch.h). */
 void server_control_tend_pools(struct server_worker *worker);

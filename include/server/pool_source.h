@@ -43,6 +43,7 @@ struct pool_source {
     uint32_t outstanding, outstanding_older; /* requested: in this period, in the one before */
     uint64_t outstanding_period;
     uint32_t open;               /* visitors that have got a channel of it and have not left */
+    bool is_doubted;             /* its client does not answer: others come first */
     _Atomic bool request_posted; /* the control channel's worker was told, and has not looked yet */
     struct list waiting;         /* lanes that wait for a channel of this source alone */
     uint32_t waiting_count;

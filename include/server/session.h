@@ -49,6 +49,7 @@ struct session {
     uint32_t epoch;         /* the service's, when the login began */
     _Atomic uint32_t asked; /* data channels that the gate expects from `client` for it */
     _Atomic bool replaced;  /* by a newer login: the worker of its control channel closes it */
+    _Atomic bool doubted;   /* another login came from its address: that worker asks the client */
 };
 
 enum { SESSION_BUCKETS = 1024 }; /* four sessions in each with LIMIT_SERVICES services */

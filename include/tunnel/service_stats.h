@@ -62,6 +62,7 @@ struct service_report {
     bool has_address;                    /* its address is bound */
     struct addr peer;                    /* while it is up: the client; on a client, the server */
     int64_t up_since_s;                  /* since 1970 */
+    uint32_t clients;         /* control channels that are up; `peer` is that of the newest */
     uint32_t waiting, parked; /* visitors without a channel, channels without a visitor */
     struct service_totals totals;
 };

@@ -60,6 +60,7 @@ static void put_json_service(const struct status_view *view, const struct status
         (void)addr_format(&report->peer, peer, sizeof(peer));
     text_printf(out, ",\"client\":\"%s\",\"client_since\":%lld", peer,
                 report->is_up ? (long long)report->up_since_s : 0);
+    put_number(out, "clients", report->clients);
     put_number(out, "open", totals->open);
     put_number(out, "waiting", report->waiting);
     put_number(out, "parked", report->parked);

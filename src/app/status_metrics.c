@@ -63,7 +63,7 @@ static bool is_udp(const struct status_service *service)
     return service->type == CONFIG_SERVICE_UDP;
 }
 
-enum service_number { IS_UP, IS_BOUND, OPEN, WAITING, PARKED, VISITORS };
+enum service_number { IS_UP, IS_BOUND, CLIENTS, OPEN, WAITING, PARKED, VISITORS };
 
 static uint64_t number_of(const struct status_service *service, enum service_number number)
 {
@@ -73,6 +73,8 @@ static uint64_t number_of(const struct status_service *service, enum service_num
         return report->is_up;
     case IS_BOUND:
         return report->has_address;
+    case CLIENTS:
+        return report->clients;
     case OPEN:
         return report->totals.open;
     case WAITING:
@@ -94,6 +96,7 @@ static void put_numbers(struct page *page)
     } families[] = {
         {GAUGE, IS_UP, "service_up", "Whether a client serves it."},
         {GAUGE, IS_BOUND, "service_bound", "Whether its address is bound."},
+        {GAUGE, CLIENTS, "service_clients", "Control channels that are up."},
         {GAUGE, OPEN, "visitor_connections_open", "Visitors that are being served."},
         {GAUGE, WAITING, "visitors_waiting", "Visitors that wait for a data channel."},
         {GAUGE, PARKED, "pool_channels", "Data channels that wait for a visitor."},

@@ -266,6 +266,7 @@ static void client_tell_service(struct client_service *service, service_report_f
 {
     struct service_report report = {.config = client_service_config(service), .has_address = true};
     report.is_up = service_base_peer(&service->entry, &report.peer, &report.up_since_s);
+    report.clients = report.is_up;
     for (unsigned int i = 0; i < service->worker_count; i++)
         service_stats_sum(&service->locals[i].stats, &report.totals);
     tell(arg, &report);

@@ -63,7 +63,8 @@ static struct pool_source *pick(const struct channel_pool *pool, uint32_t *turn,
     for (uint32_t i = 0; i < pool->slot_count; i++, at++) {
         at = at < pool->slot_count ? at : 0;
         struct pool_source *source = pool->slots[at].source;
-        uint32_t load = source != NULL && source != avoid ? load_of(source) : UINT32_MAX;
+        bool is_usable = source != NULL && source != avoid && pool_uses(pool, source);
+        uint32_t load = is_usable ? load_of(source) : UINT32_MAX;
         if (load < least) {
             least = load;
             best = source;
@@ -96,7 +97,7 @@ pool_notice channel_pool_find_wanted(struct channel_pool *pool, uint64_t now_ns)
     pool_notice notice = 0;
     for (uint32_t i = 0; i < pool->slot_count; i++) {
         struct pool_source *source = pool->slots[i].source;
-        if (source == NULL)
+        if (source == NULL || !pool_uses(pool, source))
             continue;
         uint32_t own = pool_own_target(pool, source);
         uint32_t has = source->parked_count + pool_source_coming(source);
@@ -151,11 +152,20 @@ static bool is_orphan(const struct channel_pool *pool, const struct pool_waiter 
     return waiter->only.generation != 0 && pool_find(pool, waiter->only) == NULL;
 }
 
+static bool has_other(const struct channel_pool *pool, const struct pool_source *source)
+{
+    uint32_t used = pool->source_count - pool->doubted_count;
+    if (used == 0)
+        used = pool->source_count;
+    return used > (source != NULL && pool_uses(pool, source) ? 1 : 0);
+}
+
 /* The source whose channels the waiter leaves to others. NULL: none, or it is the only one. */
 static const struct pool_source *avoided_by(const struct channel_pool *pool,
                                             const struct pool_waiter *waiter)
 {
-    return pool->source_count > 1 ? pool_find(pool, waiter->avoid) : NULL;
+    const struct pool_source *avoided = pool_find(pool, waiter->avoid);
+    return avoided != NULL && has_other(pool, avoided) ? avoided : NULL;
 }
 
 /* A source with a parked channel for the waiter. NULL: there is none. */
@@ -263,6 +273,13 @@ static bool park(struct channel_pool *pool, struct pool_source *source, struct t
     return true;
 }
 
+static void note_arrival(struct channel_pool *pool, struct pool_source *source)
+{
+    pool_source_note_arrival(source);
+    if (source->is_doubted)
+        pool_set_doubted(pool, source, false);
+}
+
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
                                      struct pool_match *ret_match)
 {
@@ -272,7 +289,7 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     struct pool_waiter *waiter = NULL;
     if (source != NULL) {
         if (offer->requested)
-            pool_source_note_arrival(source);
+            note_arrival(pool, source);
         else if (!pool->for_lanes)
             leave_source(pool, offer->source);
         waiter = first_waiter(pool, source);
@@ -336,6 +353,14 @@ uint32_t channel_pool_target(struct channel_pool *pool, uint64_t now_ns)
     return target;
 }
 
+uint32_t channel_pool_sources(struct channel_pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    uint32_t count = pool->source_count;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
 uint32_t channel_pool_parked(struct channel_pool *pool)
 {
     (void)pthread_mutex_lock(&pool->lock);
@@ -347,9 +372,9 @@ uint32_t channel_pool_parked(struct channel_pool *pool)
 bool channel_pool_has_other(struct channel_pool *pool, struct pool_handle source)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    bool has_other = pool->source_count > (pool_find(pool, source) != NULL ? 1 : 0);
+    bool result = has_other(pool, pool_find(pool, source));
     (void)pthread_mutex_unlock(&pool->lock);
-    return has_other;
+    return result;
 }
 
 bool channel_pool_has_parked(struct channel_pool *pool)

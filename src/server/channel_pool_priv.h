@@ -27,6 +27,19 @@ static inline void pool_unpark(struct channel_pool *pool, struct pool_source *so
     pool->parked_count--;
 }
 
+/* Whether visitors go to it. */
+static inline bool pool_uses(const struct channel_pool *pool, const struct pool_source *source)
+{
+    return !source->is_doubted || pool->doubted_count == pool->source_count;
+}
+
+static inline void pool_set_doubted(struct channel_pool *pool, struct pool_source *source,
+                                    bool is_doubted)
+{
+    pool->doubted_count += (uint32_t)is_doubted - (uint32_t)source->is_doubted;
+    source->is_doubted = is_doubted;
+}
+
 /* ---- requests ---- */
 
 /* What a source shall have of its own. */

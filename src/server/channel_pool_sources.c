@@ -69,12 +69,27 @@ void channel_pool_close(struct channel_pool *pool, struct pool_source *source, u
         pool->slots[source->handle.index].source = NULL;
         while (pool->slot_count > 0 && pool->slots[pool->slot_count - 1].source == NULL)
             pool->slot_count--;
+        pool_set_doubted(pool, source, false);
         pool->source_count--;
         pool->parked_count -= source->parked_count;
         source->handle = (struct pool_handle){0};
         *ret_notice = channel_pool_find_wanted(pool, now_ns);
     }
     (void)pthread_mutex_unlock(&pool->lock);
+}
+
+bool channel_pool_doubt(struct channel_pool *pool, struct pool_source *source, bool is_doubted,
+                        uint64_t now_ns, pool_notice *ret_notice)
+{
+    *ret_notice = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    bool changes = pool_has(pool, source) && source->is_doubted != is_doubted;
+    if (changes) {
+        pool_set_doubted(pool, source, is_doubted);
+        *ret_notice = channel_pool_find_wanted(pool, now_ns);
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return changes;
 }
 
 uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_source *source,

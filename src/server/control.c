@@ -14,6 +14,7 @@
 #include "net/stream.h"
 #include "proto/server_fsm.h"
 #include "server/access.h"
+#include "server/control_watch.h"
 #include "server/exchange.h"
 #include "server/on_login.h"
 #include "server/server_worker.h"
@@ -35,6 +36,7 @@ struct server_control {
     struct service *service;
     struct server_fsm fsm;
     struct session session;
+    struct control_watch watch;
     struct timer heartbeat; /* restarted by every write */
     struct timer flush;     /* sends the requests of one turn in one write */
     uint64_t conn_id;
@@ -441,11 +443,40 @@ static void tend_pool(struct server_control *control)
     exchange_notify(worker, control->service, notice);
 }
 
+/* Where other clients can take its visitors, one that has gone must be found soon. May end the
+ * control channel: false. */
+static bool look_at_client(struct server_control *control)
+{
+    struct server_worker *worker = control->worker;
+    struct service *service = control->service;
+    bool is_quiet;
+    if (service_config(service)->clients != CONFIG_CLIENTS_BALANCE)
+        return true;
+    bool doubted = atomic_exchange(&control->session.doubted, false);
+    int error = control_watch_look(&control->watch, control->stream.fd, doubted,
+                                   SERVER_CONTROL_TEND_MS, &is_quiet);
+    if (error < 0) {
+        control_terminate(control, error);
+        return false;
+    }
+    pool_notice notice;
+    if (!channel_pool_doubt(&service->pool, &control->session.source, is_quiet,
+                            loop_now_ns(worker->tunnel->loop), &notice))
+        return true;
+    log_conn(LOG_INFO, control_name(control), control->conn_id,
+             is_quiet ? "the client does not answer: no new visitors for it"
+                      : "the client answers again");
+    exchange_notify(worker, service, notice);
+    exchange_wake_waiters(worker);
+    return true;
+}
+
 void server_control_tend_pools(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
         struct server_control *control = container_of(node, struct server_control, node);
-        if (control->state == SERVER_CONTROL_UP && !atomic_load(&control->session.replaced))
+        if (control->state == SERVER_CONTROL_UP && !atomic_load(&control->session.replaced) &&
+            look_at_client(control))
             tend_pool(control);
     }
 }

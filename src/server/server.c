@@ -24,8 +24,6 @@
 #include "server/visitor.h"
 #include "tunnel/make_recipe.h"
 
-enum { TEND_MS = 1000 }; /* between two looks at the pools */
-
 /* ---- the shared part ---- */
 
 static int make_service(struct server *server, const struct config_service *config)
@@ -150,7 +148,7 @@ static void worker_sync_services(struct server_worker *worker)
  * still wait in the accept queue, and must not be requested again. */
 static void tend_later(struct server_worker *worker)
 {
-    loop_deadline_start(worker->tunnel->loop, &worker->tend_timer, TEND_MS);
+    loop_deadline_start(worker->tunnel->loop, &worker->tend_timer, SERVER_CONTROL_TEND_MS);
 }
 
 static void tend_due(struct timer *timer)
@@ -337,6 +335,7 @@ static void tell_service(struct service *service, service_report_fn *tell, void 
     (void)pthread_mutex_unlock(&service->lock);
     report.waiting = service->is_udp ? 0 : channel_pool_waiting(&service->pool);
     report.parked = channel_pool_parked(&service->pool);
+    report.clients = channel_pool_sources(&service->pool);
     for (unsigned int i = 0; i < service->worker_count; i++)
         service_stats_sum(&service->parts[i].stats, &report.totals);
     tell(arg, &report);

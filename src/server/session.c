@@ -100,6 +100,16 @@ static void replace_others(struct session_table *table, struct service *service,
     }
 }
 
+/* A client that vanished without a word may be back: its older sessions are to be asked. */
+static void doubt_others(const struct service *service, const struct session *newest)
+{
+    list_for_each (node, &service->session_list) {
+        struct session *other = session_of(node);
+        if (other != newest && addr_key_equal(&other->client, &newest->client))
+            atomic_store(&other->doubted, true);
+    }
+}
+
 int session_begin(struct session_table *table, struct session *session, uint64_t now_ns,
                   struct session_change *ret)
 {
@@ -122,6 +132,7 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
     list_push_back(&service->session_list, &session->of_service);
     if (service_config(service)->clients == CONFIG_CLIENTS_REPLACE)
         replace_others(table, service, now_ns, ret);
+    doubt_others(service, session);
     service->is_claimed = false;
     (void)atomic_fetch_add(&service->sessions, 1);
     session_table_add(table, session);

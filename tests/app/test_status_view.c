@@ -77,6 +77,7 @@ static void assert_has_not(const char *text, const char *line)
 Test(status_view, metrics_of_a_service)
 {
     report.is_up = true;
+    report.clients = 2;
     report.waiting = 3;
     report.totals.visitors = 12;
     report.totals.bytes[0] = 100;
@@ -85,6 +86,7 @@ Test(status_view, metrics_of_a_service)
     add("web", CONFIG_SERVICE_TCP);
     const char *text = metrics(true);
     assert_has(text, "\nrathole_uring_service_up{service=\"web\"} 1\n");
+    assert_has(text, "\nrathole_uring_service_clients{service=\"web\"} 2\n");
     assert_has(text, "\nrathole_uring_service_bound{service=\"web\"} 0\n");
     assert_has(text, "\nrathole_uring_visitors_waiting{service=\"web\"} 3\n");
     assert_has(text, "\nrathole_uring_visitor_connections_total{service=\"web\"} 12\n");

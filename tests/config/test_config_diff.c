@@ -159,6 +159,8 @@ static const struct {
     {.service = {"allow = ::1", "allow = ::1/128"}},
     {.service = {"bandwidth = 100M", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
     {.service = {"bandwidth = 1000M", "bandwidth = 1G"}},
+    {.service = {"clients = balance", ""}, .service_changes = CONFIG_CHANGE_LIMITS},
+    {.service = {"clients = replace", ""}},
     /* Numbers that differ only beyond 32 bits. */
     {.service = {"connection_bandwidth = 10G", "connection_bandwidth = 14294967296"},
      .service_changes = CONFIG_CHANGE_LIMITS},

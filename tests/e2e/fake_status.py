@@ -26,7 +26,7 @@ def _page():
 
 def row_of(name, **changes):
     row = {"name": name, "type": "tcp", "addr": "0.0.0.0:6022", "bound": True, "up": True,
-           "client": "203.0.113.4:51342", "client_since": BEGAN - 4000, "open": 0,
+           "client": "203.0.113.4:51342", "client_since": BEGAN - 4000, "clients": 1, "open": 0,
            "waiting": 0, "parked": 2, "visitors_total": 0,
            "refused": {"limit": 0, "queue": 0, "no_client": 0}, "bytes_in_total": 0, "bytes_out_total": 0,
            "connect_ms": {"count": 0, "p50": 0, "p99": 0}, "first_byte_ms": {"count": 0, "p50": 0, "p99": 0}}

@@ -177,6 +177,7 @@ share/doc/rathole-uring/docs/status-light.png
 share/doc/rathole-uring/docs/status.md
 share/doc/rathole-uring/docs/tuning.md
 share/doc/rathole-uring/examples/access-server.ini
+share/doc/rathole-uring/examples/balance-server.ini
 share/doc/rathole-uring/examples/bandwidth.ini
 share/doc/rathole-uring/examples/client.ini
 share/doc/rathole-uring/examples/minimal_client.py

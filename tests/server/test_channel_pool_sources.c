@@ -348,3 +348,33 @@ Test(pool_sources, all_shrink_together, .init = setup, .fini = teardown)
     cr_assert_geq(shed, 9);
     cr_assert_geq(sources[1].parked_count, 1, "half of each");
 }
+
+/* A client does not answer: while another one does, it gets no visitors and no requests. */
+Test(pool_sources, a_doubted_one_is_left_alone, .init = setup, .fini = teardown)
+{
+    pool_notice notice;
+    open_source(0);
+    open_source(1);
+    (void)claim(0);
+    (void)claim(1);
+    park(0, 8);
+    park(1, 2);
+    cr_assert(channel_pool_doubt(&pool, &sources[0], true, START, &notice));
+    cr_assert_eq(notice, 2, "the other one is to have all");
+    cr_assert_eq(claim(1), LIMIT_POOL_MIN - 2);
+    cr_assert_not(channel_pool_doubt(&pool, &sources[0], true, START, &notice), "no change");
+    cr_assert_eq(take(0, NULL), 1);
+    cr_assert_eq(take(1, NULL), 1);
+    cr_assert_eq(take(2, NULL), -1, "it waits");
+    cr_assert_not(channel_pool_has_other(&pool, sources[1].handle));
+    cr_assert(channel_pool_has_other(&pool, sources[0].handle));
+    cr_assert(channel_pool_doubt(&pool, &sources[1], true, START, &notice));
+    cr_assert_eq(take(3, NULL), 0, "both are doubted");
+    cr_assert(channel_pool_doubt(&pool, &sources[1], false, START, &notice));
+    cr_assert_eq(take(4, NULL), -1);
+    cr_assert_eq(offer(sources[0].handle, 9, true), 2, "a channel is an answer");
+    cr_assert_eq(take(5, NULL), 0);
+    cr_assert(channel_pool_doubt(&pool, &sources[0], true, START, &notice));
+    close_source(0);
+    cr_assert_eq(pool.doubted_count, 0);
+}
