@@ -51,6 +51,13 @@ static uint32_t load_of_asking(const struct pool_source *source)
     return source->open + source->parked_count + pool_source_coming(source);
 }
 
+/* The one source of a pool that has no other: most have one client. NULL: it has none, or several.
+ * */
+static struct pool_source *sole_source(const struct channel_pool *pool)
+{
+    return pool->slot_count == 1 ? pool->slots[0].source : NULL;
+}
+
 /* The source with the least load, the first from *turn on. NULL: none has less than UINT32_MAX.
  * avoid: not this one; NULL: none. */
 static struct pool_source *pick(const struct channel_pool *pool, uint32_t *turn,
@@ -91,8 +98,30 @@ static void spread(struct channel_pool *pool, uint32_t missing)
     }
 }
 
+/* True: the source's worker has to be told that it is to request channels. */
+static bool has_to_be_told(struct pool_source *source)
+{
+    /* Relaxed: the message that tells the worker orders what it reads. */
+    if (source->wanted == 0 || atomic_load_explicit(&source->request_posted, memory_order_relaxed))
+        return false;
+    atomic_store_explicit(&source->request_posted, true, memory_order_relaxed);
+    return true;
+}
+
+static pool_notice notice_of(const struct pool_source *source)
+{
+    return UINT64_C(1) << source->worker_index % POOL_NOTICE_BITS;
+}
+
 pool_notice channel_pool_find_wanted(struct channel_pool *pool, uint64_t now_ns)
 {
+    struct pool_source *sole = sole_source(pool);
+    if (sole != NULL && !pool->for_lanes) {
+        uint32_t all = pool_target(pool, now_ns) + pool->waiting_count;
+        uint32_t has = sole->parked_count + pool_source_coming(sole);
+        sole->wanted += all > has ? all - has : 0;
+        return has_to_be_told(sole) ? notice_of(sole) : 0;
+    }
     uint32_t needed = pool->waiting_count, there = 0;
     pool_notice notice = 0;
     for (uint32_t i = 0; i < pool->slot_count; i++) {
@@ -112,10 +141,8 @@ pool_notice channel_pool_find_wanted(struct channel_pool *pool, uint64_t now_ns)
         spread(pool, needed - there);
     for (uint32_t i = 0; i < pool->slot_count; i++) {
         struct pool_source *source = pool->slots[i].source;
-        if (source == NULL || source->wanted == 0 || atomic_load(&source->request_posted))
-            continue;
-        atomic_store(&source->request_posted, true);
-        notice |= UINT64_C(1) << source->worker_index % POOL_NOTICE_BITS;
+        if (source != NULL && has_to_be_told(source))
+            notice |= notice_of(source);
     }
     return notice;
 }
@@ -171,6 +198,8 @@ static const struct pool_source *avoided_by(const struct channel_pool *pool,
 /* A source with a parked channel for the waiter. NULL: there is none. */
 static struct pool_source *source_for(struct channel_pool *pool, const struct pool_waiter *waiter)
 {
+    if (waiter->only.generation == 0 && sole_source(pool) != NULL)
+        return pool->parked_count > 0 ? sole_source(pool) : NULL;
     if (waiter->only.generation == 0)
         return pool->parked_count > 0
                    ? pick(pool, &pool->turn, load_of_taking, avoided_by(pool, waiter))

@@ -99,7 +99,7 @@ uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_sour
     uint32_t count = pool_has(pool, source) ? MIN(source->wanted, max) : 0;
     source->wanted -= count;
     source->outstanding += count;
-    atomic_store(&source->request_posted, false);
+    atomic_store_explicit(&source->request_posted, false, memory_order_relaxed);
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
