@@ -263,7 +263,10 @@ enum limits_time {
     /* TCP_USER_TIMEOUT of control and UDP data channels. Not of relays: docs/decisions.md, "No
      * TCP_USER_TIMEOUT on relays and TCP data channels". */
     LIMIT_USER_TIMEOUT_MS = 20000,
-    LIMIT_DRAIN_MS = 30000,              /* drain_timeout */
+    LIMIT_DRAIN_MS = 30000, /* drain_timeout */
+    /* A client that stops: from the end of its control channels until it closes what has no visitor
+     * yet. A visitor may have got a parked channel while the end was on its way to the server. */
+    LIMIT_CLIENT_PARTING_MS = 500,
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000, /* heartbeat_interval: rathole's default */
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,  /* heartbeat_timeout: rathole's default */
     LIMIT_BIND_RETRY_MS = 1000,          /* a predecessor in teardown may hold the control port */

@@ -40,7 +40,9 @@ struct client_worker {
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
     struct plan_walk plan_walk;
-    struct timer leave_timer; /* the limit for a successor to replace the control channels */
+    /* The limit for a successor to replace the control channels; then, or after SIGTERM, for the
+     * server to close the parked channels. */
+    struct timer leave_timer;
     bool draining, stopping, leaving;
 };
 

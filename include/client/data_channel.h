@@ -18,8 +18,11 @@ struct slab;
 /* Opens a data channel for the session and takes a use of it. Nothing is opened if the session has
  * ended or has too many channels without a visitor; failures are logged and counted. */
 void data_channel_open(struct client_worker *worker, struct client_session *session);
-/* Resets the worker's channels that have no visitor and whose session has ended. */
+/* Resets the worker's channels that have no visitor and whose session has ended. Does nothing in a
+ * client that drains. */
 void data_channel_close_ended(struct client_worker *worker);
+/* Resets all channels of the worker that are not connected yet. */
+void data_channel_close_dialing(struct client_worker *worker);
 /* Resets all channels of the worker that have no visitor. */
 void data_channel_close_unstarted(struct client_worker *worker);
 /* Resets the worker's relays of services that are cut (service_base.h). */

@@ -76,22 +76,35 @@ void client_destroy(struct client *client)
 
 /* ---- the worker's part ---- */
 
+/* The control channels end first, so that the server gives this client no more visitors. A parked
+ * channel that it gave to one just before still serves that one. The server closes the others when
+ * it sees the end; rathole's does not, hence a time limit. */
 static void client_drain(struct client_worker *worker)
 {
     if (worker->draining)
         return;
     worker->draining = true;
+    client_control_close_all(worker);
+    data_channel_close_dialing(worker);
+    loop_deadline_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_CLIENT_PARTING_MS);
+}
+
+static void parting_over(struct client_worker *worker)
+{
     loop_timer_stop(worker->tunnel->loop, &worker->leave_timer);
     data_channel_close_unstarted(worker);
     forward_close_all(worker); /* datagrams have no end of stream to wait for */
-    client_control_close_all(worker);
 }
 
 /* ---- a handover (tunnel/handover.h) ---- */
 
 static void leave_over(struct timer *timer)
 {
-    client_drain(container_of(timer, struct client_worker, leave_timer));
+    struct client_worker *worker = container_of(timer, struct client_worker, leave_timer);
+    if (worker->draining)
+        parting_over(worker);
+    else
+        client_drain(worker);
 }
 
 static void client_leave(struct client_worker *worker)
@@ -134,6 +147,7 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_STOP) != 0) {
         worker->stopping = true;
+        parting_over(worker);
         data_channel_close_all(worker);
     }
     if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)

@@ -90,8 +90,9 @@ void client_control_fail(struct client_control *control, int error)
         control->session = NULL;
     }
     if (control->has_stream) {
+        bool is_clean = control->state == CONTROL_UP && error == -ECANCELED; /* we stop */
         client_control_set_state(control, CONTROL_CLOSING);
-        stream_terminate(&control->stream, STREAM_ABORT);
+        stream_terminate(&control->stream, is_clean ? STREAM_CLEAN : STREAM_ABORT);
     } else {
         control_wait(control);
     }

@@ -383,6 +383,8 @@ void data_channel_open(struct client_worker *worker, struct client_session *sess
 
 void data_channel_close_ended(struct client_worker *worker)
 {
+    if (worker->draining)
+        return; /* the server closes them, or uses them for visitors it has already taken */
     list_for_each_safe (node, &worker->channels) {
         struct data_channel *channel = container_of(node, struct data_channel, node);
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
@@ -392,6 +394,15 @@ void data_channel_close_ended(struct client_worker *worker)
          * read yet. No command comes before the handshakes are over. */
         bool is_taken = channel->state == CHANNEL_PARKED && stream_has_unread(&channel->stream);
         if (!is_taken)
+            data_channel_close(channel, STREAM_ABORT);
+    }
+}
+
+void data_channel_close_dialing(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->channels) {
+        struct data_channel *channel = container_of(node, struct data_channel, node);
+        if (channel->state == CHANNEL_DIALING)
             data_channel_close(channel, STREAM_ABORT);
     }
 }

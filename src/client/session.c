@@ -53,8 +53,7 @@ void client_session_end(struct client_worker *worker, struct client_session *ses
     atomic_store(&session->ended, true);
     PROBE2(session_end, client_service_name(session->service), session);
     /* By a signal and not inside this call, because a reload may end hundreds of sessions in a
-     * turn. When the client stops, data_channel_close_unstarted has reset the parked channels
-     * before. */
+     * turn. */
     for (unsigned int i = 0; i < own->all->count; i++)
         mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SESSIONS);
 }

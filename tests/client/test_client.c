@@ -249,8 +249,9 @@ Test(client, drain_lets_relays_finish)
     say_start(channel);
     int local = accepted(&rig, rig.local);
     side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    cr_assert_eq(side_end_of(&rig.side, control), 1, "the server learns of it first, and cleanly");
+    side_advance(&rig.side, LIMIT_CLIENT_PARTING_MS);
     cr_assert_eq(side_end_of(&rig.side, idle), -ECONNRESET);
-    cr_assert_neq(side_end_of(&rig.side, control), 0);
     cr_assert_not(client_role.is_done(&rig.side.workers[0]) &&
                   client_role.is_done(&rig.side.workers[1]));
     say(channel, "more", 4);
@@ -264,6 +265,48 @@ Test(client, drain_lets_relays_finish)
     cr_assert_eq(accepted(&rig, rig.listener), -1, "it does not come back");
     (void)close(control);
     (void)close(idle);
+    rig_finish(&rig);
+}
+
+/* While the end of the control channel is on its way, the server gives a visitor a channel. */
+Test(client, drain_serves_a_visitor_that_comes_just_before_the_end)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.workers = 2, .seed = 1});
+    int control = logged_in(&rig);
+    int channel = parked(&rig, control), closed = parked(&rig, control);
+    side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    cr_assert_eq(side_end_of(&rig.side, control), 1);
+    say_start(channel);
+    int local = accepted(&rig, rig.local);
+    cr_assert_geq(local, 0);
+    (void)close(closed); /* the server has seen the end */
+    side_advance(&rig.side, 2 * LIMIT_CLIENT_PARTING_MS);
+    say(channel, "ask", 3);
+    cr_assert(side_expect(&rig.side, local, "ask", 3));
+    (void)close(local);
+    (void)close(channel);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]) &&
+              client_role.is_done(&rig.side.workers[1]));
+    (void)close(control);
+    rig_finish(&rig);
+}
+
+/* A server that closes its parked channels lets the client end without the time limit. */
+Test(client, drain_ends_with_the_last_parked_channel)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.workers = 1, .seed = 1});
+    int control = logged_in(&rig);
+    int idle = parked(&rig, control);
+    side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    side_settle(&rig.side, 30);
+    cr_assert_not(client_role.is_done(&rig.side.workers[0]));
+    (void)close(idle);
+    (void)close(control);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]));
     rig_finish(&rig);
 }
 
