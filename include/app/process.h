@@ -5,6 +5,8 @@
 
 #include "base/macros.h"
 
+struct inherited;
+
 /* To be called first in main. Opens /dev/null on those of the descriptors 0, 1 and 2 that are
  * closed; otherwise the next socket would get such a number, and log lines would go into a
  * connection. Ignores SIGXFSZ, so that a log file at its size limit (ulimit -f) loses lines but
@@ -22,3 +24,5 @@ MUST_CHECK int process_open_signals(void);
 /* Waits for up to wait_ms for SIGTERM or SIGINT. True: one has come, and is consumed. Other signals
  * stay pending. For the start, after process_open_signals. */
 MUST_CHECK bool process_is_asked_to_stop(unsigned int wait_ms);
+/* Closes inherited sockets that the configuration does not use, and frees the list. */
+void process_close_leftovers(struct inherited *inherited);

@@ -62,7 +62,8 @@ void reload_ask(struct reload *reload);
 bool reload_is_busy(const struct reload *reload);
 /* The same, but only for the file: services that come and go with their clients are no reload. */
 bool reload_is_of_file(const struct reload *reload);
-/* The drain_timeout in force. */
+/* The drain_delay and the drain_timeout in force. */
+uint32_t reload_drain_delay_ms(const struct reload *reload);
 uint32_t reload_drain_timeout_ms(const struct reload *reload);
 /* Writes the main thread's counters to the log, as workers_log_metrics does for the workers. */
 void reload_log_metrics(const struct reload *reload);

@@ -139,6 +139,7 @@ struct config_peer {
     size_t service_count;
     const struct config_status *status; /* the file's, for either role; copies have none */
     uint32_t threads;                   /* 0 = auto */
+    uint32_t drain_delay_ms;            /* server */
     uint32_t drain_timeout_ms;
     enum log_level log_level;
     enum log_format log_format;

@@ -17,6 +17,8 @@
 
 struct pipe;
 
+enum { SOCKET_BACKLOG = 4096 /* of listeners; the kernel caps it at somaxconn */ };
+
 struct socket_options {
     bool nodelay;
     uint32_t keepalive_secs, keepalive_interval; /* seconds; keepalive_secs 0 = off */
@@ -87,6 +89,9 @@ MUST_CHECK bool socket_adopt(int fd, const struct addr *addr, const struct socke
  * connections are refused. */
 MUST_CHECK int socket_listen(int fd);
 void socket_unlisten(int fd);
+/* Takes a connection that waits, from a listener that is about to end: it does not block any more.
+ * -EAGAIN: there is none; other -errno. */
+MUST_CHECK int socket_accept_last(int fd);
 
 /* The other end's address, and our own. */
 MUST_CHECK int socket_peer(int fd, struct addr *ret);

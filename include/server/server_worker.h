@@ -67,7 +67,7 @@ struct server_worker {
     struct plan_walk plan_walk;
     unsigned int closing_lanes;
     struct timer hold_timer, handover_timer; /* handover.c */
-    bool draining, stopping;
+    bool refusing, draining, stopping;
 };
 
 /* The server's own settings, without its services. Any thread. Like service_base_config: read them

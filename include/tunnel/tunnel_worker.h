@@ -57,6 +57,7 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_HANDOVER = 1u << 9, /* the phase of a handover has changed (handover.h) */
     TUNNEL_SIGNAL_TICK = 1u << 10,    /* app/worker.c answers it, as a sign of life */
     TUNNEL_SIGNAL_DESCRIPTORS = 1u << 11, /* client: UDP visitors have to make room */
+    TUNNEL_SIGNAL_REFUSE = 1u << 12,      /* server: no new visitors; those that wait go on */
 };
 
 /* Descriptor numbers from this one on are for control channels. */

@@ -381,7 +381,8 @@ def work_text(process, part):
         heads = [("data channels relaying", "relaying"), ("before it", "channels"),
                  ("control channels", "controls"), ("UDP forwards", "forwards")]
     counts = ", ".join(f"{length(part[field])} {name}" for name, field in heads)
-    return counts + flags_text(part, ("draining", "stopping"))
+    ends = ("refusing",) if process.is_server else ()
+    return counts + flags_text(part, (*ends, "draining", "stopping"))
 
 
 def ru_workers(process, _rows):

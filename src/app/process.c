@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "io/inherit.h"
 
 void process_ignore_signal(int number)
 {
@@ -92,4 +94,23 @@ bool process_is_asked_to_stop(unsigned int wait_ms)
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGINT);
     return sigtimedwait(&set, NULL, &wait) > 0;
+}
+
+void process_close_leftovers(struct inherited *inherited)
+{
+    struct inherited_socket left;
+    while (inherited_take_any(inherited, &left)) {
+        /* Passed by a predecessor of version 0.1.0. */
+        bool is_address_lock = left.addr.len == 0 && left.type == SOCK_DGRAM;
+        char text[ADDR_TEXT_SIZE] = "no socket of this program's kind";
+        if (left.addr.len != 0)
+            (void)addr_format(&left.addr, text, sizeof(text));
+        if (!is_address_lock)
+            log_warn(
+                "inherited descriptor %d (%s): %s: nothing in the configuration is for it: closed",
+                left.fd, left.name != NULL && left.name[0] != '\0' ? left.name : "without a name",
+                text);
+        (void)close(left.fd);
+    }
+    inherited_finish(inherited);
 }

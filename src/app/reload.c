@@ -36,7 +36,7 @@ struct reload {
 
     struct config *config; /* the last valid file; NULL: there was none since the start */
     struct recipe *recipe; /* its own; NULL like it */
-    uint32_t drain_timeout_ms;
+    uint32_t drain_delay_ms, drain_timeout_ms;
     bool needs_restart; /* part of the file is applied only by a restart */
     bool is_noise_ready, is_tls_known;
     bool has_new_status; /* [status] has changed, which is not logged yet */
@@ -303,6 +303,7 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     reload->config = config;
     reload->recipe = recipe;
     const struct config_peer *peer = wanted_peer(reload);
+    reload->drain_delay_ms = peer->drain_delay_ms;
     reload->drain_timeout_ms = peer->drain_timeout_ms;
     reload->needs_restart =
         (config_peer_changes(reload->options.role->half, reload->options.started, peer) &
@@ -400,6 +401,11 @@ bool reload_is_of_file(const struct reload *reload)
     return reload_is_busy(reload) && (reload->is_asked || !is_on_login);
 }
 
+uint32_t reload_drain_delay_ms(const struct reload *reload)
+{
+    return reload->drain_delay_ms;
+}
+
 uint32_t reload_drain_timeout_ms(const struct reload *reload)
 {
     return reload->drain_timeout_ms;
@@ -426,6 +432,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     if (reload == NULL)
         return -ENOMEM;
     reload->options = *options;
+    reload->drain_delay_ms = options->started->drain_delay_ms;
     reload->drain_timeout_ms = options->started->drain_timeout_ms;
     reload->is_noise_ready = options->started->transport.type == CONFIG_TRANSPORT_NOISE;
     reload->is_tls_known = config_has_tls(&options->started->transport);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "app/awake.h"
+#include "app/drain.h"
 #include "app/limits_check.h"
 #include "app/notify.h"
 #include "app/privileges.h"
@@ -53,8 +54,8 @@ struct run {
     bool has_predecessor;
     bool is_ready; /* the service manager knows that it serves */
     bool is_reloading, wants_upgrade;
-    bool is_asked_to_stop, is_draining, is_stopping;
-    uint64_t stop_at_ms; /* when draining ends */
+    bool is_asked_to_stop;
+    struct drain drain;
     bool failed;
 };
 
@@ -63,12 +64,26 @@ static uint64_t run_now_ms(const struct run *run)
     return awake_ms(&run->awake, clock_monotonic_ms());
 }
 
-static void run_stop(struct run *run)
+static struct drain_view run_drain_view(const struct run *run)
 {
-    if (run->is_stopping)
+    /* A process that does not serve yet, or not any more, has no visitors to wait for. */
+    bool is_alone = run->is_ready && run->upgrade.state == UPGRADE_NONE;
+    return (struct drain_view){
+        .now_ms = run_now_ms(run),
+        .delay_ms = is_alone ? reload_drain_delay_ms(run->reload) : 0,
+        .timeout_ms = reload_drain_timeout_ms(run->reload),
+        .waiting_visitors = run->role->status(run->shared).waiting_visitors,
+    };
+}
+
+/* bits: what a function of drain.h has returned. */
+static void run_drain(struct run *run, uint32_t bits)
+{
+    if (bits == 0)
         return;
-    run->is_stopping = true;
-    workers_signal(run->workers, TUNNEL_SIGNAL_STOP);
+    if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0)
+        run->role->leave_addresses(run->shared); /* so that another process can have them at once */
+    workers_signal(run->workers, bits);
 }
 
 /* The text becomes the status of the unit. */
@@ -86,7 +101,7 @@ static void run_tell_ready(struct run *run)
 static void run_tell_status(const struct run *run)
 {
     enum status_state state = run->is_ready ? STATUS_READY : STATUS_STARTING;
-    if (run->is_asked_to_stop || run->is_draining || run->is_stopping)
+    if (run->is_asked_to_stop || run->drain.state != DRAIN_NONE || run->drain.is_stopping)
         state = STATUS_DRAINING;
     /* In both of these the address is another process's, whatever else this one is about. */
     if (run->upgrade.state == UPGRADE_AWAITING)
@@ -96,35 +111,31 @@ static void run_tell_status(const struct run *run)
     status_set(run->status, state);
 }
 
-static void run_limit_drain(struct run *run)
-{
-    run->is_draining = true;
-    run->stop_at_ms = run_now_ms(run) + reload_drain_timeout_ms(run->reload);
-}
-
 static void run_asked_to_stop(struct run *run)
 {
     if (run->is_asked_to_stop) {
         log_info("stopping now");
-        run_stop(run);
+        run_drain(run, drain_stop(&run->drain));
         return;
     }
     run->is_asked_to_stop = true;
-    run_tell_status(run);
-    log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
-             reload_drain_timeout_ms(run->reload) / 1000);
-    if (run->is_draining)
-        return; /* a successor has taken over; it drains already */
+    run_tell_status(run); /* /readyz says it before anything else changes */
     upgrade_cancel(&run->upgrade);
-    notify_stopping(&run->notify);
-    run->role->leave_addresses(run->shared); /* so that another process can bind them at once */
-    run_limit_drain(run);
-    workers_signal(run->workers, TUNNEL_SIGNAL_DRAIN);
+    struct drain_view view = run_drain_view(run);
+    bool is_first = run->drain.state == DRAIN_NONE;
+    if (is_first && view.delay_ms > 0)
+        log_info("stopping: not ready any more; new visitors may come for %u s",
+                 view.delay_ms / 1000);
+    log_info("stopping: open connections may finish for up to %u s; a second signal stops at once",
+             view.timeout_ms / 1000);
+    if (is_first)
+        notify_stopping(&run->notify);
+    run_drain(run, drain_begin(&run->drain, &view));
 }
 
 static void run_asked_to_upgrade(struct run *run)
 {
-    if (run->is_draining)
+    if (run->is_asked_to_stop || run->drain.state != DRAIN_NONE)
         log_warn("upgrade: refused: this process is stopping");
     else if (run->upgrade.state != UPGRADE_NONE)
         log_warn("upgrade: refused: one is going on already");
@@ -173,33 +184,35 @@ static int sooner_ms(int a, int b)
     return a < 0 ? b : b < 0 ? a : MIN(a, b);
 }
 
-/* No reload while draining, nor while two processes hold the same sockets. */
+/* No reload once visitors are refused, nor while two processes hold the same sockets. */
 static bool run_may_reload(const struct run *run)
 {
-    return run->is_ready && !run->is_draining && run->upgrade.state == UPGRADE_NONE;
+    return run->is_ready && !drain_has_ended_service(&run->drain) &&
+           run->upgrade.state == UPGRADE_NONE;
 }
 
 static int run_poll_timeout_ms(const struct run *run)
 {
     uint64_t now = run_now_ms(run);
+    const struct drain_view view = run_drain_view(run);
     int timeout_ms = sooner_ms(upgrade_timeout_ms(&run->upgrade, now),
                                watchdog_timeout_ms(&run->watchdog, clock_monotonic_ms()));
-    if (run->is_draining || run->upgrade.state != UPGRADE_NONE)
+    if (run->drain.state != DRAIN_NONE || run->upgrade.state != UPGRADE_NONE)
         timeout_ms = sooner_ms(timeout_ms, AWAKE_STEP_MS);
     if (!run->is_ready)
         timeout_ms = sooner_ms(timeout_ms, START_STEP_MS);
-    if (!run->is_draining)
+    if (!drain_has_ended_service(&run->drain))
         timeout_ms = sooner_ms(timeout_ms, status_timeout_ms(run->status, clock_monotonic_ms()));
     if (run_may_reload(run))
         timeout_ms = sooner_ms(timeout_ms, reload_timeout_ms(run->reload, now));
-    if (!run->is_draining || run->is_stopping)
-        return timeout_ms;
-    return sooner_ms(timeout_ms, run->stop_at_ms > now ? (int)(run->stop_at_ms - now) : 0);
+    return sooner_ms(timeout_ms, drain_timeout_ms(&run->drain, &view));
 }
 
 static void run_tell_reload(struct run *run)
 {
     bool is_reloading = reload_is_of_file(run->reload);
+    if (run->is_asked_to_stop)
+        return; /* a service manager that knows of the end does not hear of reloads */
     if (is_reloading && !run->is_reloading)
         notify_reloading(&run->notify);
     else if (!is_reloading && run->is_reloading)
@@ -214,7 +227,8 @@ static void run_reloads(struct run *run, uint64_t now)
         reload_run(run->reload, now);
         run_tell_reload(run);
     }
-    if (run->wants_upgrade && !run->is_draining && !reload_is_busy(run->reload)) {
+    if (run->wants_upgrade && !run->is_asked_to_stop && run->drain.state == DRAIN_NONE &&
+        !reload_is_busy(run->reload)) {
         run->wants_upgrade = false;
         upgrade_begin(&run->upgrade, now);
     }
@@ -228,19 +242,17 @@ static void run_turn(struct run *run)
     watchdog_turn(&run->watchdog, clock_monotonic_ms());
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
-        run_limit_drain(run);
-    if (!run->is_ready && !run->is_draining &&
+        drain_follow(&run->drain, now);
+    if (!run->is_ready && run->drain.state == DRAIN_NONE &&
         handover_all_reached(run->handover, run->worker_count, HANDOVER_SERVING)) {
         run->is_ready = true;
         run_tell_ready(run);
     }
     run_tell_status(run);
-    if (!run->is_draining)
+    if (!drain_has_ended_service(&run->drain))
         status_turn(run->status, clock_monotonic_ms());
-    if (run->is_draining && !run->is_stopping && now >= run->stop_at_ms) {
-        log_info("drain_timeout is over: stopping now");
-        run_stop(run);
-    }
+    const struct drain_view view = run_drain_view(run);
+    run_drain(run, drain_turn(&run->drain, &view));
 }
 
 static void run_until_ended(struct run *run)
@@ -264,7 +276,7 @@ static void run_until_ended(struct run *run)
             break;
         if (failed && !run->failed) {
             run->failed = true; /* the other workers can't serve the lost one's visitors */
-            run_stop(run);
+            run_drain(run, drain_stop(&run->drain));
         }
     }
     run->failed = failed;
@@ -290,26 +302,6 @@ static void setup_noise(const struct config_peer *peer)
     aead_setup();
     log_info("noise: %s, AEAD by %s", noise_pattern_name(peer->transport.noise.pattern),
              aead_description());
-}
-
-/* Closes inherited sockets that the configuration does not use. */
-static void close_leftovers(struct inherited *inherited)
-{
-    struct inherited_socket left;
-    while (inherited_take_any(inherited, &left)) {
-        /* Passed by a predecessor of version 0.1.0. */
-        bool is_address_lock = left.addr.len == 0 && left.type == SOCK_DGRAM;
-        char text[ADDR_TEXT_SIZE] = "no socket of this program's kind";
-        if (left.addr.len != 0)
-            (void)addr_format(&left.addr, text, sizeof(text));
-        if (!is_address_lock)
-            log_warn(
-                "inherited descriptor %d (%s): %s: nothing in the configuration is for it: closed",
-                left.fd, left.name != NULL && left.name[0] != '\0' ? left.name : "without a name",
-                text);
-        (void)close(left.fd);
-    }
-    inherited_finish(inherited);
 }
 
 /* Binds the addresses. Names and ports may take some time, so the signals that end the process are
@@ -370,7 +362,7 @@ static int run_make_role(struct run *run, const struct config_peer *peer, struct
         result = run_bind(run, &inherited);
     else
         log_error("cannot start: %s", error_text(result));
-    close_leftovers(&inherited);
+    process_close_leftovers(&inherited);
     return result;
 }
 

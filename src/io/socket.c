@@ -14,8 +14,6 @@
 #include "io/pipe_pool.h"
 #include "io/unix_socket.h"
 
-enum { LISTEN_BACKLOG = 4096 /* the kernel caps it at somaxconn */ };
-
 static int result_of(ssize_t value)
 {
     return value < 0 ? -errno : (int)value;
@@ -275,7 +273,15 @@ bool socket_adopt(int fd, const struct addr *addr, const struct socket_options *
 
 int socket_listen(int fd)
 {
-    return result_of(listen(fd, LISTEN_BACKLOG));
+    return result_of(listen(fd, SOCKET_BACKLOG));
+}
+
+int socket_accept_last(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    return result_of(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
 void socket_unlisten(int fd)

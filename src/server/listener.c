@@ -46,7 +46,7 @@ static bool is_pool_crowded(const struct listener *port)
 static void port_arm(struct listener *port)
 {
     struct loop *loop = port_loop(port);
-    if (!loop_op_is_idle(&port->accept_op) || port->held || !may_accept(port))
+    if (!loop_op_is_idle(&port->accept_op) || port->held || !port->listening || !may_accept(port))
         return;
     if (loop_now_ns(loop) >= port->cautious_until_ns)
         loop_accept_multishot(loop, &port->accept_op, port->fd);
@@ -103,6 +103,13 @@ static bool port_is_wanted(const struct listener *port)
     return port->listening && !port->closing;
 }
 
+/* A visitor that has connected just before a server began to refuse visitors is still welcome. */
+static bool port_takes_last(const struct listener *port)
+{
+    return port->service != NULL && !port->closing && port->worker->refusing &&
+           !port->worker->draining;
+}
+
 /* Hands an accepted connection on, or closes it for want of descriptors. Then accepts again, or
  * pauses. */
 static void port_take(struct listener *port, int fd)
@@ -128,15 +135,21 @@ static void port_take(struct listener *port, int fd)
 
 static void port_join(struct listener *port);
 
+static void port_prepare(const struct listener *port, int fd)
+{
+    if (addr_is_unix(&port->binding->addr))
+        unix_socket_prepare_accepted(fd);
+    else if (port->binding->is_foreign)
+        socket_prepare_accepted(fd);
+}
+
 static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 {
     struct listener *port = container_of(op, struct listener, accept_op);
     bool wanted = port_is_wanted(port);
-    if (res >= 0 && addr_is_unix(&port->binding->addr))
-        unix_socket_prepare_accepted(res);
-    else if (res >= 0 && port->binding->is_foreign)
-        socket_prepare_accepted(res);
-    if (res >= 0 && wanted)
+    if (res >= 0)
+        port_prepare(port, res);
+    if (res >= 0 && (wanted || port_takes_last(port)))
         port_take(port, res);
     else if (res >= 0)
         transport_close_fd(res, port_loop(port));
@@ -149,6 +162,14 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
 }
 
 /* ---- listening ---- */
+
+/* Whether the port never listens again. While a server refuses visitors, its control port goes on,
+ * so that those who wait get their channels. */
+static bool port_ends(const struct listener *port)
+{
+    return port->closing || port->worker->draining ||
+           (port->worker->refusing && port->service != NULL);
+}
 
 static void port_stop_accepting(struct listener *port)
 {
@@ -169,15 +190,30 @@ static void port_listen(struct listener *port)
     port->listening = true;
 }
 
+/* Accepts what waits in the queue, which the end of the listener would reset. */
+static void port_take_rest(struct listener *port)
+{
+    port->listening = false; /* nothing is armed again */
+    for (int left = SOCKET_BACKLOG; left > 0; left--) {
+        int fd = socket_accept_last(port->fd);
+        if (fd < 0)
+            return;
+        port_prepare(port, fd);
+        port_take(port, fd);
+    }
+}
+
 static void port_refuse(struct listener *port)
 {
-    bool ends = port->worker->draining || port->closing;
+    bool ends = port_ends(port);
     if (port->held && !ends)
         return;
     port->held = false;
     /* A unix socket that is shut down once can't listen again. */
     bool may_unlisten = ends || !addr_is_unix(&port->binding->addr);
     if (may_unlisten && !port->binding->is_shared) {
+        if (port_takes_last(port))
+            port_take_rest(port);
         port->listening = false;
         socket_unlisten(port->fd); /* this also ends the accept */
     } else if (ends) {
@@ -204,8 +240,7 @@ static void port_accept_or_rest(struct listener *port)
 
 static void port_sync(struct listener *port)
 {
-    bool up = !port->worker->draining && !port->closing &&
-              (port->service == NULL || atomic_load(&port->service->up));
+    bool up = !port_ends(port) && (port->service == NULL || atomic_load(&port->service->up));
     switch (handover_phase(&port->worker->server->handover)) {
     case HANDOVER_UNKNOWN:
     case HANDOVER_AWAITED:

@@ -225,6 +225,10 @@ static void worker_drain(struct server_worker *worker)
 static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
 {
     struct server_worker *worker = tunnel->role;
+    if ((bits & TUNNEL_SIGNAL_REFUSE) != 0) {
+        worker->refusing = true;
+        exchange_sync_ports(worker);
+    }
     if ((bits & (TUNNEL_SIGNAL_DRAIN | TUNNEL_SIGNAL_STOP)) != 0 && !worker->draining)
         worker_drain(worker);
     if ((bits & TUNNEL_SIGNAL_STOP) != 0) {

@@ -49,6 +49,7 @@ Test(config, defaults_of_a_server)
     cr_expect_eq(server->transport.tcp_keepalive_secs, 20);
     cr_expect_eq(server->transport.tcp_keepalive_interval, 8);
     cr_expect_eq(server->threads, 0);
+    cr_expect_eq(server->drain_delay_ms, 0);
     cr_expect_eq(server->drain_timeout_ms, LIMIT_DRAIN_MS);
     cr_expect_eq(server->log_level, LOG_INFO);
     cr_expect_eq(server->log_format, LOG_TEXT);
@@ -110,7 +111,7 @@ Test(config, every_key_of_ours)
         "[server]\nbind_addr = 1.2.3.4:1\ndefault_token = t\nheartbeat_interval = 7\n"
         "handshake_timeout = 0.5\nmax_pending_handshakes = 10\n"
         "max_pending_handshakes_per_ip = 3\nper_ip_prefix_v4 = 24\nper_ip_prefix_v6 = "
-        "128\ndrain_timeout = 1.25\nthreads = 2\n"
+        "128\ndrain_delay = 2.5\ndrain_timeout = 1.25\nthreads = 2\n"
         "log_level = debug\nlog_format = json\nuser = www-data\ngroup = 33\n"
         "[server.transport]\ntype = tcp\n"
         "[server.transport.tcp]\nnodelay = false\nkeepalive_secs = 0\nkeepalive_interval = 1\n"
@@ -126,6 +127,7 @@ Test(config, every_key_of_ours)
     cr_expect_eq(server->max_pending_handshakes_per_ip, 3);
     cr_expect_eq(config_prefixes(server).v4, 24);
     cr_expect_eq(config_prefixes(server).v6, 128);
+    cr_expect_eq(server->drain_delay_ms, 2500);
     cr_expect_eq(server->drain_timeout_ms, 1250);
     cr_expect_eq(server->threads, 2);
     cr_expect_eq(server->log_level, LOG_DEBUG);

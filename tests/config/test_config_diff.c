@@ -107,6 +107,7 @@ static const struct {
     {.own = {"deny = 10.0.0.0/8", "deny = 10.0.0.0/9"}, .changes = CONFIG_CHANGE_ACCESS},
     {.own = {"deny = ::1, 10.0.0.0/8", "deny = [\"10.0.0.0/9\", \"10.128.0.0/9\", '::1']"}},
     {.own = {"per_ip_prefix_v6 = 56", "per_ip_prefix_v6 = 64"}, .changes = CONFIG_CHANGE_LIMITS},
+    {.own = {"", "drain_delay = 5"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"drain_timeout = 1", "drain_timeout = 2"}, .changes = CONFIG_CHANGE_LIMITS},
     {.own = {"threads = 1", "threads = 2"}, .changes = CONFIG_CHANGE_RESTART},
     {.own = {"user = nobody", "user = nobodies"}, .changes = CONFIG_CHANGE_RESTART},

@@ -509,6 +509,45 @@ Test(server, drain_lets_relays_finish)
     rig_finish(&rig);
 }
 
+static bool is_refused(struct rig *rig, const struct addr *addr)
+{
+    int fd = tcp_dial(addr);
+    bool refused = fd < 0 || side_end_of(&rig->side, fd) == -ECONNREFUSED;
+    if (fd >= 0)
+        (void)close(fd);
+    return refused;
+}
+
+/* The end of drain_delay (app/drain.h): no new visitor, and those that wait are served. */
+Test(server, refusing_serves_those_who_wait)
+{
+    struct rig rig;
+    rig_init(&rig, 2, 1);
+    int control_fd = control(&rig);
+    int waiting_fd = visitor(&rig);
+    side_signal(&rig.side, TUNNEL_SIGNAL_REFUSE);
+    cr_assert(is_refused(&rig, &rig.service_addr));
+    cr_assert_eq(side_end_of(&rig.side, control_fd), 0, "the session goes on");
+    cr_assert_eq(side_end_of(&rig.side, waiting_fd), 0);
+    int channel_fd = channel(&rig);
+    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    cr_expect(side_expect(&rig.side, channel_fd, command, sizeof(command)));
+    int late_fd = control(&rig); /* a client that logs in now changes nothing */
+    cr_assert(is_refused(&rig, &rig.service_addr));
+    side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    cr_assert_neq(side_end_of(&rig.side, late_fd), 0);
+    cr_assert(is_refused(&rig, &rig.control_addr));
+    (void)close(waiting_fd);
+    (void)close(channel_fd);
+    side_settle(&rig.side, 30);
+    cr_assert(server_role.is_done(&rig.side.workers[0]) &&
+              server_role.is_done(&rig.side.workers[1]));
+    (void)close(control_fd);
+    (void)close(late_fd);
+    rig_finish(&rig);
+}
+
 /* ---- anything goes ---- */
 
 /* Logins, channels and visitors come and go in random order, under all faults that the fake loop
