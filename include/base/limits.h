@@ -131,7 +131,10 @@ enum limits_client {
 };
 
 enum limits_udp {
-    LIMIT_UDP_LANES = 256,        /* per service; more sockets than cores help nobody */
+    LIMIT_UDP_LANES = 256, /* per service; more sockets than cores help nobody */
+    /* Of one lane, with `clients = balance`: one for each session. Each may hold a megabyte for a
+     * moment. With more clients than this, each lane serves others. */
+    LIMIT_UDP_CHANNELS = 32,
     LIMIT_UDP_VISITORS = 65536,   /* max_udp_visitors; on the client, per data channel */
     LIMIT_UDP_TIMEOUT_MS = 60000, /* udp_timeout: rathole's constant */
     /* SO_RCVBUF and SO_SNDBUF: room for a burst while the worker has no core. Memory is charged
@@ -154,6 +157,7 @@ enum limits_udp {
     LIMIT_UDP_PAUSE_US = 1000,
     LIMIT_UDP_PAUSE_QUIET_MS = 20, /* not within this time of answers at a like rate */
     LIMIT_UDP_RETRY_MS = 1000,     /* between two requests if the channel lived no longer */
+    LIMIT_UDP_RETIRE_MS = 1000,    /* answers that are late, after the visitors have moved */
     LIMIT_UDP_DESCRIPTORS = 50,    /* udp_descriptors: percent of what all visitors may have */
     /* Sockets that are evicted at once when the share is used up. Finding the channel to take them
      * from costs a look at each, and other workers may open some at the same moment. A small share

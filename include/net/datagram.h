@@ -92,8 +92,10 @@ struct datagram_channel {
     size_t queue_limit; /* bytes that may wait in `filling` */
     unsigned char *in;
     uint32_t in_begin, in_end;
-    uint32_t in_touched;  /* bytes of `in` that are resident since the last trim */
-    struct udp_pace pace; /* when the owner should receive datagrams for this channel */
+    uint32_t in_touched;      /* bytes of `in` that are resident since the last trim */
+    struct udp_pace pace;     /* when the owner should receive datagrams for this channel */
+    struct udp_pace *counted; /* what its datagrams count for: `pace`, or one that the owner shares
+                               * among the channels of a socket */
     bool room_wanted;
     bool is_enough;
     bool ending;

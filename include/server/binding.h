@@ -28,11 +28,12 @@
 #include "io/unix_socket.h"
 #include "server/channel_pool.h"
 
-/* A UDP lane's place in the pool's queue; the lane itself belongs to its worker (lane.h). Messages
- * name the lane by waiter.visitor_id. The id is never used again, is larger in a later binding, and
- * contains the index of the lane's socket in its binding. */
+/* A UDP lane's places in the pool's queues; the lane itself belongs to its worker (lane.h).
+ * Messages name the lane by the visitor_id of its waiters. The id is never used again, is larger in
+ * a later binding, and contains the index of the lane's socket in its binding. */
 struct service_lane {
-    struct pool_waiter waiter;
+    struct pool_waiter waiters[LIMIT_UDP_CHANNELS]; /* the first one alone, unless there are several
+                                                     * clients side by side */
 };
 enum { LANE_INDEX_BITS = 16 };
 static inline unsigned int lane_id_index(uint64_t id)

@@ -25,7 +25,7 @@
  * up. Such a pool requests no more channels than its lanes wait for. A lane may also wait for a
  * channel of one source alone (`only`): it is then in that source's own queue, which comes before
  * the pool's, and leaves it when the source is closed. Lanes are no open visitors of a source,
- * unless whoever has several channels in a lane counts them (channel_pool_entered).
+ * unless whoever has several channels in a lane counts them (channel_pool_enter).
  *
  * Any worker may call; every function takes the pool's lock for a short time. The pool closes no
  * descriptor except in channel_pool_finish: it returns them to the caller. Callers pass the time,
@@ -111,10 +111,19 @@ enum pool_take channel_pool_take(struct channel_pool *pool, struct pool_waiter *
 /* A visitor has ended, or has no use for its channel, which is not offered again. Does nothing if
  * the source has gone. */
 void channel_pool_left(struct channel_pool *pool, struct pool_handle source);
-/* Counts an open visitor, for a lane that has several channels. */
-void channel_pool_entered(struct channel_pool *pool, struct pool_handle source);
 /* Whether there is a source but for this one, which may have gone. */
 bool channel_pool_has_other(struct channel_pool *pool, struct pool_handle source);
+/* For a lane that has several channels: counts a visitor as open at the source with the fewest, and
+ * returns its place in the array. count: at least 1. */
+size_t channel_pool_enter(struct channel_pool *pool, const struct pool_handle *sources,
+                          size_t count);
+/* The sources, at most max of them, from one that `turn` chooses; returns their number. */
+size_t channel_pool_list(struct channel_pool *pool, uint32_t turn, struct pool_handle *ret,
+                         size_t max);
+/* Has a lane's waiter wait for a channel of that source alone (zero: of any) from its next take on.
+ * It leaves the queue, and a channel that is on its way does not count any more. */
+void channel_pool_assign(struct channel_pool *pool, struct pool_waiter *waiter,
+                         struct pool_handle only);
 /* Puts a lane into the queue unless it is there already. A new session does this for all lanes, so
  * that its first requests count them. */
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter);

@@ -134,9 +134,6 @@ static void fill_service(struct draft *draft, const struct draft_place *place)
     if (place->role != CONFIG_CLIENT) {
         service->addr_line = draft_line_of(draft, place, "bind_addr");
         check_proxy_protocol(draft, place, service);
-        if (service->type == CONFIG_SERVICE_UDP && service->clients == CONFIG_CLIENTS_BALANCE)
-            (void)draft_say(draft, DRAFT_ERROR, draft_line_of(draft, place, "clients"), place,
-                            "clients", "expected replace: type = udp has one client at a time");
         return;
     }
     if (draft_line_of(draft, place, "prefer_ipv6") == 0)

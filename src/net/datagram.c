@@ -172,6 +172,7 @@ int datagram_channel_init(struct datagram_channel *channel, struct datagram_engi
     timer_init(&channel->flush_timer, flush_due);
     timer_init(&channel->take_timer, take_due);
     udp_pace_init(&channel->pace, loop_now_ns(engine->loop));
+    channel->counted = &channel->pace;
     list_push_back(&engine->channels, &channel->node);
     return 0;
 }
@@ -249,7 +250,7 @@ static struct datagram_buffer *buffer_to_fill(struct datagram_channel *channel, 
 static void count_put(struct datagram_channel *channel, uint32_t count)
 {
     metrics_add(loop_metrics(channel->engine->loop), METRIC_UDP_TO_PEER, count);
-    udp_pace_count(&channel->pace, count, 0);
+    udp_pace_count(channel->counted, count, 0);
 }
 
 bool datagram_put_prefaced(struct datagram_channel *channel, const struct udp_frame_addr *from,
@@ -385,7 +386,7 @@ static void take_frames(struct datagram_channel *channel)
            (size = udp_frame_decode(channel->in + channel->in_begin,
                                     channel->in_end - channel->in_begin, &frame)) > 0) {
         channel->in_begin += (uint32_t)size;
-        udp_pace_count(&channel->pace, 0, 1);
+        udp_pace_count(channel->counted, 0, 1);
         channel->ops->received(channel, &frame);
     }
     channel->ops->batch_end(channel);

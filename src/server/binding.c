@@ -29,9 +29,11 @@ static int allocate(struct binding *binding, const char *unix_path, unsigned int
         (unix_path != NULL && binding->path == NULL))
         return -ENOMEM;
     for (unsigned int i = 0; i < count && binding->is_udp; i++) {
-        struct service_lane *lane = &binding->lanes[i];
-        list_init(&lane->waiter.node);
-        lane->waiter.visitor_id = number << LANE_INDEX_BITS | i;
+        for (unsigned int j = 0; j < LIMIT_UDP_CHANNELS; j++) {
+            struct pool_waiter *waiter = &binding->lanes[i].waiters[j];
+            list_init(&waiter->node);
+            waiter->visitor_id = number << LANE_INDEX_BITS | i;
+        }
     }
     return 0;
 }

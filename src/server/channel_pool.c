@@ -161,7 +161,7 @@ static void join_queue(struct channel_pool *pool, struct pool_waiter *waiter, bo
     *(own != NULL ? &own->waiting_count : &pool->waiting_count) += 1;
 }
 
-static bool leave_queue(struct channel_pool *pool, struct pool_waiter *waiter)
+bool pool_leave_queue(struct channel_pool *pool, struct pool_waiter *waiter)
 {
     bool was_waiting = waiter->waiting;
     if (was_waiting) {
@@ -253,15 +253,6 @@ void channel_pool_left(struct channel_pool *pool, struct pool_handle source)
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
-void channel_pool_entered(struct channel_pool *pool, struct pool_handle handle)
-{
-    (void)pthread_mutex_lock(&pool->lock);
-    struct pool_source *source = pool_find(pool, handle);
-    if (source != NULL)
-        source->open++;
-    (void)pthread_mutex_unlock(&pool->lock);
-}
-
 void channel_pool_queue(struct channel_pool *pool, struct pool_waiter *waiter)
 {
     (void)pthread_mutex_lock(&pool->lock);
@@ -285,7 +276,7 @@ static struct pool_waiter *first_waiter(struct channel_pool *pool, struct pool_s
         struct pool_waiter *waiter = container_of(node, struct pool_waiter, node);
         if (avoided_by(pool, waiter) == source)
             continue;
-        (void)leave_queue(pool, waiter);
+        (void)pool_leave_queue(pool, waiter);
         return waiter;
     }
     return NULL;
@@ -359,7 +350,7 @@ bool channel_pool_undo(struct channel_pool *pool, const struct pool_match *match
 bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    bool was_waiting = leave_queue(pool, waiter);
+    bool was_waiting = pool_leave_queue(pool, waiter);
     (void)pthread_mutex_unlock(&pool->lock);
     return was_waiting;
 }
@@ -367,7 +358,7 @@ bool channel_pool_leave(struct channel_pool *pool, struct pool_waiter *waiter)
 void channel_pool_forget(struct channel_pool *pool, struct pool_waiter *waiter)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    (void)leave_queue(pool, waiter);
+    (void)pool_leave_queue(pool, waiter);
     pool->lanes_from = MAX(pool->lanes_from, waiter->visitor_id + 1);
     (void)pthread_mutex_unlock(&pool->lock);
 }

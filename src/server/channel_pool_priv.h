@@ -60,3 +60,8 @@ static inline uint32_t pool_target(struct channel_pool *pool, uint64_t now_ns)
 
 /* Updates what the sources are to request. Returns the workers that have to be told. */
 pool_notice channel_pool_find_wanted(struct channel_pool *pool, uint64_t now_ns);
+
+/* ---- queues ---- */
+
+/* True if it was in one. */
+bool pool_leave_queue(struct channel_pool *pool, struct pool_waiter *waiter);

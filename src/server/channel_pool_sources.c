@@ -174,3 +174,54 @@ size_t channel_pool_shed(struct channel_pool *pool, struct transport *ret, size_
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
 }
+
+/* ---- for lanes that have several channels ---- */
+
+size_t channel_pool_list(struct channel_pool *pool, uint32_t turn, struct pool_handle *ret,
+                         size_t max)
+{
+    size_t count = 0;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->slot_count && count < max; i++) {
+        const struct pool_source *source =
+            pool->slots[(uint32_t)((turn + (uint64_t)i) % pool->slot_count)].source;
+        if (source != NULL)
+            ret[count++] = source->handle;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return count;
+}
+
+size_t channel_pool_enter(struct channel_pool *pool, const struct pool_handle *sources,
+                          size_t count)
+{
+    size_t best = 0;
+    uint32_t least = UINT32_MAX;
+    struct pool_source *entered = NULL;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (size_t i = 0; i < count; i++) {
+        struct pool_source *source = pool_find(pool, sources[i]);
+        uint32_t load = source == NULL       ? UINT32_MAX
+                        : source->is_doubted ? UINT32_MAX - 1
+                                             : source->open;
+        if (load >= least)
+            continue;
+        least = load;
+        entered = source;
+        best = i;
+    }
+    if (entered != NULL)
+        entered->open++;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return best;
+}
+
+void channel_pool_assign(struct channel_pool *pool, struct pool_waiter *waiter,
+                         struct pool_handle only)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    (void)pool_leave_queue(pool, waiter);
+    waiter->matched = false;
+    waiter->only = only;
+    (void)pthread_mutex_unlock(&pool->lock);
+}

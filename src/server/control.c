@@ -103,7 +103,7 @@ static void control_terminate(struct server_control *control, int error)
     list_remove(&control->session.of_part);
     close_source(worker, &control->session.source);
     exchange_notify(worker, service, change.notice);
-    if (change.is_down)
+    if (change.is_down || service->is_udp) /* lanes have a channel of each session */
         exchange_signal_services(worker);
     else if (!atomic_load(&control->session.replaced))
         exchange_wake_waiters(worker);

@@ -17,9 +17,36 @@ enum { BATCHES_PER_TURN = 4 }; /* so that a busy lane leaves time to others on i
 static void lane_drop(const struct lane *lane, unsigned int arrivals)
 {
     lane_count_drop(lane,
-                    lane->channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL
-                                          : METRIC_UDP_DROPPED_QUEUE_FULL,
+                    lane->in_use == 0 ? METRIC_UDP_DROPPED_NO_CHANNEL
+                                      : METRIC_UDP_DROPPED_QUEUE_FULL,
                     udp_batch_datagrams(lane_engine(lane)->batch, arrivals));
+}
+
+/* Whether the channel takes datagrams of this batch. Asked once for each batch, which may be for
+ * this channel alone. */
+static bool lane_has_room(const struct lane *lane, struct lane_channel *channel)
+{
+    if (channel->batch != lane->batch) {
+        channel->batch = lane->batch;
+        channel->room = datagram_room(&channel->base);
+    }
+    return channel->room == DATAGRAM_ROOM;
+}
+
+/* The channel for a visitor's datagrams. NULL: they are dropped, and counted. */
+static struct lane_channel *lane_channel_for(struct lane_visitor *visitor,
+                                             const struct udp_arrival *arrival)
+{
+    struct lane *lane = visitor->lane;
+    struct lane_channel *channel = lane_visitor_channel(visitor);
+    if (channel == NULL)
+        channel = lane_places_choose(visitor);
+    if (channel != NULL && lane_has_room(lane, channel))
+        return channel;
+    lane_count_drop(lane,
+                    channel == NULL ? METRIC_UDP_DROPPED_NO_CHANNEL : METRIC_UDP_DROPPED_QUEUE_FULL,
+                    udp_arrival_count(arrival));
+    return NULL;
 }
 
 static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
@@ -32,7 +59,8 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
         return;
     }
     struct lane_visitor *visitor = lane_visitor_heard(lane, arrival);
-    if (visitor == NULL)
+    struct lane_channel *channel = visitor != NULL ? lane_channel_for(visitor, arrival) : NULL;
+    if (channel == NULL)
         return;
     struct udp_arrival passed = *arrival;
     passed.size =
@@ -42,11 +70,11 @@ static void lane_take(struct lane *lane, const struct udp_arrival *arrival)
     counter_add(&lane->stats->datagrams[0], udp_arrival_count(&passed));
     counter_add(&lane->stats->relay.bytes[0], passed.size);
     if (service_config(lane->service)->proxy_protocol != 0) {
-        lane_header_put(visitor, &passed);
+        lane_header_put(visitor, &channel->base, &passed);
         return;
     }
     visitor->header_on = 0; /* a reload may want headers again */
-    datagram_put(&lane->channel->base, &visitor->entry.key, &passed);
+    datagram_put(&channel->base, &visitor->entry.key, &passed);
 }
 
 void lane_arm(struct lane *lane)
@@ -59,6 +87,27 @@ void lane_arm(struct lane *lane)
 static void lane_pause(struct lane *lane, uint64_t pause_ns)
 {
     loop_timer_start_ns(lane_loop(lane), &lane->pause_timer, pause_ns);
+}
+
+static void lane_flush(struct lane *lane)
+{
+    for (unsigned int i = 0; i < lane->place_count; i++) {
+        if (lane->channels[i] != NULL)
+            datagram_flush(&lane->channels[i]->base);
+    }
+}
+
+/* Whether the next batch is received. If there is one channel, its datagrams wait in the kernel
+ * while it is full. Of several none waits for another: who is full loses its own datagrams. */
+static enum datagram_room lane_room_for_batch(struct lane *lane)
+{
+    struct lane_channel *only = lane->only;
+    lane->batch++;
+    if (only == NULL)
+        return lane->in_use > 0 ? DATAGRAM_ROOM : DATAGRAM_STALE;
+    only->batch = lane->batch;
+    only->room = datagram_room(&only->base);
+    return only->room;
 }
 
 /* Receives one batch and returns the number of its entries, 0 for none. Adds the datagrams that
@@ -79,7 +128,7 @@ static unsigned int lane_receive_batch(struct lane *lane, enum datagram_room roo
         *datagrams += udp_arrival_count(arrival);
         lane_take(lane, arrival);
     }
-    datagram_flush(&lane->channel->base);
+    lane_flush(lane);
     return (unsigned int)count;
 }
 
@@ -89,17 +138,15 @@ static void lane_receive(struct lane *lane)
     uint64_t pause_ns = 0;
     uint32_t datagrams = 0;
     for (unsigned int round = 0; round < BATCHES_PER_TURN; round++) {
-        enum datagram_room room =
-            lane->channel != NULL ? datagram_room(&lane->channel->base) : DATAGRAM_STALE;
+        enum datagram_room room = lane_room_for_batch(lane);
         if (room == DATAGRAM_FULL)
-            return; /* lane_room goes on */
+            return; /* lane_channel_room goes on */
         if (lane_receive_batch(lane, room, &datagrams) < UDP_BATCH_SIZE)
             break;
     }
-    if (lane->channel != NULL) {
-        datagram_flush(&lane->channel->base);
-        pause_ns = udp_pace_received(&lane->channel->base.pace, datagrams, now_ns);
-    }
+    lane_flush(lane);
+    if (lane->in_use > 0)
+        pause_ns = udp_pace_received(&lane->pace, datagrams, now_ns);
     if (pause_ns != 0)
         lane_pause(lane, pause_ns);
     else
@@ -119,8 +166,8 @@ static void lane_readable(struct loop_op *op, int res, uint32_t flags)
         lane_join(lane);
         return;
     }
-    if (lane->channel != NULL)
-        pause_ns = udp_pace_ready(&lane->channel->base.pace, loop_now_ns(lane_loop(lane)));
+    if (lane->in_use > 0)
+        pause_ns = udp_pace_ready(&lane->pace, loop_now_ns(lane_loop(lane)));
     if (pause_ns != 0)
         lane_pause(lane, pause_ns);
     else
@@ -150,8 +197,8 @@ static void lane_close(struct lane *lane)
     lane->worker->closing_lanes++;
     loop_timer_stop(lane_loop(lane), &lane->retry_timer);
     loop_timer_stop(lane_loop(lane), &lane->pause_timer);
-    (void)channel_pool_leave(&lane->service->pool, lane_waiter(lane));
-    lane_channel_leave(lane);
+    lane_places_finish(lane);
+    lane_channel_finish(lane);
     lane_visitor_finish(lane);
     loop_cancel(lane_loop(lane), &lane->poll_op);
     lane_join(lane);
@@ -172,34 +219,16 @@ static int lane_start(struct server_worker *worker, struct service *service,
     lane->held = binding->is_inherited;
     udp_socket_init(&lane->udp, binding->fds[index], &binding->addr);
     udp_table_init(&lane->table);
+    udp_pace_init(&lane->pace, loop_now_ns(worker->tunnel->loop));
+    list_init(&lane->retired);
     loop_op_init(&lane->poll_op, lane_readable);
-    timer_init(&lane->retry_timer, lane_channel_retry);
+    timer_init(&lane->retry_timer, lane_places_retry);
     timer_init(&lane->expiry_timer, lane_visitor_expire);
     timer_init(&lane->pause_timer, lane_resume);
     list_push_back(&worker->lanes, &lane->node);
-    lane_channel_take(lane);
+    lane_places_review(lane);
     lane_arm(lane);
     return 0;
-}
-
-/* ---- a channel for a lane that waits ---- */
-
-/* The match has the lane's id and no pointer to it, because a reload may have freed the lane and
- * its binding since the match was made. */
-bool lane_matched(struct server_worker *worker, const struct pool_match *match,
-                  struct transport channel)
-{
-    list_for_each (node, &worker->lanes) {
-        struct lane *lane = container_of(node, struct lane, node);
-        if (lane_waiter(lane)->visitor_id != match->visitor_id || lane->closing)
-            continue;
-        loop_timer_stop(lane_loop(lane), &lane->retry_timer);
-        channel_pool_arrived(&lane->service->pool, lane_waiter(lane));
-        lane_channel_use(lane, channel);
-        return true;
-    }
-    transport_close(&channel, worker->tunnel->loop);
-    return true;
 }
 
 /* ---- all of a worker's ---- */
@@ -217,10 +246,8 @@ void lane_review_waiting(struct server_worker *worker)
 {
     list_for_each (node, &worker->lanes) {
         struct lane *lane = container_of(node, struct lane, node);
-        /* This includes a lane that has a channel and waits for one of the new session, which may
-         * be parked by now. */
-        if (!lane->closing && channel_pool_leave(&lane->service->pool, lane_waiter(lane)))
-            lane_channel_take(lane);
+        if (!lane->closing)
+            lane_places_review(lane);
     }
 }
 
@@ -254,8 +281,10 @@ void lane_review_timeout(struct server_worker *worker, const struct service *ser
 {
     list_for_each (node, &worker->lanes) {
         struct lane *lane = container_of(node, struct lane, node);
-        if (lane->service == service)
-            lane_visitor_review_timeout(lane);
+        if (lane->service != service || lane->closing)
+            continue;
+        lane_visitor_review_timeout(lane);
+        lane_places_review(lane);
     }
 }
 

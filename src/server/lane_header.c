@@ -21,21 +21,21 @@ static struct addr destination_of(const struct lane_visitor *visitor)
     return to;
 }
 
-void lane_header_put(struct lane_visitor *visitor, const struct udp_arrival *arrival)
+void lane_header_put(struct lane_visitor *visitor, struct datagram_channel *channel,
+                     const struct udp_arrival *arrival)
 {
-    struct lane *lane = visitor->lane;
-    struct datagram_channel *channel = &lane->channel->base;
+    const struct lane *lane = visitor->lane;
     bool always = service_config(lane->service)->proxy_protocol_udp == CONFIG_HEADER_ALWAYS;
     struct udp_arrival rest = *arrival;
     uint8_t header[PROXY_PROTOCOL_MAX];
     size_t size = 0;
-    while (always || visitor->header_on != lane->channel_number) {
+    while (always || visitor->header_on != visitor->channel_number) {
         if (size == 0) {
             const struct addr to = destination_of(visitor);
             size = proxy_protocol_encode(2, true, arrival->from, &to, header);
         }
         if (datagram_put_prefaced(channel, &visitor->entry.key, &rest, header, size))
-            visitor->header_on = lane->channel_number;
+            visitor->header_on = visitor->channel_number;
         if (rest.size <= rest.segment_size)
             return;
         rest.data += rest.segment_size;

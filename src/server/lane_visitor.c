@@ -15,6 +15,7 @@ static void visitor_remove(struct lane_visitor *visitor)
     struct lane *lane = visitor->lane;
     udp_table_remove(&lane->table, &visitor->entry);
     counter_sub(&lane->stats->open, 1);
+    channel_pool_left(&lane->service->pool, visitor->source);
     datagram_forget(&visitor->target);
     if (lane->last == visitor)
         lane->last = NULL;

@@ -116,7 +116,9 @@ void service_release_binding(struct service *service, struct binding *binding)
     if (binding == NULL)
         return;
     /* An undone match may have put a closed lane back into the queue, or be about to. */
-    for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++)
-        channel_pool_forget(&service->pool, &binding->lanes[i].waiter);
+    for (unsigned int i = 0; i < binding->count && binding->lanes != NULL; i++) {
+        for (unsigned int j = 0; j < LIMIT_UDP_CHANNELS; j++)
+            channel_pool_forget(&service->pool, &binding->lanes[i].waiters[j]);
+    }
     binding_destroy(binding);
 }

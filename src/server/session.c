@@ -125,10 +125,13 @@ int session_begin(struct session_table *table, struct session *session, uint64_t
         (void)pthread_mutex_unlock(&service->lock);
         return result;
     }
-    /* Each lane gets a channel of the new client, and keeps the old one until then. */
+    /* Each lane gets a channel of the new client, and keeps the old one until then. With clients
+     * side by side it looks by itself (lane_places_review). */
     for (unsigned int i = 0;
-         service->is_udp && service->binding != NULL && i < service->binding->count; i++)
-        channel_pool_queue(&service->pool, &service->binding->lanes[i].waiter);
+         service->is_udp && service->binding != NULL &&
+         service_config(service)->clients == CONFIG_CLIENTS_REPLACE && i < service->binding->count;
+         i++)
+        channel_pool_queue(&service->pool, &service->binding->lanes[i].waiters[0]);
     list_push_back(&service->session_list, &session->of_service);
     if (service_config(service)->clients == CONFIG_CLIENTS_REPLACE)
         replace_others(table, service, now_ns, ret);

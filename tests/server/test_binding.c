@@ -82,15 +82,15 @@ Test(binding, udp_sockets_have_lanes)
     cr_assert_eq(open_fd_count(), before + 4);
     cr_assert_eq(binding->guard_fd, -1);
     for (unsigned int i = 0; i < 4; i++) {
-        cr_assert_eq(lane_id_index(binding->lanes[i].waiter.visitor_id), i);
-        cr_assert_not(binding->lanes[i].waiter.waiting);
+        cr_assert_eq(lane_id_index(binding->lanes[i].waiters[0].visitor_id), i);
+        cr_assert_not(binding->lanes[i].waiters[0].waiting);
     }
     cr_assert_eq(binding_create(&options, &second), -EADDRINUSE);
-    uint64_t last = binding->lanes[3].waiter.visitor_id;
+    uint64_t last = binding->lanes[3].waiters[0].visitor_id;
     binding_destroy(binding);
     cr_assert_eq(open_fd_count(), before);
     cr_assert_eq(binding_create(&options, &second), 0);
-    cr_assert_gt(second->lanes[0].waiter.visitor_id, last, "no name is used twice");
+    cr_assert_gt(second->lanes[0].waiters[0].visitor_id, last, "no name is used twice");
     binding_destroy(second);
 }
 
@@ -207,7 +207,7 @@ Test(binding, udp_lanes_are_as_many_as_there_are_sockets)
             .addr = &addr, .is_udp = true, .inherited = &from.inherited, .count = 3};
         cr_assert_eq(binding_create(&options, &binding), 0);
         cr_assert_eq(binding->count, shared == 1 ? 1 : 3);
-        uint64_t last = binding->lanes[binding->count - 1].waiter.visitor_id;
+        uint64_t last = binding->lanes[binding->count - 1].waiters[0].visitor_id;
         cr_assert_eq(lane_id_index(last), binding->count - 1);
         cr_assert(binding->is_inherited && !binding->is_listening);
         binding_destroy(binding);

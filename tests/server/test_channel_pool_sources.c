@@ -316,10 +316,35 @@ Test(pool_sources, a_queue_of_its_own, .init = setup, .fini = teardown)
     cr_assert_not(waiters[0].waiting || waiters[2].waiting, "nobody can serve them");
     cr_assert_eq(channel_pool_take(&pool, &waiters[0], false, START, &channel, &notice),
                  POOL_CLOSED);
-    channel_pool_entered(&pool, sources[1].handle);
+    cr_expect_eq(channel_pool_enter(&pool, &sources[1].handle, 1), 0);
     cr_assert_eq(sources[1].open, 1);
     channel_pool_left(&pool, sources[1].handle);
     cr_assert_eq(sources[1].open, 0);
+}
+
+/* For lanes with a channel of each session. */
+Test(pool_sources, a_new_visitor_enters_the_source_with_the_fewest, .init = setup, .fini = teardown)
+{
+    struct pool_handle found[4];
+    pool.for_lanes = true;
+    open_source(0);
+    open_source(1);
+    open_source(2);
+    cr_assert_eq(channel_pool_list(&pool, 0, found, 4), 3);
+    cr_assert_eq(channel_pool_list(&pool, 5, found, 2), 2, "no more than there is room for");
+    cr_assert_eq(channel_pool_list(&pool, 0, found, 4), 3);
+    for (size_t i = 0; i < 6; i++)
+        (void)channel_pool_enter(&pool, found, 3);
+    for (size_t i = 0; i < 3; i++)
+        cr_expect_eq(sources[i].open, 2);
+    channel_pool_left(&pool, found[1]);
+    cr_expect_eq(channel_pool_enter(&pool, found, 3), 1);
+    channel_pool_left(&pool, found[1]);
+    sources[1].is_doubted = true;
+    cr_expect_neq(channel_pool_enter(&pool, found, 3), 1, "one whose client does not answer");
+    cr_expect_eq(channel_pool_enter(&pool, &found[1], 1), 0, "better than none");
+    close_source(0);
+    cr_expect_eq(channel_pool_enter(&pool, found, 1), 0, "nothing is counted");
 }
 
 /* The pool shrinks by each source's part of the surplus, never below two for each. */
