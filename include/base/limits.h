@@ -22,6 +22,7 @@ enum limits_config {
     LIMIT_ACCESS_FILE = 16 << 20,    /* a list of addresses; each line has up to 50 bytes */
     LIMIT_ACCESS_PREFIXES = 1 << 19, /* of one service's lists: more than public blocklists have */
     LIMIT_ACCOUNT_NAME = 64,         /* a user's or group's name; Linux' own tools stop at 32 */
+    LIMIT_SERVER_NAMES = 16,         /* of remote_addr; each may have many addresses */
 };
 
 /* RLIMIT_MEMLOCK, raised while the process is still root: rings count against it afterwards. Where
@@ -124,6 +125,12 @@ enum limits_client {
     LIMIT_CHANNEL_RETRY_MS = 10000, /* a data channel is retried for this long, as by rathole */
     LIMIT_RETRY_MIN_MS = 500,       /* the first back-off of a control channel, as rathole's */
     LIMIT_ADDRESSES = 8,            /* per name, tried in turn */
+    /* servers = all: of all names together, and of one. Each costs a control channel per service.
+     * DNS answers with more do not fit into a datagram. */
+    LIMIT_SERVERS = 64,
+    /* servers = all: a service's first login to a server comes within this time at random. */
+    LIMIT_LOGIN_SPREAD_MS = 500,
+    LIMIT_SERVER_NAME_MS = 1000, /* a look-up, while there are other servers to try */
     /* Per address while others wait (RFC 8305, section 5); doubled in each further round. */
     LIMIT_DIAL_FIRST_MS = 250,
     LIMIT_DIAL_WORKED_MS = 600000, /* an address that worked is tried first (RFC 6555) */

@@ -32,6 +32,8 @@ enum config_transport_type {
  * time after its session has ended. */
 enum config_bind { CONFIG_BIND_ALWAYS, CONFIG_BIND_ON_LOGIN };
 enum config_clients { CONFIG_CLIENTS_REPLACE, CONFIG_CLIENTS_BALANCE };
+/* A client with several servers: the first that answers, or all of them at once. */
+enum config_servers { CONFIG_SERVERS_FIRST, CONFIG_SERVERS_ALL };
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
@@ -131,7 +133,7 @@ struct config_status {
 
 /* One role's half of the file. The fields of the other role are zero. */
 struct config_peer {
-    struct host_port addr;  /* server: bind_addr; client: remote_addr */
+    struct host_port addr;  /* server: bind_addr; client: the first of remote_addr */
     unsigned int addr_line; /* of addr, in the file */
     char *default_token;    /* NULL: none; a service without its own token has a copy */
     struct config_transport transport;
@@ -159,7 +161,22 @@ struct config_peer {
     uint32_t connect_timeout_ms;   /* client */
     uint32_t udp_descriptors;      /* client; percent */
     bool prefer_ipv6;              /* client; the default of its services */
+
+    enum config_servers servers; /* client */
+    uint32_t resolve_interval_ms;
+    uint32_t more_addr_count; /* client: the others of remote_addr; see config_server_addr */
+    struct host_port more_addrs[LIMIT_SERVER_NAMES - 1];
 };
+
+/* A client's servers as they were written: index 0 to more_addr_count. */
+static inline const struct host_port *config_server_addr(const struct config_peer *client,
+                                                         size_t index)
+{
+    return index == 0 ? &client->addr : &client->more_addrs[index - 1];
+}
+/* Writes the address of a server, or those of a client's servers with ", " in between, cut to fit
+ * and terminated. Returns out. */
+const char *config_addrs_format(const struct config_peer *peer, char *out, size_t out_size);
 
 /* What the limits per address (max_connections_per_ip, ...) count as one address. */
 static inline struct addr_prefixes config_prefixes(const struct config_peer *server)

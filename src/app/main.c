@@ -160,6 +160,16 @@ static int check_role(const struct cli *cli, const struct config *config)
     return command_check_account(cli->config_path, config, roles[role]);
 }
 
+static void print_valid(const char *path, const struct config *config)
+{
+    char text[LIMIT_CONFIG_TEXT];
+    if (config->has_client && config->client.more_addr_count > 0)
+        (void)printf("%s: client of %s: %s\n", path,
+                     config->client.servers == CONFIG_SERVERS_ALL ? "all" : "the first of",
+                     config_addrs_format(&config->client, text, sizeof(text)));
+    (void)printf("%s: valid\n", path);
+}
+
 /* Prints what a start would print about the file, and what can only be checked on request. */
 static int command_check(const struct cli *cli)
 {
@@ -180,7 +190,7 @@ static int command_check(const struct cli *cli)
     else
         say_which_half_is_fit(cli);
     if (result == 0)
-        (void)printf("%s: valid\n", cli->config_path);
+        print_valid(cli->config_path, config);
     config_report_finish(&report);
     config_destroy(config);
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;

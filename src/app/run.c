@@ -288,11 +288,11 @@ static void run_until_ended(struct run *run)
 
 static void log_start(const struct role *role, const struct config_peer *peer, unsigned int workers)
 {
-    char addr[ADDR_HOST_SIZE + 8];
+    char addr[ADDR_HOST_SIZE + 8 + 256]; /* of a long list the log has the beginning */
     char kernel[KERNEL_TEXT_SIZE];
     log_info("rathole-uring " PROJECT_VERSION ", %s %s, %zu services, %u workers, %s",
-             role->start_text, host_port_format(&peer->addr, addr, sizeof(addr)),
-             peer->service_count, workers, kernel_describe(kernel, sizeof(kernel)));
+             role->start_text, config_addrs_format(peer, addr, sizeof(addr)), peer->service_count,
+             workers, kernel_describe(kernel, sizeof(kernel)));
 }
 
 static void setup_noise(const struct config_peer *peer)

@@ -16,7 +16,8 @@
 typedef uint32_t plain_value;
 static_assert(sizeof(enum config_tristate) == sizeof(plain_value) &&
                   sizeof(enum log_level) == sizeof(plain_value) &&
-                  sizeof(enum config_bind) == sizeof(plain_value),
+                  sizeof(enum config_bind) == sizeof(plain_value) &&
+                  sizeof(enum config_servers) == sizeof(plain_value),
               "words are compared as numbers");
 
 static bool same_text(const char *a, const char *b)
@@ -39,6 +40,17 @@ static bool same_range(const void *a, const void *b)
     return same_addr(a, b) && service_a->port_last == service_b->port_last;
 }
 
+/* a and b are the addr of a client; the others of the list are beside it. */
+static bool same_servers(const void *a, const void *b)
+{
+    const struct config_peer *client_a = container_of(a, struct config_peer, addr);
+    const struct config_peer *client_b = container_of(b, struct config_peer, addr);
+    bool same = client_a->more_addr_count == client_b->more_addr_count;
+    for (size_t i = 0; same && i <= client_a->more_addr_count; i++)
+        same = same_addr(config_server_addr(client_a, i), config_server_addr(client_b, i));
+    return same;
+}
+
 static bool same_key(bool has_a, const uint8_t *a, bool has_b, const uint8_t *b)
 {
     return has_a == has_b && (!has_a || keys_equal(a, b, KEYS_X25519_SIZE));
@@ -55,6 +67,8 @@ static bool same_value(const struct option *option, const void *a, const void *b
     const struct config_noise *noise_a = a, *noise_b = b;
     if (option->parse == value_addr)
         return same_addr(a, b);
+    if (option->parse == value_servers_addr)
+        return same_servers(a, b);
     if (option->parse == value_addr_or_range)
         return same_range(a, b);
     if (option->parse == value_secret || option->parse == value_password ||

@@ -368,7 +368,7 @@ void draft_take_held(struct draft *draft, const struct draft_place *place, bool 
  * quotes are exempt: they may contain a '#'. */
 static void cut_comment(const struct option *option, char *text)
 {
-    if ((option->flags & (OPTION_SECRET | OPTION_PATH | OPTION_LIST)) != 0)
+    if ((option->flags & (OPTION_SECRET | OPTION_PATH)) != 0)
         return;
     size_t size = strcspn(text, "#");
     while (size > 0 && isblank((unsigned char)text[size - 1]))

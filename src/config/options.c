@@ -14,7 +14,8 @@
 #define NOWHERE         0
 
 enum option_bounds {
-    MOMENT_MS = 100, /* with less, a handshake or a connect fails on any real path */
+    MOMENT_MS = 100,  /* with less, a handshake or a connect fails on any real path */
+    SECOND_MS = 1000, /* name servers are asked no more often */
     HOUR_MS = 3600 * 1000,
     WEEK_MS = 7 * 24 * HOUR_MS, /* more is a mistake; ms stay within 31 bits */
     KEEPALIVE_MAX = 32767,      /* the kernel's maximum for TCP_KEEPIDLE and TCP_KEEPINTVL */
@@ -38,8 +39,15 @@ enum option_bounds {
 const struct option options[] = {
     {SECTION_ROLE, FOR_SERVER, "bind_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
      REQUIRED, CHANGE(ADDRESS), "where control and data channels arrive"},
-    {SECTION_ROLE, FOR_CLIENT, "remote_addr", value_addr, PEER(addr), 0, 0, NULL, "host:port",
-     REQUIRED, CHANGE(ADDRESS), "the server; resolved again for each new control channel"},
+    {SECTION_ROLE, FOR_CLIENT, "remote_addr", value_servers_addr, PEER(addr), 0, 0, NULL,
+     "host:port", REQUIRED | OPTION_LIST, CHANGE(ADDRESS),
+     "the server, or up to 16 in a list: a:2333, b:2333"},
+    {SECTION_ROLE, FOR_CLIENT, "servers", value_servers, PEER(servers), 0, 0, "first", "word", 0,
+     CHANGE(ADDRESS), "first: the first that answers, looked up at each attempt; "
+     "all: a control channel for each service to each address of each name"},
+    {SECTION_ROLE, FOR_CLIENT, "resolve_interval", value_seconds_fraction,
+     PEER(resolve_interval_ms), SECOND_MS, WEEK_MS, "30", "s", 0, CHANGE(ADDRESS),
+     "servers = all: between two look-ups of a name, whose changes are followed"},
     {SECTION_ROLE, FOR_BOTH, "default_token", value_default_token, PEER(default_token), 0, 0,
      NULL, "secret", SECRET, CHANGE(NONE), "for services without a token of their own"},
     {SECTION_ROLE, FOR_SERVER, "heartbeat_interval", value_seconds, PEER(heartbeat_interval_ms),
@@ -72,10 +80,10 @@ const struct option options[] = {
      "64", "bits", 0, CHANGE(LIMITS),
      "the same for IPv6, where one customer usually holds a /64"},
     {SECTION_ROLE, FOR_SERVER, "allow", value_allow, PEER(access), 0, 0, NULL, "CIDR list",
-     OPTION_LIST, CHANGE(ACCESS),
+     OPTION_LIST | OPTION_PATH, CHANGE(ACCESS),
      "who may connect to bind_addr, as of a service's allow; give your clients' addresses"},
     {SECTION_ROLE, FOR_SERVER, "deny", value_deny, PEER(access), 0, 0, NULL, "CIDR list",
-     OPTION_LIST, CHANGE(ACCESS), "who may not, as of a service's deny"},
+     OPTION_LIST | OPTION_PATH, CHANGE(ACCESS), "who may not, as of a service's deny"},
     {SECTION_ROLE, FOR_CLIENT, "connect_timeout", value_seconds_fraction, PEER(connect_timeout_ms),
      MOMENT_MS, HOUR_MS, "10", "s", 0, CHANGE(LIMITS),
      "to the server or to the local service; for all addresses of a name together"},
@@ -205,10 +213,10 @@ const struct option options[] = {
      SERVICE(max_new_per_second_per_ip), 0, COUNT_MAX, "0", "visitors", 0, CHANGE(LIMITS),
      "that come from one address within a second; 0 = no limit"},
     {SECTION_SERVICE, FOR_SERVER, "allow", value_allow, SERVICE(access), 0, 0, NULL, "CIDR list",
-     OPTION_LIST, CHANGE(ACCESS),
+     OPTION_LIST | OPTION_PATH, CHANGE(ACCESS),
      "visitors that may come, and no others: addresses, prefixes, file:PATH with one a line"},
     {SECTION_SERVICE, FOR_SERVER, "deny", value_deny, SERVICE(access), 0, 0, NULL, "CIDR list",
-     OPTION_LIST, CHANGE(ACCESS),
+     OPTION_LIST | OPTION_PATH, CHANGE(ACCESS),
      "visitors that may not; with allow the longest prefix decides, of the same one deny"},
     {SECTION_SERVICE, FOR_SERVER, "proxy_protocol", value_proxy_protocol, SERVICE(proxy_protocol),
      0, 0, "off", "word", 0, CHANGE(LIMITS),
@@ -220,7 +228,7 @@ const struct option options[] = {
      SERVICE(proxy_protocol_udp), 0, 0, "first", "word", 0, CHANGE(LIMITS),
      "UDP: the header is in a visitor's first datagram on each data channel, or in each (always)"},
     {SECTION_SERVICE, FOR_SERVER, "accept_proxy_protocol", value_allow, SERVICE(balancers),
-     0, 0, NULL, "CIDR list", OPTION_LIST, CHANGE(LIMITS),
+     0, 0, NULL, "CIDR list", OPTION_LIST | OPTION_PATH, CHANGE(LIMITS),
      "balancers whose connections begin with a PROXY header, v1 or v2, within handshake_timeout"},
     {SECTION_SERVICE, FOR_SERVER, "bandwidth", value_bandwidth, SERVICE(bandwidth),
      BANDWIDTH_MIN, BANDWIDTH_MAX, "0", "bit/s", 0, CHANGE(LIMITS),

@@ -105,6 +105,8 @@ option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_sec
     value_number, value_number_or_auto, value_bandwidth, value_service_type, value_bind,
     value_clients, value_transport_type, value_noise_pattern, value_log_level, value_log_format,
     value_account, value_unused;
+/* remote_addr.c; the target of the first is the addr of a client's config_peer */
+option_parser value_servers_addr, value_servers;
 /* proxy_protocol.c */
 option_parser value_proxy_protocol, value_enable_proxy_protocol, value_proxy_protocol_udp;
 /* The target of these is a char *: a copy of the text. */

@@ -211,6 +211,9 @@ static void check_client(struct draft *draft)
         (void)draft_say(draft, DRAFT_WARNING, line != 0 ? line : draft->roles[CONFIG_CLIENT].line,
                         &place, "heartbeat_timeout",
                         "should be more than server.heartbeat_interval");
+    if (peer->servers == CONFIG_SERVERS_FIRST)
+        note_unused(draft, &place, "resolve_interval",
+                    "with servers = first a name is looked up at each attempt");
 }
 
 static void validate_account(struct draft *draft, const struct draft_place *place)
