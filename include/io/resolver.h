@@ -62,6 +62,12 @@ MUST_CHECK struct resolver_query *resolver_ask(struct resolver *resolver,
 /* To be called in the asker's thread, before the answer has come. Accepts NULL. */
 void resolver_abandon(struct resolver_query *query);
 
+/* All addresses of the name's last good look-up, of the preferred family if it has any, else of the
+ * other. Returns their number; 0: none is known. *ret_look_up counts the good look-ups: if it has
+ * not changed, these are the same addresses as before. Any thread. */
+size_t resolver_list(struct resolver *resolver, const struct host_port *name, bool prefer_ipv6,
+                     uint32_t *ret_look_up, struct addr ret[static LIMIT_SERVERS]);
+
 /* ---- for one thread without a mailbox; the resolver is from resolver_create_polled ---- */
 
 /* Begins a look-up of the name, unless one is running or has ended since the last resolver_poll, so

@@ -185,10 +185,12 @@ static void resolver_take_result(struct name *name, const struct name_addresses 
     name->is_slow = now_ns - name->begun_at_ns >= PATIENCE_NS;
     name->is_troubled = result != 0;
     name->error = result;
-    if (result == 0)
+    if (result == 0) {
         name->good = *found;
-    else
+        name->good_count++;
+    } else {
         name->failed_until_ns = now_ns + ms_to_ns(LIMIT_RESOLVER_FAILED_MS);
+    }
     name->has_good = result == 0 || (name->has_good && !is_final);
     answer_askers(name, result);
     name->ended_in_poll = name->resolver->polls;

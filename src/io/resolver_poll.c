@@ -51,6 +51,23 @@ bool resolver_poll(struct resolver *resolver)
     return is_idle;
 }
 
+size_t resolver_list(struct resolver *resolver, const struct host_port *wanted, bool prefer_ipv6,
+                     uint32_t *ret_look_up, struct addr ret[static LIMIT_SERVERS])
+{
+    (void)pthread_mutex_lock(&resolver->lock);
+    const struct name *name = names_find(&resolver->names, wanted->host);
+    size_t count = 0;
+    if (name != NULL) {
+        *ret_look_up = name->good_count;
+        count = resolver_choose_family(&name->good, wanted->port, prefer_ipv6, ret, LIMIT_SERVERS);
+        if (count == 0)
+            count =
+                resolver_choose_family(&name->good, wanted->port, !prefer_ipv6, ret, LIMIT_SERVERS);
+    }
+    (void)pthread_mutex_unlock(&resolver->lock);
+    return count;
+}
+
 size_t resolver_find(struct resolver *resolver, const struct host_port *wanted,
                      struct addr ret[static LIMIT_ADDRESSES])
 {

@@ -14,7 +14,11 @@
 /* The result of a look-up, before an asker's port and address family are applied. */
 struct name_addresses {
     size_t v4_count, v6_count;
-    struct addr v4[LIMIT_ADDRESSES], v6[LIMIT_ADDRESSES]; /* without a port */
+    struct in_addr v4[LIMIT_SERVERS];
+    struct {
+        struct in6_addr addr;
+        uint32_t scope;
+    } v6[LIMIT_SERVERS];
 };
 
 /* ---- resolver_system.c: any thread ---- */
@@ -24,6 +28,9 @@ struct name_addresses {
  * name server has answered. */
 MUST_CHECK int resolver_ask_system(const char *host, struct name_addresses *ret,
                                    bool *ret_is_final);
+/* Copies the addresses of a family with a port, at most `room`. Returns their number. */
+size_t resolver_choose_family(const struct name_addresses *found, uint16_t port, bool is_ipv6,
+                              struct addr *ret, size_t room);
 /* Copies the addresses with a port, the preferred family first, at most LIMIT_ADDRESSES. Returns
  * their number. */
 size_t resolver_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
@@ -52,6 +59,7 @@ struct name {
     uint64_t ended_in_poll;     /* resolver->polls when the last look-up ended */
     uint64_t failed_until_ns;   /* the last failure is remembered until then */
     int error;                  /* of that failure */
+    uint32_t good_count;        /* good look-ups */
     bool has_good;              /* `good` is set, and the name has not ceased to exist */
     struct name_addresses good; /* the result of the last good look-up */
     char host[ADDR_HOST_SIZE];

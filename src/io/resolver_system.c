@@ -10,14 +10,13 @@ static const char hosts_file[] = "/etc/hosts";
 
 static void take_result(const struct addrinfo *info, struct name_addresses *ret)
 {
-    if (info->ai_family == AF_INET && ret->v4_count < LIMIT_ADDRESSES) {
-        struct addr *addr = &ret->v4[ret->v4_count++];
-        memcpy(&addr->v4, info->ai_addr, sizeof(addr->v4));
-        addr->len = sizeof(addr->v4);
-    } else if (info->ai_family == AF_INET6 && ret->v6_count < LIMIT_ADDRESSES) {
-        struct addr *addr = &ret->v6[ret->v6_count++];
-        memcpy(&addr->v6, info->ai_addr, sizeof(addr->v6));
-        addr->len = sizeof(addr->v6);
+    const void *addr = info->ai_addr;
+    if (info->ai_family == AF_INET && ret->v4_count < LIMIT_SERVERS) {
+        ret->v4[ret->v4_count++] = ((const struct sockaddr_in *)addr)->sin_addr;
+    } else if (info->ai_family == AF_INET6 && ret->v6_count < LIMIT_SERVERS) {
+        const struct sockaddr_in6 *v6 = addr;
+        ret->v6[ret->v6_count].addr = v6->sin6_addr;
+        ret->v6[ret->v6_count++].scope = v6->sin6_scope_id;
     }
 }
 
@@ -50,30 +49,33 @@ int resolver_ask_system(const char *host, struct name_addresses *ret, bool *ret_
     return status == EAI_MEMORY ? -ENOMEM : ERR_RESOLVE;
 }
 
-static size_t add_family(const struct addr *addrs, size_t count, uint16_t port, size_t ret_count,
-                         struct addr *ret)
+size_t resolver_choose_family(const struct name_addresses *found, uint16_t port, bool is_ipv6,
+                              struct addr *ret, size_t room)
 {
-    for (size_t i = 0; i < count && ret_count < LIMIT_ADDRESSES; i++) {
-        struct addr *addr = &ret[ret_count++];
-        *addr = addrs[i];
-        if (addr->any.sa_family == AF_INET)
-            addr->v4.sin_port = htons(port);
-        else
+    size_t count = MIN(is_ipv6 ? found->v6_count : found->v4_count, room);
+    for (size_t i = 0; i < count; i++) {
+        struct addr *addr = &ret[i];
+        *addr = (struct addr){.len = is_ipv6 ? sizeof(addr->v6) : sizeof(addr->v4)};
+        if (is_ipv6) {
+            addr->v6.sin6_family = AF_INET6;
+            addr->v6.sin6_addr = found->v6[i].addr;
+            addr->v6.sin6_scope_id = found->v6[i].scope;
             addr->v6.sin6_port = htons(port);
+        } else {
+            addr->v4.sin_family = AF_INET;
+            addr->v4.sin_addr = found->v4[i];
+            addr->v4.sin_port = htons(port);
+        }
     }
-    return ret_count;
+    return count;
 }
 
 size_t resolver_choose(const struct name_addresses *found, uint16_t port, bool prefer_ipv6,
                        struct addr ret[static LIMIT_ADDRESSES])
 {
-    size_t count = 0;
-    if (prefer_ipv6)
-        count = add_family(found->v6, found->v6_count, port, count, ret);
-    count = add_family(found->v4, found->v4_count, port, count, ret);
-    if (!prefer_ipv6)
-        count = add_family(found->v6, found->v6_count, port, count, ret);
-    return count;
+    size_t count = resolver_choose_family(found, port, prefer_ipv6, ret, LIMIT_ADDRESSES);
+    return count +
+           resolver_choose_family(found, port, !prefer_ipv6, ret + count, LIMIT_ADDRESSES - count);
 }
 
 /* "ADDRESS NAME NAME ... # comment" */
