@@ -10,6 +10,7 @@
 
 #include "base/slab.h"
 #include "client/descriptors.h"
+#include "client/servers.h"
 #include "client/service.h"
 #include "config/config.h"
 #include "io/socket.h"
@@ -24,9 +25,9 @@ struct client {
     struct service_registry services;
     unsigned int next_control; /* main thread; spreads control channels over the workers */
     unsigned int worker_count;
+    struct client_servers servers;
     struct dial_memory memory; /* which of the server's addresses worked */
     struct client_fds fds;
-    _Atomic unsigned int logins_in_progress;
     _Atomic unsigned int next_worker; /* takes turns among equally busy workers */
     struct handover handover;
 };
@@ -35,11 +36,14 @@ struct client_worker {
     struct client *client;
     struct tunnel_worker *tunnel;
     struct socket_options channel_options; /* of connections to the server */
+    struct list services;                  /* those whose control channels are this worker's */
     struct list controls, channels, relaying;
     struct list forwards; /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
     struct plan_walk plan_walk;
+    struct timer follow_timer; /* runs client_control_follow_all's next services */
+    size_t follow_left;
     /* The limit for a successor to replace the control channels; then, or after SIGTERM, for the
      * server to close the parked channels. */
     struct timer leave_timer;

@@ -26,8 +26,9 @@ struct client_worker;
 struct socket_options;
 
 struct client_fds {
-    int max; /* numbers from this one on are for control channels */
-    _Atomic int fixed;
+    int max;                              /* numbers from this one on are for control channels */
+    _Atomic int fixed;                    /* with one control channel for each service */
+    _Atomic int more_controls;            /* and the others of servers = all */
     _Atomic int tcp_services, tcp_served; /* configured; with at least one data channel */
     _Atomic int tcp_channels;             /* data channels that have a descriptor, or relay */
     _Atomic int half_open;                /* data channels that lack their second descriptor */

@@ -30,8 +30,9 @@ struct dial {
     uint32_t step_ms; /* the limit of the current step, for the caller's timer */
     int error;        /* of the last failure: -errno or ERR_DEADLINE */
     uint8_t count, index, round;
-    uint8_t failed; /* a bit for each address */
-    bool has_begun; /* an address of this set was tried */
+    uint8_t failed;    /* a bit for each address */
+    bool has_begun;    /* an address of this set was tried */
+    bool is_one_round; /* see dial_one_round */
 };
 
 /* Begins, with the first step: the look-up of the name. It may take all of limit_ms. */
@@ -39,8 +40,11 @@ void dial_begin(struct dial *dial, uint32_t limit_ms, uint64_t now_ns);
 /* Ends the look-up: there are `count` addresses, at most LIMIT_ADDRESSES. May be called again if
  * the addresses have changed; they are tried from the first one, in the time that is left. */
 void dial_addresses(struct dial *dial, size_t count, uint64_t now_ns);
+/* There are other names to try: every address gets its part of this round (0: the first) and no
+ * more, the last one too. To be called after dial_addresses. */
+void dial_one_round(struct dial *dial, unsigned int round);
 /* Chooses the next address, dial->index, to be tried for dial->step_ms. False: all have failed, or
- * the time is over. */
+ * the time or the one round is over. */
 bool dial_next(struct dial *dial, uint64_t now_ns);
 /* The current address has failed with this error. */
 void dial_failed(struct dial *dial, int error);

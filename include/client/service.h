@@ -1,6 +1,6 @@
 /* A service on the client: its configuration, the addresses of its local service, and its control
- * channel. It is freed by its last user (service_base.h): the client while the service is
- * configured, its control channel, sessions, data channels with their relays, and forwards. */
+ * channels. It is freed by its last user (service_base.h): the client while the service is
+ * configured, its control channels, sessions, data channels with their relays, and forwards. */
 #pragma once
 
 #include <stdatomic.h>
@@ -33,11 +33,13 @@ struct client_service {
     struct service_base entry;
     bool is_udp;
     unsigned int worker_count;
-    _Atomic int tcp_channels;       /* see client/descriptors.h */
-    unsigned int worker;            /* index of the worker that has the control channel */
-    struct client_control *control; /* that worker's; NULL: none, or it has ended for good */
-    struct client_local *locals;    /* one for each worker */
-    struct dial_memory memory;      /* which address of the local service worked */
+    _Atomic int tcp_channels; /* see client/descriptors.h */
+    unsigned int worker;      /* index of the worker that has the control channels */
+    struct list controls;     /* that worker's: one for each server; none has ended for good */
+    struct list worker_node;  /* likewise; in its list of services, while configured */
+    _Atomic unsigned int servers_up; /* control channels that are up */
+    struct client_local *locals;     /* one for each worker */
+    struct dial_memory memory;       /* which address of the local service worked */
 };
 
 /* Creates a service and registers it. The configuration is copied, and the caller is the first

@@ -14,6 +14,15 @@
 
 struct tls_context;
 
+/* What differs between the servers of a client. */
+struct recipe_server {
+    uint64_t id; /* of the name, and of the proxy on the way; not 0. Another recipe has the same */
+    struct host_port addr;      /* as configured */
+    struct tls_context *tls;    /* owned; NULL: that of the recipe */
+    char *host;                 /* owned; of the request for WebSocket; NULL: no WebSocket */
+    struct proxy_request proxy; /* owned; it names the server */
+};
+
 struct recipe {
     unsigned int holders;
     bool is_initiator; /* of the connection: the client */
@@ -22,15 +31,25 @@ struct recipe {
     struct tls_context *tls;  /* owned; NULL: no TLS */
     uint64_t tls_fingerprint; /* of the files that tls was made from: a reload compares it */
     bool is_websocket;
-    char *host;                 /* owned; of the request for WebSocket; NULL: a server */
-    struct host_port dialled;   /* client: the server, or the proxy on the way to it */
-    bool has_proxy;             /* client */
-    struct proxy_request proxy; /* owned; it names the server */
+    bool has_proxy;                /* client */
+    struct host_port proxy_addr;   /* with has_proxy */
+    struct recipe_server *servers; /* owned; client: in the order of the configuration */
+    size_t server_count;
 };
 
-/* Makes the handshakes of one connection. *ret: the first of them, for stream_begin; NULL: there is
- * none, and the connection is plain. -ENOMEM. */
-MUST_CHECK int recipe_begin(const struct recipe *recipe, struct handshake **ret);
+/* Makes the handshakes of one connection. server: the one of recipe->servers that it leads to; NULL
+ * on a server. *ret: the first of them, for stream_begin; NULL: there is none, and the connection
+ * is plain. -ENOMEM. */
+MUST_CHECK int recipe_begin(const struct recipe *recipe, const struct recipe_server *server,
+                            struct handshake **ret);
+/* The server with this id; NULL: it is none of this recipe's. */
+const struct recipe_server *recipe_find(const struct recipe *recipe, uint64_t id);
+/* What is dialled to reach the server: itself, or the proxy. */
+static inline const struct host_port *recipe_dialled(const struct recipe *recipe,
+                                                     const struct recipe_server *server)
+{
+    return recipe->has_proxy ? &recipe->proxy_addr : &server->addr;
+}
 /* Whether connections begin with handshakes, so that the worker needs a link engine. */
 bool recipe_has_handshakes(const struct recipe *recipe);
 /* One more holder, each of whom calls recipe_destroy. */

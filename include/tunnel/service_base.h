@@ -65,6 +65,9 @@ static inline void service_base_doubt(struct service_base *base)
 
 /* A session has begun with this peer, or has ended (NULL). Any thread. */
 void service_base_note_peer(struct service_base *base, const struct addr *peer);
+/* The session with that peer has ended, and this is one that has been there beside it. */
+void service_base_replace_peer(struct service_base *base, const struct addr *ended,
+                               const struct addr *peer);
 /* What was noted. False: there is no session. Any thread. */
 bool service_base_peer(struct service_base *base, struct addr *ret_peer, int64_t *ret_since_s);
 

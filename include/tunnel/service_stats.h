@@ -64,6 +64,7 @@ struct service_report {
     int64_t up_since_s;                  /* since 1970 */
     uint32_t clients;         /* control channels that are up; `peer` is that of the newest */
     uint32_t waiting, parked; /* visitors without a channel, channels without a visitor */
+    uint32_t servers_up;      /* a client's: sessions, with a server each */
     struct service_totals totals;
 };
 typedef void service_report_fn(void *arg, const struct service_report *report);

@@ -18,6 +18,7 @@
 #include "relay/relay.h"
 
 struct recipe;
+struct recipe_server;
 struct resolver;
 struct stream;
 struct tunnel_worker;
@@ -58,6 +59,7 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_TICK = 1u << 10,    /* app/worker.c answers it, as a sign of life */
     TUNNEL_SIGNAL_DESCRIPTORS = 1u << 11, /* client: UDP visitors have to make room */
     TUNNEL_SIGNAL_REFUSE = 1u << 12,      /* server: no new visitors; those that wait go on */
+    TUNNEL_SIGNAL_SERVERS = 1u << 13,     /* client: the set of servers has changed */
 };
 
 /* Descriptor numbers from this one on are for control channels. */
@@ -70,8 +72,9 @@ bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int
 /* Has the worker prepare its connections to the other side by a recipe, which is shared, read-only,
  * and must outlive the worker. -ENOMEM. */
 MUST_CHECK int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe);
-/* Prepares a new connection to the other side. -ENOMEM. */
-MUST_CHECK int tunnel_prepare(struct tunnel_worker *worker, struct stream *stream);
+/* Prepares a new connection to the other side. server: as for recipe_begin. -ENOMEM. */
+MUST_CHECK int tunnel_prepare(struct tunnel_worker *worker, const struct recipe_server *server,
+                              struct stream *stream);
 /* Whether a new connection to the other side begins with handshakes. */
 bool tunnel_has_handshakes(const struct tunnel_worker *worker);
 

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/addr.h"
 #include "status_view_priv.h"
 
@@ -61,6 +63,8 @@ static void put_json_service(const struct status_view *view, const struct status
     text_printf(out, ",\"client\":\"%s\",\"client_since\":%lld", peer,
                 report->is_up ? (long long)report->up_since_s : 0);
     put_number(out, "clients", report->clients);
+    if (strcmp(view->role, "client") == 0)
+        put_number(out, "servers_up", report->servers_up);
     put_number(out, "open", totals->open);
     put_number(out, "waiting", report->waiting);
     put_number(out, "parked", report->parked);

@@ -63,7 +63,7 @@ static bool is_udp(const struct status_service *service)
     return service->type == CONFIG_SERVICE_UDP;
 }
 
-enum service_number { IS_UP, IS_BOUND, CLIENTS, OPEN, WAITING, PARKED, VISITORS };
+enum service_number { IS_UP, IS_BOUND, CLIENTS, SERVERS_UP, OPEN, WAITING, PARKED, VISITORS };
 
 static uint64_t number_of(const struct status_service *service, enum service_number number)
 {
@@ -75,6 +75,8 @@ static uint64_t number_of(const struct status_service *service, enum service_num
         return report->has_address;
     case CLIENTS:
         return report->clients;
+    case SERVERS_UP:
+        return report->servers_up;
     case OPEN:
         return report->totals.open;
     case WAITING:
@@ -97,6 +99,7 @@ static void put_numbers(struct page *page)
         {GAUGE, IS_UP, "service_up", "Whether a client serves it."},
         {GAUGE, IS_BOUND, "service_bound", "Whether its address is bound."},
         {GAUGE, CLIENTS, "service_clients", "Control channels that are up."},
+        {GAUGE, SERVERS_UP, "service_servers_up", "Servers that a client is logged in to."},
         {GAUGE, OPEN, "visitor_connections_open", "Visitors that are being served."},
         {GAUGE, WAITING, "visitors_waiting", "Visitors that wait for a data channel."},
         {GAUGE, PARKED, "pool_channels", "Data channels that wait for a visitor."},
@@ -104,7 +107,10 @@ static void put_numbers(struct page *page)
     };
     const struct status_view *view = page->view;
     char labels[LABELS_SIZE];
+    bool is_client = strcmp(view->role, "client") == 0;
     for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+        if (families[i].number == SERVERS_UP && !is_client)
+            continue;
         begin(page, families[i].kind, families[i].family, families[i].help);
         for (size_t j = 0; j < view->service_count; j++)
             sample(page, labels_of(&view->services[j], NULL, NULL, labels),

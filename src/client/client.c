@@ -40,6 +40,10 @@ static int client_make(const struct role_options *options, struct client **ret)
         result = client_fds_init(&client->fds, config, workers);
     if (result == 0)
         result = copy_config(client, options);
+    if (result == 0)
+        result = client_servers_init(&client->servers);
+    if (result == 0)
+        client_servers_configure(&client->servers, client->recipe, config);
     for (size_t i = 0; i < config->service_count && result == 0; i++) {
         struct client_service *service; /* owned by the registry */
         result = client_service_create(&client->services, &config->services[i], workers, &service);
@@ -69,6 +73,7 @@ void client_destroy(struct client *client)
     service_registry_finish(&client->services);
     recipe_destroy(client->recipe);
     config_peer_free(client_config(client));
+    client_servers_finish(&client->servers);
     dial_memory_finish(&client->memory);
     client_fds_finish(&client->fds);
     free(client);
@@ -84,6 +89,7 @@ static void client_drain(struct client_worker *worker)
     if (worker->draining)
         return;
     worker->draining = true;
+    client_servers_stop(&worker->client->servers, worker->tunnel);
     client_control_close_all(worker);
     data_channel_close_dialing(worker);
     loop_deadline_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_CLIENT_PARTING_MS);
@@ -112,6 +118,7 @@ static void client_leave(struct client_worker *worker)
     if (worker->leaving || worker->draining)
         return;
     worker->leaving = true;
+    client_servers_stop(&worker->client->servers, worker->tunnel);
     client_control_retire_all(worker);
     loop_deadline_start(worker->tunnel->loop, &worker->leave_timer, LIMIT_UPGRADE_HOLD_MS);
 }
@@ -158,6 +165,8 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         data_channel_close_cut(worker);
     if ((bits & TUNNEL_SIGNAL_DESCRIPTORS) != 0)
         forward_give_up(worker);
+    if ((bits & TUNNEL_SIGNAL_SERVERS) != 0)
+        client_control_follow_all(worker);
 }
 
 static bool client_is_done(const struct tunnel_worker *tunnel)
@@ -174,6 +183,7 @@ static void client_finish(struct tunnel_worker *tunnel)
     if (worker == NULL)
         return;
     loop_timer_stop(tunnel->loop, &worker->leave_timer);
+    loop_timer_stop(tunnel->loop, &worker->follow_timer);
     slab_finish(&worker->channel_slab);
     slab_finish(&worker->udp_visitor_slab);
     free(worker);
@@ -201,7 +211,7 @@ static int start_controls(struct client_worker *worker)
         struct client_service *service =
             client_service_of(container_of(node, struct service_base, node));
         if (result == 0 && service->worker == worker->tunnel->index)
-            result = client_control_start(worker, service);
+            result = client_control_add(worker, service);
     }
     (void)pthread_mutex_unlock(&registry->lock);
     return result;
@@ -217,17 +227,21 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     worker->tunnel = tunnel;
     client_set_channel_options(worker);
     client_reload_init(worker);
+    list_init(&worker->services);
     list_init(&worker->controls);
     list_init(&worker->channels);
     list_init(&worker->relaying);
     list_init(&worker->forwards);
     timer_init(&worker->leave_timer, leave_over);
+    client_control_init_follow(worker);
     data_channel_init_slab(&worker->channel_slab);
     forward_init_slab(&worker->udp_visitor_slab);
     tunnel->role = worker;
     int result = tunnel_use_recipe(tunnel, client->recipe);
     if (result == 0)
         result = start_controls(worker);
+    if (result == 0 && tunnel->index == 0)
+        client_servers_begin(&client->servers, tunnel);
     if (result < 0)
         abandon_start(tunnel);
     else
@@ -280,7 +294,8 @@ static void client_tell_service(struct client_service *service, service_report_f
 {
     struct service_report report = {.config = client_service_config(service), .has_address = true};
     report.is_up = service_base_peer(&service->entry, &report.peer, &report.up_since_s);
-    report.clients = report.is_up;
+    report.servers_up = atomic_load(&service->servers_up);
+    report.clients = report.servers_up;
     for (unsigned int i = 0; i < service->worker_count; i++)
         service_stats_sum(&service->locals[i].stats, &report.totals);
     tell(arg, &report);

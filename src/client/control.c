@@ -10,17 +10,12 @@
 #include "client/opening.h"
 #include "control_priv.h"
 
-enum { LOGIN_TURN_MS = 50 }; /* between two tries to get a turn to log in */
-
-static void control_try_address(struct client_control *control);
-
 static struct loop *control_loop(const struct client_control *control)
 {
     return control->worker->tunnel->loop;
 }
 
-/* Starts the time limit of a step. */
-static void step_deadline(struct client_control *control, uint64_t limit_ms)
+void client_control_deadline(struct client_control *control, uint64_t limit_ms)
 {
     loop_deadline_start(control_loop(control), &control->timer, limit_ms);
 }
@@ -28,7 +23,7 @@ static void step_deadline(struct client_control *control, uint64_t limit_ms)
 void client_control_give_up_turn(struct client_control *control)
 {
     if (control->has_turn)
-        (void)atomic_fetch_sub(&control->worker->client->logins_in_progress, 1);
+        (void)atomic_fetch_sub(&control->server->logins_in_progress, 1);
     control->has_turn = false;
 }
 
@@ -41,15 +36,12 @@ static void control_free(struct client_control *control)
     resolver_abandon(control->query);
     client_fsm_finish(&control->fsm);
     list_remove(&control->node);
-    control->service->control = NULL;
+    list_remove(&control->service_node);
+    if (control->is_additional)
+        (void)atomic_fetch_sub(&control->worker->client->fds.more_controls, 1);
+    client_server_drop(control->server);
     client_service_drop(control->service);
     free(control);
-}
-
-/* No attempt begins during a handover. */
-static bool may_begin(const struct client_control *control)
-{
-    return handover_phase(&control->worker->client->handover) == HANDOVER_SERVING;
 }
 
 static void control_wait(struct client_control *control)
@@ -69,6 +61,23 @@ static void control_wait(struct client_control *control)
     loop_timer_start(control_loop(control), &control->timer, wait_ms);
 }
 
+/* The service's peer is one that it still has a session with, if there is any. */
+static void control_end_session(struct client_control *control)
+{
+    struct client_service *service = control->service;
+    struct client_session *session = take_ptr(control->session);
+    if (atomic_fetch_sub(&service->servers_up, 1) == 1)
+        service_base_note_peer(&service->entry, NULL);
+    list_for_each (node, &service->controls) {
+        const struct client_session *other =
+            container_of(node, struct client_control, service_node)->session;
+        if (other != NULL)
+            service_base_replace_peer(&service->entry, &session->server, &other->server);
+    }
+    client_session_end(control->worker, session);
+    client_session_drop(session);
+}
+
 void client_control_fail(struct client_control *control, int error)
 {
     struct tunnel_worker *tunnel = control->worker->tunnel;
@@ -81,14 +90,12 @@ void client_control_fail(struct client_control *control, int error)
     if (control->state == CONTROL_UP && tunnel_is_silence(error))
         service_base_doubt(&control->service->entry);
     control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
-    client_control_give_up_turn(control);
+    control->tries_next = client_control_goes_on(control, error);
+    if (!control->tries_next)
+        client_control_give_up_turn(control);
     loop_timer_stop(tunnel->loop, &control->timer);
-    if (control->session != NULL) {
-        service_base_note_peer(&control->service->entry, NULL);
-        client_session_end(control->worker, control->session);
-        client_session_drop(control->session);
-        control->session = NULL;
-    }
+    if (control->session != NULL)
+        control_end_session(control);
     if (control->has_stream) {
         bool is_clean = control->state == CONTROL_UP && error == -ECANCELED; /* we stop */
         client_control_set_state(control, CONTROL_CLOSING);
@@ -101,7 +108,7 @@ void client_control_fail(struct client_control *control, int error)
 static void client_control_closed(struct stream *stream)
 {
     struct client_control *control = container_of(stream, struct client_control, stream);
-    bool tries_next = control->tries_next && may_begin(control);
+    bool tries_next = control->tries_next && client_control_may_begin(control);
     client_fsm_finish(&control->fsm);
     keys_wipe(&control->action, sizeof(control->action));
     control->has_stream = control->tries_next = false;
@@ -112,28 +119,9 @@ static void client_control_closed(struct stream *stream)
     else if (control->begins_anew)
         client_control_begin(control);
     else if (tries_next)
-        control_try_address(control);
+        client_control_try_address(control);
     else
         control_wait(control);
-}
-
-static void log_address_failed(const struct client_control *control, int error)
-{
-    char text[ADDR_TEXT_SIZE];
-    if (control->addrs.count > 1 && control->dial.round == 0)
-        log_service(LOG_INFO, control_name(control), "cannot connect to %s: %s",
-                    addr_format(&control->addrs.addrs[control->dial.index], text, sizeof(text)),
-                    error_text(error));
-}
-
-/* Gives up this address; client_control_closed tries the next one. */
-static void control_connect_failed(struct client_control *control, int error)
-{
-    log_address_failed(control, error);
-    client_control_set_state(control, CONTROL_CLOSING);
-    control->tries_next = true;
-    loop_timer_stop(control_loop(control), &control->timer);
-    stream_terminate(&control->stream, STREAM_ABORT);
 }
 
 static void control_timer_expired(struct timer *timer)
@@ -150,7 +138,7 @@ static void control_timer_expired(struct timer *timer)
         uint64_t silent_ms =
             (loop_now_ns(control_loop(control)) - control->heard_at_ns) / NS_PER_MS;
         if (silent_ms < config->heartbeat_timeout_ms)
-            step_deadline(control, config->heartbeat_timeout_ms - silent_ms);
+            client_control_deadline(control, config->heartbeat_timeout_ms - silent_ms);
         else
             client_control_fail(control, ERR_DEADLINE);
         break;
@@ -158,17 +146,18 @@ static void control_timer_expired(struct timer *timer)
     case CONTROL_RESOLVING:
         resolver_abandon(control->query);
         control->query = NULL;
-        client_control_fail(control, ERR_DEADLINE);
+        client_control_name_failed(control, ERR_DEADLINE);
         break;
     case CONTROL_CONNECTING:
+        control->has_timed_out = true;
         dial_timed_out(&control->dial);
-        control_connect_failed(control, ERR_DEADLINE);
+        client_control_connect_failed(control, ERR_DEADLINE);
         break;
     case CONTROL_LOGIN:
         /* The proxy's time is over. The login's begins now, if the proxy has kept to it. */
         if (control->awaits_proxy && !stream_is_at_proxy(&control->stream)) {
             control->awaits_proxy = false;
-            step_deadline(control, LIMIT_LOGIN_MS);
+            client_control_deadline(control, LIMIT_LOGIN_MS);
             break;
         }
         client_control_fail(control, ERR_DEADLINE);
@@ -205,7 +194,7 @@ void client_control_watch_heartbeat(struct client_control *control)
 {
     uint32_t timeout_ms = control_config(control)->heartbeat_timeout_ms;
     if (timeout_ms != 0)
-        step_deadline(control, timeout_ms);
+        client_control_deadline(control, timeout_ms);
     else
         loop_timer_stop(control_loop(control), &control->timer);
 }
@@ -214,8 +203,8 @@ static void control_up(struct client_control *control)
 {
     struct client_worker *worker = control->worker;
     const struct addr *server = &control->addrs.addrs[control->dial.index];
-    control->session = client_session_create(control->service, &control_recipe(control)->dialled,
-                                             server, client_fsm_session_key(&control->fsm));
+    control->session = client_session_create(control->service, control->target_id, server,
+                                             client_fsm_session_key(&control->fsm));
     if (control->session == NULL) {
         metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         client_control_fail(control, -ENOMEM);
@@ -225,7 +214,11 @@ static void control_up(struct client_control *control)
     client_control_set_state(control, CONTROL_UP);
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     client_control_log_up(control, server);
-    service_base_note_peer(&control->service->entry, server);
+    if (atomic_fetch_add(&control->service->servers_up, 1) == 0)
+        service_base_note_peer(&control->service->entry, server);
+    if (control->server->id == 0)
+        client_servers_prefer(&worker->client->servers, control_recipe(control), control->target_id,
+                              loop_now_ns(control_loop(control)));
     control->heard_at_ns = loop_now_ns(control_loop(control));
     client_control_watch_heartbeat(control);
     control_read_commands(control);
@@ -282,7 +275,7 @@ static void control_connected(struct stream *stream, int result)
     struct client_control *control = container_of(stream, struct client_control, stream);
     if (result < 0) {
         dial_failed(&control->dial, result);
-        control_connect_failed(control, result);
+        client_control_connect_failed(control, result);
         return;
     }
     if (control->dial.index > 0)
@@ -290,9 +283,12 @@ static void control_connected(struct stream *stream, int result)
                       loop_now_ns(control_loop(control)));
     client_control_set_state(control, CONTROL_LOGIN);
     control->awaits_proxy = control_recipe(control)->has_proxy;
-    step_deadline(control, control->awaits_proxy ? control_config(control)->connect_timeout_ms
-                                                 : LIMIT_LOGIN_MS);
-    result = tunnel_prepare(control->worker->tunnel, stream);
+    client_control_deadline(control, control->awaits_proxy
+                                         ? control_config(control)->connect_timeout_ms
+                                         : LIMIT_LOGIN_MS);
+    const struct recipe_server *target = control_target(control);
+    result =
+        target != NULL ? tunnel_prepare(control->worker->tunnel, target, stream) : ERR_RECONFIGURED;
     if (result < 0) {
         client_control_fail(control, result);
         return;
@@ -304,126 +300,45 @@ static void control_connected(struct stream *stream, int result)
     control_act(control);
 }
 
-static const struct stream_ops control_stream_ops = {
+const struct stream_ops client_control_stream_ops = {
     .read_done = client_control_read_done,
     .write_done = client_control_write_done,
     .connected = control_connected,
     .closed = client_control_closed,
 };
 
-/* ---- the beginning of an attempt ---- */
-
-static void control_connect(struct client_control *control, const struct addr *addr, int fd)
-{
-    socket_set_nodelay(fd, true);
-    step_deadline(control, control->dial.step_ms);
-    stream_init(&control->stream, control_loop(control), fd, &control_stream_ops);
-    control->has_stream = true;
-    stream_connect(&control->stream, addr);
-}
-
-/* Connects to the next address that a socket can be made for. */
-static void control_try_address(struct client_control *control)
-{
-    struct socket_options options = control->worker->channel_options;
-    options.user_timeout_ms = LIMIT_USER_TIMEOUT_MS;
-    options.speaks_first = true;
-    client_control_set_state(control, CONTROL_CONNECTING);
-    while (dial_next(&control->dial, loop_now_ns(control_loop(control)))) {
-        const struct addr *addr = &control->addrs.addrs[control->dial.index];
-        int fd = client_fds_dial(control->worker, addr, &options, INT32_MAX);
-        if (fd >= 0) {
-            control_connect(control, addr, fd);
-            return;
-        }
-        dial_failed(&control->dial, fd);
-        log_address_failed(control, fd);
-        if (!socket_error_is_of_address(fd))
-            break;
-    }
-    client_control_fail(control, control->dial.error);
-}
-
-static void control_resolved(void *asker, const struct resolver_answer *answer)
-{
-    struct client_control *control = asker;
-    control->query = NULL;
-    if (answer->error < 0) {
-        client_control_fail(control, answer->error);
-        return;
-    }
-    uint64_t now_ns = loop_now_ns(control_loop(control));
-    control->addrs = *answer;
-    (void)dial_put_first(&control->worker->client->memory, &control->addrs, now_ns);
-    dial_begin(&control->dial, control_config(control)->connect_timeout_ms, now_ns);
-    dial_addresses(&control->dial, control->addrs.count, now_ns);
-    control_try_address(control);
-}
-
-/* Limits the logins in progress, so that a client with hundreds of services stays below the
- * server's limit for one address (server/gate.h). */
-static bool take_turn(struct client_control *control)
-{
-    _Atomic unsigned int *in_progress = &control->worker->client->logins_in_progress;
-    if (atomic_fetch_add(in_progress, 1) < LIMIT_LOGINS_IN_PROGRESS) {
-        control->has_turn = true;
-        return true;
-    }
-    (void)atomic_fetch_sub(in_progress, 1);
-    return false;
-}
-
-void client_control_begin(struct client_control *control)
-{
-    struct client_worker *worker = control->worker;
-    const struct config_peer *config = control_config(control);
-    control->begins_anew = control->tries_next = false;
-    client_control_set_state(control, CONTROL_WAITING);
-    if (!may_begin(control))
-        return; /* client_control_release_all calls again */
-    if (!take_turn(control)) {
-        loop_timer_start(control_loop(control), &control->timer, LOGIN_TURN_MS);
-        return;
-    }
-    control->attempt_at_ns = loop_now_ns(control_loop(control));
-    client_control_set_state(control, CONTROL_RESOLVING);
-    /* Not from the configuration, which may already be that of a reload: a password for one proxy
-     * must not reach another. */
-    const struct host_port *dialled = &control_recipe(control)->dialled;
-    struct resolver_answer answer;
-    memset(&answer, 0, sizeof(answer));
-    if (addr_from_numeric(dialled, &answer.addrs[0])) {
-        answer.count = 1;
-        control_resolved(control, &answer);
-        return;
-    }
-    step_deadline(control, LIMIT_LOGIN_MS);
-    bool prefer_ipv6 = config->prefer_ipv6 || client_service_config(control->service)->prefer_ipv6;
-    control->query = resolver_ask(worker->tunnel->all->resolver, dialled, prefer_ipv6,
-                                  worker->tunnel->mailbox, control_resolved, control);
-    if (control->query == NULL)
-        client_control_fail(control, -ENOMEM);
-}
-
-int client_control_start(struct client_worker *worker, struct client_service *service)
+int client_control_start(struct client_worker *worker, struct client_service *service,
+                         struct client_server *server)
 {
     struct client_control *control = calloc(1, sizeof(*control));
     if (control == NULL)
         return -ENOMEM;
     control->worker = worker;
     control->service = service;
+    control->server = server;
     client_service_use(service);
-    service->control = control;
+    client_server_use(server);
+    control->is_additional = !list_is_empty(&service->controls);
+    if (control->is_additional)
+        (void)atomic_fetch_add(&worker->client->fds.more_controls, 1);
+    list_push_back(&service->controls, &control->service_node);
     timer_init(&control->timer, control_timer_expired);
     client_backoff_init(&control->backoff, client_service_config(service)->retry_interval_ms);
     list_push_back(&worker->controls, &control->node);
-    client_control_begin(control);
+    if (server->id == 0) {
+        client_control_begin(control);
+    } else {
+        uint32_t random;
+        keys_random(&random, sizeof(random));
+        loop_timer_start(control_loop(control), &control->timer, random % LIMIT_LOGIN_SPREAD_MS);
+    }
     return 0;
 }
 
 void client_control_stop(struct client_control *control)
 {
     control->stopping = true;
+    list_remove(&control->service_node);
     switch ((enum control_state)control->state) {
     case CONTROL_WAITING:
     case CONTROL_RESOLVING:

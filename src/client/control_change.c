@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "control_priv.h"
 
+enum { FOLLOW_AGAIN_MS = 1000 }; /* out of memory */
+
 /* ---- a reload ---- */
 
 static void control_log_in_again(struct client_control *control)
@@ -35,12 +37,23 @@ static void control_log_in_again(struct client_control *control)
     }
 }
 
-void client_control_review(struct client_control *control, bool logs_in)
+void client_control_review(struct client_service *service, bool logs_in)
 {
-    client_backoff_init(&control->backoff,
-                        client_service_config(control->service)->retry_interval_ms);
-    if (logs_in)
-        control_log_in_again(control);
+    list_for_each_safe (node, &service->controls) {
+        struct client_control *control = container_of(node, struct client_control, service_node);
+        client_backoff_init(&control->backoff, client_service_config(service)->retry_interval_ms);
+        if (logs_in)
+            control_log_in_again(control);
+    }
+}
+
+void client_control_leave_removed(struct client_worker *worker)
+{
+    list_for_each_safe (node, &worker->controls) {
+        struct client_control *control = container_of(node, struct client_control, node);
+        if (control->state != CONTROL_UP || control_target(control) == NULL)
+            control_log_in_again(control);
+    }
 }
 
 void client_control_log_in_all_again(struct client_worker *worker)
@@ -57,6 +70,126 @@ void client_control_review_heartbeats(struct client_worker *worker)
         if (control->state == CONTROL_UP)
             client_control_watch_heartbeat(control);
     }
+}
+
+/* ---- the set of servers ---- */
+
+static bool is_in_set(const struct client_server *server, struct client_server *const *set,
+                      size_t count)
+{
+    bool found = false;
+    for (size_t i = 0; i < count; i++)
+        found |= set[i] == server;
+    return found;
+}
+
+/* Whether the control channel is up with this server, though by another entry: `servers` has
+ * changed. */
+static bool is_up_with(const struct client_control *control, const struct client_server *server)
+{
+    const struct client_session *session = control->session;
+    if (session == NULL || server->id == 0)
+        return session != NULL;
+    return session->server_id == server->id &&
+           (server->addr.len == 0 || addr_equal(&session->server, &server->addr));
+}
+
+/* The service's control channel for an entry of the set, perhaps one that is given to it here.
+ * NULL: there is none. */
+static struct client_control *find_control(const struct client_service *service,
+                                           struct client_server *server,
+                                           struct client_server *const *set, size_t count)
+{
+    struct client_control *other = NULL;
+    list_for_each (node, &service->controls) {
+        struct client_control *control = container_of(node, struct client_control, service_node);
+        if (control->server == server)
+            return control;
+        if (other == NULL && !is_in_set(control->server, set, count) && is_up_with(control, server))
+            other = control;
+    }
+    if (other != NULL) {
+        client_server_use(server);
+        client_server_drop(other->server);
+        other->server = server;
+    }
+    return other;
+}
+
+/* Makes the control channels of a service those of the set. -ENOMEM: some are missing. */
+static int control_follow(struct client_worker *worker, struct client_service *service)
+{
+    struct client_server *set[LIMIT_SERVERS];
+    bool is_missing[LIMIT_SERVERS];
+    if (worker->draining || worker->leaving)
+        return 0;
+    size_t count = client_servers_list(&worker->client->servers, set);
+    for (size_t i = 0; i < count; i++)
+        is_missing[i] = find_control(service, set[i], set, count) == NULL;
+    list_for_each_safe (node, &service->controls) {
+        struct client_control *control = container_of(node, struct client_control, service_node);
+        if (!is_in_set(control->server, set, count))
+            client_control_stop(control);
+    }
+    int result = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (is_missing[i] && result == 0)
+            result = client_control_start(worker, service, set[i]);
+        client_server_drop(set[i]);
+    }
+    return result;
+}
+
+int client_control_add(struct client_worker *worker, struct client_service *service)
+{
+    list_push_back(&worker->services, &service->worker_node);
+    return control_follow(worker, service);
+}
+
+void client_control_remove(struct client_service *service)
+{
+    list_remove(&service->worker_node);
+    list_for_each_safe (node, &service->controls) {
+        client_control_stop(container_of(node, struct client_control, service_node));
+    }
+}
+
+static void follow_next(struct timer *timer)
+{
+    struct client_worker *worker = container_of(timer, struct client_worker, follow_timer);
+    uint64_t delay_ms = 0;
+    for (unsigned int i = 0; i < PLAN_STEPS_PER_TURN && worker->follow_left > 0; i++) {
+        struct list *node = list_pop_front(&worker->services);
+        if (node == NULL)
+            worker->follow_left = 1; /* services were removed meanwhile */
+        else
+            list_push_back(&worker->services, node); /* so that the next one comes next */
+        worker->follow_left--;
+        if (node == NULL ||
+            control_follow(worker, container_of(node, struct client_service, worker_node)) == 0)
+            continue;
+        metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+        list_remove(node);
+        list_push_front(&worker->services, node); /* once more */
+        worker->follow_left++;
+        delay_ms = FOLLOW_AGAIN_MS;
+        break;
+    }
+    if (worker->follow_left > 0)
+        loop_timer_start(worker->tunnel->loop, &worker->follow_timer, delay_ms);
+}
+
+void client_control_init_follow(struct client_worker *worker)
+{
+    timer_init(&worker->follow_timer, follow_next);
+}
+
+void client_control_follow_all(struct client_worker *worker)
+{
+    worker->follow_left = 0;
+    list_for_each (node, &worker->services)
+        worker->follow_left++;
+    follow_next(&worker->follow_timer);
 }
 
 /* ---- a handover ---- */

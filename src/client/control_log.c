@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "control_priv.h"
@@ -24,10 +25,15 @@ void client_control_trace(const struct client_control *control, enum control_sta
 static void format_server(const struct client_control *control, char *out, size_t size)
 {
     const struct recipe *recipe = control_recipe(control);
-    char server[SERVER_TEXT], proxy[SERVER_TEXT];
-    (void)host_port_format(&control_config(control)->addr, server, sizeof(server));
-    (void)host_port_format(&recipe->dialled, proxy, sizeof(proxy));
-    if (!recipe->has_proxy)
+    const struct recipe_server *target = control_target(control);
+    char server[SERVER_TEXT] = "the server", proxy[SERVER_TEXT], addr[ADDR_TEXT_SIZE];
+    if (target != NULL)
+        (void)host_port_format(&target->addr, server, sizeof(server));
+    (void)host_port_format(&recipe->proxy_addr, proxy, sizeof(proxy));
+    (void)addr_format(&control->server->addr, addr, sizeof(addr));
+    if (control->server->addr.len != 0 && strcmp(addr, server) != 0) /* one of a name's */
+        (void)snprintf(out, size, "%s (%s)", server, addr);
+    else if (!recipe->has_proxy)
         (void)snprintf(out, size, "%s", server);
     else if (control->state == CONTROL_RESOLVING || control->state == CONTROL_CONNECTING)
         (void)snprintf(out, size, "the proxy %s", proxy);
@@ -77,12 +83,13 @@ void client_control_log_failed(const struct client_control *control, int error)
 
 void client_control_log_up(const struct client_control *control, const struct addr *dialled)
 {
+    const struct recipe_server *target = control_target(control);
     char text[ADDR_TEXT_SIZE], server[SERVER_TEXT];
     (void)addr_format(dialled, text, sizeof(text));
-    if (control_recipe(control)->has_proxy)
+    if (control_recipe(control)->has_proxy && target != NULL)
         log_service(LOG_INFO, control_name(control),
                     "control channel established with %s through the proxy %s",
-                    host_port_format(&control_config(control)->addr, server, sizeof(server)), text);
+                    host_port_format(&target->addr, server, sizeof(server)), text);
     else
         log_service(LOG_INFO, control_name(control), "control channel established with %s", text);
 }

@@ -1,10 +1,10 @@
 /* What the files of a client's control channel share: its state, and the functions that lead from
- * step to step. control.c runs an attempt from its beginning to its end, and then the next one.
- * control_change.c acts when the configuration or the process changes. control_log.c says what
- * happens.
+ * step to step. control_dial.c begins an attempt: it chooses the server and connects. control.c
+ * runs it to its end, and then the next one. control_change.c acts when the configuration, the
+ * servers or the process change. control_log.c says what happens.
  *
- * A control channel holds a use of its service, and while it is up one of its session. Only
- * control.c frees it. It runs in the thread of control->worker. */
+ * A control channel holds a use of its service and of its server, and while it is up one of its
+ * session. Only control.c frees it. It runs in the thread of control->worker. */
 #pragma once
 
 #include <assert.h>
@@ -34,9 +34,19 @@ enum control_state {
 
 struct client_control {
     struct stream stream;
-    struct list node; /* in worker->controls */
+    struct list node;         /* in worker->controls */
+    struct list service_node; /* in service->controls, until it is stopping */
     struct client_worker *worker;
     struct client_service *service;
+    struct client_server *server;
+    /* The server's name in the recipe: of the current attempt, then of the session. */
+    uint64_t target_id;
+    /* With several names, of the current attempt: those tried in this round (a bit each), the
+     * round, and whether an address has timed out in it. */
+    uint16_t tried;
+    uint8_t round;
+    bool has_timed_out;
+    bool is_additional; /* counted in fds.more_controls */
     uint8_t state;      /* enum control_state; client_control_set_state changes it */
     bool stopping;      /* ends for good */
     bool begins_anew;   /* begins again without back-off when the stream is closed */
@@ -72,6 +82,12 @@ static inline const struct recipe *control_recipe(const struct client_control *c
     return control->worker->tunnel->recipe;
 }
 
+/* NULL: a reload has just removed it. */
+static inline const struct recipe_server *control_target(const struct client_control *control)
+{
+    return recipe_find(control_recipe(control), control->target_id);
+}
+
 /* client/control_log.c */
 
 /* A line at trace level. */
@@ -87,10 +103,13 @@ static inline void client_control_set_state(struct client_control *control,
 {
     static const bool edges[CONTROL_STATE_COUNT][CONTROL_STATE_COUNT] = {
         [CONTROL_WAITING] = {[CONTROL_WAITING] = true, [CONTROL_RESOLVING] = true},
-        [CONTROL_RESOLVING] = {[CONTROL_CONNECTING] = true, [CONTROL_WAITING] = true},
+        [CONTROL_RESOLVING] = {[CONTROL_CONNECTING] = true,
+                               [CONTROL_RESOLVING] = true, /* the next name */
+                               [CONTROL_WAITING] = true},
         [CONTROL_CONNECTING] = {[CONTROL_LOGIN] = true,
                                 [CONTROL_CLOSING] = true,
-                                [CONTROL_WAITING] = true}, /* no socket could be made */
+                                [CONTROL_RESOLVING] = true, /* the next name */
+                                [CONTROL_WAITING] = true},  /* no socket could be made */
         [CONTROL_LOGIN] = {[CONTROL_UP] = true, [CONTROL_CLOSING] = true},
         [CONTROL_UP] = {[CONTROL_CLOSING] = true},
         /* CONNECTING: to the next address of the same attempt. */
@@ -104,11 +123,32 @@ static inline void client_control_set_state(struct client_control *control,
         client_control_trace(control, old);
 }
 
-/* client/control.c */
+/* client/control_dial.c */
 
 /* Begins an attempt, or waits for a turn. During a handover it does nothing;
  * client_control_release_all calls it again. */
 void client_control_begin(struct client_control *control);
+/* False while a handover holds attempts back. */
+bool client_control_may_begin(const struct client_control *control);
+/* Connects to the next address that a socket can be made for, of this name or of the next. */
+void client_control_try_address(struct client_control *control);
+/* Gives up this address; when the stream is closed, the next one is tried. */
+void client_control_connect_failed(struct client_control *control, int error);
+/* The look-up of the name has failed. */
+void client_control_name_failed(struct client_control *control, int error);
+/* A login has failed with this error. True: the next name is tried at once. */
+bool client_control_goes_on(struct client_control *control, int error);
+
+/* client/control.c */
+
+extern const struct stream_ops client_control_stream_ops;
+/* Starts a control channel of the service. -ENOMEM. */
+MUST_CHECK int client_control_start(struct client_worker *worker, struct client_service *service,
+                                    struct client_server *server);
+/* Ends it for good, and frees it, now or when its connection is closed. */
+void client_control_stop(struct client_control *control);
+/* Starts the time limit of a step. */
+void client_control_deadline(struct client_control *control, uint64_t limit_ms);
 /* Ends an attempt or a session with an error: logs it, ends the session, closes the connection, and
  * begins again after the back-off. Frees the control channel if it is stopping. -ECANCELED and
  * ERR_RECONFIGURED are not counted as failures of the server. */

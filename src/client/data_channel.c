@@ -241,8 +241,16 @@ static void data_channel_connected(struct stream *stream, int result)
     const struct config_service *config = client_service_config(channel->service);
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(stream->fd, config->nodelay == CONFIG_TRUE);
-    if (tunnel_prepare(channel->worker->tunnel, stream) < 0) {
-        channel_failed(channel, -ENOMEM);
+    const struct recipe_server *target = client_session_target(channel->worker, channel->session);
+    int prepared =
+        target != NULL ? tunnel_prepare(channel->worker->tunnel, target, stream) : ERR_RECONFIGURED;
+    if (prepared == ERR_RECONFIGURED) { /* a reload came while it connected */
+        channel->error = prepared;
+        stream_terminate(&channel->stream, STREAM_ABORT);
+        return;
+    }
+    if (prepared < 0) {
+        channel_failed(channel, prepared);
         return;
     }
     /* The hello waits for the handshakes, which a busy server may delay. */
@@ -297,7 +305,7 @@ static int channel_socket(struct data_channel *channel)
 
 static void channel_dial(struct data_channel *channel)
 {
-    if (!client_session_is_current(channel->worker, channel->session)) {
+    if (client_session_target(channel->worker, channel->session) == NULL) {
         channel_retry(channel, ERR_RECONFIGURED);
         return;
     }

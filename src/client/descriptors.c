@@ -52,8 +52,8 @@ bool client_fds_hold(struct client_fds *fds, struct client_service *service)
     bool is_first = atomic_fetch_add(&service->tcp_channels, 1) == 0;
     if (is_first)
         (void)atomic_fetch_add(&fds->tcp_served, 1);
-    int used = atomic_load(&fds->fixed) + OF_RELAY * atomic_load(&fds->tcp_channels) +
-               (int)atomic_load(&fds->udp.open);
+    int used = atomic_load(&fds->fixed) + atomic_load(&fds->more_controls) +
+               OF_RELAY * atomic_load(&fds->tcp_channels) + (int)atomic_load(&fds->udp.open);
     int left_to_others = (int)udp_share_kept(&fds->udp);
     if (!is_first)
         left_to_others +=

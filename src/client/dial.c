@@ -33,7 +33,13 @@ void dial_addresses(struct dial *dial, size_t count, uint64_t now_ns)
     dial->error = ERR_DEADLINE;
     dial->count = (uint8_t)count;
     dial->index = dial->round = dial->failed = 0;
-    dial->has_begun = false;
+    dial->has_begun = dial->is_one_round = false;
+}
+
+void dial_one_round(struct dial *dial, unsigned int round)
+{
+    dial->is_one_round = true;
+    dial->round = (uint8_t)MIN(round, (unsigned int)ROUND_MAX);
 }
 
 static unsigned int alive_count(const struct dial *dial)
@@ -58,10 +64,13 @@ bool dial_next(struct dial *dial, uint64_t now_ns)
     if (alive == 0 || dial->left_ms == 0)
         return false;
     do {
+        if (dial->is_one_round && dial->has_begun && dial->index + 1 == dial->count)
+            return false;
         step_on(dial);
     } while ((dial->failed & (1u << dial->index)) != 0);
     uint32_t share_ms = (uint32_t)LIMIT_DIAL_FIRST_MS << dial->round;
-    dial->step_ms = alive == 1 ? dial->left_ms : MIN(share_ms, dial->left_ms);
+    bool gets_all = alive == 1 && !dial->is_one_round;
+    dial->step_ms = gets_all ? dial->left_ms : MIN(share_ms, dial->left_ms);
     return true;
 }
 

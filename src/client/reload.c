@@ -166,14 +166,20 @@ static int client_reload_begin(void *shared, const struct config_peer *wanted,
 
 static void client_apply_own(struct client_worker *worker, const struct client_plan *plan)
 {
-    const unsigned int login = CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS;
+    const unsigned int servers_changes = /* names, their ids, settings */
+        CONFIG_CHANGE_TRANSPORT | CONFIG_CHANGE_ADDRESS | CONFIG_CHANGE_LIMITS;
+    struct client_servers *servers = &worker->client->servers;
     if ((plan->changes & CONFIG_CHANGE_SOCKETS) != 0)
         client_set_channel_options(worker);
     if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
         data_channel_close_unstarted(worker); /* they use the old keys */
     reload_recipe_apply(&plan->recipe, worker->tunnel);
-    if ((plan->changes & login) != 0)
+    if ((plan->changes & CONFIG_CHANGE_TRANSPORT) != 0)
         client_control_log_in_all_again(worker);
+    else if ((plan->changes & CONFIG_CHANGE_ADDRESS) != 0)
+        client_control_leave_removed(worker);
+    if ((plan->changes & servers_changes) != 0 && servers->worker == worker->tunnel)
+        client_servers_configure(servers, worker->tunnel->recipe, client_config(worker->client));
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         client_control_review_heartbeats(worker);
 }
@@ -190,23 +196,23 @@ static void client_apply_step(struct client_worker *worker, const struct client_
     bool has_control = service->worker == worker->tunnel->index;
     switch (step->kind) {
     case PLAN_ADD:
-        if (has_control && client_control_start(worker, service) < 0) {
+        if (has_control && client_control_add(worker, service) < 0) {
             metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
             log_service(LOG_ERROR, client_service_name(service),
                         "out of memory: not served until a restart");
         }
         break;
     case PLAN_REMOVE:
-        if (has_control && service->control != NULL)
-            client_control_stop(service->control);
+        if (has_control)
+            client_control_remove(service);
         forward_close_of(worker, service);
         break;
     case PLAN_CHANGE:
         if ((step->changes & CONFIG_CHANGE_ADDRESS) != 0)
             apply_local_addr(worker, service);
         forward_review_timeout(worker, service);
-        if (has_control && service->control != NULL)
-            client_control_review(service->control, (step->changes & CONFIG_CHANGE_TOKEN) != 0);
+        if (has_control)
+            client_control_review(service, (step->changes & CONFIG_CHANGE_TOKEN) != 0);
         break;
     }
 }

@@ -23,6 +23,8 @@ int client_service_create(struct service_registry *registry, const struct config
         return -ENOMEM;
     }
     dial_memory_init(&service->memory);
+    list_init(&service->controls);
+    list_init(&service->worker_node);
     service->worker_count = workers;
     for (unsigned int i = 0; i < workers; i++)
         service->locals[i].memory = &service->memory;

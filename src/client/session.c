@@ -7,8 +7,7 @@
 #include "client/client_worker.h"
 #include "net/recipe.h"
 
-struct client_session *client_session_create(struct client_service *service,
-                                             const struct host_port *dialled,
+struct client_session *client_session_create(struct client_service *service, uint64_t server_id,
                                              const struct addr *server,
                                              const uint8_t key[static KEYS_DIGEST_SIZE])
 {
@@ -19,7 +18,7 @@ struct client_session *client_session_create(struct client_service *service,
     session->service = service;
     client_service_use(service);
     session->server = *server;
-    session->dialled = *dialled;
+    session->server_id = server_id;
     memcpy(session->key, key, sizeof(session->key));
     PROBE2(session_begin, client_service_name(service), session);
     return session;
@@ -39,12 +38,10 @@ void client_session_drop(struct client_session *session)
     free(session);
 }
 
-bool client_session_is_current(const struct client_worker *worker,
-                               const struct client_session *session)
+const struct recipe_server *client_session_target(const struct client_worker *worker,
+                                                  const struct client_session *session)
 {
-    const struct host_port *dialled = &worker->tunnel->recipe->dialled;
-    return session->dialled.port == dialled->port &&
-           strcmp(session->dialled.host, dialled->host) == 0;
+    return recipe_find(worker->tunnel->recipe, session->server_id);
 }
 
 void client_session_end(struct client_worker *worker, struct client_session *session)

@@ -13,24 +13,26 @@ static struct handshake **add_handshake(struct handshake **at, int result)
     return result == 0 ? &(*at)->next : at;
 }
 
-int recipe_begin(const struct recipe *recipe, struct handshake **ret)
+int recipe_begin(const struct recipe *recipe, const struct recipe_server *server,
+                 struct handshake **ret)
 {
+    struct tls_context *tls = server != NULL && server->tls != NULL ? server->tls : recipe->tls;
     struct handshake *first = NULL, **at = &first;
     int result = 0;
     if (recipe->has_proxy) {
-        result = proxy_handshake_create(&recipe->proxy, at);
+        result = proxy_handshake_create(&server->proxy, at);
         at = add_handshake(at, result);
     }
     if (result == 0 && recipe->has_noise) {
         result = noise_handshake_create(&recipe->noise, recipe->is_initiator, at);
         at = add_handshake(at, result);
     }
-    if (result == 0 && recipe->tls != NULL) {
-        result = tls_handshake_create(recipe->tls, at);
+    if (result == 0 && tls != NULL) {
+        result = tls_handshake_create(tls, at);
         at = add_handshake(at, result);
     }
     if (result == 0 && recipe->is_websocket)
-        result = websocket_handshake_create(recipe->host, recipe->tls != NULL, at);
+        result = websocket_handshake_create(server != NULL ? server->host : NULL, tls != NULL, at);
     if (result < 0) {
         handshake_free(first);
         return result;
@@ -44,6 +46,14 @@ bool recipe_has_handshakes(const struct recipe *recipe)
     return recipe->has_proxy || recipe->has_noise || recipe->tls != NULL || recipe->is_websocket;
 }
 
+const struct recipe_server *recipe_find(const struct recipe *recipe, uint64_t id)
+{
+    for (size_t i = 0; i < recipe->server_count; i++)
+        if (recipe->servers[i].id == id)
+            return &recipe->servers[i];
+    return NULL;
+}
+
 void recipe_hold(struct recipe *recipe)
 {
     recipe->holders++;
@@ -55,7 +65,12 @@ void recipe_destroy(struct recipe *recipe)
         return;
     noise_keys_wipe(&recipe->noise);
     tls_context_destroy(recipe->tls);
-    free(recipe->host);
-    proxy_request_finish(&recipe->proxy);
+    for (size_t i = 0; i < recipe->server_count; i++) {
+        struct recipe_server *server = &recipe->servers[i];
+        tls_context_destroy(server->tls);
+        free(server->host);
+        proxy_request_finish(&server->proxy);
+    }
+    free(recipe->servers);
     free(recipe);
 }

@@ -417,7 +417,7 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     timer_init(&login->deadline, login_deadline_expired);
     loop_deadline_start(tunnel->loop, &login->deadline,
                         server_config(worker->server)->handshake_timeout_ms);
-    if (tunnel_prepare(tunnel, &login->stream) < 0) {
+    if (tunnel_prepare(tunnel, NULL, &login->stream) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         login_terminate(login, STREAM_ABORT);
         return;

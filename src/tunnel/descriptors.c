@@ -68,6 +68,8 @@ unsigned int descriptors_needed(enum config_role role, const struct config_peer 
     if (udp > 0)
         udp = MAX(udp, tcp / (LIMIT_UDP_KEPT_PART - 1) + 1);
     unsigned int sum = descriptors_fixed(role, peer, workers) + tcp + udp;
+    if (role == CONFIG_CLIENT && peer->servers == CONFIG_SERVERS_ALL) /* each name has an address */
+        sum += peer->more_addr_count * (unsigned int)peer->service_count;
     if (role == CONFIG_SERVER) /* strangers get an eighth of the sum, beyond what is needed */
         sum += descriptors_strangers(peer, (sum / (LIMIT_PENDING_FDS_PART - 1) + 1) *
                                                LIMIT_PENDING_FDS_PART);

@@ -45,8 +45,9 @@ static uint64_t fingerprint(const struct config_tls *tls)
     return hash;
 }
 
-static int use_tls(struct recipe *recipe, const struct config_peer *config,
-                   char why[static RECIPE_WHY_SIZE])
+/* hostname: of a server, if the configuration has none for all. */
+static int make_tls(struct recipe *recipe, const struct config_peer *config, const char *hostname,
+                    struct tls_context **ret, char why[static RECIPE_WHY_SIZE])
 {
     const struct config_tls *tls = &config->transport.tls;
     struct tls_settings settings = {
@@ -56,17 +57,31 @@ static int use_tls(struct recipe *recipe, const struct config_peer *config,
         .certificate = tls->certificate,
         .private_key = tls->private_key,
         .client_ca = tls->client_ca,
-        .hostname = tls->hostname != NULL ? tls->hostname : config->addr.host,
+        .hostname = tls->hostname != NULL ? tls->hostname : hostname,
         .trusted_root = tls->trusted_root,
         .trusts_only_file = tls->trust_only_file,
     };
     char reason[TLS_WHY_SIZE];
-    recipe->tls_fingerprint = fingerprint(tls);
-    int result = tls_context_create(&settings, &recipe->tls, reason, sizeof(reason));
+    int result = tls_context_create(&settings, ret, reason, sizeof(reason));
     if (result < 0 && result != -ENOMEM) {
         (void)snprintf(why, RECIPE_WHY_SIZE, "%s.transport.tls: %s",
                        recipe->is_initiator ? "client" : "server", reason);
         result = ERR_CONFIG;
+    }
+    return result;
+}
+
+/* Servers of different names have a context each, also because sessions that are taken up again
+ * have to be those of the same server. */
+static int use_tls(struct recipe *recipe, const struct config_peer *config,
+                   char why[static RECIPE_WHY_SIZE])
+{
+    bool has_hostname = config->transport.tls.hostname != NULL;
+    recipe->tls_fingerprint = fingerprint(&config->transport.tls);
+    int result = make_tls(recipe, config, config->addr.host, &recipe->tls, why);
+    for (size_t i = 1; i < recipe->server_count && result == 0 && !has_hostname; i++) {
+        struct recipe_server *server = &recipe->servers[i];
+        result = make_tls(recipe, config, server->addr.host, &server->tls, why);
     }
     return result;
 }
@@ -81,33 +96,56 @@ static void use_noise(struct recipe *recipe, const struct config_noise *noise)
                     noise->has_remote_public_key ? noise->remote_public_key : NULL);
 }
 
-static int use_websocket(struct recipe *recipe, const struct config_peer *config)
+/* A server on the way to it, for recipe_server.id. */
+static uint64_t server_id(const struct recipe *recipe, const struct host_port *addr)
 {
-    char host[ADDR_HOST_SIZE + 8];
-    recipe->is_websocket = true;
-    if (!recipe->is_initiator)
-        return 0;
-    recipe->host = strdup(host_port_format(&config->addr, host, sizeof(host)));
-    return recipe->host != NULL ? 0 : -ENOMEM;
+    char text[2 * (ADDR_HOST_SIZE + 8) + 1] = "";
+    size_t size = strlen(host_port_format(addr, text, ADDR_HOST_SIZE + 8));
+    if (recipe->has_proxy) {
+        text[size++] = ' ';
+        (void)host_port_format(&recipe->proxy_addr, text + size, ADDR_HOST_SIZE + 8);
+        size += strlen(text + size);
+    }
+    return keys_hash(text, size) | 1;
 }
 
-/* What a client connects to, and what it asks a proxy for: the server. */
-static int use_server(struct recipe *recipe, const struct config_peer *config)
+static int use_server(struct recipe *recipe, const struct config_peer *config, size_t index)
 {
-    const struct config_proxy *proxy = &config->transport.proxy;
+    const struct config_transport *transport = &config->transport;
+    const struct config_proxy *proxy = &transport->proxy;
+    struct recipe_server *server = &recipe->servers[index];
+    server->addr = *config_server_addr(config, index);
+    server->id = server_id(recipe, &server->addr);
     const struct proxy_request request = {
         .type = proxy->type == CONFIG_PROXY_HTTP ? PROXY_HTTP : PROXY_SOCKS5,
-        .host = config->addr.host,
-        .port = config->addr.port,
+        .host = server->addr.host,
+        .port = server->addr.port,
         .user = proxy->user,
         .password = proxy->password,
     };
-    recipe->dialled = config->addr;
-    if (proxy->type == CONFIG_PROXY_NONE)
-        return 0;
-    recipe->dialled = proxy->addr;
-    recipe->has_proxy = true;
-    return proxy_request_copy(&request, &recipe->proxy);
+    char host[ADDR_HOST_SIZE + 8];
+    if (transport->type == CONFIG_TRANSPORT_WEBSOCKET) {
+        server->host = strdup(host_port_format(&server->addr, host, sizeof(host)));
+        if (server->host == NULL)
+            return -ENOMEM;
+    }
+    return recipe->has_proxy ? proxy_request_copy(&request, &server->proxy) : 0;
+}
+
+/* What a client connects to, and what it asks a proxy for. */
+static int use_servers(struct recipe *recipe, const struct config_peer *config)
+{
+    size_t count = 1 + config->more_addr_count;
+    recipe->has_proxy = config->transport.proxy.type != CONFIG_PROXY_NONE;
+    recipe->proxy_addr = config->transport.proxy.addr;
+    recipe->servers = calloc(count, sizeof(*recipe->servers));
+    if (recipe->servers == NULL)
+        return -ENOMEM;
+    recipe->server_count = count;
+    int result = 0;
+    for (size_t i = 0; i < count && result == 0; i++)
+        result = use_server(recipe, config, i);
+    return result;
 }
 
 int recipe_create(enum config_role role, const struct config_peer *config, struct recipe **ret,
@@ -119,7 +157,7 @@ int recipe_create(enum config_role role, const struct config_peer *config, struc
         return -ENOMEM;
     recipe->holders = 1;
     recipe->is_initiator = role == CONFIG_CLIENT;
-    int result = role == CONFIG_CLIENT ? use_server(recipe, config) : 0;
+    int result = role == CONFIG_CLIENT ? use_servers(recipe, config) : 0;
     if (result < 0) {
         recipe_destroy(recipe);
         return result;
@@ -134,8 +172,8 @@ int recipe_create(enum config_role role, const struct config_peer *config, struc
         result = use_tls(recipe, config, why);
         break;
     case CONFIG_TRANSPORT_WEBSOCKET:
-        result = use_websocket(recipe, config);
-        if (result == 0 && transport->websocket_tls)
+        recipe->is_websocket = true;
+        if (transport->websocket_tls)
             result = use_tls(recipe, config, why);
         break;
     }

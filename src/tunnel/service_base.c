@@ -94,6 +94,15 @@ void service_base_note_peer(struct service_base *base, const struct addr *peer)
     (void)pthread_mutex_unlock(&base->link_lock);
 }
 
+void service_base_replace_peer(struct service_base *base, const struct addr *ended,
+                               const struct addr *peer)
+{
+    (void)pthread_mutex_lock(&base->link_lock);
+    if (addr_equal(&base->peer, ended))
+        base->peer = *peer;
+    (void)pthread_mutex_unlock(&base->link_lock);
+}
+
 bool service_base_peer(struct service_base *base, struct addr *ret_peer, int64_t *ret_since_s)
 {
     (void)pthread_mutex_lock(&base->link_lock);

@@ -82,10 +82,11 @@ int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe)
     return result;
 }
 
-int tunnel_prepare(struct tunnel_worker *worker, struct stream *stream)
+int tunnel_prepare(struct tunnel_worker *worker, const struct recipe_server *server,
+                   struct stream *stream)
 {
     struct handshake *first;
-    int result = recipe_begin(worker->recipe, &first);
+    int result = recipe_begin(worker->recipe, server, &first);
     if (result == 0 && first != NULL)
         stream_begin(stream, worker->links, first);
     return result;

@@ -122,7 +122,8 @@ void close_listener(int *fd)
 void rig_finish(struct rig *rig)
 {
     side_finish(&rig->side);
-    cr_assert_eq(atomic_load(&rig->client->logins_in_progress), 0);
+    cr_assert_eq(atomic_load(&rig->client->servers.any->logins_in_progress), 0);
+    cr_assert_eq(atomic_load(&rig->client->fds.more_controls), 0);
     cr_assert_eq(rig->client->fds.tcp_channels + rig->client->fds.half_open +
                      rig->client->fds.tcp_served,
                  0);

@@ -96,9 +96,9 @@ static void start(void)
     cr_assert_eq(side_start(&side, &client_role, client), 0);
     list_for_each (node, &client->services.entries)
         services[count++] = client_service_of(container_of(node, struct service_base, node));
-    const struct host_port *dialled = &client->recipe->dialled;
-    bad = client_session_create(services[0], dialled, &unknown, key);
-    good = client_session_create(services[1], dialled, &server, key);
+    uint64_t id = client->recipe->servers[0].id;
+    bad = client_session_create(services[0], id, &unknown, key);
+    good = client_session_create(services[1], id, &server, key);
     cr_assert(bad != NULL && good != NULL);
 }
 

@@ -230,10 +230,10 @@ Test(client_proxy, a_session_of_another_proxy)
     struct rig rig;
     proxied_rig_init(&rig);
     int control = logged_in_through(&rig);
-    rig.client->recipe->dialled.port ^= 1;
+    rig.client->recipe->servers[0].id ^= 2;
     ask_for(&rig, control, 1);
     cr_assert_eq(requested_within(&rig, 3000), -1);
-    rig.client->recipe->dialled.port ^= 1;
+    rig.client->recipe->servers[0].id ^= 2;
     int channel = requested_within(&rig, 1000);
     say(channel, opened, sizeof(opened) - 1);
     cr_assert(hear_channel(&rig, channel));
