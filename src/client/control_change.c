@@ -51,8 +51,9 @@ void client_control_leave_removed(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->controls) {
         struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state != CONTROL_UP || control_target(control) == NULL)
-            control_log_in_again(control);
+        if (control->state != CONTROL_UP ||
+            (control->server->id == 0 && control_target(control) == NULL))
+            control_log_in_again(control); /* with servers = all the set decides about those up */
     }
 }
 
@@ -88,14 +89,16 @@ static bool is_in_set(const struct client_server *server, struct client_server *
 static bool is_up_with(const struct client_control *control, const struct client_server *server)
 {
     const struct client_session *session = control->session;
-    if (session == NULL || server->id == 0)
-        return session != NULL;
+    if (session == NULL || control_target(control) == NULL)
+        return false; /* not up, or with a name that was removed */
+    if (server->id == 0)
+        return true;
     return session->server_id == server->id &&
            (server->addr.len == 0 || addr_equal(&session->server, &server->addr));
 }
 
-/* The service's control channel for an entry of the set, perhaps one that is given to it here.
- * NULL: there is none. */
+/* The service's control channel for an entry of the set, perhaps one that is given to it here: of
+ * several the one whose name comes first. NULL: there is none. */
 static struct client_control *find_control(const struct client_service *service,
                                            struct client_server *server,
                                            struct client_server *const *set, size_t count)
@@ -105,7 +108,8 @@ static struct client_control *find_control(const struct client_service *service,
         struct client_control *control = container_of(node, struct client_control, service_node);
         if (control->server == server)
             return control;
-        if (other == NULL && !is_in_set(control->server, set, count) && is_up_with(control, server))
+        bool is_better = other == NULL || control_target(control) < control_target(other);
+        if (is_better && !is_in_set(control->server, set, count) && is_up_with(control, server))
             other = control;
     }
     if (other != NULL) {

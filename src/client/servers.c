@@ -90,7 +90,9 @@ static bool servers_take(struct client_servers *servers, const struct server_nam
     bool has_changed = false;
     for (size_t i = servers->count; i-- > 0;) {
         struct client_server *server = servers->list[i];
-        bool is_there = server->id != name->id;
+        bool is_there = false;
+        if (server->id != name->id)
+            continue;
         for (size_t j = 0; j < count && !is_there; j++)
             is_there = is_at(server, &addrs[j], name->id);
         server->absent = is_there ? 0 : server->absent + 1;
