@@ -78,14 +78,14 @@ def container(node, name, member):
     return gdb.Value(start).cast(struct(name).pointer()).dereference()
 
 
-def each(head, name):
-    """The objects of a struct list, which are in it by their member `node`."""
+def each(head, name, member="node"):
+    """The objects of a struct list, which are in it by this member."""
     end, node, steps = address(head), head["next"], 0
     while int(node) != end:
         steps += 1
         if int(node) == 0 or steps > LIST_MAX:
             raise Trouble(f"the list at {end:#x} is broken: stopped in the midst of a change?")
-        yield container(node, name, "node")
+        yield container(node, name, member)
         node = node.dereference()["next"]
 
 
@@ -442,11 +442,10 @@ def server_service_text(service):
 
 
 def client_service_text(service):
-    control = service["control"]
-    state = "no control channel"
-    if int(control) != 0:
-        state = enum(control["state"], "control_state", "CONTROL_")
-    return f"{state}, control channel on worker {number(service['worker'])}"
+    states = [enum(control["state"], "control_state", "CONTROL_")
+              for control in each(service["controls"], "client_control", "service_node")]
+    what = ", ".join(states) or "no control channel"
+    return f"{what}, control channel on worker {number(service['worker'])}"
 
 
 def ru_services(process, _rows):

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "client_rig.h"
+#include "net/recipe.h"
 
 /* ---- the server's ---- */
 
@@ -305,5 +306,90 @@ Test(client, a_name_may_be_answered_after_a_stop)
     (void)close(control);
     (void)close(channel);
     (void)close(local);
+    rig_finish(&rig);
+}
+
+/* ---- several servers, the first that answers ---- */
+
+/* The client has two names, and the rig's listener is behind both. */
+static void two_names(struct rig *rig)
+{
+    rig_init(rig, &(struct rig_options){.server_host = "one.test:1, two.test", .seed = 1});
+    cr_assert_eq(asked_count, 1);
+}
+
+Test(client, the_next_name_when_a_look_up_or_a_connection_fails)
+{
+    struct rig rig;
+    two_names(&rig);
+    answer(&(struct resolver_answer){.error = ERR_RESOLVE});
+    cr_assert_eq(asked_count, 2, "at once");
+    answer_two(&rig, nobody(), rig.server_addr);
+    int control = logged_in(&rig);
+    cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0, "it was one attempt");
+    const struct recipe *recipe = rig.client->recipe;
+    cr_expect_eq(client_servers_preferred(&rig.client->servers, 1), recipe->servers[1].id);
+    int channel = parked(&rig, control);
+    (void)close(channel);
+    (void)close(control);
+    side_settle(&rig.side, 6);
+    side_advance(&rig.side, 700);
+    cr_assert_eq(asked_count, 3);
+    answer_two(&rig, nobody(), nobody()); /* the second name comes first now */
+    side_settle(&rig.side, 6);
+    cr_assert_eq(asked_count, 4, "then the other one");
+    answer_two(&rig, nobody(), nobody());
+    side_settle(&rig.side, 6);
+    cr_assert_eq(asked_count, 4, "no second round: nothing has timed out");
+    cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 1);
+    rig_finish(&rig);
+}
+
+Test(client, names_are_tried_in_rounds)
+{
+    struct rig rig;
+    struct hole hole;
+    hole_open(&hole);
+    two_names(&rig);
+    for (unsigned int round = 0; round < 3; round++) {
+        for (unsigned int name = 0; name < 2; name++) {
+            cr_assert_eq(asked_count, 2 * round + name + 1);
+            answer_two(&rig, nobody(), hole.addr);
+            side_advance(&rig.side, ((uint64_t)LIMIT_DIAL_FIRST_MS << round) - 10);
+            cr_assert_eq(asked_count, 2 * round + name + 1, "its part of the time");
+            side_advance(&rig.side, 20);
+            side_settle(&rig.side, 4);
+        }
+    }
+    cr_assert_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 0);
+    /* A name server that does not answer costs a second. */
+    side_advance(&rig.side, LIMIT_SERVER_NAME_MS + 10);
+    cr_assert_eq(asked_count, 8);
+    answer_two(&rig, rig.server_addr, hole.addr);
+    int control = logged_in(&rig);
+    (void)close(control);
+    rig_finish(&rig);
+    hole_close(&hole);
+}
+
+Test(client, a_login_that_fails_goes_on_with_the_next_name)
+{
+    struct rig rig;
+    two_names(&rig);
+    answer_two(&rig, rig.server_addr, nobody());
+    int silent = accepted(&rig, rig.listener);
+    cr_assert_geq(silent, 0);
+    side_advance(&rig.side, LIMIT_LOGIN_MS + 10);
+    side_settle(&rig.side, 4);
+    (void)close(silent);
+    cr_assert_eq(asked_count, 2, "at once, and no other address of the first");
+    answer_two(&rig, rig.server_addr, nobody());
+    int fd = accepted(&rig, rig.listener);
+    cr_assert(hear_login(&rig, fd, 0));
+    say_ack(&rig, fd, MESSAGE_ACK_AUTH_FAILED);
+    (void)close(fd);
+    side_settle(&rig.side, 4);
+    cr_expect_eq(asked_count, 2, "a refusal is not of one server");
+    cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS_FAILED), 2);
     rig_finish(&rig);
 }

@@ -180,3 +180,26 @@ Test(dial, what_worked_comes_first_for_a_while)
     expect_order(&answer, "123");
     dial_memory_finish(&memory);
 }
+
+/* There are other names: each address gets its part of the round, the last one too. */
+Test(dial, one_round)
+{
+    struct dial dial;
+    begin(&dial, 3);
+    dial_one_round(&dial, 0);
+    expect(&dial, 0, LIMIT_DIAL_FIRST_MS);
+    time_out(&dial);
+    expect(&dial, 1, LIMIT_DIAL_FIRST_MS);
+    dial_failed(&dial, -ECONNREFUSED);
+    expect(&dial, 2, LIMIT_DIAL_FIRST_MS);
+    time_out(&dial);
+    cr_expect_not(dial_next(&dial, now_ns));
+    dial_addresses(&dial, 1, now_ns); /* another name, in the next round */
+    dial_one_round(&dial, 1);
+    expect(&dial, 0, 2 * LIMIT_DIAL_FIRST_MS);
+    time_out(&dial);
+    cr_expect_not(dial_next(&dial, now_ns));
+    cr_expect_eq(dial.left_ms, LIMIT_MS - 4 * LIMIT_DIAL_FIRST_MS, "%u", dial.left_ms);
+    dial_addresses(&dial, 1, now_ns); /* the last name, alone */
+    expect(&dial, 0, LIMIT_MS - 4 * LIMIT_DIAL_FIRST_MS);
+}

@@ -34,6 +34,9 @@ Test(config, quickstart_of_rathole)
     cr_expect(config->has_client);
     cr_expect_not(config->has_server);
     check_addr(&config->client.addr, "myserver.example", 2333);
+    cr_expect_eq(config->client.more_addr_count, 0);
+    cr_expect_eq(config->client.servers, CONFIG_SERVERS_FIRST);
+    cr_expect_eq(config->client.resolve_interval_ms, 30000);
     check_addr(&config->client.services[0].addr, "127.0.0.1", 22);
     config_destroy(config);
 }
@@ -290,4 +293,30 @@ Test(config, print_options_lists_every_row)
     cr_expect_not_null(strstr(text, "| `*.transport.tcp.nodelay` | bool | true | "));
     cr_expect_not_null(strstr(text, "| `client.services.NAME.retry_interval` | s |  | "));
     free(text);
+}
+
+Test(config, servers_of_a_client)
+{
+    static const char *const lists[] = {"a:1, [::1]:2,c:3", "[\"a:1\", \"[::1]:2\",\n \"c:3\"]",
+                                        "\"a:1 ,[::1]:2, c:3\"",
+                                        "a:1, [::1]:2, c:3#and nothing else"};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        char text[300];
+        (void)snprintf(text, sizeof(text),
+                       "[client]\nremote_addr = %s\nservers = all\nresolve_interval = 5.5\n"
+                       "[client.services.a]\nlocal_addr=h:2\ntoken=t\n",
+                       lists[i]);
+        struct config *config = parse(text);
+        const struct config_peer *client = &config->client;
+        cr_expect_str_eq(said(), "");
+        cr_assert_eq(client->more_addr_count, 2);
+        check_addr(config_server_addr(client, 0), "a", 1);
+        check_addr(config_server_addr(client, 1), "::1", 2);
+        check_addr(config_server_addr(client, 2), "c", 3);
+        cr_expect_str_eq(config_addrs_format(client, text, sizeof(text)), "a:1, [::1]:2, c:3");
+        cr_expect_str_eq(config_addrs_format(client, text, 8), "a:1, [:");
+        cr_expect_eq(client->servers, CONFIG_SERVERS_ALL);
+        cr_expect_eq(client->resolve_interval_ms, 5500);
+        config_destroy(config);
+    }
 }

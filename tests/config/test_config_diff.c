@@ -206,6 +206,34 @@ static const char *client_file(const char *transport)
     return text;
 }
 
+Test(config_diff, the_servers_of_a_client)
+{
+    static const char base[] = "a:1, b:2";
+    static const struct {
+        const char *text;
+        unsigned int changes;
+    } rows[] = {
+        {"a:1,b:2", 0},
+        {"b:2, a:1", CONFIG_CHANGE_ADDRESS},
+        {"a:1, b:3", CONFIG_CHANGE_ADDRESS},
+        {"a:1, b:2, c:3", CONFIG_CHANGE_ADDRESS},
+        {"a:1", CONFIG_CHANGE_ADDRESS},
+        {"a:1, b:2\nservers = first\nresolve_interval = 30", 0},
+        {"a:1, b:2\nservers = all", CONFIG_CHANGE_ADDRESS},
+        {"a:1, b:2\nresolve_interval = 31", CONFIG_CHANGE_ADDRESS},
+    };
+    static const char format[] = "[client]\nremote_addr = %s\ndefault_token = t\n"
+                                 "[client.services.a]\nlocal_addr = h:2\n";
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char old[300], new[300];
+        (void)snprintf(old, sizeof(old), format, base);
+        (void)snprintf(new, sizeof(new), format, rows[i].text);
+        compare(old, new, CONFIG_CLIENT);
+        cr_expect_eq(diff.changes, rows[i].changes, "row %zu: %u", i, diff.changes);
+        tear_down();
+    }
+}
+
 Test(config_diff, the_transport_of_a_client)
 {
     static const struct {

@@ -565,3 +565,22 @@ Test(config_errors, number_of_services)
     cr_expect_str_eq(report.messages[report.count - 1].text, "f: more errors than are listed here");
     free(text);
 }
+
+#define CLIENT_OF(list) "[client]\nremote_addr = " list "\ndefault_token = t\n" LOCAL
+
+Test(config_errors, servers_of_a_client)
+{
+    static const struct example examples[] = {
+        {CLIENT_OF("a:1, a:1"), "f:2: client.remote_addr: expected each server once\n"},
+        {CLIENT_OF("a:1, A:1"), "f:2: client.remote_addr: expected each server once\n"},
+        {CLIENT_OF("a:1,"), "f:2: client.remote_addr: expected host:port, got \"\"\n"},
+        {CLIENT_OF("a:1, b"), "f:2: client.remote_addr: expected host:port, got \"b\"\n"},
+        {CLIENT_OF("a:1,a:2,a:3,a:4,a:5,a:6,a:7,a:8,a:9,b:1,b:2,b:3,b:4,b:5,b:6,b:7,b:8"),
+         "f:2: client.remote_addr: expected at most 16 servers\n"},
+        {CLIENT_OF("a:1\nservers = both"),
+         "f:3: client.servers: expected first or all, got \"both\"\n"},
+        {CLIENT_OF("a:1\nservers = all\nresolve_interval = 0.9"),
+         "f:4: client.resolve_interval: expected seconds from 1 to 604800, got \"0.9\"\n"},
+    };
+    CHECK_EXAMPLES(examples);
+}

@@ -188,6 +188,7 @@ share/doc/rathole-uring/examples/range-server.ini
 share/doc/rathole-uring/examples/rathole-client.toml
 share/doc/rathole-uring/examples/rathole-server.toml
 share/doc/rathole-uring/examples/server.ini
+share/doc/rathole-uring/examples/servers-client.ini
 share/doc/rathole-uring/examples/unix-client.ini
 share/doc/rathole-uring/examples/unix-server.ini
 share/man/man1/rathole-uring.1

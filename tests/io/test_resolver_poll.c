@@ -208,3 +208,28 @@ Test(resolver_poll, the_end_comes_in_the_middle, .init = set_up)
         (void)sem_post(&dead_may_end); /* the threads that end now must not touch freed memory */
     (void)usleep(20000);
 }
+
+Test(resolver_poll, a_list_counts_look_ups, .init = set_up, .fini = tear_down)
+{
+    struct addr addrs[LIMIT_SERVERS];
+    struct host_port name = name_of("a", 7);
+    uint32_t look_up = 0;
+    cr_expect_eq(resolver_list(resolver, &name, false, &look_up, addrs), 0, "not known");
+    last_byte = 5;
+    ask("a");
+    await_all();
+    cr_assert_eq(resolver_list(resolver, &name, false, &look_up, addrs), 1);
+    cr_expect_eq(look_up, 1);
+    cr_expect_eq(addr_port(&addrs[0]), 7);
+    cr_assert_eq(resolver_list(resolver, &name, true, &look_up, addrs), 1, "the other family");
+    last_byte = 0; /* it fails */
+    ask("a");
+    await_all();
+    cr_expect_eq(resolver_list(resolver, &name, false, &look_up, addrs), 1);
+    cr_expect_eq(look_up, 1, "still the one before");
+    last_byte = 6;
+    ask("a");
+    await_all();
+    cr_expect_eq(resolver_list(resolver, &name, false, &look_up, addrs), 1);
+    cr_expect_eq(look_up, 2);
+}
