@@ -16,9 +16,14 @@
 #include "net/transport.h"
 #include "server/channel_pool.h"
 
+struct server;
 struct server_worker;
 struct service;
 struct service_part;
+
+/* Makes the lists of changed services, one for each worker. -ENOMEM. */
+MUST_CHECK int exchange_init(struct server *server);
+void exchange_finish(struct server *server); /* when the workers have ended */
 
 /* Gives a data channel to the first visitor that waits, parks it, or closes it. The channel is
  * taken over in every case. requested: it comes from the client; false: a visitor had no use for
@@ -39,8 +44,11 @@ void exchange_send_requests(const struct service_part *part);
  * waits for a channel of another one than those that are left. So every worker looks. */
 void exchange_wake_waiters(const struct server_worker *worker);
 
-/* A service has come up or gone down: wakes all workers to look at the state of the services. This
- * worker's listeners change at once. */
-void exchange_signal_services(struct server_worker *worker);
-/* Makes this worker's listeners listen or refuse, as the state of their services says. */
+/* A service has come up or gone down: tells all workers. This worker's listeners change at once.
+ * replaced: a control channel of the service was replaced, and its worker has to close it. The cost
+ * does not depend on the number of services: each worker has a list of those that have changed. */
+void exchange_service_changed(struct server_worker *worker, struct service *service, bool replaced);
+/* Looks at the services that other workers have changed (TUNNEL_SIGNAL_SERVICES). */
+void exchange_sync_changed(struct server_worker *worker);
+/* Makes all of this worker's listeners listen or refuse, as the state of their services says. */
 void exchange_sync_ports(struct server_worker *worker);

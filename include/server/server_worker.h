@@ -22,6 +22,12 @@
 
 struct resolver;
 
+/* Services that came up or went down, which the worker has not looked at yet (exchange.h). */
+struct server_changes {
+    pthread_mutex_t lock;
+    struct list parts; /* service_part.changed; each is a use of its service */
+};
+
 struct server {
     _Atomic(const struct config_peer *) config; /* owned; see server_config */
     struct recipe *recipe;                      /* of connections to the other side */
@@ -29,6 +35,7 @@ struct server {
     struct gate gate;
     struct visitor_rate rate;
     struct session_table sessions;
+    struct server_changes *changes; /* owned; one for each worker */
     struct service_registry services;
     _Atomic(struct range_set *) ranges; /* owned; see server_ranges */
     int on_login_fd;                    /* an eventfd: workers wake the main thread (on_login.h) */

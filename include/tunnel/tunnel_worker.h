@@ -48,7 +48,7 @@ struct tunnel_worker {
 enum tunnel_signal {
     TUNNEL_SIGNAL_DRAIN = 1u << 0,    /* take no new work, finish what is open */
     TUNNEL_SIGNAL_STOP = 1u << 1,     /* end now */
-    TUNNEL_SIGNAL_SERVICES = 1u << 2, /* server: a service came up or went down */
+    TUNNEL_SIGNAL_SERVICES = 1u << 2, /* server: some services came up or went down */
     TUNNEL_SIGNAL_EVICTED = 1u << 3,  /* server: the gate has evicted a connection of this worker */
     TUNNEL_SIGNAL_REQUESTS = 1u << 4, /* server: a pool wants channels */
     TUNNEL_SIGNAL_VISITORS = 1u << 5, /* server: channels are parked for visitors of this worker */
@@ -60,6 +60,7 @@ enum tunnel_signal {
     TUNNEL_SIGNAL_DESCRIPTORS = 1u << 11, /* client: UDP visitors have to make room */
     TUNNEL_SIGNAL_REFUSE = 1u << 12,      /* server: no new visitors; those that wait go on */
     TUNNEL_SIGNAL_SERVERS = 1u << 13,     /* client: the set of servers has changed */
+    TUNNEL_SIGNAL_REPLACED = 1u << 14,    /* server: a newer login has replaced a control channel */
 };
 
 /* Descriptor numbers from this one on are for control channels. */

@@ -104,7 +104,7 @@ static void control_terminate(struct server_control *control, int error)
     close_source(worker, &control->session.source);
     exchange_notify(worker, service, change.notice);
     if (change.is_down || service->is_udp) /* lanes have a channel of each session */
-        exchange_signal_services(worker);
+        exchange_service_changed(worker, service, false);
     else if (!atomic_load(&control->session.replaced))
         exchange_wake_waiters(worker);
     if (change.is_down && service_config(service)->bind == CONFIG_BIND_ON_LOGIN)
@@ -237,7 +237,7 @@ static int control_register(struct server_control *control)
     exchange_notify(worker, service, change.notice);
     if (change.replaced)
         server_control_close_replaced(worker); /* its own worker, if another, is signalled below */
-    exchange_signal_services(worker);
+    exchange_service_changed(worker, service, change.replaced);
     return 0;
 }
 
@@ -333,7 +333,7 @@ void server_control_keep_newest(struct server_worker *worker, struct service *se
     if (!change.replaced)
         return;
     server_control_close_replaced(worker);
-    exchange_signal_services(worker);
+    exchange_service_changed(worker, service, true);
 }
 
 void server_control_close_part(struct service_part *part, bool expired)

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -19,17 +20,83 @@ void exchange_sync_ports(struct server_worker *worker)
         listener_sync_all(&container_of(node, struct service_part, node)->ports);
 }
 
-void exchange_signal_services(struct server_worker *worker)
+/* This worker's part of a change. A look at its other services would make a login cost more, the
+ * more of them there are. */
+static void exchange_sync_service(struct server_worker *worker, struct service *service)
+{
+    struct tunnel_worker *own = worker->tunnel;
+    listener_sync_all(&service->parts[own->index].ports);
+    if (service->is_udp || !list_is_empty(&worker->waiting_visitors))
+        mailbox_signal(own->mailbox, own->mailbox, TUNNEL_SIGNAL_VISITORS);
+}
+
+/* The list is the worker's. NULL: it is empty. The caller gets the list's use of the service. */
+static struct service *next_changed(struct server_changes *changes)
+{
+    (void)pthread_mutex_lock(&changes->lock);
+    struct list *node = list_pop_front(&changes->parts);
+    (void)pthread_mutex_unlock(&changes->lock);
+    return node != NULL ? container_of(node, struct service_part, changed)->service : NULL;
+}
+
+void exchange_sync_changed(struct server_worker *worker)
+{
+    struct server_changes *changes = &worker->server->changes[worker->tunnel->index];
+    struct service *service;
+    while ((service = next_changed(changes)) != NULL) {
+        exchange_sync_service(worker, service);
+        service_drop(service);
+    }
+}
+
+static void note_changed(struct server_changes *changes, struct service_part *part)
+{
+    (void)pthread_mutex_lock(&changes->lock);
+    if (list_is_empty(&part->changed)) { /* otherwise the worker is still to look at it */
+        list_push_back(&changes->parts, &part->changed);
+        service_use(part->service);
+    }
+    (void)pthread_mutex_unlock(&changes->lock);
+}
+
+void exchange_service_changed(struct server_worker *worker, struct service *service, bool replaced)
 {
     struct tunnel_worker *own = worker->tunnel;
     for (unsigned int i = 0; i < own->all->count; i++) {
-        if (i != own->index)
-            mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+        struct mailbox *to = own->all->items[i].mailbox;
+        if (i != own->index) {
+            note_changed(&worker->server->changes[i], &service->parts[i]);
+            mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+        }
+        if (replaced)
+            mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REPLACED);
     }
     /* This worker's listeners change now, so that the service listens before its client reads the
      * Ack. */
-    exchange_sync_ports(worker);
-    mailbox_signal(own->mailbox, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+    exchange_sync_service(worker, service);
+}
+
+int exchange_init(struct server *server)
+{
+    server->changes = calloc(server->worker_count, sizeof(*server->changes));
+    if (server->changes == NULL)
+        return -ENOMEM;
+    for (unsigned int i = 0; i < server->worker_count; i++) {
+        (void)pthread_mutex_init(&server->changes[i].lock, NULL);
+        list_init(&server->changes[i].parts);
+    }
+    return 0;
+}
+
+void exchange_finish(struct server *server)
+{
+    struct service *service;
+    for (unsigned int i = 0; server->changes != NULL && i < server->worker_count; i++) {
+        while ((service = next_changed(&server->changes[i])) != NULL)
+            service_drop(service); /* changed after the worker had ended */
+        (void)pthread_mutex_destroy(&server->changes[i].lock);
+    }
+    free(server->changes);
 }
 
 /* ---- requests ---- */

@@ -66,6 +66,8 @@ int server_allocate(const struct role_options *options, struct server **ret)
     handover_set_phase(&server->handover, HANDOVER_SERVING);
     service_registry_init(&server->services, service_free);
     result = plan_slot_init(&server->plan);
+    if (result == 0)
+        result = exchange_init(server);
     if (server->on_login_fd < 0)
         result = -EMFILE;
     if (result == 0)
@@ -110,6 +112,7 @@ void server_destroy(struct server *server)
     plan_slot_finish(&server->plan);
     binding_destroy(server->control_binding);
     resolver_destroy(server->resolver);
+    exchange_finish(server);
     service_registry_finish(&server->services);
     session_table_finish(&server->sessions);
     visitor_rate_finish(&server->rate);
@@ -133,13 +136,6 @@ static void review_waiting(struct server_worker *worker)
 {
     visitor_review_waiting(worker);
     lane_review_waiting(worker);
-}
-
-static void worker_sync_services(struct server_worker *worker)
-{
-    exchange_sync_ports(worker);
-    server_control_close_replaced(worker);
-    review_waiting(worker);
 }
 
 /* ---- the worker's part ---- */
@@ -239,9 +235,11 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         server_handover_sync(worker);
     if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
         login_close_evicted(worker);
+    if ((bits & TUNNEL_SIGNAL_REPLACED) != 0)
+        server_control_close_replaced(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
-        worker_sync_services(worker);
-    else if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
+        exchange_sync_changed(worker);
+    if ((bits & TUNNEL_SIGNAL_VISITORS) != 0)
         review_waiting(worker);
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
         plan_walk_begin(&worker->plan_walk);

@@ -30,6 +30,7 @@ static void init_parts(struct service *service, unsigned int workers)
     for (unsigned int i = 0; i < workers; i++) {
         service->parts[i].service = service;
         list_init(&service->parts[i].node);
+        list_init(&service->parts[i].changed);
         list_init(&service->parts[i].ports);
         list_init(&service->parts[i].sessions);
     }
