@@ -47,6 +47,16 @@ enum limits_gate {
     /* A younger connection may still wait for the round trip of a distant client, so it is evicted
      * only if a coin says so (server/gate.h). */
     LIMIT_ROUND_TRIP_MS = 300,
+    /* Newcomers that wait because the gate is full of young connections, which may be clients that
+     * all come back at once (server/gate.h). Each costs a descriptor and 64 bytes. */
+    LIMIT_GATE_WAITING = 8192,
+    /* What is young: a silent connection, for a round trip, and one that has spoken, for the round
+     * trips and the handshake of a busy client. */
+    LIMIT_GATE_SILENT_MS = 100,
+    LIMIT_GATE_YOUNG_MS = 2000,
+    /* Newcomers wait only if a client has come in within this time, or the gate was half empty. */
+    LIMIT_GATE_PATIENCE_MS = 2000,
+    LIMIT_GATE_WAIT_MS = 10000,   /* clients give a login up after 15 s (LIMIT_LOGIN_MS) */
     LIMIT_CLIENTS_KNOWN = 4096,   /* addresses that clients came from: one for each service */
     LIMIT_CLIENT_KNOWN_S = 86400, /* and how long, in seconds: clients come back within a day */
 };

@@ -27,6 +27,7 @@
     X(STRANGERS_EVICTED_SPOKE, "strangers_evicted_spoke")       \
     X(STRANGERS_EVICTED_KNOWN, "strangers_evicted_known")       \
     X(STRANGERS_EVICTED_FDS, "strangers_evicted_fds")           \
+    X(STRANGERS_WAITED, "strangers_waited")                     \
     X(STRANGERS_TIMED_OUT, "strangers_timed_out")               \
     X(STRANGERS_REJECTED, "strangers_rejected")                 \
     X(LOGINS, "logins")                                         \

@@ -24,6 +24,15 @@
  * client may lose a place that it would have kept in strict order. It tries again, and its first
  * successful login makes its address known.
  *
+ * After an outage all clients come back at once, and then those whom a newcomer would evict are
+ * clients too. So a newcomer waits (gate_try, lobby.h) if the one that it would evict is young, and
+ * if clients do get in: one has within LIMIT_GATE_PATIENCE_MS, or the gate was half empty that short
+ * a time ago. Else it is strangers who fill the gate, and nobody waits for those. Newcomers from
+ * known addresses are admitted first. What this costs: while strangers who speak come from many
+ * addresses and faster than the gate's places per LIMIT_GATE_YOUNG_MS, and clients do get in, a
+ * newcomer may have to wait for up to LIMIT_GATE_WAIT_MS before it evicts as usual. At the limit
+ * per address nobody waits.
+ *
  * Data channels that the server has requested raise both limits, but only for connections from the
  * address that they are expected from. As many of these as are expected are covered: they do not
  * count in the total, and an address that has no more than these is spared when the total is too
@@ -92,6 +101,9 @@ struct gate {
     struct addr_table addrs; /* of struct gate_addr */
     struct list known;       /* addresses; the first to be forgotten is in front */
     uint32_t known_count;
+    uint32_t waiting_count[2], waiting_max; /* [known] newcomers that wait (gate_try) */
+    bool was_half_empty;                    /* since it was last full */
+    uint64_t patient_until_ns;
     uint64_t coins;          /* random bits */
     unsigned int coin_count; /* the number of bits that are left */
     struct gate_budget handshakes, handshakes_by_addr[GATE_BUDGETS];
@@ -102,7 +114,8 @@ void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per
 /* All tickets must have left. */
 void gate_finish(struct gate *gate);
 /* Changes the limits. Connections beyond a lower limit are evicted only as newcomers arrive. */
-void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip);
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip,
+                     uint32_t waiting_max);
 
 void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker);
 /* Takes an evicted ticket from the desk; NULL: there is none. The worker closes its connection. */
@@ -112,6 +125,15 @@ struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
  * the caller closes it. Otherwise the caller calls gate_leave before it frees the ticket. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                           struct gate_desk *desk, uint64_t now_ns);
+/* The same for a newcomer that can wait. It waits, if it has to, as one from a known address or not,
+ * and the caller tries again (is_new: false, with the answer as `kind`) until it has entered, or
+ * enters with gate_enter in spite of all, or goes. In the last two cases the caller calls
+ * gate_stop_waiting. */
+enum gate_answer { GATE_WAITS, GATE_WAITS_KNOWN, GATE_ENTERED };
+MUST_CHECK int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
+                        struct gate_desk *desk, uint64_t now_ns, bool is_new,
+                        enum gate_answer kind);
+void gate_stop_waiting(struct gate *gate, enum gate_answer kind);
 /* Descriptors have run out, so that no newcomer can be accepted: evicts some of those who have been
  * silent for LIMIT_ROUND_TRIP_MS, unknown addresses first. */
 void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns);

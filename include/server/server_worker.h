@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "server/binding.h"
 #include "server/gate.h"
+#include "server/lobby.h"
 #include "server/range_set.h"
 #include "server/service.h"
 #include "server/service_index.h"
@@ -64,6 +65,7 @@ struct server_worker {
     struct list parts;                        /* of all configured services */
     struct service_index services;            /* the same, by digest */
     struct gate_desk gate_desk;
+    struct lobby lobby;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list awaiting_logins; /* those of `logins` that wait for their service (login.h) */
     struct list lanes;

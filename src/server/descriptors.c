@@ -13,7 +13,11 @@ void server_fds_limit_strangers(struct server *server, const struct config_peer 
     int fds = tunnel_fds_for_visitors();
     unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
     atomic_store(&server->fd_visitors_max, fds - (int)strangers);
-    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip);
+    /* What the gate leaves of the strangers' part. */
+    unsigned int part = (unsigned int)MAX(fds, 0) / LIMIT_PENDING_FDS_PART;
+    unsigned int may_wait = part > strangers ? part - strangers : 0;
+    gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip,
+                    MIN(may_wait, (unsigned int)LIMIT_GATE_WAITING));
 }
 
 static struct service_part *fds_part_of(struct list *node)

@@ -40,9 +40,11 @@ void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per
     }
 }
 
-void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
+void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip,
+                     uint32_t waiting_max)
 {
     (void)pthread_mutex_lock(&gate->lock);
+    gate->waiting_max = waiting_max;
     gate->pending_max = pending_max;
     gate->pending_max_per_ip = pending_max_per_ip;
     (void)pthread_mutex_unlock(&gate->lock);
@@ -87,6 +89,7 @@ static void count_addr(struct gate *gate, struct gate_addr *addr, int tickets, i
     gate->expected_count += (uint32_t)expected;
     gate->covered_count += MIN(addr->entry.count, addr->expected);
     assert(gate->covered_count <= MIN(gate->pending_count, gate->expected_count));
+    gate->was_half_empty |= gate->pending_count - gate->covered_count <= gate->pending_max / 2;
 }
 
 /* Frees the address if it has no ticket, is not expected and not known. */
@@ -296,25 +299,84 @@ struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
     return node != NULL ? ticket_at(node, false) : NULL;
 }
 
-int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
-               struct gate_desk *desk, uint64_t now_ns)
+static void be_patient(struct gate *gate, uint64_t now_ns)
+{
+    gate->patient_until_ns = MAX(gate->patient_until_ns, now_ns + ms_to_ns(LIMIT_GATE_PATIENCE_MS));
+}
+
+static int gate_admit(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
+                      struct gate_desk *desk, uint64_t now_ns)
 {
     *ticket = (struct gate_ticket){.key = *key, .desk = desk, .since_ns = now_ns};
     list_init(&ticket->node);
     list_init(&ticket->addr_node);
+    struct gate_addr *addr = get_addr(gate, key);
+    if (addr == NULL)
+        return -ENOMEM;
+    /* First, or evicting the address's last ticket would free addr. */
+    count_addr(gate, addr, 1, 0);
+    gate_make_room(gate, addr, desk, now_ns);
+    ticket->addr = addr;
+    put_into_queues(gate, ticket);
+    if (gate->was_half_empty && uncovered(gate) >= gate->pending_max) {
+        gate->was_half_empty = false;
+        be_patient(gate, now_ns);
+    }
+    return 0;
+}
 
+int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
+               struct gate_desk *desk, uint64_t now_ns)
+{
     (void)pthread_mutex_lock(&gate->lock);
     forget_expired(gate, now_ns);
-    struct gate_addr *addr = get_addr(gate, key);
-    if (addr != NULL) {
-        /* First, or evicting the address's last ticket would free addr. */
-        count_addr(gate, addr, 1, 0);
-        gate_make_room(gate, addr, desk, now_ns);
-        ticket->addr = addr;
-        put_into_queues(gate, ticket);
+    int result = gate_admit(gate, ticket, key, desk, now_ns);
+    (void)pthread_mutex_unlock(&gate->lock);
+    return result;
+}
+
+/* Whether a newcomer from the address (NULL: nothing is known of it) would evict a connection that
+ * may be a client's. */
+static bool would_harm(struct gate *gate, const struct gate_addr *addr, uint64_t now_ns)
+{
+    if (uncovered(gate) < gate->pending_max || now_ns >= gate->patient_until_ns ||
+        (addr != NULL && addr->entry.count < addr->expected))
+        return false;
+    struct list *queue = queue_to_choose_from(gate);
+    bool are_silent_strangers = queue == &gate->queues[0][GATE_SILENT];
+    return !is_older(ticket_at(queue->next, false), now_ns,
+                     are_silent_strangers ? LIMIT_GATE_SILENT_MS : LIMIT_GATE_YOUNG_MS);
+}
+
+int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
+             struct gate_desk *desk, uint64_t now_ns, bool is_new, enum gate_answer kind)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    forget_expired(gate, now_ns);
+    const struct gate_addr *addr = find_addr(gate, key);
+    int result = is_new && addr != NULL && addr->is_known ? GATE_WAITS_KNOWN : GATE_WAITS;
+    bool waits = would_harm(gate, addr, now_ns);
+    if (is_new) {
+        bool has_room = gate->waiting_count[0] + gate->waiting_count[1] < gate->waiting_max;
+        waits = has_room && (waits || gate->waiting_count[result] > 0);
+        gate->waiting_count[result] += waits;
+    } else {
+        result = (int)kind;
+        gate->waiting_count[kind] -= !waits;
+    }
+    if (!waits) {
+        result = gate_admit(gate, ticket, key, desk, now_ns);
+        result = result < 0 ? result : GATE_ENTERED;
     }
     (void)pthread_mutex_unlock(&gate->lock);
-    return addr != NULL ? 0 : -ENOMEM;
+    return result;
+}
+
+void gate_stop_waiting(struct gate *gate, enum gate_answer kind)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    gate->waiting_count[kind]--;
+    (void)pthread_mutex_unlock(&gate->lock);
 }
 
 void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns)
@@ -453,6 +515,7 @@ void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, ui
     struct gate_budget *own = budget_of(gate, addr, key);
     own->spent -= MIN(own_cost(cost), own->spent);
     gate->handshakes.spent -= MIN(cost, gate->handshakes.spent);
+    be_patient(gate, now_ns);
     if (addr != NULL) { /* without memory the address stays unknown */
         if (!addr->is_known)
             set_known(gate, addr, true);

@@ -1,5 +1,6 @@
 #include "server/login.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "server/access.h"
 #include "server/control.h"
 #include "server/exchange.h"
+#include "server/lobby.h"
 #include "server/on_login.h"
 #include "server/server_worker.h"
 
@@ -381,29 +383,10 @@ static bool stranger_is_let_in(struct server_worker *worker, const struct addr *
     return true;
 }
 
-void login_begin(struct server_worker *worker, struct service *service, int fd)
+/* Begins the login of a connection that has a place at the gate. */
+static void login_start(struct login *login, struct server_worker *worker, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
-    metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
-    struct addr peer;
-    if (socket_peer(fd, &peer) < 0) {
-        transport_close_fd(fd, tunnel->loop); /* the peer has reset the connection already */
-        return;
-    }
-    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
-    if (!stranger_is_let_in(worker, &peer, &key)) {
-        loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
-        return;
-    }
-    struct login *login = slab_get(&worker->login_slab);
-    if (login == NULL || gate_enter(&worker->server->gate, &login->ticket, &key, &worker->gate_desk,
-                                    loop_now_ns(tunnel->loop)) < 0) {
-        metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-        if (login != NULL)
-            slab_put(&worker->login_slab, login);
-        transport_close_fd(fd, tunnel->loop);
-        return;
-    }
     login->worker = worker;
     login->service = NULL;
     login->is_on_login = false;
@@ -425,6 +408,52 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     stream_distrust(&login->stream);
     /* The client speaks first, and its message is mostly here before the connection is accepted. */
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
+}
+
+int login_enter(struct server_worker *worker, int fd, const struct addr_key *key,
+                enum login_entry how, enum gate_answer kind)
+{
+    struct gate *gate = &worker->server->gate;
+    uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
+    struct login *login = slab_get(&worker->login_slab);
+    int result = -ENOMEM;
+    if (how == LOGIN_HAS_TO_ENTER || (login == NULL && how == LOGIN_HAS_WAITED))
+        gate_stop_waiting(gate, kind);
+    if (login != NULL && how == LOGIN_HAS_TO_ENTER)
+        result = gate_enter(gate, &login->ticket, key, &worker->gate_desk, now_ns);
+    else if (login != NULL)
+        result = gate_try(gate, &login->ticket, key, &worker->gate_desk, now_ns,
+                          how == LOGIN_IS_NEW, kind);
+    if (how == LOGIN_HAS_TO_ENTER && result == 0)
+        result = GATE_ENTERED;
+    if (result == GATE_ENTERED)
+        login_start(login, worker, fd);
+    else if (login != NULL)
+        slab_put(&worker->login_slab, login);
+    if (result < 0)
+        metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
+    return result;
+}
+
+void login_begin(struct server_worker *worker, struct service *service, int fd)
+{
+    struct tunnel_worker *tunnel = worker->tunnel;
+    metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);
+    struct addr peer;
+    if (socket_peer(fd, &peer) < 0) {
+        transport_close_fd(fd, tunnel->loop); /* the peer has reset the connection already */
+        return;
+    }
+    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
+    if (!stranger_is_let_in(worker, &peer, &key)) {
+        loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
+        return;
+    }
+    int result = login_enter(worker, fd, &key, LOGIN_IS_NEW, GATE_WAITS);
+    if (result == GATE_WAITS || result == GATE_WAITS_KNOWN)
+        lobby_keep(worker, fd, &key, (enum gate_answer)result);
+    else if (result < 0)
+        transport_close_fd(fd, tunnel->loop);
 }
 
 void login_close_evicted(struct server_worker *worker)

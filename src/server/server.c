@@ -17,6 +17,7 @@
 #include "server/handover.h"
 #include "server/lane.h"
 #include "server/listener.h"
+#include "server/lobby.h"
 #include "server/login.h"
 #include "server/on_login.h"
 #include "server/reload.h"
@@ -181,6 +182,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->closing_ports);
     list_init(&worker->parts);
     gate_desk_init(&worker->gate_desk, tunnel);
+    lobby_init(worker);
     list_init(&worker->logins);
     list_init(&worker->awaiting_logins);
     list_init(&worker->control_list);
@@ -212,6 +214,7 @@ static void worker_drain(struct server_worker *worker)
     worker->draining = true;
     listener_sync_all(&worker->control_ports);
     exchange_sync_ports(worker);
+    lobby_close_all(worker);
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
@@ -268,6 +271,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     if (worker == NULL)
         return;
     server_handover_finish(worker);
+    lobby_finish(worker);
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
     slab_finish(&worker->udp_visitor_slab);

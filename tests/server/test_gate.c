@@ -532,7 +532,7 @@ Test(gate, a_cap_that_sinks_is_reached_again, .init = setup, .fini = teardown)
 {
     for (size_t i = 0; i < TOTAL; i++)
         enter(i, 10 + (unsigned int)i);
-    gate_set_limits(&gate, TOTAL / 2, PER_IP);
+    gate_set_limits(&gate, TOTAL / 2, PER_IP, 0);
     for (size_t i = TOTAL; i < 2 * TOTAL; i++)
         enter(i, 10 + (unsigned int)i);
     cr_assert_eq(gate.pending_count, TOTAL / 2);
@@ -542,7 +542,7 @@ Test(gate, a_cap_that_sinks_is_reached_again, .init = setup, .fini = teardown)
 /* The smallest limits that the configuration allows. */
 Test(gate, one_place, .init = setup, .fini = teardown)
 {
-    gate_set_limits(&gate, 1, 1);
+    gate_set_limits(&gate, 1, 1, 0);
     trust(1);
     for (unsigned int i = 0; i < 200; i++) {
         enter(i, i % 3);
