@@ -79,6 +79,7 @@ struct gate_ticket {
     struct gate_desk *desk;
     uint64_t since_ns; /* when it came or, if it has spoken, when it spoke */
     bool spoke;
+    bool has_handshake; /* gate_begin_handshake */
 };
 
 /* A token bucket of handshakes. An all-zero one is full. */
@@ -139,6 +140,9 @@ void gate_stop_waiting(struct gate *gate, enum gate_answer kind);
 void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns);
 /* The connection has sent what only a client of this protocol would send. False: it was evicted. */
 MUST_CHECK bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns);
+/* The connection has taken a handshake from the budget. Over TLS it counts as silent until it has
+ * logged in, but its time begins anew, and it is young for as long as one that has spoken. */
+void gate_begin_handshake(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns);
 /* The connection is authenticated, or about to be closed. Idempotent. */
 void gate_leave(struct gate *gate, struct gate_ticket *ticket);
 /* Changes the number of connections that are expected from the address by `count`, which may be

@@ -343,9 +343,9 @@ static bool would_harm(struct gate *gate, const struct gate_addr *addr, uint64_t
         (addr != NULL && addr->entry.count < addr->expected))
         return false;
     struct list *queue = queue_to_choose_from(gate);
-    bool are_silent_strangers = queue == &gate->queues[0][GATE_SILENT];
-    return !is_older(ticket_at(queue->next, false), now_ns,
-                     are_silent_strangers ? LIMIT_GATE_SILENT_MS : LIMIT_GATE_YOUNG_MS);
+    const struct gate_ticket *oldest = ticket_at(queue->next, false);
+    bool is_silent = queue == &gate->queues[0][GATE_SILENT] && !oldest->has_handshake;
+    return !is_older(oldest, now_ns, is_silent ? LIMIT_GATE_SILENT_MS : LIMIT_GATE_YOUNG_MS);
 }
 
 int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
@@ -408,6 +408,18 @@ bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
     }
     (void)pthread_mutex_unlock(&gate->lock);
     return inside;
+}
+
+void gate_begin_handshake(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    if (ticket->addr != NULL) {
+        take_out_of_queues(gate, ticket);
+        ticket->has_handshake = true;
+        ticket->since_ns = now_ns;
+        put_into_queues(gate, ticket);
+    }
+    (void)pthread_mutex_unlock(&gate->lock);
 }
 
 void gate_leave(struct gate *gate, struct gate_ticket *ticket)

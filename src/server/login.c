@@ -324,6 +324,7 @@ static bool login_may_handshake(struct stream *stream)
         return false;
     }
     login->handshake_cost = cost;
+    gate_begin_handshake(&login->worker->server->gate, &login->ticket, loop_now_ns(tunnel->loop));
     return true;
 }
 

@@ -762,3 +762,115 @@ Test(gate, clocks_that_differ_add_nothing, .init = setup, .fini = teardown)
         count += take(7, start_ns + (uint64_t)(i % 2) * 100 * MS) ? 1 : 0;
     cr_assert_leq(count, LIMIT_HANDSHAKES_BURST + LIMIT_HANDSHAKES_PER_S / 10);
 }
+
+/* ---- newcomers that can wait ---- */
+
+static int try(size_t ticket, unsigned int from)
+{
+    struct addr_key key = key_of(from);
+    return gate_try(&gate, &tickets[ticket], &key, &desks[0], now_ns, true, GATE_WAITS);
+}
+
+static int try_again(size_t ticket, unsigned int from, enum gate_answer kind)
+{
+    struct addr_key key = key_of(from);
+    return gate_try(&gate, &tickets[ticket], &key, &desks[0], now_ns, false, kind);
+}
+
+/* Fills the gate with connections of different addresses that have spoken. */
+static void crowd(uint32_t waiting_max)
+{
+    gate_set_limits(&gate, TOTAL, PER_IP, waiting_max);
+    for (unsigned int i = 0; i < TOTAL; i++) {
+        cr_assert_eq(try(i, 100 + i), GATE_ENTERED);
+        speak(i);
+    }
+}
+
+Test(gate, a_newcomer_waits_while_the_gate_is_full_of_young_ones, .init = setup, .fini = teardown)
+{
+    crowd(10);
+    cr_assert_eq(try(TOTAL, 1), GATE_WAITS);
+    cr_expect_eq(try_again(TOTAL, 1, GATE_WAITS), GATE_WAITS);
+    leave(3);
+    cr_expect_eq(try(TOTAL + 1, 2), GATE_WAITS, "nobody overtakes");
+    cr_expect_eq(try_again(TOTAL, 1, GATE_WAITS), GATE_ENTERED);
+    cr_expect_eq(try_again(TOTAL + 1, 2, GATE_WAITS), GATE_WAITS);
+    leave(4);
+    cr_expect_eq(try_again(TOTAL + 1, 2, GATE_WAITS), GATE_ENTERED);
+    cr_expect_eq(evicted(), 0);
+    cr_expect_eq(gate.waiting_count[0] + gate.waiting_count[1], 0);
+    leave_all(TOTAL + 3);
+}
+
+Test(gate, a_newcomer_does_not_wait_for_those_who_stall, .init = setup, .fini = teardown)
+{
+    crowd(10);
+    cr_assert_eq(try(TOTAL, 1), GATE_WAITS);
+    let_pass(LIMIT_GATE_YOUNG_MS - 1);
+    trust(50); /* a client has got in, so it is worth waiting */
+    cr_expect_eq(try_again(TOTAL, 1, GATE_WAITS), GATE_WAITS);
+    let_pass(1);
+    cr_expect_eq(try_again(TOTAL, 1, GATE_WAITS), GATE_ENTERED);
+    cr_expect_eq(evicted(), 1);
+    leave_all(TOTAL + 3);
+}
+
+Test(gate, nobody_waits_when_no_client_gets_in, .init = setup, .fini = teardown)
+{
+    crowd(10);
+    cr_assert_eq(try(TOTAL, 1), GATE_WAITS);
+    gate_stop_waiting(&gate, GATE_WAITS);
+    for (unsigned int ms = 0; ms < LIMIT_GATE_PATIENCE_MS; ms += 100) {
+        let_pass(100); /* strangers who replace each other, so that all stay young */
+        for (unsigned int i = 0; i < TOTAL; i++) {
+            leave(i);
+            enter(i, 100 + i);
+            speak(i);
+        }
+    }
+    cr_expect_eq(try(TOTAL, 1), GATE_ENTERED);
+    cr_expect_eq(evicted(), 1);
+    leave_all(TOTAL + 3);
+}
+
+Test(gate, known_addresses_wait_in_a_queue_of_their_own, .init = setup, .fini = teardown)
+{
+    trust(1);
+    crowd(10);
+    cr_assert_eq(try(TOTAL, 2), GATE_WAITS);
+    cr_assert_eq(try(TOTAL + 1, 1), GATE_WAITS_KNOWN);
+    leave(0);
+    cr_expect_eq(try_again(TOTAL + 1, 1, GATE_WAITS_KNOWN), GATE_ENTERED);
+    cr_expect_eq(gate.waiting_count[GATE_WAITS_KNOWN], 0);
+    gate_stop_waiting(&gate, GATE_WAITS);
+    cr_expect_eq(evicted(), 0);
+    leave_all(TOTAL + 3);
+}
+
+Test(gate, the_number_of_those_who_wait_is_bounded, .init = setup, .fini = teardown)
+{
+    crowd(2);
+    cr_expect_eq(try(TOTAL, 1), GATE_WAITS);
+    cr_expect_eq(try(TOTAL + 1, 2), GATE_WAITS);
+    cr_expect_eq(try(TOTAL + 2, 3), GATE_ENTERED);
+    cr_expect_eq(evicted(), 1);
+    gate_stop_waiting(&gate, GATE_WAITS);
+    gate_stop_waiting(&gate, GATE_WAITS);
+    leave_all(TOTAL + 3);
+}
+
+Test(gate, a_handshake_makes_a_silent_one_young_again, .init = setup, .fini = teardown)
+{
+    gate_set_limits(&gate, TOTAL, PER_IP, 10);
+    for (unsigned int i = 0; i < TOTAL; i++)
+        cr_assert_eq(try(i, 100 + i), GATE_ENTERED);
+    let_pass(LIMIT_GATE_SILENT_MS);
+    for (unsigned int i = 0; i < TOTAL; i++)
+        gate_begin_handshake(&gate, &tickets[i], now_ns);
+    let_pass(LIMIT_GATE_SILENT_MS);
+    cr_expect_eq(try(TOTAL, 1), GATE_WAITS);
+    gate_stop_waiting(&gate, GATE_WAITS);
+    cr_expect_eq(evicted(), 0);
+    leave_all(TOTAL + 3);
+}
