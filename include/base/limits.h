@@ -52,7 +52,7 @@ enum limits_gate {
     LIMIT_GATE_WAITING = 8192,
     /* What is young: a silent connection, for a round trip, and one that has spoken, for the round
      * trips and the handshake of a busy client. */
-    LIMIT_GATE_SILENT_MS = 100,
+    LIMIT_GATE_SILENT_MS = 300,
     LIMIT_GATE_YOUNG_MS = 2000,
     /* Newcomers wait only if a client has come in within this time, or the gate was half empty. */
     LIMIT_GATE_PATIENCE_MS = 2000,

@@ -30,7 +30,9 @@ struct gate_addr {
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
 {
-    *gate = (struct gate){.pending_max = pending_max, .pending_max_per_ip = pending_max_per_ip};
+    *gate = (struct gate){.pending_max = pending_max,
+                          .pending_max_per_ip = pending_max_per_ip,
+                          .was_half_empty = true};
     (void)pthread_mutex_init(&gate->lock, NULL);
     gate->addrs.entry_size = sizeof(struct gate_addr);
     list_init(&gate->known);
