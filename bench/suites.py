@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import flood
 import loads
+import logins
 import netns
 from peers import DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET
 
@@ -173,6 +174,13 @@ SUITES = (
           (("max", loads.udp_oneway_max(1200)), ("fixed", loads.udp_oneway_fixed(1200))),
           transport=NOISE, reference=UDP_ONEWAY_REFERENCE,
           **{**UDP, "service": loads.start_nothing}),
+    Suite("logins", f"{logins.CLIENTS} clients with {logins.SERVICES} services each log in at once",
+          (("all", logins.herd()), ("one", logins.herd(one_address=True, clients=100))),
+          peers=(OURS, "rathole"), rounds_max=1, **NGINX),
+    Suite("noise-logins", "The same over Noise NK", (("all", logins.herd()),), peers=(OURS, "rathole"),
+          rounds_max=1, transport=NOISE, **NGINX),
+    Suite("tls-logins", "The same over TLS", (("all", logins.herd()),), peers=(OURS, "rathole"),
+          rounds_max=1, transport=TLS, **{**NGINX, "programs": ("nginx", "openssl")}),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -207,6 +215,22 @@ def udp_oneway_rows(suite, targets=()):
     )
 
 
+LOGINS_TARGETS, NONE_PUT_OUT = (at_most(15),), (at_most(0),)
+
+
+def logins_rows(suite, load="all", targets=LOGINS_TARGETS, put_out=NONE_PUT_OUT):
+    title = "" if load == "all" else ", 100 clients at one address"
+    return (
+        Row(suite, load, "cold_s", f"all in after a cold start{title}", "s", "less", targets),
+        Row(suite, load, "cold_put_out", f"put out meanwhile{title}", "logins", "less", put_out, digits=0),
+        Row(suite, load, "cold_cpu_us", f"CPU of the server{title}", "us/login", "less", digits=0),
+        Row(suite, load, "back_s", f"all back after the server's restart{title}", "s", "less", targets),
+        Row(suite, load, "back_put_out", f"put out meanwhile, restart{title}", "logins", "less", put_out,
+            digits=0),
+        Row(suite, load, "kb_per_login", f"memory of the server{title}", "KiB/service", "less", digits=1),
+    )
+
+
 ROWS = (
     Row("tcp-bulk", "1", "gbps", "1 stream", "Gbit/s", "more"),
     Row("tcp-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
@@ -224,6 +248,10 @@ ROWS = (
     Row("limits", "limits", "cpu_ratio", "1 stream at 1G: CPU per GB, of an unlimited one at that rate",
         "x", "less", (at_most(1.2),)),
     Row("limits", "limits", "cpu_s_per_gb", "CPU at 1G", "s/GB", "less", digits=3, ends=True),
+    *logins_rows("logins"),
+    *logins_rows("logins", "one", (), ()),
+    *logins_rows("noise-logins"),
+    *logins_rows("tls-logins"),
     Row("veth-1500", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(1.25, "rathole"), at_least(1.1, "frp-plain"))),
     Row("veth-1500", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less",

@@ -49,7 +49,8 @@ enum limits_gate {
     LIMIT_ROUND_TRIP_MS = 300,
     /* Newcomers that wait because the gate is full of young connections, which may be clients that
      * all come back at once (server/gate.h). Each costs a descriptor and 64 bytes. */
-    LIMIT_GATE_WAITING = 8192,
+    LIMIT_GATE_WAITING = 16384,
+    LIMIT_GATE_WAITING_FDS_PART = 4, /* and at most this part (1/4) of the descriptors */
     /* What is young: a silent connection, for a round trip, and one that has spoken, for the round
      * trips and the handshake of a busy client. */
     LIMIT_GATE_SILENT_MS = 300,

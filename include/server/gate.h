@@ -13,9 +13,9 @@
  * So silent strangers evict each other, from however many addresses they come, and never a
  * connection that has spoken. Strangers who speak and stall evict no connection from a known
  * address. Strangers who share known addresses do not keep all others out. The number of
- * connections from an address does not matter here, because a client with many services has more of
- * them than any single stranger. It matters only for the limit per address: there the gate evicts
- * the oldest connection of that address, silent before spoke.
+ * connections from an address does not matter here, because a client with many services has more
+ * of them than any single stranger. It matters only for the limit per address: there the gate
+ * evicts the oldest connection of that address, silent before spoke.
  *
  * Within a queue the oldest connection is evicted if it is at least LIMIT_ROUND_TRIP_MS old. If
  * even the oldest is younger, the flood fills the queue faster than a distant client can answer,
@@ -25,12 +25,12 @@
  * successful login makes its address known.
  *
  * After an outage all clients come back at once, and then those whom a newcomer would evict are
- * clients too. So a newcomer waits (gate_try, lobby.h) if the one that it would evict is young, and
- * if clients do get in: one has within LIMIT_GATE_PATIENCE_MS, or the gate was half empty that short
- * a time ago. Else it is strangers who fill the gate, and nobody waits for those. Newcomers from
- * known addresses are admitted first. What this costs: while strangers who speak come from many
- * addresses and faster than the gate's places per LIMIT_GATE_YOUNG_MS, and clients do get in, a
- * newcomer may have to wait for up to LIMIT_GATE_WAIT_MS before it evicts as usual. At the limit
+ * clients too. So a newcomer waits (gate_try, lobby.h) if the one that it would evict is young,
+ * and if clients do get in: one has within LIMIT_GATE_PATIENCE_MS, or the gate was half empty that
+ * short a time ago. Else it is strangers who fill the gate, and nobody waits for those. Newcomers
+ * from known addresses are admitted first. What this costs: while strangers who speak come from
+ * many addresses and faster than the gate's places per LIMIT_GATE_YOUNG_MS, and clients do get in,
+ * a newcomer may have to wait for up to LIMIT_GATE_WAIT_MS before it evicts as usual. At the limit
  * per address nobody waits.
  *
  * Data channels that the server has requested raise both limits, but only for connections from the
@@ -126,9 +126,9 @@ struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
  * the caller closes it. Otherwise the caller calls gate_leave before it frees the ticket. */
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                           struct gate_desk *desk, uint64_t now_ns);
-/* The same for a newcomer that can wait. It waits, if it has to, as one from a known address or not,
- * and the caller tries again (is_new: false, with the answer as `kind`) until it has entered, or
- * enters with gate_enter in spite of all, or goes. In the last two cases the caller calls
+/* The same for a newcomer that can wait. It waits, if it has to, as one from a known address or
+ * not, and the caller tries again (is_new: false, with the answer as `kind`) until it has entered,
+ * or enters with gate_enter in spite of all, or goes. In the last two cases the caller calls
  * gate_stop_waiting. */
 enum gate_answer { GATE_WAITS, GATE_WAITS_KNOWN, GATE_ENTERED };
 MUST_CHECK int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,

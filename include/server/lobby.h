@@ -1,7 +1,7 @@
-/* The lobby: connections to the control port that wait for a place at the gate (gate_try). They have
- * a descriptor and nothing else: no login, no deadline, and nobody reads what they have sent. Each
- * worker has a lobby of its own, first come, first served, those from known addresses before all
- * others. The gate bounds the number of all that wait. */
+/* The lobby: connections to the control port that wait for a place at the gate (gate_try). They
+ * have a descriptor and nothing else: no login, no deadline, and nobody reads what they have sent.
+ * Each worker has a lobby of its own, first come, first served, those from known addresses before
+ * all others. The gate bounds the number of all that wait. */
 #pragma once
 
 #include <stdint.h>
@@ -12,18 +12,28 @@
 #include "io/timer.h"
 #include "server/gate.h"
 
-struct server_worker;
+struct tunnel_worker;
+
+/* Begins the login of a connection if the gate admits it, as gate_try, or gate_enter for one that
+ * has to enter. GATE_ENTERED: fd was taken over. GATE_WAITS, GATE_WAITS_KNOWN: it waits, as `kind`
+ * unless it is new. -ENOMEM, counted: the caller closes fd, and nothing waits. */
+enum login_entry { LOGIN_IS_NEW, LOGIN_HAS_WAITED, LOGIN_HAS_TO_ENTER };
+typedef int lobby_enter_fn(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
+                           enum login_entry how, enum gate_answer kind);
 
 struct lobby {
+    struct tunnel_worker *tunnel;
+    struct gate *gate;
+    lobby_enter_fn *enter;
     struct list queues[2]; /* by enum gate_answer */
     struct slab guests;
     struct timer timer; /* looks for places */
 };
 
-void lobby_init(struct server_worker *worker);
-void lobby_finish(struct server_worker *worker);
+void lobby_init(struct lobby *lobby, struct tunnel_worker *tunnel, struct gate *gate,
+                lobby_enter_fn *enter);
+void lobby_finish(struct lobby *lobby);
 /* Takes over a connection that gate_try has answered with `kind`. */
-void lobby_keep(struct server_worker *worker, int fd, const struct addr_key *key,
-                enum gate_answer kind);
+void lobby_keep(struct lobby *lobby, int fd, const struct addr_key *key, enum gate_answer kind);
 /* Closes all connections in the lobby. */
-void lobby_close_all(struct server_worker *worker);
+void lobby_close_all(struct lobby *lobby);

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "base/macros.h"
-#include "server/gate.h"
+#include "server/lobby.h"
 
 struct server_worker;
 struct service;
@@ -20,11 +20,8 @@ struct slab;
 
 /* The listener_accepted of the control port: takes fd over. service is NULL. */
 void login_begin(struct server_worker *worker, struct service *service, int fd);
-/* For login_begin and the lobby: begins the login if the gate admits it, as gate_try, or gate_enter
- * for one that has to enter. GATE_ENTERED: fd was taken over. GATE_WAITS, GATE_WAITS_KNOWN: it waits,
- * as `kind` unless it is new. -ENOMEM, counted: the caller closes fd, and nothing waits. */
-enum login_entry { LOGIN_IS_NEW, LOGIN_HAS_WAITED, LOGIN_HAS_TO_ENTER };
-MUST_CHECK int login_enter(struct server_worker *worker, int fd, const struct addr_key *key,
+/* For the lobby (lobby_enter_fn). */
+MUST_CHECK int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
                            enum login_entry how, enum gate_answer kind);
 /* A service has come or gone, or its token has changed: looks again for the services of the logins
  * that wait for one. */

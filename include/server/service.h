@@ -27,7 +27,7 @@ struct service;
 
 /* A worker's part of a service; only that worker's thread uses it, except for `changed`. */
 struct service_part {
-    struct list node; /* in worker->parts */
+    struct list node;    /* in worker->parts */
     struct list changed; /* in server->changes of that worker, and under its lock */
     struct service_part *next_in_index;
     struct service *service;

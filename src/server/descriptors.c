@@ -12,10 +12,8 @@ void server_fds_limit_strangers(struct server *server, const struct config_peer 
 {
     int fds = tunnel_fds_for_visitors();
     unsigned int strangers = descriptors_strangers(config, (unsigned int)MAX(fds, 0));
+    unsigned int may_wait = (unsigned int)MAX(fds, 0) / LIMIT_GATE_WAITING_FDS_PART;
     atomic_store(&server->fd_visitors_max, fds - (int)strangers);
-    /* What the gate leaves of the strangers' part. */
-    unsigned int part = (unsigned int)MAX(fds, 0) / LIMIT_PENDING_FDS_PART;
-    unsigned int may_wait = part > strangers ? part - strangers : 0;
     gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip,
                     MIN(may_wait, (unsigned int)LIMIT_GATE_WAITING));
 }

@@ -14,6 +14,7 @@ enum {
     KNOWN_SHARE = 2,       /* connections from known addresses keep 1/2 of it */
     EVICTED_AT_ONCE = 2,   /* by one newcomer: for its place, and to get below a lowered limit */
     SPARED_MAX = 64,       /* bounds the work of one eviction, whatever the queue holds */
+    KNOWN_YOUNG_PART = 4,  /* to a known address, strangers are young for 1/4 of the time */
     RELIEVED_AT_ONCE = 16, /* a worker retries in 5 to 100 ms (LIMIT_ACCEPT_PAUSE_MS) */
 };
 
@@ -337,17 +338,26 @@ int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_
     return result;
 }
 
-/* Whether a newcomer from the address (NULL: nothing is known of it) would evict a connection that
- * may be a client's. */
+/* Whether a newcomer from the address (NULL: nothing is known of it) is expected: then it takes no
+ * place from others. */
+static bool is_covered(const struct gate_addr *addr)
+{
+    return addr != NULL && addr->entry.count < addr->expected;
+}
+
+/* Whether another newcomer would evict a connection that may be a client's. */
 static bool would_harm(struct gate *gate, const struct gate_addr *addr, uint64_t now_ns)
 {
-    if (uncovered(gate) < gate->pending_max || now_ns >= gate->patient_until_ns ||
-        (addr != NULL && addr->entry.count < addr->expected))
+    if (uncovered(gate) < gate->pending_max || now_ns >= gate->patient_until_ns)
         return false;
     struct list *queue = queue_to_choose_from(gate);
     const struct gate_ticket *oldest = ticket_at(queue->next, false);
-    bool is_silent = queue == &gate->queues[0][GATE_SILENT] && !oldest->has_handshake;
-    return !is_older(oldest, now_ns, is_silent ? LIMIT_GATE_SILENT_MS : LIMIT_GATE_YOUNG_MS);
+    unsigned int young_ms = LIMIT_GATE_YOUNG_MS;
+    if (queue == &gate->queues[0][GATE_SILENT] && !oldest->has_handshake)
+        young_ms = LIMIT_GATE_SILENT_MS;
+    else if (addr != NULL && addr->is_known && !oldest->addr->is_known)
+        young_ms /= KNOWN_YOUNG_PART;
+    return !is_older(oldest, now_ns, young_ms);
 }
 
 int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
@@ -357,10 +367,11 @@ int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_ke
     forget_expired(gate, now_ns);
     const struct gate_addr *addr = find_addr(gate, key);
     int result = is_new && addr != NULL && addr->is_known ? GATE_WAITS_KNOWN : GATE_WAITS;
-    bool waits = would_harm(gate, addr, now_ns);
+    bool waits = !is_covered(addr) && would_harm(gate, addr, now_ns);
     if (is_new) {
         bool has_room = gate->waiting_count[0] + gate->waiting_count[1] < gate->waiting_max;
-        waits = has_room && (waits || gate->waiting_count[result] > 0);
+        waits |= !is_covered(addr) && gate->waiting_count[result] > 0;
+        waits &= has_room;
         gate->waiting_count[result] += waits;
     } else {
         result = (int)kind;

@@ -100,7 +100,7 @@ static void handover_leave(struct server_worker *worker)
     listener_close_all(&worker->control_ports, NULL);
     list_for_each (node, &worker->parts)
         listener_close_all(&handover_part_of(node)->ports, NULL);
-    lobby_close_all(worker);
+    lobby_close_all(&worker->lobby);
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);

@@ -411,9 +411,10 @@ static void login_start(struct login *login, struct server_worker *worker, int f
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 
-int login_enter(struct server_worker *worker, int fd, const struct addr_key *key,
+int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
                 enum login_entry how, enum gate_answer kind)
 {
+    struct server_worker *worker = tunnel->role;
     struct gate *gate = &worker->server->gate;
     uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
     struct login *login = slab_get(&worker->login_slab);
@@ -450,9 +451,9 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
         loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
         return;
     }
-    int result = login_enter(worker, fd, &key, LOGIN_IS_NEW, GATE_WAITS);
+    int result = login_enter(tunnel, fd, &key, LOGIN_IS_NEW, GATE_WAITS);
     if (result == GATE_WAITS || result == GATE_WAITS_KNOWN)
-        lobby_keep(worker, fd, &key, (enum gate_answer)result);
+        lobby_keep(&worker->lobby, fd, &key, (enum gate_answer)result);
     else if (result < 0)
         transport_close_fd(fd, tunnel->loop);
 }

@@ -182,7 +182,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->closing_ports);
     list_init(&worker->parts);
     gate_desk_init(&worker->gate_desk, tunnel);
-    lobby_init(worker);
+    lobby_init(&worker->lobby, tunnel, &server->gate, login_enter);
     list_init(&worker->logins);
     list_init(&worker->awaiting_logins);
     list_init(&worker->control_list);
@@ -214,7 +214,7 @@ static void worker_drain(struct server_worker *worker)
     worker->draining = true;
     listener_sync_all(&worker->control_ports);
     exchange_sync_ports(worker);
-    lobby_close_all(worker);
+    lobby_close_all(&worker->lobby);
     login_close_all(worker);
     server_control_close_all(worker);
     visitor_close_waiting(worker);
@@ -271,7 +271,7 @@ static void server_finish(struct tunnel_worker *tunnel)
     if (worker == NULL)
         return;
     server_handover_finish(worker);
-    lobby_finish(worker);
+    lobby_finish(&worker->lobby);
     slab_finish(&worker->login_slab);
     slab_finish(&worker->visitor_slab);
     slab_finish(&worker->udp_visitor_slab);

@@ -19,8 +19,8 @@ from test_ranges import Ranged
 
 pytestmark = pytest.mark.ours
 
-CLIENTS = 100
-SERVICES = 10
+CLIENTS = 25
+SERVICES = 8
 LOAD = pathlib.Path(BINARIES[OURS]).parent / "bench" / "login_load"
 FIRST_PORT = [None]  # of all tests here: there are not so many adjacent ports again
 
@@ -68,7 +68,7 @@ def none_was_put_out(server, result):
 
 @pytest.mark.realtime
 def test_all_come_back_at_once(herd, transport):
-    r, load = herd("--rounds", 2, transport=transport, max_pending_handshakes=32)
+    r, load = herd("--rounds", 2, transport=transport, max_pending_handshakes=8)
     cold = round_of(load, 0)
     none_was_put_out(r.t.server, cold)
     assert cold["attempts"] == CLIENTS * SERVICES
@@ -81,7 +81,7 @@ def test_all_come_back_at_once(herd, transport):
 @pytest.mark.realtime
 def test_all_come_back_from_one_address(herd):
     """Behind one NAT the limit per address evicts some; they come again."""
-    r, load = herd("--rounds", 2, "--one-address", max_pending_handshakes_per_ip=32)
+    r, load = herd("--rounds", 2, "--one-address", max_pending_handshakes_per_ip=8)
     round_of(load, 0)
     r.t.kill_server()
     r.t.start_server()
