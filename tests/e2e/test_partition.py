@@ -21,6 +21,7 @@ import pytest
 
 import lab
 import noise_peer
+import spaces
 from harness import FULL, within
 from lab import BOTH, TO_CLIENT, TO_SERVER, Lab
 from limits import ARE_ADJUSTABLE, Limits
@@ -401,7 +402,7 @@ def run_all(names, make_lab, tmp_path):
 
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
-    reason = lab.why_not()
+    reason = spaces.why_not()
     if reason:
         pytest.skip(f"NO PARTITION IS TESTED: {reason}")
     names = [item.callspec.params["name"] for item in request.session.items
