@@ -18,6 +18,24 @@ TYPE_A, TYPE_AAAA = 1, 28
 OK, FAILED, NO_SUCH_NAME = 0, 2, 3
 
 
+def resolver_files(workdir, server, hosts=None, options=""):
+    """For Process(files=...): the program asks the name server at this address, after `hosts`."""
+    texts = {
+        "/etc/hosts": "".join(f"{address} {name}\n" for name, addresses
+                              in (hosts or {}).items() for address in addresses),
+        "/etc/resolv.conf": f"nameserver {server}\noptions ndots:1 {options}\n",
+        "/etc/nsswitch.conf": "hosts: files dns\npasswd: files\ngroup: files\n",
+    }
+    files = {}
+    for place, text in texts.items():
+        if not os.path.exists(place):
+            continue  # another C library
+        path = workdir / os.path.basename(place)
+        path.write_text(text)
+        files[os.path.realpath(place)] = path
+    return files
+
+
 class Dns:
     """names: {name: addresses}; other names do not exist. is_silent: the server answers no query.
 
@@ -31,19 +49,7 @@ class Dns:
         # A random address: runs of the tests at the same time must not share it.
         self.address = f"127.53.{random.randrange(1, 255)}.{random.randrange(1, 255)}"
         self.sock.bind((self.address, 53))
-        texts = {
-            "/etc/hosts": "".join(f"{address} {name}\n" for name, addresses
-                                  in (hosts or {}).items() for address in addresses),
-            "/etc/resolv.conf": f"nameserver {self.address}\noptions ndots:1 {options}\n",
-            "/etc/nsswitch.conf": "hosts: files dns\npasswd: files\ngroup: files\n",
-        }
-        self.files = {}
-        for place, text in texts.items():
-            if not os.path.exists(place):
-                continue  # another C library
-            path = workdir / os.path.basename(place)
-            path.write_text(text)
-            self.files[os.path.realpath(place)] = path
+        self.files = resolver_files(workdir, self.address, hosts, options)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 

@@ -12,7 +12,8 @@ from datagrams import UdpVisitor
 from harness import OURS, RATHOLE, free_port, is_listening, wait_until, within
 from noise_peer import Noise
 from protocol import connect, recv_exact
-from proxy_protocol import Headed, UdpHeaded, parse, v2
+from proxy_header import parse, v2
+from proxy_protocol import Headed, UdpHeaded
 from services import AfterEof, Banner, digest_of
 from tls_peer import Tls
 from websocket_peer import WebSocket

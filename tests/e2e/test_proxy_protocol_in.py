@@ -11,7 +11,8 @@ import pytest
 import upgrades
 from harness import OURS, SLOW, scaled, wait_until, within
 from protocol import connect, how_closed, recv_exact
-from proxy_protocol import SIGNATURE, Headed, local, tlv, v1, v2
+from proxy_header import SIGNATURE, local, tlv, v1, v2
+from proxy_protocol import Headed
 from services import HEADER, Digest, Echo, ping
 from test_proxy_protocol import set_options
 
