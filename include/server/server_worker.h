@@ -56,6 +56,7 @@ struct server {
     _Atomic int fd_visitors_max; /* descriptors from this number on are not for visitors */
     _Atomic unsigned int waiting_visitors;
     struct handover handover;
+    _Atomic bool hold_is_over; /* services that were handed over wait for their client no longer */
 };
 
 struct server_worker {

@@ -59,6 +59,7 @@ const char *service_drop_name(unsigned int reason);
 struct service_report {
     const struct config_service *config; /* valid until the call returns */
     bool is_up;                          /* a client serves it; the client has logged in */
+    bool is_awaited;                     /* in an upgrade: visitors wait for its client */
     bool has_address;                    /* its address is bound */
     struct addr peer;                    /* while it is up: the client; on a client, the server */
     int64_t up_since_s;                  /* since 1970 */

@@ -70,9 +70,18 @@ struct service_search {
 static void look_for_served(void *arg, const struct service_report *report)
 {
     struct service_search *search = arg;
-    if (report->is_up && report->has_address &&
+    if ((report->is_up || report->is_awaited) && report->has_address &&
         (search->name == NULL || strcmp(report->config->name, search->name) == 0))
         search->is_found = true;
+}
+
+/* An upgrade is no reason for a balancer to go elsewhere: visitors wait in queues that both
+ * processes have, and one of the two serves. */
+static bool serves(const struct status *status)
+{
+    enum status_state state = (enum status_state)atomic_load(&status->state);
+    return state == STATUS_READY || state == STATUS_LEFT ||
+           (state == STATUS_STARTING && status->options.has_predecessor);
 }
 
 /* A server is ready without clients; a client is not without a server. */
@@ -82,7 +91,7 @@ static bool is_ready(struct status *status, const struct http_request *request)
     char name[LIMIT_SERVICE_NAME + 1];
     struct service_search search = {.name = NULL};
     bool is_asked = request->query.at != NULL;
-    if (atomic_load(&status->state) != STATUS_READY)
+    if (!serves(status))
         return false;
     if (!is_asked && role->half == CONFIG_SERVER)
         return true;

@@ -331,13 +331,27 @@ static void server_role_leave_addresses(void *shared)
     server_leave_addresses(shared);
 }
 
-static void tell_service(struct service *service, service_report_fn *tell, void *arg)
+/* Its listeners were taken over while they listened, and are held (listener.h); or the successor is
+ * about to take them. */
+static bool waits_for_its_client(const struct service *service, const struct server *server)
+{
+    if (service->binding == NULL)
+        return false;
+    bool has_had_one = atomic_load(&service->sessions) != 0;
+    if (handover_phase(&server->handover) == HANDOVER_LEAVING)
+        return has_had_one;
+    return service->binding->is_listening && !has_had_one && !atomic_load(&server->hold_is_over);
+}
+
+static void tell_service(const struct server *server, struct service *service,
+                         service_report_fn *tell, void *arg)
 {
     struct service_report report = {.config = service_config(service),
                                     .is_up = atomic_load(&service->up)};
     (void)service_base_peer(&service->entry, &report.peer, &report.up_since_s);
     (void)pthread_mutex_lock(&service->lock);
     report.has_address = service->binding != NULL;
+    report.is_awaited = waits_for_its_client(service, server);
     (void)pthread_mutex_unlock(&service->lock);
     report.waiting = service->is_udp ? 0 : channel_pool_waiting(&service->pool);
     report.parked = channel_pool_parked(&service->pool);
@@ -349,12 +363,13 @@ static void tell_service(struct service *service, service_report_fn *tell, void 
 
 static void server_role_list_services(void *shared, service_report_fn *tell, void *arg)
 {
-    struct service_registry *registry = &((struct server *)shared)->services;
+    struct server *server = shared;
+    struct service_registry *registry = &server->services;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
         struct service_base *entry = container_of(node, struct service_base, node);
         if (!entry->removed)
-            tell_service(service_of(entry), tell, arg);
+            tell_service(server, service_of(entry), tell, arg);
     }
     (void)pthread_mutex_unlock(&registry->lock);
 }

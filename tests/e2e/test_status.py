@@ -26,7 +26,7 @@ from prometheus_client import parser as old_parser  # noqa: E402 (after the chec
 pytestmark = pytest.mark.ours
 
 LIMITS = Limits(watch_look=0.05, watch_again=0.03, watch_doubt=0.5, address_retry=0.25,
-                retry_min=0.1, second=0.4)
+                retry_min=0.1, second=0.4, upgrade_hold=3)
 TOKEN = "status-token-5a1"
 PATHS = ["/", "/metrics", "/status", "/status.tsv", "/healthz", "/readyz"]
 OPEN_PATHS = ["/", "/healthz"]
@@ -495,13 +495,16 @@ def test_no_scrape_is_refused_in_an_upgrade(make, service, run_dir, role, kind):
     status = Status(free_port() if kind == "port" else f"{run_dir}/status")
     t, status = make({"echo": service(Echo).port}, role, status=status)
     stop, codes = threading.Event(), []
+    # A client is ready while a server has it, and its sessions end shortly before new ones begin.
+    paths = ["/healthz"] + (["/readyz", "/readyz?service=echo"] if role == "server" else [])
 
     def scrape():
         while not stop.is_set():
             try:
-                codes.append(status.get("/healthz").code)
+                for path in paths:
+                    codes.append((path, status.get(path).code))
             except (OSError, ValueError) as error:
-                codes.append(repr(error))
+                codes.append(("", repr(error)))
             time.sleep(0.002)
 
     thread = threading.Thread(target=scrape)
@@ -513,11 +516,28 @@ def test_no_scrape_is_refused_in_an_upgrade(make, service, run_dir, role, kind):
     finally:
         stop.set()
         thread.join()
-    assert set(codes) == {200}, codes
+    assert {code for _, code in codes} == {200}, [pair for pair in codes if pair[1] != 200]
     assert status.json()["program"]["started_at"] > 0
     ping(t.port())
     new.stop()
     assert kind == "port" or not os.path.exists(status.address)
+
+
+def test_not_ready_when_a_client_does_not_come_back(make, service):
+    """The successor keeps the visitors of a service waiting for its client, and says that it is ready for
+    them just as long."""
+    t, status = make({"echo": service(Echo).port})
+    t.client.signal(signal.SIGSTOP)
+    try:
+        upgrade(t)
+        assert status.get("/readyz?service=echo").code == 200
+        assert not status.service()["up"]
+        wait_until(lambda: status.get("/readyz?service=echo").code == 503,
+                   within(LIMITS.upgrade_hold + 5), "not ready")
+        assert status.get("/readyz").code == 200
+    finally:
+        t.client.signal(signal.SIGCONT)
+    wait_until(lambda: status.get("/readyz?service=echo").code == 200, within(10), "ready again")
 
 
 # --- hostile readers ----------------------------------------------------------------------------
