@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 
-TOOLS = {"iperf3": "--version", "wrk": "-v", "nginx": "-v", "strace": "-V"}
+TOOLS = {"iperf3": "--version", "wrk": "-v", "nginx": "-v", "strace": "-V", "haproxy": "-v", "dnsmasq": "-v"}
 
 
 def _first_line(path, default=""):
