@@ -197,6 +197,45 @@ Test(file_watch, a_link_is_swapped, .init = set_up, .fini = tear_down)
     }
 }
 
+/* A volume of a ConfigMap, step by step as the kubelet's AtomicWriter does it: a new directory with the time in
+ * its name, ..data_tmp renamed over ..data, and then the old directory goes. Neither the size nor, on
+ * a fast machine, the time need to differ, and the inode of a file that is gone may come back. */
+Test(file_watch, a_volume_of_the_kubelet, .init = set_up, .fini = tear_down)
+{
+    char old[NAME_MAX] = "", new[NAME_MAX], file[NAME_MAX + 8];
+    struct stat stats;
+    cr_assert_eq(unlink(path), 0);
+    for (int update = 0; update < 8; update++) {
+        (void)snprintf(new, sizeof(new), "..2026_01_02_03_04_05.%d", update);
+        (void)snprintf(file, sizeof(file), "%s/file", new);
+        cr_assert_eq(mkdir(in_dir(new), 0755), 0);
+        put(file, update % 2 == 0 ? "one" : "two");
+        cr_assert_eq(chmod(in_dir(file), 0644), 0);
+        if (update > 0)
+            cr_expect_not(look(), "written, and nobody sees it");
+        cr_assert_eq(symlink(new, in_dir("..data_tmp")), 0);
+        cr_assert_eq(rename(in_dir("..data_tmp"), in_dir("..data")), 0);
+        if (update == 0)
+            cr_assert_eq(symlink("..data/file", path), 0);
+        cr_assert_eq(stat(path, &stats), 0, "at no time is there no file");
+        if (update % 3 == 1)
+            cr_expect_not(look(), "between the swap and the end of the old directory");
+        if (update > 0) {
+            (void)snprintf(file, sizeof(file), "%s/file", old);
+            cr_assert_eq(unlink(in_dir(file)), 0);
+            cr_assert_eq(rmdir(in_dir(old)), 0);
+        }
+        if (update % 3 == 1) {
+            cr_expect(look(), "left alone");
+            file_watch_begin_read(&watch, now_ms);
+            cr_expect_not(look(), "read already");
+        } else {
+            expect_noticed("an update");
+        }
+        memcpy(old, new, sizeof(old));
+    }
+}
+
 Test(file_watch, a_circle_of_links, .init = set_up, .fini = tear_down)
 {
     cr_assert_eq(unlink(path), 0);
