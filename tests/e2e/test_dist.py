@@ -168,6 +168,7 @@ share/doc/rathole-uring/ARCHITECTURE.md
 share/doc/rathole-uring/README.md
 share/doc/rathole-uring/dist/grafana/rathole-uring.json
 share/doc/rathole-uring/dist/prometheus/rathole-uring.rules.yml
+share/doc/rathole-uring/dist/seccomp/rathole-uring.json
 share/doc/rathole-uring/docs/moving.md
 share/doc/rathole-uring/docs/operations.md
 share/doc/rathole-uring/docs/protocol.md
