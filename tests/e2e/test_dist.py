@@ -156,6 +156,39 @@ def test_unit_that_is_not_understood(unit):
     assert any(str(unit) in line for line in result.stderr.splitlines())
 
 
+def unit_blocks():
+    """[(document, the text of a drop-in or of a socket unit)], and the files that are installed."""
+    documents = sorted((ROOT / "docs").glob("*.md"))
+    found = [(document.name, text) for document in documents
+             for text in re.findall(r"^```\w*\n(.*?)^```$", document.read_text(), re.S | re.M)
+             if re.search(r"^\[(Service|Socket)\]", text, re.M)]
+    return found + [(path.name, path.read_text()) for path in sorted(UNIT.parent.glob("*.conf"))]
+
+
+def complaints_of(unit, text):
+    """What systemd has to say of a drop-in of the unit, or of a socket unit beside it."""
+    is_socket = "[Socket]" in text
+    path = unit.parent / ("rathole-uring@server.socket" if is_socket
+                          else "rathole-uring@.service.d/test.conf")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", path if is_socket else unit],
+                            capture_output=True, text=True, timeout=60)
+    path.unlink()
+    return [line for line in result.stderr.splitlines() if str(unit.parent) in line]
+
+
+def test_drop_ins_and_sockets_are_understood(unit):
+    """Those in dist/ and those in the documents; and one that is not is found."""
+    need("systemd-analyze")
+    found = unit_blocks()
+    assert len(found) >= 4 and any("[Socket]" in text for _, text in found)
+    for where, text in found:
+        assert complaints_of(unit, text) == [], where
+        directive = re.search(r"^(\w+)=", text, re.M).group(1)
+        assert complaints_of(unit, text.replace(directive, directive + "s")), where
+
+
 # --- installation -------------------------------------------------------------------------------
 
 INSTALLED = """
@@ -190,6 +223,7 @@ share/doc/rathole-uring/dist/kubernetes/overlays/sidecar-example/kustomization.y
 share/doc/rathole-uring/dist/kubernetes/overlays/sidecar-example/web.yaml
 share/doc/rathole-uring/dist/prometheus/rathole-uring.rules.yml
 share/doc/rathole-uring/dist/seccomp/rathole-uring.json
+share/doc/rathole-uring/dist/systemd/balanced.conf
 share/doc/rathole-uring/docs/moving.md
 share/doc/rathole-uring/docs/operations.md
 share/doc/rathole-uring/docs/protocol.md
