@@ -48,11 +48,11 @@ static inline struct config *load(const char *path)
 #define SERVICE "[server.services.a]\nbind_addr=1.2.3.4:2\n"       /* 4 and 5 */
 #define CLIENT  "[client]\nremote_addr=h:1\ndefault_token=t\n"     /* 1 to 3 */
 #define LOCAL   "[client.services.a]\nlocal_addr=h:2\n"            /* 4 and 5 */
-#define SERVER_KEYS                                                                        \
-    "the keys here are bind_addr, default_token, heartbeat_interval, handshake_timeout, "  \
-    "half_close_timeout, max_pending_handshakes, max_pending_handshakes_per_ip, "          \
-    "per_ip_prefix_v4, per_ip_prefix_v6, allow, deny, drain_timeout, threads, log_level, " \
-    "log_format, user, group\n"
+#define SERVER_KEYS                                                                       \
+    "the keys here are bind_addr, default_token, heartbeat_interval, handshake_timeout, " \
+    "half_close_timeout, max_pending_handshakes, max_pending_handshakes_per_ip, "         \
+    "per_ip_prefix_v4, per_ip_prefix_v6, allow, deny, drain_delay, drain_timeout, "       \
+    "threads, log_level, log_format, user, group\n"
 
 struct example {
     const char *text, *expected;
