@@ -142,6 +142,7 @@ struct relay {
     struct socket_keepalive keepalive; /* the doubted end's own settings while it is probed */
     uint8_t doubted_end;
     uint8_t silent_end; /* the end that is gone, if error is ERR_UNACKED or ERR_SILENT */
+    uint8_t failed_end; /* where error comes from */
     uint8_t state;      /* enum relay_state */
     bool look_due;      /* look even without activity: at the start, after an end of stream */
     uint32_t idle_timeout_ms, half_close_timeout_ms;

@@ -223,6 +223,7 @@ bool relay_spares(struct relay *relay, unsigned int end, int error)
         relay->ops->service_lost == NULL || !is_unused(relay) || !relay->ops->service_lost(relay))
         return false;
     relay->error = error;
+    relay->failed_end = RELAY_SERVICE_END;
     relay->state = RELAY_SPARING;
     relay_cancel(relay);
     relay_join(relay);
@@ -239,6 +240,7 @@ void relay_fail(struct relay *relay, unsigned int end, int error)
     if (relay_spares(relay, end, error))
         return;
     relay->error = error;
+    relay->failed_end = (uint8_t)end;
     relay_close(relay, true);
 }
 

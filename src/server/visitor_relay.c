@@ -9,6 +9,7 @@
 #include "proto/message.h"
 #include "proto/proxy_protocol.h"
 #include "server/arrival.h"
+#include "server/exchange.h"
 #include "server/visitor_limits.h"
 #include "visitor_priv.h"
 
@@ -121,6 +122,21 @@ static bool keep_addresses(struct visitor *visitor, const struct config_service 
     return visitor->far != NULL;
 }
 
+/* A client of several that fails without an answer gets no more visitors until a channel of it
+ * comes, or its control channel says that it is well. */
+static void visitor_doubt_client(struct visitor *visitor)
+{
+    const struct relay *relay = &visitor->relay;
+    struct service *service = visitor->service;
+    bool is_unanswered = relay->begun_at_ns != 0;
+    if (relay->error == 0 || relay->failed_end != RELAY_SERVICE_END || !is_unanswered ||
+        service_config(service)->clients != CONFIG_CLIENTS_BALANCE)
+        return;
+    exchange_notify(visitor->worker, service,
+                    channel_pool_lost(&service->pool, visitor->source,
+                                      loop_now_ns(visitor_loop(visitor))));
+}
+
 /* The relay has closed the lost channel. */
 static void visitor_try_again(struct visitor *visitor, int fd)
 {
@@ -181,6 +197,7 @@ static void visitor_relay_closed(struct relay *relay)
             visitor_start_relay(visitor, &move);
         return;
     }
+    visitor_doubt_client(visitor);
     if (relay_spared(relay, &fds[RELAY_VISITOR_END])) {
         visitor_try_again(visitor, fds[RELAY_VISITOR_END]);
         return;

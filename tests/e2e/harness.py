@@ -146,6 +146,8 @@ def free_ports(count):
 
 def _is_free(port, kind):
     with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM: # a connection in TIME_WAIT keeps nobody from listening there
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("0.0.0.0", port))
         except OSError:

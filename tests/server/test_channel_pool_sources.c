@@ -403,3 +403,26 @@ Test(pool_sources, a_doubted_one_is_left_alone, .init = setup, .fini = teardown)
     close_source(0);
     cr_assert_eq(pool.doubted_count, 0);
 }
+
+/* A client that dies closes its connections one by one, so it would always be the emptiest. */
+Test(pool_sources, a_dying_one_is_left_alone, .init = setup, .fini = teardown)
+{
+    struct pool_handle lost, other;
+    open_source(0);
+    park(0, 8);
+    cr_assert_eq(take(0, &lost), 0);
+    cr_assert_eq(channel_pool_lost(&pool, lost, START), 0);
+    cr_assert_eq(pool.doubted_count, 0, "there is no other");
+    open_source(1);
+    park(1, 8);
+    cr_assert_eq(take(1, &other), 1);
+    (void)channel_pool_lost(&pool, lost, START);
+    channel_pool_left(&pool, lost);
+    for (size_t i = 2; i < 6; i++)
+        cr_assert_eq(take(i, &other), 1, "although it has more visitors");
+    (void)channel_pool_lost(&pool, lost, START);
+    cr_assert_eq(pool.doubted_count, 1, "once");
+    (void)close_source(0);
+    (void)channel_pool_lost(&pool, lost, START);
+    cr_assert_eq(pool.doubted_count, 0, "it has gone");
+}
