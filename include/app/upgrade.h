@@ -21,8 +21,11 @@
  * app/awake.h.
  *
  * A client has no sockets to hand over. The old client stops logging in when the new one is ready,
- * and the server replaces its control channels by those of the new one. Control channels that are
- * left end after LIMIT_UPGRADE_HOLD_MS.
+ * and ends each of its control channels when the new one is logged in at that server: it is
+ * replaced there, or the new process tells of the login (tunnel/handover.h). So the channel stays
+ * open for LIMIT_UPGRADE_HOLD_MS after "go". Control channels that are left by then end too. A
+ * process from before this closes the channel at "go", and a word that is not known is no error, so
+ * both work with either.
  *
  * Belongs to the main thread; the workers see struct handover (tunnel/handover.h). */
 #pragma once
@@ -60,10 +63,10 @@ struct upgrade {
     unsigned int worker_count;
 
     enum upgrade_state state;
-    int channel; /* to the other process, -1 = none */
+    int channel; /* to the other process, -1 = none; NONE: the new one tells its logins */
     pid_t child;
     bool is_reported;        /* AWAITING: "ready" is said */
-    uint64_t deadline_ms;    /* when the state has to end */
+    uint64_t deadline_ms;    /* when the state has to end; LEFT: the channel */
     uint64_t quiet_since_ms; /* QUIET: since when no visitor waits; 0 = one does */
     unsigned int failed_count;
 };

@@ -25,6 +25,9 @@ MUST_CHECK int workers_start(const struct role *role, void *shared, unsigned int
                              struct workers **ret);
 /* Sends these bits (enum tunnel_signal) to every worker. */
 void workers_signal(struct workers *workers, uint32_t bits);
+/* Has each worker's role hear of a login of the successor (tunnel/handover.h). A worker whose
+ * mailbox is full does not hear of it. */
+void workers_succeeded(struct workers *workers, uint64_t login);
 /* A tick asks every worker for an answer from its loop. Have all workers answered the last one, or
  * ended? */
 void workers_tick(struct workers *workers);

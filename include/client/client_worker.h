@@ -29,6 +29,7 @@ struct client {
     struct dial_memory memory; /* which of the server's addresses worked */
     struct client_fds fds;
     _Atomic unsigned int next_worker; /* takes turns among equally busy workers */
+    _Atomic unsigned int sessions;    /* control channels that are up */
     struct handover handover;
 };
 
@@ -44,8 +45,8 @@ struct client_worker {
     struct plan_walk plan_walk;
     struct timer follow_timer; /* runs client_control_follow_all's next services */
     size_t follow_left;
-    /* The limit for a successor to replace the control channels; then, or after SIGTERM, for the
-     * server to close the parked channels. */
+    /* The limit for a successor's logins; then, when the last session has ended, or after SIGTERM,
+     * for the server to close the parked channels. */
     struct timer leave_timer;
     bool draining, stopping, leaving;
 };

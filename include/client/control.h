@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/macros.h"
 
@@ -33,10 +34,13 @@ void client_control_review_heartbeats(struct client_worker *worker);
  *
  * release: all attempts that were held begin.
  *
- * retire: no attempt ever begins again, and established channels stay until the server or
- * client_control_close_all ends them. */
+ * retire: no attempt ever begins again, and established channels stay until the server,
+ * client_control_succeeded or client_control_close_all ends them.
+ *
+ * succeeded: ends the retired one whose successor has logged in, if it is this worker's. */
 void client_control_hold_all(struct client_worker *worker);
 void client_control_release_all(struct client_worker *worker);
 void client_control_retire_all(struct client_worker *worker);
+void client_control_succeeded(struct client_worker *worker, uint64_t login);
 /* Ends all control channels of the worker for good. */
 void client_control_close_all(struct client_worker *worker);

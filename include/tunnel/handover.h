@@ -9,8 +9,8 @@
  *                AWAITED            QUIET                      LEAVING
  *     server     accepts nothing,   no new visitors; waiting   closes its copies of all sockets,
  *                reads no datagram  ones get their channels    and the control channels
- *     client     does not log in    no new logins              its control channels end as they are
- *                                                              replaced, or after a time limit
+ *     client     does not log in    no new logins              its control channels end as the
+ *                                                              successor logs in, below
  *
  * At most one of the two processes accepts at any time. Connections that arrive in between stay in
  * the accept queues, which both share. */
@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/limits.h"
 #include "base/macros.h"
@@ -36,6 +37,7 @@ enum handover_phase {
 struct handover {
     _Atomic int phase;                  /* written by the main thread: handover_set_phase */
     _Atomic int reached[LIMIT_WORKERS]; /* each written by its worker: handover_reach */
+    int channel;                        /* handover_set_channel; 0 = none */
 };
 
 static inline enum handover_phase handover_phase(const struct handover *handover)
@@ -74,6 +76,31 @@ static inline bool handover_all_reached(const struct handover *handover, unsigne
     }
     return true;
 }
+
+/* ---- a client's logins ----
+ *
+ * The successor tells the predecessor of each login, and the predecessor ends its own control
+ * channel of the same service and server at once: nothing replaces it if the service has
+ * `clients = balance`. So the server never counts the client twice, and sends all new visitors to
+ * the successor. A server that the successor does not reach holds nothing else back.
+ *
+ *     successor's worker --handover_tell_login--> channel (app/upgrade.h)
+ *         --> predecessor's main thread --role.h's succeeded--> each of its workers
+ *
+ * What it may do wrong: a login is not told if either program is older than this, if the channel is
+ * full, or if the two configurations name the server in different ways (servers = first and all, or
+ * a name behind a proxy). Then the control channel ends when the server replaces it, or after
+ * LIMIT_UPGRADE_HOLD_MS, and gets visitors until then. One that ends too early needs two logins
+ * with the same 64 bits. */
+
+/* For the main thread of the successor. channel: borrowed; 0 = there is none any more, and no
+ * worker uses the last one when this returns. */
+void handover_set_channel(struct handover *handover, int channel);
+/* For a worker of any process: does nothing without a channel. login: stands for the service and
+ * the server, alike in both processes. */
+void handover_tell_login(const struct handover *handover, uint64_t login);
+/* For the predecessor: whether a packet of the channel tells a login. */
+bool handover_hear_login(const void *packet, size_t size, uint64_t *ret);
 
 /* ---- the sockets, from the main thread ---- */
 

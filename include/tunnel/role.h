@@ -74,6 +74,8 @@ struct role {
     /* Makes worker->role and starts its work. -errno. */
     int (*start)(void *shared, struct tunnel_worker *worker);
     void (*signalled)(struct tunnel_worker *worker, uint32_t bits); /* enum tunnel_signal */
+    /* The successor has told a login (tunnel/handover.h). */
+    void (*succeeded)(struct tunnel_worker *worker, uint64_t login);
     /* After DRAIN or STOP: true when nothing is open any more and the loop may end. */
     bool (*is_done)(const struct tunnel_worker *worker);
     /* Frees worker->role. Accepts a worker that was never started. */

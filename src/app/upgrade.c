@@ -51,22 +51,47 @@ static void say(const struct upgrade *upgrade, const char *word)
 
 enum heard { HEARD_NOTHING, HEARD_WORD, HEARD_END };
 
+static enum heard receive_word(const struct upgrade *upgrade, char text[static WORD_SIZE],
+                               size_t *ret_size)
+{
+    ssize_t got = recv(upgrade->channel, text, WORD_SIZE, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return HEARD_NOTHING;
+    *ret_size = got > 0 ? (size_t)got : 0;
+    return got > 0 ? HEARD_WORD : HEARD_END;
+}
+
 static enum heard hear(const struct upgrade *upgrade, const char *word)
 {
     char text[WORD_SIZE];
-    ssize_t got = recv(upgrade->channel, text, sizeof(text), MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return HEARD_NOTHING;
-    if (got <= 0)
+    size_t size = 0;
+    enum heard heard = receive_word(upgrade, text, &size);
+    if (heard == HEARD_WORD && (size != strlen(word) || memcmp(text, word, size) != 0))
         return HEARD_END;
-    return (size_t)got == strlen(word) && memcmp(text, word, (size_t)got) == 0 ? HEARD_WORD
-                                                                               : HEARD_END;
+    return heard;
 }
 
 static void close_channel(struct upgrade *upgrade)
 {
-    if (upgrade->channel >= 0)
-        (void)close(take_fd(&upgrade->channel));
+    if (upgrade->channel < 0)
+        return;
+    handover_set_channel(upgrade->handover, 0);
+    (void)close(take_fd(&upgrade->channel));
+}
+
+/* After "go": passes on the logins of the successor. The other direction is silent. */
+static void turn_logins(struct upgrade *upgrade)
+{
+    char text[WORD_SIZE];
+    size_t size = 0;
+    uint64_t login;
+    enum heard heard;
+    while ((heard = receive_word(upgrade, text, &size)) == HEARD_WORD) {
+        if (handover_hear_login(text, size, &login))
+            workers_succeeded(upgrade->workers, login);
+    }
+    if (heard == HEARD_END)
+        close_channel(upgrade);
 }
 
 /* ---- the new process ---- */
@@ -80,7 +105,7 @@ void upgrade_await(struct upgrade *upgrade, int channel)
 
 static void upgrade_take_over(struct upgrade *upgrade, const char *why)
 {
-    close_channel(upgrade);
+    handover_set_channel(upgrade->handover, upgrade->channel); /* turn_logins finds its end */
     upgrade->state = UPGRADE_NONE;
     set_phase(upgrade, HANDOVER_SERVING);
     log_info("upgrade: %s, serving", why);
@@ -147,6 +172,7 @@ void upgrade_begin(struct upgrade *upgrade, uint64_t now_ms)
     const char *path = upgrade->program->path;
     log_info("upgrade: starting %s", path != NULL ? path : "this program");
     notify_reloading(upgrade->notify);
+    close_channel(upgrade); /* to a predecessor that still waits for logins */
     int ends[2];
     int result = 0;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
@@ -282,11 +308,18 @@ static bool turn_leaving(struct upgrade *upgrade, uint64_t now_ms)
     upgrade->role->leave_addresses(upgrade->shared);
     notify_hand_over(upgrade->notify, upgrade->child);
     say(upgrade, go_word);
-    close_channel(upgrade);
     upgrade->state = UPGRADE_LEFT;
+    upgrade->deadline_ms = now_ms + LIMIT_UPGRADE_HOLD_MS;
     log_info("upgrade: process %lld serves from here on; this one ends with its last relay",
              (long long)upgrade->child);
     return true;
+}
+
+static void turn_left(struct upgrade *upgrade, uint64_t now_ms)
+{
+    turn_logins(upgrade);
+    if (now_ms >= upgrade->deadline_ms)
+        close_channel(upgrade);
 }
 
 /* ---- turns ---- */
@@ -302,8 +335,11 @@ int upgrade_timeout_ms(const struct upgrade *upgrade, uint64_t now_ms)
 {
     switch (upgrade->state) {
     case UPGRADE_NONE:
-    case UPGRADE_LEFT:
         return -1;
+    case UPGRADE_LEFT:
+        if (upgrade->channel < 0)
+            return -1;
+        break;
     case UPGRADE_AWAITING:
         if (!upgrade->is_reported)
             return STEP_MS;
@@ -321,7 +357,12 @@ bool upgrade_turn(struct upgrade *upgrade, uint64_t now_ms)
 {
     switch (upgrade->state) {
     case UPGRADE_NONE:
+        if (upgrade->channel >= 0)
+            turn_logins(upgrade);
+        break;
     case UPGRADE_LEFT:
+        if (upgrade->channel >= 0)
+            turn_left(upgrade, now_ms);
         break;
     case UPGRADE_AWAITING:
         turn_awaiting(upgrade, now_ms);

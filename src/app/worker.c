@@ -262,6 +262,28 @@ void workers_signal(struct workers *workers, uint32_t bits)
         mailbox_signal(mailbox_of(workers->mailboxes, i), NULL, bits);
 }
 
+struct succession {
+    const struct role *role;
+    uint64_t login;
+};
+
+static void deliver_succession(void *owner, const void *payload)
+{
+    struct succession succession;
+    memcpy(&succession, payload, sizeof(succession));
+    succession.role->succeeded(owner, succession.login);
+}
+
+void workers_succeeded(struct workers *workers, uint64_t login)
+{
+    const struct succession succession = {workers->role, login};
+    for (unsigned int i = 0; i < workers->tunnel.count; i++) {
+        int result = mailbox_post(mailbox_of(workers->mailboxes, i), NULL, deliver_succession,
+                                  &succession, sizeof(succession));
+        (void)result; /* then its own time limit has to do */
+    }
+}
+
 void workers_tick(struct workers *workers)
 {
     for (unsigned int i = 0; i < workers->tunnel.count; i++)

@@ -157,8 +157,11 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         parting_over(worker);
         data_channel_close_all(worker);
     }
-    if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0)
+    if ((bits & TUNNEL_SIGNAL_SESSIONS) != 0) {
+        if (worker->leaving && atomic_load(&worker->client->sessions) == 0)
+            client_drain(worker); /* the successor has logged in everywhere */
         data_channel_close_ended(worker);
+    }
     if ((bits & TUNNEL_SIGNAL_PLAN) != 0)
         plan_walk_begin(&worker->plan_walk);
     if ((bits & TUNNEL_SIGNAL_CUT) != 0)
@@ -167,6 +170,11 @@ static void client_signalled(struct tunnel_worker *tunnel, uint32_t bits)
         forward_give_up(worker);
     if ((bits & TUNNEL_SIGNAL_SERVERS) != 0)
         client_control_follow_all(worker);
+}
+
+static void client_succeeded(struct tunnel_worker *tunnel, uint64_t login)
+{
+    client_control_succeeded(tunnel->role, login);
 }
 
 static bool client_is_done(const struct tunnel_worker *tunnel)
@@ -334,6 +342,7 @@ const struct role client_role = {
     .refusal_name = client_refusal_name,
     .start = client_start,
     .signalled = client_signalled,
+    .succeeded = client_succeeded,
     .is_done = client_is_done,
     .finish = client_finish,
 };

@@ -66,6 +66,7 @@ static void control_end_session(struct client_control *control)
 {
     struct client_service *service = control->service;
     struct client_session *session = take_ptr(control->session);
+    (void)atomic_fetch_sub(&control->worker->client->sessions, 1);
     if (atomic_fetch_sub(&service->servers_up, 1) == 1)
         service_base_note_peer(&service->entry, NULL);
     list_for_each (node, &service->controls) {
@@ -214,6 +215,8 @@ static void control_up(struct client_control *control)
     client_control_set_state(control, CONTROL_UP);
     metrics_add(&worker->tunnel->metrics, METRIC_LOGINS, 1);
     client_control_log_up(control, server);
+    (void)atomic_fetch_add(&worker->client->sessions, 1);
+    client_control_tell_login(control);
     if (atomic_fetch_add(&control->service->servers_up, 1) == 0)
         service_base_note_peer(&control->service->entry, server);
     if (control->server->id == 0)

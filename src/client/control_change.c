@@ -1,6 +1,8 @@
 /* How control channels follow a change. A reload has them log in again, or applies a setting. A
  * handover (tunnel/handover.h) holds, releases or retires them. */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "control_priv.h"
@@ -236,13 +238,51 @@ void client_control_release_all(struct client_worker *worker)
     }
 }
 
+/* The service and the server, alike in two processes. With servers = first any server counts: a
+ * client is at one. */
+static uint64_t login_of(const struct client_control *control)
+{
+    uint8_t digest[KEYS_DIGEST_SIZE];
+    char text[KEYS_DIGEST_SIZE + ADDR_HOST_SIZE + ADDR_TEXT_SIZE] = {0};
+    char *server = text + KEYS_DIGEST_SIZE;
+    size_t room = sizeof(text) - KEYS_DIGEST_SIZE;
+    const char *name = control_name(control);
+    const struct recipe_server *target = control_target(control);
+    uint64_t login;
+    keys_service_digest(name, strlen(name), (uint8_t *)text);
+    if (control->server->addr.len != 0)
+        (void)addr_format(&control->server->addr, server, room);
+    else if (control->server->id != 0 && target != NULL) /* a name that only the proxy looks up */
+        (void)host_port_format(&target->addr, server, room);
+    keys_service_digest(text, sizeof(text), digest);
+    memcpy(&login, digest, sizeof(login));
+    return login;
+}
+
+void client_control_tell_login(const struct client_control *control)
+{
+    const struct handover *handover = &control->worker->client->handover;
+    handover_tell_login(handover, login_of(control));
+}
+
 void client_control_retire_all(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->controls) {
         struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state == CONTROL_UP)
-            control->stopping = true;
-        else
+        if (control->state != CONTROL_UP) {
+            client_control_stop(control);
+            continue;
+        }
+        control->stopping = true;
+        control->login = login_of(control);
+    }
+}
+
+void client_control_succeeded(struct client_worker *worker, uint64_t login)
+{
+    list_for_each_safe (node, &worker->controls) {
+        struct client_control *control = container_of(node, struct client_control, node);
+        if (control->state == CONTROL_UP && control->stopping && control->login == login)
             client_control_stop(control);
     }
 }

@@ -63,6 +63,7 @@ struct client_control {
     struct resolver_answer addrs;
     struct dial dial;
     uint64_t attempt_at_ns, heard_at_ns;
+    uint64_t login; /* of a retired one: what its successor tells */
     uint8_t in[COMMAND_BUFFER];
     struct client_action action;
 };
@@ -138,6 +139,11 @@ void client_control_connect_failed(struct client_control *control, int error);
 void client_control_name_failed(struct client_control *control, int error);
 /* A login has failed with this error. True: the next name is tried at once. */
 bool client_control_goes_on(struct client_control *control, int error);
+
+/* client/control_change.c */
+
+/* Tells a predecessor, if there is one, that this one is up. */
+void client_control_tell_login(const struct client_control *control);
 
 /* client/control.c */
 

@@ -398,6 +398,8 @@ void data_channel_close_ended(struct client_worker *worker)
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;
         if (!unstarted || !atomic_load(&channel->session->ended))
             continue;
+        if (worker->leaving && channel->state == CHANNEL_PARKED)
+            continue; /* as if draining, which begins with the end of the last session */
         /* A visitor got this channel before the session ended: the command has come, but is not
          * read yet. No command comes before the handshakes are over. */
         bool is_taken = channel->state == CHANNEL_PARKED && stream_has_unread(&channel->stream);

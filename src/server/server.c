@@ -254,6 +254,11 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     }
 }
 
+/* A server has no logins of its own. */
+static void server_succeeded(struct tunnel_worker *tunnel, uint64_t login)
+{
+}
+
 static bool server_is_done(const struct tunnel_worker *tunnel)
 {
     const struct server_worker *worker = tunnel->role;
@@ -391,6 +396,7 @@ const struct role server_role = {
     .refusal_name = visitor_refusal_name,
     .start = server_start,
     .signalled = server_signalled,
+    .succeeded = server_succeeded,
     .is_done = server_is_done,
     .finish = server_finish,
 };

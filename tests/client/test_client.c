@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -371,4 +372,114 @@ Test(client, storm)
     uint64_t only = env_number("CLIENT_SEED", 0);
     for (uint64_t seed = 1; seed <= 60; seed++)
         run_storm(only != 0 ? only : seed);
+}
+
+/* ---- a successor ---- */
+
+static void enter(struct rig *rig, enum handover_phase phase)
+{
+    handover_set_phase(&rig->client->handover, phase);
+    side_signal(&rig->side, TUNNEL_SIGNAL_HANDOVER);
+    side_settle(&rig->side, 4);
+}
+
+/* The successor's login, as the main thread passes it on. */
+static void succeed(struct rig *rig, uint64_t login)
+{
+    for (unsigned int i = 0; i < rig->side.all.count; i++)
+        client_role.succeeded(&rig->side.workers[i], login);
+    side_settle(&rig->side, 4);
+}
+
+/* What the rig's client tells at its next login, which this does for it. */
+static uint64_t told_login(struct rig *rig, unsigned int service, int *ret_control)
+{
+    int ends[2];
+    uint8_t packet[32];
+    uint64_t login = 0;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    handover_set_channel(&rig->client->handover, ends[0]);
+    *ret_control = accepted(rig, rig->listener);
+    cr_assert_geq(*ret_control, 0);
+    cr_assert(hear_login(rig, *ret_control, service));
+    say_ack(rig, *ret_control, MESSAGE_ACK_OK);
+    ssize_t got = recv(ends[1], packet, sizeof(packet), MSG_DONTWAIT);
+    cr_assert(got > 0 && handover_hear_login(packet, (size_t)got, &login));
+    handover_set_channel(&rig->client->handover, 0);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    return login;
+}
+
+Test(client, a_successor_ends_its_session)
+{
+    struct rig rig;
+    int control;
+    rig_init(&rig, &(struct rig_options){.workers = 2, .seed = 1});
+    uint64_t login = told_login(&rig, 0, &control);
+    int relay = parked(&rig, control), channel = parked(&rig, control);
+    int idle = parked(&rig, control);
+    say_start(relay);
+    int local = accepted(&rig, rig.local);
+    succeed(&rig, login);
+    cr_assert_eq(side_end_of(&rig.side, control), 0, "it does not leave yet");
+    enter(&rig, HANDOVER_QUIET);
+    enter(&rig, HANDOVER_LEAVING);
+    succeed(&rig, login + 1);
+    cr_assert_eq(side_end_of(&rig.side, control), 0, "that is another one's");
+    succeed(&rig, login);
+    cr_assert_eq(side_end_of(&rig.side, control), 1, "cleanly");
+    say_start(channel); /* the server gives it to a visitor while the end is on its way */
+    int second = accepted(&rig, rig.local);
+    cr_assert_geq(second, 0);
+    cr_assert_eq(side_end_of(&rig.side, idle), 0);
+    side_advance(&rig.side, LIMIT_CLIENT_PARTING_MS);
+    cr_assert_eq(side_end_of(&rig.side, idle), -ECONNRESET);
+    say(relay, "more", 4);
+    cr_assert(side_expect(&rig.side, local, "more", 4));
+    close_listener(&relay), close_listener(&channel), close_listener(&local),
+        close_listener(&second);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]) &&
+              client_role.is_done(&rig.side.workers[1]));
+    side_advance(&rig.side, 60000);
+    cr_assert_eq(accepted(&rig, rig.listener), -1, "it does not come back");
+    (void)close(control);
+    (void)close(idle);
+    rig_finish(&rig);
+}
+
+/* Each service and server for itself: a server that the successor does not reach holds only its
+ * own control channel, and that one up to the limit. */
+Test(client, a_successor_ends_the_sessions_that_it_has)
+{
+    struct rig rig;
+    int first, second;
+    rig_init(&rig, &(struct rig_options){.workers = 2, .services = 2, .seed = 1});
+    uint64_t logins[2] = {told_login(&rig, 0, &first), 0};
+    uint8_t first_key[KEYS_DIGEST_SIZE];
+    memcpy(first_key, rig.session_key, sizeof(first_key));
+    logins[1] = told_login(&rig, 1, &second);
+    cr_assert_neq(logins[0], logins[1]);
+    memcpy(rig.session_key, first_key, sizeof(first_key));
+    int idle = parked(&rig, first);
+    enter(&rig, HANDOVER_QUIET);
+    enter(&rig, HANDOVER_LEAVING);
+    succeed(&rig, logins[0]);
+    cr_assert_eq(side_end_of(&rig.side, first), 1);
+    cr_assert_eq(side_end_of(&rig.side, second), 0);
+    cr_assert_eq(side_end_of(&rig.side, idle), 0);
+    side_advance(&rig.side, LIMIT_UPGRADE_HOLD_MS - 1000);
+    cr_assert_eq(side_end_of(&rig.side, second), 0);
+    side_advance(&rig.side, 1000);
+    cr_assert_eq(side_end_of(&rig.side, second), 1);
+    side_advance(&rig.side, LIMIT_CLIENT_PARTING_MS);
+    cr_assert_eq(side_end_of(&rig.side, idle), -ECONNRESET);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]) &&
+              client_role.is_done(&rig.side.workers[1]));
+    (void)close(first);
+    (void)close(second);
+    (void)close(idle);
+    rig_finish(&rig);
 }

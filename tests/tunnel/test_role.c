@@ -58,7 +58,8 @@ Test(role, no_function_is_missing)
         const struct reload_ops *ops = role->reload;
         cr_expect(role->create && role->destroy && role->bind && role->status && role->handover &&
                   role->list_sockets && role->leave_addresses);
-        cr_expect(role->start && role->signalled && role->is_done && role->finish);
+        cr_expect(role->start && role->signalled && role->succeeded && role->is_done &&
+                  role->finish);
         cr_expect(ops->look_up && ops->has_looked_up && ops->names_fd && ops->begin && ops->slot &&
                   ops->finish && ops->cut_due);
         role->destroy(NULL);
