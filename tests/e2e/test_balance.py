@@ -2,17 +2,19 @@
 
 import collections
 import contextlib
+import json
 import signal
 import socket
 import threading
 import time
+import urllib.request
 
 import pytest
 
-from harness import OURS, RATHOLE, have, scaled, wait_until, within
-from limits import Limits
+from harness import OURS, RATHOLE, free_port, have, scaled, wait_until, within
 from protocol import connect, how_closed, recv_exact
 from services import Echo, Http, Named, Service, http_get, ping
+from upgrades import upgrade
 
 pytestmark = pytest.mark.ours
 
@@ -32,11 +34,16 @@ def start_clients(t, locals_, implementation=(OURS, OURS)):
     return clients
 
 
-def balanced(tunnel, service, kinds=(Named, Named), implementation=(OURS, OURS), **kwargs):
+def balanced(tunnel, service, kinds=(Named, Named), implementation=(OURS, OURS), status_port=None,
+             **kwargs):
     """A server, and two clients with a local service each. Returns tunnel, services and clients."""
     locals_ = [service(kind, f"{n}") if kind is Named else service(kind)
                for n, kind in enumerate(kinds)]
     t = tunnel({"echo": locals_[0].port}, start=False, service_options=BALANCE, **kwargs)
+    plain = t.config
+    if status_port:
+        section = f'[status]\nbind_addr = "127.0.0.1:{status_port}"\n'
+        t.config = lambda role: plain(role) + (section if role == "server" else "")
     t.start_server()
     clients = start_clients(t, locals_, implementation)
     return t, locals_, clients
@@ -214,21 +221,58 @@ def test_its_relays_go_on(tunnel, service):
     clients[0].wait(within(10))
 
 
-def test_an_upgrade_of_one_client(tunnel, service):
-    t, locals_, clients = balanced(tunnel, service, kinds=(Http, Http),
-                                   limits=Limits(upgrade_hold=1.5))
+class Sessions:
+    """The server's [status], asked again and again: [(time, the number of its clients of echo)]."""
+
+    def __init__(self, t, port):
+        self.url, self.seen, self.stopping = f"http://127.0.0.1:{port}/status", [], False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def now(self):
+        with urllib.request.urlopen(self.url, timeout=within(5)) as answer:
+            return json.load(answer)["services"][0]["clients"]
+
+    def _run(self):
+        while not self.stopping:
+            self.seen.append((time.monotonic(), self.now()))
+            time.sleep(0.01)
+
+    def stop(self):
+        self.stopping = True
+        self.thread.join()
+        return self.seen
+
+
+def test_an_upgrade_of_one_client(tunnel, service, processes, threads):
+    """Nobody fails. The old process gets no visitor once the new one is logged in, and the server never
+    counts the client twice for long."""
+    status_port = free_port()
+    t, (_, before), clients = balanced(tunnel, service, kinds=(Http, Http), threads=threads,
+                                       status_port=status_port)
+    t.kept, after = processes, service(Http)
+    sessions = Sessions(t, status_port)
     load = Load(t.port())
     time.sleep(0.5)
-    clients[0].signal(signal.SIGUSR2)
-    new_logins(t, 3)
+    t.client = clients[1]
+    t.services["echo"] = after.port  # so that the services tell the two processes apart
+    (t.workdir / "client1.ini").write_text(t.config("client"))
+    begun = time.monotonic()
+    old, _ = upgrade(t, "client")
+    wait_until(lambda: after.connections > 0, within(10), "the new process")
     lost_at(t)
-    time.sleep(1)
-    results = load.stop()
-    assert failures(results) == []
-    counts = [local.connections for local in locals_]
-    for _ in range(20):
-        ask_http(t.port())
-    assert all(local.connections > before for local, before in zip(locals_, counts))
+    wait_until(lambda: sessions.now() == 2, within(5), "two sessions")
+    settled, count = time.monotonic(), before.connections
+    assert old.wait(within(3)) == 0, "it does not wait for LIMIT_UPGRADE_HOLD_MS"
+    time.sleep(0.5)
+    assert failures(load.stop()) == []
+    assert before.connections == count, "the old process got a visitor"
+    assert after.connections > 10
+    seen = sessions.stop()
+    twice = [when for when, clients in seen if clients > 2]
+    assert {clients for _, clients in seen} <= {2, 3}
+    assert not twice or twice[-1] - twice[0] < within(1)
+    assert settled - begun < within(5)
 
 
 def test_an_upgrade_of_the_server(tunnel, service):

@@ -86,7 +86,8 @@ class Nodes:
         t = self.tunnel
         host = f"127.0.0.{node}"
         options = {"bind_addr": f"{host}:{self.control}", "default_token": TOKEN}
-        tables = {name: {"bind_addr": f"{host}:{t.ports[name]}"} for name in self.names}
+        tables = {name: {"bind_addr": f"{host}:{t.ports[name]}", **t.service_options.get(name, {})}
+                  for name in self.names}
         if implementation == OURS:
             options["threads"] = 2
         text = render(implementation, "server", options, tables,
@@ -131,6 +132,10 @@ class Nodes:
     def logins(self, node):
         """How many sessions the node's log has seen begin."""
         return self.servers[node].log().count("control channel established")
+
+    def lost(self, node):
+        """How many it has seen end by their client."""
+        return self.servers[node].log().count("control channel lost")
 
     def established(self):
         """[(service, node)] of the client's log, in order."""
@@ -273,6 +278,33 @@ def test_upgrade_with_several_servers(nodes, processes):
     n.wait(2, 3)
     time.sleep(within(1))
     assert n.logins(2) == n.logins(3) == 4, "once more for each service"
+
+
+def test_upgrade_with_several_clients_and_a_dead_server(nodes, processes):
+    """With `clients = balance` nothing replaces the old process's sessions: it ends them when its
+    successor is logged in, at each server for itself. The dead ones keep it from nothing: one whose
+    process has died, and one that is stopped and looks alive."""
+    n = nodes(["a", "b"])
+    n.tunnel.kept = processes
+    n.tunnel.service_options = {name: {"clients": "balance"} for name in n.names}
+    addr = {node: f"127.0.0.{node}:{n.control}" for node in (2, 3, 4, 5)}
+    for node in addr:
+        n.start(node)
+    n.start_client(", ".join(addr.values()), servers="all")
+    n.wait(*addr)
+    n.servers[4].kill9()
+    wait_until(lambda: n.connections(4) == 0, within(5), "the end of the dead server's connections")
+    n.servers[5].signal(signal.SIGSTOP)
+    old, _ = upgrade(n.tunnel, "client")
+    for node in (2, 3):
+        wait_until(lambda: n.logins(node) - n.lost(node) == 2 < n.logins(node), within(3),
+                   f"once for each service at {node}")
+    assert old.alive(), "for the sessions with the server that is stopped"
+    assert all(n.ping(node, name) for node in (2, 3) for name in n.names)
+    n.servers[5].signal(signal.SIGCONT)
+    n.wait(5)
+    assert old.wait(within(5)) == 0
+    n.wait(2, 3, 5)
 
 
 @needs_tls
