@@ -41,10 +41,7 @@
  *
  * Should the descriptors run out all the same, silent connections make room too (gate_relieve).
  *
- * With Noise, each connection also takes a handshake from the budget of its address and from that
- * of all addresses. A connection that proves to be a client gives it back, so the budgets limit
- * what strangers make us compute: docs/decisions.md, "Strangers take Noise handshakes from a
- * budget".
+ * With Noise and TLS each connection also takes a handshake from two budgets (handshake_budget.h).
  *
  * A server has one gate. All workers use it under its lock, and no operation takes longer when a
  * queue is longer. A ticket is embedded in its connection and belongs to the connection's worker.
@@ -59,6 +56,7 @@
 #include "base/addr.h"
 #include "base/list.h"
 #include "server/addr_table.h"
+#include "server/handshake_budget.h"
 
 struct tunnel_worker;
 struct gate_addr;
@@ -82,16 +80,6 @@ struct gate_ticket {
     bool has_handshake; /* gate_begin_handshake */
 };
 
-/* A token bucket of handshakes. An all-zero one is full. */
-struct gate_budget {
-    uint32_t spent;
-    uint64_t since_ns;
-};
-
-/* Unknown addresses share this many budgets by a keyed hash, so strangers can neither make the
- * table grow nor choose whom they share a budget with. A known address has one of its own. */
-enum { GATE_BUDGETS = 1024 };
-
 struct gate {
     pthread_mutex_t lock;                   /* protects all fields below, and all tickets */
     struct list queues[2][GATE_QUEUES];     /* [known]; by since_ns, except for spared tickets */
@@ -107,7 +95,7 @@ struct gate {
     uint64_t patient_until_ns;
     uint64_t coins;          /* random bits */
     unsigned int coin_count; /* the number of bits that are left */
-    struct gate_budget handshakes, handshakes_by_addr[GATE_BUDGETS];
+    struct handshake_budgets handshakes;
 };
 
 /* The limits are numbers of connections. */
@@ -152,14 +140,9 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count);
  * LIMIT_CLIENT_KNOWN_S. cost: of the handshake that the connection took, which is given back; 0: it
  * took none. */
 void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, uint64_t now_ns);
-/* Takes a handshake from the budget of the address and from that of all addresses. False: one of
- * them is used up, and nothing was taken.
- *
- * The budget of all counts every handshake with its cost (1 of Noise), that of its address with no
- * more than LIMIT_HANDSHAKES_OWN_MAX. The budget of all does not limit known addresses and those
- * that connections are expected from: a flood from everywhere must not keep clients from coming
- * back. While connections are expected from an address, its own budget is larger too. */
+/* Takes a handshake of that cost from the budgets. False: one of them is used up, and nothing was
+ * taken. cost 0: whether there would be one. The budget of all does not limit known addresses and
+ * those that connections are expected from: a flood from everywhere must not keep clients from
+ * coming back. While connections are expected from an address, its own budget is larger too. */
 MUST_CHECK bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
                                     uint64_t now_ns);
-/* Whether gate_take_handshake would give one now. Nothing is taken. */
-MUST_CHECK bool gate_has_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns);

@@ -13,7 +13,7 @@ static int find_slot(struct channel_pool *pool, uint32_t *ret)
     while (at < pool->slot_count && pool->slots[at].source != NULL)
         at++;
     if (at == pool->slot_room) {
-        uint32_t room = 2 * pool->slot_room;
+        uint32_t room = MAX(2 * pool->slot_room, 1u);
         struct pool_slot *slots = realloc(pool->slots, room * sizeof(*slots));
         if (slots == NULL)
             return -ENOMEM;

@@ -26,7 +26,7 @@ struct gate_addr {
     struct list queues[GATE_QUEUES]; /* the address's tickets */
     struct list known_node;          /* in gate->known */
     uint64_t known_until_ns;
-    struct gate_budget handshakes; /* used while the address is known */
+    struct handshake_budget handshakes; /* used while the address is known */
 };
 
 void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip)
@@ -338,13 +338,6 @@ int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_
     return result;
 }
 
-/* Whether a newcomer from the address (NULL: nothing is known of it) is expected: then it takes no
- * place from others. */
-static bool is_covered(const struct gate_addr *addr)
-{
-    return addr != NULL && addr->entry.count < addr->expected;
-}
-
 /* Whether another newcomer would evict a connection that may be a client's. */
 static bool would_harm(struct gate *gate, const struct gate_addr *addr, uint64_t now_ns)
 {
@@ -367,10 +360,12 @@ int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_ke
     forget_expired(gate, now_ns);
     const struct gate_addr *addr = find_addr(gate, key);
     int result = is_new && addr != NULL && addr->is_known ? GATE_WAITS_KNOWN : GATE_WAITS;
-    bool waits = !is_covered(addr) && would_harm(gate, addr, now_ns);
+    /* One that is expected takes no place from others. */
+    bool is_covered = addr != NULL && addr->entry.count < addr->expected;
+    bool waits = !is_covered && would_harm(gate, addr, now_ns);
     if (is_new) {
         bool has_room = gate->waiting_count[0] + gate->waiting_count[1] < gate->waiting_max;
-        waits |= !is_covered(addr) && gate->waiting_count[result] > 0;
+        waits |= !is_covered && gate->waiting_count[result] > 0;
         waits &= has_room;
         gate->waiting_count[result] += waits;
     } else {
@@ -409,13 +404,15 @@ void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns)
     (void)pthread_mutex_unlock(&gate->lock);
 }
 
-bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
+/* The connection has got further (*step: its `spoke` or `has_handshake`): its time begins anew.
+ * False: it was evicted. */
+static bool note_step(struct gate *gate, struct gate_ticket *ticket, bool *step, uint64_t now_ns)
 {
     (void)pthread_mutex_lock(&gate->lock);
     bool inside = ticket->addr != NULL;
     if (inside) {
         take_out_of_queues(gate, ticket);
-        ticket->spoke = true;
+        *step = true;
         ticket->since_ns = now_ns;
         put_into_queues(gate, ticket);
     }
@@ -423,16 +420,14 @@ bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
     return inside;
 }
 
+bool gate_spoke(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
+{
+    return note_step(gate, ticket, &ticket->spoke, now_ns);
+}
+
 void gate_begin_handshake(struct gate *gate, struct gate_ticket *ticket, uint64_t now_ns)
 {
-    (void)pthread_mutex_lock(&gate->lock);
-    if (ticket->addr != NULL) {
-        take_out_of_queues(gate, ticket);
-        ticket->has_handshake = true;
-        ticket->since_ns = now_ns;
-        put_into_queues(gate, ticket);
-    }
-    (void)pthread_mutex_unlock(&gate->lock);
+    (void)note_step(gate, ticket, &ticket->has_handshake, now_ns);
 }
 
 void gate_leave(struct gate *gate, struct gate_ticket *ticket)
@@ -462,59 +457,15 @@ void gate_expect(struct gate *gate, const struct addr_key *key, int count)
 
 /* ---- clients, and handshakes ---- */
 
-static void budget_refill(struct gate_budget *budget, uint32_t per_s, uint64_t now_ns)
+/* addr: the entry of the address `key`, or NULL. */
+static struct handshake_taker taker_of(struct gate *gate, struct gate_addr *addr,
+                                       const struct addr_key *key)
 {
-    uint64_t step_ns = NS_PER_S / per_s;
-    /* Each worker passes the time of its own turn, which may be a little behind another's. If
-     * since_ns went back, the same time would refill the budget twice. */
-    if (now_ns < budget->since_ns)
-        return;
-    if (budget->spent == 0) {
-        budget->since_ns = now_ns;
-        return;
-    }
-    uint64_t grown = (now_ns - budget->since_ns) / step_ns;
-    budget->since_ns += grown * step_ns;
-    budget->spent -= (uint32_t)MIN(grown, (uint64_t)budget->spent);
-}
-
-/* The budget of the address `key`. addr: its entry, or NULL. */
-static struct gate_budget *budget_of(struct gate *gate, struct gate_addr *addr,
-                                     const struct addr_key *key)
-{
-    if (addr != NULL && addr->is_known)
-        return &addr->handshakes;
-    return &gate->handshakes_by_addr[keys_hash(key->bytes, sizeof(key->bytes)) % GATE_BUDGETS];
-}
-
-/* What a handshake takes from the budget of its address. */
-static uint32_t own_cost(uint32_t cost)
-{
-    return MIN(cost, (uint32_t)LIMIT_HANDSHAKES_OWN_MAX);
-}
-
-/* Whether the budgets of the address and of all addresses have a handshake left. */
-static bool has_handshake(struct gate *gate, const struct gate_addr *addr, struct gate_budget *own,
-                          uint64_t now_ns)
-{
-    bool is_expected = addr != NULL && addr->expected > 0;
-    budget_refill(own, is_expected ? LIMIT_HANDSHAKES_EXPECTED_PER_S : LIMIT_HANDSHAKES_PER_S,
-                  now_ns);
-    budget_refill(&gate->handshakes, LIMIT_HANDSHAKES_ALL_PER_S, now_ns);
-    bool in_that_of_all =
-        (addr != NULL && addr->is_known) || gate->handshakes.spent < LIMIT_HANDSHAKES_ALL_BURST;
-    return is_expected ? own->spent < LIMIT_HANDSHAKES_EXPECTED_BURST
-                       : own->spent < LIMIT_HANDSHAKES_BURST && in_that_of_all;
-}
-
-bool gate_has_handshake(struct gate *gate, const struct addr_key *key, uint64_t now_ns)
-{
-    (void)pthread_mutex_lock(&gate->lock);
-    forget_expired(gate, now_ns);
-    struct gate_addr *addr = find_addr(gate, key);
-    bool allowed = has_handshake(gate, addr, budget_of(gate, addr, key), now_ns);
-    (void)pthread_mutex_unlock(&gate->lock);
-    return allowed;
+    bool is_known = addr != NULL && addr->is_known,
+         is_expected = addr != NULL && addr->expected > 0;
+    struct handshake_budget *own =
+        is_known ? &addr->handshakes : handshake_budget_shared(&gate->handshakes, key);
+    return (struct handshake_taker){own, is_known, is_expected};
 }
 
 bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t cost,
@@ -522,13 +473,8 @@ bool gate_take_handshake(struct gate *gate, const struct addr_key *key, uint32_t
 {
     (void)pthread_mutex_lock(&gate->lock);
     forget_expired(gate, now_ns);
-    struct gate_addr *addr = find_addr(gate, key);
-    struct gate_budget *own = budget_of(gate, addr, key);
-    bool allowed = has_handshake(gate, addr, own, now_ns);
-    if (allowed) {
-        own->spent += own_cost(cost);
-        gate->handshakes.spent += cost;
-    }
+    struct handshake_taker taker = taker_of(gate, find_addr(gate, key), key);
+    bool allowed = handshake_budget_take(&gate->handshakes, &taker, cost, now_ns);
     (void)pthread_mutex_unlock(&gate->lock);
     return allowed;
 }
@@ -537,9 +483,7 @@ void gate_trust(struct gate *gate, const struct addr_key *key, uint32_t cost, ui
 {
     (void)pthread_mutex_lock(&gate->lock);
     struct gate_addr *addr = get_addr(gate, key);
-    struct gate_budget *own = budget_of(gate, addr, key);
-    own->spent -= MIN(own_cost(cost), own->spent);
-    gate->handshakes.spent -= MIN(cost, gate->handshakes.spent);
+    handshake_budget_give_back(&gate->handshakes, taker_of(gate, addr, key).own, cost);
     be_patient(gate, now_ns);
     if (addr != NULL) { /* without memory the address stays unknown */
         if (!addr->is_known)

@@ -345,8 +345,8 @@ static const struct stream_ops login_stream_ops = {
 };
 
 /* A connection that gets no place in the gate: counted and logged. The caller resets it. */
-static void note_refused(struct server_worker *worker, const struct addr *peer, enum metric metric,
-                         struct log_limit *limit, const char *why)
+static void note_stranger_refused(struct server_worker *worker, const struct addr *peer,
+                                  enum metric metric, struct log_limit *limit, const char *why)
 {
     uint32_t suppressed;
     char text[ADDR_TEXT_SIZE];
@@ -363,7 +363,7 @@ static bool stranger_has_handshake(struct server_worker *worker, const struct ad
 {
     const struct recipe *recipe = worker->tunnel->recipe;
     return (!recipe->has_noise && recipe->tls == NULL) ||
-           gate_has_handshake(&worker->server->gate, key, loop_now_ns(worker->tunnel->loop));
+           gate_take_handshake(&worker->server->gate, key, 0, loop_now_ns(worker->tunnel->loop));
 }
 
 /* Whether a stranger may enter the gate. */
@@ -372,13 +372,13 @@ static bool stranger_is_let_in(struct server_worker *worker, const struct addr *
 {
     static struct log_limit denied, limited;
     if (!access_allows_stranger(worker->server, peer)) {
-        note_refused(worker, peer, METRIC_STRANGERS_DENIED, &denied,
-                     "its address is not allowed (server.allow, deny)");
+        note_stranger_refused(worker, peer, METRIC_STRANGERS_DENIED, &denied,
+                              "its address is not allowed (server.allow, deny)");
         return false;
     }
     if (!stranger_has_handshake(worker, key)) {
-        note_refused(worker, peer, METRIC_HANDSHAKES_LIMITED, &limited,
-                     "too many handshakes from its address, or in all");
+        note_stranger_refused(worker, peer, METRIC_HANDSHAKES_LIMITED, &limited,
+                              "too many handshakes from its address, or in all");
         return false;
     }
     return true;

@@ -90,7 +90,7 @@ def test_the_emptier_one_comes_first(tunnel, service, threads):
     t.spawn("client", name="second")
     new_logins(t, 2)
     time.sleep(0.3)  # its channels come
-    for n in range(10):
+    for _ in range(10):
         visit()
         time.sleep(0.02)  # so that a channel of the emptier one is there
     assert (first.connections, second.connections) == (10, 10)

@@ -249,7 +249,7 @@ Test(server_noise, the_budget_of_handshakes)
         noise_peer_hang_up(&data);
         side_settle(&side, 4);
     }
-    cr_assert_eq(server->gate.handshakes.spent, 0, "%u", server->gate.handshakes.spent);
+    cr_assert_eq(server->gate.handshakes.all.spent, 0, "%u", server->gate.handshakes.all.spent);
     uint64_t now_ns = loop_now_ns(side.workers[0].loop);
     while (gate_take_handshake(&server->gate, &key, 1, now_ns))
         ;
