@@ -52,10 +52,10 @@ static uint32_t load_of_asking(const struct pool_source *source)
 }
 
 /* The one source of a pool that has no other: most have one client. NULL: it has none, or several.
- * */
+ * It is in the last slot, not in the first one, if it came before its predecessor had gone. */
 static struct pool_source *sole_source(const struct channel_pool *pool)
 {
-    return pool->slot_count == 1 ? pool->slots[0].source : NULL;
+    return pool->source_count == 1 ? pool->slots[pool->slot_count - 1].source : NULL;
 }
 
 /* The source with the least load, the first from *turn on. NULL: none has less than UINT32_MAX.

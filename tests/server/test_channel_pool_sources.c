@@ -177,6 +177,25 @@ Test(pool_sources, requests_of_one_that_ends_go_to_the_others, .init = setup, .f
         cr_assert_eq(offer(sources[1].handle, 100 + i, true), i, "in their order");
 }
 
+/* A newer client takes over: it comes before the older one has gone, so it is not in the first
+ * place. */
+Test(pool_sources, a_successor_is_alone, .init = setup, .fini = teardown)
+{
+    open_source(0);
+    (void)claim(0);
+    park(0, LIMIT_POOL_MIN);
+    open_source(1);
+    (void)claim(1);
+    cr_assert_eq(close_source(0), UINT64_C(1) << 1, "its worker is told");
+    (void)claim(1);
+    cr_assert_eq(pool_source_coming(&sources[1]), LIMIT_POOL_MIN);
+    park(1, LIMIT_POOL_MIN);
+    for (size_t i = 0; i < LIMIT_POOL_MIN; i++)
+        cr_assert_eq(take(i, NULL), 1);
+    cr_assert_eq(take(LIMIT_POOL_MIN, NULL), -1);
+    cr_assert_eq(offer(sources[1].handle, 100, true), LIMIT_POOL_MIN);
+}
+
 Test(pool_sources, a_handle_of_one_that_has_gone, .init = setup, .fini = teardown)
 {
     struct pool_handle old;
