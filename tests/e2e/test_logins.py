@@ -22,7 +22,8 @@ pytestmark = pytest.mark.ours
 CLIENTS = 25
 SERVICES = 8
 LOAD = pathlib.Path(BINARIES[OURS]).parent / "bench" / "login_load"
-FIRST_PORT = [None]  # of all tests here: there are not so many adjacent ports again
+# Of all tests here, and before any test runs: later there are not so many adjacent ones.
+FIRST_PORT = free_ports(CLIENTS * SERVICES)
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def herd(tunnel, service, processes, tmp_path):
     def start(*options, transport=None, **server_options):
         if not LOAD.exists():
             pytest.skip("bench/login_load is not built")
-        first = FIRST_PORT[0] = FIRST_PORT[0] or free_ports(CLIENTS * SERVICES)
-        r = Ranged(tunnel, ports=CLIENTS * SERVICES, first=first, transport=transport,
+        r = Ranged(tunnel, ports=CLIENTS * SERVICES, first=FIRST_PORT, transport=transport,
                    server_options=server_options)
         r.serve(0, service(Echo).port)
         r.t.start_server()
