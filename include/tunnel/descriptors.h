@@ -6,6 +6,10 @@
  *                           service
  *     descriptors_wanted()  the same, and as many parked channels as each TCP service should have
  *
+ * One client is counted for each service, since nobody knows how many will come with clients =
+ * balance: each further one has channels of its own. The lobby (server/lobby.h) is not counted
+ * either, because it takes a part of what is free.
+ *
  * Pure functions. tests/e2e/test_limits.py compares them with the running program. */
 #pragma once
 

@@ -69,10 +69,11 @@ const struct option options[] = {
      "WebSocket, rathole's client: time for the service's answer after a visitor's end of stream"},
     {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes", value_number,
      PEER(max_pending_handshakes), 1, 65536, "256", "connections", 0, CHANGE(LIMITS),
-     "unauthenticated connections in total; at most an eighth of the descriptors"},
+     "unauthenticated connections in total; at most an eighth of the descriptors. More wait in a "
+     "lobby while clients log in, in up to a quarter of them"},
     {SECTION_ROLE, FOR_SERVER, "max_pending_handshakes_per_ip", value_number,
      PEER(max_pending_handshakes_per_ip), 1, 65536, "64", "connections", 0, CHANGE(LIMITS),
-     "unauthenticated connections from one address"},
+     "unauthenticated connections from one address; beyond it nobody waits"},
     {SECTION_ROLE, FOR_SERVER, "per_ip_prefix_v4", value_number, PEER(per_ip_prefix_v4), 1, 32,
      "32", "bits", 0, CHANGE(LIMITS),
      "IPv4 addresses that share so many leading bits are one in limits per address"},

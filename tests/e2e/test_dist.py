@@ -228,6 +228,7 @@ share/doc/rathole-uring/docs/moving.md
 share/doc/rathole-uring/docs/operations.md
 share/doc/rathole-uring/docs/protocol.md
 share/doc/rathole-uring/docs/robustness.md
+share/doc/rathole-uring/docs/scale.md
 share/doc/rathole-uring/docs/status-dark.png
 share/doc/rathole-uring/docs/status-light.png
 share/doc/rathole-uring/docs/status.md

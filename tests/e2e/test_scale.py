@@ -202,6 +202,26 @@ def test_the_limits_are_the_programs():
     assert f"at most {limit('LIMIT_LOGINS_IN_PROGRESS')} at a time to each node" in text
     assert f"`max_pending_handshakes` places ({limit('LIMIT_PENDING')}), up to " \
            f"{limit('LIMIT_PENDING_PER_IP')} for one address" in text
+    assert f"a lane has channels of up to {limit('LIMIT_UDP_CHANNELS')} clients" in text
+    assert limit("LIMIT_GATE_WAITING_FDS_PART") == 4
+    waiting = limit("LIMIT_GATE_WAITING")
+    assert f"Up to a quarter of all may be connections in the lobby, and at most {waiting:,}" in text
+
+
+def test_logins_by_arithmetic():
+    """10,000 at once: what they cost by the cost of one, and how many descriptors their services have."""
+    text = " ".join(PAGE.read_text().split())
+    costs = re.search(r"costs a node ([\d.]+) ms of processor time, ([\d.]+) ms over Noise, "
+                      r"([\d.]+) ms over TLS", text).groups()
+    seconds = re.search(r"10,000 logins are, by arithmetic, (\d+), (\d+) and (\d+) s of one core",
+                        text).groups()
+    assert [10 * float(cost) for cost in costs] == [float(each) for each in seconds]
+    workers, guard, control = 2, 1, 1
+    own = workers + guard + control + PARKED
+    assert f"service of one client has {own} on a node with two workers" in text
+    assert f"10,000 services take {own * 10_000:,}" in text
+    per_second = limit("LIMIT_PENDING") / 0.1
+    assert f"up to {per_second // 500 * 500:,.0f} logins a second" in text
 
 
 def test_what_fits_into_an_answer():
