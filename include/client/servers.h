@@ -5,15 +5,17 @@
  *                       each resolve_interval, and signals the workers when the set has changed:
  *                       they begin and end control channels (client_control_follow)
  *
- * An address of several names belongs to the name that had it first, and a name counts with one
- * address family (docs/decisions.md, "servers = all uses one address family"). An address that DNS
- * has no more leaves the set after two good look-ups without it. A failed look-up changes nothing.
+ * An address of several names is one entry, which is dialled as the name that had it first, while
+ * that one has it. A name counts with one address family (docs/decisions.md, "servers = all uses
+ * one address family"). An address that a name has no more leaves the name after two good look-ups
+ * without it, and the set with the last of its names. A failed look-up changes nothing.
  * Behind a proxy names are the proxy's to look up: there is an entry for each name.
  *
  * An entry is shared: the set and its control channels hold a use each. The list is behind a lock;
  * what belongs to the look-ups is worker 0's. */
 #pragma once
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -34,10 +36,14 @@ struct client_server {
     _Atomic unsigned int users;
     /* Logins take turns for each server, so a dead one costs the others nothing. */
     _Atomic unsigned int logins_in_progress;
-    uint64_t id;         /* of its name in the recipe; 0: any of the names, in order */
-    struct addr addr;    /* len 0: looked up at each attempt */
-    unsigned int absent; /* worker 0: look-ups in a row without it */
+    /* Of the name in the recipe that attempts go by; 0: any of the names, in order. */
+    _Atomic uint64_t id;
+    struct addr addr; /* len 0: looked up at each attempt */
+    /* Worker 0's, by the place of a name in client_servers: */
+    uint16_t names;                     /* those that have it, a bit each */
+    uint8_t absent[LIMIT_SERVER_NAMES]; /* look-ups in a row without it */
 };
+static_assert(LIMIT_SERVER_NAMES <= 16, "a bit for each name");
 
 void client_server_use(struct client_server *server);
 void client_server_drop(struct client_server *server);
@@ -51,6 +57,8 @@ struct server_name {
     uint32_t look_up; /* the last one that was taken (resolver_list) */
     bool is_known;    /* it was looked up since the last change of the configuration */
     bool has_failed;  /* the last look-up, and that was logged */
+    /* prefer_ipv6 has changed: addresses of the other family leave at the next good look-up. */
+    bool changes_family;
 };
 
 struct client_servers {

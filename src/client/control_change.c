@@ -53,9 +53,8 @@ void client_control_leave_removed(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->controls) {
         struct client_control *control = container_of(node, struct client_control, node);
-        if (control->state != CONTROL_UP ||
-            (control->server->id == 0 && control_target(control) == NULL))
-            control_log_in_again(control); /* with servers = all the set decides about those up */
+        if (control->state != CONTROL_UP || control_target(control) == NULL)
+            control_log_in_again(control); /* perhaps by another name that has the same address */
     }
 }
 

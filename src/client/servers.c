@@ -49,6 +49,11 @@ void client_server_drop(struct client_server *server)
 
 /* ---- the list; only worker 0 changes it, under the lock ---- */
 
+static unsigned int bit_of(const struct server_name *name)
+{
+    return 1u << (name - name->servers->names);
+}
+
 static bool is_at(const struct client_server *server, const struct addr *addr, uint64_t id)
 {
     return addr->len == 0 ? server->addr.len == 0 && server->id == id
@@ -63,14 +68,33 @@ static void servers_drop(struct client_servers *servers, size_t index)
             (servers->count - index) * sizeof(servers->list[0]));
 }
 
+/* The names that have the entry have changed. False: none has it. A session stays with the name it
+ * was made with, while there is that name; the next attempt takes the new one. */
+static bool server_set_names(struct client_server *server, const struct client_servers *servers,
+                             unsigned int names)
+{
+    bool has_owner = false;
+    server->names = (uint16_t)names;
+    for (size_t i = 0; i < servers->name_count; i++)
+        has_owner |= (names & (1u << i)) != 0 && servers->names[i].id == server->id;
+    if (names != 0 && !has_owner)
+        server->id = servers->names[__builtin_ctz(names)].id;
+    return names != 0;
+}
+
+/* True: there is an entry that was not there. */
 static bool servers_add(struct client_servers *servers, const struct server_name *name,
                         const struct addr *addr)
 {
     static struct log_limit limit;
     uint32_t suppressed;
-    for (size_t i = 0; i < servers->count; i++)
-        if (is_at(servers->list[i], addr, name->id))
+    for (size_t i = 0; i < servers->count; i++) {
+        if (is_at(servers->list[i], addr, name->id)) {
+            servers->list[i]->names |= (uint16_t)bit_of(name);
+            servers->list[i]->absent[name - servers->names] = 0;
             return false;
+        }
+    }
     struct client_server *server =
         servers->count < LIMIT_SERVERS ? server_create(name->id, addr) : NULL;
     if (server == NULL) {
@@ -78,41 +102,58 @@ static bool servers_add(struct client_servers *servers, const struct server_name
             log_warn("servers: no place for more than %d addresses, or no memory", LIMIT_SERVERS);
         return false;
     }
+    server->names = (uint16_t)bit_of(name);
     servers->list[servers->count++] = server;
     return true;
 }
 
-/* The name has these addresses. True: the list has changed. */
-static bool servers_take(struct client_servers *servers, const struct server_name *name,
+/* The name was looked up. True: it has lost the entry. is_other: of another family than those that
+ * were found. */
+static bool has_lost(struct client_server *server, const struct server_name *name, bool is_there,
+                     bool is_other)
+{
+    uint8_t *absent = &server->absent[name - name->servers->names];
+    *absent = is_there ? 0 : *absent + 1;
+    return *absent >= ABSENCES || (is_other && name->changes_family);
+}
+
+/* The name has these addresses, of one family. An address of another family than the name's entries
+ * may be the same server, where two control channels of a service would replace each other: it
+ * waits until they have left. True: the list has changed. */
+static bool servers_take(struct client_servers *servers, struct server_name *name,
                          const struct addr *addrs, size_t count)
 {
     char text[ADDR_TEXT_SIZE];
-    bool has_changed = false;
+    bool has_changed = false, has_others = false;
     for (size_t i = servers->count; i-- > 0;) {
         struct client_server *server = servers->list[i];
-        bool is_there = false;
-        if (server->id != name->id)
+        bool is_there = false, is_other = server->addr.any.sa_family != addrs[0].any.sa_family;
+        if ((server->names & bit_of(name)) == 0)
             continue;
         for (size_t j = 0; j < count && !is_there; j++)
             is_there = is_at(server, &addrs[j], name->id);
-        server->absent = is_there ? 0 : server->absent + 1;
-        if (server->absent < ABSENCES)
+        if (!has_lost(server, name, is_there, is_other)) {
+            has_others |= is_other;
+            continue;
+        }
+        if (server_set_names(server, servers, server->names & ~bit_of(name)))
             continue;
         log_info("servers: %s has left %s", addr_format(&server->addr, text, sizeof(text)),
                  name->addr.host);
         servers_drop(servers, i);
         has_changed = true;
     }
-    for (size_t i = 0; i < count; i++)
+    name->changes_family = false;
+    for (size_t i = 0; i < count && !has_others; i++)
         has_changed |= servers_add(servers, name, &addrs[i]);
     return has_changed;
 }
 
-static bool has_entry(const struct client_servers *servers, uint64_t id)
+static bool has_entry(const struct server_name *name)
 {
     bool found = false;
-    for (size_t i = 0; i < servers->count; i++)
-        found |= servers->list[i]->id == id;
+    for (size_t i = 0; i < name->servers->count; i++)
+        found |= (name->servers->list[i]->names & bit_of(name)) != 0;
     return found;
 }
 
@@ -125,11 +166,12 @@ static void tell_workers(const struct client_servers *servers)
         mailbox_signal(own->all->items[i].mailbox, own->mailbox, TUNNEL_SIGNAL_SERVERS);
 }
 
-/* After servers = first the old control channels stay until all names are known: some of them are
- * the new set's, and must not get a second one beside them. */
+/* After servers = first the old control channels stay until all names were looked up: some of them
+ * are the new set's, and must not get a second one beside them. They also stay while no name has an
+ * address: when DNS fails, the tunnels go on. */
 static bool may_follow(const struct client_servers *servers)
 {
-    bool may = servers->is_all;
+    bool may = servers->is_all && (servers->follows || servers->count > 0);
     for (size_t i = 0; i < servers->name_count && !servers->follows; i++)
         may &= servers->names[i].is_known;
     return may;
@@ -162,9 +204,20 @@ static void look_up_later(struct server_name *name)
     uint64_t interval_ms = name->servers->interval_ms;
     uint32_t random;
     keys_random(&random, sizeof(random));
-    if (name->has_failed && !has_entry(name->servers, name->id))
+    if (name->has_failed && !has_entry(name))
         interval_ms = MIN(interval_ms, (uint64_t)AGAIN_MS);
     loop_timer_start(worker->loop, &name->timer, client_servers_interval_ms(interval_ms, random));
+}
+
+/* Says so once for each outage. */
+static void name_set_failed(struct server_name *name, int error)
+{
+    const char *stays = has_entry(name) ? ": its addresses stay" : "";
+    if (error < 0 && !name->has_failed)
+        log_warn("servers: cannot look up %s: %s%s", name->addr.host, error_text(error), stays);
+    if (error == 0 && name->has_failed)
+        log_info("servers: %s is found again", name->addr.host);
+    name->has_failed = error < 0;
 }
 
 static void name_resolved(void *asker, const struct resolver_answer *answer)
@@ -177,12 +230,10 @@ static void name_resolved(void *asker, const struct resolver_answer *answer)
     size_t count = answer->error < 0 ? 0
                                      : resolver_list(worker->all->resolver, &name->addr,
                                                      name->servers->prefer_ipv6, &look_up, addrs);
-    if (count == 0 && !name->has_failed)
-        log_warn("servers: cannot look up %s: %s", name->addr.host, error_text(answer->error));
-    name->has_failed = count == 0;
     /* The same look-up as before: the last one has failed, or is late. */
-    if (look_up == name->look_up && has_entry(name->servers, name->id))
+    if (look_up == name->look_up && has_entry(name))
         count = 0;
+    name_set_failed(name, count > 0 ? 0 : answer->error < 0 ? answer->error : ERR_RESOLVE);
     name->look_up = look_up;
     name_take(name, addrs, count);
     look_up_later(name);
@@ -202,15 +253,15 @@ static void name_look_up(struct server_name *name)
 {
     struct tunnel_worker *worker = name->servers->worker;
     if (name_take_fixed(name)) {
-        if (!has_entry(name->servers, name->id))
-            look_up_later(name); /* another name has it, or there was no memory */
+        if (!has_entry(name))
+            look_up_later(name); /* there was no place, or no memory */
         return;
     }
     name->query = resolver_ask(worker->all->resolver, &name->addr, name->servers->prefer_ipv6,
                                worker->mailbox, name_resolved, name);
     if (name->query != NULL)
         return;
-    name->has_failed = true;
+    name_set_failed(name, -ENOMEM);
     look_up_later(name);
 }
 
@@ -237,16 +288,19 @@ static void look_up_all(struct client_servers *servers)
 
 /* ---- */
 
-static void take_names(struct client_servers *servers, const struct recipe *recipe)
+struct old_names {
+    size_t count;
+    uint64_t ids[LIMIT_SERVER_NAMES];
+    uint32_t look_ups[LIMIT_SERVER_NAMES];
+};
+
+static void take_names(struct client_servers *servers, const struct recipe *recipe,
+                       struct old_names *old)
 {
-    struct {
-        uint64_t id;
-        uint32_t look_up;
-    } old[LIMIT_SERVER_NAMES];
-    size_t old_count = servers->name_count;
-    for (size_t i = 0; i < old_count; i++) {
-        old[i].id = servers->names[i].id;
-        old[i].look_up = servers->names[i].look_up;
+    old->count = servers->name_count;
+    for (size_t i = 0; i < old->count; i++) {
+        old->ids[i] = servers->names[i].id;
+        old->look_ups[i] = servers->names[i].look_up;
     }
     servers->name_count = recipe->server_count;
     for (size_t i = 0; i < servers->name_count; i++) {
@@ -255,10 +309,28 @@ static void take_names(struct client_servers *servers, const struct recipe *reci
                                      .id = recipe->servers[i].id,
                                      .addr = recipe->servers[i].addr};
         timer_init(&name->timer, name_expired);
-        for (size_t j = 0; j < old_count; j++)
-            if (old[j].id == name->id)
-                name->look_up = old[j].look_up;
+        for (size_t j = 0; j < old->count; j++)
+            if (old->ids[j] == name->id)
+                name->look_up = old->look_ups[j];
     }
+}
+
+/* The names have changed their places. False: none of those that have the entry is left. */
+static bool server_move(struct client_server *server, const struct client_servers *servers,
+                        const struct old_names *old)
+{
+    uint8_t absent[LIMIT_SERVER_NAMES] = {0};
+    unsigned int names = 0;
+    for (size_t i = 0; i < servers->name_count; i++) {
+        for (size_t j = 0; j < old->count; j++) {
+            if (old->ids[j] != servers->names[i].id || (server->names & (1u << j)) == 0)
+                continue;
+            names |= 1u << i;
+            absent[i] = server->absent[j];
+        }
+    }
+    memcpy(server->absent, absent, sizeof(absent));
+    return server_set_names(server, servers, names);
 }
 
 void client_servers_configure(struct client_servers *servers, const struct recipe *recipe,
@@ -266,15 +338,18 @@ void client_servers_configure(struct client_servers *servers, const struct recip
 {
     bool is_all = config->servers == CONFIG_SERVERS_ALL;
     bool has_changed = false;
+    struct old_names old;
     stop_look_ups(servers);
-    take_names(servers, recipe);
+    take_names(servers, recipe, &old);
+    for (size_t i = 0; i < servers->name_count; i++)
+        servers->names[i].changes_family = servers->prefer_ipv6 != config->prefer_ipv6;
     servers->has_proxy = recipe->has_proxy;
     servers->is_all = is_all;
     servers->prefer_ipv6 = config->prefer_ipv6;
     servers->interval_ms = config->resolve_interval_ms;
     (void)pthread_mutex_lock(&servers->lock);
     for (size_t i = servers->count; i-- > 0;) {
-        if (is_all && recipe_find(recipe, servers->list[i]->id) != NULL)
+        if (is_all && server_move(servers->list[i], servers, &old))
             continue;
         servers_drop(servers, i);
         has_changed = true;
@@ -318,8 +393,8 @@ void client_servers_begin(struct client_servers *servers, struct tunnel_worker *
 
 void client_servers_stop(struct client_servers *servers, struct tunnel_worker *worker)
 {
-    if (servers->worker != worker)
-        return;
+    if (worker->index != 0 || servers->worker == NULL)
+        return; /* the others do not read what is worker 0's */
     stop_look_ups(servers);
     servers->worker = NULL;
 }

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "client/client.h"
+#include "client/reload.h"
 #include "control_priv.h"
 #include "io/resolver.h"
 #include "side.h"
@@ -99,12 +100,35 @@ static void finish(void)
 #define ECHO "[client.services.echo]\nlocal_addr = 127.0.0.1:9\n"
 #define WEB  "[client.services.web]\nlocal_addr = 127.0.0.1:9\n"
 
-/* Answers the name's open question. */
+static void reload(const char *own)
+{
+    static char text[2000];
+    struct reload_outcome outcome;
+    (void)snprintf(text, sizeof(text), "[client]\ndefault_token = t\n%s\n%s", own, ECHO);
+    struct config *config = side_config(text);
+    cr_assert_eq(client_reload_ops.begin(client, &config->client, NULL, RELOAD_FIRST, 0, &outcome),
+                 1);
+    config_destroy(config);
+    side_signal(&side, TUNNEL_SIGNAL_PLAN);
+    for (int turn = 0; turn < 100 && !client_reload_ops.finish(client); turn++)
+        side_settle(&side, 1);
+    side_settle(&side, 6);
+}
+
+static bool is_of_set(const struct asked *query)
+{
+    bool found = false;
+    for (size_t i = 0; i < client->servers.name_count; i++)
+        found |= query->asker == &client->servers.names[i];
+    return found;
+}
+
+/* Answers the open question of the set's name; control channels get no answer. */
 static void answer_addrs(const char *host, const struct addr *addrs, size_t count, int error)
 {
     struct asked *query = NULL;
     for (unsigned int i = 0; i < asked_count; i++)
-        if (asked[i].answered != NULL && strcmp(asked[i].host, host) == 0)
+        if (asked[i].answered != NULL && strcmp(asked[i].host, host) == 0 && is_of_set(&asked[i]))
             query = &asked[i];
     cr_assert_not_null(query, "%s is not looked up", host);
     resolver_answered_fn *answered = query->answered;
@@ -253,10 +277,141 @@ Test(servers, names_that_share_addresses)
     answer_nodes("a.test", "13");
     side_advance(&side, 10100);
     answer_nodes("b.test", "2");
-    cr_expect_str_eq(set(), "523", "it was b's");
+    cr_expect_str_eq(set(), "5213", "a has it");
+    cr_expect_eq(client->servers.list[2]->id, client->recipe->servers[0].id, "dialled as a");
     answer_nodes("a.test", "13");
-    cr_expect_str_eq(set(), "5231", "and is a's now");
+    side_advance(&side, 10100);
+    answer_nodes("a.test", "3");
+    side_advance(&side, 10100);
+    answer_nodes("a.test", "3");
+    cr_expect_str_eq(set(), "523", "nobody has it");
     check_controls(1);
+    finish();
+}
+
+Test(servers, a_name_leaves_and_its_addresses_stay)
+{
+    start("remote_addr = b.test:1, a.test:1\nservers = all", ECHO);
+    answer_nodes("b.test", "123");
+    answer_nodes("a.test", "14");
+    struct client_server *shared = client->servers.list[0];
+    cr_expect_str_eq(set(), "1234");
+    cr_expect_eq(shared->id, client->recipe->servers[0].id);
+    reload("remote_addr = a.test:1\nservers = all");
+    cr_expect_str_eq(set(), "14");
+    cr_expect_eq(client->servers.list[0], shared);
+    cr_expect_eq(shared->id, client->recipe->servers[0].id);
+    check_controls(1);
+    answer_nodes("a.test", "14");
+    cr_expect_str_eq(set(), "14");
+    finish();
+}
+
+/* ---- families ---- */
+
+/* The n-th address of the other family; its last digit is that of the set. */
+static struct addr node6(unsigned int number)
+{
+    struct addr addr = {.v6 = {.sin6_family = AF_INET6}, .len = sizeof(addr.v6)};
+    addr.v6.sin6_addr.s6_addr[0] = 0xfd;
+    addr.v6.sin6_addr.s6_addr[15] = (uint8_t)number;
+    return addr;
+}
+
+static void expect_families(size_t v4, size_t v6)
+{
+    size_t found[2] = {0};
+    for (size_t i = 0; i < client->servers.count; i++)
+        found[client->servers.list[i]->addr.any.sa_family == AF_INET6]++;
+    cr_expect_eq(found[0], v4);
+    cr_expect_eq(found[1], v6);
+    check_controls(1);
+}
+
+Test(servers, one_family_at_a_time)
+{
+    struct addr v4[] = {node(1), node(2)}, v6[] = {node6(1), node6(2)};
+    start("remote_addr = a.test:1\nservers = all\nresolve_interval = 10", ECHO);
+    answer_addrs("a.test", v4, 2, 0);
+    expect_families(2, 0);
+    side_advance(&side, 10100);
+    answer_addrs("a.test", v6, 2, 0); /* a part of the answer is missing */
+    expect_families(2, 0);
+    side_advance(&side, 10100);
+    answer_addrs("a.test", v4, 2, 0);
+    expect_families(2, 0);
+    side_advance(&side, 10100);
+    answer_addrs("a.test", v6, 2, 0); /* or it is another server now */
+    expect_families(2, 0);
+    side_advance(&side, 10100);
+    answer_addrs("a.test", v6, 2, 0);
+    expect_families(0, 2);
+    finish();
+}
+
+Test(servers, the_preferred_family_changes)
+{
+    struct addr v4[] = {node(1), node(2)}, v6[] = {node6(1)};
+    start("remote_addr = a.test:1\nservers = all", ECHO);
+    answer_addrs("a.test", v4, 2, 0);
+    expect_families(2, 0);
+    reload("remote_addr = a.test:1\nservers = all\nprefer_ipv6 = true");
+    expect_families(2, 0);
+    answer_addrs("a.test", v6, 1, 0);
+    expect_families(0, 1);
+    finish();
+}
+
+/* ---- failures ---- */
+
+Test(servers, names_that_fail_do_not_end_what_is_up)
+{
+    start("remote_addr = a.test:1, b.test:1", ECHO);
+    cr_expect_str_eq(set(), "*");
+    reload("remote_addr = a.test:1, b.test:1\nservers = all");
+    answer_nodes("b.test", "");
+    answer_nodes("a.test", "");
+    cr_expect_str_eq(set(), "*", "no name has an address");
+    check_controls(1);
+    side_advance(&side, 1100);
+    answer_nodes("a.test", "12");
+    cr_expect_str_eq(set(), "12");
+    check_controls(1);
+    finish();
+}
+
+static unsigned int count_lines(FILE *file, const char *what)
+{
+    char line[1000];
+    unsigned int count = 0;
+    rewind(file);
+    while (fgets(line, sizeof(line), file) != NULL)
+        count += strstr(line, what) != NULL;
+    return count;
+}
+
+Test(servers, an_outage_is_told_once)
+{
+    start("remote_addr = a.test:1\nservers = all\nresolve_interval = 10", ECHO);
+    answer_nodes("a.test", "1");
+    log_configure(LOG_WARN, LOG_TEXT);
+    FILE *file = tmpfile();
+    cr_assert_not_null(file);
+    int old = dup(STDERR_FILENO);
+    cr_assert_geq(dup2(fileno(file), STDERR_FILENO), 0);
+    for (unsigned int outage = 1; outage <= 2; outage++) {
+        for (int i = 0; i < 4; i++) {
+            side_advance(&side, 10100);
+            if (i < 3)
+                look_ups--; /* the old addresses, as they were */
+            answer_nodes("a.test", "1");
+        }
+        cr_expect_eq(count_lines(file, "cannot look up a.test"), outage);
+        (void)fseek(file, 0, SEEK_END);
+    }
+    (void)dup2(old, STDERR_FILENO);
+    (void)close(old);
+    (void)fclose(file);
     finish();
 }
 
