@@ -178,7 +178,8 @@ static void client_apply_own(struct client_worker *worker, const struct client_p
         client_control_log_in_all_again(worker);
     else if ((plan->changes & CONFIG_CHANGE_ADDRESS) != 0)
         client_control_leave_removed(worker);
-    if ((plan->changes & servers_changes) != 0 && servers->worker == worker->tunnel)
+    if ((plan->changes & servers_changes) != 0 && worker->tunnel->index == 0 &&
+        servers->worker != NULL)
         client_servers_configure(servers, worker->tunnel->recipe, client_config(worker->client));
     if ((plan->changes & CONFIG_CHANGE_HEARTBEAT) != 0)
         client_control_review_heartbeats(worker);
