@@ -31,6 +31,7 @@ struct client {
     _Atomic unsigned int next_worker; /* takes turns among equally busy workers */
     _Atomic unsigned int sessions;    /* control channels that are up */
     struct handover handover;
+    _Atomic bool draining; /* some worker is, and the others are about to */
 };
 
 struct client_worker {

@@ -89,6 +89,7 @@ static void client_drain(struct client_worker *worker)
     if (worker->draining)
         return;
     worker->draining = true;
+    atomic_store(&worker->client->draining, true); /* before a session ends */
     client_servers_stop(&worker->client->servers, worker->tunnel);
     client_control_close_all(worker);
     data_channel_close_dialing(worker);

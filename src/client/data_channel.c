@@ -391,8 +391,10 @@ void data_channel_open(struct client_worker *worker, struct client_session *sess
 
 void data_channel_close_ended(struct client_worker *worker)
 {
-    if (worker->draining)
-        return; /* the server closes them, or uses them for visitors it has already taken */
+    /* The server closes them, or uses them for visitors it has already taken. This worker may not
+     * have been told yet that the client drains. */
+    if (atomic_load(&worker->client->draining))
+        return;
     list_for_each_safe (node, &worker->channels) {
         struct data_channel *channel = container_of(node, struct data_channel, node);
         bool unstarted = channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED;

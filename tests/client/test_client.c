@@ -294,6 +294,31 @@ Test(client, drain_serves_a_visitor_that_comes_just_before_the_end)
     rig_finish(&rig);
 }
 
+/* The end of a session is heard of before the signal that explains it. */
+Test(client, drain_reaches_the_workers_one_by_one)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.workers = 2, .seed = 1});
+    int control = logged_in(&rig);
+    int channels[] = {parked(&rig, control), parked(&rig, control)};
+    const struct client_worker *other = rig.side.workers[1].role;
+    cr_assert_not(list_is_empty(&other->channels));
+    mailbox_signal(rig.side.workers[0].mailbox, NULL, TUNNEL_SIGNAL_DRAIN);
+    side_settle(&rig.side, 30);
+    cr_assert_eq(side_end_of(&rig.side, control), 1);
+    cr_assert_not(other->draining);
+    for (size_t i = 0; i < ARRAY_SIZE(channels); i++)
+        cr_expect_eq(side_end_of(&rig.side, channels[i]), 0, "a visitor may be on its way");
+    side_signal(&rig.side, TUNNEL_SIGNAL_DRAIN);
+    for (size_t i = 0; i < ARRAY_SIZE(channels); i++)
+        (void)close(channels[i]);
+    (void)close(control);
+    side_settle(&rig.side, 30);
+    cr_assert(client_role.is_done(&rig.side.workers[0]) &&
+              client_role.is_done(&rig.side.workers[1]));
+    rig_finish(&rig);
+}
+
 /* A server that closes its parked channels lets the client end without the time limit. */
 Test(client, drain_ends_with_the_last_parked_channel)
 {
