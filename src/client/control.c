@@ -29,6 +29,23 @@ void client_control_give_up_turn(struct client_control *control)
 
 /* ---- the end of an attempt ---- */
 
+/* One control channel of each service is counted as the service's. When it ends, another one takes
+ * its place. */
+static void control_stop_counting(struct client_control *control)
+{
+    struct client_control *heir = control;
+    list_for_each (node, &control->service->controls) {
+        struct client_control *other = container_of(node, struct client_control, service_node);
+        if (!control->is_additional && !other->is_additional)
+            return;
+        if (!control->is_additional)
+            heir = other;
+    }
+    if (heir->is_additional)
+        (void)atomic_fetch_sub(&control->worker->client->fds.more_controls, 1);
+    heir->is_additional = false;
+}
+
 static void control_free(struct client_control *control)
 {
     client_control_give_up_turn(control);
@@ -37,8 +54,7 @@ static void control_free(struct client_control *control)
     client_fsm_finish(&control->fsm);
     list_remove(&control->node);
     list_remove(&control->service_node);
-    if (control->is_additional)
-        (void)atomic_fetch_sub(&control->worker->client->fds.more_controls, 1);
+    control_stop_counting(control);
     client_server_drop(control->server);
     client_service_drop(control->service);
     free(control);
@@ -84,10 +100,11 @@ void client_control_fail(struct client_control *control, int error)
     struct tunnel_worker *tunnel = control->worker->tunnel;
     if (!control->stopping && error != -ECANCELED)
         client_control_log_failed(control, error);
-    if (control->state == CONTROL_UP && error != ERR_RECONFIGURED)
-        metrics_add(&tunnel->metrics, METRIC_CONTROL_CHANNELS_LOST, 1);
-    else if (error != ERR_RECONFIGURED)
-        metrics_add(&tunnel->metrics, METRIC_LOGINS_FAILED, 1);
+    if (error != ERR_RECONFIGURED && error != -ECANCELED) /* those are decisions of ours */
+        metrics_add(&tunnel->metrics,
+                    control->state == CONTROL_UP ? METRIC_CONTROL_CHANNELS_LOST
+                                                 : METRIC_LOGINS_FAILED,
+                    1);
     if (control->state == CONTROL_UP && tunnel_is_silence(error))
         service_base_doubt(&control->service->entry);
     control->was_clean = control->state == CONTROL_UP && error == ERR_EOF;
@@ -98,7 +115,10 @@ void client_control_fail(struct client_control *control, int error)
     if (control->session != NULL)
         control_end_session(control);
     if (control->has_stream) {
-        bool is_clean = control->state == CONTROL_UP && error == -ECANCELED; /* we stop */
+        /* docs/decisions.md, "The control channels of a server that has left are reset" */
+        const struct client_worker *worker = control->worker;
+        bool is_clean = control->state == CONTROL_UP && error == -ECANCELED &&
+                        (worker->draining || worker->leaving);
         client_control_set_state(control, CONTROL_CLOSING);
         stream_terminate(&control->stream, is_clean ? STREAM_CLEAN : STREAM_ABORT);
     } else {

@@ -137,7 +137,9 @@ Test(client_reload, services_come_and_go, .init = set_up, .fini = tear_down)
     int web = serve_login("web");
     cr_assert_geq(web, 0);
     cr_expect_eq(reload(file("", WEB)).removed, 1);
-    cr_expect_neq(side_end_of(&side, echo), 0);
+    cr_expect_eq(side_end_of(&side, echo), -ECONNRESET,
+                 "rathole notices that one heartbeat sooner");
+    cr_expect_eq(side_metric(&side, METRIC_CONTROL_CHANNELS_LOST), 0, "it was let go");
     cr_expect_eq(side_end_of(&side, web), 0);
     cr_expect_eq(serve_login("echo"), -1, "never again");
     (void)close(echo);

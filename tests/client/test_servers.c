@@ -198,6 +198,7 @@ static void check_controls(unsigned int services)
             cr_expect_eq(of_entry, 1);
         }
     }
+    cr_expect_eq(client->fds.more_controls, services * (count > 0 ? count - 1 : 0));
     for (size_t i = 0; i < count; i++)
         client_server_drop(list[i]);
 }
@@ -255,6 +256,19 @@ Test(servers, what_look_ups_make_of_it)
     answer_nodes("a.test", "1");
     cr_expect_str_eq(set(), "1");
     check_controls(2);
+    finish();
+}
+
+Test(servers, the_first_one_leaves)
+{
+    static const char *const answers[] = {"123", "23", "23", "234"};
+    start("remote_addr = a.test:1\nservers = all\nresolve_interval = 10", ECHO WEB);
+    for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+        answer_nodes("a.test", answers[i]);
+        check_controls(2); /* the others take its place in the count */
+        side_advance(&side, 10100);
+    }
+    cr_expect_str_eq(set(), "234");
     finish();
 }
 
