@@ -46,7 +46,7 @@ const struct option options[] = {
      CHANGE(ADDRESS), "first: the first that answers, looked up at each attempt; "
      "all: a control channel for each service to each address of each name"},
     {SECTION_ROLE, FOR_CLIENT, "resolve_interval", value_seconds_fraction,
-     PEER(resolve_interval_ms), SECOND_MS, WEEK_MS, "30", "s", 0, CHANGE(ADDRESS),
+     PEER(resolve_interval_ms), SECOND_MS, WEEK_MS, "30", "s", 0, CHANGE(LIMITS),
      "servers = all: between two look-ups of a name, whose changes are followed"},
     {SECTION_ROLE, FOR_BOTH, "default_token", value_default_token, PEER(default_token), 0, 0,
      NULL, "secret", SECRET, CHANGE(NONE), "for services without a token of their own"},

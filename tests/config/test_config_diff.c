@@ -220,7 +220,7 @@ Test(config_diff, the_servers_of_a_client)
         {"a:1", CONFIG_CHANGE_ADDRESS},
         {"a:1, b:2\nservers = first\nresolve_interval = 30", 0},
         {"a:1, b:2\nservers = all", CONFIG_CHANGE_ADDRESS},
-        {"a:1, b:2\nresolve_interval = 31", CONFIG_CHANGE_ADDRESS},
+        {"a:1, b:2\nresolve_interval = 31", CONFIG_CHANGE_LIMITS},
     };
     static const char format[] = "[client]\nremote_addr = %s\ndefault_token = t\n"
                                  "[client.services.a]\nlocal_addr = h:2\n";
