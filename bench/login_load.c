@@ -349,7 +349,7 @@ static int conn_connected(struct conn *conn)
     if (epoll_ctl(poller, EPOLL_CTL_MOD, conn->fd, (struct epoll_event *)&event) < 0)
         return -errno;
     conn->state = CONN_LOGIN;
-    int result = recipe_begin(recipe, &recipe->servers[0], &conn->handshake);
+    int result = recipe_begin(recipe, &recipe->servers[0], NULL, &conn->handshake);
     if (result < 0)
         return result;
     if (conn->handshake == NULL)

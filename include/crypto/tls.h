@@ -77,8 +77,10 @@ time_t tls_context_expiry(const struct tls_context *context);
  * none. */
 const char *tls_description(void);
 
-/* -ENOMEM. */
-MUST_CHECK int tls_session_create(struct tls_context *context, struct tls_session **ret);
+/* peer: a client's name for the server, any number: an earlier session with this server is taken
+ * up. 0 on a server. -ENOMEM. */
+MUST_CHECK int tls_session_create(struct tls_context *context, uint64_t peer,
+                                  struct tls_session **ret);
 /* Accepts NULL. Wipes the keys, sends nothing. */
 void tls_session_destroy(struct tls_session *session);
 

@@ -37,11 +37,12 @@ struct recipe {
     size_t server_count;
 };
 
-/* Makes the handshakes of one connection. server: the one of recipe->servers that it leads to; NULL
- * on a server. *ret: the first of them, for stream_begin; NULL: there is none, and the connection
+/* Makes the handshakes of one connection. server: the one of recipe->servers that it leads to, and
+ * peer: the address that was dialled, which tells apart servers with one name; both NULL on a
+ * server. *ret: the first of them, for stream_begin; NULL: there is none, and the connection
  * is plain. -ENOMEM. */
 MUST_CHECK int recipe_begin(const struct recipe *recipe, const struct recipe_server *server,
-                            struct handshake **ret);
+                            const struct addr *peer, struct handshake **ret);
 /* The server with this id; NULL: it is none of this recipe's. */
 const struct recipe_server *recipe_find(const struct recipe *recipe, uint64_t id);
 /* What is dialled to reach the server: itself, or the proxy. */

@@ -7,15 +7,18 @@
 
 #ifdef HAVE_TLS
 
-/* A handshake that makes such a link. The context may go before it. -ENOMEM. */
-MUST_CHECK int tls_handshake_create(struct tls_context *context, struct handshake **ret);
+/* A handshake that makes such a link. The context may go before it. peer: as for
+ * tls_session_create. -ENOMEM. */
+MUST_CHECK int tls_handshake_create(struct tls_context *context, uint64_t peer,
+                                    struct handshake **ret);
 
 #else
 
-MUST_CHECK static inline int tls_handshake_create(struct tls_context *context,
+MUST_CHECK static inline int tls_handshake_create(struct tls_context *context, uint64_t peer,
                                                   struct handshake **ret)
 {
     (void)context;
+    (void)peer;
     (void)ret;
     return -ENOTSUP;
 }

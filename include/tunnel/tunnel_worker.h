@@ -73,9 +73,9 @@ bool tunnel_leaves_enough_fds(int fd, const _Atomic unsigned int *half_open, int
 /* Has the worker prepare its connections to the other side by a recipe, which is shared, read-only,
  * and must outlive the worker. -ENOMEM. */
 MUST_CHECK int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe);
-/* Prepares a new connection to the other side. server: as for recipe_begin. -ENOMEM. */
+/* Prepares a new connection to the other side. server, peer: as for recipe_begin. -ENOMEM. */
 MUST_CHECK int tunnel_prepare(struct tunnel_worker *worker, const struct recipe_server *server,
-                              struct stream *stream);
+                              const struct addr *peer, struct stream *stream);
 /* Whether a new connection to the other side begins with handshakes. */
 bool tunnel_has_handshakes(const struct tunnel_worker *worker);
 

@@ -310,8 +310,9 @@ static void control_connected(struct stream *stream, int result)
                                          ? control_config(control)->connect_timeout_ms
                                          : LIMIT_LOGIN_MS);
     const struct recipe_server *target = control_target(control);
-    result =
-        target != NULL ? tunnel_prepare(control->worker->tunnel, target, stream) : ERR_RECONFIGURED;
+    const struct addr *peer = &control->addrs.addrs[control->dial.index];
+    result = target != NULL ? tunnel_prepare(control->worker->tunnel, target, peer, stream)
+                            : ERR_RECONFIGURED;
     if (result < 0) {
         client_control_fail(control, result);
         return;

@@ -242,8 +242,9 @@ static void data_channel_connected(struct stream *stream, int result)
     if (config->nodelay != CONFIG_UNSET)
         socket_set_nodelay(stream->fd, config->nodelay == CONFIG_TRUE);
     const struct recipe_server *target = client_session_target(channel->worker, channel->session);
-    int prepared =
-        target != NULL ? tunnel_prepare(channel->worker->tunnel, target, stream) : ERR_RECONFIGURED;
+    int prepared = target != NULL ? tunnel_prepare(channel->worker->tunnel, target,
+                                                   &channel->session->server, stream)
+                                  : ERR_RECONFIGURED;
     if (prepared == ERR_RECONFIGURED) { /* a reload came while it connected */
         channel->error = prepared;
         stream_terminate(&channel->stream, STREAM_ABORT);

@@ -11,6 +11,12 @@
 #include "crypto/tls.h"
 #include "openssl_priv.h"
 
+/* A session of one of a client's servers. */
+struct tls_kept {
+    uint64_t peer;
+    SSL_SESSION *session; /* NULL: a free place */
+};
+
 struct tls_context {
     _Atomic unsigned int users; /* the owner and the sessions */
     SSL_CTX *ssl_ctx;
@@ -19,16 +25,18 @@ struct tls_context {
     char *sni;        /* NULL: none */
     char *hostname;   /* client: as it was given, for words */
     time_t expiry;
-    /* Client: the session that connections take up. Under the lock; each has a copy, because
-     * OpenSSL withdraws a session of TLS 1.3 with its first use. NULL: none. */
+    /* Client: the sessions that connections take up. Under the lock; each connection has a copy,
+     * because OpenSSL withdraws a session of TLS 1.3 with its first use. */
     pthread_mutex_t lock;
-    SSL_SESSION *kept;
+    struct tls_kept kept[LIMIT_TLS_KEPT];
+    unsigned int next_kept; /* the place that is used anew when all are taken */
 };
 
 void tls_context_hold(struct tls_context *context);
 
 struct tls_session {
     struct tls_context *context;
+    uint64_t peer;       /* client: whose session it takes up */
     SSL *ssl;            /* server: NULL until the ClientHello is whole */
     unsigned char *held; /* what has come of it */
     uint32_t held_size;
@@ -61,9 +69,9 @@ void tls_hello_drop(struct tls_session *session);
 
 /* ---- tls_resume.c: sessions that are taken up ---- */
 
-/* SSL_CTX_sess_set_new_cb: keeps a copy of a client's newest session. */
+/* SSL_CTX_sess_set_new_cb: keeps a copy of a client's newest session with this peer. */
 int tls_resume_keep(SSL *ssl, SSL_SESSION *given);
-/* A copy of the session that is kept, which the caller frees; NULL: a full handshake. */
+/* A copy of the peer's session that is kept, which the caller frees; NULL: a full handshake. */
 SSL_SESSION *tls_resume_take(struct tls_session *session);
 /* The connection has failed: no other one takes its session up. */
 void tls_resume_withdraw(struct tls_session *session);

@@ -4,11 +4,29 @@
 
 /* ---- client ---- */
 
-/* Puts a session, or NULL, in the place of the one that is kept. Under the lock. */
-static void replace_kept(struct tls_context *context, SSL_SESSION *session)
+/* All under the lock. */
+
+/* NULL: no session of this peer is kept. */
+static struct tls_kept *find_kept(struct tls_context *context, uint64_t peer)
 {
-    openssl.SSL_SESSION_free(context->kept); /* accepts NULL */
-    context->kept = session;
+    for (size_t i = 0; i < ARRAY_SIZE(context->kept); i++)
+        if (context->kept[i].session != NULL && context->kept[i].peer == peer)
+            return &context->kept[i];
+    return NULL;
+}
+
+static struct tls_kept *take_place(struct tls_context *context)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(context->kept); i++)
+        if (context->kept[i].session == NULL)
+            return &context->kept[i];
+    return &context->kept[context->next_kept++ % ARRAY_SIZE(context->kept)];
+}
+
+static void free_kept(struct tls_kept *kept)
+{
+    openssl.SSL_SESSION_free(kept->session); /* accepts NULL */
+    kept->session = NULL;
 }
 
 int tls_resume_keep(SSL *ssl, SSL_SESSION *given)
@@ -20,7 +38,11 @@ int tls_resume_keep(SSL *ssl, SSL_SESSION *given)
     if (copy == NULL)
         return 0;
     (void)pthread_mutex_lock(&context->lock);
-    replace_kept(context, copy);
+    struct tls_kept *kept = find_kept(context, session->peer);
+    if (kept == NULL)
+        kept = take_place(context);
+    free_kept(kept);
+    *kept = (struct tls_kept){.peer = session->peer, .session = copy};
     session->kept = copy;
     (void)pthread_mutex_unlock(&context->lock);
     return 0; /* `given` stays OpenSSL's */
@@ -31,9 +53,11 @@ SSL_SESSION *tls_resume_take(struct tls_session *session)
     struct tls_context *context = session->context;
     SSL_SESSION *copy = NULL;
     (void)pthread_mutex_lock(&context->lock);
-    if (context->kept != NULL)
-        copy = openssl.SSL_SESSION_dup(context->kept);
-    session->kept = context->kept;
+    const struct tls_kept *kept = find_kept(context, session->peer);
+    if (kept != NULL) {
+        copy = openssl.SSL_SESSION_dup(kept->session);
+        session->kept = kept->session;
+    }
     (void)pthread_mutex_unlock(&context->lock);
     return copy;
 }
@@ -42,15 +66,17 @@ void tls_resume_withdraw(struct tls_session *session)
 {
     struct tls_context *context = session->context;
     (void)pthread_mutex_lock(&context->lock);
-    if (session->kept != NULL && session->kept == context->kept)
-        replace_kept(context, NULL);
+    struct tls_kept *kept = find_kept(context, session->peer);
+    if (kept != NULL && kept->session == session->kept)
+        free_kept(kept);
     (void)pthread_mutex_unlock(&context->lock);
 }
 
 void tls_resume_forget(struct tls_context *context)
 {
     (void)pthread_mutex_lock(&context->lock);
-    replace_kept(context, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(context->kept); i++)
+        free_kept(&context->kept[i]);
     (void)pthread_mutex_unlock(&context->lock);
 }
 

@@ -149,12 +149,13 @@ static int tls_session_start(struct tls_session *session)
     return is_named ? 0 : -ENOMEM;
 }
 
-int tls_session_create(struct tls_context *context, struct tls_session **ret)
+int tls_session_create(struct tls_context *context, uint64_t peer, struct tls_session **ret)
 {
     struct tls_session *session = calloc(1, sizeof(*session));
     if (session == NULL)
         return -ENOMEM;
     session->context = context;
+    session->peer = peer;
     tls_context_hold(context);
     int r = context->is_server ? 0 : tls_session_start(session);
     if (r < 0) {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "crypto/keys.h"
 #include "net/noise_link.h"
 #include "net/proxy_handshake.h"
 #include "net/tls_link.h"
@@ -13,8 +14,23 @@ static struct handshake **add_handshake(struct handshake **at, int result)
     return result == 0 ? &(*at)->next : at;
 }
 
+/* For tls_handshake_create. Each server has keys of its own for tickets, also of servers with one
+ * name. Behind a proxy all have the proxy's address, and differ in their names. */
+static uint64_t tls_peer(const struct recipe_server *server, const struct addr *peer)
+{
+    struct {
+        struct addr_key addr;
+        uint64_t id, port;
+    } of = {.id = server != NULL ? server->id : 0};
+    if (peer == NULL)
+        return of.id;
+    of.addr = addr_key(peer, (struct addr_prefixes){.v4 = 32, .v6 = 128});
+    of.port = addr_port(peer);
+    return keys_hash(&of, sizeof(of));
+}
+
 int recipe_begin(const struct recipe *recipe, const struct recipe_server *server,
-                 struct handshake **ret)
+                 const struct addr *peer, struct handshake **ret)
 {
     struct tls_context *tls = server != NULL && server->tls != NULL ? server->tls : recipe->tls;
     struct handshake *first = NULL, **at = &first;
@@ -28,7 +44,7 @@ int recipe_begin(const struct recipe *recipe, const struct recipe_server *server
         at = add_handshake(at, result);
     }
     if (result == 0 && tls != NULL) {
-        result = tls_handshake_create(tls, at);
+        result = tls_handshake_create(tls, tls_peer(server, peer), at);
         at = add_handshake(at, result);
     }
     if (result == 0 && recipe->is_websocket)

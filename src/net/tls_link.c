@@ -139,13 +139,13 @@ static const struct handshake_ops tls_handshake_ops = {
     .free = tls_handshake_free,
 };
 
-int tls_handshake_create(struct tls_context *context, struct handshake **ret)
+int tls_handshake_create(struct tls_context *context, uint64_t peer, struct handshake **ret)
 {
     struct tls_handshake *own = calloc(1, sizeof(*own));
     if (own == NULL)
         return -ENOMEM;
     own->handshake.ops = &tls_handshake_ops;
-    int result = tls_session_create(context, &own->session);
+    int result = tls_session_create(context, peer, &own->session);
     if (result < 0) {
         free(own);
         return result;

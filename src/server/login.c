@@ -401,7 +401,7 @@ static void login_start(struct login *login, struct server_worker *worker, int f
     timer_init(&login->deadline, login_deadline_expired);
     loop_deadline_start(tunnel->loop, &login->deadline,
                         server_config(worker->server)->handshake_timeout_ms);
-    if (tunnel_prepare(tunnel, NULL, &login->stream) < 0) {
+    if (tunnel_prepare(tunnel, NULL, NULL, &login->stream) < 0) {
         metrics_add(&tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         login_terminate(login, STREAM_ABORT);
         return;

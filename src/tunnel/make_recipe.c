@@ -71,8 +71,8 @@ static int make_tls(struct recipe *recipe, const struct config_peer *config, con
     return result;
 }
 
-/* Servers of different names have a context each, also because sessions that are taken up again
- * have to be those of the same server. */
+/* Servers of different names have a context each, which checks their certificates against the
+ * name. */
 static int use_tls(struct recipe *recipe, const struct config_peer *config,
                    char why[static RECIPE_WHY_SIZE])
 {

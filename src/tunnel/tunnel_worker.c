@@ -83,10 +83,10 @@ int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe)
 }
 
 int tunnel_prepare(struct tunnel_worker *worker, const struct recipe_server *server,
-                   struct stream *stream)
+                   const struct addr *peer, struct stream *stream)
 {
     struct handshake *first;
-    int result = recipe_begin(worker->recipe, server, &first);
+    int result = recipe_begin(worker->recipe, server, peer, &first);
     if (result == 0 && first != NULL)
         stream_begin(stream, worker->links, first);
     return result;

@@ -559,11 +559,11 @@ Test(tls, resumed_1_3)
 {
     limit_version(TLS1_3_VERSION);
     expect_resumption(TLS1_3_VERSION, false);
-    const SSL_SESSION *kept = ends[CLIENT].context->kept;
+    const SSL_SESSION *kept = ends[CLIENT].context->kept[0].session;
     cr_assert_not_null(kept);
     for (int i = 0; i < 5; i++) {
         expect_resumption(TLS1_3_VERSION, true);
-        cr_expect_eq(ends[CLIENT].context->kept, kept);
+        cr_expect_eq(ends[CLIENT].context->kept[0].session, kept);
     }
 }
 
@@ -574,9 +574,9 @@ Test(tls, newer_ticket_replaces_the_older)
     (void)SSL_CTX_set_session_ticket_cb(ends[SERVER].context->ssl_ctx, NULL, NULL, NULL);
     expect_resumption(TLS1_3_VERSION, false);
     for (int i = 0; i < 5; i++) {
-        const SSL_SESSION *kept = ends[CLIENT].context->kept;
+        const SSL_SESSION *kept = ends[CLIENT].context->kept[0].session;
         expect_resumption(TLS1_3_VERSION, true);
-        cr_expect_neq(ends[CLIENT].context->kept, kept);
+        cr_expect_neq(ends[CLIENT].context->kept[0].session, kept);
     }
 }
 
@@ -615,6 +615,50 @@ Test(tls, tickets_of_an_earlier_context)
     }
 }
 
+/* Each has its own ticket keys. */
+Test(tls, sessions_of_several_servers)
+{
+    limit_version(TLS1_3_VERSION);
+    struct tls_context *servers[3] = {ends[SERVER].context};
+    struct tls_settings server = tls_pair_server();
+    for (size_t i = 1; i < ARRAY_SIZE(servers); i++) {
+        ends[SERVER].context = NULL;
+        tls_pair_context(SERVER, &server);
+        servers[i] = ends[SERVER].context;
+    }
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < ARRAY_SIZE(servers); i++) {
+            tls_pair_peer = 10 + i;
+            ends[SERVER].context = servers[i];
+            expect_resumption(TLS1_3_VERSION, round > 0);
+        }
+    }
+    /* The failure of one is not the others'. */
+    tls_pair_send(SERVER, text, 100);
+    ends[SERVER].wire[50] ^= 1;
+    cr_expect_eq(tls_pair_deliver(SERVER, WIRE_MAX), -EBADMSG);
+    for (size_t i = 0; i < ARRAY_SIZE(servers); i++) {
+        tls_pair_peer = 10 + i;
+        ends[SERVER].context = servers[i];
+        expect_resumption(TLS1_3_VERSION, i + 1 < ARRAY_SIZE(servers));
+    }
+    for (size_t i = 0; i + 1 < ARRAY_SIZE(servers); i++)
+        tls_context_destroy(servers[i]);
+}
+
+Test(tls, sessions_have_a_bound)
+{
+    limit_version(TLS1_3_VERSION);
+    for (tls_pair_peer = 1; tls_pair_peer <= LIMIT_TLS_KEPT + 1; tls_pair_peer++)
+        expect_resumption(TLS1_3_VERSION, false);
+    tls_pair_peer--;
+    expect_resumption(TLS1_3_VERSION, true);
+    tls_pair_peer = 1;
+    expect_resumption(TLS1_3_VERSION, false);
+    tls_pair_peer = 3;
+    expect_resumption(TLS1_3_VERSION, true);
+}
+
 /* A session that has failed is not taken up again; one that was only cut off is. */
 Test(tls, no_resumption_after_failure)
 {
@@ -639,7 +683,7 @@ Test(tls, failure_of_an_older_session)
     limit_version(TLS1_3_VERSION);
     expect_resumption(TLS1_3_VERSION, false);
     const SSL_SESSION *own = ends[CLIENT].session->kept;
-    cr_assert_eq(own, ends[CLIENT].context->kept);
+    cr_assert_eq(own, ends[CLIENT].context->kept[0].session);
     ends[CLIENT].session->kept = (const SSL_SESSION *)(const void *)text;
     tls_pair_send(SERVER, text, 100);
     ends[SERVER].wire[50] ^= 1;

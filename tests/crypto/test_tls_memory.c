@@ -247,7 +247,7 @@ static bool connect_failing(unsigned int n, int version, bool resumes)
         ends[i].wire_size = ends[i].plain_size = 0;
     }
     for (int i = 0; i < ENDS; i++) {
-        if (tls_session_create(ends[i].context, &ends[i].session) < 0) {
+        if (tls_session_create(ends[i].context, 1, &ends[i].session) < 0) {
             cr_assert(has_failed);
             return true;
         }
@@ -313,7 +313,7 @@ Test(tls_memory, our_session_without_memory)
     cr_expect(alloc_has_failed());
     struct tls_session *session = NULL;
     alloc_fail_nth(1);
-    cr_expect_eq(tls_session_create(ends[SERVER].context, &session), -ENOMEM);
+    cr_expect_eq(tls_session_create(ends[SERVER].context, 0, &session), -ENOMEM);
     cr_expect(alloc_has_failed());
     cr_expect_null(session);
 }

@@ -9,6 +9,7 @@
 #include "crypto/keys.h"
 
 struct pair_end ends[ENDS];
+uint64_t tls_pair_peer = 1;
 struct pki_cert root, leaf, client_leaf;
 
 void tls_pair_set_up(void)
@@ -71,7 +72,9 @@ void tls_pair_sessions(void)
     for (int i = 0; i < ENDS; i++) {
         tls_session_destroy(ends[i].session);
         ends[i].session = NULL;
-        cr_assert_eq(tls_session_create(ends[i].context, &ends[i].session), 0);
+        cr_assert_eq(tls_session_create(ends[i].context, i == CLIENT ? tls_pair_peer : 0,
+                                        &ends[i].session),
+                     0);
         ends[i].result = 0;
         ends[i].wire_size = ends[i].plain_size = 0;
     }

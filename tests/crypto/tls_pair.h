@@ -21,6 +21,8 @@ struct pair_end {
 };
 
 extern struct pair_end ends[ENDS];
+/* The client's name for the server. */
+extern uint64_t tls_pair_peer;
 /* A root, a certificate of it for a.example, *.b.example, 192.0.2.7 and ::1, and a client's. */
 extern struct pki_cert root, leaf, client_leaf;
 

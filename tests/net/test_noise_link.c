@@ -453,7 +453,7 @@ Test(noise_link, the_recipe_may_go_before_the_handshake)
         recipe->is_initiator = i == 0;
         recipe->has_noise = true;
         recipe->noise = keys[i];
-        cr_assert_eq(recipe_begin(recipe, NULL, &sides[i]), 0);
+        cr_assert_eq(recipe_begin(recipe, NULL, NULL, &sides[i]), 0);
         recipe_destroy(recipe);
     }
     for (size_t i = 0; i < 3; i++) { /* the initiator's message, its answer, the end */

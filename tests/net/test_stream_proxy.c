@@ -80,7 +80,7 @@ static void rig_init(struct rig *rig, uint64_t seed, const struct recipe *recipe
     socket_set_nodelay(fds[1], true);
     alloc_count_begin();
     stream_init(&rig->stream, rig->loop, fds[1], &rig_ops);
-    cr_assert_eq(recipe_begin(recipe, recipe->servers, &first), 0);
+    cr_assert_eq(recipe_begin(recipe, recipe->servers, NULL, &first), 0);
     stream_begin(&rig->stream, rig->engine, first);
     cr_assert(stream_is_at_proxy(&rig->stream));
     stream_read(&rig->stream, rig->in, 4);
@@ -247,7 +247,7 @@ Test(stream_proxy, out_of_memory)
         struct handshake *first = NULL;
         alloc_count_begin();
         alloc_fail_nth(n);
-        int result = recipe_begin(&recipe, recipe.servers, &first);
+        int result = recipe_begin(&recipe, recipe.servers, NULL, &first);
         has_failed = alloc_has_failed();
         alloc_fail_nth(0);
         cr_assert_eq(result, has_failed ? -ENOMEM : 0);

@@ -30,7 +30,7 @@ static void begin(void)
     link_free(link_);
     SSL_free(peer);
     link_ = NULL;
-    cr_assert_eq(tls_handshake_create(context, &handshake), 0);
+    cr_assert_eq(tls_handshake_create(context, 1, &handshake), 0);
     peer = SSL_new(peer_context);
     cr_assert_not_null(peer);
     SSL_set_bio(peer, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
@@ -316,7 +316,7 @@ Test(tls_link, no_memory)
     struct handshake *none = NULL;
     for (unsigned int n = 1; n <= 2; n++) {
         alloc_fail_nth(n);
-        cr_expect_eq(tls_handshake_create(context, &none), -ENOMEM);
+        cr_expect_eq(tls_handshake_create(context, 1, &none), -ENOMEM);
         cr_expect(alloc_has_failed());
         cr_expect_null(none);
     }

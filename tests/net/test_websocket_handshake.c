@@ -303,7 +303,7 @@ Test(websocket_handshake, the_recipe_may_go_first)
     cr_assert_not_null(recipe->servers);
     recipe->server_count = 1;
     recipe->servers[0].host = strdup("a-server-with-a-long-name.example:2333");
-    cr_assert_eq(recipe_begin(recipe, recipe->servers, &client), 0);
+    cr_assert_eq(recipe_begin(recipe, recipe->servers, NULL, &client), 0);
     recipe_destroy(recipe);
     out.size = 0;
     cr_assert_eq(handshake_step(client, engine, NULL, 0, &used, &out), HANDSHAKE_MORE);

@@ -53,7 +53,7 @@ static void connect_tls(struct link *links[ENDS], struct link_engine *engine)
     size_t sizes[ENDS] = {0};
     struct handshake *handshakes[ENDS] = {NULL};
     for (size_t i = 0; i < ENDS; i++)
-        must(tls_handshake_create(contexts[i], &handshakes[i]) == 0);
+        must(tls_handshake_create(contexts[i], i == CLIENT, &handshakes[i]) == 0);
     links[CLIENT] = links[SERVER] = NULL;
     for (size_t i = CLIENT; handshakes[CLIENT] != NULL || handshakes[SERVER] != NULL; i = 1 - i) {
         struct handshake_out out = {.data = wire[1 - i], .room = WIRE_MAX, .size = sizes[1 - i]};
