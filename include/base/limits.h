@@ -117,8 +117,8 @@ enum limits_tls {
     /* What a stranger may send through a link until it has logged in, coded: a WebSocket request
      * has at most 4 KiB, the messages of a login 200 bytes. Key updates of 27 bytes cost 23 us. */
     LIMIT_STRANGER_BYTES = 16 << 10,
-    /* Servers whose sessions a client keeps to take them up again; 5 KiB each. As many as
-     * LIMIT_SERVERS: with a hostname in the configuration one context serves all of them. */
+    /* Servers whose sessions a client keeps to take them up again, some KiB each: LIMIT_SERVERS,
+     * because with a hostname in the configuration one context serves all of them. */
     LIMIT_TLS_KEPT = 64,
     /* The operator is warned so long before a certificate expires: renewals by a timer come weeks
      * before that, so one has failed. */
