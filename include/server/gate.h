@@ -30,8 +30,9 @@
  * short a time ago. Else it is strangers who fill the gate, and nobody waits for those. Newcomers
  * from known addresses are admitted first. What this costs: while strangers who speak come from
  * many addresses and faster than the gate's places per LIMIT_GATE_YOUNG_MS, and clients do get in,
- * a newcomer may have to wait for up to LIMIT_GATE_WAIT_MS before it evicts as usual. At the limit
- * per address nobody waits.
+ * a newcomer may have to wait for up to LIMIT_GATE_WAIT_MS before it evicts as usual. Those that
+ * wait count in the limit per address, or one address could fill the lobby. At that limit nobody
+ * waits: the next one from there is admitted.
  *
  * Data channels that the server has requested raise both limits, but only for connections from the
  * address that they are expected from. As many of these as are expected are covered: they do not
@@ -106,23 +107,28 @@ void gate_finish(struct gate *gate);
 void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip,
                      uint32_t waiting_max);
 
-void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker);
+static inline void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker)
+{
+    desk->worker = worker;
+    list_init(&desk->evicted);
+}
 /* Takes an evicted ticket from the desk; NULL: there is none. The worker closes its connection. */
 struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk);
 
-/* Admits a connection of the desk's worker from the address `key`, and may evict others. -ENOMEM:
- * the caller closes it. Otherwise the caller calls gate_leave before it frees the ticket. */
+/* Admits a connection of the desk's worker from the address `key`, and may evict others:
+ * GATE_ENTERED, and the caller calls gate_leave before it frees the ticket. -ENOMEM: the caller
+ * closes the connection. */
+enum gate_answer { GATE_WAITS, GATE_WAITS_KNOWN, GATE_ENTERED };
 MUST_CHECK int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                           struct gate_desk *desk, uint64_t now_ns);
 /* The same for a newcomer that can wait. It waits, if it has to, as one from a known address or
  * not, and the caller tries again (is_new: false, with the answer as `kind`) until it has entered,
  * or enters with gate_enter in spite of all, or goes. In the last two cases the caller calls
  * gate_stop_waiting. */
-enum gate_answer { GATE_WAITS, GATE_WAITS_KNOWN, GATE_ENTERED };
 MUST_CHECK int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
                         struct gate_desk *desk, uint64_t now_ns, bool is_new,
                         enum gate_answer kind);
-void gate_stop_waiting(struct gate *gate, enum gate_answer kind);
+void gate_stop_waiting(struct gate *gate, const struct addr_key *key, enum gate_answer kind);
 /* Descriptors have run out, so that no newcomer can be accepted: evicts some of those who have been
  * silent for LIMIT_ROUND_TRIP_MS, unknown addresses first. */
 void gate_relieve(struct gate *gate, struct gate_desk *desk, uint64_t now_ns);

@@ -18,10 +18,11 @@ enum {
     RELIEVED_AT_ONCE = 16, /* a worker retries in 5 to 100 ms (LIMIT_ACCEPT_PAUSE_MS) */
 };
 
-/* An address that has tickets, is expected, or is known. */
+/* An address that has tickets, is expected, or is known, or from which newcomers wait. */
 struct gate_addr {
     struct addr_entry entry; /* counts the address's tickets */
     uint32_t expected;       /* connections that the server has requested */
+    uint32_t waiting;        /* newcomers in gate->waiting_count */
     bool is_known;
     struct list queues[GATE_QUEUES]; /* the address's tickets */
     struct list known_node;          /* in gate->known */
@@ -37,10 +38,8 @@ void gate_init(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per
     (void)pthread_mutex_init(&gate->lock, NULL);
     gate->addrs.entry_size = sizeof(struct gate_addr);
     list_init(&gate->known);
-    for (int known = 0; known < 2; known++) {
-        for (int queue = 0; queue < GATE_QUEUES; queue++)
-            list_init(&gate->queues[known][queue]);
-    }
+    for (int i = 0; i < 2 * GATE_QUEUES; i++)
+        list_init(&gate->queues[i / GATE_QUEUES][i % GATE_QUEUES]);
 }
 
 void gate_set_limits(struct gate *gate, uint32_t pending_max, uint32_t pending_max_per_ip,
@@ -95,10 +94,10 @@ static void count_addr(struct gate *gate, struct gate_addr *addr, int tickets, i
     gate->was_half_empty |= gate->pending_count - gate->covered_count <= gate->pending_max / 2;
 }
 
-/* Frees the address if it has no ticket, is not expected and not known. */
+/* Frees the address if it has no ticket, nobody waits, and it is not expected and not known. */
 static void release_addr(struct gate *gate, struct gate_addr *addr)
 {
-    if (addr->expected == 0 && !addr->is_known)
+    if (addr->expected == 0 && addr->waiting == 0 && !addr->is_known)
         addr_table_trim(&gate->addrs, &addr->entry.key);
 }
 
@@ -150,18 +149,13 @@ static void set_known(struct gate *gate, struct gate_addr *addr, bool is_known)
         gate->counts[is_known][queue] += count;
     }
     addr->is_known = is_known;
-    if (is_known)
-        gate->known_count++;
-    else
-        gate->known_count--;
+    gate->known_count += is_known ? 1u : -1u;
 }
 
 static void forget_oldest_known(struct gate *gate)
 {
-    struct list *oldest = list_pop_front(&gate->known);
-    if (oldest == NULL)
-        return;
-    struct gate_addr *addr = container_of(oldest, struct gate_addr, known_node);
+    struct gate_addr *addr =
+        container_of(list_pop_front(&gate->known), struct gate_addr, known_node);
     set_known(gate, addr, false);
     release_addr(gate, addr);
 }
@@ -288,12 +282,6 @@ static void gate_make_room(struct gate *gate, struct gate_addr *addr, struct gat
 
 /* ---- coming and going ---- */
 
-void gate_desk_init(struct gate_desk *desk, struct tunnel_worker *worker)
-{
-    desk->worker = worker;
-    list_init(&desk->evicted);
-}
-
 struct gate_ticket *gate_next_evicted(struct gate *gate, struct gate_desk *desk)
 {
     (void)pthread_mutex_lock(&gate->lock);
@@ -325,7 +313,7 @@ static int gate_admit(struct gate *gate, struct gate_ticket *ticket, const struc
         gate->was_half_empty = false;
         be_patient(gate, now_ns);
     }
-    return 0;
+    return GATE_ENTERED;
 }
 
 int gate_enter(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
@@ -353,37 +341,50 @@ static bool would_harm(struct gate *gate, const struct gate_addr *addr, uint64_t
     return !is_older(oldest, now_ns, young_ms);
 }
 
+/* Whether the address has all connections that it may have. with_waiting: these count too. */
+static bool has_all(const struct gate *gate, const struct gate_addr *addr, bool with_waiting)
+{
+    return addr != NULL && addr->entry.count + (with_waiting ? addr->waiting : 0) >=
+                               gate->pending_max_per_ip + addr->expected;
+}
+
+static void count_waiting(struct gate *gate, struct gate_addr *addr, enum gate_answer kind, int by)
+{
+    gate->waiting_count[kind] += (uint32_t)by;
+    addr->waiting += (uint32_t)by;
+}
+
 int gate_try(struct gate *gate, struct gate_ticket *ticket, const struct addr_key *key,
              struct gate_desk *desk, uint64_t now_ns, bool is_new, enum gate_answer kind)
 {
     (void)pthread_mutex_lock(&gate->lock);
     forget_expired(gate, now_ns);
-    const struct gate_addr *addr = find_addr(gate, key);
-    int result = is_new && addr != NULL && addr->is_known ? GATE_WAITS_KNOWN : GATE_WAITS;
+    struct gate_addr *addr = find_addr(gate, key);
     /* One that is expected takes no place from others. */
     bool is_covered = addr != NULL && addr->entry.count < addr->expected;
-    bool waits = !is_covered && would_harm(gate, addr, now_ns);
+    bool may_wait = !is_covered && !has_all(gate, addr, is_new);
+    bool waits = may_wait && would_harm(gate, addr, now_ns);
     if (is_new) {
-        bool has_room = gate->waiting_count[0] + gate->waiting_count[1] < gate->waiting_max;
-        waits |= !is_covered && gate->waiting_count[result] > 0;
-        waits &= has_room;
-        gate->waiting_count[result] += waits;
-    } else {
-        result = (int)kind;
-        gate->waiting_count[kind] -= !waits;
+        kind = addr != NULL && addr->is_known ? GATE_WAITS_KNOWN : GATE_WAITS;
+        waits |= may_wait && gate->waiting_count[kind] > 0; /* nobody overtakes */
+        waits &= gate->waiting_count[0] + gate->waiting_count[1] < gate->waiting_max;
+        if (waits && (addr = get_addr(gate, key)) != NULL)
+            count_waiting(gate, addr, kind, 1);
+        waits &= addr != NULL;
+    } else if (!waits) {
+        count_waiting(gate, addr, kind, -1);
     }
-    if (!waits) {
-        result = gate_admit(gate, ticket, key, desk, now_ns);
-        result = result < 0 ? result : GATE_ENTERED;
-    }
+    int result = waits ? (int)kind : gate_admit(gate, ticket, key, desk, now_ns);
     (void)pthread_mutex_unlock(&gate->lock);
     return result;
 }
 
-void gate_stop_waiting(struct gate *gate, enum gate_answer kind)
+void gate_stop_waiting(struct gate *gate, const struct addr_key *key, enum gate_answer kind)
 {
     (void)pthread_mutex_lock(&gate->lock);
-    gate->waiting_count[kind]--;
+    struct gate_addr *addr = find_addr(gate, key);
+    count_waiting(gate, addr, kind, -1);
+    release_addr(gate, addr);
     (void)pthread_mutex_unlock(&gate->lock);
 }
 

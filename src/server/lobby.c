@@ -68,7 +68,7 @@ void lobby_keep(struct lobby *lobby, int fd, const struct addr_key *key, enum ga
     struct guest *guest = slab_get(&lobby->guests);
     if (guest == NULL) {
         metrics_add(&lobby->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
-        gate_stop_waiting(lobby->gate, kind);
+        gate_stop_waiting(lobby->gate, key, kind);
         transport_close_fd(fd, lobby_loop(lobby));
         return;
     }
@@ -87,7 +87,7 @@ void lobby_close_all(struct lobby *lobby)
     for (int kind = GATE_WAITS; kind <= GATE_WAITS_KNOWN; kind++) {
         list_for_each_safe (node, &lobby->queues[kind]) {
             struct guest *guest = container_of(node, struct guest, node);
-            gate_stop_waiting(lobby->gate, (enum gate_answer)kind);
+            gate_stop_waiting(lobby->gate, &guest->key, (enum gate_answer)kind);
             transport_close_fd(guest->fd, lobby_loop(lobby));
             guest_leaves(lobby, guest);
         }

@@ -420,14 +420,12 @@ int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key
     struct login *login = slab_get(&worker->login_slab);
     int result = -ENOMEM;
     if (how == LOGIN_HAS_TO_ENTER || (login == NULL && how == LOGIN_HAS_WAITED))
-        gate_stop_waiting(gate, kind);
+        gate_stop_waiting(gate, key, kind);
     if (login != NULL && how == LOGIN_HAS_TO_ENTER)
         result = gate_enter(gate, &login->ticket, key, &worker->gate_desk, now_ns);
     else if (login != NULL)
         result = gate_try(gate, &login->ticket, key, &worker->gate_desk, now_ns,
                           how == LOGIN_IS_NEW, kind);
-    if (how == LOGIN_HAS_TO_ENTER && result == 0)
-        result = GATE_ENTERED;
     if (result == GATE_ENTERED)
         login_start(login, worker, fd);
     else if (login != NULL)

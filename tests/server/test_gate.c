@@ -80,7 +80,7 @@ static void enter(size_t ticket, unsigned int from)
 {
     struct addr_key key = key_of(from);
     /* The workers have no ring, so evictions are signalled through their eventfds. */
-    cr_assert_eq(gate_enter(&gate, &tickets[ticket], &key, &desks[0], now_ns), 0);
+    cr_assert_eq(gate_enter(&gate, &tickets[ticket], &key, &desks[0], now_ns), GATE_ENTERED);
 }
 
 static void speak(size_t ticket)
@@ -557,7 +557,7 @@ Test(gate, one_place, .init = setup, .fini = teardown)
 Test(gate, each_worker_finds_its_own_on_its_desk, .init = setup, .fini = teardown)
 {
     struct addr_key key = key_of(1);
-    cr_assert_eq(gate_enter(&gate, &tickets[0], &key, &desks[1], now_ns), 0);
+    cr_assert_eq(gate_enter(&gate, &tickets[0], &key, &desks[1], now_ns), GATE_ENTERED);
     for (size_t i = 1; i <= PER_IP; i++) {
         let_pass(AGED);
         enter(i, 1);
@@ -588,7 +588,8 @@ Test(gate, other_prefixes_leave_nothing_behind, .init = setup, .fini = teardown)
         struct addr_key key = addr_key(&addr, (struct addr_prefixes){.v4 = 32, .v6 = bits});
         gate_expect(&gate, &key, 2);
         for (int i = 0; i < 3; i++)
-            cr_assert_eq(gate_enter(&gate, &tickets[count++], &key, &desks[0], now_ns), 0);
+            cr_assert_eq(gate_enter(&gate, &tickets[count++], &key, &desks[0], now_ns),
+                         GATE_ENTERED);
     }
     for (uint8_t bits = 48; bits <= 128; bits += 16) {
         struct addr_key key = addr_key(&addr, (struct addr_prefixes){.v4 = 32, .v6 = bits});
@@ -704,6 +705,12 @@ static int try(size_t ticket, unsigned int from)
     return gate_try(&gate, &tickets[ticket], &key, &desks[0], now_ns, true, GATE_WAITS);
 }
 
+static void stop_waiting(unsigned int from)
+{
+    struct addr_key key = key_of(from);
+    gate_stop_waiting(&gate, &key, GATE_WAITS);
+}
+
 static int try_again(size_t ticket, unsigned int from, enum gate_answer kind)
 {
     struct addr_key key = key_of(from);
@@ -753,7 +760,7 @@ Test(gate, nobody_waits_when_no_client_gets_in, .init = setup, .fini = teardown)
 {
     crowd(10);
     cr_assert_eq(try(TOTAL, 1), GATE_WAITS);
-    gate_stop_waiting(&gate, GATE_WAITS);
+    stop_waiting(1);
     for (unsigned int ms = 0; ms < LIMIT_GATE_PATIENCE_MS; ms += 100) {
         let_pass(100); /* strangers who replace each other, so that all stay young */
         for (unsigned int i = 0; i < TOTAL; i++) {
@@ -776,7 +783,7 @@ Test(gate, known_addresses_wait_in_a_queue_of_their_own, .init = setup, .fini = 
     leave(0);
     cr_expect_eq(try_again(TOTAL + 1, 1, GATE_WAITS_KNOWN), GATE_ENTERED);
     cr_expect_eq(gate.waiting_count[GATE_WAITS_KNOWN], 0);
-    gate_stop_waiting(&gate, GATE_WAITS);
+    stop_waiting(2);
     cr_expect_eq(evicted(), 0);
     leave_all(TOTAL + 3);
 }
@@ -788,9 +795,28 @@ Test(gate, the_number_of_those_who_wait_is_bounded, .init = setup, .fini = teard
     cr_expect_eq(try(TOTAL + 1, 2), GATE_WAITS);
     cr_expect_eq(try(TOTAL + 2, 3), GATE_ENTERED);
     cr_expect_eq(evicted(), 1);
-    gate_stop_waiting(&gate, GATE_WAITS);
-    gate_stop_waiting(&gate, GATE_WAITS);
+    stop_waiting(1);
+    stop_waiting(2);
     leave_all(TOTAL + 3);
+}
+
+Test(gate, one_address_does_not_fill_the_lobby, .init = setup, .fini = teardown)
+{
+    crowd(100);
+    for (unsigned int i = 0; i < PER_IP; i++)
+        cr_assert_eq(try(TOTAL + i, 1), GATE_WAITS);
+    cr_expect_eq(try(TOTAL + PER_IP, 1), GATE_ENTERED, "at the limit per address nobody waits");
+    cr_expect_eq(evicted(), 1);
+    cr_expect_eq(try_again(TOTAL, 1, GATE_WAITS), GATE_WAITS, "and who waits goes on");
+    cr_expect_eq(try(TOTAL + PER_IP + 1, 2), GATE_WAITS);
+    stop_waiting(2);
+    for (unsigned int i = 0; i < PER_IP; i++)
+        stop_waiting(1);
+    cr_expect_eq(try(TOTAL + PER_IP + 1, 1), GATE_WAITS);
+    expect(1, 2);
+    cr_expect_eq(try_again(TOTAL + PER_IP + 1, 1, GATE_WAITS), GATE_ENTERED);
+    expect(1, -2);
+    leave_all(TOTAL + PER_IP + 2);
 }
 
 Test(gate, a_handshake_makes_a_silent_one_young_again, .init = setup, .fini = teardown)
@@ -803,7 +829,7 @@ Test(gate, a_handshake_makes_a_silent_one_young_again, .init = setup, .fini = te
         gate_begin_handshake(&gate, &tickets[i], now_ns);
     let_pass(LIMIT_GATE_SILENT_MS);
     cr_expect_eq(try(TOTAL, 1), GATE_WAITS);
-    gate_stop_waiting(&gate, GATE_WAITS);
+    stop_waiting(1);
     cr_expect_eq(evicted(), 0);
     leave_all(TOTAL + 3);
 }
