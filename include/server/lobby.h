@@ -1,9 +1,13 @@
 /* The lobby: connections to the control port that wait for a place at the gate (gate_try). They
  * have a descriptor and nothing else: no login, no deadline, and nobody reads what they have sent.
  * Each worker has a lobby of its own, first come, first served, those from known addresses before
- * all others. The gate bounds the number of all that wait. */
+ * all others. The gate bounds the number of all that wait, and that of each address.
+ *
+ * Their descriptors are of the visitors' part, so they leave the upper half of it alone
+ * (login_enter), and go first when descriptors run out (lobby_relieve). */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/addr.h"
@@ -35,5 +39,8 @@ void lobby_init(struct lobby *lobby, struct tunnel_worker *tunnel, struct gate *
 void lobby_finish(struct lobby *lobby);
 /* Takes over a connection that gate_try has answered with `kind`. */
 void lobby_keep(struct lobby *lobby, int fd, const struct addr_key *key, enum gate_answer kind);
+/* Descriptors have run out: resets the oldest of this worker's connections from unknown addresses.
+ * False: there was none. */
+bool lobby_relieve(struct lobby *lobby);
 /* Closes all connections in the lobby. */
 void lobby_close_all(struct lobby *lobby);

@@ -66,8 +66,10 @@ void server_fds_resume(struct timer *timer)
     /* Look soon while visitors leave, and less often while they stay. */
     worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
                               : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);
-    if (!enough)
+    if (!enough) {
+        (void)lobby_relieve(&worker->lobby);
         shed_parked(worker);
+    }
     list_for_each (node, &worker->parts)
         all &= listener_resume_all(&fds_part_of(node)->ports, enough);
     if (!all)

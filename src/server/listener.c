@@ -64,8 +64,9 @@ static void port_pace_due(struct timer *timer)
 }
 
 /* Descriptors have run out. New connections wait in the backlog until server_fds_resume finds
- * descriptors. At the control port only a newcomer makes the gate evict, and none can come in. So
- * silent strangers leave now, or logins would wait for their deadline. */
+ * descriptors. Newcomers in the lobby leave first. At the control port only a newcomer makes the
+ * gate evict, and none can come in. So silent strangers leave now, or logins would wait for their
+ * deadline. */
 static void port_pause(struct listener *port)
 {
     static struct log_limit limit;
@@ -75,7 +76,7 @@ static void port_pause(struct listener *port)
     port->paused = true;
     loop_cancel(loop, &port->accept_op);
     metrics_add(&worker->tunnel->metrics, METRIC_ACCEPT_PAUSED, 1);
-    if (port->service == NULL)
+    if (!lobby_relieve(&worker->lobby) && port->service == NULL)
         gate_relieve(&worker->server->gate, &worker->gate_desk, loop_now_ns(loop));
     if (!worker->resume_timer.armed)
         loop_timer_start(loop, &worker->resume_timer, worker->pause_ms);

@@ -8,6 +8,7 @@
 enum {
     LOOK_MS = 2,         /* between two looks for places */
     LET_IN_AT_ONCE = 64, /* some ms of work, then the worker's other connections have their turn */
+    RELIEVED_AT_ONCE = 16, /* as many as gate_relieve evicts */
 };
 
 struct guest {
@@ -79,6 +80,21 @@ void lobby_keep(struct lobby *lobby, int fd, const struct addr_key *key, enum ga
     list_push_back(&lobby->queues[kind], &guest->node);
     if (!lobby->timer.armed)
         look_later(lobby);
+}
+
+bool lobby_relieve(struct lobby *lobby)
+{
+    struct list *queue = &lobby->queues[GATE_WAITS], *node;
+    bool has_any = !list_is_empty(queue);
+    for (int left = RELIEVED_AT_ONCE; left > 0 && (node = queue->next) != queue; left--) {
+        struct guest *guest = container_of(node, struct guest, node);
+        metrics_add(&lobby->tunnel->metrics, METRIC_STRANGERS_EVICTED, 1);
+        metrics_add(&lobby->tunnel->metrics, METRIC_STRANGERS_EVICTED_FDS, 1);
+        gate_stop_waiting(lobby->gate, &guest->key, GATE_WAITS);
+        loop_close_fd(lobby_loop(lobby), guest->fd); /* a reset, as for all who are evicted */
+        guest_leaves(lobby, guest);
+    }
+    return has_any;
 }
 
 void lobby_close_all(struct lobby *lobby)

@@ -411,6 +411,13 @@ static void login_start(struct login *login, struct server_worker *worker, int f
     stream_read_now(&login->stream, login->in, server_fsm_wanted(&login->fsm));
 }
 
+/* Who waits holds a descriptor of the visitors' part, and leaves them half of it. Descriptors are
+ * numbered lowest first. */
+static bool fd_may_wait(const struct server_worker *worker, int fd)
+{
+    return fd < atomic_load(&worker->server->fd_visitors_max) / 2;
+}
+
 int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
                 enum login_entry how, enum gate_answer kind)
 {
@@ -421,7 +428,8 @@ int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key
     int result = -ENOMEM;
     if (how == LOGIN_HAS_TO_ENTER || (login == NULL && how == LOGIN_HAS_WAITED))
         gate_stop_waiting(gate, key, kind);
-    if (login != NULL && how == LOGIN_HAS_TO_ENTER)
+    bool may_wait = how == LOGIN_HAS_WAITED || (how == LOGIN_IS_NEW && fd_may_wait(worker, fd));
+    if (login != NULL && !may_wait)
         result = gate_enter(gate, &login->ticket, key, &worker->gate_desk, now_ns);
     else if (login != NULL)
         result = gate_try(gate, &login->ticket, key, &worker->gate_desk, now_ns,
