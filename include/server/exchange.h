@@ -45,7 +45,8 @@ void exchange_send_requests(const struct service_part *part);
 void exchange_wake_waiters(const struct server_worker *worker);
 
 /* A service has come up or gone down: tells all workers. This worker's listeners change at once.
- * replaced: a control channel of the service was replaced, and its worker has to close it. The cost
+ * replaced: control channels of the service were replaced, and the other workers have to close
+ * theirs; the caller has closed those of this worker. The cost
  * does not depend on the number of services: each worker has a list of those that have changed. */
 void exchange_service_changed(struct server_worker *worker, struct service *service, bool replaced);
 /* Looks at the services that other workers have changed (TUNNEL_SIGNAL_SERVICES). */

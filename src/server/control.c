@@ -223,6 +223,18 @@ static const struct stream_ops control_stream_ops = {
 
 /* ---- the beginning ---- */
 
+/* Ends the control channels of a part that a newer login has replaced, except `newest`. Not the
+ * whole worker's: a login must not cost more, the more services there are. */
+static void close_replaced(struct service_part *part, const struct server_control *newest)
+{
+    list_for_each_safe (node, &part->sessions) {
+        struct session *session = container_of(node, struct session, of_part);
+        struct server_control *control = container_of(session, struct server_control, session);
+        if (control != newest && atomic_load(&session->replaced))
+            control_terminate(control, ERR_REPLACED);
+    }
+}
+
 static int control_register(struct server_control *control)
 {
     struct server_worker *worker = control->worker;
@@ -233,10 +245,13 @@ static int control_register(struct server_control *control)
     if (result < 0)
         return result;
     server_control_set_state(control, SERVER_CONTROL_UP);
-    list_push_back(&service->parts[worker->tunnel->index].sessions, &control->session.of_part);
+    struct service_part *part = &service->parts[worker->tunnel->index];
+    list_push_back(&part->sessions, &control->session.of_part);
     exchange_notify(worker, service, change.notice);
+    /* Those of other workers are signalled below. A login there may have replaced this one already:
+     * it stays until that worker's signal comes, because the caller goes on with it. */
     if (change.replaced)
-        server_control_close_replaced(worker); /* its own worker, if another, is signalled below */
+        close_replaced(part, control);
     exchange_service_changed(worker, service, change.replaced);
     return 0;
 }
@@ -332,7 +347,7 @@ void server_control_keep_newest(struct server_worker *worker, struct service *se
     exchange_notify(worker, service, change.notice);
     if (!change.replaced)
         return;
-    server_control_close_replaced(worker);
+    close_replaced(&service->parts[worker->tunnel->index], NULL);
     exchange_service_changed(worker, service, true);
 }
 

@@ -66,10 +66,9 @@ void exchange_service_changed(struct server_worker *worker, struct service *serv
         struct mailbox *to = own->all->items[i].mailbox;
         if (i != own->index) {
             note_changed(&worker->server->changes[i], &service->parts[i]);
-            mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_SERVICES);
+            mailbox_signal(to, own->mailbox,
+                           TUNNEL_SIGNAL_SERVICES | (replaced ? TUNNEL_SIGNAL_REPLACED : 0u));
         }
-        if (replaced)
-            mailbox_signal(to, own->mailbox, TUNNEL_SIGNAL_REPLACED);
     }
     /* This worker's listeners change now, so that the service listens before its client reads the
      * Ack. */
