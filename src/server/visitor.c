@@ -169,11 +169,12 @@ static struct pool_channel take_live_channel(struct visitor *visitor, bool first
     }
 }
 
-/* The wait counts from the arrival, however often the visitor looks for a channel again. */
+/* The wait counts from the arrival, or from the loss of the first channel, however often the
+ * visitor looks for a channel again. */
 static void visitor_start_waiting(struct visitor *visitor)
 {
     uint64_t now_ns = loop_now_ns(visitor_loop(visitor));
-    uint64_t until_ns = visitor->begun_at_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
+    uint64_t until_ns = visitor->start.seeks_since_ns + ms_to_ns(LIMIT_VISITOR_WAIT_MS);
     uint64_t left_ns = until_ns - MIN(until_ns, now_ns);
     visitor_set_state(visitor, VISITOR_WAITING);
     timer_init(&visitor->wait_timer, visitor_wait_expired);
@@ -294,7 +295,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     counter_add(&visitor_stats(visitor)->visitors, 1);
     visitor->fd = fd;
     visitor->id = tunnel_next_conn_id(tunnel);
-    visitor->begun_at_ns = loop_now_ns(tunnel->loop);
+    visitor->begun_at_ns = visitor->start.seeks_since_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
     const struct config_service *config = service_config(service);
     struct addr peer;

@@ -32,7 +32,8 @@ struct visitor_addresses {
 
 /* A visitor before its relay. */
 struct visitor_start {
-    struct loop_op op; /* polls while ARRIVING */
+    struct loop_op op;       /* polls while ARRIVING */
+    uint64_t seeks_since_ns; /* when it came, or lost its first channel */
     /* The beginning of a header that came in pieces, NULL: it did not; its size, and what is still
      * to be taken of a header whose beginning is known. */
     uint8_t *head;

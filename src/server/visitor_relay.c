@@ -148,6 +148,7 @@ static void visitor_try_again(struct visitor *visitor, int fd)
     visitor_set_state(visitor, VISITOR_SEEKING);
     channel_pool_left(&service->pool, visitor->source);
     arrival_init(visitor); /* in the relay's place */
+    visitor->start.seeks_since_ns = loop_now_ns(visitor_loop(visitor));
     if (visitor->far != NULL)
         visitor->start.addresses = visitor->far->addresses;
     visitor->fd = fd;

@@ -24,7 +24,7 @@ struct rig {
     uint8_t session_key[KEYS_DIGEST_SIZE];
 };
 
-static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
+static void rig_init_with(struct rig *rig, unsigned int workers, uint64_t seed, const char *more)
 {
     char text[400];
     memset(rig, 0, sizeof(*rig));
@@ -35,13 +35,18 @@ static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
     rig->service_addr = tcp_loopback(free_port());
     (void)snprintf(text, sizeof(text),
                    "[server]\nbind_addr = \"127.0.0.1:%u\"\ndefault_token = \"%s\"\n"
-                   "[server.services.echo]\nbind_addr = \"127.0.0.1:%u\"\n",
-                   addr_port(&rig->control_addr), secret, addr_port(&rig->service_addr));
+                   "[server.services.echo]\nbind_addr = \"127.0.0.1:%u\"\n%s",
+                   addr_port(&rig->control_addr), secret, addr_port(&rig->service_addr), more);
     rig->config = side_config(text);
     fake_loop_set_seed(seed);
     cr_assert_eq(side_init(&rig->side, workers), 0);
     cr_assert_eq(server_create(&rig->config->server, workers, NULL, &rig->server), 0);
     cr_assert_eq(side_start(&rig->side, &server_role, rig->server), 0);
+}
+
+static void rig_init(struct rig *rig, unsigned int workers, uint64_t seed)
+{
+    rig_init_with(rig, workers, seed, "");
 }
 
 static void rig_finish(struct rig *rig)
@@ -247,6 +252,34 @@ Test(server, a_login_gives_no_visitor_more_time)
     cr_expect_eq(atomic_load(&rig.server->waiting_visitors), 0);
     (void)close(visitor_fd);
     (void)close(control_fd);
+    rig_finish(&rig);
+}
+
+/* It was served for longer than a visitor waits, and then its client vanished. */
+Test(server, a_second_attempt_has_time_of_its_own)
+{
+    struct rig rig;
+    uint8_t command[MESSAGE_DATA_COMMAND_SIZE];
+    rig_init_with(&rig, 1, 1, "clients = \"balance\"\n");
+    side_set_idle_step_ms(&rig.side, 0);
+    int first_fd = control(&rig);
+    int lost = channel(&rig);
+    int visitor_fd = visitor(&rig);
+    int second_fd = control(&rig);
+    side_advance(&rig.side, LIMIT_VISITOR_WAIT_MS + 100);
+    tcp_abort_on_close(lost);
+    (void)close(lost);
+    side_settle(&rig.side, 5);
+    cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_TRIED_AGAIN), 1);
+    cr_expect_eq(atomic_load(&rig.server->waiting_visitors), 1);
+    side_advance(&rig.side, LIMIT_VISITOR_WAIT_MS - 100);
+    int other = channel(&rig);
+    message_data_command_encode(MESSAGE_DATA_START_TCP, command);
+    cr_expect(side_expect(&rig.side, other, command, sizeof(command)));
+    (void)close(visitor_fd);
+    (void)close(other);
+    (void)close(first_fd);
+    (void)close(second_fd);
     rig_finish(&rig);
 }
 
