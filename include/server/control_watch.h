@@ -25,3 +25,5 @@ struct control_watch {
  * has left two transmissions unanswered. ERR_UNACKED or ERR_SILENT: it has gone. */
 MUST_CHECK int control_watch_look(struct control_watch *watch, int fd, bool doubted,
                                   uint32_t step_ms, bool *ret_is_quiet);
+/* A reload has put an end to `clients = balance`: the socket gets its own settings back. */
+void control_watch_end(struct control_watch *watch, int fd);

@@ -465,8 +465,10 @@ static bool look_at_client(struct server_control *control)
     struct server_worker *worker = control->worker;
     struct service *service = control->service;
     bool is_quiet;
-    if (service_config(service)->clients != CONFIG_CLIENTS_BALANCE)
+    if (service_config(service)->clients != CONFIG_CLIENTS_BALANCE) {
+        control_watch_end(&control->watch, control->stream.fd);
         return true;
+    }
     bool doubted = atomic_exchange(&control->session.doubted, false);
     int error = control_watch_look(&control->watch, control->stream.fd, doubted,
                                    SERVER_CONTROL_TEND_MS, &is_quiet);

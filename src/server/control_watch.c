@@ -7,6 +7,13 @@ enum {
     HEARD_LATELY_MS = 1000, /* then it need not be asked */
 };
 
+void control_watch_end(struct control_watch *watch, int fd)
+{
+    if (watch->silence.asked)
+        socket_stop_asking(fd, &watch->keepalive);
+    watch->silence = (struct silence){.watched = false};
+}
+
 int control_watch_look(struct control_watch *watch, int fd, bool doubted, uint32_t step_ms,
                        bool *ret_is_quiet)
 {
