@@ -135,6 +135,7 @@ struct pool_match {
     struct pool_waiter *waiter;   /* a lane's may be freed: only channel_pool_undo may use it */
     uint64_t visitor_id;
     struct pool_handle source; /* of the channel; the visitor is counted as open there */
+    bool wakes; /* the offer has ended a doubt (channel_pool_doubt), and others still wait */
 };
 
 /* A channel for the pool. */
@@ -150,7 +151,7 @@ struct pool_offer {
 enum pool_offered { POOL_PARKED, POOL_MATCHED, POOL_SURPLUS };
 /* POOL_PARKED: the pool owns the channel now. POOL_MATCHED: the caller delivers it to the waiter in
  * *ret_match. POOL_SURPLUS: the caller closes it; so it is with all channels of a source that has
- * gone. */
+ * gone. ret_match->wakes is set in every case. */
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
                                      struct pool_match *ret_match);
 /* A match could not be delivered. Puts the waiter first in the queue again, unless it has been
@@ -175,14 +176,15 @@ MUST_CHECK int channel_pool_open(struct channel_pool *pool, struct pool_source *
 void channel_pool_close(struct channel_pool *pool, struct pool_source *source, uint64_t now_ns,
                         pool_notice *ret_notice);
 /* The source's client does not answer (any more), or does: while others do, it gets no visitors and
- * no requests. A channel that comes from it is an answer. True: this is a change. */
+ * no requests. A channel that comes from it is an answer. True: this is a change, and visitors that
+ * wait may find parked channels that they could not take before (exchange_wake_waiters). */
 bool channel_pool_doubt(struct channel_pool *pool, struct pool_source *source, bool is_doubted,
                         uint64_t now_ns, pool_notice *ret_notice);
 /* A channel of the source has failed before its client answered with a byte: the client may be
  * dying. While it closes its connections one by one, it would be the least loaded of all, and get
  * one visitor after the other. Doubts it if there are others, as channel_pool_doubt. */
-pool_notice channel_pool_lost(struct channel_pool *pool, struct pool_handle handle,
-                              uint64_t now_ns);
+bool channel_pool_lost(struct channel_pool *pool, struct pool_handle handle, uint64_t now_ns,
+                       pool_notice *ret_notice);
 /* The number of channels, at most max, that the caller requests from the source's client now. */
 uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_source *source,
                                      uint32_t max);

@@ -293,11 +293,14 @@ static bool park(struct channel_pool *pool, struct pool_source *source, struct t
     return true;
 }
 
-static void note_arrival(struct channel_pool *pool, struct pool_source *source)
+/* True: the source was doubted until now. */
+static bool note_arrival(struct channel_pool *pool, struct pool_source *source)
 {
     pool_source_note_arrival(source);
-    if (source->is_doubted)
-        pool_set_doubted(pool, source, false);
+    if (!source->is_doubted)
+        return false;
+    pool_set_doubted(pool, source, false);
+    return true;
 }
 
 enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct pool_offer *offer,
@@ -307,9 +310,10 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     (void)pthread_mutex_lock(&pool->lock);
     struct pool_source *source = pool_find(pool, offer->source);
     struct pool_waiter *waiter = NULL;
+    bool ends_doubt = false;
     if (source != NULL) {
         if (offer->requested)
-            note_arrival(pool, source);
+            ends_doubt = note_arrival(pool, source);
         else if (!pool->for_lanes)
             leave_source(pool, offer->source);
         waiter = first_waiter(pool, source);
@@ -317,7 +321,8 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     if (waiter != NULL) {
         waiter->matched = pool->for_lanes;
         source->open += !pool->for_lanes;
-        *ret_match = (struct pool_match){waiter->worker, waiter, waiter->visitor_id, offer->source};
+        *ret_match = (struct pool_match){waiter->worker, waiter, waiter->visitor_id, offer->source,
+                                         .wakes = false};
         result = POOL_MATCHED;
     } else if (!offer->may_park) {
         /* Lower the demand, or the pool would go on requesting channels that it can't keep. */
@@ -325,6 +330,7 @@ enum pool_offered channel_pool_offer(struct channel_pool *pool, const struct poo
     } else if (source != NULL && park(pool, source, offer->transport, offer->now_ns)) {
         result = POOL_PARKED;
     }
+    ret_match->wakes = ends_doubt && pool->waiting_count > 0 && pool->parked_count > 0;
     (void)pthread_mutex_unlock(&pool->lock);
     return result;
 }

@@ -92,17 +92,19 @@ bool channel_pool_doubt(struct channel_pool *pool, struct pool_source *source, b
     return changes;
 }
 
-pool_notice channel_pool_lost(struct channel_pool *pool, struct pool_handle handle, uint64_t now_ns)
+bool channel_pool_lost(struct channel_pool *pool, struct pool_handle handle, uint64_t now_ns,
+                       pool_notice *ret_notice)
 {
-    pool_notice notice = 0;
+    *ret_notice = 0;
     (void)pthread_mutex_lock(&pool->lock);
     struct pool_source *source = pool_find(pool, handle);
-    if (source != NULL && pool->source_count > 1 && !source->is_doubted) {
+    bool changes = source != NULL && pool->source_count > 1 && !source->is_doubted;
+    if (changes) {
         pool_set_doubted(pool, source, true);
-        notice = channel_pool_find_wanted(pool, now_ns);
+        *ret_notice = channel_pool_find_wanted(pool, now_ns);
     }
     (void)pthread_mutex_unlock(&pool->lock);
-    return notice;
+    return changes;
 }
 
 uint32_t channel_pool_claim_requests(struct channel_pool *pool, struct pool_source *source,

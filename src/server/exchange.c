@@ -188,7 +188,8 @@ static void exchange_deliver_channel(void *owner, const void *payload)
     struct tunnel_worker *tunnel = owner;
     struct exchange_delivery delivery;
     memcpy(&delivery, payload, sizeof(delivery));
-    const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id, delivery.source};
+    const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id, delivery.source,
+                                     .wakes = false};
     if (!delivery.matched(tunnel->role, &match, delivery.channel))
         exchange_offer(tunnel->role, delivery.service, delivery.channel, delivery.source, false);
     service_drop(delivery.service);
@@ -254,11 +255,15 @@ void exchange_offer(struct server_worker *worker, struct service *service, struc
     enum pool_offered offered;
     /* A loop, because a recursion would be as deep as the number of waiters that have gone. */
     while ((offered = channel_pool_offer(&service->pool, &offer, &match)) == POOL_MATCHED) {
+        if (match.wakes)
+            exchange_wake_waiters(worker); /* more channels of this source may be parked */
         PROBE3(channel_matched, service_name(service), match.visitor_id, channel.fd);
         if (exchange_hand_over(worker, service, &match, channel))
             return;
         offer.requested = false; /* its request has been counted off */
     }
+    if (match.wakes)
+        exchange_wake_waiters(worker);
     if (offered == POOL_PARKED) {
         PROBE2(channel_parked, service_name(service), channel.fd);
         return;

@@ -132,9 +132,12 @@ static void visitor_doubt_client(struct visitor *visitor)
     if (relay->error == 0 || relay->failed_end != RELAY_SERVICE_END || !is_unanswered ||
         service_config(service)->clients != CONFIG_CLIENTS_BALANCE)
         return;
-    exchange_notify(visitor->worker, service,
-                    channel_pool_lost(&service->pool, visitor->source,
-                                      loop_now_ns(visitor_loop(visitor))));
+    pool_notice notice;
+    if (!channel_pool_lost(&service->pool, visitor->source, loop_now_ns(visitor_loop(visitor)),
+                           &notice))
+        return;
+    exchange_notify(visitor->worker, service, notice);
+    exchange_wake_waiters(visitor->worker);
 }
 
 /* The relay has closed the lost channel. */

@@ -427,21 +427,50 @@ Test(pool_sources, a_doubted_one_is_left_alone, .init = setup, .fini = teardown)
 Test(pool_sources, a_dying_one_is_left_alone, .init = setup, .fini = teardown)
 {
     struct pool_handle lost, other;
+    pool_notice notice;
     open_source(0);
     park(0, 8);
     cr_assert_eq(take(0, &lost), 0);
-    cr_assert_eq(channel_pool_lost(&pool, lost, START), 0);
+    cr_assert_not(channel_pool_lost(&pool, lost, START, &notice));
     cr_assert_eq(pool.doubted_count, 0, "there is no other");
     open_source(1);
     park(1, 8);
     cr_assert_eq(take(1, &other), 1);
-    (void)channel_pool_lost(&pool, lost, START);
+    cr_assert(channel_pool_lost(&pool, lost, START, &notice));
     channel_pool_left(&pool, lost);
     for (size_t i = 2; i < 6; i++)
         cr_assert_eq(take(i, &other), 1, "although it has more visitors");
-    (void)channel_pool_lost(&pool, lost, START);
+    cr_assert_not(channel_pool_lost(&pool, lost, START, &notice));
     cr_assert_eq(pool.doubted_count, 1, "once");
     (void)close_source(0);
-    (void)channel_pool_lost(&pool, lost, START);
+    cr_assert_not(channel_pool_lost(&pool, lost, START, &notice));
     cr_assert_eq(pool.doubted_count, 0, "it has gone");
+}
+
+/* The channels that it had parked are there for those who wait. */
+Test(pool_sources, the_end_of_a_doubt_wakes_those_who_wait, .init = setup, .fini = teardown)
+{
+    pool_notice notice;
+    struct pool_match match;
+    open_source(0);
+    open_source(1);
+    park(0, 2);
+    cr_assert(channel_pool_doubt(&pool, &sources[0], true, START, &notice));
+    cr_assert_eq(take(0, NULL), -1);
+    cr_assert_eq(take(1, NULL), -1);
+    const struct pool_offer given = {.transport = {.fd = 9},
+                                     .source = sources[0].handle,
+                                     .requested = true,
+                                     .may_park = true,
+                                     .now_ns = START};
+    cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_MATCHED);
+    cr_expect_eq(match.visitor_id, 0);
+    cr_expect(match.wakes, "there are two parked ones for the other visitor");
+    cr_expect(channel_pool_leave(&pool, &waiters[1]));
+    cr_expect_eq(take(1, NULL), 0);
+    cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_PARKED);
+    cr_expect_not(match.wakes, "no doubt has ended");
+    cr_assert(channel_pool_doubt(&pool, &sources[0], true, START, &notice));
+    cr_assert_eq(channel_pool_offer(&pool, &given, &match), POOL_PARKED);
+    cr_expect_not(match.wakes, "nobody waits");
 }
