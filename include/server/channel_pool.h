@@ -120,6 +120,8 @@ size_t channel_pool_enter(struct channel_pool *pool, const struct pool_handle *s
 /* The sources, at most max of them, from one that `turn` chooses; returns their number. */
 size_t channel_pool_list(struct channel_pool *pool, uint32_t turn, struct pool_handle *ret,
                          size_t max);
+/* Whether a source has neither gone nor been replaced. */
+bool channel_pool_is_open(struct channel_pool *pool, struct pool_handle source);
 /* Has a lane's waiter wait for a channel of that source alone (zero: of any) from its next take on.
  * It leaves the queue, and a channel that is on its way does not count any more. */
 void channel_pool_assign(struct channel_pool *pool, struct pool_waiter *waiter,

@@ -207,6 +207,14 @@ size_t channel_pool_list(struct channel_pool *pool, uint32_t turn, struct pool_h
     return count;
 }
 
+bool channel_pool_is_open(struct channel_pool *pool, struct pool_handle source)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    bool is_open = pool_find(pool, source) != NULL;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return is_open;
+}
+
 size_t channel_pool_enter(struct channel_pool *pool, const struct pool_handle *sources,
                           size_t count)
 {

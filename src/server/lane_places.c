@@ -96,11 +96,11 @@ static void place_take(struct lane *lane, unsigned int place)
 
 static void place_fill(struct lane *lane, unsigned int place)
 {
-    /* This includes a place that has a channel and waits for one of a new session, which may be
-     * parked by now. */
+    /* Without sessions side by side this includes a place that has a channel and waits for one of a
+     * new session, which may be parked by now. */
     bool was_waiting = channel_pool_leave(pool_of(lane), lane_waiter(lane, place));
     uint64_t not_before_ns = lane->places[place].not_before_ns;
-    if (!was_waiting && lane->channels[place] != NULL)
+    if (lane->channels[place] != NULL && (lane->is_balanced || !was_waiting))
         return;
     if (!was_waiting && not_before_ns > loop_now_ns(lane_loop(lane)))
         place_look_later(lane, not_before_ns);
@@ -140,50 +140,52 @@ static unsigned int place_of(const struct lane *lane, struct pool_handle source)
     return free_place;
 }
 
-static bool has_source(const struct pool_handle *sources, size_t count, struct pool_handle wanted)
+/* Whether the session that the place is for has not ended. */
+static bool is_alive(const struct lane *lane, unsigned int place)
 {
-    bool has = false;
-    for (size_t i = 0; i < count; i++)
-        has |= is_same_source(sources[i], wanted);
-    return has;
+    const struct lane_channel *channel = lane->channels[place];
+    return channel_pool_is_open(pool_of(lane),
+                                channel != NULL ? channel->source : lane_waiter(lane, place)->only);
 }
 
 /* Ends the places of sessions that have ended. A channel stays until there is one of a session that
  * goes on. */
-static void end_places(struct lane *lane, const struct pool_handle *sources, size_t count)
+static void end_places(struct lane *lane)
 {
-    bool has_other = false;
-    for (unsigned int i = 0; i < lane->place_count; i++)
-        has_other |=
-            lane->channels[i] != NULL && has_source(sources, count, lane->channels[i]->source);
+    bool has_other = false, alive[LIMIT_UDP_CHANNELS];
+    for (unsigned int i = 0; i < lane->place_count; i++) {
+        alive[i] = lane->places[i].is_used && is_alive(lane, i);
+        has_other |= alive[i] && lane->channels[i] != NULL;
+    }
     for (unsigned int i = lane->place_count; i-- > 0;) {
-        struct lane_channel *channel = lane->channels[i];
-        if (!lane->places[i].is_used ||
-            has_source(sources, count,
-                       channel != NULL ? channel->source : lane_waiter(lane, i)->only))
+        if (!lane->places[i].is_used || alive[i])
             continue;
-        if (channel != NULL && has_other)
+        if (lane->channels[i] != NULL && has_other)
             lane_channel_retire(lane, i);
         if (lane->channels[i] == NULL)
             place_end(lane, i);
     }
 }
 
+/* A place is its session's until that ends: there may be more sessions than places, and which ones
+ * the pool lists changes with their number. */
 static void review_balanced(struct lane *lane)
 {
     struct pool_handle sources[LIMIT_UDP_CHANNELS];
     size_t count = channel_pool_list(pool_of(lane), lane->index * LIMIT_UDP_CHANNELS, sources,
                                      ARRAY_SIZE(sources));
-    end_places(lane, sources, count);
+    end_places(lane);
     for (size_t i = 0; i < count; i++) {
         unsigned int place = place_of(lane, sources[i]);
-        if (place == LIMIT_UDP_CHANNELS)
-            continue;
-        if (!is_same_source(lane_waiter(lane, place)->only, sources[i]))
+        if (place != LIMIT_UDP_CHANNELS &&
+            !is_same_source(lane_waiter(lane, place)->only, sources[i]))
             place_begin(lane, place, sources[i]);
-        place_fill(lane, place);
     }
-    end_places(lane, sources, count); /* a channel that was parked may have taken its place */
+    for (unsigned int i = 0; i < lane->place_count; i++) {
+        if (lane->places[i].is_used)
+            place_fill(lane, i);
+    }
+    end_places(lane); /* a channel that was parked may have taken its place */
 }
 
 /* One place, for a channel of any session. Channels in others stay until the next one comes. */
@@ -236,18 +238,25 @@ bool lane_matched(struct server_worker *worker, const struct pool_match *match,
 {
     struct lane *lane = lane_of_match(worker, match);
     unsigned int place = 0;
-    if (lane != NULL && lane->is_balanced)
+    if (lane == NULL) {
+        transport_close(&channel, worker->tunnel->loop);
+        return true;
+    }
+    /* The lane lives, so its waiters do. The match is over even if its channel is refused: else the
+     * place would wait for it for ever. */
+    channel_pool_arrived(pool_of(lane), match->waiter);
+    if (lane->is_balanced)
         place = place_of(lane, match->source);
     /* A session may have ended meanwhile, or got its place in another way. */
     bool is_wanted =
-        lane != NULL && place < lane->place_count &&
+        place < lane->place_count &&
         (!lane->is_balanced || (lane->channels[place] == NULL &&
                                 is_same_source(lane_waiter(lane, place)->only, match->source)));
     if (!is_wanted) {
         transport_close(&channel, worker->tunnel->loop);
+        lane_places_review(lane);
         return true;
     }
-    channel_pool_arrived(pool_of(lane), lane_waiter(lane, place));
     lane_channel_use(lane, place, channel, match->source);
     if (lane->is_balanced)
         lane_places_review(lane); /* channels of sessions that have ended may retire now */

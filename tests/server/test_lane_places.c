@@ -320,10 +320,14 @@ Test(lane_places, a_lane_has_a_channel_of_so_many_clients_at_most)
     cr_expect_eq(asked, LIMIT_UDP_CHANNELS);
     /* When one goes, another gets its place. */
     leave(&peers[0]);
-    asked = 0;
-    for (size_t i = LIMIT_UDP_CHANNELS; i < PEERS; i++)
-        asked += requests(&peers[i]);
-    cr_expect_eq(asked, 1);
+    cr_assert_eq(requests(&peers[LIMIT_UDP_CHANNELS]), 1);
+    cr_assert_eq(requests(&peers[LIMIT_UDP_CHANNELS + 1]), 0);
+    open_channel(&peers[LIMIT_UDP_CHANNELS]);
+    /* A newcomer takes no place of a session that goes on, although the pool lists it before. */
+    peers[0] = logged_in();
+    cr_expect_eq(requests(&peers[0]), 0);
+    udp_rig_advance(&rig, LIMIT_UDP_RETIRE_MS + 1000);
+    cr_expect_not(udp_rig_has_ended(&rig, peers[LIMIT_UDP_CHANNELS].channel));
     end(peers, PEERS, NULL, 0);
 }
 
