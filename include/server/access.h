@@ -21,3 +21,6 @@ static inline bool access_needs_address(const struct config_service *config)
  * has no address, and may come. */
 bool access_allows_visitor(const struct service *service, const struct addr *from);
 bool access_allows_stranger(const struct server *server, const struct addr *from);
+/* Whether a reload has changed the server's mind about a connection to the control port that it has
+ * let in. */
+bool access_denies_now(const struct server *server, int fd);

@@ -20,7 +20,8 @@ struct tunnel_worker;
 
 /* Begins the login of a connection if the gate admits it, as gate_try, or gate_enter for one that
  * has to enter. GATE_ENTERED: fd was taken over. GATE_WAITS, GATE_WAITS_KNOWN: it waits, as `kind`
- * unless it is new. -ENOMEM, counted: the caller closes fd, and nothing waits. */
+ * unless it is new. -ENOMEM, or -EACCES after a reload, both counted: the caller closes fd, and
+ * nothing waits. */
 enum login_entry { LOGIN_IS_NEW, LOGIN_HAS_WAITED, LOGIN_HAS_TO_ENTER };
 typedef int lobby_enter_fn(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
                            enum login_entry how, enum gate_answer kind);

@@ -372,9 +372,7 @@ void server_control_close_denied(struct server_worker *worker)
 {
     list_for_each_safe (node, &worker->control_list) {
         struct server_control *control = container_of(node, struct server_control, node);
-        struct addr peer;
-        if (socket_peer(control->stream.fd, &peer) == 0 &&
-            !access_allows_stranger(worker->server, &peer))
+        if (access_denies_now(worker->server, control->stream.fd))
             control_terminate(control, ERR_RECONFIGURED);
     }
 }

@@ -163,6 +163,11 @@ static void login_is_trusted(struct login *login)
 static void login_become_control(struct login *login)
 {
     struct server_worker *worker = login->worker;
+    if (access_denies_now(worker->server, login->stream.fd)) {
+        log_rejected(login, ERR_RECONFIGURED);
+        login_terminate(login, STREAM_CLEAN);
+        return;
+    }
     struct service *service = login->service;
     struct server_control_options options = {
         .worker = worker,
@@ -423,6 +428,11 @@ int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key
 {
     struct server_worker *worker = tunnel->role;
     struct gate *gate = &worker->server->gate;
+    if (how != LOGIN_IS_NEW && access_denies_now(worker->server, fd)) {
+        metrics_add(&tunnel->metrics, METRIC_STRANGERS_DENIED, 1);
+        gate_stop_waiting(gate, key, kind);
+        return -EACCES;
+    }
     uint64_t now_ns = loop_now_ns(worker->tunnel->loop);
     struct login *login = slab_get(&worker->login_slab);
     int result = -ENOMEM;

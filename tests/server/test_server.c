@@ -210,6 +210,36 @@ Test(server, a_newer_login_replaces_the_older)
     }
 }
 
+/* A reload looks at the control channels that are there. One that comes a moment later must not have
+ * slipped through. */
+Test(server, a_login_that_is_denied_before_its_end)
+{
+    struct rig rig;
+    rig_init(&rig, 1, 1);
+    struct config *config = side_config(
+        "[server]\nbind_addr = \"127.0.0.1:1\"\ndeny = \"127.0.0.0/8\"\ndefault_token = \"t\"\n"
+        "[server.services.echo]\nbind_addr = \"127.0.0.1:2\"\n");
+    uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE];
+    struct message_hello answer;
+    int end, fd = tcp_dial(&rig.control_addr);
+    keys_service_digest("echo", strlen("echo"), digest);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
+    say(fd, hello, sizeof(hello));
+    cr_assert_eq(side_read(&rig.side, fd, hello, sizeof(hello), &end), sizeof(hello));
+    cr_assert_eq(message_hello_decode(hello, sizeof(hello), &answer), 0);
+    const struct config_peer *before = server_config(rig.server);
+    atomic_store(&rig.server->config, &config->server);
+    keys_auth_digest(secret, strlen(secret), answer.digest, digest);
+    say(fd, digest, sizeof(digest));
+    cr_expect_eq(side_end_of(&rig.side, fd), 1);
+    cr_expect_not(atomic_load(&side_first_service(rig.server)->up));
+    cr_expect_eq(side_metric(&rig.side, METRIC_LOGINS), 0);
+    atomic_store(&rig.server->config, before);
+    config_destroy(config);
+    (void)close(fd);
+    rig_finish(&rig);
+}
+
 /* ---- visitors ---- */
 
 Test(server, a_visitor_waits_ten_seconds)
