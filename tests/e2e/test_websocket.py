@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from capabilities import NO_RATHOLE, needs_websocket, skip_unless_able
+from capabilities import NO_RATHOLE, needs_tls, needs_websocket, skip_unless_able
 from harness import OURS, RATHOLE, TOKEN, have, scaled, wait_until, within
 from limits import Limits
 from protocol import (
@@ -592,6 +592,7 @@ def test_close_with_a_reason_is_an_end_too(relay):
 
 @ours
 @needs_websocket
+@needs_tls
 def test_a_record_behind_a_close_loses_nothing(tunnel, service):
     """rathole's server ends TLS behind its Close. Unread, that record would make the kernel drop what our
     client's socket still holds for a slow server, and reset."""
