@@ -10,8 +10,12 @@ from cluster_scenarios import FULL, SCENARIOS, SMALL, play
 
 pytestmark = [pytest.mark.ours, pytest.mark.slow]
 
+# What other tests show with fewer programs is played at full size alone.
+AT_FULL_SIZE = () if harness.FULL else ("steady", "upgrade_clients", "restart_clients", "dns_removed")
 
-@pytest.mark.parametrize("name", SCENARIOS)
+
+@pytest.mark.skipif(harness.SANITIZED, reason="too slow for this load; test_balance has parts of it")
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in AT_FULL_SIZE])
 def test_cluster(tmp_path, processes, name):
     reason = cluster.why_not()
     if reason:
