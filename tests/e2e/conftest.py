@@ -17,6 +17,7 @@ import ledger
 import noise_peer
 import proxies
 from datagrams import UdpEcho, knock
+from dns import Dns
 from harness import OURS, PAIR, RATHOLE, Process, Tunnel, have, within
 
 TIME_LIMIT = 60  # seconds a test; @pytest.mark.time_limit(n) for another
@@ -91,6 +92,21 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _fresh_ledger():
     ledger.begin()
+
+
+@pytest.fixture
+def dns(tmp_path):
+    """make(names, hosts, options) -> a Dns."""
+    made = []
+
+    def make(**kwargs):
+        new = Dns(tmp_path, **kwargs)
+        made.append(new)
+        return new
+
+    yield make
+    for each in made:
+        each.stop()
 
 
 @pytest.fixture

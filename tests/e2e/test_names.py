@@ -9,7 +9,6 @@ import time
 import pytest
 
 from datagrams import UdpEcho, knock
-from dns import Dns
 from harness import free_port, within
 from protocol import connect
 from services import Echo
@@ -21,21 +20,6 @@ pytestmark = [
 
 AF_INET6, EAFNOSUPPORT = 10, 97
 SYS_SOCKET = {"x86_64": 41, "aarch64": 198}[os.uname().machine]
-
-
-@pytest.fixture
-def dns(tmp_path):
-    """make(names, hosts, options) -> a Dns."""
-    made = []
-
-    def make(**kwargs):
-        new = Dns(tmp_path, **kwargs)
-        made.append(new)
-        return new
-
-    yield make
-    for each in made:
-        each.stop()
 
 
 class Hole:

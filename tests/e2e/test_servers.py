@@ -13,7 +13,6 @@ import pytest
 
 from capabilities import NO_RATHOLE, needs_tls
 from certificates import NAME
-from dns import Dns
 from harness import BINARIES, OURS, RATHOLE, TOKEN, free_port, have, render, wait_until, within
 from limits import Limits
 from protocol import connect
@@ -27,21 +26,6 @@ pytestmark = [
 ]
 
 INTERVAL = 1  # resolve_interval, the least
-
-
-@pytest.fixture
-def dns(tmp_path):
-    """make(names, hosts, options) -> a Dns."""
-    made = []
-
-    def make(**kwargs):
-        new = Dns(tmp_path, **kwargs)
-        made.append(new)
-        return new
-
-    yield make
-    for each in made:
-        each.stop()
 
 
 class Silent:
