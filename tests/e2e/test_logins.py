@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import BINARIES, OURS, Process, free_ports, wait_until, within
-from protocol import connect, control_hello, recv_exact
+from protocol import connect, control_hello, how_closed, recv_exact
 from services import Echo
 from test_ranges import Ranged
 
@@ -132,10 +132,8 @@ def test_who_waits_is_closed_at_the_end(tunnel, service):
     begin = time.monotonic()
     assert t.server.stop() == 0
     assert time.monotonic() - begin < within(2)
-    newcomer.settimeout(within(2))
-    try:
-        assert newcomer.recv(1) == b""
-    except ConnectionResetError:
-        pass
+    # It may have got the place that the other one's worker gave up first, and a Hello with it.
+    how, answer = how_closed(newcomer, within(2))
+    assert how != "open" and len(answer) in (0, 37)
     newcomer.close()
     inside.close()

@@ -8,11 +8,14 @@ import signal
 
 import pytest
 
-from harness import ROOT, SLOW, Process, free_port, is_listening, wait_until, within
+from harness import ROOT, SANITIZED, SLOW, Process, free_port, is_listening, wait_until, within
 from proxy_protocol import Headed
 from protocol import connect, recv_exact
 
-pytestmark = pytest.mark.ours
+pytestmark = [
+    pytest.mark.ours,
+    pytest.mark.skipif(SANITIZED, reason="about a document; what the program does is tested elsewhere"),
+]
 
 PAGE = ROOT / "docs" / "scale.md"
 DROP_IN = ROOT / "dist" / "systemd" / "balanced.conf"
