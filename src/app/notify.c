@@ -98,6 +98,7 @@ static void send_message(const struct notify *notify, const char *text)
 }
 
 /* A status is one line of the datagram, so characters that would end the line are replaced. */
+PRINTF_FORMAT(2, 0)
 static void format_status(char out[static STATUS_SIZE], const char *format, va_list args)
 {
     (void)vsnprintf(out, STATUS_SIZE, format, args);

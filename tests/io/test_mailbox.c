@@ -111,7 +111,8 @@ Test(mailbox, a_full_queue_refuses_and_loses_nothing)
             cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, number++), 0);
         cr_assert_eq(post(owners[0].mailbox, owners[1].mailbox, number), -ENOBUFS);
         cr_assert_eq(post(owners[0].mailbox, NULL, number), -ENOBUFS);
-        cr_assert_eq(metrics_get(&owners[1].ring.metrics, METRIC_MAILBOX_FULL), round + 1);
+        cr_assert_eq(metrics_get(&owners[1].ring.metrics, METRIC_MAILBOX_FULL),
+                     (uint64_t)(round + 1));
         mailbox_signal(owners[0].mailbox, NULL, 1u << round); /* needs no room in the queue */
         ring_run(&owners[0].ring, &owners[0].message_count, (unsigned int)number);
     }

@@ -158,7 +158,7 @@ Test(udp_batch, receives_whole_datagrams_of_all_sizes)
 {
     static const size_t sizes[] = {0, 1, 1472, 2047, 2048, 2049, 9000, LARGEST};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
-        cr_assert_eq(send(peer.fd, large, sizes[i], 0), sizes[i]);
+        cr_assert_eq(send(peer.fd, large, sizes[i], 0), (ssize_t)sizes[i]);
     cr_assert_eq(udp_batch_receive(batch, &server), ARRAY_SIZE(sizes));
     for (unsigned int i = 0; i < ARRAY_SIZE(sizes); i++) {
         const struct udp_arrival *arrival = udp_batch_arrival(batch, i);
@@ -276,7 +276,7 @@ Test(udp_batch, sends_to_several_routes_in_order)
             ssize_t got = receive_one(fd, bytes, sizeof(bytes));
             if (round == 0 && i == 0 && got == 170)
                 return (void)close(other.fd); /* joined before UDP_GRO was switched off */
-            cr_assert_eq(got, sizes[i], "round %u, %zu: %zd", round, i, got);
+            cr_assert_eq(got, (ssize_t)sizes[i], "round %u, %zu: %zd", round, i, got);
             cr_assert(memcmp(bytes, large, sizes[i]) == 0);
         }
     }

@@ -315,7 +315,7 @@ Test(datagram, what_is_enough_for_a_turn)
     rig.enough_every = EACH;
     size_t len = udp_frame_encode_head(&visitor, 0, wire);
     for (int i = 0; i < FRAMES; i++)
-        cr_assert_eq(send(rig.peer, wire, len, 0), len);
+        cr_assert_eq(send(rig.peer, wire, len, 0), (ssize_t)len);
     for (int turn = 0; turn < 100 && before < FRAMES; turn++) {
         turns(&rig, 1);
         most = MAX(most, rig.frames - before);
@@ -326,7 +326,7 @@ Test(datagram, what_is_enough_for_a_turn)
     cr_expect_eq(rig.batches, FRAMES / EACH + 1, "each batch is ended");
     cr_expect_eq(rig.ends, 0);
     for (int i = 0; i < FRAMES; i++)
-        cr_assert_eq(send(rig.peer, wire, len, 0), len);
+        cr_assert_eq(send(rig.peer, wire, len, 0), (ssize_t)len);
     turns(&rig, 1);
     rig_finish(&rig); /* while frames are left */
     cr_expect_lt(rig.frames, 2 * FRAMES);
@@ -340,7 +340,7 @@ Test(datagram, a_bad_frame_ends_the_channel_after_the_good_ones)
     size_t len = udp_frame_encode_head(&visitor, 1, wire);
     wire[len++] = 'x';
     wire[len++] = 11; /* a header that is too short */
-    cr_assert_eq(send(rig.peer, wire, len, 0), len);
+    cr_assert_eq(send(rig.peer, wire, len, 0), (ssize_t)len);
     for (int i = 0; i < 50 && rig.closes == 0; i++)
         turns(&rig, 1);
     cr_expect_eq(rig.frames, 1);
@@ -438,7 +438,7 @@ static void stream_of(struct rig *rig, unsigned int per_ms, unsigned int answers
             put(rig, "x", 1);
         datagram_flush(&rig->channel);
         for (unsigned int i = 0; i < answers; i++)
-            cr_assert_eq(send(rig->peer, frame, len, 0), len);
+            cr_assert_eq(send(rig->peer, frame, len, 0), (ssize_t)len);
         fake_loop_advance_ms(rig->loop, 1);
         turns(rig, 3);
         while (recv(rig->peer, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)

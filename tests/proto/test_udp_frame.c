@@ -75,8 +75,9 @@ Test(udp_frame, every_cut)
             cr_assert_eq(udp_frame_decode(wire, len, &frame), 0, "%zu of %zu", len, size);
             cr_assert(memcmp(&frame, &untouched, sizeof(frame)) == 0);
         }
-        cr_assert_eq(udp_frame_decode(wire, size, &frame), size);
-        cr_assert_eq(udp_frame_decode(wire, size + 1, &frame), size, "the next one is not its");
+        cr_assert_eq(udp_frame_decode(wire, size, &frame), (int)size);
+        cr_assert_eq(udp_frame_decode(wire, size + 1, &frame), (int)size,
+                     "the next one is not its");
     }
 }
 

@@ -181,7 +181,7 @@ static void check_udp_frame(const struct vector_udp_frame *vector)
     else
         memcpy(wire + len, vector->payload.bytes, vector->payload_len);
     len += vector->payload_len;
-    cr_assert_eq(udp_frame_decode(wire, len, &frame), len, "%s", vector->name);
+    cr_assert_eq(udp_frame_decode(wire, len, &frame), (int)len, "%s", vector->name);
     cr_expect_eq(frame.from.is_v6, vector->octets.len == 16, "%s", vector->name);
     cr_expect_eq(frame.from.port, vector->port, "%s", vector->name);
     cr_expect(memcmp(frame.from.octets, vector->octets.bytes, vector->octets.len) == 0, "%s",
@@ -273,7 +273,7 @@ static void replay_frames(const struct vector_session *session, size_t at)
         const struct vector_bytes *wire = &session->steps[at].wire;
         struct udp_frame frame;
         uint8_t again[128];
-        cr_assert_eq(udp_frame_decode(wire->bytes, wire->len, &frame), wire->len, "%s",
+        cr_assert_eq(udp_frame_decode(wire->bytes, wire->len, &frame), (int)wire->len, "%s",
                      session->steps[at].name);
         size_t len = udp_frame_encode_head(&frame.from, (uint16_t)frame.payload_len, again);
         cr_assert_leq(len + frame.payload_len, sizeof(again));

@@ -166,7 +166,7 @@ static bool read_exactly(struct udp_rig *rig, int fd, void *out, size_t size)
 
 static void say(int fd, const void *bytes, size_t size)
 {
-    cr_assert_eq(send(fd, bytes, size, MSG_NOSIGNAL), size);
+    cr_assert_eq(send(fd, bytes, size, MSG_NOSIGNAL), (ssize_t)size);
 }
 
 static void log_in_to_server(struct udp_rig *rig)
