@@ -101,10 +101,12 @@ const char *option_nearest_word(const char *text, const char *const *words, size
 
 /* values.c */
 option_parser value_addr, value_addr_or_path, value_mode, value_owner, value_secret,
-    value_default_token, value_bool, value_tristate, value_seconds, value_seconds_fraction,
-    value_number, value_number_or_auto, value_bandwidth, value_service_type, value_bind,
-    value_clients, value_transport_type, value_noise_pattern, value_log_level, value_log_format,
-    value_account, value_unused;
+    value_default_token, value_bool, value_tristate, value_service_type, value_bind, value_clients,
+    value_transport_type, value_noise_pattern, value_log_level, value_log_format, value_account,
+    value_unused;
+/* value_numbers.c */
+option_parser value_seconds, value_seconds_fraction, value_number, value_number_or_auto,
+    value_bandwidth;
 /* remote_addr.c; the target of the first is the addr of a client's config_peer */
 option_parser value_servers_addr, value_servers;
 /* proxy_protocol.c */
