@@ -160,9 +160,11 @@ static bool is_in(const struct cidr *inner, const struct cidr *outer)
     return (inner->high & mask.high) == outer->high && (inner->low & mask.low) == outer->low;
 }
 
-static void sweep_all(struct sweep *sweep, const struct cidr *prefixes, size_t count)
+/* The prefixes from `begin` up to `end`. Of no prefixes at all the array is NULL. */
+static void sweep_all(struct sweep *sweep, const struct cidr *prefixes, size_t begin, size_t end)
 {
-    for (const struct cidr *prefix = prefixes; prefix < prefixes + count; prefix++) {
+    for (size_t i = begin; i < end; i++) {
+        const struct cidr *prefix = &prefixes[i];
         while (sweep->depth > 0 && !is_in(prefix, sweep->open[sweep->depth - 1]))
             sweep_close(sweep);
         if (sweep->depth > 0 && sweep->open[sweep->depth - 1]->bits == prefix->bits)
@@ -227,9 +229,9 @@ int cidr_set_create(struct cidr *prefixes, size_t count, bool allows_others,
     while (v4_count < count && !prefixes[v4_count].is_v6)
         v4_count++;
     struct sweep v4 = {.changes = changes, .allows_others = allows_others}, v6 = v4;
-    sweep_all(&v4, prefixes, v4_count);
+    sweep_all(&v4, prefixes, 0, v4_count);
     bool is_kept = keep_v4(set, &v4);
-    sweep_all(&v6, prefixes + v4_count, count - v4_count);
+    sweep_all(&v6, prefixes, v4_count, count);
     if (!is_kept || !keep_v6(set, &v6)) {
         cidr_set_drop(set);
         return -ENOMEM;

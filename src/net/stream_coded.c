@@ -311,7 +311,7 @@ static void handshake_run(struct stream *stream, bool reads_now)
     int result = 0;
     if (!coding->handshake_runs) {
         coding->handshake_runs = true;
-        result = handshake_take(stream, NULL, 0);
+        result = handshake_take(stream, coding->engine->coded, 0);
     }
     bool may_have_more = reads_now;
     unsigned int left = RECEIVES_AT_ONCE;
