@@ -34,11 +34,14 @@ static const struct role *const roles[] = {
 
 /* ---- the commands ---- */
 
-static void print_report(const struct config_report *report)
+/* result: of the reading. Without memory the report may be empty, or end before its first error. */
+static void print_report(const char *path, const struct config_report *report, int result)
 {
     for (size_t i = 0; i < report->count; i++)
         (void)fprintf(stderr, "%s%s\n",
                       report->messages[i].is_error ? "" : "warning: ", report->messages[i].text);
+    if (result == -ENOMEM || (result < 0 && report->count == 0))
+        (void)fprintf(stderr, "%s: %s\n", path, error_text(result));
 }
 
 static void print_warning(const char *text)
@@ -180,7 +183,7 @@ static int command_check(const struct cli *cli)
         config_check(cli->config_path, config, &report);
     if (result == 0 && config->has_server)
         check_addresses(cli->config_path, &config->server, &report);
-    print_report(&report);
+    print_report(cli->config_path, &report, result);
     if (result == 0 && report.error_count > 0)
         result = ERR_CONFIG;
     if (result == 0)
@@ -202,7 +205,7 @@ static int command_status(const struct cli *cli)
     struct config_report report;
     int result = command_load(cli, &config, &report);
     if (result < 0)
-        print_report(&report);
+        print_report(cli->config_path, &report, result);
     int exit_code = result < 0
                         ? EXIT_START_ERROR
                         : status_command(cli->config_path, &config->status, cli->is_watching);
@@ -262,7 +265,7 @@ static int command_run(const struct cli *cli, const struct program *program)
     const struct run_source source = {cli->config_path, file_watch_stat(cli->config_path)};
     int result = command_load(cli, &config, &report);
     if (result < 0) {
-        print_report(&report);
+        print_report(cli->config_path, &report, result);
         config_report_finish(&report);
         return EXIT_START_ERROR;
     }

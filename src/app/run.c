@@ -358,9 +358,11 @@ static int run_make_role(struct run *run, const struct config_peer *peer, struct
     result = run->role->create(&options, &run->shared);
     if (result == 0)
         result = run_make_status(run, peer, &options, &inherited);
-    if (result == 0)
+    bool is_made = result == 0;
+    if (is_made)
         result = run_bind(run, &inherited);
-    else
+    /* An address that can't be bound has its own line. */
+    if (result < 0 && (!is_made || result == -ENOMEM))
         log_error("cannot start: %s", error_text(result));
     process_close_leftovers(&inherited);
     return result;

@@ -187,13 +187,14 @@ static int workers_allocate(struct workers *workers, unsigned int count)
     size_t size = count * sizeof(struct tunnel_worker);
     if (posix_memalign((void **)&workers->tunnel.items, 128, size) != 0)
         workers->tunnel.items = NULL;
+    else
+        memset(workers->tunnel.items, 0, size); /* whatever fails next, workers_destroy looks */
     workers->threads = calloc(count, sizeof(*workers->threads));
     workers->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (workers->tunnel.items == NULL || workers->threads == NULL)
         return -ENOMEM;
     if (workers->ended_fd < 0)
         return -errno;
-    memset(workers->tunnel.items, 0, size);
     int result = mailbox_group_create(count, &workers->mailboxes);
     if (result < 0)
         return result;
@@ -224,8 +225,10 @@ static int start_threads(struct workers *workers)
 int workers_start(const struct role *role, void *shared, unsigned int count, struct workers **ret)
 {
     struct workers *workers = calloc(1, sizeof(*workers));
-    if (workers == NULL)
+    if (workers == NULL) {
+        log_error("cannot start the workers: %s", error_text(-ENOMEM));
         return -ENOMEM;
+    }
     workers_root = workers;
     workers->role = role;
     workers->shared = shared;
