@@ -221,8 +221,10 @@ static void channel_stream_write_done(struct stream *stream, int result)
 {
     struct data_channel *channel = container_of(stream, struct data_channel, stream);
     keys_wipe(channel->hello, sizeof(channel->hello));
-    if (result < 0)
-        return; /* the read fails too, and handles it */
+    if (result < 0) { /* for want of memory, say, which does not end the read */
+        channel_failed(channel, result);
+        return;
+    }
     loop_timer_stop(channel_loop(channel), &channel->timer);
     metrics_add(&channel->worker->tunnel->metrics, METRIC_DATA_CHANNELS, 1);
 }

@@ -256,6 +256,8 @@ static void forward_close(struct forward *forward, enum stream_close how)
 static void forward_channel_ended(struct datagram_channel *channel, int error)
 {
     struct forward *forward = container_of(channel, struct forward, channel);
+    if (error != ERR_EOF) /* datagrams may be lost with it */
+        metrics_add(&forward->worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, 1);
     log_service(LOG_DEBUG, client_service_name(forward->service), "UDP data channel ended: %s",
                 error_text(error));
     forward_close(forward, error == ERR_EOF ? STREAM_CLEAN : STREAM_ABORT);

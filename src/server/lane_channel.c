@@ -103,6 +103,8 @@ static void lane_channel_ended(struct datagram_channel *base, int error)
     struct lane *lane = channel->lane;
     static struct log_limit limit;
     uint32_t suppressed;
+    if (error != ERR_EOF) /* datagrams may be lost with it */
+        metrics_add(&lane->worker->tunnel->metrics, METRIC_DATA_CHANNELS_FAILED, 1);
     if (log_allowed(&limit, &suppressed))
         log_service(LOG_INFO, service_name(lane->service),
                     "lane %u: data channel ended: %s (%u similar lines suppressed)", lane->index,

@@ -147,3 +147,29 @@ Test(data_channel, one_without_a_descriptor_finds_out_for_all, .init = start, .f
     side_advance(&side, 200);
     cr_assert_eq(come(), 2);
 }
+
+static void open_good(struct timer *timer)
+{
+    (void)timer;
+    data_channel_open(side.workers[0].role, good);
+}
+
+/* Its server would never answer, so nothing else ends it but the time. */
+Test(data_channel, one_whose_hello_cannot_be_sent_ends_at_once, .init = start, .fini = finish)
+{
+    static const struct fake_faults none, no_memory = {.enomem = 1000};
+    const struct client_worker *own = side.workers[0].role;
+    struct timer timer; /* the faults are those of a turn */
+    timer_init(&timer, open_good);
+    side_set_faults(&side, &no_memory);
+    loop_timer_start(side.workers[0].loop, &timer, 1);
+    side_advance(&side, 1);
+    cr_expect_eq(fake_loop_deadly_count(side.workers[0].loop), 1);
+    cr_expect(list_is_empty(&own->channels));
+    cr_expect_eq(side_metric(&side, METRIC_DATA_CHANNELS_FAILED), 1);
+    side_set_faults(&side, &none);
+    loop_timer_start(side.workers[0].loop, &timer, 1);
+    side_advance(&side, 1);
+    cr_expect_eq(come(), 1);
+    cr_expect_eq(side_metric(&side, METRIC_DATA_CHANNELS), 1);
+}
