@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "io/pipe_pool.h"
 #include "io/unix_socket.h"
 
@@ -38,11 +39,11 @@ void socket_set_options(int fd, const struct socket_options *options)
         socket_set_user_timeout(fd, options->user_timeout_ms);
 }
 
-static void set_linger(int fd, int is_on)
+static int set_linger(int fd, int is_on)
 {
     /* On, with a time of 0: a close discards unsent bytes and resets the connection (socket(7)). */
     struct linger linger = {.l_onoff = is_on, .l_linger = 0};
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0 ? -errno : 0;
 }
 
 /* SO_OOBINLINE keeps urgent bytes at their place in the stream, because a relay can't pass on the
@@ -52,7 +53,7 @@ static void set_linger(int fd, int is_on)
 static void prepare_connection(int fd)
 {
     tcp_set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-    set_linger(fd, 1);
+    (void)set_linger(fd, 1); /* a lack of it is as with other programs */
 }
 
 static bool is_prepared(int fd)
@@ -73,7 +74,15 @@ void socket_prepare_accepted(int fd)
 
 void socket_close_cleanly(int fd)
 {
-    set_linger(fd, 0);
+    static struct log_limit limit;
+    uint32_t suppressed;
+    int result = set_linger(fd, 0);
+    /* A filter of system calls or of socket options may refuse it. What the peer has not read is
+     * lost then, without another sign here. */
+    if (result < 0 && log_allowed(&limit, &suppressed))
+        log_warn("setsockopt(SO_LINGER): %s: a connection that has ended well is reset (%u similar "
+                 "lines suppressed)",
+                 error_text(result), suppressed);
 }
 
 void socket_change_options(int fd, const struct socket_options *options)

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,6 +68,23 @@ Test(socket, options)
     (void)close(fd);
     addr.any.sa_family = 12345;
     cr_assert_eq(socket_for_dialing(&addr, &no_options), -EAFNOSUPPORT);
+}
+
+/* A filter may refuse the option that makes a close clean, and then the peer sees a reset: the log
+ * says so, once in a while. */
+Test(socket, a_close_that_can_not_be_clean_is_told)
+{
+    char text[600] = "";
+    int log = memfd_create("log", MFD_CLOEXEC), kept = dup(STDERR_FILENO), no_socket[2];
+    cr_assert_eq(pipe(no_socket), 0);
+    (void)dup2(log, STDERR_FILENO);
+    socket_close_cleanly(no_socket[0]);
+    socket_close_cleanly(no_socket[0]);
+    (void)dup2(kept, STDERR_FILENO);
+    cr_assert_gt(pread(log, text, sizeof(text) - 1, 0), 0);
+    const char *line = strstr(text, "setsockopt(SO_LINGER)");
+    cr_assert(line != NULL && strstr(line + 21, "SO_LINGER") == NULL, "%s", text);
+    close_all((const int[]){log, kept, no_socket[0], no_socket[1]}, 4);
 }
 
 /* ---- connecting ---- */
