@@ -115,10 +115,11 @@ const struct option options[] = {
      "true", "bool", 0, CHANGE(SOCKETS), "TCP_NODELAY on channels, visitors and local connections"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_secs", value_number,
      PEER(transport.tcp_keepalive_secs), 0, KEEPALIVE_MAX, "20", "s", CLAMP, CHANGE(SOCKETS),
-     "quiet time before the first TCP keepalive probe; 0 = no probes"},
+     "quiet time before the first TCP keepalive probe, on control channels 8 at most; 0 = no "
+     "probes"},
     {SECTION_TRANSPORT_TCP, FOR_BOTH, "keepalive_interval", value_number,
      PEER(transport.tcp_keepalive_interval), 1, KEEPALIVE_MAX, "8", "s", CLAMP, CHANGE(SOCKETS),
-     "between two TCP keepalive probes"},
+     "between two TCP keepalive probes, on control channels 2 at most"},
     {SECTION_TRANSPORT_TCP, FOR_CLIENT, "proxy", value_proxy, PEER(transport.proxy), 0, 0, NULL,
      "URL", SECRET, CHANGE(TRANSPORT),
      "to the server through it: socks5:// or http://, then [user:password@]host:port"},

@@ -25,6 +25,31 @@ static void tcp_set_int(int fd, int level, int option, int value)
     (void)setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+static int tcp_get_int(int fd, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, IPPROTO_TCP, option, &value, &size) < 0 ? 0 : value;
+}
+
+static void lower(int fd, int option, int most)
+{
+    if (tcp_get_int(fd, option) > most)
+        tcp_set_int(fd, IPPROTO_TCP, option, most);
+}
+
+/* A socket with TCP_USER_TIMEOUT is dead when that time has passed and one keepalive probe is
+ * unanswered, however many more are allowed (tcp_keepalive_timer). So six have to be sent by then:
+ * one lost packet must not end a session. */
+static void probe_in_time(int fd)
+{
+    int timeout_ms = tcp_get_int(fd, TCP_USER_TIMEOUT);
+    if (timeout_ms == 0)
+        return;
+    lower(fd, TCP_KEEPIDLE, MAX(timeout_ms * 2 / 5 / 1000, 1));
+    lower(fd, TCP_KEEPINTVL, MAX(timeout_ms / 10 / 1000, 1));
+}
+
 void socket_set_options(int fd, const struct socket_options *options)
 {
     if (options->nodelay)
@@ -113,6 +138,8 @@ void socket_set_nodelay(int fd, bool nodelay)
 void socket_set_user_timeout(int fd, uint32_t timeout_ms)
 {
     tcp_set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
+    if (timeout_ms != 0)
+        probe_in_time(fd);
 }
 
 void socket_widen_window(int fd, int bytes)

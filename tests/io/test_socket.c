@@ -45,8 +45,9 @@ static void close_all(const int *fds, size_t count)
 
 Test(socket, options)
 {
-    struct socket_options options = {
-        .nodelay = true, .keepalive_secs = 33, .keepalive_interval = 7, .user_timeout_ms = 4321};
+    struct socket_options options = {.nodelay = true,
+                                     .keepalive_secs = 33,
+                                     .keepalive_interval = 7};
     struct addr addr = tcp_loopback(1);
     int fd = socket_for_dialing(&addr, &options);
     cr_assert_geq(fd, 0);
@@ -56,7 +57,11 @@ Test(socket, options)
     cr_assert_eq(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
     cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE), 33);
     cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL), 7);
-    cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 4321);
+    /* With it, one unanswered probe is enough: several have to fit. */
+    socket_set_user_timeout(fd, 20000);
+    cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 20000);
+    cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE), 8);
+    cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL), 2);
     socket_set_nodelay(fd, false);
     cr_assert_eq(option_of(fd, IPPROTO_TCP, TCP_NODELAY), 0);
     socket_set_user_timeout(fd, 0);
@@ -68,6 +73,38 @@ Test(socket, options)
     (void)close(fd);
     addr.any.sa_family = 12345;
     cr_assert_eq(socket_for_dialing(&addr, &no_options), -EAFNOSUPPORT);
+}
+
+/* A client's control channel has its user timeout from the options. It lowers what would leave no
+ * room for several probes, and nothing else. */
+Test(socket, options_of_a_control_channel)
+{
+    static const struct {
+        struct socket_options options;
+        int idle, interval;
+    } cases[] = {
+        {{.keepalive_secs = 20, .keepalive_interval = 8, .user_timeout_ms = 20000}, 8, 2},
+        {{.keepalive_secs = 5, .keepalive_interval = 1, .user_timeout_ms = 20000}, 5, 1},
+        {{.keepalive_secs = 8, .keepalive_interval = 2, .user_timeout_ms = 20000}, 8, 2},
+        {{.keepalive_secs = 3, .keepalive_interval = 60, .user_timeout_ms = 20000}, 3, 2},
+        {{.keepalive_secs = 33, .keepalive_interval = 7, .user_timeout_ms = 4321}, 1, 1},
+        {{.keepalive_secs = 33, .keepalive_interval = 7}, 33, 7},
+    };
+    struct addr addr = tcp_loopback(1);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        int fd = socket_for_dialing(&addr, &cases[i].options);
+        cr_assert_geq(fd, 0);
+        cr_expect_eq(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+        cr_expect_eq(option_of(fd, IPPROTO_TCP, TCP_USER_TIMEOUT),
+                     (int)cases[i].options.user_timeout_ms);
+        cr_expect_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE), cases[i].idle, "%zu", i);
+        cr_expect_eq(option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL), cases[i].interval, "%zu", i);
+        (void)close(fd);
+    }
+    struct socket_options quiet = {.user_timeout_ms = 20000};
+    int fd = socket_for_dialing(&addr, &quiet);
+    cr_assert_eq(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 0, "keepalive_secs = 0 stays off");
+    (void)close(fd);
 }
 
 /* A filter may refuse the option that makes a close clean, and then the peer sees a reset: the log
