@@ -381,6 +381,8 @@ static bool handle_refused(struct udp_batch *batch, unsigned int index, int erro
         count_dropped(batch, udp, error, 1); /* the error of an earlier datagram (ICMP) */
         return false;
     }
+    if (udp->is_connected && first_try && error == -EMSGSIZE && message->msg_iovlen == 1)
+        return false; /* perhaps a router's word about an earlier one; it may be this one's own */
     if (message->msg_iovlen > 1 && about_this && error != -EAGAIN) {
         send_pieces(batch, index, error);
         return true;

@@ -387,6 +387,26 @@ Test(udp_batch, without_segmentation)
     cr_expect_eq(server.segment_max, 4, "smaller ones may work");
 }
 
+/* A router has reported that an earlier datagram was too large for the path. */
+Test(udp_batch, a_path_that_is_too_narrow_costs_no_later_datagram)
+{
+    struct udp_socket client;
+    unsigned char bytes[8];
+    cr_assert_eq(udp_socket_connect(&server_addr, &client), 0);
+    refusal = (typeof(refusal)){.error = EMSGSIZE, .byte = 'l', .times = 1};
+    udp_batch_send(batch, &client, NULL, "later", 5);
+    udp_batch_flush(batch);
+    cr_expect_eq(receive_one(server.fd, bytes, sizeof(bytes)), 5);
+    cr_expect_eq(count_of(METRIC_UDP_DROPPED_TOO_LARGE), 0);
+
+    refusal = (typeof(refusal)){.error = EMSGSIZE, .byte = 'l', .times = 2};
+    udp_batch_send(batch, &client, NULL, "large", 5); /* is too large itself */
+    udp_batch_flush(batch);
+    cr_expect_eq(count_of(METRIC_UDP_DROPPED_TOO_LARGE), 1);
+    refusal.times = 0;
+    (void)close(client.fd);
+}
+
 /* ---- a service that does not run ---- */
 
 Test(udp_batch, refused_and_back_again)
