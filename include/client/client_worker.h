@@ -14,6 +14,7 @@
 #include "client/service.h"
 #include "config/config.h"
 #include "io/socket.h"
+#include "io/udp_ports.h"
 #include "tunnel/handover.h"
 #include "tunnel/plan.h"
 #include "tunnel/tunnel_worker.h"
@@ -28,6 +29,7 @@ struct client {
     struct client_servers servers;
     struct dial_memory memory; /* which of the server's addresses worked */
     struct client_fds fds;
+    struct udp_ports udp_ports;       /* of the sockets of UDP visitors */
     _Atomic unsigned int next_worker; /* takes turns among equally busy workers */
     _Atomic unsigned int sessions;    /* control channels that are up */
     struct handover handover;

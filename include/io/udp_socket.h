@@ -47,6 +47,9 @@ void udp_socket_adopt(int fd, const struct addr *addr);
 void udp_socket_init(struct udp_socket *udp, int fd, const struct addr *bound);
 /* Opens a socket that is connected to a local service. */
 MUST_CHECK int udp_socket_connect(const struct addr *to, struct udp_socket *ret);
+/* Connects it to the same service from another port, which the kernel chooses. -errno: it is not
+ * connected any more. */
+MUST_CHECK int udp_socket_change_port(struct udp_socket *udp, const struct addr *to);
 /* The number of sockets that can be connected at a time: each takes a port of the system's range
  * (ip_local_port_range, ip(7)). */
 unsigned int udp_socket_port_count(void);

@@ -39,6 +39,8 @@ static int client_make(const struct role_options *options, struct client **ret)
     if (result == 0)
         result = client_fds_init(&client->fds, config, workers);
     if (result == 0)
+        result = udp_ports_init(&client->udp_ports);
+    if (result == 0)
         result = copy_config(client, options);
     if (result == 0)
         result = client_servers_init(&client->servers);
@@ -75,6 +77,7 @@ void client_destroy(struct client *client)
     config_peer_free(client_config(client));
     client_servers_finish(&client->servers);
     dial_memory_finish(&client->memory);
+    udp_ports_finish(&client->udp_ports);
     client_fds_finish(&client->fds);
     free(client);
 }

@@ -41,6 +41,8 @@ static void visitor_close(struct forward_visitor *visitor, struct udp_socket *he
     datagram_forget(&visitor->target);
     list_remove(&visitor->resting_node);
     loop_cancel(forward_loop(forward), &visitor->poll_op);
+    udp_ports_give_back(&forward->worker->client->udp_ports, &visitor->udp,
+                        loop_now_ns(forward_loop(forward)));
     if (heir == NULL || udp_socket_replace(&visitor->udp, heir) < 0)
         udp_socket_close(&visitor->udp);
     udp_share_remove(forward_share(forward), forward->worker->tunnel->index);
@@ -241,12 +243,14 @@ static int settle_number(struct client_worker *worker, struct udp_socket *udp)
 static int visitor_connect(struct forward *forward, const struct addr *addr, struct udp_socket *ret)
 {
     struct client_worker *worker = forward->worker;
+    struct udp_ports *ports = &worker->client->udp_ports;
+    uint64_t now_ns = loop_now_ns(forward_loop(forward));
     forward_make_room(worker);
-    int result = udp_socket_connect(addr, ret);
+    int result = udp_ports_connect(ports, addr, now_ns, ret);
     if (is_for_want_of_room(result)) {
         unsigned int batch = udp_share_batch(&worker->client->fds.udp);
         if (worker_evict(worker, batch))
-            result = udp_socket_connect(addr, ret);
+            result = udp_ports_connect(ports, addr, now_ns, ret);
         else
             ask_other_worker(worker, batch);
     }

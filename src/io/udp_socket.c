@@ -141,6 +141,12 @@ static void give_port_back(const struct udp_socket *udp)
         (void)connect(udp->fd, &nobody, sizeof(nobody));
 }
 
+int udp_socket_change_port(struct udp_socket *udp, const struct addr *to)
+{
+    give_port_back(udp);
+    return connect(udp->fd, &to->any, to->len) < 0 ? -errno : 0;
+}
+
 void udp_socket_close(struct udp_socket *udp)
 {
     give_port_back(udp);

@@ -156,6 +156,25 @@ class UdpSeen(UdpEcho):
         assert len(set.union(*self.sockets_of.values())) == visitors
 
 
+class UdpLateEcho(UdpEcho):
+    """Sends back each datagram LATE_SECONDS after it came."""
+
+    LATE_SECONDS = 0.1
+    tick_seconds = 0.005
+
+    def __init__(self, port, **kwargs):
+        self.held = collections.deque()
+        super().__init__(port, **kwargs)
+
+    def handle(self, data, peer):
+        self.held.append((time.monotonic() + self.LATE_SECONDS, data, peer))
+
+    def tick(self):
+        now = time.monotonic()
+        while self.held and self.held[0][0] <= now:
+            self.send(*self.held.popleft()[1:])
+
+
 class UdpReport(UdpEcho):
     """Answers with the size of the datagram; a request "give N" gets payload(0, N, N) instead."""
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from datagrams import Flows, UdpEcho, UdpVisitor, knock
+from datagrams import Flows, UdpEcho, UdpLateEcho, UdpVisitor, knock
 from harness import SANITIZED, scaled, wait_until, within
 
 pytestmark = pytest.mark.ours
@@ -131,6 +131,22 @@ def test_visitors_beyond_the_limit_are_served(udp, threads):
     with Flows(t.port(), scaled(600, 200)) as flows:
         flows.run(1, total=8)
         flows.run(1, total=8)
+
+
+def test_late_answers_reach_nobody_else(tunnel, service):
+    """The client closes sockets of visitors whose answers are still on their way, since others want
+    them. The kernel would give some of the new sockets the ports of those: then another visitor would get
+    the answer (Flows looks)."""
+    local = service(UdpLateEcho)
+    t = tunnel({"echo": local.port}, udp=True, threads=1, start=False)
+    t.start_server()
+    t.start_client(nofile=100)
+    t.wait_ready()
+    knock(t.port(), visitors=2)
+    for _ in range(10):
+        with Flows(t.port(), 800) as flows:
+            flows.run(1, total=800, lossy=True, patience=0.3)
+    assert t.client.metric("udp_visitors_evicted") > 1000, "it had sockets enough: this shows nothing"
 
 
 def test_few_descriptors_for_many_visitors(tunnel, service, transport):
