@@ -24,7 +24,8 @@ enum error_code {
     ERR_ALERT = -9984,        /* the peer ended TLS with an alert after the handshake */
     ERR_PROXY = -9983,        /* the proxy on the way to the server refused, or is none */
     ERR_REFUSED = -9982,      /* the server refused the login for a reason that we do not know */
-    ERR_LAST = ERR_REFUSED,
+    ERR_SANDBOX = -9981,      /* our sandbox, or another one, forbids the file (base/files.h) */
+    ERR_LAST = ERR_SANDBOX,
 };
 
 /* A short text for a result of either kind ("connection refused", "wrong token"), the same with

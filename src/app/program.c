@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/numbers.h"
 
 enum {
@@ -372,6 +373,10 @@ int program_spawn(const struct program *program, const struct program_fds *fds, 
     result = plan_environment(&plan);
     if (result == 0)
         result = spawn_planned(&plan, ret);
+    if (result == -EACCES) {
+        errno = EACCES; /* program_check has found nothing wrong with the file's permissions */
+        result = files_error(program->path, X_OK);
+    }
     plan_finish(&plan);
     return result;
 }

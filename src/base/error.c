@@ -26,6 +26,8 @@ static const char *const own_texts[] = {
     [ERR_ALERT - ERR_FIRST] = "the peer ended TLS with an alert (a client certificate?)",
     [ERR_PROXY - ERR_FIRST] = "the proxy refused or closed the connection",
     [ERR_REFUSED - ERR_FIRST] = "the server refused the login; it may be at full capacity",
+    [ERR_SANDBOX - ERR_FIRST] =
+        "outside the directories that the sandbox has left to this process: restart it",
 };
 static_assert(ARRAY_SIZE(own_texts) == ERR_LAST - ERR_FIRST + 1, "a text for each code");
 static_assert(ERR_LAST < -4095, "beyond the range of errno");

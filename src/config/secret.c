@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/limits.h"
 #include "crypto/keys.h"
 #include "report_priv.h"
@@ -92,9 +93,9 @@ static bool is_handed_over(const char *path)
  * the same: open(2) offers no way around that. */
 static int open_without_waiting(const char *path, struct stat *ret_status)
 {
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    CLEANUP_FD int fd = files_open(path);
     if (fd < 0)
-        return -errno;
+        return fd;
     if (fstat(fd, ret_status) < 0)
         return -errno;
     if (S_ISDIR(ret_status->st_mode))

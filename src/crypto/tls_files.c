@@ -2,7 +2,6 @@
  * the system's, no FIFO blocks, and no copy of a key is left. */
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "crypto/keys.h"
 #include "tls_priv.h"
 
@@ -56,8 +56,8 @@ static int tls_file_open(struct tls_file *file, const char *what, const char *pa
                          const struct tls_why *why)
 {
     *file = (struct tls_file){0};
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    int r = fd < 0 ? -errno : tls_file_read_fd(fd, file);
+    CLEANUP_FD int fd = files_open(path);
+    int r = fd < 0 ? fd : tls_file_read_fd(fd, file);
     if (r == 0) {
         file->bio = openssl.BIO_new_mem_buf(file->data, (int)file->size);
         r = file->bio == NULL ? -ENOMEM : 0;

@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/limits.h"
 
 static_assert(sizeof(((struct sockaddr_un *)0)->sun_path) == ADDR_UNIX_MAX + 1, "with its NUL");
@@ -131,6 +132,13 @@ int unix_socket_set_access(const char *path, const struct unix_access *access)
     return chmod(name, access->mode) < 0 ? -errno : 0;
 }
 
+static void cut_to_directory(const char *path, char ret[static ADDR_UNIX_MAX + 1])
+{
+    (void)snprintf(ret, ADDR_UNIX_MAX + 1, "%s", path);
+    char *slash = strrchr(ret, '/');
+    slash[slash == ret ? 1 : 0] = '\0';
+}
+
 /* Whether a socket is bound to the file: 0 = no, -EADDRINUSE = yes. Another -errno: there is no
  * file (-ENOENT), it is no socket (-EEXIST), or it can't be known. */
 static int find_user_of(const char *path)
@@ -180,9 +188,7 @@ int unix_socket_probe(const char *path)
             return result;
         /* Nothing is made, so only the directory can be looked at. */
         char directory[ADDR_UNIX_MAX + 1];
-        (void)snprintf(directory, sizeof(directory), "%s", path);
-        char *slash = strrchr(directory, '/');
-        slash[slash == directory ? 1 : 0] = '\0';
+        cut_to_directory(path, directory);
         return access(directory, W_OK | X_OK) < 0 ? -errno : 0;
     }
     CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -204,6 +210,12 @@ static int bind_with_mode(int fd, const char *path, mode_t mode)
     mode_t mask = umask(0);
     int result = bind(fd, (const struct sockaddr *)&name, len) < 0 ? -errno : 0;
     (void)umask(mask);
+    if (result == -EACCES && !is_abstract(path)) {
+        char directory[ADDR_UNIX_MAX + 1];
+        cut_to_directory(path, directory);
+        errno = EACCES;
+        result = files_error(directory, W_OK | X_OK);
+    }
     return result;
 }
 
