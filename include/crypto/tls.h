@@ -73,6 +73,9 @@ MUST_CHECK int tls_context_create(const struct tls_settings *settings, struct tl
 void tls_context_destroy(struct tls_context *context);
 /* When our own certificate expires; 0: we have none. */
 time_t tls_context_expiry(const struct tls_context *context);
+/* Another number once the file or a directory of the system's roots has changed; by their times, so
+ * what is written into a file of a directory, in its place, is not seen. Main thread. */
+uint64_t tls_roots_mark(void);
 /* "OpenSSL 3.0.17". Loads it if need be, so it is for the main thread. NULL: this machine has
  * none. */
 const char *tls_description(void);
@@ -131,6 +134,11 @@ static inline void tls_context_destroy(struct tls_context *context)
 static inline time_t tls_context_expiry(const struct tls_context *context)
 {
     (void)context;
+    return 0;
+}
+
+static inline uint64_t tls_roots_mark(void)
+{
     return 0;
 }
 

@@ -67,10 +67,16 @@
     X(X509_STORE_CTX_get_error_depth)  \
     X(X509_STORE_CTX_get_ex_data)      \
     X(X509_STORE_add_cert)             \
+    X(X509_STORE_get1_all_certs)       \
+    X(X509_STORE_load_file)            \
     X(X509_VERIFY_PARAM_set1_host)     \
     X(X509_VERIFY_PARAM_set1_ip)       \
     X(X509_VERIFY_PARAM_set_hostflags) \
     X(X509_free)                       \
+    X(X509_get_default_cert_dir)       \
+    X(X509_get_default_cert_dir_env)   \
+    X(X509_get_default_cert_file)      \
+    X(X509_get_default_cert_file_env)  \
     X(X509_get0_notAfter)              \
     X(X509_get0_notBefore)             \
     X(X509_get_ext_d2i)                \
@@ -91,7 +97,7 @@
     X(SSL_CTX_sess_set_new_cb)            \
     X(SSL_CTX_set_cipher_list)            \
     X(SSL_CTX_set_ciphersuites)           \
-    X(SSL_CTX_set_default_verify_paths)   \
+    X(SSL_CTX_set_default_verify_file)    \
     X(SSL_CTX_set_options)                \
     X(SSL_CTX_set_session_id_context)     \
     X(SSL_CTX_set_session_ticket_cb)      \

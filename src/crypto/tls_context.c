@@ -169,9 +169,9 @@ static int tls_context_set_client(struct tls_context *context, const struct tls_
     if (r < 0)
         return r;
     openssl.SSL_CTX_set_verify(ssl_ctx, SSL_VERIFY_PEER, tls_error_verify);
-    if (!settings->trusts_only_file && openssl.SSL_CTX_set_default_verify_paths(ssl_ctx) != 1)
-        return tls_error_say(why, -ENOMEM, "the system's roots can't be used: %s",
-                             tls_error_last());
+    r = settings->trusts_only_file ? 0 : tls_roots_trust(ssl_ctx, why);
+    if (r < 0)
+        return r;
     if (settings->trusted_root != NULL) {
         r = tls_files_trust(ssl_ctx, settings->trusted_root, false, why);
         if (r < 0)

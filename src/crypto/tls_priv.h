@@ -97,6 +97,11 @@ MUST_CHECK int tls_files_use_pem(SSL_CTX *ssl_ctx, const char *certificate, cons
 MUST_CHECK int tls_files_trust(SSL_CTX *ssl_ctx, const char *path, bool asks_for_them,
                                const struct tls_why *why);
 
+/* ---- tls_roots.c: the system's ---- */
+
+/* They become roots of this context. */
+MUST_CHECK int tls_roots_trust(SSL_CTX *ssl_ctx, const struct tls_why *why);
+
 /* ---- tls_error.c: words ---- */
 
 /* Writes the reason and returns error. */

@@ -35,11 +35,11 @@ static uint64_t hash_file(const char *path, uint64_t before)
     return before;
 }
 
-static uint64_t fingerprint(const struct config_tls *tls)
+static uint64_t fingerprint(const struct config_tls *tls, bool is_initiator)
 {
     const char *const paths[] = {tls->pkcs12, tls->certificate, tls->private_key, tls->client_ca,
                                  tls->trusted_root};
-    uint64_t hash = 0;
+    uint64_t hash = is_initiator && !tls->trust_only_file ? tls_roots_mark() : 0;
     for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
         hash = hash_file(paths[i], hash);
     return hash;
@@ -77,7 +77,7 @@ static int use_tls(struct recipe *recipe, const struct config_peer *config,
                    char why[static RECIPE_WHY_SIZE])
 {
     bool has_hostname = config->transport.tls.hostname != NULL;
-    recipe->tls_fingerprint = fingerprint(&config->transport.tls);
+    recipe->tls_fingerprint = fingerprint(&config->transport.tls, recipe->is_initiator);
     int result = make_tls(recipe, config, config->addr.host, &recipe->tls, why);
     for (size_t i = 1; i < recipe->server_count && result == 0 && !has_hostname; i++) {
         struct recipe_server *server = &recipe->servers[i];

@@ -99,6 +99,32 @@ Test(tls_files, system_roots)
     expect_connects(&server, &client);
 }
 
+/* A directory as openssl-rehash(1) makes it. All of it is read at the start: a worker may not. */
+Test(tls_files, system_roots_in_a_directory)
+{
+    struct tls_settings server = tls_pair_server(), client = tls_pair_client();
+    char first[] = "/tmp/roots.XXXXXX", second[] = "/tmp/roots.XXXXXX", name[64], both[64];
+    cr_assert_not_null(mkdtemp(first));
+    cr_assert_not_null(mkdtemp(second));
+    (void)snprintf(name, sizeof(name), "%s/%08lx.0", second,
+                   X509_NAME_hash_ex(X509_get_subject_name(root.cert), NULL, NULL, NULL));
+    (void)snprintf(both, sizeof(both), "%s:%s", first, second);
+    cr_assert_eq(symlink(client.trusted_root, name), 0);
+    cr_assert_eq(setenv("SSL_CERT_FILE", "/nonexistent", 1), 0);
+    cr_assert_eq(setenv("SSL_CERT_DIR", both, 1), 0);
+    client.trusted_root = NULL;
+    client.trusts_only_file = false;
+    tls_pair_context(SERVER, &server);
+    tls_pair_context(CLIENT, &client);
+    cr_assert_eq(unlink(name), 0);
+    cr_assert_eq(rmdir(first), 0);
+    cr_assert_eq(rmdir(second), 0);
+    tls_pair_connect(WIRE_MAX);
+    tls_pair_send(CLIENT, "hello", 5);
+    cr_assert_eq(tls_pair_deliver(CLIENT, WIRE_MAX), 0);
+    cr_expect_eq(ends[SERVER].plain_size, 5);
+}
+
 Test(tls_files, text_around_certificates)
 {
     struct tls_settings server = tls_pair_server(), client = tls_pair_client();

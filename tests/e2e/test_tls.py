@@ -7,6 +7,7 @@ bytes (test_tls_hostile.py).
 
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -701,6 +702,31 @@ def test_the_clients_root_is_read_again(tunnel, service, tmp_path):
     t.client.wait_log(r"issue|trust|root|authority", within(5))
     replace(root, certificates.authority().path)
     t.client.signal(signal.SIGHUP)
+    wait_until(lambda: answers(t.port()), within(10), "the service")
+
+
+@ours
+@needs_tls
+def test_new_roots_of_the_system_are_read(tunnel, service, tmp_path_factory, monkeypatch):
+    """A directory of links to files elsewhere, which the sandbox has left to the client as well."""
+    names, files = tmp_path_factory.mktemp("names"), tmp_path_factory.mktemp("files") / "in"
+    files.mkdir()
+    for number, root in enumerate((certificates.stranger(), certificates.authority())):
+        shutil.copy(root.path, files / f"{number}.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", str(names))
+    (names / "00000000.0").symlink_to(files / "0.pem")
+    transport = Tls("named")
+    transport.keys["client"]["trusted_root"] = None
+    t = tunnel({"echo": service(Echo).port}, transport=transport, start=False, limits=LIMITS)
+    t.start_server()
+    t.start_client()
+    t.client.wait_log(r"issue|trust|root|authority", within(5))
+    t.client.signal(signal.SIGHUP)
+    t.client.wait_log(r"reload: nothing has changed", within(10))
+    (names / "00000001.0").symlink_to(files / "1.pem")
+    t.client.signal(signal.SIGHUP)
+    t.client.wait_log(r"reload: .*certificates", within(10))
     wait_until(lambda: answers(t.port()), within(10), "the service")
 
 
