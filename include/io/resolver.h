@@ -48,6 +48,13 @@ MUST_CHECK int resolver_create(struct resolver **ret);
  * file. thread_begins (NULL: none) runs first in the thread that starts all others, so that they
  * inherit its credentials and capabilities. -errno. */
 MUST_CHECK int resolver_create_polled(void (*thread_begins)(void), struct resolver **ret);
+/* A new thread inherits what its maker may not do, and a look-up opens files. With this no thread
+ * is made by one that asks: starter_fd (an eventfd) is written, and whoever reads it has to call
+ * resolver_start_wanted. To be called before anybody asks. */
+void resolver_start_elsewhere(struct resolver *resolver, int starter_fd);
+/* Starts what askers have wanted since the last call. If no thread can be started, they get the
+ * error as their answer. */
+void resolver_start_wanted(struct resolver *resolver);
 /* Stops answering. Waits for idle threads, but not for a look-up. Accepts NULL. */
 void resolver_destroy(struct resolver *resolver);
 

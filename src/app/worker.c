@@ -32,7 +32,7 @@ struct workers {
     struct tunnel_workers tunnel;
     struct mailbox_group *mailboxes;
     struct worker_thread *threads;
-    int ended_fd;
+    int ended_fd; /* wakes the main thread, also for a thread of the resolver */
 
     pthread_mutex_t lock; /* protects the four fields of the start: */
     pthread_cond_t changed;
@@ -204,7 +204,10 @@ static int workers_allocate(struct workers *workers, unsigned int count)
         workers->tunnel.items[i].mailbox = mailbox_of(workers->mailboxes, i);
         workers->threads[i].workers = workers;
     }
-    return resolver_create(&workers->tunnel.resolver);
+    result = resolver_create(&workers->tunnel.resolver);
+    if (result == 0)
+        resolver_start_elsewhere(workers->tunnel.resolver, workers->ended_fd);
+    return result;
 }
 
 static int start_threads(struct workers *workers)
@@ -314,6 +317,7 @@ bool workers_have_ended(struct workers *workers, bool *ret_failed)
     uint64_t count;
     ssize_t got = read(workers->ended_fd, &count, sizeof(count));
     (void)got;
+    resolver_start_wanted(workers->tunnel.resolver);
     *ret_failed = atomic_load(&workers->failed);
     return atomic_load(&workers->ended_count) == workers->tunnel.count;
 }

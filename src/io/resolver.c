@@ -340,7 +340,7 @@ int resolver_create(struct resolver **ret)
     (void)pthread_mutex_init(&resolver->posting, NULL);
     (void)pthread_mutex_init(&resolver->lock, NULL);
     resolver->users = 1;
-    resolver->event_fd = -1;
+    resolver->event_fd = resolver->starter_fd = -1;
     resolver->polls = 1;
     list_init(&resolver->answered);
     list_init(&resolver->queue);
@@ -410,11 +410,42 @@ static bool ask_name(struct resolver_query *query, const char *host)
     return true;
 }
 
+static int start_keeper(struct resolver *resolver)
+{
+    int result = resolver_start_thread(resolver, keeper_thread, resolver);
+    resolver->has_keeper = result == 0;
+    return result;
+}
+
 bool resolver_has_keeper(struct resolver *resolver)
 {
-    if (!resolver->has_keeper)
-        resolver->has_keeper = resolver_start_thread(resolver, keeper_thread, resolver) == 0;
-    return resolver->has_keeper;
+    if (resolver->has_keeper || resolver->wants_keeper)
+        return true;
+    if (resolver->starter_fd < 0)
+        return start_keeper(resolver) == 0;
+    resolver->wants_keeper = true;
+    (void)eventfd_write(resolver->starter_fd, 1);
+    return true;
+}
+
+void resolver_start_elsewhere(struct resolver *resolver, int starter_fd)
+{
+    resolver->starter_fd = starter_fd;
+}
+
+void resolver_start_wanted(struct resolver *resolver)
+{
+    (void)pthread_mutex_lock(&resolver->lock);
+    int result = resolver->wants_keeper ? start_keeper(resolver) : 0;
+    resolver->wants_keeper = false;
+    if (result < 0) {
+        struct name *name;
+        while ((name = take_queued(resolver, 0)) != NULL)
+            resolver_take_result(name, NULL, result, false);
+        post_answers(resolver);
+        resolver->wants_keeper = !list_is_empty(&resolver->answered); /* a mailbox is full */
+    }
+    (void)pthread_mutex_unlock(&resolver->lock);
 }
 
 struct resolver_query *resolver_ask(struct resolver *resolver, const struct host_port *name,

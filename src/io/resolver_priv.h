@@ -94,6 +94,8 @@ struct resolver {
     unsigned int running; /* threads that look up */
     bool has_keeper, stopping;
     bool told;            /* the keeper has something to do */
+    int starter_fd;       /* wakes the thread that starts the keeper; -1: askers start it */
+    bool wants_keeper;    /* that thread has been woken */
     struct list answered; /* queries for the keeper to post */
     struct list queue;    /* names that wait for a thread */
     struct list impatient;
@@ -103,7 +105,8 @@ struct resolver {
     uint64_t polls;              /* 1 plus the calls of resolver_poll */
 };
 
-/* Under the lock. Starts the keeper if there is none. False: no thread could be started. */
+/* Under the lock. Starts the keeper if there is none, or has it started. False: no thread could be
+ * started. */
 bool resolver_has_keeper(struct resolver *resolver);
 /* Under the lock. Queues an idle name for a look-up. */
 void resolver_queue(struct name *name);

@@ -4,11 +4,13 @@
 #include "io/resolver.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -544,6 +546,62 @@ Test(resolver, threads_come_and_go)
     for (unsigned int i = 0; i < 1000 && thread_count() > before; i++)
         (void)usleep(1000);
     cr_assert_eq(thread_count(), before);
+}
+
+static bool has_no_threads; /* pthread_create(3) fails */
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg)
+{
+    return has_no_threads ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
+}
+
+/* What a worker may not do, its threads may not do either. */
+Test(resolver, an_asker_may_have_its_threads_made_elsewhere)
+{
+    struct asker asker;
+    unsigned int before = thread_count();
+    int starter_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    eventfd_t count;
+    if (!asker_open(&asker))
+        return;
+    resolver_start_elsewhere(asker.resolver, starter_fd);
+    ask_slow(&asker, 0, 2);
+    (void)usleep(20000);
+    cr_assert_eq(thread_count(), before, "the asker makes none");
+    cr_assert_eq(eventfd_read(starter_fd, &count), 0);
+    cr_assert_eq(count, 1, "one call for both");
+    resolver_start_wanted(asker.resolver);
+    wait_for_look_ups(2);
+    (void)sem_post(&look_ups);
+    (void)sem_post(&look_ups);
+    ring_run(&asker.ring, &asker.answer_count, 2);
+    cr_assert_eq(asker.last.error, 0);
+    resolver_start_wanted(asker.resolver);
+    cr_assert_lt(eventfd_read(starter_fd, &count), 0, "nothing is wanted");
+    asker_close(&asker);
+    (void)close(starter_fd);
+}
+
+Test(resolver, a_thread_that_cannot_be_made_elsewhere_is_an_answer)
+{
+    struct asker asker;
+    int starter_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!asker_open(&asker))
+        return;
+    resolver_start_elsewhere(asker.resolver, starter_fd);
+    ask_slow(&asker, 0, 2);
+    has_no_threads = true;
+    resolver_start_wanted(asker.resolver);
+    has_no_threads = false;
+    ring_run(&asker.ring, &asker.answer_count, 2);
+    cr_assert_eq(asker.last.error, -EAGAIN);
+    asker_close(&asker);
+    (void)close(starter_fd);
 }
 
 /* A thread that is stuck in a look-up is left behind. */
