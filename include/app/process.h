@@ -14,6 +14,11 @@ struct inherited;
 void process_secure_start(void);
 /* Ignores the signal from now on, also in programs that are executed later (execve(2)). */
 void process_ignore_signal(int number);
+/* Waits until the system has random numbers. A machine that has just started may have none yet, and
+ * makes some only while somebody waits for them (getrandom(2)). Says on standard error that it
+ * waits, if that takes long. Before signals are blocked: they may end the process meanwhile.
+ * -ETIMEDOUT, or -errno. */
+MUST_CHECK int process_wait_random(void);
 /* Raises the limits of open files and of locked memory as far as the system allows. Failing is not
  * an error: the process works with less. */
 void process_raise_limits(unsigned int workers);

@@ -295,7 +295,11 @@ enum limits_time {
     LIMIT_HEARTBEAT_INTERVAL_MS = 30000, /* heartbeat_interval: rathole's default */
     LIMIT_HEARTBEAT_TIMEOUT_MS = 40000,  /* heartbeat_timeout: rathole's default */
     LIMIT_BIND_RETRY_MS = 1000,          /* a predecessor in teardown may hold the control port */
-    LIMIT_START_MS = 500,                /* a start waits for the services' names and ports */
+    /* Right after the machine's start this one waits so long for random numbers, then says so and
+     * waits on. Kernels from 5.4 on collect some within about two seconds of a wait. */
+    LIMIT_RANDOM_TELL_MS = 1000,
+    LIMIT_RANDOM_MS = 30000,
+    LIMIT_START_MS = 500, /* a start waits for the services' names and ports */
     /* And for the control port's name. C libraries give up a dead name server after 10 to 20 s. */
     LIMIT_START_CONTROL_NAME_MS = 30000,
     LIMIT_RELOAD_NAMES_MS = 1000,  /* a reload waits for names; the rest is tried again later */
@@ -327,6 +331,8 @@ enum limits_time {
 #define LIMITS_ADJUSTABLE(ROW)                        \
     ROW(login_ms, LIMIT_LOGIN_MS)                     \
     ROW(second_ms, LIMIT_SECOND_MS)                   \
+    ROW(random_tell_ms, LIMIT_RANDOM_TELL_MS)         \
+    ROW(random_ms, LIMIT_RANDOM_MS)                   \
     ROW(retry_min_ms, LIMIT_RETRY_MIN_MS)             \
     ROW(visitor_wait_ms, LIMIT_VISITOR_WAIT_MS)       \
     ROW(channel_request_ms, LIMIT_CHANNEL_REQUEST_MS) \
@@ -371,6 +377,8 @@ int limits_from_environment(char *problem, size_t problem_size);
 
 #define LIMIT_LOGIN_MS           limits.login_ms
 #define LIMIT_SECOND_MS          limits.second_ms
+#define LIMIT_RANDOM_TELL_MS     limits.random_tell_ms
+#define LIMIT_RANDOM_MS          limits.random_ms
 #define LIMIT_RETRY_MIN_MS       limits.retry_min_ms
 #define LIMIT_VISITOR_WAIT_MS    limits.visitor_wait_ms
 #define LIMIT_CHANNEL_REQUEST_MS limits.channel_request_ms

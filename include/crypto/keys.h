@@ -17,8 +17,10 @@ enum keys_sizes {
     KEYS_AUTH_SIZE = 104,  /* libsodium's SHA-256 state */
 };
 
-/* Call it before anything else here, in main and in each test program. Idempotent. -EIO: the system
- * has no random numbers, so the program must not start. */
+/* Call it before anything else here, in main and in each test program. Idempotent. Negative: the
+ * system has no random numbers, or none yet (-EAGAIN: process_wait_random), so the program must not
+ * start. Commands that make no keys may do without: then keys_hash has a key that everybody
+ * knows. */
 MUST_CHECK int keys_init(void);
 
 /* The name of a service on the wire: SHA-256(name). */

@@ -289,10 +289,28 @@ static int command_run(const struct cli *cli, const struct program *program)
     return exit_code;
 }
 
+/* True, or prints why not. */
+static bool command_has_random(void)
+{
+    int result = process_wait_random();
+    if (result == 0)
+        result = keys_init();
+    if (result == -ETIMEDOUT)
+        (void)fprintf(stderr,
+                      "rathole-uring: the kernel has still no random numbers: give the machine a "
+                      "source of them (virtio-rng, rngd, haveged) and start again\n");
+    else if (result < 0)
+        (void)fprintf(stderr, "rathole-uring: the system provides no random numbers: %s\n",
+                      error_text(result));
+    return result == 0;
+}
+
 static int run_and_forget(const struct cli *cli, char *argv[])
 {
     struct program program;
-    first_process_step_aside();
+    first_process_step_aside(); /* the kernel shields PID 1 from signals, also while it waits */
+    if (!command_has_random())
+        return EXIT_START_ERROR;
     program_init(&program, argv);
     int exit_code = command_run(cli, &program);
     program_finish(&program);
@@ -314,12 +332,6 @@ int main(int argc, char *argv[])
         return EXIT_USAGE;
     }
     privileges_protect_memory();
-    int result = keys_init();
-    if (result < 0) {
-        (void)fprintf(stderr, "rathole-uring: the system provides no random numbers: %s\n",
-                      error_text(result));
-        return EXIT_START_ERROR;
-    }
     switch (cli.command) {
     case CLI_RUN:
         return run_and_forget(&cli, argv);
@@ -328,7 +340,7 @@ int main(int argc, char *argv[])
     case CLI_STATUS:
         return command_status(&cli);
     case CLI_GENKEY:
-        return command_genkey();
+        return command_has_random() ? command_genkey() : EXIT_START_ERROR;
     case CLI_PUBKEY:
         return command_pubkey();
     case CLI_VERSION:

@@ -4,9 +4,13 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +38,49 @@ void process_secure_start(void)
             (void)open("/", O_PATH | O_DIRECTORY);
     }
     process_ignore_signal(SIGXFSZ);
+}
+
+static void process_wake(int number)
+{
+    (void)number; /* its system call returns */
+}
+
+/* -EINTR: not within this time. */
+static int wait_random_for(unsigned int wait_ms)
+{
+    /* Every second from then on: the first signal may come just before the call. */
+    const struct itimerval never = {0}, timer = {.it_interval.tv_sec = 1,
+                                                 .it_value.tv_sec = wait_ms / 1000,
+                                                 .it_value.tv_usec = wait_ms % 1000 * 1000};
+    uint8_t byte;
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+    int result = getrandom(&byte, sizeof(byte), 0) < 0 ? -errno : 0;
+    (void)setitimer(ITIMER_REAL, &never, NULL);
+    return result;
+}
+
+int process_wait_random(void)
+{
+    const struct sigaction on_alarm = {.sa_handler = process_wake};
+    struct sigaction before;
+    sigset_t alarm, mask;
+    uint8_t byte;
+    if (getrandom(&byte, sizeof(byte), GRND_NONBLOCK) >= 0)
+        return 0;
+    if (errno != EAGAIN)
+        return -errno;
+    (void)sigemptyset(&alarm);
+    (void)sigaddset(&alarm, SIGALRM);
+    (void)sigaction(SIGALRM, &on_alarm, &before);
+    (void)pthread_sigmask(SIG_UNBLOCK, &alarm, &mask);
+    int result = wait_random_for(LIMIT_RANDOM_TELL_MS);
+    if (result == -EINTR) {
+        (void)fprintf(stderr, "rathole-uring: the kernel has no random numbers yet: waiting\n");
+        result = wait_random_for(LIMIT_RANDOM_MS);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    (void)sigaction(SIGALRM, &before, NULL);
+    return result == -EINTR ? -ETIMEDOUT : result;
 }
 
 static void raise_nofile_limit(void)

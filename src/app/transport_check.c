@@ -49,8 +49,12 @@ int transport_check(const char *file, enum config_role role, const struct config
 {
     struct recipe *recipe = NULL;
     char why[RECIPE_WHY_SIZE];
-    int result = recipe_create(role, peer, &recipe, why);
     said[0] = '\0';
+    /* Nothing of Noise can fail here, and a key pair takes random numbers, which --check can do
+     * without. */
+    if (ret == NULL && peer->transport.type == CONFIG_TRANSPORT_NOISE)
+        return 0;
+    int result = recipe_create(role, peer, &recipe, why);
     if (result == 0)
         warn(file, recipe, said);
     else

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sodium.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "crypto/x25519.h"
 
@@ -19,6 +20,10 @@ static uint8_t hash_key[crypto_shorthash_KEYBYTES];
 
 int keys_init(void)
 {
+    /* libsodium would end the process later, in the middle of a login, or wait here for ever. */
+    uint8_t byte;
+    if (getrandom(&byte, sizeof(byte), GRND_NONBLOCK) < 0)
+        return -errno;
     int r = sodium_init();
     if (r < 0)
         return -EIO;

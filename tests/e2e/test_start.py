@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import platform
 import pwd
 import re
 import resource
@@ -271,6 +272,76 @@ def test_forbidden_by_seccomp(start, role, profile):
     refused(start(text, role, forbidden=PROFILES[profile]),
             r"seccomp.*io_uring_setup, io_uring_enter and io_uring_register|"
             r"io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile")
+
+
+GETRANDOM = {"x86_64": 318, "aarch64": 278}.get(platform.machine())
+
+
+@pytest.mark.skipif(not GETRANDOM, reason="the number of getrandom(2) is not known for this machine")
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=["none", "forbidden"])
+def test_no_random_numbers(start, place, error):
+    """A52: without randomness nothing starts, and no key is made; what makes none needs none."""
+    if SANITIZED:
+        pytest.skip("a sanitizer's runtime asks for random numbers too")
+    process = start(server_text(), forbidden=((GETRANDOM,), error))
+    assert process.wait(within(2)) == 1
+    no_random = r"rathole-uring: the system provides no random numbers: .+\n"
+    assert re.fullmatch(no_random, process.log())
+    noise = render(OURS, "client", {"remote_addr": "127.0.0.1:9", "default_token": TOKEN},
+                   {"s": {"local_addr": "127.0.0.1:9"}})
+    noise += f"\n[client.transport]\ntype = noise\nnoise.remote_public_key = {'A' * 42}E=\n"
+    (place / "noise.ini").write_text(noise)
+    for arguments, code in ((["--genkey"], 1), (["--help"], 0), (["--version"], 0),
+                            (["--check", place / "0.ini"], 0), (["--check", place / "noise.ini"], 0)):
+        log = place / "log"
+        log.unlink(missing_ok=True)
+        process = Process([place / "rathole-uring", *arguments], log, forbidden=((GETRANDOM,), error))
+        assert process.wait(within(2)) == code, (arguments, process.log())
+        assert bool(re.fullmatch(no_random, process.log())) == (code == 1), process.log()
+
+
+RANDOM_SHIM = BINARIES[OURS].parent / "tests" / "e2e" / "librandom_shim.so"
+JUST_BOOTED = limits.Limits(random_tell=0.3, random=1.5)
+
+
+@pytest.fixture
+def booting(start):
+    """booting(seconds, port) -> a server on a machine that collects random numbers for so long."""
+    if SANITIZED or not RANDOM_SHIM.exists():
+        pytest.skip("no random_shim in this build, or a sanitizer that wants to be loaded first")
+
+    def make(seconds, port):
+        return start(server_text(port), limits=JUST_BOOTED, env={
+            "LD_PRELOAD": str(RANDOM_SHIM), "RANDOM_SHIM": str(round(seconds * 1000))})
+
+    return make
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["soon", "later"])
+def test_random_numbers_come_after_the_boot(booting, is_told):
+    """A52: a machine that has just started has none yet; the program waits, and says so after a second."""
+    port = free_port()
+    process = booting(JUST_BOOTED.random_tell * (2 if is_told else 0.1), port)
+    wait_until(lambda: is_listening(port), within(JUST_BOOTED.random_tell * 3 + 5), "the server")
+    assert process.log().count("the kernel has no random numbers yet: waiting\n") == is_told
+    process.stop()
+
+
+def test_random_numbers_do_not_come(booting):
+    begin = time.monotonic()
+    process = booting(1000, free_port())
+    wait_until(lambda: "waiting" in process.log(), within(JUST_BOOTED.random_tell + 5), "its word")
+    assert process.wait(within(JUST_BOOTED.random + 5)) == 1
+    assert time.monotonic() - begin >= JUST_BOOTED.random
+    assert re.search(r"still no random numbers: give the machine a source of them", process.log())
+
+
+def test_a_signal_while_there_are_no_random_numbers(booting):
+    process = booting(1000, free_port())
+    wait_until(lambda: "waiting" in process.log(), within(JUST_BOOTED.random_tell + 5), "its word")
+    process.expected_death = True
+    process.signal(signal.SIGTERM)
+    assert process.wait(within(0.5)) == -signal.SIGTERM
 
 
 SYSCTL = pathlib.Path("/proc/sys/kernel/io_uring_disabled")
