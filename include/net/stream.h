@@ -92,8 +92,6 @@ void stream_read_some(struct stream *stream, void *buffer, size_t size);
 void stream_write(struct stream *stream, const void *data, size_t size);
 bool stream_is_writing(const struct stream *stream);
 bool stream_is_reading(const struct stream *stream);
-/* Ends the direction to the peer: our end of stream, then a FIN. Nothing may be written then. */
-void stream_end_writing(struct stream *stream);
 /* Cancels what is in flight and closes. Idempotent; a second call may turn a clean end into an
  * abort. `closed` follows, never inside this call. */
 void stream_terminate(struct stream *stream, enum stream_close how);

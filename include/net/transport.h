@@ -14,5 +14,5 @@ struct transport {
 void transport_close(struct transport *transport, struct loop *loop);
 /* The same with a reset. */
 void transport_abort(struct transport *transport, struct loop *loop);
-/* Like transport_close, for a visitor's plain connection. loop_close_fd alone would reset it. */
+/* Like transport_close, for a plain connection. loop_close_fd alone would reset it. */
 void transport_close_fd(int fd, struct loop *loop);

@@ -183,8 +183,9 @@ void channel_pool_close(struct channel_pool *pool, struct pool_source *source, u
 bool channel_pool_doubt(struct channel_pool *pool, struct pool_source *source, bool is_doubted,
                         uint64_t now_ns, pool_notice *ret_notice);
 /* A channel of the source has failed before its client answered with a byte: the client may be
- * dying. While it closes its connections one by one, it would be the least loaded of all, and get
- * one visitor after the other. Doubts it if there are others, as channel_pool_doubt. */
+ * dying, or can't reach its local service. While it closes its connections one by one, it would be
+ * the least loaded of all, and get one visitor after the other. Doubts it if there are others, as
+ * channel_pool_doubt. */
 bool channel_pool_lost(struct channel_pool *pool, struct pool_handle handle, uint64_t now_ns,
                        pool_notice *ret_notice);
 /* The number of channels, at most max, that the caller requests from the source's client now. */

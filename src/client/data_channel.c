@@ -102,7 +102,7 @@ static void channel_retry(struct data_channel *channel, int error)
     loop_timer_start(channel_loop(channel), &channel->timer, retry_delay_ms(first));
 }
 
-void data_channel_close(struct data_channel *channel, enum stream_close how)
+void data_channel_close(struct data_channel *channel)
 {
     if (channel->state == CHANNEL_CLOSING)
         return;
@@ -116,7 +116,7 @@ void data_channel_close(struct data_channel *channel, enum stream_close how)
         stream_terminate(&channel->local, STREAM_ABORT);
     }
     if (channel->stream.fd >= 0)
-        stream_terminate(&channel->stream, how);
+        stream_terminate(&channel->stream, STREAM_ABORT);
     if (channel->streams_open == 0)
         channel_free(channel);
 }
@@ -136,7 +136,7 @@ static void channel_failed(struct data_channel *channel, int error)
         log_conn(LOG_WARN, channel_service(channel), channel->id,
                  "data channel failed: %s (%u similar lines suppressed)", error_text(error),
                  suppressed);
-    data_channel_close(channel, STREAM_ABORT);
+    data_channel_close(channel);
 }
 
 static void channel_stream_closed(struct stream *stream)
@@ -196,7 +196,7 @@ static void channel_stream_read_done(struct stream *stream, int result)
     if (result < 0) {
         log_conn(LOG_DEBUG, channel_service(channel), channel->id, "parked channel ended: %s",
                  error_text(result));
-        data_channel_close(channel, STREAM_ABORT);
+        data_channel_close(channel);
         return;
     }
     if (stream_is_writing(stream)) {
@@ -409,7 +409,7 @@ void data_channel_close_ended(struct client_worker *worker)
          * read yet. No command comes before the handshakes are over. */
         bool is_taken = channel->state == CHANNEL_PARKED && stream_has_unread(&channel->stream);
         if (!is_taken)
-            data_channel_close(channel, STREAM_ABORT);
+            data_channel_close(channel);
     }
 }
 
@@ -418,7 +418,7 @@ void data_channel_close_dialing(struct client_worker *worker)
     list_for_each_safe (node, &worker->channels) {
         struct data_channel *channel = container_of(node, struct data_channel, node);
         if (channel->state == CHANNEL_DIALING)
-            data_channel_close(channel, STREAM_ABORT);
+            data_channel_close(channel);
     }
 }
 
@@ -427,7 +427,7 @@ void data_channel_close_unstarted(struct client_worker *worker)
     list_for_each_safe (node, &worker->channels) {
         struct data_channel *channel = container_of(node, struct data_channel, node);
         if (channel->state == CHANNEL_DIALING || channel->state == CHANNEL_PARKED)
-            data_channel_close(channel, STREAM_ABORT);
+            data_channel_close(channel);
     }
 }
 
@@ -443,7 +443,7 @@ void data_channel_close_cut(struct client_worker *worker)
 void data_channel_close_all(struct client_worker *worker)
 {
     list_for_each_safe (node, &worker->channels) {
-        data_channel_close(container_of(node, struct data_channel, node), STREAM_ABORT);
+        data_channel_close(container_of(node, struct data_channel, node));
     }
     list_for_each_safe (node, &worker->relaying) {
         relay_terminate(&container_of(node, struct data_channel, node)->relay);

@@ -131,9 +131,9 @@ void data_channel_drop_session(struct data_channel *channel);
 /* To be called when its descriptors are closed: gives back their count, and ends its use of the
  * service. */
 void data_channel_drop_service(struct data_channel *channel);
-/* Closes a channel that has no relay: the stream to the server, and the local one if there is one.
+/* Resets the connections of a channel that has no relay: to the server, and to the local service.
  * May free the channel. */
-void data_channel_close(struct data_channel *channel, enum stream_close how);
+void data_channel_close(struct data_channel *channel);
 /* While CLOSING: one of its streams is closed. Frees the channel after the last one. */
 void data_channel_stream_gone(struct data_channel *channel);
 /* Frees the channel alone, when its use of the service has moved to another worker or has ended. */

@@ -6,15 +6,10 @@
 #include "data_channel_priv.h"
 #include "io/unix_socket.h"
 
-enum {
-    DISCARD_BYTES = 4096,
-    DISCARDS_MAX = 64, /* receives; bounds what a visitor can make us discard */
-};
-
 static void local_try_address(struct data_channel *channel);
 
-/* The visitor sees an end of stream, as with rathole. Unread bytes in the channel would turn our
- * close into a reset, so they are discarded. */
+/* The visitor is reset. With rathole's client it gets an end of stream if it has sent nothing yet,
+ * which looks like an empty answer of the service. */
 void local_service_unavailable(struct data_channel *channel, int error)
 {
     static struct log_limit limit;
@@ -29,13 +24,7 @@ void local_service_unavailable(struct data_channel *channel, int error)
                                   sizeof(text)),
                  error_text(error), suppressed);
     }
-    stream_end_writing(&channel->stream);
-    unsigned char discarded[DISCARD_BYTES];
-    for (unsigned int i = 0; i < DISCARDS_MAX; i++) {
-        if (socket_recv_now(channel->stream.fd, discarded, sizeof(discarded)) <= 0)
-            break;
-    }
-    data_channel_close(channel, STREAM_CLEAN);
+    data_channel_close(channel);
 }
 
 static void local_connected(struct stream *stream, int result)

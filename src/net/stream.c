@@ -203,13 +203,6 @@ bool stream_is_reading(const struct stream *stream)
     return !loop_op_is_idle(&stream->read_op) || stream->coding.read_waits;
 }
 
-void stream_end_writing(struct stream *stream)
-{
-    assert(!stream_is_writing(stream));
-    stream_coding_end(stream);
-    socket_shutdown_send(stream->fd);
-}
-
 void stream_terminate(struct stream *stream, enum stream_close how)
 {
     if (how == STREAM_ABORT)

@@ -45,7 +45,7 @@ static void arrival_drop_head(struct visitor *visitor)
 static void arrival_free(struct visitor *visitor)
 {
     arrival_drop_head(visitor);
-    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_reset(visitor);
     (void)atomic_fetch_sub(&visitor->service->arriving, 1);
     visitor_free(visitor);
 }

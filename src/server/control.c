@@ -42,6 +42,7 @@ struct server_control {
     uint64_t conn_id;
     uint8_t end;   /* buffer of the read that sees the end */
     uint8_t state; /* enum server_control_state; server_control_set_state changes it */
+    bool is_quiet; /* its client does not answer, and the log says so */
     uint8_t out[MESSAGE_ACK_SIZE + COMMANDS_BYTES];
 };
 
@@ -474,13 +475,15 @@ static bool look_at_client(struct server_control *control)
         control_terminate(control, error);
         return false;
     }
+    if (is_quiet != control->is_quiet) /* a failed channel is a doubt too */
+        log_conn(LOG_INFO, control_name(control), control->conn_id,
+                 is_quiet ? "the client does not answer: no new visitors for it"
+                          : "the client answers again");
+    control->is_quiet = is_quiet;
     pool_notice notice;
     if (!channel_pool_doubt(&service->pool, &control->session.source, is_quiet,
                             loop_now_ns(worker->tunnel->loop), &notice))
         return true;
-    log_conn(LOG_INFO, control_name(control), control->conn_id,
-             is_quiet ? "the client does not answer: no new visitors for it"
-                      : "the client answers again");
     exchange_notify(worker, service, notice);
     exchange_wake_waiters(worker);
     return true;

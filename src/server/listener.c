@@ -9,7 +9,6 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "io/socket.h"
-#include "net/transport.h"
 #include "server/binding.h"
 #include "server/server_worker.h"
 
@@ -119,7 +118,7 @@ static void port_take(struct listener *port, int fd)
     if (port->service == NULL) {
         port->accepted(worker, NULL, fd);
     } else if (!listener_leaves_enough_fds(worker, fd)) {
-        transport_close_fd(fd, port_loop(port));
+        loop_close_fd(port_loop(port), fd); /* see visitor_reset */
         if (!port->paused)
             port_pause(port);
     } else {
@@ -153,7 +152,7 @@ static void port_accepted(struct loop_op *op, int res, uint32_t flags)
     if (res >= 0 && (wanted || port_takes_last(port)))
         port_take(port, res);
     else if (res >= 0)
-        transport_close_fd(res, port_loop(port));
+        loop_close_fd(port_loop(port), res);
     else if (wanted && out_of_fds(res))
         port_pause(port);
     else if (wanted && !port->paused && loop_op_is_idle(op))

@@ -464,7 +464,7 @@ void login_begin(struct server_worker *worker, struct service *service, int fd)
     }
     struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
     if (!stranger_is_let_in(worker, &peer, &key)) {
-        loop_close_fd(tunnel->loop, fd); /* a reset: see visitor_admit */
+        loop_close_fd(tunnel->loop, fd); /* a reset: no TIME_WAIT for each of a flood */
         return;
     }
     int result = login_enter(tunnel, fd, &key, LOGIN_IS_NEW, GATE_WAITS);

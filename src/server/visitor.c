@@ -71,11 +71,16 @@ void visitor_finish(struct visitor *visitor)
     visitor_free(visitor);
 }
 
-/* Closes a waiting visitor. */
+void visitor_reset(struct visitor *visitor)
+{
+    loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
+}
+
+/* Ends a waiting visitor. */
 static void visitor_give_up(struct visitor *visitor)
 {
     visitor_set_state(visitor, VISITOR_GONE);
-    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_reset(visitor);
     visitor_limits_leave(visitor->service, &visitor->key);
     if (channel_pool_leave(&visitor->service->pool, &visitor->waiter))
         visitor_free(visitor); /* no channel is on its way */
@@ -118,20 +123,26 @@ const char *visitor_refusal_name(unsigned int why)
     return name;
 }
 
-void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
-                          const struct addr *peer, const char *detail)
+static void note_refusal(const struct server_worker *worker, struct service *service, uint64_t id,
+                         enum visitor_refusal why, const struct addr *peer, const char *detail)
 {
     static struct log_limit said[VISITOR_REFUSAL_COUNT];
     uint32_t suppressed;
     char text[ADDR_TEXT_SIZE];
-    metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
-    counter_add(&visitor_stats(visitor)->reasons[why], 1);
+    counter_add(&service_worker_stats(service, worker->tunnel->index)->reasons[why], 1);
     if (log_allowed(&said[why], &suppressed))
-        log_conn(LOG_WARN, visitor_service(visitor), visitor->id,
+        log_conn(LOG_WARN, service_name(service), id,
                  "visitor%s%s refused: %s%s%s (%u similar lines suppressed)",
                  peer != NULL ? " from " : "",
                  peer != NULL ? addr_format(peer, text, sizeof(text)) : "", refusals[why].text,
                  detail != NULL ? ": " : "", detail != NULL ? detail : "", suppressed);
+}
+
+void visitor_note_refusal(const struct visitor *visitor, enum visitor_refusal why,
+                          const struct addr *peer, const char *detail)
+{
+    metrics_add(&visitor->worker->tunnel->metrics, refusals[why].metric, 1);
+    note_refusal(visitor->worker, visitor->service, visitor->id, why, peer, detail);
 }
 
 static void visitor_wait_expired(struct timer *timer)
@@ -268,16 +279,12 @@ void visitor_admit(struct visitor *visitor, const struct addr *peer)
     enum visitor_refusal why;
     if (!visitor_is_let_in(visitor, peer, &why)) {
         visitor_note_refusal(visitor, why, peer, NULL);
-        if (why == VISITOR_REFUSED_DENIED || why == VISITOR_REFUSED_RATE)
-            /* A reset: a flood of them must not leave us a socket in TIME_WAIT for each. */
-            loop_close_fd(visitor_loop(visitor), take_fd(&visitor->fd));
-        else
-            transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+        visitor_reset(visitor);
         visitor_free(visitor);
         return;
     }
     if (!visitor_seek(visitor, true)) {
-        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+        visitor_reset(visitor);
         visitor_finish(visitor);
     }
 }
@@ -287,8 +294,9 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     struct tunnel_worker *tunnel = worker->tunnel;
     metrics_add(&tunnel->metrics, METRIC_VISITORS_ACCEPTED, 1);
     struct visitor *visitor = visitor_new(worker, service);
-    if (visitor == NULL) {
-        transport_close_fd(fd, tunnel->loop);
+    if (visitor == NULL) { /* the metric counts it already */
+        note_refusal(worker, service, 0, VISITOR_REFUSED_NO_MEMORY, NULL, NULL);
+        loop_close_fd(tunnel->loop, fd); /* see visitor_reset */
         return;
     }
     service_use(service);
@@ -334,7 +342,7 @@ static void review(struct visitor *visitor)
     visitor_set_state(visitor, VISITOR_SEEKING);
     if (visitor_seek(visitor, false))
         return;
-    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_reset(visitor);
     visitor_finish(visitor);
 }
 

@@ -147,6 +147,10 @@ static inline void visitor_set_state(struct visitor *visitor, enum visitor_state
 struct visitor *visitor_new(struct server_worker *worker, struct service *service);
 /* Frees the struct alone. Its use of the service is handed on. */
 void visitor_forget(struct visitor *visitor);
+/* Closes the connection of a visitor that is turned away, with a reset, whatever the reason: an end
+ * of stream would look like an empty answer, and the service was not asked. A flood of them also
+ * leaves no socket in TIME_WAIT. At a unix socket it is an end of stream all the same. */
+void visitor_reset(struct visitor *visitor);
 /* Ends a visitor whose descriptors are closed: the service does not count it any more, its use is
  * dropped, and the struct is freed. */
 void visitor_finish(struct visitor *visitor);

@@ -160,7 +160,7 @@ static void visitor_try_again(struct visitor *visitor, int fd)
     visitor->has_tried_again = true;
     if (visitor_seek(visitor, false))
         return;
-    transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    visitor_reset(visitor);
     visitor_finish(visitor);
 }
 

@@ -158,7 +158,7 @@ Test(client, without_descriptors_the_other_addresses_are_not_tried)
     refuse_sockets(AF_INET, EMFILE);
     answer_two(&rig, rig.local_addr, rig.local_addr);
     cr_assert_eq(refused_count, 2); /* the second socket is for a reserved descriptor */
-    cr_assert_eq(side_end_of(&rig.side, channel), 1);
+    cr_assert_eq(side_end_of(&rig.side, channel), -ECONNRESET);
     refuse_sockets(AF_UNSPEC, 0);
     (void)close(channel);
     (void)close(control);
@@ -190,7 +190,7 @@ Test(client, names_of_local_services)
     side_settle(&rig.side, 4);
     cr_assert_eq(asked_count, 2, "but not for ever");
     answer(&(struct resolver_answer){.error = ERR_RESOLVE});
-    cr_assert_eq(side_end_of(&rig.side, third), 1);
+    cr_assert_eq(side_end_of(&rig.side, third), -ECONNRESET);
     int fds[] = {control, channel, local, second, local_too, third};
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         (void)close(fds[i]);
@@ -275,7 +275,7 @@ Test(client, the_end_between_two_local_addresses)
     cr_assert_eq(side_end_of(&rig.side, channel), 0, "within the limit");
     for (unsigned int ms = 0; ms < 700; ms += 50)
         side_advance(&rig.side, 50);
-    cr_assert_eq(side_end_of(&rig.side, channel), 1, "of all together");
+    cr_assert_eq(side_end_of(&rig.side, channel), -ECONNRESET, "of all together");
     (void)close(channel);
     channel = visitor_of(&rig, control);
     answer_two(&rig, hole.addr, hole.addr);

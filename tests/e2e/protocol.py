@@ -129,10 +129,23 @@ def reset(sock):
     sock.close()
 
 
+def already_reset():
+    """A connection whose peer has reset it, which its next use will tell."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        reset(server.accept()[0])
+    return sock
+
+
 def connect(port, host="127.0.0.1", source=None, timeout=10):
-    sock = socket.create_connection(
-        (host, port), timeout=timeout, source_address=(source, 0) if source else None
-    )
+    """Who is turned away may be reset before connect(2) has returned, which then takes the error: such a
+    connection is in the state that it would have had a moment later."""
+    try:
+        sock = socket.create_connection(
+            (host, port), timeout=timeout, source_address=(source, 0) if source else None
+        )
+    except ConnectionResetError:
+        return already_reset()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 

@@ -332,7 +332,7 @@ def test_a_new_token_ends_all(tunnel, service):
 
 
 class ClosesAtOnce(Service):
-    """Ends without a word, as a service that is full, or a client whose local service is down."""
+    """Ends without a word, as a service that is full."""
 
     def serve(self, sock, record):
         record.end = "fin"
@@ -347,6 +347,18 @@ def test_a_second_attempt_elsewhere(tunnel, service):
     assert bad.connections + good.connections <= 40 and good.connections == 20
     assert t.server.metric("visitors_tried_again") == bad.connections > 0
     bad.also_meant(20), good.also_meant(20)
+
+
+def test_a_local_service_that_is_down(tunnel, service):
+    """Its client resets the channel, and the visitor gets the other client, as above."""
+    t, (down, good), _ = balanced(tunnel, service)
+    down.stop()
+    answers = [ask_name(t.port()) for _ in range(20)]
+    assert answers == ["1"] * 20
+    assert good.connections == 20 and t.server.metric("visitors_tried_again") > 0
+    time.sleep(2.5)  # the first doubt is over
+    assert ask_name(t.port()) == "1"
+    assert not [line for line in t.server.log().splitlines() if " answer" in line], "that client is well"
 
 
 def test_no_third_attempt(tunnel, service):

@@ -113,7 +113,7 @@ def test_any_number_of_dead_names(tunnel, service, dns):
 
 
 def test_a_failure_is_remembered(tunnel, service, dns):
-    """Visitors of a name that does not exist see an end of stream; they cause one look-up a second."""
+    """Visitors of a name that does not exist are reset; they cause one look-up a second."""
     names = dns()
     t = tunnel({"gone": free_port()}, start=False,
                client_service_options={"gone": {"local_addr": "gone.test:1"}})

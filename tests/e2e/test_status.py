@@ -237,7 +237,7 @@ def test_the_client_counts_its_relays(make, service):
 def test_a_client_whose_service_is_gone(make):
     t, status = make({"echo": free_port()}, "client")
     with connect(t.port()) as sock:
-        assert how_closed(sock, within(5))[0] == "fin"
+        assert how_closed(sock, within(5))[0] == "rst"
     wait_until(lambda: status.service()["refused"] == {"unreachable": 1}, within(5), "the refusal")
     errors = status.json()["errors"]
     assert any(e["service"] == "echo" and "cannot connect to the local service" in e["text"]

@@ -140,7 +140,8 @@ Test(stream_links, an_end_that_is_a_message_comes_before_the_fin)
     unsigned char byte;
     rig_init(&rig);
     stream_adopt(&rig.stream, rig.engine, websocket_link_create(NULL, true, false));
-    stream_end_writing(&rig.stream);
+    stream_terminate(&rig.stream, STREAM_CLEAN);
+    rig_turns(&rig, 5);
     struct link *of_peer = websocket_link_create(NULL, false, false);
     cr_assert_not_null(of_peer);
     while (recv(rig.peer, &byte, 1, MSG_DONTWAIT) == 1)

@@ -3,6 +3,7 @@
 #include "server/arrival.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -51,18 +52,8 @@ static void begin(unsigned int workers, uint64_t seed)
     cr_assert_eq(server_create(&rig.config->server, workers, NULL, &rig.server), 0);
     cr_assert_eq(side_start(&rig.side, &server_role, rig.server), 0);
 
-    uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], ack[MESSAGE_ACK_SIZE];
-    struct message_hello answer;
-    int end;
     rig.control = tcp_dial(&rig.control_addr);
-    keys_service_digest("s", 1, digest);
-    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
-    say(rig.control, hello, sizeof(hello));
-    cr_assert_eq(side_read(&rig.side, rig.control, hello, sizeof(hello), &end), sizeof(hello));
-    cr_assert_eq(message_hello_decode(hello, sizeof(hello), &answer), 0);
-    keys_auth_digest("t", 1, answer.digest, rig.session_key);
-    say(rig.control, rig.session_key, KEYS_DIGEST_SIZE);
-    cr_assert_eq(side_read(&rig.side, rig.control, ack, sizeof(ack), &end), sizeof(ack));
+    cr_assert_eq(side_log_in(&rig.side, rig.control, "s", "t", rig.session_key), MESSAGE_ACK_OK);
     side_settle(&rig.side, 4);
 }
 
@@ -171,7 +162,7 @@ Test(arrival, byte_by_byte)
     finish();
 }
 
-Test(arrival, who_says_nothing_is_closed_when_the_time_is_over)
+Test(arrival, who_says_nothing_is_reset_when_the_time_is_over)
 {
     begin(1, 1);
     int silent = visitor(), slow = visitor();
@@ -181,8 +172,8 @@ Test(arrival, who_says_nothing_is_closed_when_the_time_is_over)
     say(slow, &V1[20], 1); /* moves no deadline */
     side_advance(&rig.side, 200);
     side_settle(&rig.side, 10);
-    cr_expect_neq(side_end_of(&rig.side, silent), 0);
-    cr_expect_neq(side_end_of(&rig.side, slow), 0);
+    cr_expect_eq(side_end_of(&rig.side, silent), -ECONNRESET);
+    cr_expect_eq(side_end_of(&rig.side, slow), -ECONNRESET);
     cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_REFUSED_HEADER), 2);
     (void)close(silent);
     (void)close(slow);
@@ -200,22 +191,22 @@ Test(arrival, a_broken_header_an_end_and_a_reset)
     tcp_abort_on_close(gone);
     (void)close(gone);
     side_settle(&rig.side, 10);
-    cr_expect_neq(side_end_of(&rig.side, broken), 0);
-    cr_expect_neq(side_end_of(&rig.side, ended), 0);
+    cr_expect_eq(side_end_of(&rig.side, broken), -ECONNRESET);
+    cr_expect_eq(side_end_of(&rig.side, ended), -ECONNRESET);
     cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_REFUSED_HEADER), 3);
     (void)close(broken);
     (void)close(ended);
     finish();
 }
 
-Test(arrival, those_beyond_the_limit_are_closed)
+Test(arrival, those_beyond_the_limit_are_reset)
 {
     begin(1, 1);
     struct service *service = side_first_service(rig.server);
     atomic_store(&service->arriving, LIMIT_VISITORS_ARRIVING - 1);
     int last = visitor(), late = visitor();
     cr_expect_eq(side_end_of(&rig.side, last), 0);
-    cr_expect_neq(side_end_of(&rig.side, late), 0);
+    cr_expect_eq(side_end_of(&rig.side, late), -ECONNRESET);
     cr_expect_eq(side_metric(&rig.side, METRIC_VISITORS_REFUSED_ARRIVING), 1);
     (void)close(last);
     (void)close(late);
@@ -239,7 +230,7 @@ Test(arrival, the_service_goes_down)
     side_settle(&rig.side, 20);
     cr_expect_eq(arriving(), 0);
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-        cr_expect_neq(side_end_of(&rig.side, fds[i]), 0);
+        cr_expect_eq(side_end_of(&rig.side, fds[i]), -ECONNRESET);
         (void)close(fds[i]);
     }
     finish();
@@ -255,7 +246,7 @@ Test(arrival, the_server_stops)
     side_settle(&rig.side, 20);
     cr_expect_eq(arriving(), 0);
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-        cr_expect_neq(side_end_of(&rig.side, fds[i]), 0);
+        cr_expect_eq(side_end_of(&rig.side, fds[i]), -ECONNRESET);
         (void)close(fds[i]);
     }
     finish();

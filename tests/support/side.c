@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "proto/message.h"
 #include "server/server.h"
 
 enum { READ_TURNS = 3000, END_TURNS = 30, STOP_TURNS = 40 };
@@ -200,6 +201,27 @@ int side_end_of(struct side *side, int fd)
         side_settle(side, 1);
     }
     return 0;
+}
+
+int side_log_in(struct side *side, int fd, const char *service, const char *token,
+                uint8_t ret_session_key[static KEYS_DIGEST_SIZE])
+{
+    uint8_t digest[KEYS_DIGEST_SIZE], hello[MESSAGE_HELLO_SIZE], bytes[MESSAGE_ACK_SIZE];
+    struct message_hello answer;
+    enum message_ack ack;
+    int end;
+    keys_service_digest(service, strlen(service), digest);
+    message_hello_encode(MESSAGE_HELLO_CONTROL, digest, hello);
+    say(fd, hello, sizeof(hello));
+    if (side_read(side, fd, hello, sizeof(hello), &end) != sizeof(hello) ||
+        message_hello_decode(hello, sizeof(hello), &answer) < 0)
+        return -1;
+    keys_auth_digest(token, strlen(token), answer.digest, ret_session_key);
+    say(fd, ret_session_key, KEYS_DIGEST_SIZE);
+    if (side_read(side, fd, bytes, sizeof(bytes), &end) != sizeof(bytes) ||
+        message_ack_decode(bytes, sizeof(bytes), &ack) < 0)
+        return -1;
+    return (int)ack;
 }
 
 struct service *side_first_service(struct server *server)

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "crypto/keys.h"
 #include "fake_loop.h"
 #include "tunnel/role.h"
 
@@ -53,6 +54,9 @@ size_t side_read(struct side *side, int fd, void *out, size_t size, int *ret_end
 bool side_expect(struct side *side, int fd, const void *bytes, size_t size);
 /* Reads up to the end: 0 = it is still open, 1 = end of stream, or -errno. */
 int side_end_of(struct side *side, int fd);
+/* Logs a client in over a connection in the clear. Returns the Ack, or -1 without one. */
+int side_log_in(struct side *side, int fd, const char *service, const char *token,
+                uint8_t ret_session_key[static KEYS_DIGEST_SIZE]);
 /* The first service in a server's file. */
 struct server;
 struct service *side_first_service(struct server *server);
