@@ -67,6 +67,3 @@ bool listener_all_rest(const struct list *ports);
 /* Resumes accepting after a pause. enough_fds: there are descriptors for visitors again. False:
  * some listeners still pause; call again later. */
 MUST_CHECK bool listener_resume_all(struct list *ports, bool enough_fds);
-/* True if a visitor may have a descriptor with this number. Higher numbers are kept for control
- * channels and for the channels of visitors that wait. */
-bool listener_leaves_enough_fds(const struct server_worker *worker, int fd);

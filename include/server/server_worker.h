@@ -54,7 +54,8 @@ struct server {
     _Atomic unsigned int unbound_count; /* services without an address */
     unsigned int worker_count;
     _Atomic int fd_visitors_max; /* descriptors from this number on are not for visitors */
-    _Atomic unsigned int waiting_visitors;
+    _Atomic int fds_fixed;       /* those that are open without any visitor */
+    _Atomic unsigned int visitors, waiting_visitors;
     struct handover handover;
     _Atomic bool hold_is_over; /* services that were handed over wait for their client no longer */
 };

@@ -19,6 +19,9 @@
 
 unsigned int descriptors_fixed(enum config_role role, const struct config_peer *peer,
                                unsigned int workers);
+/* The part of one service in that. */
+unsigned int descriptors_fixed_of(enum config_role role, const struct config_service *service,
+                                  unsigned int workers);
 unsigned int descriptors_needed(enum config_role role, const struct config_peer *peer,
                                 unsigned int workers);
 unsigned int descriptors_wanted(enum config_role role, const struct config_peer *peer,

@@ -8,6 +8,8 @@
 #include "server/server_worker.h"
 #include "tunnel/descriptors.h"
 
+enum { OF_VISITOR = 2 }; /* descriptors: its own, and its channel's */
+
 void server_fds_limit_strangers(struct server *server, const struct config_peer *config)
 {
     int fds = tunnel_fds_for_visitors();
@@ -21,6 +23,36 @@ void server_fds_limit_strangers(struct server *server, const struct config_peer 
 static struct service_part *fds_part_of(struct list *node)
 {
     return container_of(node, struct service_part, node);
+}
+
+void server_fds_count_fixed(struct server *server)
+{
+    struct service_registry *registry = &server->services;
+    static const struct config_peer no_services;
+    unsigned int count = descriptors_fixed(CONFIG_SERVER, &no_services, server->worker_count);
+    (void)pthread_mutex_lock(&registry->lock);
+    list_for_each (node, &registry->entries) {
+        struct service_base *entry = container_of(node, struct service_base, node);
+        const struct service *service = container_of(entry, struct service, entry);
+        if (!entry->removed)
+            count +=
+                descriptors_fixed_of(CONFIG_SERVER, service_config(service), server->worker_count);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    atomic_store(&server->fds_fixed, (int)count);
+}
+
+/* With `more` descriptors. */
+static bool visitors_leave(const struct server *server, int more)
+{
+    int visitors = (int)atomic_load_explicit(&server->visitors, memory_order_relaxed);
+    return server->fds_fixed + OF_VISITOR * visitors + more <= server->fd_visitors_max;
+}
+
+bool server_fds_leave_visitor(const struct server *server, int fd)
+{
+    return visitors_leave(server, OF_VISITOR) &&
+           tunnel_leaves_enough_fds(fd, &server->waiting_visitors, server->fd_visitors_max);
 }
 
 /* Closes half of the parked channels of each service, because those of an earlier burst must not
@@ -52,7 +84,8 @@ bool server_fds_are_enough_for(const struct server *server, const struct config_
                                ? descriptors_lanes(config, server->worker_count)
                                : server->worker_count + 1;
     int fd = next_fd();
-    return fd >= 0 && fd + (int)sockets < server->fd_visitors_max;
+    return fd >= 0 && fd + (int)sockets < server->fd_visitors_max &&
+           visitors_leave(server, (int)sockets);
 }
 
 void server_fds_resume(struct timer *timer)
@@ -62,7 +95,7 @@ void server_fds_resume(struct timer *timer)
         return;
     bool all = listener_resume_all(&worker->control_ports, true);
     int fd = next_fd();
-    bool enough = fd >= 0 && listener_leaves_enough_fds(worker, fd);
+    bool enough = fd >= 0 && server_fds_leave_visitor(worker->server, fd);
     /* Look soon while visitors leave, and less often while they stay. */
     worker->pause_ms = enough ? LIMIT_ACCEPT_PAUSE_MIN_MS
                               : MIN(2 * worker->pause_ms, (uint32_t)LIMIT_ACCEPT_PAUSE_MS);

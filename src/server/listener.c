@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "io/socket.h"
 #include "server/binding.h"
+#include "server/descriptors.h"
 #include "server/server_worker.h"
 
 enum { CAUTIOUS_MS = 2000 }; /* single accepts for this long after a pause */
@@ -86,13 +87,6 @@ static void port_pause(struct listener *port)
                     suppressed);
 }
 
-/* Each waiting visitor will need one more descriptor, for its channel. */
-bool listener_leaves_enough_fds(const struct server_worker *worker, int fd)
-{
-    const struct server *server = worker->server;
-    return tunnel_leaves_enough_fds(fd, &server->waiting_visitors, server->fd_visitors_max);
-}
-
 static bool out_of_fds(int error)
 {
     return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
@@ -117,7 +111,7 @@ static void port_take(struct listener *port, int fd)
     struct server_worker *worker = port->worker;
     if (port->service == NULL) {
         port->accepted(worker, NULL, fd);
-    } else if (!listener_leaves_enough_fds(worker, fd)) {
+    } else if (!server_fds_leave_visitor(worker->server, fd)) {
         loop_close_fd(port_loop(port), fd); /* see visitor_reset */
         if (!port->paused)
             port_pause(port);
@@ -127,7 +121,7 @@ static void port_take(struct listener *port, int fd)
     if (port->paused || !loop_op_is_idle(&port->accept_op))
         return;
     /* Descriptors are numbered lowest first, so the next one gets at most fd + 1. */
-    if (port->service != NULL && !listener_leaves_enough_fds(worker, fd + 1))
+    if (port->service != NULL && !server_fds_leave_visitor(worker->server, fd + 1))
         port_pause(port);
     else
         port_arm(port);

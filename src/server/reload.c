@@ -316,6 +316,7 @@ static int server_reload_begin(void *shared, const struct config_peer *wanted,
     free(prep.places);
     server_reload_compared(&prep);
     server_count_unbound(server);
+    server_fds_count_fixed(server);
     if (result > 0)
         plan_post(&server->plan, prep.plan, server->worker_count);
     return result;

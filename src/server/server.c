@@ -81,6 +81,7 @@ int server_allocate(const struct role_options *options, struct server **ret)
         resolver_begin(server->resolver, &config->addr);
     for (size_t i = 0; i < config->service_count && result == 0; i++)
         result = make_service(server, &config->services[i]);
+    server_fds_count_fixed(server);
     if (result < 0) {
         server_destroy(server);
         return result;

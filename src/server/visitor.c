@@ -34,6 +34,7 @@ struct visitor *visitor_new(struct server_worker *worker, struct service *servic
         metrics_add(&worker->tunnel->metrics, METRIC_OUT_OF_MEMORY, 1);
         return NULL;
     }
+    (void)atomic_fetch_add_explicit(&worker->server->visitors, 1, memory_order_relaxed);
     visitor->worker = worker;
     visitor->service = service;
     visitor->state = VISITOR_SEEKING;
@@ -54,6 +55,7 @@ void visitor_forget(struct visitor *visitor)
 {
     free(visitor->far);
     list_remove(&visitor->node);
+    (void)atomic_fetch_sub_explicit(&visitor->worker->server->visitors, 1, memory_order_relaxed);
     slab_put(&visitor->worker->visitor_slab, visitor);
 }
 

@@ -35,8 +35,8 @@ unsigned int descriptors_tcp_services(const struct config_peer *peer)
 /* The control channel and, on the server, its sockets and the guard of its address. A client does
  * not know how many channels the server will want for UDP, so it assumes its own number of
  * lanes. */
-static unsigned int fixed_of(enum config_role role, const struct config_service *service,
-                             unsigned int workers)
+unsigned int descriptors_fixed_of(enum config_role role, const struct config_service *service,
+                                  unsigned int workers)
 {
     unsigned int lanes = descriptors_lanes(service, workers);
     if (role == CONFIG_CLIENT)
@@ -50,7 +50,7 @@ unsigned int descriptors_fixed(enum config_role role, const struct config_peer *
     unsigned int listeners = role == CONFIG_SERVER ? workers : 0;
     unsigned int sum = OF_PROCESS + workers * OF_WORKER + listeners;
     for (size_t i = 0; i < peer->service_count; i++)
-        sum += fixed_of(role, &peer->services[i], workers);
+        sum += descriptors_fixed_of(role, &peer->services[i], workers);
     return sum;
 }
 

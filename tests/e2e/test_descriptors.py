@@ -249,3 +249,36 @@ def test_strangers_leave_when_descriptors_run_out(tunnel):
         stack.enter_context(t.login("s"))
         assert time.monotonic() - started < within(3)
         assert t.server.metric("strangers_evicted_fds") > 0
+
+
+def test_channels_that_came_in_the_place_of_strangers(tunnel):
+    """Strangers hold low descriptors as the channels of visitors come, which get high ones: those beyond
+    what visitors may use. As the strangers leave, no more visitors come in than there would have been
+    without them, or there would be none left for a login."""
+    nofile, strangers, early = 256, 80, 85
+    t = tunnel({"s": None, "other": None}, threads=1, start=False)
+    t.start_server(nofile=nofile)
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(t.login("s"))
+        session.count_requests()
+        visitors = [stack.enter_context(connect(t.port("s"))) for _ in range(early)]
+        wait_until(lambda: t.server.metric("visitors_accepted") == early, within(5), "visitors")
+        guests = [connect(t.control_port, source=f"127.0.5.{1 + n // 8}") for n in range(strangers)]
+        wait_until(lambda: t.server.metric("strangers_accepted") > strangers, within(5), "strangers")
+        for _ in range(early):
+            stack.enter_context(session.open_channel())
+        wait_until(lambda: t.server.metric("relays_started") == early, within(5), "relays")
+        for guest in guests:
+            guest.close()
+        wait_until(lambda: t.server.fds() < 60 + 2 * early, within(5), "no strangers")
+        # All visitors that may come in, each with its channel.
+        for _ in range(nofile):
+            visitors.append(stack.enter_context(connect(t.port("s"))))
+        reader = session.serve_requests(stack.enter_context)
+        stack.callback(reader.stop)
+        wait_until(lambda: t.server.metric("accept_paused") > 0, within(5), "a crowd")
+        # The rest: 32 for control channels, and an eighth for strangers.
+        assert t.server.settled_fds() <= (nofile - RESERVED) * 7 // 8
+        started = time.monotonic()
+        stack.enter_context(t.login("other"))
+        assert time.monotonic() - started < within(2)
