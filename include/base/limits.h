@@ -72,6 +72,9 @@ enum limits_pool {
     LIMIT_SESSIONS = 1024,         /* of one service side by side (`clients = balance`) */
     LIMIT_POOL_SOURCE_MIN = 2,     /* with several clients: for a visitor, and for the next one */
     LIMIT_VISITORS_WAITING = 1024, /* per service; each holds a descriptor, more are closed */
+    /* While more than this wait, those who have waited so long and have left get no channel. */
+    LIMIT_VISITORS_CROWD = 64,
+    LIMIT_VISITORS_CROWD_MS = 1000,
     /* max_new_per_second_per_ip: addresses that are remembered, in 3.5 MiB, and the number of times
      * for each (server/visitor_rate.h). */
     LIMIT_RATE_ADDRESSES = 1 << 15,

@@ -27,8 +27,11 @@ struct binding;
 struct server_worker;
 struct service;
 
-/* Takes over a descriptor that was just accepted. service NULL: on the control port. */
-typedef void listener_accepted(struct server_worker *worker, struct service *service, int fd);
+/* Takes over a descriptor that was just accepted. service NULL: on the control port. has_left: a
+ * visitor of a crowd that has sent nothing but its end of stream, or has reset; it is to be reset.
+ */
+typedef void listener_accepted(struct server_worker *worker, struct service *service, int fd,
+                               bool has_left);
 
 struct listener {
     struct loop_op accept_op;
@@ -44,6 +47,7 @@ struct listener {
     struct timer pace_timer;
     uint64_t cautious_until_ns; /* until then single accepts: a multishot accept would take the
                                  * whole backlog before the limits are checked */
+    uint64_t crowd_until_ns;    /* until then the accept queue may hold a crowd that has left */
 };
 
 /* Makes this worker's listeners of a binding and appends them to the list. Those of the control

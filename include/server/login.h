@@ -18,8 +18,9 @@ struct server_worker;
 struct service;
 struct slab;
 
-/* The listener_accepted of the control port: takes fd over. service is NULL. */
-void login_begin(struct server_worker *worker, struct service *service, int fd);
+/* The listener_accepted of the control port: takes fd over. service is NULL, and
+ * has_left false. */
+void login_begin(struct server_worker *worker, struct service *service, int fd, bool has_left);
 /* For the lobby (lobby_enter_fn). */
 MUST_CHECK int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key,
                            enum login_entry how, enum gate_answer kind);

@@ -39,8 +39,9 @@ enum visitor_refusal {
  * more. */
 const char *visitor_refusal_name(unsigned int why);
 
-/* The listener_accepted of a TCP service: takes fd over. */
-void visitor_begin(struct server_worker *worker, struct service *service, int fd);
+/* The listener_accepted of a TCP service: takes fd over. has_left: it is reset, and counted as
+ * accepted and as refused for the queue. */
+void visitor_begin(struct server_worker *worker, struct service *service, int fd, bool has_left);
 /* The `matched` of a TCP service's pool (channel_pool.h): gives a channel to a waiting visitor of
  * this worker. */
 struct pool_match;

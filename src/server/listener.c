@@ -104,19 +104,32 @@ static bool port_takes_last(const struct listener *port)
            !port->worker->draining;
 }
 
+/* After a pause the accept queue is full of those who came meanwhile, and most may have given up.
+ * Each would cost a data channel and a connection to the service, and who comes next would wait.
+ * So a connection that has sent nothing but its end of stream is reset. That also hits a visitor
+ * that sends nothing but wants an answer; its next attempt is behind the crowd. At a unix socket a
+ * close is no reset: it would get an end of stream, which looks like an empty answer. */
+static bool has_left(const struct listener *port, int fd)
+{
+    return loop_now_ns(port_loop(port)) < port->crowd_until_ns &&
+           !addr_is_unix(&port->binding->addr) && socket_peek(fd) < 0;
+}
+
 /* Hands an accepted connection on, or closes it for want of descriptors. Then accepts again, or
  * pauses. */
 static void port_take(struct listener *port, int fd)
 {
     struct server_worker *worker = port->worker;
     if (port->service == NULL) {
-        port->accepted(worker, NULL, fd);
+        port->accepted(worker, NULL, fd, false);
+    } else if (has_left(port, fd)) {
+        port->accepted(worker, port->service, fd, true);
     } else if (!server_fds_leave_visitor(worker->server, fd)) {
         loop_close_fd(port_loop(port), fd); /* see visitor_reset */
         if (!port->paused)
             port_pause(port);
     } else {
-        port->accepted(worker, port->service, fd);
+        port->accepted(worker, port->service, fd, false);
     }
     if (port->paused || !loop_op_is_idle(&port->accept_op))
         return;
@@ -285,7 +298,8 @@ static bool port_resume(struct listener *port, bool enough_fds)
         return false;
     port->paused = false;
     if (port->service != NULL)
-        port->cautious_until_ns = loop_now_ns(port_loop(port)) + ms_to_ns(CAUTIOUS_MS);
+        port->cautious_until_ns = port->crowd_until_ns =
+            loop_now_ns(port_loop(port)) + ms_to_ns(CAUTIOUS_MS);
     if (port->listening)
         port_arm(port);
     return true;

@@ -453,7 +453,7 @@ int login_enter(struct tunnel_worker *tunnel, int fd, const struct addr_key *key
     return result;
 }
 
-void login_begin(struct server_worker *worker, struct service *service, int fd)
+void login_begin(struct server_worker *worker, struct service *service, int fd, bool has_left)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     metrics_add(&tunnel->metrics, METRIC_STRANGERS_ACCEPTED, 1);

@@ -219,6 +219,24 @@ bool visitor_seek(struct visitor *visitor, bool first)
     return false;
 }
 
+static const char has_only_ended[] = "it has sent nothing but its end of stream";
+
+/* At a unix socket an end of stream may be told from a close, and a close is no reset: nobody there
+ * is refused for it. */
+static bool is_local(const struct visitor *visitor)
+{
+    struct addr peer;
+    return socket_peer(visitor->fd, &peer) == 0 && addr_is_unix(&peer);
+}
+
+/* One of many visitors that have waited for longer than a client needs for a burst. */
+static bool is_in_a_crowd(const struct visitor *visitor)
+{
+    uint64_t waited_ns = loop_now_ns(visitor_loop(visitor)) - visitor->start.seeks_since_ns;
+    return waited_ns >= ms_to_ns(LIMIT_VISITORS_CROWD_MS) &&
+           channel_pool_waiting(&visitor->service->pool) > LIMIT_VISITORS_CROWD;
+}
+
 /* Gives a channel to a visitor of this worker. False: the visitor has gone and was freed, and the
  * channel is the caller's. */
 static bool visitor_take_channel(struct visitor *visitor, struct transport channel,
@@ -230,9 +248,13 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
     }
     visitor_set_state(visitor, VISITOR_SEEKING);
     int peeked = socket_peek(visitor->fd); /* clears SO_ERROR, so it is called once */
-    if (peeked < 0 && peeked != ERR_EOF) {
-        /* The visitor reset its connection while it waited. Leave the channel to another one. */
-        transport_close_fd(take_fd(&visitor->fd), visitor_loop(visitor));
+    bool is_refused = peeked == ERR_EOF && is_in_a_crowd(visitor) && !is_local(visitor);
+    if (is_refused)
+        /* In a crowd those who have given up must not keep those who come, as in listener.c. */
+        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE, NULL, has_only_ended);
+    if (is_refused || (peeked < 0 && peeked != ERR_EOF)) {
+        /* Or it has reset its connection while it waited. The channel is for another one. */
+        visitor_reset(visitor);
         visitor_finish(visitor);
         return false;
     }
@@ -291,7 +313,8 @@ void visitor_admit(struct visitor *visitor, const struct addr *peer)
     }
 }
 
-void visitor_begin(struct server_worker *worker, struct service *service, int fd)
+/* Counts a visitor that was just accepted. NULL: no memory, and it was closed. */
+static struct visitor *visitor_accept(struct server_worker *worker, struct service *service, int fd)
 {
     struct tunnel_worker *tunnel = worker->tunnel;
     metrics_add(&tunnel->metrics, METRIC_VISITORS_ACCEPTED, 1);
@@ -299,7 +322,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     if (visitor == NULL) { /* the metric counts it already */
         note_refusal(worker, service, 0, VISITOR_REFUSED_NO_MEMORY, NULL, NULL);
         loop_close_fd(tunnel->loop, fd); /* see visitor_reset */
-        return;
+        return NULL;
     }
     service_use(service);
     counter_add(&visitor_stats(visitor)->visitors, 1);
@@ -307,6 +330,20 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     visitor->id = tunnel_next_conn_id(tunnel);
     visitor->begun_at_ns = visitor->start.seeks_since_ns = loop_now_ns(tunnel->loop);
     memset(&visitor->key, 0, sizeof(visitor->key));
+    return visitor;
+}
+
+void visitor_begin(struct server_worker *worker, struct service *service, int fd, bool has_left)
+{
+    struct visitor *visitor = visitor_accept(worker, service, fd);
+    if (visitor == NULL)
+        return;
+    if (has_left) {
+        visitor_note_refusal(visitor, VISITOR_REFUSED_QUEUE, NULL, has_only_ended);
+        visitor_reset(visitor);
+        visitor_free(visitor);
+        return;
+    }
     const struct config_service *config = service_config(service);
     struct addr peer;
     const struct cidr_set *balancers = config->balancers.set;

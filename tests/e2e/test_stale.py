@@ -5,6 +5,7 @@ A channel that died while parked must cost no visitor.
 
 import collections
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -12,13 +13,13 @@ import time
 
 import pytest
 
-from harness import TOKEN, is_listening, scaled, wait_until, within
-from limits import Limits
+from harness import FULL, SANITIZED, TOKEN, is_listening, scaled, wait_until, within
+from limits import REAL_ONES, Limits
 from protocol import (
     CMD_CREATE_DATA_CHANNEL, DATA_CMD_FORWARD_TCP, Session, connect, how_closed, recv_exact, reset,
     u32,
 )
-from services import burst
+from services import Banner, burst
 
 pytestmark = pytest.mark.ours
 
@@ -452,3 +453,59 @@ def test_a_channel_passes_a_crowd_that_has_left(server, threads):
             channel = session.open_channel()
             started(channel, b"question")
             finish(channel, visitor)
+
+
+def visit_and_end(port, count):
+    """Visitors that send nothing but their end of stream, as nc -N does."""
+    visitors = []
+    for _ in range(count):
+        visitors.append(connect(port))
+        visitors[-1].shutdown(socket.SHUT_WR)
+    return visitors
+
+
+def ends_of(visitors):
+    ends = collections.Counter(how_closed(visitor, within(12)) for visitor in visitors)
+    for visitor in visitors:
+        visitor.close()
+    return ends
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(400, marks=pytest.mark.skipif(
+    SANITIZED, reason="such a build needs seconds for them: then they are a crowd"))])
+def test_a_burst_that_only_asks_is_answered(tunnel, service, count):
+    """The service speaks first. Who ends its half at once waits for the answer all the same."""
+    t = tunnel({"s": service(Banner).port})
+    assert ends_of(visit_and_end(t.port("s"), count)) == {("fin", Banner.TEXT): count}
+    assert t.server.metric("visitors_accepted") == count
+    assert t.server.metric("visitors_refused_queue") == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_crowd_that_only_ends_is_reset_and_counted(server, threads):
+    """For longer than a client needs for a burst, many have waited who have sent nothing but their end of
+    stream. Down to 64 they are reset: no empty answer comes from a service that was not asked."""
+    t = server(threads=threads)
+    with login(t) as session:
+        session.count_requests()
+        visitors = visit_and_end(t.port("s"), 100)
+        time.sleep(REAL_ONES.visitors_crowd + 0.2)
+        channels = [session.open_channel(early=b"answer") for _ in visitors]
+
+        def settled():
+            count = collections.Counter()
+            for worker in t.server.metrics():
+                count.update(worker)
+            return count["relays_started"] + count["visitors_refused_queue"] == 100
+
+        wait_until(settled, within(5), "each to get a channel or a refusal")
+        for channel in channels:
+            channel.shutdown(socket.SHUT_WR)
+        ends = ends_of(visitors)
+        refused = t.server.metric("visitors_refused_queue")
+        assert ends == {("rst", b""): refused, ("fin", b"answer"): 100 - refused}
+        # With several workers, channels are on their way while the first ones are looked at.
+        assert refused == 35 if threads == 1 else 0 < refused <= 35
+        assert re.search(r"visitor refused: too many .*: it has sent nothing but its end", t.server.log())
+        for channel in channels:
+            channel.close()
