@@ -44,6 +44,8 @@ struct program_fds {
  * docs/decisions.md, "LISTEN_FDS carries the sockets of an upgrade". */
 MUST_CHECK int program_spawn(const struct program *program, const struct program_fds *fds,
                              pid_t *ret);
+/* Whether program_take_channel would find one. */
+bool program_has_channel(void);
 /* Reads what program_spawn has told this process, and removes it from the environment. True: this
  * process is a successor; the caller owns the descriptor, which is close-on-exec. */
 bool program_take_channel(int *ret_channel, int *ret_shared_count);

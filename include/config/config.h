@@ -34,6 +34,7 @@ enum config_bind { CONFIG_BIND_ALWAYS, CONFIG_BIND_ON_LOGIN };
 enum config_clients { CONFIG_CLIENTS_REPLACE, CONFIG_CLIENTS_BALANCE };
 /* A client with several servers: the first that answers, or all of them at once. */
 enum config_servers { CONFIG_SERVERS_FIRST, CONFIG_SERVERS_ALL };
+enum config_sandbox { CONFIG_SANDBOX_OFF, CONFIG_SANDBOX_ON };
 enum config_role { CONFIG_SERVER, CONFIG_CLIENT };
 enum config_tristate { CONFIG_UNSET = -1, CONFIG_FALSE, CONFIG_TRUE };
 
@@ -147,6 +148,7 @@ struct config_peer {
     enum log_format log_format;
     char user[LIMIT_ACCOUNT_NAME + 1]; /* to become, if started by root; "" = not given */
     char group[LIMIT_ACCOUNT_NAME + 1];
+    enum config_sandbox sandbox;
 
     uint32_t heartbeat_interval_ms; /* server; 0 = never */
     uint32_t handshake_timeout_ms;  /* server */

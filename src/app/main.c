@@ -13,6 +13,7 @@
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
+#include "app/sandbox.h"
 #include "app/status_command.h"
 #include "app/transport_check.h"
 #include "base/error.h"
@@ -222,13 +223,13 @@ static int command_status(const struct cli *cli)
 
 static int command_version(void)
 {
-    char kernel[KERNEL_TEXT_SIZE];
+    char kernel[KERNEL_TEXT_SIZE], sandbox[SANDBOX_TEXT_SIZE];
     (void)printf("rathole-uring " PROJECT_VERSION "\n"
                  "protocol: rathole v0.5 (version 1); transports: " TRANSPORTS
                  "; services: tcp, udp\n"
                  "built with: liburing " LIBURING_BUILD_VERSION ", libsodium " SODIUM_BUILD_VERSION
-                 "\n%s\n",
-                 kernel_describe(kernel, sizeof(kernel)));
+                 "\n%s\n%s\n",
+                 kernel_describe(kernel, sizeof(kernel)), sandbox_describe(sandbox));
 #ifdef HAVE_TLS
     const char *library = tls_description();
     (void)printf("TLS: %s\n", library != NULL ? library : "no OpenSSL 3 on this machine");
@@ -308,6 +309,7 @@ static bool command_has_random(void)
 static int run_and_forget(const struct cli *cli, char *argv[])
 {
     struct program program;
+    sandbox_init();
     first_process_step_aside(); /* the kernel shields PID 1 from signals, also while it waits */
     if (!command_has_random())
         return EXIT_START_ERROR;

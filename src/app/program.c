@@ -383,18 +383,29 @@ int program_spawn(const struct program *program, const struct program_fds *fds, 
 
 /* ---- in the new process ---- */
 
-bool program_take_channel(int *ret_channel, int *ret_shared_count)
+static bool read_channel(int *ret_channel, int *ret_shared_count)
 {
     const char *text = getenv(PROGRAM_CHANNEL_VARIABLE);
     uint64_t numbers[2]; /* the channel, the number of shared sockets */
     const char *end;
-    bool found = text != NULL && numbers_parse(text, numbers, 2, &end) == 2 && *end == '\0' &&
-                 numbers[0] >= FIRST_FD && numbers[0] <= INT_MAX && numbers[1] <= INT_MAX &&
-                 fcntl((int)numbers[0], F_SETFD, FD_CLOEXEC) == 0;
-    (void)unsetenv(PROGRAM_CHANNEL_VARIABLE);
-    if (!found)
+    if (text == NULL || numbers_parse(text, numbers, 2, &end) != 2 || *end != '\0' ||
+        numbers[0] < FIRST_FD || numbers[0] > INT_MAX || numbers[1] > INT_MAX ||
+        fcntl((int)numbers[0], F_SETFD, FD_CLOEXEC) < 0)
         return false;
     *ret_channel = (int)numbers[0];
     *ret_shared_count = (int)numbers[1];
     return true;
+}
+
+bool program_has_channel(void)
+{
+    int channel, shared_count;
+    return read_channel(&channel, &shared_count);
+}
+
+bool program_take_channel(int *ret_channel, int *ret_shared_count)
+{
+    bool found = read_channel(ret_channel, ret_shared_count);
+    (void)unsetenv(PROGRAM_CHANNEL_VARIABLE);
+    return found;
 }

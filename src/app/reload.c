@@ -200,7 +200,8 @@ static void log_applied(const struct reload *reload)
              has_services && outcome->changes != 0 ? "; " : "", changes,
              (double)(clock_monotonic_ns() - reload->begun_at_ns) / 1e6,
              outcome->failed > 0 ? "; what failed is tried again every second" : "",
-             reload->needs_restart ? "; the change of threads, user or group needs a restart" : "");
+             reload->needs_restart ? "; a change of threads, user, group or sandbox needs a restart"
+                                   : "");
 }
 
 /* ---- applying ---- */

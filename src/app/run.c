@@ -14,6 +14,7 @@
 #include "app/process.h"
 #include "app/program.h"
 #include "app/reload.h"
+#include "app/sandbox.h"
 #include "app/status.h"
 #include "app/transport_check.h"
 #include "app/upgrade.h"
@@ -240,6 +241,7 @@ static void run_turn(struct run *run)
     uint64_t now = run_now_ms(run);
     /* Not run_now_ms(): the manager's clock went on during an absence. */
     watchdog_turn(&run->watchdog, clock_monotonic_ms());
+    sandbox_log_refusals();
     run_reloads(run, now);
     if (upgrade_turn(&run->upgrade, now))
         drain_follow(&run->drain, now);
@@ -454,6 +456,7 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
     made = privileges_change(peer->user, peer->group, gives_files(peer));
     if (made < 0)
         goto out;
+    sandbox_start(role->half, peer, program->path); /* before any thread */
     run.signal_fd = made = process_open_signals();
     if (run.signal_fd < 0) {
         log_error("cannot receive signals: %s", error_text(run.signal_fd));
@@ -468,8 +471,10 @@ enum exit_code run_role(const struct role *role, const struct config_peer *peer,
         goto out;
     log_start(role, peer, run.worker_count);
     made = run_start(&run, channel);
-    if (made == 0)
+    if (made == 0) {
+        sandbox_log();
         made = start_reloads(&run, peer, source);
+    }
     if (made < 0)
         goto out;
     status_watch(run.status, run.workers, reload_metrics(run.reload));

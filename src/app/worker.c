@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "app/limits_check.h"
+#include "app/sandbox.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -162,6 +163,7 @@ static void *worker_thread(void *arg)
     (void)pthread_setname_np(pthread_self(), name);
 
     int result = worker_make_loop(workers, worker);
+    sandbox_enter(workers->role->half == CONFIG_SERVER ? SANDBOX_SERVER : SANDBOX_CLIENT);
     if (worker_wait_for_all(workers, result))
         worker_run(workers, worker);
 

@@ -108,6 +108,9 @@ const struct option options[] = {
      "if started as root: the user to change to, as a name or a number"},
     {SECTION_ROLE, FOR_BOTH, "group", value_account, PEER(group), 1, LIMIT_ACCOUNT_NAME, NULL,
      "name", 0, CHANGE(RESTART), "the group to change to; default: the user's own group"},
+    {SECTION_ROLE, FOR_BOTH, "sandbox", value_sandbox, PEER(sandbox), 0, 0, "on", "word", 0,
+     CHANGE(RESTART), "on: the process gives up the system calls and files that it does not need; "
+     "off: only no_new_privs"},
 
     {SECTION_TRANSPORT, FOR_BOTH, "type", value_transport_type, PEER(transport.type), 0, 0, "tcp",
      "word", 0, CHANGE(TRANSPORT), "tcp, noise, tls or websocket"},

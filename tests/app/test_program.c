@@ -292,6 +292,7 @@ Test(program, the_channel_is_taken_once)
     cr_assert_not(program_take_channel(&channel, &shared), "unset");
     (void)snprintf(text, sizeof(text), "%d,2", fd);
     cr_assert_eq(setenv(PROGRAM_CHANNEL_VARIABLE, text, 1), 0);
+    cr_assert(program_has_channel());
     cr_assert(program_take_channel(&channel, &shared));
     cr_assert_eq(channel, fd);
     cr_assert_eq(shared, 2);
@@ -307,6 +308,7 @@ Test(program, a_bad_channel_is_none)
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         int channel, shared;
         cr_assert_eq(setenv(PROGRAM_CHANNEL_VARIABLE, texts[i], 1), 0);
+        cr_assert_not(program_has_channel(), "%s", texts[i]);
         cr_assert_not(program_take_channel(&channel, &shared), "%s", texts[i]);
         cr_assert_null(getenv(PROGRAM_CHANNEL_VARIABLE));
     }

@@ -52,7 +52,7 @@ static inline struct config *load(const char *path)
     "the keys here are bind_addr, default_token, heartbeat_interval, handshake_timeout, " \
     "half_close_timeout, max_pending_handshakes, max_pending_handshakes_per_ip, "         \
     "per_ip_prefix_v4, per_ip_prefix_v6, allow, deny, drain_delay, drain_timeout, "       \
-    "threads, log_level, log_format, user, group\n"
+    "threads, log_level, log_format, user, group, sandbox\n"
 
 struct example {
     const char *text, *expected;

@@ -53,6 +53,7 @@ TRANSPORTS = os.environ.get("E2E_TRANSPORTS", "tcp noise").split()
 
 SANITIZER_REPORT = re.compile(
     r"(ERROR|WARNING): \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed"
+    r"|sandbox: refused system call"
 )
 
 

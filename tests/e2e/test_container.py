@@ -25,7 +25,7 @@ class Contained(Process):
     children, which serve."""
 
     def __init__(self, argv, log_path):
-        super().__init__(["unshare", "--pid", "--fork", "--kill-child", *argv], log_path)
+        super().__init__(["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", *argv], log_path)
         self.name = "container"
         self.first = wait_until(lambda: next(iter(children(self.pid)), None), within(5), "PID 1")
 
@@ -97,7 +97,7 @@ def test_its_end_is_the_containers(contained):
 def test_a_start_error_is_the_containers_exit_code(tmp_path, processes):
     path = tmp_path / "bad.ini"
     path.write_text(render(OURS, "server", {"bind_addr": "nonsense"}, {}))
-    process = processes(Process(["unshare", "--pid", "--fork", BINARIES[OURS], path],
+    process = processes(Process(["unshare", "--pid", "--mount-proc", "--fork", BINARIES[OURS], path],
                                 tmp_path / "log"), "container")
     assert process.wait(within(5)) == 1
 

@@ -351,10 +351,15 @@ def test_a_first_server_that_swallows_packets(nodes, service):
     hole.close()
 
 
-def test_status_and_check_name_them(nodes, tmp_path):
+def test_status_and_check_name_them(nodes, tmp_path, monkeypatch):
+    """The status comes with a reload, as a socket in a directory that the client knows since its start."""
     n = nodes()
     n.start(2)
-    sock = tmp_path / "status"
+    known, other = tmp_path / "run", tmp_path / "other"
+    for directory in (known, other):
+        directory.mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}/none:{known}")
+    sock = known / "status"
     n.start_client(f"127.0.0.2:{n.control}, 127.0.0.3:{n.control}", servers="all")
     n.wait(2)
     assert f"client of 127.0.0.2:{n.control}, 127.0.0.3:{n.control}" in n.tunnel.client.log()
@@ -362,9 +367,14 @@ def test_status_and_check_name_them(nodes, tmp_path):
                           capture_output=True, text=True, timeout=30).stdout
     assert f"client of all: 127.0.0.2:{n.control}, 127.0.0.3:{n.control}" in said, said
     path = n.tunnel.workdir / "client.ini"
-    path.write_text(path.read_text() + f"\n[status]\nbind_addr = unix:{sock}\n")
+    plain = path.read_text()
+    path.write_text(plain + f"\n[status]\nbind_addr = unix:{other}/status\n")
     n.tunnel.client.signal(signal.SIGHUP)
-    wait_until(sock.exists, within(5), "the status")
+    if "landlock_main: on" in n.tunnel.client.log():
+        n.tunnel.client.wait_log(r"other/status.*the sandbox", within(5))
+    path.write_text(plain + f"\n[status]\nbind_addr = unix:{sock}\n")
+    n.tunnel.client.signal(signal.SIGHUP)
+    n.tunnel.client.wait_log(r"status: on .*run/status", within(5))  # it listens; the file is there earlier
 
     def metrics():
         with socket.socket(socket.AF_UNIX) as s:

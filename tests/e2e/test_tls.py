@@ -733,9 +733,14 @@ def test_new_roots_of_the_system_are_read(tunnel, service, tmp_path_factory, mon
 @ours
 @needs_tls
 def test_transport_changes_on_reload(tunnel, service):
-    """From plain TCP to TLS in both files: the session comes again over TLS."""
-    t = tunnel({"echo": service(Echo).port}, limits=Limits(watch_look=0.05, watch_again=0.03,
-                                                           retry_min=0.1))
+    """From plain TCP to TLS in both files: the session comes again over TLS. The files of TLS lie beside the
+    token: the sandbox has left that directory to both ends."""
+    secret = certificates.directory() / "token"
+    secret.write_text(TOKEN)
+    secret.chmod(0o600)
+    token = {"default_token": f"file:{secret}"}
+    t = tunnel({"echo": service(Echo).port}, server_options=token, client_options=token,
+               limits=Limits(watch_look=0.05, watch_again=0.03, retry_min=0.1))
     ping(t.port())
     transport = Tls()
     t.transport = {"server": transport, "client": transport}
