@@ -153,8 +153,11 @@ static bool is_powerless(void)
     for (size_t i = 0; i < CAPABILITY_WORDS; i++)
         if ((data[i].effective | data[i].permitted | data[i].inheritable) != 0)
             return false;
-    /* Each of these must fail. If one succeeds, the process is root again, and ends at once. */
-    return setresuid((uid_t)-1, 0, (uid_t)-1) < 0 && setresgid((gid_t)-1, 0, (gid_t)-1) < 0 &&
+    /* Each of these must fail. If one succeeds, this thread is root again, and the process ends at
+     * once. Not by the C library, which has every thread make the call: in a confined one it would
+     * count as an attack. */
+    return syscall(SYS_setresuid, (uid_t)-1, 0, (uid_t)-1) < 0 &&
+           syscall(SYS_setresgid, (gid_t)-1, 0, (gid_t)-1) < 0 &&
            prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
 

@@ -86,10 +86,15 @@ static void put_program(const struct status_view *view, struct text *out)
     text_printf(out,
                 "{\"version\":1,\n\"program\":{\"name\":\"rathole-uring\",\"version\":\"%s\","
                 "\"role\":\"%s\",\"started_at\":%lld,\"uptime_s\":%lld,\"workers\":%u,"
-                "\"ready\":%s,\"draining\":%s},\n",
+                "\"ready\":%s,\"draining\":%s,\"sandbox\":{\"on\":%s",
                 PROJECT_VERSION, view->role, (long long)view->started_at_s,
                 (long long)(view->now_s - view->started_at_s), view->workers,
-                bool_text(view->is_ready), bool_text(view->is_draining));
+                bool_text(view->is_ready), bool_text(view->is_draining),
+                bool_text(view->sandbox.is_on));
+    for (unsigned int i = 0; i < SANDBOX_PARTS; i++)
+        text_printf(out, ",\"%s\":%s", sandbox_part_name((enum sandbox_part)i),
+                    bool_text(view->sandbox.parts[i] > 0));
+    text_printf(out, ",\"refused_total\":%u}},\n", view->sandbox.refusals);
 }
 
 static void put_totals(const struct status_view *view, struct text *out)

@@ -283,10 +283,24 @@ static void put_process(struct page *page)
     sample(page, "", view->is_draining);
 }
 
+static void put_sandbox(struct page *page)
+{
+    char labels[40];
+    begin(page, GAUGE, "sandbox", "Parts of the sandbox that are in force.");
+    for (unsigned int i = 0; i < SANDBOX_PARTS; i++) {
+        (void)snprintf(labels, sizeof(labels), "part=\"%s\"",
+                       sandbox_part_name((enum sandbox_part)i));
+        sample(page, labels, page->view->sandbox.parts[i] > 0);
+    }
+    begin(page, COUNTER, "sandbox_refused_calls", "System calls that it has refused.");
+    sample(page, "", page->view->sandbox.refusals);
+}
+
 void status_write_metrics(const struct status_view *view, bool is_openmetrics, struct text *out)
 {
     struct page page = {.view = view, .out = out, .is_openmetrics = is_openmetrics};
     put_process(&page);
+    put_sandbox(&page);
     put_services(&page);
     put_workers(&page);
     put_grouped(&page);

@@ -24,6 +24,7 @@ static void view_begin(struct status *status, struct status_view *view)
         .is_ready = state == STATUS_READY,
         .is_draining = state == STATUS_DRAINING || state == STATUS_LEFT,
         .log_dropped = log_dropped(),
+        .sandbox = sandbox_facts(),
         .refusal_name = status->options.role->refusal_name,
         .history = &status->history,
     };

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "app/sandbox.h"
 #include "base/clock.h"
 #include "io/socket.h"
 #include "status_priv.h"
@@ -291,6 +292,7 @@ void *status_thread(void *arg)
     (void)pthread_setname_np(pthread_self(), "status");
     if (status->options.thread_begins != NULL)
         status->options.thread_begins();
+    sandbox_enter(SANDBOX_STATUS);
     while (take_changes(status))
         status_poll(status);
     finish_readers(status);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "app/sandbox.h"
 #include "app/worker.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -43,6 +44,7 @@ struct status_view {
     bool is_cut; /* no memory for all of them */
     uint64_t metrics[METRIC_COUNT];
     uint64_t log_dropped;
+    struct sandbox_facts sandbox;
     struct worker_load loads[LIMIT_WORKERS];
     const char *(*refusal_name)(unsigned int reason);
     const struct status_history *history;

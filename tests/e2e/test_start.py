@@ -1,6 +1,7 @@
 """The start: what it gives away before it serves anybody, and how it ends when it can't start."""
 
 import errno
+import json
 import os
 import pathlib
 import platform
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 import pytest
 
@@ -157,6 +159,17 @@ def test_root_gives_everything_away(tunnel, service):
             assert int(row[7]) == uid
     for process in (t.server, t.client):
         assert process.log().count("running as user nobody") == 1
+
+
+@as_root
+def test_no_thread_is_asked_to_become_root_again(start):
+    """With [status] there is a confined thread before root is given up. The C library has all threads make
+    a call that changes the user, so that one would be refused, and counted as an attack."""
+    status = free_port()
+    process = start(server_text(user=USER, threads=1) + f'\n[status]\nbind_addr = "127.0.0.1:{status}"\n')
+    wait_running(process, 1)
+    with urllib.request.urlopen(f"http://127.0.0.1:{status}/status") as answer:
+        assert json.load(answer)["program"]["sandbox"]["refused_total"] == 0
 
 
 @as_root
