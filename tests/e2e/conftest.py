@@ -11,6 +11,7 @@ import tempfile
 
 import pytest
 
+import boxed
 import browser
 import harness
 import ledger
@@ -84,9 +85,16 @@ def pytest_collection_modifyitems(config, items):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    if os.environ.get("E2E_SANDBOX") == "1":
+        boxed.leave_out(items)
     for item in items:
         if item.get_closest_marker("ours") and PAIR != (OURS, OURS):
             item.add_marker(pytest.mark.skip(reason="about our program, not this pairing"))
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("E2E_SANDBOX") == "1")
+def _boxed():
+    boxed.put()
 
 
 @pytest.fixture(autouse=True)

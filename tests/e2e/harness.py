@@ -10,6 +10,7 @@ Environment:
   E2E_THREADS        worker counts to run with (default 1,2,4)
   E2E_MODE           developer or release: the tests check that the build is of this kind
   E2E_SYSCTL         1: tests may change sysctls of the whole machine for a moment, and restore them
+  E2E_SANDBOX        1: each process of our program runs under its unit's directives, see boxed.py
 """
 
 import contextlib
@@ -299,6 +300,8 @@ class Process:
     forbidden: (system calls, the errno they fail with), see _forbid. files: {path: the file that
     the program sees there}, for root only. limits: a limits.Limits."""
 
+    launcher = list  # argv -> what is started in its place: boxed.py changes it
+
     def __init__(self, argv, log_path, env=None, nofile=None, memlock=None, user=None,
                  forbidden=None, files=None, limits=None, **popen):
         self.argv = [str(arg) for arg in argv]
@@ -338,7 +341,7 @@ class Process:
         if user is not None:
             options.update(user=user, group=user, extra_groups=[])
         self.popen = subprocess.Popen(
-            self.argv, env=environment, preexec_fn=with_limits, **options
+            Process.launcher(self.argv), env=environment, preexec_fn=with_limits, **options
         )
         self.pid = self.popen.pid
         self.expected_death = self.is_asked_to_stop = False

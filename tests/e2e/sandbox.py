@@ -2,6 +2,9 @@
 """Runs a program under the restrictions of a systemd unit, without systemd, as far as that is possible.
 
 usage: sandbox.py UNIT STAGE PROGRAM ARGUMENT...     as root; becomes PROGRAM
+       sandbox.py --in-place UNIT STAGE PROGRAM ARGUMENT...
+           with all capabilities, as anybody, who stays who he is. STAGE is at its own path too
+           (BindReadOnlyPaths=), and STAGE/filter is what write_filter() made of the unit
 
 It reads the unit and applies these directives by the same calls as systemd: User (an unprivileged
 one), CapabilityBoundingSet and AmbientCapabilities, NoNewPrivileges, ProtectSystem,
@@ -14,6 +17,7 @@ STAGE as /mnt, with the credentials in /mnt/credentials; PROGRAM is a path below
 
 import ctypes
 import errno
+import json
 import os
 import pathlib
 import re
@@ -123,6 +127,10 @@ def filter_program(unit):
     return program + [(RETURN, 0, 0, KILL)]
 
 
+def write_filter(unit, path):
+    path.write_text(json.dumps(filter_program(read_unit(unit))))
+
+
 def install_filter(program):
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code)
@@ -146,7 +154,7 @@ def mount_devices():
         os.chmod(f"/dev/{name}", 0o666)
 
 
-def mount_view(stage):
+def mount_view(stage, is_in_place):
     """Makes everything read-only and homes and /tmp empty, and mounts the stage at /mnt."""
     call(libc.unshare, CLONE_NEWNS | CLONE_NEWIPC)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
@@ -154,6 +162,9 @@ def mount_view(stage):
     for hidden in ("/home", "/root", "/tmp", "/var/tmp"):
         if os.path.isdir(hidden):
             mount("tmpfs", hidden, "tmpfs", MS_NOSUID | MS_NODEV)
+    if is_in_place:
+        os.makedirs(stage, exist_ok=True)  # it may lie in one that is hidden now
+        mount(str(STAGE), stage, None, MS_BIND)
     mount_devices()
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible,subset=pid")
     call(libc.syscall, SYS_MOUNT_SETATTR, -100, b"/", AT_RECURSIVE,
@@ -175,7 +186,7 @@ def apply_limits(unit):
     os.umask(int(unit["UMask"][0], 8))
 
 
-def drop_rights(unit, last_capability):
+def drop_rights(unit, last_capability, user):
     bounding = [CAPABILITIES[name] for name in unit["CapabilityBoundingSet"][0].split()]
     ambient = [CAPABILITIES[name] for name in unit["AmbientCapabilities"][0].split()]
     for number in range(last_capability + 1):
@@ -183,8 +194,8 @@ def drop_rights(unit, last_capability):
             call(libc.prctl, PR_CAPBSET_DROP, number, 0, 0, 0)
     call(libc.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
-    os.setresgid(UID, UID, UID)
-    os.setresuid(UID, UID, UID)
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     bits = sum(1 << number for number in ambient)
     call(libc.syscall, SYS_CAPSET, struct.pack("Ii", 0x20080522, 0),
          struct.pack("IIIIII", bits, bits, bits, 0, 0, 0))
@@ -204,19 +215,23 @@ def deny_writable_code():
 
 
 def main():
-    unit = read_unit(sys.argv[1])
+    arguments = sys.argv[1:]
+    is_in_place = arguments[0] == "--in-place"
+    unit_path, stage, *command = arguments[is_in_place:]
+    unit = read_unit(unit_path)
     for directive, value in DONE.items():
         if unit[directive] != [value]:
             sys.exit(f"sandbox.py: {directive}= is {unit[directive]}, and not what is done here")
-    program = filter_program(unit)
+    program = (json.loads(pathlib.Path(stage, "filter").read_text()) if is_in_place
+               else filter_program(unit))
     last_capability = int(pathlib.Path("/proc/sys/kernel/cap_last_cap").read_text())
     apply_limits(unit)
-    mount_view(sys.argv[2])
-    drop_rights(unit, last_capability)
+    mount_view(stage, is_in_place)
+    drop_rights(unit, last_capability, os.getuid() if is_in_place else UID)
     deny_writable_code()
     install_filter(program)
     os.environ["CREDENTIALS_DIRECTORY"] = str(STAGE / "credentials")
-    os.execv(sys.argv[3], sys.argv[3:])
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":
