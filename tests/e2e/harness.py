@@ -535,7 +535,9 @@ def render(implementation, section, options, services, tables=None):
     def value(item):
         if isinstance(item, bool):
             return "true" if item else "false"
-        if isinstance(item, (int, float)):
+        if isinstance(item, float):
+            return f"{item:.3f}"  # finer than a millisecond is refused, and within() multiplies
+        if isinstance(item, int):
             return str(item)
         return f'"{item}"' if implementation == RATHOLE else str(item)
 
@@ -630,6 +632,14 @@ class Tunnel:
         transport = self.transport[role]
         return render(implementation, role, options, tables,
                       transport.tables(role) if transport else None)
+
+    def rewrite(self, role="server"):
+        """Replaces the file of a role that runs; at no moment is there half of one."""
+        path = self.workdir / f"{role}.ini"
+        new = path.with_suffix(".new")
+        new.write_text(self.config(role))
+        new.chmod(0o600)
+        new.rename(path)
 
     def spawn(self, role, text=None, name=None, **kwargs):
         """Starts one end (its configuration is written anew) and returns its Process."""

@@ -13,6 +13,7 @@ import threading
 import time
 
 import ledger
+from harness import within
 from protocol import connect, recv_exact, reset
 
 threading.stack_size(256 << 10)
@@ -467,10 +468,10 @@ def ask(port, payload=b"ping", host="127.0.0.1", timeout=5):
         assert recv_exact(sock, len(payload)) == payload
 
 
-def answers(port, timeout=1):
-    """Whether a visitor of Echo gets its answer."""
+def answers(port, timeout=None):
+    """Whether a visitor of Echo gets its answer, by default within a second."""
     try:
-        ping(port, timeout=timeout)
+        ping(port, timeout=timeout or within(1))
         return True
     except (OSError, EOFError, AssertionError):
         return False

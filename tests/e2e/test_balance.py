@@ -292,11 +292,7 @@ def test_an_upgrade_of_the_server(tunnel, service):
 
 def rewrite(t, clients=None, **options):
     t.service_options["echo"] = {"clients": clients, **options} if clients else options
-    path = t.workdir / "server.ini"
-    new = path.with_suffix(".new")
-    new.write_text(t.config("server"))
-    new.chmod(0o600)
-    new.rename(path)
+    t.rewrite()
 
 
 def test_a_reload_to_replace_and_back(tunnel, service):

@@ -363,7 +363,9 @@ def one_visit(tunnel, service, level):
 def test_states_at_trace(tunnel, service):
     """The log shows each state change once, in order; each starts from the state that the last one led to."""
     (server, client), whole = one_visit(tunnel, service, "trace")
-    assert list(server["visitor"].values()) == [[("seeking", "relaying")]]
+    # A visitor that is faster than the first data channel waits for it: test_a_visitor_that_waits_at_trace.
+    waited = [("seeking", "waiting"), ("waiting", "seeking")] if "seeking -> waiting" in whole[0] else []
+    assert list(server["visitor"].values()) == [waited + [("seeking", "relaying")]]
     assert list(server["control channel"].values()) == [[("new", "up")]]
     assert list(client["control channel"].values()) == [
         [("waiting", "waiting"), ("waiting", "resolving"), ("resolving", "connecting"),

@@ -1,7 +1,6 @@
 """drain_delay: the health check fails first, then visitors are refused, then the open ones finish."""
 
 import http.client
-import os
 import signal
 import socket
 import threading
@@ -48,11 +47,7 @@ def readyz(t):
 
 def rewrite(t, **server_options):
     t.server_options.update(server_options)
-    path = t.workdir / "server.ini"
-    new = path.with_suffix(".new")
-    new.write_text(t.config("server"))
-    new.chmod(0o600)
-    os.replace(new, path)
+    t.rewrite()
 
 
 class Visitors(threading.Thread):

@@ -135,10 +135,15 @@ def fronted(tunnel, tmp_path, processes, program, pair):
 
 
 def test_transfers(fronted, service, pair):
-    """Whole in both directions; where rathole's client is, the visitor ends last."""
+    """Whole in both directions; where rathole's client is, the visitor ends last. rathole's server may lose
+    the last 8 KiB before a Close that comes from the client, so there the service does not end first."""
     t = fronted({"digest": service(Digest).port, "echo": service(Echo).port})
     if pair == {"server": RATHOLE, "client": RATHOLE}:
         ping(t.port("echo"), os.urandom(100000))
+        return
+    if pair["server"] == RATHOLE:
+        for count in (1, 100000, 1 << 20):
+            ping(t.port("echo"), os.urandom(count))
         return
     size = scaled(8 << 20, 2 << 20)
     for n, (up, down) in enumerate([(0, 0), (1, 100000), (100000, 1), (size, size)]):

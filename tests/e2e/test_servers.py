@@ -13,7 +13,9 @@ import pytest
 
 from capabilities import NO_RATHOLE, needs_tls
 from certificates import NAME
-from harness import BINARIES, OURS, RATHOLE, TOKEN, free_port, have, render, wait_until, within
+from harness import (
+    BINARIES, OURS, RATHOLE, TOKEN, free_port, have, render, wait_until, within,
+)
 from limits import Limits
 from protocol import connect
 from services import Echo
@@ -314,7 +316,8 @@ def test_the_first_that_answers(nodes, dns):
     """Names are tried in order; the one that worked last comes first; back when the connection ends."""
     n = nodes(["a", "b"])
     names = dns(names={"n3.test": ["127.0.0.3"]})
-    n.start(3), n.start(4)
+    for node in (3, 4):
+        n.start(node).wait_log("server on", within(5))
     n.start_client(f"127.0.0.2:{n.control}, none.test:1, n3.test:{n.control}, 127.0.0.4:{n.control}",
                    files=names.files)
     n.wait(3)

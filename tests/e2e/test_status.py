@@ -133,14 +133,6 @@ def make(tunnel, processes):
     return make
 
 
-def rewrite(t, role="server"):
-    path = t.workdir / f"{role}.ini"
-    new = path.with_suffix(".new")
-    new.write_text(t.config(role))
-    new.chmod(0o600)
-    os.rename(new, path)
-
-
 # --- what it serves -----------------------------------------------------------------------------
 
 
@@ -418,7 +410,7 @@ def test_a_unix_socket(make, service, run_dir):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
     assert status.json()["program"]["ready"]
     t.status_text["server"] += "socket_mode = 0600\n"
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: stat.S_IMODE(os.stat(path).st_mode) == 0o600, within(5), "the new mode")
     t.server.stop()
     assert not os.path.exists(path)
@@ -428,7 +420,7 @@ def test_reload_moves_it_and_changes_its_token(make, service):
     t, old = make({"echo": service(Echo).port})
     new = Status(free_port(), TOKEN)
     t.status_text["server"] = new.section()
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: is_listening(new.address), within(5), "the new address")
     wait_until(lambda: not is_listening(old.address), within(5), "the end of the old one")
     assert new.get("/status", token="wrong").code == 401
@@ -436,7 +428,7 @@ def test_reload_moves_it_and_changes_its_token(make, service):
     t.server.wait_log(r"reload: .*status", within(5))
     new.token = TOKEN + "2"
     t.status_text["server"] = new.section()
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: new.get("/status").code == 200, within(5), "the new token")
     assert new.get("/status", token=TOKEN).code == 401
     ping(t.port())
@@ -445,11 +437,11 @@ def test_reload_moves_it_and_changes_its_token(make, service):
 def test_reload_turns_it_off_and_on(make, service):
     t, status = make({"echo": service(Echo).port})
     t.status_text["server"] = ""
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: not is_listening(status.address), within(5), "the end")
     assert "status" not in (t.workdir / "server.ini").read_text()
     t.status_text["server"] = status.section()
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: is_listening(status.address), within(5), "the beginning")
     assert status.get("/readyz").code == 200
 
@@ -459,7 +451,7 @@ def test_an_address_in_use_keeps_the_old_one(make, service):
     with socket.create_server(("127.0.0.1", free_port())) as holder:
         new = Status(holder.getsockname()[1])
         t.status_text["server"] = new.section()
-        rewrite(t)
+        t.rewrite()
         t.server.wait_log(rf"status: cannot listen on 127.0.0.1:{new.address}", within(5))
         time.sleep(2 * LIMITS.address_retry)
         assert old.get("/readyz").code == 200
@@ -472,7 +464,7 @@ def test_an_address_in_use_keeps_the_old_one(make, service):
 def test_an_address_that_overlaps_the_old_one(make, service):
     t, old = make({"echo": service(Echo).port})
     t.status_text["server"] = f"\n[status]\nbind_addr = 0.0.0.0:{old.address}\n"
-    rewrite(t)
+    t.rewrite()
     wait_until(lambda: is_listening(old.address, "0.0.0.0"), within(5), "the wider address")
     assert old.get("/readyz").code == 200
 

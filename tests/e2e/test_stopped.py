@@ -121,6 +121,7 @@ def test_a_server_that_is_silent_is_given_up(tunnel, service):
     another heartbeat_timeout."""
     t = tunnel({"echo": service(Echo).port}, server_options={"heartbeat_interval": 1},
                client_options={"heartbeat_timeout": 2})
+    t.client.wait_log("control channel established", within(5))  # it has the Ack
     with stopped(t.server):
         time.sleep(S)  # so the client has read all that the server sent
         with stopped(t.client):

@@ -254,10 +254,11 @@ def test_service_that_is_down_costs_nothing_but_its_datagrams(client):
     again = UdpEcho(port)
     try:
         deadline = time.monotonic() + within(5)
-        while not channel.frames:
+        while (visitor, b"back") not in channel.frames:
             assert time.monotonic() < deadline, "the service is back, its answers are not"
             channel.send(visitor, b"back")
             time.sleep(0.05)
-        assert channel.next_frame(1) == (visitor, b"back")
+        # What was on its way as the service came back is answered too: with 2 ms between two, a few.
+        assert channel.frames.count((visitor, b"down")) < 100, channel.frames
     finally:
         again.stop()

@@ -1,7 +1,6 @@
 """UDP with `clients = balance`: visitors spread over the clients, and each stays with its own."""
 
 import collections
-import os
 import signal
 import threading
 import time
@@ -189,11 +188,8 @@ def test_a_client_that_stops(crowd):
 
 def rewrite(t, clients):
     t.service_options["echo"]["clients"] = clients
-    new = t.workdir / "server.new"
-    new.write_text(t.config("server"))
-    new.chmod(0o600)
     since = t.server.log_size()
-    os.replace(new, t.workdir / "server.ini")
+    t.rewrite()
     t.server.wait_log("reload: ", within(5), since=since)
 
 

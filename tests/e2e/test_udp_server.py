@@ -12,7 +12,7 @@ import time
 import pytest
 
 from datagrams import Flows, UdpVisitor, knock, parse, payload
-from harness import SANITIZED, TOKEN, unread_bytes, wait_until, within
+from harness import SANITIZED, TOKEN, is_bound, unread_bytes, wait_until, within
 from played import PlayedClient, channel_of, drops, header_of, visitor_of_each
 from protocol import udp_frame
 
@@ -29,6 +29,7 @@ def server(tunnel):
         t = tunnel({"s": None}, start=False, udp=True, threads=threads,
                    service_options={"s": {"udp_data_channels": lanes}}, **kwargs)
         t.start_server()
+        wait_until(lambda: is_bound(t.port("s")), within(3), "the port")  # bound after the control port
         return t
 
     return make

@@ -52,7 +52,7 @@ static inline void probe_init(struct probe *probe)
     loop_op_init(&probe->op, probe_done);
 }
 
-/* False: io_uring is not available. */
+/* Skips the test, and does not return, if io_uring is not available. */
 static inline bool ring_open(struct ring *ring, const struct ring_size *size)
 {
     *ring = (struct ring){.loop = NULL};
@@ -63,10 +63,8 @@ static inline bool ring_open(struct ring *ring, const struct ring_size *size)
         .metrics = &ring->metrics,
     };
     int result = loop_create(&options, &ring->loop);
-    if (result == -ENOSYS || result == -EPERM) {
-        SKIP_LOUDLY("no io_uring");
-        return false;
-    }
+    if (result == -ENOSYS || result == -EPERM)
+        cr_skip_test("no io_uring");
     cr_assert_eq(result, 0, "loop_create: %d", result);
     return true;
 }

@@ -91,7 +91,7 @@ Test(loop, no_descriptor_for_a_ring)
     int result = loop_create(&options, &loop);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
     if (result == -ENOSYS || result == -EPERM)
-        return;
+        cr_skip_test("no io_uring");
     cr_assert_eq(result, -EMFILE);
     cr_assert_null(loop);
     cr_assert_eq(open_fd_count(), before);
