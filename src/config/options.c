@@ -383,13 +383,14 @@ static const struct option *find_near(enum option_section section, bool is_insid
     size_t nearest_edits = SIZE_MAX;
     for (size_t i = 0; i < option_count; i++) {
         const struct option *option = &options[i];
-        size_t edits = distance(key, option->key);
         if ((option->roles & (1u << role)) == 0 || (option->section == section) != is_inside ||
-            (!is_inside && option->section == SECTION_STATUS) || /* the place for no role's key */
-            edits >= nearest_edits)
+            (!is_inside && option->section == SECTION_STATUS)) /* the place for no role's key */
             continue;
-        nearest = option;
-        nearest_edits = edits;
+        size_t edits = distance(key, option->key);
+        if (edits < nearest_edits) {
+            nearest = option;
+            nearest_edits = edits;
+        }
     }
     return nearest != NULL && is_near(nearest_edits, nearest->key) ? nearest : NULL;
 }

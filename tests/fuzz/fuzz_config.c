@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "config/config.h"
+#include "config/config_diff.h"
+#include "config/range.h"
 #include "fuzz.h"
 
 enum { COPY_SIZE = 64 << 10 };
@@ -106,8 +108,18 @@ static void check_access(const struct config_access *access)
     FUZZ_CHECK(!access->has_allow || access->set != NULL);
 }
 
+/* A reload of the same file changes nothing. */
+static void check_diff(const struct config_peer *peer, enum config_role role)
+{
+    struct config_diff diff;
+    FUZZ_CHECK(config_diff(role, peer, peer, &diff) == 0);
+    FUZZ_CHECK(diff.changes == CONFIG_CHANGE_NONE && diff.service_count == 0);
+    config_diff_finish(&diff);
+}
+
 static void check_peer(const struct config_peer *peer, enum config_role role)
 {
+    check_diff(peer, role);
     check_addr(&peer->addr);
     check_transport(&peer->transport, role);
     FUZZ_CHECK(peer->log_level < LOG_LEVEL_COUNT && peer->log_format < LOG_FORMAT_COUNT);
@@ -218,7 +230,7 @@ static void write_peer(FILE *out, const char *role, const struct config_peer *pe
         (void)fprintf(out, "  [%s.services.", role);
         write_quoted(out, peer->services[i].name);
         (void)fprintf(out, "]\n\t%s_addr = ", *role == 's' ? "bind" : "local");
-        write_quoted(out, host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        write_quoted(out, config_addr_format(&peer->services[i], addr, sizeof(addr)));
         (void)fprintf(out, "\ntype = '%s'\ntoken = ", type_name(&peer->services[i]));
         write_quoted(out, peer->services[i].token);
         (void)fputc('\n', out);
@@ -253,7 +265,7 @@ static void write_peer_in_braces(FILE *out, const char *role, const struct confi
         (void)fputs(i > 0 ? ", " : "", out);
         write_quoted(out, peer->services[i].name);
         (void)fprintf(out, " = {%s_addr=", *role == 's' ? "bind" : "local");
-        write_quoted(out, host_port_format(&peer->services[i].addr, addr, sizeof(addr)));
+        write_quoted(out, config_addr_format(&peer->services[i], addr, sizeof(addr)));
         (void)fprintf(out, ",type=%s,token=", type_name(&peer->services[i]));
         write_quoted(out, peer->services[i].token);
         (void)fputc('}', out);

@@ -8,6 +8,7 @@
 
 #include "../../src/crypto/noise_priv.h"
 #include "base/macros.h"
+#include "chance.h"
 #include "crypto/keys.h"
 #include "fuzz.h"
 
@@ -45,6 +46,7 @@ static void set_up(void)
 {
     if (backends[0] != NULL)
         return;
+    chance_begin(0);
     FUZZ_CHECK(keys_init() == 0);
     for (size_t i = 0; i < 2; i++) {
         memset(private_keys[i], 0x11 + (int)i, NOISE_KEY_SIZE);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,7 @@ static void *allocate(size_t size)
 static struct loop *loops[LOOPS_MAX];
 static struct loop *current; /* whose turn it is */
 static uint64_t next_seed = 1;
+static unsigned int buffers_most = UINT_MAX;
 
 /* ---- randomness ---- */
 
@@ -207,6 +209,11 @@ void fake_loop_set_seed(uint64_t seed)
     next_seed = seed;
 }
 
+void fake_loop_set_buffers_most(unsigned int count)
+{
+    buffers_most = count;
+}
+
 int loop_create(const struct loop_options *options, struct loop **ret)
 {
     size_t slot = 0;
@@ -219,7 +226,8 @@ int loop_create(const struct loop_options *options, struct loop **ret)
     loop->now_ns = 1000000000u;
     loop->idle_step_ms = IDLE_STEP_MS;
     loop->id_fd = eventfd(0, EFD_CLOEXEC);
-    buffers_make(loop, options->buffer_count != 0 ? options->buffer_count : LIMIT_BUFFER_COUNT);
+    unsigned int count = options->buffer_count != 0 ? options->buffer_count : LIMIT_BUFFER_COUNT;
+    buffers_make(loop, MIN(count, buffers_most));
     loops[slot] = loop;
     *ret = loop;
     return 0;

@@ -34,6 +34,9 @@ struct fake_faults {
 
 /* For loops created from now on. */
 void fake_loop_set_seed(uint64_t seed);
+/* They have at most so many buffers. Their memory is a loop's largest part, and a fuzzer makes a
+ * thousand loops a second. */
+void fake_loop_set_buffers_most(unsigned int count);
 void fake_loop_set_faults(struct loop *loop, const struct fake_faults *faults);
 /* How far time advances in a turn without work, at most up to the next timer. 10 ms by default. */
 void fake_loop_set_idle_step_ms(struct loop *loop, unsigned int ms);

@@ -146,6 +146,12 @@ void tcp_abort_on_close(int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
+void tcp_close_now(int fd)
+{
+    tcp_abort_on_close(fd);
+    (void)close(fd);
+}
+
 size_t open_fd_count(void)
 {
     size_t count = 0;

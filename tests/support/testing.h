@@ -35,6 +35,8 @@ struct addr tcp_loopback(uint16_t port);
 uint16_t free_port(void);
 /* The next close of fd resets the connection. */
 void tcp_abort_on_close(int fd);
+/* Closes with a reset: no TIME_WAIT, so that a program of many rounds does not run out of ports. */
+void tcp_close_now(int fd);
 size_t open_fd_count(void);
 /* The environment variable as a number; `otherwise` if it is not set. */
 uint64_t env_number(const char *name, uint64_t otherwise);
