@@ -319,6 +319,33 @@ def test_style_tools_of_another_version_are_a_skip(tmp_path, versions, found):
         assert "needs version 14" in result.stderr
 
 
+FAKE_CLANG = """#!/bin/sh
+cat >/dev/null
+[ {has_fuzzer} = True ]
+"""
+
+
+@pytest.mark.parametrize("compilers, found", [
+    ({"clang-14": True, "clang-19": True, "clang": True}, "clang-19"),
+    ({"clang-14": True, "clang-19": False}, "clang-14"),
+    ({"clang-9": True, "clang-19": True, "clang-format-20": True}, "clang-19"),
+    ({"clang": True}, "clang"),
+    ({"clang-14": False}, None),
+    ({}, None),
+], ids=str)
+def test_the_newest_clang_with_libfuzzer(tmp_path, compilers, found):
+    for name, has_fuzzer in compilers.items():
+        (tmp_path / name).write_text(FAKE_CLANG.format(has_fuzzer=has_fuzzer))
+        (tmp_path / name).chmod(0o755)
+    for name in ("bash", "env", "grep", "sort", "mktemp", "rm", "cat", "sh"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    result = subprocess.run([SCRIPTS / "find_llvm_tool", "clang"], capture_output=True, text=True,
+                            env={"PATH": str(tmp_path)})
+    assert result.stdout.strip() == (str(tmp_path / found) if found else "")
+    assert result.returncode == (0 if found else 77)
+    assert found or "scripts/setup fuzz" in result.stderr
+
+
 def test_count_tests_without_a_run(count, tmp_path):
     added = count("add", "build-a", tmp_path / "none.json", tmp_path)
     assert added.returncode == SOME_FAILED and "0 passed, 1 failed, 0 skipped" in added.stdout
@@ -337,6 +364,50 @@ def test_scripts_say_how_they_are_used(script):
     assert "set -" not in said.stdout
     refused = subprocess.run([SCRIPTS / script, "--no-such-word"], capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stdout == "" and refused.stderr
+
+
+FAKE_TARGET = """#!/bin/sh
+for word; do
+    case $word in -artifact_prefix=*) reports=${{word#*=}} ;; esac
+done
+case "$*" in
+    *-merge=1*) exit {merge} ;;
+    *-max_total_time=*) {piece} ;;
+    *) {replay} ;;
+esac
+"""
+RUNS = "echo '#100 DONE cov: 5 ft: 6 corp: 1'"
+REPORTS = RUNS + "; : >${reports}%s; exit 77"
+
+
+@pytest.mark.parametrize("piece, replay, merge, place, code", [
+    (RUNS, "", 0, None, 0),
+    ("exit 127", "", 0, None, 1),
+    ("exit 1", "", 0, None, 1),
+    ("", "", 0, None, 1),
+    (RUNS, "", 1, None, 1),
+    (REPORTS % "crash-1", "exit 77", 0, "found", 1),
+    (REPORTS % "crash-1", "", 0, "unsure", 0),
+    (REPORTS % "crash-1", "exit 127", 0, "reported", 1),
+    (REPORTS % "slow-unit-1", 'case "$*" in *-timeout=10*) exit 70 ;; esac', 0, "found", 1),
+], ids=["well", "not there", "fails", "no executions", "no merge", "crash", "not again", "gone", "slow"])
+def test_fuzz_says_what_has_not_run(tmp_path, piece, replay, merge, place, code):
+    """A target that does not run at all has found nothing either."""
+    target = tmp_path / "tests" / "fuzz" / "fuzz_http"
+    write(tmp_path, "tests/fuzz/fuzz_http", FAKE_TARGET.format(piece=piece, replay=replay, merge=merge))
+    target.chmod(0o755)
+    run_dir = tmp_path / "run"
+    ended = subprocess.run([SCRIPTS / "fuzz", "0.000005", "--no-build", "--build", tmp_path, "--dir", run_dir,
+                            "--jobs", "1", "--merge"], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert ("fuzz: http: it ended with" in ended.stderr) == (code == 1 and not merge and place != "found")
+    assert ("fuzz: http: the merge ended with 1" in ended.stderr) == (merge == 1)
+    for name in ("reported", "found", "unsure", "mended"):
+        assert len(list(run_dir.glob(f"{name}/http/*"))) == (name == place)
+    if place:
+        assert len(list((run_dir / "log").glob("http.*-1"))) == 1
+    row = (run_dir / "table.md").read_text().splitlines()[2]
+    assert row.endswith("| 1 |" if place == "unsure" else "| 0 |"), row
 
 
 def test_robustness_table_names_tests_that_exist():
