@@ -37,13 +37,15 @@ def resolver_files(workdir, server, hosts=None, options=""):
 
 
 class Dns:
-    """names: {name: addresses}; other names do not exist. is_silent: the server answers no query.
+    """names: {name: addresses}; other names do not exist. is_silent: the server answers no query;
+    silent_names: none for one of these.
 
     queries: {(name, type): how many came}."""
 
-    def __init__(self, workdir, names=None, hosts=None, options=""):
+    def __init__(self, workdir, names=None, hosts=None, options="", silent_names=()):
         self.names = dict(names or {})
         self.is_silent = False
+        self.silent_names = set(silent_names)
         self.queries = collections.Counter()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # A random address: runs of the tests at the same time must not share it.
@@ -77,6 +79,8 @@ class Dns:
         name = ".".join(labels).lower()
         kind = struct.unpack("!H", query[at + 1 : at + 3])[0]
         self.queries[name, kind] += 1
+        if name in self.silent_names:
+            return None
         question = query[12 : at + 5]
         records = []
         for text in self.names.get(name, ()):

@@ -273,7 +273,7 @@ class Digest(Service):
         record.end = "fin" if not sock.recv(1) else "surplus"
 
 
-def transfer(port, seed, up, down, host="127.0.0.1", timeout=30):
+def transfer(port, seed, up, down, host="127.0.0.1", timeout=30, greeting=b""):
     """One visitor of Digest: raises Broken or AssertionError unless every byte is right."""
     with socket.create_connection((host, port), timeout=timeout) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -288,7 +288,7 @@ def transfer(port, seed, up, down, host="127.0.0.1", timeout=30):
             sha.update(body)
             tail.extend(data[len(body) :])
 
-        out = [HEADER.pack(seed, up, down)] + pattern(seed, up)
+        out = [greeting + HEADER.pack(seed, up, down)] + pattern(seed, up)
         got = duplex(sock, out, sink, timeout)
         assert got == down + 32, f"seed {seed}: {got} bytes instead of {down + 32}"
         assert sha.digest() == digest_of(pattern(seed + 1, down)), f"seed {seed}: download differs"

@@ -75,21 +75,30 @@ class Spaces:
 
     def run(self, space, *argv, **options):
         """Runs a command in a namespace."""
-        subprocess.run(self.command(space, *argv), check=True, timeout=60, stdin=subprocess.DEVNULL,
-                       **options)
+        if "input" not in options:
+            options["stdin"] = subprocess.DEVNULL
+        subprocess.run(self.command(space, *argv), check=True, timeout=60, **options)
 
-    def link(self, space, name, to, to_name=None):
-        """A pair of interfaces that joins two namespaces. The caller gives them addresses."""
-        self.run(space, "ip", "link", "add", name, "type", "veth", "peer", "name", to_name or name,
-                 "netns", self._path(to))
-        self.run(space, "ip", "link", "set", name, "up")
-        self.run(to, "ip", "link", "set", to_name or name, "up")
+    def ip(self, space, *lines):
+        """Runs several commands of ip(8) in a namespace: "route add ..."."""
+        self.run(space, "ip", "-batch", "-", input="\n".join(lines) + "\n", text=True)
+
+    def link(self, space, name, to, to_name=None, address=None, to_address=None):
+        """A pair of interfaces that joins two namespaces. Without addresses the caller gives them some."""
+        def ready(its_name, its_address):
+            given = [f"address add {its_address} dev {its_name}"] if its_address else []
+            return [f"link set {its_name} up", *given]
+
+        peer = to_name or name
+        self.ip(space, f"link add {name} type veth peer name {peer} netns {self._path(to)}",
+                *ready(name, address))
+        self.ip(to, *ready(peer, to_address))
 
     def filter(self, space, rules):
         """The packet filter of a namespace has these rules and no others: "input iifname back drop"."""
         chains = "".join(
             f"chain {name} {{ type filter hook {name} priority 0; policy accept; }}\n"
-            for name in ("input", "output"))
+            for name in ("input", "output", "forward"))
         script = f"table ip lab {{\n{chains}}}\nflush table ip lab\n"
         script += "".join(f"add rule ip lab {rule}\n" for rule in rules)
         self.run(space, "nft", script)
