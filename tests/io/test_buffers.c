@@ -142,7 +142,9 @@ Test(buffers, who_waits_again_does_not_hold_the_loop)
 
 /* ---- many more readers than buffers (A09) ---- */
 
-enum { FLOWS = 400, HOLD_TURNS = 2, BYTES_MAX = 40000 };
+enum { FLOWS = 2000, HOLD_TURNS = 2, BYTES_MAX = 40000, STALL_TURNS = 1000 };
+
+static unsigned int turn_now; /* of 1 ms, as the test waits: A09's second has 1000 of them */
 
 struct flow {
     struct loop_op op;
@@ -153,6 +155,7 @@ struct flow {
     struct buffer held; /* kept for some turns, as a flow with a full sink does */
     unsigned int held_turns;
     unsigned char pattern;
+    unsigned int moved_at; /* the turn of the last bytes */
 };
 
 static unsigned int flows_done, enobufs_count;
@@ -177,6 +180,8 @@ static void flow_recv_done(struct loop_op *op, int res, uint32_t flags)
         return;
     }
     struct buffer buffer = buffers_from_flags(buffers, flags);
+    cr_assert_leq(turn_now - flow->moved_at, STALL_TURNS, "%u", turn_now - flow->moved_at);
+    flow->moved_at = turn_now;
     if (res == 0) {
         buffers_recycle(buffers, &buffer);
         cr_assert_eq(flow->got, flow->total);
@@ -242,6 +247,7 @@ Test(buffers, exhaustion_stalls_nobody, .timeout = 60)
     uint64_t begun_ns = loop_now_ns(ring.loop);
     while (flows_done < FLOWS) {
         ring_turn(&ring, 1);
+        turn_now++;
         for (size_t i = 0; i < FLOWS; i++)
             flow_turn(&flows[i]);
         cr_assert(loop_now_ns(ring.loop) - begun_ns < 30000000000u, "%u of %d", flows_done, FLOWS);
