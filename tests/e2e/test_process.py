@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -254,6 +255,34 @@ def test_secrets_are_never_shown(tunnel, service):
         assert SECRET not in pathlib.Path(f"/proc/{process.pid}/cmdline").read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
+def test_a_crash_leaves_no_core_and_no_secret(tunnel, service, tmp_path, monkeypatch, number):
+    """A60: cores are off, whatever the limit was at the start, and the end by a signal writes nothing."""
+    for variable in ("ASAN_OPTIONS", "TSAN_OPTIONS"):  # a sanitizer leaves the signal to the program
+        monkeypatch.setenv(variable, os.environ.get(variable, "") + ":handle_segv=0:handle_abort=0")
+    place = tmp_path / "here"
+    place.mkdir()
+    t = tunnel({"echo": service(Echo).port}, start=False, token=SECRET,
+               server_options={"log_level": "trace"}, client_options={"log_level": "trace"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        t.server = t.spawn("server", cwd=place)
+        t.client = t.spawn("client", cwd=place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    t.wait_ready()
+    ping(t.port())
+    for process in (t.server, t.client):
+        limits = pathlib.Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.M), limits
+        process.expected_death = True
+        process.signal(number)
+        assert process.wait(within(5)) == -number
+        assert SECRET not in process.log()
+    assert list(place.iterdir()) == []
+
+
 def test_json_log(tunnel, service):
     """Every line is one object with a level and a message."""
     t = tunnel({"echo": service(Echo).port}, server_options={"log_format": "json",
@@ -327,6 +356,43 @@ def test_log_to_a_full_pipe_does_not_stop_forwarding(tunnel, service):
     finally:
         for reader in readers:
             os.close(reader)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
+def test_log_to_a_full_disk(tunnel, service, tmp_path):
+    """A32: on a disk without room lines are dropped, and counted; bytes are not. With room again, lines come
+    again."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    t = tunnel({"echo": service(Echo).port}, start=False, server_options={"log_level": "trace"},
+               client_options={"log_level": "trace"})
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(40 << 10))
+        logs = {}
+        for role in ("server", "client"):
+            logs[role] = disk / f"{role}.log"
+            with open(logs[role], "ab") as log:
+                setattr(t, role, t.spawn(role, stdout=log, stderr=log))
+        t.wait_ready()
+        for n in range(scaled(300, 150)):
+            ping(t.port(), b"x" * (n % 1000 + 1))
+        assert os.statvfs(disk).f_bavail == 0, "the disk was not full"
+        ping(t.port())
+        filler.unlink()
+        for role, process in (("server", t.server), ("client", t.client)):
+            process.signal(signal.SIGUSR1)
+            dropped = wait_until(
+                lambda: re.findall(rb"main: .*log_lines_dropped=(\d+)", logs[role].read_bytes()),
+                within(5), f"a line in the log of the {role}")
+            assert int(dropped[-1]) > 0
+        assert all(b"\0" not in log.read_bytes() for log in logs.values()), "a hole"
+        ping(t.port())
+        t.stop()
+    finally:
+        t.kill()
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_log_reader_that_has_gone(tunnel, service):

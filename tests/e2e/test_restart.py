@@ -1,5 +1,6 @@
 """Ends that die, come back, are replaced, or are told to stop."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ from harness import (
 )
 from limits import Limits
 from protocol import FakeServer, Session, connect, how_closed, recv_exact
-from services import Digest, Echo, Named, NeverReads, answers, ping, transfer
+from services import HEADER, POOL, Digest, Echo, Named, NeverReads, answers, ping, transfer
 
 pytestmark = pytest.mark.ours
 
@@ -111,6 +112,45 @@ def test_upload_is_cut_visibly_by_a_killed_client(tunnel, service):
             pass
         t.client.kill9()
         assert how_closed(visitor, within(5))[0] == "rst"
+
+
+@pytest.mark.time_limit(90)
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_hundred_uploads_and_a_restart(tunnel, service, transport, role):
+    """A23: an end is killed under 100 uploads. Each visitor is reset, and the local service takes none of
+    them for complete; new uploads succeed as soon as the end is back."""
+    local = service(Digest)
+    t = tunnel({"s": local.port}, transport=transport)
+    visitors = [connect(t.port("s")) for _ in range(100)]
+    for number, visitor in enumerate(visitors):
+        visitor.sendall(HEADER.pack(number, 1 << 30, 0))
+    for visitor in visitors:
+        visitor.setblocking(False)
+    for _ in range(3):
+        for visitor in visitors:
+            with contextlib.suppress(BlockingIOError):
+                visitor.send(POOL[:32768])
+        time.sleep(0.05)
+    wait_until(lambda: all(record.sock for record in local.records) and len(local.records) == 100,
+               within(10), "100 uploads at the local service")
+    if role == "server":
+        t.kill_server()
+    else:
+        t.client.kill9()
+    deadline = time.monotonic() + within(5)
+    for number, visitor in enumerate(visitors):
+        how, data = how_closed(visitor, max(0.001, deadline - time.monotonic()))
+        assert (how, data) == ("rst", b""), f"visitor {number}: {how} after {len(data)} bytes"
+        visitor.close()
+    for number in range(100):
+        assert local.wait_record(number, within(5)).end == "rst"
+    if role == "server":
+        t.start_server()
+    else:
+        t.start_client()
+    t.wait_ready(timeout=5)
+    for seed in range(10):
+        transfer(t.port("s"), seed, 1 << 20, 1000)
 
 
 @pytest.mark.time_limit(90)
