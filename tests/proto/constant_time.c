@@ -1,14 +1,22 @@
 /* Checks that no branch and no address depends on a secret. scripts/check_constant_time runs it
  * under valgrind: secrets are marked as undefined memory, and memcheck reports every decision that
  * depends on them, in our code (blake2s.c, keys.c, noise.c, noise_symmetric.c and x25519.c of
- * src/crypto, client_fsm.c and server_fsm.c of src/proto) and in the libraries that it calls.
+ * src/crypto, client_fsm.c and server_fsm.c of src/proto, session.c of src/server, status_pages.c of
+ * src/app) and in the libraries that it calls.
+ *
+ * The secrets: tokens of services and the digests made of them, the keys of sessions, the status
+ * token, private keys, shared secrets, the keys of Noise's ciphers, plaintext, and the tags that
+ * libsodium compares. Not here: the password for a proxy, which is only sent, and the keys of TLS,
+ * which OpenSSL alone has.
  *
  * Results that may be decided upon (whether two secrets are equal, a public key, whether a tag is
  * right) are marked as defined again by the wrappers below (--wrap).
  *
  *     constant_time           a login and handshakes: must give no report
  *     constant_time branch    with a planted branch on a secret: must give one
- *     constant_time index     with a planted address that depends on a secret: must give one */
+ *     constant_time index     with a planted address that depends on a secret: must give one
+ *     constant_time tag       with a planted comparison of tags that ends early: must give one */
+#include <dlfcn.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,8 +30,12 @@
 #include "crypto/x25519.h"
 #include "proto/client_fsm.h"
 #include "proto/server_fsm.h"
+#include "server/service.h"
+#include "server/session.h"
+#include "status_priv.h"
 
-static enum { NOTHING, BRANCH, INDEX } planted;
+static enum { NOTHING, BRANCH, INDEX, TAG } planted;
+static unsigned int tags_compared;
 
 static void make_secret(void *bytes, size_t size)
 {
@@ -64,15 +76,6 @@ int __real_crypto_scalarmult(unsigned char *q, const unsigned char *n, const uns
 int __wrap_crypto_scalarmult(unsigned char *q, const unsigned char *n, const unsigned char *p);
 void __real_randombytes_buf(void *buf, size_t size);
 void __wrap_randombytes_buf(void *buf, size_t size);
-int __real_crypto_aead_chacha20poly1305_ietf_decrypt(
-    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
-    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
-    const unsigned char *npub, const unsigned char *k);
-int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
-    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
-    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
-    const unsigned char *npub, const unsigned char *k);
-
 /* A naive memcmp, whose time depends on the data. */
 static bool equal_at_once(const uint8_t *a, const uint8_t *b, size_t size)
 {
@@ -113,23 +116,18 @@ void __wrap_randombytes_buf(void *buf, size_t size)
     make_secret(buf, size);
 }
 
-/* libsodium branches on whether the tag is right, which is public. */
-int __wrap_crypto_aead_chacha20poly1305_ietf_decrypt(
-    unsigned char *m, unsigned long long *mlen, unsigned char *nsec, const unsigned char *c,
-    unsigned long long clen, const unsigned char *ad, unsigned long long adlen,
-    const unsigned char *npub, const unsigned char *k)
+/* libsodium's own calls of its comparison of tags come here too: a program's symbol goes before that
+ * of a shared library. Whether a tag is right is public. */
+int crypto_verify_16(const unsigned char *x, const unsigned char *y)
 {
-    uint8_t key[AEAD_KEY_SIZE], hash[NOISE_HASH_SIZE];
-    require(adlen <= sizeof(hash), "associated data is a hash or nothing");
-    memcpy(key, k, sizeof(key));
-    make_public(key, sizeof(key));
-    if (adlen > 0)
-        memcpy(hash, ad, adlen);
-    make_public(hash, sizeof(hash));
-    int result = __real_crypto_aead_chacha20poly1305_ietf_decrypt(m, mlen, nsec, c, clen, hash,
-                                                                  adlen, npub, key);
-    if (clen > AEAD_TAG_SIZE)
-        make_secret(m, clen - AEAD_TAG_SIZE);
+    static int (*real)(const unsigned char *x, const unsigned char *y);
+    if (real == NULL)
+        real = (int (*)(const unsigned char *, const unsigned char *))dlsym(RTLD_NEXT,
+                                                                            "crypto_verify_16");
+    require(real != NULL, "libsodium has no crypto_verify_16");
+    int result = planted == TAG ? (equal_at_once(x, y, AEAD_TAG_SIZE) ? 0 : -1) : real(x, y);
+    make_public(&result, sizeof(result));
+    tags_compared++;
     return result;
 }
 
@@ -248,6 +246,64 @@ static void check_noise(enum noise_pattern pattern, struct aead *aead)
         noise_keys_wipe(&sides[i].keys);
 }
 
+/* ---- session keys, the status token ---- */
+
+static void check_session(void)
+{
+    static struct session_table table;
+    static struct session session;
+    static struct service service;
+    struct session_found found;
+    uint8_t presented[KEYS_DIGEST_SIZE];
+    session.service = &service;
+    keys_random(session.key, sizeof(session.key));
+    memcpy(presented, session.key, sizeof(presented));
+    make_public(presented, sizeof(presented)); /* what a peer has sent */
+    session_table_init(&table, NULL);
+    list_push_back(&table.buckets[keys_hash(presented, sizeof(presented)) % SESSION_BUCKETS],
+                   &session.node);
+    require_secret(session.key, sizeof(session.key));
+    require(session_table_find(&table, presented, &found), "a session is not found by its key");
+    session.key[sizeof(session.key) - 1] ^= 1; /* as another one in the same bucket */
+    require(!session_table_find(&table, presented, &found), "a session is found by another key");
+    list_remove(&session.node);
+    session_table_finish(&table);
+}
+
+void service_base_use(struct service_base *base)
+{
+    (void)base; /* counting users has to do with no secret */
+}
+
+/* In place of what follows once a request has been allowed: nothing here may get so far. */
+void not_linked(void);
+void not_linked(void)
+{
+    require(false, "a request was answered that must not be");
+}
+
+const unsigned char status_page[1];
+const size_t status_page_size = 1;
+const char status_page_headers[1];
+
+static void check_status_token(void)
+{
+    static struct status status = {.has_token = true};
+    char token[TOKEN_LEN];
+    keys_random(token, sizeof(token));
+    keys_service_digest(token, sizeof(token), status.token_digest);
+    require_secret(status.token_digest, sizeof(status.token_digest));
+    for (int wrong = 0; wrong < 2; wrong++) {
+        struct http_request request = {.path = {.at = "/none", .len = strlen("/none")},
+                                       .bearer = {.at = token, .len = sizeof(token)}};
+        struct status_answer answer;
+        token[0] = (char)(token[0] ^ wrong);
+        status_answer(&status, &request, &answer);
+        require(answer.status == (wrong ? HTTP_UNAUTHORIZED : HTTP_NOT_FOUND),
+                "the wrong answer to a status token");
+    }
+}
+
 static void check_key_text(void)
 {
     uint8_t private_key[KEYS_X25519_SIZE];
@@ -260,14 +316,17 @@ static void check_key_text(void)
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
-    planted = strcmp(what, "branch") == 0 ? BRANCH : strcmp(what, "index") == 0 ? INDEX : NOTHING;
+    planted = strcmp(what, "branch") == 0  ? BRANCH
+              : strcmp(what, "index") == 0 ? INDEX
+              : strcmp(what, "tag") == 0   ? TAG
+                                           : NOTHING;
     struct aead *aead;
     if (RUNNING_ON_VALGRIND == 0) {
         fprintf(stderr, "constant_time: to be run by scripts/check_constant_time\n");
         return 1;
     }
     require(keys_init() == 0 && aead_create_with(AEAD_SODIUM, &aead) == 0, "cannot begin");
-    if (planted != INDEX)
+    if (planted == NOTHING || planted == BRANCH)
         check_login();
     if (planted != BRANCH)
         check_noise(NOISE_NK, aead);
@@ -275,6 +334,9 @@ int main(int argc, char **argv)
         check_noise(NOISE_XX, aead);
         check_noise(NOISE_KK, aead);
         check_key_text();
+        check_session();
+        check_status_token();
+        require(tags_compared > 0, "libsodium compares tags without crypto_verify_16");
     }
     aead_destroy(aead);
     return 0;
