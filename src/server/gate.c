@@ -194,6 +194,7 @@ static bool is_older(const struct gate_ticket *ticket, uint64_t now_ns, unsigned
  * tickets are spared at random (gate.h). */
 static bool is_spared(struct gate *gate, const struct gate_ticket *ticket, uint64_t now_ns)
 {
+    assert(ticket->addr != NULL);
     return ticket->addr->entry.count <= ticket->addr->expected ||
            (!is_older(ticket, now_ns, LIMIT_ROUND_TRIP_MS) && throw_coin(gate));
 }
