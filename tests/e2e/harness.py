@@ -11,6 +11,7 @@ Environment:
   E2E_MODE           developer or release: the tests check that the build is of this kind
   E2E_SYSCTL         1: tests may change sysctls of the whole machine for a moment, and restore them
   E2E_SANDBOX        1: each process of our program runs under its unit's directives, see boxed.py
+  E2E_TIER           A, B or C: the tier that the log has to say of this kernel (default: any)
 """
 
 import contextlib

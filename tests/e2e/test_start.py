@@ -258,6 +258,16 @@ def test_check_says_that_it_stays_root(place):
             assert ("stays root" in checked.stderr) == expected, checked.stderr
 
 
+# --- the kernel (A74) -----------------------------------------------------------------------------
+
+
+def test_the_log_names_the_kernel_and_its_tier(start):
+    """scripts/test_systems knows which tier the kernel has that it has booted."""
+    tier = os.environ.get("E2E_TIER", "[ABC]")
+    process = start(server_text(threads=1))
+    process.wait_log(rf"Linux {re.escape(os.uname().release)} \(io_uring tier {tier}\)", within(5))
+
+
 # --- io_uring that is forbidden (A73) -----------------------------------------------------------
 
 SETUP, ENTER, REGISTER = 425, 426, 427  # on every architecture
