@@ -19,7 +19,6 @@
  * modelled: bandwidth limits, slow start and loss.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -32,6 +31,8 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "standalone.h"
 
 enum {
     CHUNK_BYTES = 64 * 1024,
@@ -71,20 +72,6 @@ static uint64_t one_way_ns, now_ns;
 static struct sockaddr_in target_address;
 static struct pair *pairs;
 
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void *allocate(size_t size)
-{
-    void *memory = calloc(1, size);
-    if (!memory)
-        fail("calloc");
-    return memory;
-}
-
 static void read_clock(void)
 {
     struct timespec time;
@@ -102,7 +89,7 @@ static void push(struct end *end, enum chunk_kind kind, const void *data, size_t
     uint64_t due_ns = now_ns + one_way_ns;
     if (end == &end->pair->target && due_ns < end->pair->open_ns)
         due_ns = end->pair->open_ns;
-    struct chunk *chunk = allocate(sizeof *chunk + length);
+    struct chunk *chunk = allocate(1, sizeof *chunk + length);
     chunk->due_ns = due_ns;
     chunk->kind = kind;
     chunk->length = length;
@@ -289,7 +276,7 @@ static void accept_all(void)
         int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0)
             return;
-        struct pair *pair = allocate(sizeof *pair);
+        struct pair *pair = allocate(1, sizeof *pair);
         adopt(&pair->caller, pair, fd);
         pair->target.pair = pair;
         pair->target.fd = -1;
@@ -340,19 +327,6 @@ static void turn(void)
         timer.it_value.tv_nsec = (long)(next_ns % 1000000000u);
     }
     timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &timer, NULL);
-}
-
-static struct sockaddr_in parse_address(const char *host, const char *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    char *end;
-    unsigned long number = strtoul(port, &end, 10);
-    if (*end || number == 0 || number > 65535 || inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-        fprintf(stderr, "delay_relay: bad address %s %s\n", host, port);
-        exit(2);
-    }
-    address.sin_port = htons((uint16_t)number);
-    return address;
 }
 
 static void listen_on(struct sockaddr_in address)

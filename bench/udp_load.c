@@ -21,7 +21,6 @@
  * whole window as lost.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -36,6 +35,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "standalone.h"
 
 enum {
     BATCH = 64,
@@ -96,25 +97,11 @@ static struct iovec vectors[BATCH];
 static unsigned char *receive_room; /* BATCH datagrams */
 static unsigned char *send_room;    /* BATCH payloads of options.size */
 
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
 static uint64_t clock_ns(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * SECOND_NS + (uint64_t)time.tv_nsec;
-}
-
-static void *allocate(size_t count, size_t size)
-{
-    void *memory = calloc(count, size);
-    if (!memory)
-        fail("calloc");
-    return memory;
 }
 
 static int open_socket(void)
@@ -178,7 +165,7 @@ static void record(uint64_t ns)
     histogram.total++;
 }
 
-/* The middle of the step that holds this share of the latencies, in us. */
+/* The middle of the step that holds this share of the latencies, in us; 1: the largest. */
 static double percentile(double share)
 {
     uint64_t wanted = (uint64_t)(share * (double)histogram.total), seen = 0;
@@ -374,19 +361,6 @@ static void warm_up(bool answers)
     }
     fprintf(stderr, "udp_load: a visitor's datagrams do not get through the tunnel\n");
     exit(1);
-}
-
-static struct sockaddr_in parse_address(const char *host, const char *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    char *end;
-    unsigned long number = strtoul(port, &end, 10);
-    if (*end || number == 0 || number > 65535 || inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-        fprintf(stderr, "udp_load: bad address %s %s\n", host, port);
-        exit(2);
-    }
-    address.sin_port = htons((uint16_t)number);
-    return address;
 }
 
 static void parse_options(char **argv)
