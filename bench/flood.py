@@ -73,6 +73,7 @@ def beside_bulk(run):
         "login_max_s": max(times),
         "login_median_s": statistics.median(times),
         "flood_per_s": offered,
+        **{key: value for key, value in flooded[0].items() if key.startswith("cpu_s_per_gb")},
         "flood_cores": flood_cores,
         "server_cores": spent[0] / lasted,
     }

@@ -40,6 +40,7 @@ UDP_HALVINGS = 3
 UDP_STEP_DOWN = 0.9
 UDP_STEPS_S = 4  # a step of the search for a rate takes this part of a run's length
 UDP_LOSS_MAX = 0.001  # counts as no loss: the scheduler alone loses that much at times
+UDP_PERCENTILES = ("p50_us", "p90_us", "p99_us", "max_us")
 UDP_RATE_SHORT = 0.97  # below this share of the wanted rate the generator is at its limit
 EXPECTED_BULK_CALLS = {"splice", "io_uring_enter"}
 
@@ -52,6 +53,7 @@ done = function(summary, latency, requests)
   local figures = {
     requests = summary.requests, us = summary.duration,
     p50 = latency:percentile(50), p90 = latency:percentile(90), p99 = latency:percentile(99),
+    max = latency.max,
   }
   for name, count in pairs(summary.errors) do figures["errors_" .. name] = count end
   local parts = {}
@@ -215,7 +217,7 @@ def http(connections, keep_alive=True):
         if failed:
             run.notes.append(f"wrk errors: {failed}")
         figures = {"rps": result["requests"] / seconds}
-        figures.update({f"{p}_ms": result[p] / 1e3 for p in ("p50", "p90", "p99")})
+        figures.update({f"{p}_ms": result[p] / 1e3 for p in ("p50", "p90", "p99", "max")})
         figures.update(_per_unit(cpu, result["requests"] / 1e6, "cpu_us_per_request"))
         return figures
 
@@ -313,7 +315,7 @@ def _visit(address, request):
 def burst(run):
     """Two bursts of visitors: the time from connect to first byte, in round trips of the link."""
     time.sleep(POOL_FILL_S)
-    figures = {}
+    figures, before = {}, run.tunnel.cpu()
     for number, name in enumerate(("first", "second")):
         if number:
             time.sleep(run.burst_gap_s)
@@ -322,6 +324,8 @@ def burst(run):
         figures[f"{name}_median_rtt"] = times[len(times) // 2]
         figures[f"{name}_min_rtt"] = times[0]
         figures[f"{name}_rtt"] = [round(t, 3) for t in times]
+    cpu = [b - a for a, b in zip(before, run.tunnel.cpu())]
+    figures.update(_per_unit(cpu, 2 * run.visitors / 1e6, "cpu_us_per_visitor"))
     return figures
 
 
@@ -398,7 +402,7 @@ def _udp_figures(run, result, cpu, name, value):
     lost = result["lost"] / result["sent"]
     if lost > UDP_LOSS_MAX:
         run.notes.append(f"{lost:.1%} of {result['sent']} datagrams lost")
-    figures = {name: value, "lost": lost, "p50_us": result["p50_us"], "p99_us": result["p99_us"]}
+    figures = {name: value, "lost": lost, **{p: result[p] for p in UDP_PERCENTILES}}
     figures.update(_per_unit(cpu, result["received"] / 1e6, "cpu_us_per_round_trip"))
     return figures
 
@@ -413,27 +417,30 @@ def udp_oneway_max(size):
         def carries(rate):
             # A second try, because a hiccup of the machine is no limit of the tunnel.
             for _ in range(2):
-                result, _ = _udp_one_way(run, size, rate, seconds)
+                result, cpu = _udp_one_way(run, size, rate, seconds)
                 if result["lost"] <= UDP_LOSS_MAX:
-                    return result
+                    return result, cpu
             return None
 
         good, rate = 0, UDP_FIRST_RATE
-        while (result := carries(rate)) is not None:
+        while (carried := carries(rate)) is not None:
+            result, cpu = carried
             good, rate = rate, rate * 2
             if result["rate"] < UDP_RATE_SHORT * good:
                 run.notes.append(f"limited by the generator, {result['rate']:.0f}/s")
-                return {"rate": result["rate"]}
+                return {"rate": result["rate"], **_per_datagram(result, cpu)}
         bad = rate
         for _ in range(UDP_HALVINGS):
             middle = (good * bad) ** 0.5 if good else bad / 4
             good, bad = (middle, bad) if carries(middle) else (good, middle)
         good = good or bad
-        while _udp_one_way(run, size, good, run.seconds)[0]["lost"] > UDP_LOSS_MAX:
+        while True:
+            result, cpu = _udp_one_way(run, size, good, run.seconds)
+            if result["lost"] <= UDP_LOSS_MAX:
+                return {"rate": good, **_per_datagram(result, cpu)}
             good *= UDP_STEP_DOWN
             if good < UDP_FIRST_RATE / 10:
                 raise BenchError("udp_load: datagrams are lost at any rate")
-        return {"rate": good}
 
     return load
 
@@ -447,11 +454,13 @@ def udp_oneway_fixed(size, tick_us=UDP_TICK_US):
             run.notes.append(f"{result['lost']:.1%} lost at {run.reference:.0f}/s")
         if not result["received"]:
             raise BenchError("udp_load: nothing arrived")
-        figures = {"rate": result["rate"], "lost": result["lost"]}
-        figures.update(_per_unit(cpu, result["received"] / 1e6, "cpu_us_per_datagram"))
-        return figures
+        return {"rate": result["rate"], "lost": result["lost"], **_per_datagram(result, cpu)}
 
     return load
+
+
+def _per_datagram(result, cpu):
+    return _per_unit(cpu, result["received"] / 1e6, "cpu_us_per_datagram")
 
 
 def _udp_one_way(run, size, rate, seconds, tick_us=UDP_TICK_US):

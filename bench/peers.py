@@ -4,6 +4,8 @@ To add a peer (or a variant of one) add a row to PEERS: one Peer with a function
 that turns a Plan into the configuration files and command lines of the two ends.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -20,6 +22,8 @@ OURS = "ours"
 OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
 OURS_HEADED = "ours-headed"  # the same program with proxy_protocol = v2
 DIRECT = "none"
+BARE = "bare"  # the program of this directory that is the kernel's cost alone
+AEAD = "aead"
 TCP, NOISE, TLS, WEBSOCKET = "tcp", "noise", "tls", "websocket"
 HEADED = "headed"  # plain TCP; a service for ours-headed expects PROXY headers at HEADED_HOST
 HEADED_HOST = "127.0.0.2"
@@ -28,6 +32,7 @@ NOISE_PRIVATE_KEY = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
 NOISE_PUBLIC_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 TLS_NAME = "bench.example"
 TLS_PASSWORD = "bench"
+AEAD_MARGIN_S = 20
 QUIET = {"RUST_LOG": "error"}
 
 
@@ -67,10 +72,15 @@ class Peer:
     udp: bool = False  # supports UDP services too
     chain: bool = False  # two forward proxies: the "server" dials, the "client" listens
     transports: tuple = (TCP,)
+    compiled: bool = False  # bench/run compiles its program, which is of this directory
+    bound: bool = False  # what the kernel or the cipher alone costs; only in suites that name it
+    alone: Callable | None = None  # (Peer, seconds) -> figures, of a program that joins nothing
     paths: dict = field(default_factory=dict)
 
     def available(self, binaries):
         """binaries: {program: path or None} for programs that are not looked up on PATH."""
+        if self.compiled:
+            return compiler() is not None
         for program in self.programs:
             path = binaries[program] if program in binaries else shutil.which(program)
             if not path or not os.access(path, os.X_OK):
@@ -79,7 +89,7 @@ class Peer:
         return True
 
     def version_text(self):
-        if not self.programs:
+        if not self.programs or self.bound:
             return ""
         program = self.paths[self.programs[0]]
         try:
@@ -91,6 +101,17 @@ class Peer:
         text = done.stdout + done.stderr
         found = re.search(r"[Vv]ersion:? +(\d+\.\S+)", text) or re.search(r"(\d+\.\d\S*)", text)
         return found.group(1) if found else text.strip()[:60] or "unknown"
+
+    def digest(self):
+        """Of its program's file: two builds may have the same version."""
+        if not self.programs or self.programs[0] not in self.paths:
+            return ""
+        with open(self.paths[self.programs[0]], "rb") as program:
+            return hashlib.file_digest(program, "sha256").hexdigest()[:16]
+
+
+def compiler():
+    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 def join(address):
@@ -242,6 +263,25 @@ listen bench
     return commands
 
 
+def bare(mode):
+    def commands(peer, plan):
+        def end(role, here, onward):
+            return [peer.paths[BARE], mode, role, here[0], str(here[1]), onward[0], str(onward[1])]
+
+        return end("server", plan.visitor, plan.dial), end("client", plan.control, plan.service)
+
+    return commands
+
+
+def aead(peer, seconds):
+    """What the program's cipher costs at the size of its own Noise frames: sealed once, opened once."""
+    output = procs.run([peer.paths[AEAD], str(seconds)], seconds + AEAD_MARGIN_S)
+    try:
+        return {"cpu_s_per_gb": json.loads(output)["chosen"]["s_per_gb"]}
+    except (ValueError, KeyError) as error:
+        raise procs.BenchError(f"aead: no result: {output[-300:]}") from error
+
+
 def bore(peer, plan):
     program = peer.paths["bore"]
     return (
@@ -310,6 +350,15 @@ PEERS = (
         version=("-v",),
         chain=True,
     ),
+    Peer("bare-splice", "the kernel alone, splice", (BARE,), bare("splice"), chain=True, compiled=True,
+         bound=True),
+    Peer("bare-copy", "the kernel alone, recv and send", (BARE,), bare("copy"), chain=True,
+         transports=(TCP, NOISE), compiled=True, bound=True),
+    Peer("bare-udp", "the kernel alone, recvmmsg and sendmmsg", (BARE,), bare("udp"), udp=True, chain=True,
+         compiled=True, bound=True),
+    Peer("bare-udp-segments", "the same, with UDP_SEGMENT and UDP_GRO", (BARE,), bare("udp-segments"),
+         udp=True, chain=True, compiled=True, bound=True),
+    Peer(AEAD, "the AEAD alone", (AEAD,), transports=(NOISE,), bound=True, alone=aead),
     Peer("bore", "bore", ("bore",), bore, control_port=BORE_CONTROL_PORT),
     Peer("chisel", "chisel", ("chisel",), chisel, udp=True),
     Peer(DIRECT, "no tunnel", (), udp=True),
@@ -383,7 +432,9 @@ class Tunnel:
             f"{peer.name}-client", client_argv, place.client_space, QUIET
         )
         if peer.chain:
-            procs.wait_listening(self.client, control_port, watch=(self.server,))
+            procs.wait_listening(
+                self.client, control_port, watch=(self.server,), udp=kind == "udp"
+            )
         procs.wait_listening(
             self.server, self.visitor[1], limit_s=15.0, watch=(self.client,), udp=kind == "udp"
         )

@@ -1,7 +1,7 @@
 """The tables: which suites there are, which rows they fill, and which targets a row has.
 
-To add a row, add a Row; to add a load, add it to a Suite. Nothing else has to change: rounds, best
-samples, ratios, targets, JSON and Markdown all follow from these tables.
+To add a row, add a Row; to add a load, add it to a Suite. Nothing else has to change: rounds, medians,
+ratios, targets, JSON, Markdown and plots all follow from these tables.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ import flood
 import loads
 import logins
 import netns
-from peers import DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET
+from peers import (
+    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
+)
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,30 @@ class Suite:
     logins: int = 0                  # services whose clients the load starts
     limits: tuple = ()               # services with these values of connection_bandwidth, beside it
     peers: tuple = ()                # only these; () = all
+    bounds: tuple = ()               # with these of the peers that are what the kernel alone costs
     udp: bool = False                # a UDP service; the load is bench/udp_load.c
     reference: Reference | None = None
+    axis: str = ""                   # what x is in its rows that have one: "connections"
 
 
 @dataclass(frozen=True)
 class Target:
     """A bound for our figure: as a ratio to a peer's, or (peer None) by itself.
 
-    subject: the peer whose figure it is, if it is not the row's subject."""
+    subject: the peer whose figure it is, if it is not the row's subject.
+    beside: a peer whose figure is taken off ours first."""
     op: str
     bound: float
     peer: str | None = None
     subject: str | None = None
+    beside: str | None = None
 
     def reached(self, value):
         return value >= self.bound if self.op == ">=" else value <= self.bound
 
     def text(self, unit):
-        text = f"{self.op} {self.bound:.4g} " + (f"x {self.peer}" if self.peer else unit)
+        text = f"{self.op} " + (f"{self.beside} + " if self.beside else "")
+        text += f"{self.bound:.4g} " + (f"x {self.peer}" if self.peer else unit)
         return text + (f" ({self.subject})" if self.subject else "")
 
 
@@ -75,26 +82,37 @@ class Row:
     digits: int = 2
     ends: bool = False               # also shows the figures METRIC_server and METRIC_client
     subject: str = OURS              # the peer whose ratio to the others is shown
+    x: float | None = None           # its place on the axis of its suite, if it is a point of a curve
+    guarded: bool = True             # bench/guard compares it, if it is a cost: the work is the same for all
 
-    def best(self, samples):
-        usable = [s for s in samples if self.metric in s["figures"]]
-        pick = max if self.better == "more" else min
-        return pick(usable, key=lambda s: s["figures"][self.metric], default=None)
+    @property
+    def is_cost(self):
+        """Whether it is processor time per unit of work."""
+        return self.metric.endswith("_cpu_us") or (
+            self.metric.startswith("cpu_") and "_per_" in self.metric)
 
 
 def at_least(bound, peer=None, subject=None):
     return Target(">=", bound, peer, subject)
 
 
-def at_most(bound, peer=None, subject=None):
-    return Target("<=", bound, peer, subject)
+def at_most(bound, peer=None, subject=None, beside=None):
+    return Target("<=", bound, peer, subject, beside)
+
+
+def curve(suite, xs, metric, title, unit, better, **more):
+    """A figure along the axis of its suite, whose loads have the names of the xs."""
+    return tuple(Row(suite, str(x), metric, title, unit, better, x=x, **more) for x in xs)
 
 
 IPERF = {"service": loads.start_iperf_server, "programs": ("iperf3",)}
 HTTP = {"service": loads.start_nginx, "programs": ("wrk", "nginx")}
 NGINX = {"service": loads.start_nginx, "programs": ("nginx",)}
 TLS_IPERF = {**IPERF, "programs": ("iperf3", "openssl"), "transport": TLS}
-UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True}
+UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True,
+       "bounds": ("bare-udp", "bare-udp-segments")}
+# What is encrypted has to be in the process, so the other part of its bound copies.
+NOISE_BOUNDS = ("bare-copy", AEAD)
 UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
 UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
@@ -102,32 +120,36 @@ NOISE_FIXED_GBPS = 2.0
 
 SUITES = (
     Suite("tcp-bulk", "TCP bulk, saturated, loopback",
-          (("1", loads.bulk(1)), ("8", loads.bulk(8))), **IPERF),
+          (("1", loads.bulk(1)), ("8", loads.bulk(8))), bounds=("bare-splice",), **IPERF),
     Suite("tcp-fixed", f"TCP bulk at {FIXED_GBPS} Gbit/s, loopback",
           (("8", loads.bulk(8, FIXED_GBPS)),),
-          skip_peers=(DIRECT,), **IPERF),
+          skip_peers=(DIRECT,), bounds=("bare-splice",), **IPERF),
     Suite("limits", "Limits of the bandwidth, loopback", (("limits", loads.limits),),
           limits=("100M", "1G"), peers=(OURS,), **IPERF),
     Suite("veth-1500", "TCP bulk between namespaces, 1500-byte segments", (("8", loads.bulk(8)),),
-          place=lambda: netns.Namespaces(offload=False), namespaces=True, **IPERF),
+          place=lambda: netns.Namespaces(offload=False), namespaces=True, bounds=("bare-splice",),
+          **IPERF),
     Suite("veth-offload", "TCP bulk between namespaces, segmentation offload",
           (("8", loads.bulk(8)),),
-          place=lambda: netns.Namespaces(offload=True), namespaces=True, **IPERF),
-    Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),), **HTTP),
+          place=lambda: netns.Namespaces(offload=True), namespaces=True, bounds=("bare-splice",),
+          **IPERF),
+    Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),),
+          bounds=("bare-copy",), **HTTP),
     Suite("http-close", "HTTP, 64 connections, one request each",
-          (("64", loads.http(64, keep_alive=False)),), **HTTP),
+          (("64", loads.http(64, keep_alive=False)),), bounds=("bare-copy",), **HTTP),
     Suite("headed-close", "HTTP, 64 connections, one request each, with a PROXY header",
           (("64", loads.http(64, keep_alive=False)),), transport=HEADED,
           **{**HTTP, "service": loads.start_nginx_headed}),
-    Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),), **HTTP),
+    Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),),
+          bounds=("bare-copy",), **HTTP),
     Suite("idle", "Memory of idle connections", (("idle", loads.idle),), threads=2, rounds_max=1,
           skip_peers=(DIRECT,), **NGINX),
     Suite("burst", "Visitors arriving at once, link with a round trip",
           (("burst", loads.burst),), relay=True, **NGINX),
     Suite("noise-bulk", "TCP bulk over Noise NK, saturated, loopback", (("8", loads.bulk(8)),),
-          transport=NOISE, **IPERF),
+          transport=NOISE, bounds=NOISE_BOUNDS, **IPERF),
     Suite("noise-fixed", f"TCP bulk over Noise NK at {NOISE_FIXED_GBPS:.0f} Gbit/s, loopback",
-          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), transport=NOISE, **IPERF),
+          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), transport=NOISE, bounds=NOISE_BOUNDS, **IPERF),
     Suite("noise-keepalive", "HTTP over Noise NK, 64 connections kept alive",
           (("64", loads.http(64)),), transport=NOISE, **HTTP),
     Suite("noise-close", "HTTP over Noise NK, 64 connections, one request each",
@@ -189,29 +211,36 @@ SUITES = (
           service=loads.start_nginx, programs=("wrk", "nginx", "strace")),
 )
 
-def udp_rtt_rows(suite):
+UDP_DISTANCE = (at_most(1.5, "bare-udp"), at_most(1.5, "bare-udp-segments"))
+
+
+def udp_rtt_rows(suite, cpu_targets=()):
     return (
         Row(suite, "256", "rps", "256 in flight", "1/s", "more", (at_least(5, "rathole"),),
             digits=0),
         Row(suite, "256", "p50_us", "256 in flight, p50", "us", "less", digits=0),
         Row(suite, "256", "p99_us", "256 in flight, p99", "us", "less", digits=0),
         Row(suite, "256", "cpu_us_per_round_trip", "256 in flight, CPU", "us/round trip", "less",
-            digits=1, ends=True),
+            cpu_targets, digits=1, ends=True),
         Row(suite, "1", "rps", "1 in flight", "1/s", "more", digits=0),
         Row(suite, "1", "p50_us", "1 in flight, median", "us", "less", (at_most(1.1, "rathole"),),
             digits=1),
         Row(suite, "1", "p99_us", "1 in flight, p99", "us", "less", digits=1),
+        Row(suite, "1", "cpu_us_per_round_trip", "1 in flight, CPU", "us/round trip", "less", digits=1,
+            ends=True),
     )
 
 
 def udp_oneway_rows(suite, targets=()):
     return (
         Row(suite, "max", "rate", "highest rate without loss", "1/s", "more", digits=0),
+        Row(suite, "max", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less", ends=True,
+            guarded=False),  # each at a rate of its own
         Row(suite, "fixed", "rate", "fixed rate (the highest of rathole)", "1/s", "more",
             digits=0),
-        Row(suite, "fixed", "cpu_us_per_datagram", "CPU at it", "us/datagram", "less",
+        Row(suite, "fixed", "cpu_us_per_datagram", "CPU at the fixed rate", "us/datagram", "less",
             targets, ends=True),
-        Row(suite, "fixed", "lost", "lost at it", "share", "less", digits=4),
+        Row(suite, "fixed", "lost", "lost at the fixed rate", "share", "less", digits=4),
     )
 
 
@@ -227,17 +256,20 @@ def logins_rows(suite, load="all", targets=LOGINS_TARGETS, put_out=NONE_PUT_OUT)
         Row(suite, load, "back_s", f"all back after the server's restart{title}", "s", "less", targets),
         Row(suite, load, "back_put_out", f"put out meanwhile, restart{title}", "logins", "less", put_out,
             digits=0),
+        Row(suite, load, "back_cpu_us", f"CPU of the server, restart{title}", "us/login", "less", digits=0),
         Row(suite, load, "kb_per_login", f"memory of the server{title}", "KiB/service", "less", digits=1),
     )
 
 
 ROWS = (
     Row("tcp-bulk", "1", "gbps", "1 stream", "Gbit/s", "more"),
+    Row("tcp-bulk", "1", "cpu_s_per_gb", "1 stream, CPU", "s/GB", "less", digits=3, ends=True),
     Row("tcp-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(1.2, "rathole"), at_least(1.1, "frp-plain"), at_least(1.05, "haproxy"))),
     Row("tcp-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
     Row("tcp-fixed", "8", "cpu_s_per_gb", "8 streams at 400 Mbit/s, CPU", "s/GB", "less",
-        (at_most(0.37, "rathole"), at_most(0.75, "haproxy")), digits=3, ends=True),
+        (at_most(0.37, "rathole"), at_most(0.75, "haproxy"), at_most(1.1, "bare-splice")), digits=3,
+        ends=True),
     Row("tcp-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
     Row("limits", "limits", "short_pct", "1 stream at 100M: short of the limit", "%", "less",
         (at_most(3),)),
@@ -265,7 +297,7 @@ ROWS = (
     Row("http-keepalive", "64", "p50_ms", "p50", "ms", "less"),
     Row("http-keepalive", "64", "p99_ms", "p99", "ms", "less", (at_most(0.6, "rathole"),)),
     Row("http-keepalive", "64", "cpu_us_per_request", "CPU", "us/request", "less",
-        digits=1, ends=True),
+        (at_most(1.1, "bare-copy"),), digits=1, ends=True),
     Row("http-close", "64", "rps", "new connections", "1/s", "more",
         (at_least(1.35, "rathole"), at_least(3.5, "frp")), digits=0),
     Row("http-close", "64", "p50_ms", "p50", "ms", "less"),
@@ -276,6 +308,7 @@ ROWS = (
     Row("headed-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", (at_most(1.02, OURS),),
         digits=1, ends=True, subject=OURS_HEADED),
     Row("http-1", "1", "p50_ms", "median", "ms", "less", (at_most(1.05, "haproxy"),), digits=3),
+    Row("http-1", "1", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
     Row("idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
         (at_most(1.0), at_most(1 / 15, "rathole")), ends=True),
     Row("idle", "idle", "base_kb", "idle process, 2 workers, the larger end", "KiB", "less",
@@ -286,11 +319,14 @@ ROWS = (
     Row("burst", "burst", "second_max_rtt", "second burst, last visitor", "RTT", "less",
         (at_most(1.2),)),
     Row("burst", "burst", "second_median_rtt", "second burst, median", "RTT", "less"),
+    Row("burst", "burst", "cpu_us_per_visitor", "CPU of both bursts", "us/visitor", "less", digits=0,
+        ends=True),
     Row("noise-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(2.0, "rathole"), at_least(1.4, "rathole", OURS_SODIUM))),
     Row("noise-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
     Row("noise-fixed", "8", "cpu_s_per_gb", "8 streams at 250 Mbit/s, CPU", "s/GB", "less",
-        (at_most(0.45, "rathole"), at_most(0.65, "rathole", OURS_SODIUM)), digits=3, ends=True),
+        (at_most(0.45, "rathole"), at_most(0.65, "rathole", OURS_SODIUM),
+         at_most(1.2, "bare-copy", beside=AEAD)), digits=3, ends=True),
     Row("noise-fixed", "8", "gbps", "rate reached", "Gbit/s", "more"),
     Row("noise-keepalive", "64", "rps", "requests", "1/s", "more", digits=0),
     Row("noise-keepalive", "64", "p50_ms", "p50", "ms", "less"),
@@ -311,6 +347,8 @@ ROWS = (
     Row("noise-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
         "less", (at_most(1.0),), digits=3),
     Row("noise-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
+    Row("noise-flood", "flood", "cpu_s_per_gb", "CPU per GB meanwhile, handshakes included", "s/GB", "less",
+        digits=3, ends=True),
     Row("tls-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(2.0, "rathole"), at_least(1.3, "frp-tls"))),
     Row("tls-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
@@ -320,6 +358,7 @@ ROWS = (
     Row("tls-close", "64", "rps", "new connections", "1/s", "more", (at_least(2.0, "rathole"),),
         digits=0),
     Row("tls-close", "64", "p99_ms", "p99", "ms", "less"),
+    Row("tls-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
     Row("tls-idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
         (at_most(24.0),), ends=True),
     Row("tls-flood", "flood", "kept", "bulk rate kept", "of the quiet one", "more",
@@ -329,16 +368,20 @@ ROWS = (
     Row("tls-flood", "flood", "login_max_s", f"slowest of {flood.LOGINS} logins meanwhile", "s",
         "less", (at_most(1.0),), digits=3),
     Row("tls-flood", "flood", "flood_per_s", "handshakes offered", "1/s", "more", digits=0),
+    Row("tls-flood", "flood", "cpu_s_per_gb", "CPU per GB meanwhile, handshakes included", "s/GB", "less",
+        digits=3, ends=True),
     Row("websocket-bulk", "8", "gbps", "8 streams", "Gbit/s", "more", (at_least(1.5, "rathole"),)),
     Row("websocket-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
     Row("websocket-keepalive", "64", "rps", "requests", "1/s", "more", (at_least(1.2, "rathole"),),
         digits=0),
     Row("websocket-keepalive", "64", "p99_ms", "p99", "ms", "less"),
+    Row("websocket-keepalive", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1,
+        ends=True),
     Row("websocket-idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
         (at_most(1.0),), ends=True),
-    *udp_rtt_rows("udp-rtt-64"),
-    *udp_rtt_rows("udp-rtt-1200"),
-    *udp_oneway_rows("udp-oneway-1200", targets=(at_most(0.25, "rathole"),)),
+    *udp_rtt_rows("udp-rtt-64", UDP_DISTANCE),
+    *udp_rtt_rows("udp-rtt-1200", UDP_DISTANCE),
+    *udp_oneway_rows("udp-oneway-1200", targets=(at_most(0.25, "rathole"), *UDP_DISTANCE)),
     Row("udp-oneway-1200", "1 ms", "cpu_us_per_datagram", "CPU, sent once per ms", "us/datagram",
         "less", (at_most(0.25, "rathole"),), ends=True),
     Row("udp-oneway-1200", "1 ms", "lost", "lost, sent once per ms", "share", "less", digits=4),
@@ -349,6 +392,8 @@ ROWS = (
     Row("udp-latency-1200", "half", "p50_us", "p50", "us", "less", digits=0),
     Row("udp-latency-1200", "half", "p99_us", "p99", "us", "less", digits=0),
     Row("udp-latency-1200", "half", "lost", "lost", "share", "less", digits=4),
+    Row("udp-latency-1200", "half", "cpu_us_per_round_trip", "CPU", "us/round trip", "less", digits=1,
+        ends=True),
     Row("udp-visitors", "visitors", "lost_datagrams", "lost", "datagrams", "less", (at_most(0),),
         digits=0),
     Row("udp-visitors", "visitors", "kb_per_visitor_server", "memory of a visitor, server", "KiB",
@@ -358,6 +403,8 @@ ROWS = (
     Row("udp-visitors", "visitors", "fds_per_visitor_client", "sockets of a visitor, client", "",
         "less", (at_most(1.0),)),
     Row("udp-visitors", "visitors", "p99_us", "p99", "us", "less", digits=0),
+    Row("udp-visitors", "visitors", "cpu_us_per_round_trip", "CPU", "us/round trip", "less", digits=1,
+        ends=True),
     Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
     Row("syscalls", "bulk", "other_share",
         "share that is neither splice nor io_uring_enter", "", "less",
@@ -378,6 +425,7 @@ def peers_for(suite, names):
         for name in names
         if name not in suite.skip_peers
         and (not suite.peers or name in suite.peers)
+        and (not PEERS_BY_NAME[name].bound or name in suite.bounds)
         and suite.transport in PEERS_BY_NAME[name].transports
         and (PEERS_BY_NAME[name].udp or not suite.udp)
     ]

@@ -171,7 +171,7 @@ static double percentile(double share)
     uint64_t wanted = (uint64_t)(share * (double)histogram.total), seen = 0;
     for (size_t i = 0; i < POWERS * STEPS; i++) {
         seen += histogram.counts[i];
-        if (seen > wanted)
+        if (seen > wanted || (seen && seen == histogram.total))
             return ((double)(i % STEPS) + 0.5) * (double)(1ull << i / STEPS) / 1e3;
     }
     return 0;
@@ -435,8 +435,10 @@ int main(int argc, char **argv)
     double seconds = closed ? run_closed() : run_open(true);
     uint64_t in_time = received;
     linger();
-    printf("{\"seconds\": %.6f, \"sent\": %lu, \"received\": %lu, \"in_time\": %lu, \"lost\": %lu, "
-           "\"late\": %lu, \"p50_us\": %.3f, \"p99_us\": %.3f}\n",
-           seconds, sent, received, in_time, lost, late, percentile(0.5), percentile(0.99));
+    printf(
+        "{\"seconds\": %.6f, \"sent\": %lu, \"received\": %lu, \"in_time\": %lu, \"lost\": %lu, "
+        "\"late\": %lu, \"p50_us\": %.3f, \"p90_us\": %.3f, \"p99_us\": %.3f, \"max_us\": %.3f}\n",
+        seconds, sent, received, in_time, lost, late, percentile(0.5), percentile(0.9),
+        percentile(0.99), percentile(1));
     return 0;
 }
