@@ -121,6 +121,19 @@ def test_a_static_name_in_two_files(tree):
     assert code == 1 and "static carry() stands in src/base/sum.c" in output
 
 
+@pytest.mark.parametrize("named, is_there", [
+    ("`test_sum.c`", True), ("`test_sum.c::adds`", True), ("`tests/base/test_sum.c::adds`", True),
+    ("`tests/net/test_sum.c`", False), ("`test_sum.c::subtracts`", False), ("`test_gone.py`", False),
+    ("`test_sums.py::test_one`", True), ("`test_sums.py::test_on`", False),
+])
+def test_a_test_that_the_table_names(tree, named, is_there):
+    write(tree, "docs/robustness.md", f"| A01 | sums | full | {named} |\n")
+    write(tree, "tests/base/test_sum.c", "Test(sum, adds)\n{\n}\n")
+    write(tree, "tests/e2e/test_sums.py", "def test_one():\n    pass\n")
+    code, output = run("check_style", tree)
+    assert (code == 0) == is_there, output
+
+
 @pytest.mark.parametrize("text", [
     LONG.replace("    f();\n", "", 1),
     "    /* atoi() would be wrong here */\n",
@@ -133,6 +146,28 @@ def test_style_accepts(tree, text):
     write(tree, "src/base/sum.c", CLEAN + text)
     code, output = run("check_style", tree)
     assert code == 0, output
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("[two](docs/two.md), [web](https://example.org/x), [mail](mailto:a@example.org)", None),
+    ("[a\nline](docs/two.md#the-second-one), [here](#one), ![picture](docs/two.png)", None),
+    ("`[code](gone.md)`\n\n```\n[code](gone.md)\n```\n", None),
+    ("[two](docs/three.md)", "README.md:3: there is no file docs/three.md"),
+    ("![picture](docs/three.png)", "README.md:3: there is no file docs/three.png"),
+    ("[two](docs/two.md#the-third)", "README.md:3: there is no heading docs/two.md#the-third"),
+    ("[here](#two)", "README.md:3: there is no heading #two"),
+    ("<!-- why -->", None),
+    ("<!-- integ" "rator: measure this -->", "README.md:3: a note of its writers"),
+    ("| x | <!-- later\n(integ" "rator: y) --> |", "README.md:3: a note of its writers"),
+])
+def test_pages(tree, text, complaint):
+    """What the pages (*.md) link to exists, and what their writers told each other is not in them."""
+    write(tree, "docs/two.md", "# Two\n\n## The `second` one\n\n[back](../README.md#one)\n")
+    write(tree, "docs/two.png", "")
+    write(tree, "README.md", f"# One\n\n{text}\n")
+    code, output = run("check_style", tree)
+    assert code == (1 if complaint else 0), output
+    assert (complaint or "0 problems") in output
 
 
 def test_unfinished_word_in_a_script(tree):
