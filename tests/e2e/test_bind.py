@@ -503,6 +503,8 @@ def test_an_upgrade_with_a_dead_name_server(make, service, names):
 def test_check_with_a_dead_name_server(make, names):
     t = make({"one": None})
     named(t, "one")
+    # glibc waits so long for each question, musl for all of them together.
+    names.resolv.write_text("nameserver 127.0.0.1\noptions timeout:30\n")
     begin = time.monotonic()
     checked = subprocess.run(
         ["unshare", "--mount", "sh", "-c",

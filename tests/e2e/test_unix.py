@@ -723,6 +723,7 @@ def test_visitor_that_has_gone(ends, local, run_dir):
 
 
 @pytest.mark.ours
+@pytest.mark.time_limit(150)  # a release build has the whole minute of LIMIT_GONE_MS
 @pytest.mark.parametrize("where", ["visitor", "service"])
 def test_an_answer_that_nobody_can_get(ends, local, run_dir, where):
     """One side closes its unix socket, the other neither answers nor ends: TCP would find out by
