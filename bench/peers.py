@@ -21,6 +21,9 @@ BORE_CONTROL_PORT = 7835  # fixed in bore's source
 OURS = "ours"
 OURS_SODIUM = "ours-sodium"  # the same program, built without libcrypto
 OURS_HEADED = "ours-headed"  # the same program with proxy_protocol = v2
+OURS_ONE = "ours-1"  # with threads = 1
+OURS_STATIC = "ours-static"  # the same program, linked statically
+OURS_UNCONFINED = "ours-unconfined"  # with sandbox = off
 DIRECT = "none"
 BARE = "bare"  # the program of this directory that is the kernel's cost alone
 AEAD = "aead"
@@ -74,6 +77,7 @@ class Peer:
     transports: tuple = (TCP,)
     compiled: bool = False  # bench/run compiles its program, which is of this directory
     bound: bool = False  # what the kernel or the cipher alone costs; only in suites that name it
+    variant: bool = False  # our program, set up or built in another way; only in suites that name it
     alone: Callable | None = None  # (Peer, seconds) -> figures, of a program that joins nothing
     paths: dict = field(default_factory=dict)
 
@@ -177,9 +181,14 @@ def rathole_ends(peer, plan, options=()):
     return [program, "--server", server], [program, "--client", client]
 
 
-def ours(peer, plan):
-    options = ['log_level = "error"'] + ([f"threads = {plan.threads}"] if plan.threads else [])
-    return rathole_ends(peer, plan, options)
+def ours(peer, plan, *options):
+    threads = [f"threads = {plan.threads}"] if plan.threads else []
+    return rathole_ends(peer, plan, ['log_level = "error"', *threads, *options])
+
+
+def ours_with(*options):
+    """With these lines in both halves of the configuration."""
+    return lambda peer, plan: ours(peer, plan, *options)
 
 
 def ours_headed(peer, plan):
@@ -314,6 +323,12 @@ PEERS = (
     Peer(OURS, "rathole-uring", (OURS,), ours, udp=True,
          transports=(TCP, NOISE, TLS, WEBSOCKET, HEADED)),
     Peer(OURS_HEADED, "rathole-uring, PROXY v2", (OURS,), ours_headed, transports=(HEADED,)),
+    Peer(OURS_ONE, "rathole-uring, 1 thread", (OURS,), ours_with("threads = 1"), udp=True,
+         transports=(TCP, NOISE), variant=True),
+    Peer(OURS_STATIC, "rathole-uring, static", (OURS_STATIC,), ours, udp=True, transports=(TCP, NOISE),
+         variant=True),
+    Peer(OURS_UNCONFINED, "rathole-uring, sandbox = off", (OURS,), ours_with('sandbox = "off"'), udp=True,
+         transports=(TCP, NOISE), variant=True),
     Peer(
         OURS_SODIUM,
         "rathole-uring, without libcrypto",

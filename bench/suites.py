@@ -12,7 +12,8 @@ import loads
 import logins
 import netns
 from peers import (
-    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_SODIUM, PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
+    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_ONE, OURS_SODIUM, OURS_STATIC, OURS_UNCONFINED,
+    PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
 )
 
 
@@ -44,6 +45,7 @@ class Suite:
     limits: tuple = ()               # services with these values of connection_bandwidth, beside it
     peers: tuple = ()                # only these; () = all
     bounds: tuple = ()               # with these of the peers that are what the kernel alone costs
+    variants: tuple = ()             # and with these variants of our program
     udp: bool = False                # a UDP service; the load is bench/udp_load.c
     reference: Reference | None = None
     axis: str = ""                   # what x is in its rows that have one: "connections"
@@ -113,6 +115,8 @@ UDP = {"service": loads.start_udp_echo, "programs": (), "udp": True,
        "bounds": ("bare-udp", "bare-udp-segments")}
 # What is encrypted has to be in the process, so the other part of its bound copies.
 NOISE_BOUNDS = ("bare-copy", AEAD)
+# In few suites, because each takes as long as a peer.
+VARIANTS = (OURS_ONE, OURS_STATIC, OURS_UNCONFINED)
 UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
 UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
@@ -120,10 +124,11 @@ NOISE_FIXED_GBPS = 2.0
 
 SUITES = (
     Suite("tcp-bulk", "TCP bulk, saturated, loopback",
-          (("1", loads.bulk(1)), ("8", loads.bulk(8))), bounds=("bare-splice",), **IPERF),
+          (("1", loads.bulk(1)), ("8", loads.bulk(8))), bounds=("bare-splice",), variants=VARIANTS,
+          **IPERF),
     Suite("tcp-fixed", f"TCP bulk at {FIXED_GBPS} Gbit/s, loopback",
           (("8", loads.bulk(8, FIXED_GBPS)),),
-          skip_peers=(DIRECT,), bounds=("bare-splice",), **IPERF),
+          skip_peers=(DIRECT,), bounds=("bare-splice",), variants=VARIANTS, **IPERF),
     Suite("limits", "Limits of the bandwidth, loopback", (("limits", loads.limits),),
           limits=("100M", "1G"), peers=(OURS,), **IPERF),
     Suite("veth-1500", "TCP bulk between namespaces, 1500-byte segments", (("8", loads.bulk(8)),),
@@ -134,9 +139,9 @@ SUITES = (
           place=lambda: netns.Namespaces(offload=True), namespaces=True, bounds=("bare-splice",),
           **IPERF),
     Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),),
-          bounds=("bare-copy",), **HTTP),
+          bounds=("bare-copy",), variants=VARIANTS, **HTTP),
     Suite("http-close", "HTTP, 64 connections, one request each",
-          (("64", loads.http(64, keep_alive=False)),), bounds=("bare-copy",), **HTTP),
+          (("64", loads.http(64, keep_alive=False)),), bounds=("bare-copy",), variants=VARIANTS, **HTTP),
     Suite("headed-close", "HTTP, 64 connections, one request each, with a PROXY header",
           (("64", loads.http(64, keep_alive=False)),), transport=HEADED,
           **{**HTTP, "service": loads.start_nginx_headed}),
@@ -149,7 +154,8 @@ SUITES = (
     Suite("noise-bulk", "TCP bulk over Noise NK, saturated, loopback", (("8", loads.bulk(8)),),
           transport=NOISE, bounds=NOISE_BOUNDS, **IPERF),
     Suite("noise-fixed", f"TCP bulk over Noise NK at {NOISE_FIXED_GBPS:.0f} Gbit/s, loopback",
-          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), transport=NOISE, bounds=NOISE_BOUNDS, **IPERF),
+          (("8", loads.bulk(8, NOISE_FIXED_GBPS)),), transport=NOISE, bounds=NOISE_BOUNDS,
+          variants=VARIANTS, **IPERF),
     Suite("noise-keepalive", "HTTP over Noise NK, 64 connections kept alive",
           (("64", loads.http(64)),), transport=NOISE, **HTTP),
     Suite("noise-close", "HTTP over Noise NK, 64 connections, one request each",
@@ -175,13 +181,14 @@ SUITES = (
     Suite("websocket-idle", "Memory of idle connections, WebSocket", (("idle", loads.idle),),
           threads=2, rounds_max=1, transport=WEBSOCKET, **NGINX),
     Suite("udp-rtt-64", "UDP round trips, 64 bytes",
-          (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), **UDP),
+          (("1", loads.udp_closed(64, 1)), ("256", loads.udp_closed(64, 256))), variants=VARIANTS, **UDP),
     Suite("udp-rtt-1200", "UDP round trips, 1200 bytes",
           (("1", loads.udp_closed(1200, 1)), ("256", loads.udp_closed(1200, 256))), **UDP),
     Suite("udp-oneway-1200", "UDP in one direction, 1200 bytes",
           (("max", loads.udp_oneway_max(1200)), ("fixed", loads.udp_oneway_fixed(1200)),
            ("1 ms", loads.udp_oneway_fixed(1200, tick_us=1000))),
-          reference=UDP_ONEWAY_REFERENCE, **{**UDP, "service": loads.start_nothing}),
+          reference=UDP_ONEWAY_REFERENCE, variants=VARIANTS,
+          **{**UDP, "service": loads.start_nothing}),
     Suite("udp-latency-1200", "UDP round trips, 1200 bytes, at half of rathole's highest rate",
           (("half", loads.udp_open(1200, 0.5)),), reference=UDP_LOAD_REFERENCE, **UDP),
     Suite("udp-visitors", "10 000 UDP visitors, 20 000 datagrams of 200 bytes a second",
@@ -426,6 +433,7 @@ def peers_for(suite, names):
         if name not in suite.skip_peers
         and (not suite.peers or name in suite.peers)
         and (not PEERS_BY_NAME[name].bound or name in suite.bounds)
+        and (not PEERS_BY_NAME[name].variant or name in suite.variants)
         and suite.transport in PEERS_BY_NAME[name].transports
         and (PEERS_BY_NAME[name].udp or not suite.udp)
     ]

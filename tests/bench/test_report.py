@@ -100,6 +100,19 @@ def test_bounds_are_in_the_suites_that_name_them_alone():
     assert named == set(bounds)
 
 
+def test_variants_are_in_the_suites_that_name_them_alone():
+    variants = [peer.name for peer in PEERS_BY_NAME.values() if peer.variant]
+    for suite in suites.SUITES:  # which have the transport, and UDP
+        assert suites.peers_for(suite, variants) == [name for name in variants if name in suite.variants]
+    assert {name for suite in suites.SUITES for name in suite.variants} == set(variants)
+
+
+def test_a_variant_has_a_ratio():
+    row = row_of(cpu("ours", 0.2) + cpu("ours-1", 0.4))
+    assert row["ratios"] == {"ours-1": pytest.approx(0.5)}
+    assert "| rathole-uring, 1 thread | 0.400 [0.50] |" in report._table("", ["CPU"], [row], ["ours-1"])
+
+
 def test_a_target_of_its_own_has_the_rounds_too():
     samples = [sample("ours", number, "idle", "idle", kb_per_connection=value)
                for number, value in enumerate((0.6, 1.2, 0.7), 1)]
