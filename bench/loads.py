@@ -159,9 +159,8 @@ def bulk(streams, gbps=None):
 
 def limits(run):
     """Services with connection_bandwidth = 100M and 1G, and one without a limit beside them."""
-    start_iperf_server(run.supervisor, run.place, *run.tunnel.limited_service)
-    at_100m, _, _ = run.tunnel.limited["limited100M"]
-    at_1g, _, _ = run.tunnel.limited["limited1G"]
+    start_iperf_server(run.supervisor, run.place, *run.tunnel.service_beside)
+    at_100m, at_1g = (run.tunnel.beside[name][0] for name in ("limited100M", "limited1G"))
     moved, elapsed, _ = _iperf(run, 1, visitor=at_100m)
     off_pct = (moved * 8 / elapsed / 1e8 - 1) * 100
     moved, elapsed, cpu = _iperf(run, 1, visitor=at_1g)

@@ -102,18 +102,8 @@ class Bench:
                 return self.add(samples, number)
             place = suite.place()
             port = procs.free_port()
-            tunnel = Tunnel(
-                self.supervisor,
-                peer,
-                place,
-                port,
-                self.start_relay if suite.relay else None,
-                suite.threads,
-                "udp" if suite.udp else "tcp",
-                suite.transport,
-                suite.logins,
-                suite.limits,
-            )
+            tunnel = Tunnel(self.supervisor, peer, place, port, suite,
+                            self.start_relay if suite.relay else None)
             arguments = (self.supervisor, place, place.service_host(peer), port)
             suite.service(*arguments, *((self.programs["udp_load"],) if suite.udp else ()))
             for sample, (_, load) in zip(samples, suite_loads):

@@ -24,6 +24,7 @@ OURS_HEADED = "ours-headed"  # the same program with proxy_protocol = v2
 OURS_ONE = "ours-1"  # with threads = 1
 OURS_STATIC = "ours-static"  # the same program, linked statically
 OURS_UNCONFINED = "ours-unconfined"  # with sandbox = off
+OURS_BALANCE = "ours-balance"  # with clients = balance, and two clients
 DIRECT = "none"
 BARE = "bare"  # the program of this directory that is the kernel's cost alone
 AEAD = "aead"
@@ -44,7 +45,8 @@ class Plan:
     """The addresses of one tunnel. The client dials `dial`: `control`, or the relay in front of it.
 
     logins: further services of the server that have no client yet, by name.
-    limited: further services with a limit: {name: (visitor's address, service, connection_bandwidth)}."""
+    beside: further services of both ends: {name: (visitor's address, service, line of its section at the
+    server)}."""
 
     directory: str
     control: tuple
@@ -55,7 +57,7 @@ class Plan:
     transport: str = TCP
     logins: dict = field(default_factory=dict)
     kind: str = "tcp"  # or "udp"
-    limited: dict = field(default_factory=dict)
+    beside: dict = field(default_factory=dict)
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -73,6 +75,7 @@ class Peer:
     version: tuple = ("--version",)
     control_port: int | None = None  # if the program supports only one
     udp: bool = False  # supports UDP services too
+    clients: int = 1  # so many processes, which have the same configuration
     chain: bool = False  # two forward proxies: the "server" dials, the "client" listens
     transports: tuple = (TCP,)
     compiled: bool = False  # bench/run compiles its program, which is of this directory
@@ -156,47 +159,47 @@ def rathole_transport(plan, server):
     return lines + [f'trusted_root = "{certificate}"', f'hostname = "{TLS_NAME}"']
 
 
-def rathole_file(plan, name, role, services, options=()):
-    """A configuration file for rathole and for our program. services: {name: address}"""
+def rathole_file(plan, name, role, services, options=(), of_service=()):
+    """A configuration file for rathole and for our program. services: {name: address}; of_service: lines of
+    each service at the server"""
     server = role == "server"
     lines = [f"[{role}]", f'default_token = "{TOKEN}"']
     lines += [f'bind_addr = "{join(plan.control)}"' if server
               else f'remote_addr = "{join(plan.dial)}"', *options]
     lines += rathole_transport(plan, server)
+    further = dict.fromkeys(services, "")
+    for service, (visitor, local, line) in plan.beside.items() if "bench" in services else ():
+        services = services | {service: visitor if server else local}
+        further[service] = line
     for service, address in services.items():
         key = "bind_addr" if server else "local_addr"
         lines += [f"[{role}.services.{service}]", f'type = "{plan.kind}"',
                   f'{key} = "{join(address)}"']
-    for service, (visitor, local, bandwidth) in plan.limited.items() if "bench" in services else ():
-        lines += [f"[{role}.services.{service}]", f'{key} = "{join(visitor if server else local)}"']
-        lines += [f'connection_bandwidth = "{bandwidth}"'] if server else []
+        lines += [*of_service, further[service]] if server else []
     return plan.write(f"{name}.toml", "\n".join(lines) + "\n")
 
 
-def rathole_ends(peer, plan, options=()):
+def rathole_ends(peer, plan, options=(), of_service=()):
     program = peer.paths[peer.programs[0]]
     visited = {"bench": plan.visitor, **plan.logins}
-    server = rathole_file(plan, f"{peer.name}-server", "server", visited, options)
+    server = rathole_file(plan, f"{peer.name}-server", "server", visited, options, of_service)
     client = rathole_file(plan, f"{peer.name}-client", "client", {"bench": plan.service}, options)
     return [program, "--server", server], [program, "--client", client]
 
 
-def ours(peer, plan, *options):
+def ours(peer, plan, options=(), of_service=()):
     threads = [f"threads = {plan.threads}"] if plan.threads else []
-    return rathole_ends(peer, plan, ['log_level = "error"', *threads, *options])
+    return rathole_ends(peer, plan, ['log_level = "error"', *threads, *options], of_service)
 
 
-def ours_with(*options):
-    """With these lines in both halves of the configuration."""
-    return lambda peer, plan: ours(peer, plan, *options)
+def ours_with(options=(), of_service=()):
+    """options: lines of both halves of the configuration. of_service: of the server's services"""
+    return lambda peer, plan: ours(peer, plan, options, of_service)
 
 
 def ours_headed(peer, plan):
     plan.service = (HEADED_HOST, plan.service[1])
-    server, client = ours(peer, plan)
-    with open(server[-1], "a") as config:  # its last table is the service's
-        config.write('proxy_protocol = "v2"\n')
-    return server, client
+    return ours(peer, plan, of_service=['proxy_protocol = "v2"'])
 
 
 def rathole(peer, plan):
@@ -323,12 +326,14 @@ PEERS = (
     Peer(OURS, "rathole-uring", (OURS,), ours, udp=True,
          transports=(TCP, NOISE, TLS, WEBSOCKET, HEADED)),
     Peer(OURS_HEADED, "rathole-uring, PROXY v2", (OURS,), ours_headed, transports=(HEADED,)),
-    Peer(OURS_ONE, "rathole-uring, 1 thread", (OURS,), ours_with("threads = 1"), udp=True,
+    Peer(OURS_ONE, "rathole-uring, 1 thread", (OURS,), ours_with(["threads = 1"]), udp=True,
          transports=(TCP, NOISE), variant=True),
     Peer(OURS_STATIC, "rathole-uring, static", (OURS_STATIC,), ours, udp=True, transports=(TCP, NOISE),
          variant=True),
-    Peer(OURS_UNCONFINED, "rathole-uring, sandbox = off", (OURS,), ours_with('sandbox = "off"'), udp=True,
+    Peer(OURS_UNCONFINED, "rathole-uring, sandbox = off", (OURS,), ours_with(['sandbox = "off"']), udp=True,
          transports=(TCP, NOISE), variant=True),
+    Peer(OURS_BALANCE, "rathole-uring, 2 clients", (OURS,),
+         ours_with(of_service=['clients = "balance"']), clients=2, variant=True),
     Peer(
         OURS_SODIUM,
         "rathole-uring, without libcrypto",
@@ -386,22 +391,11 @@ class Tunnel:
     """The server and the client of one peer, up and ready. Without a tunnel the visitor connects to
     the service itself, or to the relay in front of it."""
 
-    def __init__(
-        self,
-        supervisor,
-        peer,
-        place,
-        service_port,
-        relay=None,
-        threads=None,
-        kind="tcp",
-        transport=TCP,
-        logins=0,
-        limits=(),
-    ):
+    def __init__(self, supervisor, peer, place, service_port, suite, relay=None):
         self.supervisor, self.peer, self.place = supervisor, peer, place
-        self.server = self.client = None
+        self.server, self.clients = None, []
         self.relay_process = None
+        kind = "udp" if suite.udp else "tcp"
         control_port = peer.control_port or procs.free_port()
         control = (place.control_host(peer), control_port)
         dial = control
@@ -416,24 +410,22 @@ class Tunnel:
             return
         self.visitor = (place.visitor_host, procs.free_port())
         # A service of their own: an iperf3 server has one visitor at a time.
-        self.limited_service = (place.service_host(peer), procs.free_port())
-        self.limited = {
-            f"limited{bandwidth}": ((place.visitor_host, procs.free_port()), self.limited_service,
-                                    bandwidth)
-            for bandwidth in limits
+        self.service_beside = (place.service_host(peer), procs.free_port())
+        self.beside = {
+            name: ((place.visitor_host, procs.free_port()), self.service_beside, line)
+            for name, line in suite.beside
         }
-        further = {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(logins)}
         self.plan = plan = Plan(
             supervisor.directory,
             control,
             dial,
             self.visitor,
             service,
-            threads,
-            transport,
-            further,
+            suite.threads,
+            suite.transport,
+            {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(suite.logins)},
             kind,
-            self.limited,
+            self.beside,
         )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
@@ -443,15 +435,15 @@ class Tunnel:
         )
         if not peer.chain:
             procs.wait_listening(self.server, control_port)
-        self.client = supervisor.spawn(
-            f"{peer.name}-client", client_argv, place.client_space, QUIET
-        )
+        for number in range(peer.clients):
+            name = f"{peer.name}-client" + (str(number + 1) if number else "")
+            self.clients.append(supervisor.spawn(name, client_argv, place.client_space, QUIET))
         if peer.chain:
             procs.wait_listening(
-                self.client, control_port, watch=(self.server,), udp=kind == "udp"
+                self.clients[0], control_port, watch=(self.server,), udp=kind == "udp"
             )
         procs.wait_listening(
-            self.server, self.visitor[1], limit_s=15.0, watch=(self.client,), udp=kind == "udp"
+            self.server, self.visitor[1], limit_s=15.0, watch=self.clients, udp=kind == "udp"
         )
 
     def log_in(self, service):
@@ -462,16 +454,20 @@ class Tunnel:
         )
 
     def ends(self):
-        return [end for end in (self.server, self.client) if end]
+        """The server and the client; of several clients the first one, they are alike."""
+        return [self.server, self.clients[0]] if self.server else []
 
     def cpu(self):
-        return [procs.cpu_seconds(end) for end in self.ends()]
+        """Of the server, and of all clients."""
+        if not self.server:
+            return []
+        return [procs.cpu_seconds(self.server), sum(map(procs.cpu_seconds, self.clients))]
 
     def check(self):
-        for end in self.ends():
-            procs.require_alive(end)
+        for process in [self.server, *self.clients] if self.server else []:
+            procs.require_alive(process)
 
     def stop(self):
-        children = [c for c in (self.relay_process, self.server, self.client) if c]
+        children = [c for c in (self.relay_process, self.server, *self.clients) if c]
         if children:
             self.supervisor.stop(*children)

@@ -12,8 +12,8 @@ import loads
 import logins
 import netns
 from peers import (
-    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_HEADED, OURS_ONE, OURS_SODIUM, OURS_STATIC, OURS_UNCONFINED,
-    PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
+    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_BALANCE, OURS_HEADED, OURS_ONE, OURS_SODIUM, OURS_STATIC,
+    OURS_UNCONFINED, PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
 )
 
 
@@ -42,7 +42,7 @@ class Suite:
     skip_peers: tuple = ()
     transport: str = TCP             # of the tunnel; peers that lack it are left out
     logins: int = 0                  # services whose clients the load starts
-    limits: tuple = ()               # services with these values of connection_bandwidth, beside it
+    beside: tuple = ()               # further services of one more local port: (name, line of the server's)
     peers: tuple = ()                # only these; () = all
     bounds: tuple = ()               # with these of the peers that are what the kernel alone costs
     variants: tuple = ()             # and with these variants of our program
@@ -130,7 +130,8 @@ SUITES = (
           (("8", loads.bulk(8, FIXED_GBPS)),),
           skip_peers=(DIRECT,), bounds=("bare-splice",), variants=VARIANTS, **IPERF),
     Suite("limits", "Limits of the bandwidth, loopback", (("limits", loads.limits),),
-          limits=("100M", "1G"), peers=(OURS,), **IPERF),
+          beside=(("limited100M", 'connection_bandwidth = "100M"'),
+                  ("limited1G", 'connection_bandwidth = "1G"')), peers=(OURS,), **IPERF),
     Suite("veth-1500", "TCP bulk between namespaces, 1500-byte segments", (("8", loads.bulk(8)),),
           place=lambda: netns.Namespaces(offload=False), namespaces=True, bounds=("bare-splice",),
           **IPERF),
@@ -145,6 +146,9 @@ SUITES = (
     Suite("headed-close", "HTTP, 64 connections, one request each, with a PROXY header",
           (("64", loads.http(64, keep_alive=False)),), transport=HEADED,
           **{**HTTP, "service": loads.start_nginx_headed}),
+    Suite("balance-close", "HTTP, 64 connections, one request each, two clients of one service",
+          (("64", loads.http(64, keep_alive=False)),), peers=(OURS, OURS_BALANCE), variants=(OURS_BALANCE,),
+          **HTTP),
     Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),),
           bounds=("bare-copy",), **HTTP),
     Suite("idle", "Memory of idle connections", (("idle", loads.idle),), threads=2, rounds_max=1,
@@ -314,6 +318,10 @@ ROWS = (
         subject=OURS_HEADED),
     Row("headed-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", (at_most(1.02, OURS),),
         digits=1, ends=True, subject=OURS_HEADED),
+    Row("balance-close", "64", "rps", "new connections", "1/s", "more", digits=0, subject=OURS_BALANCE),
+    Row("balance-close", "64", "p99_ms", "p99", "ms", "less", subject=OURS_BALANCE),
+    Row("balance-close", "64", "cpu_us_per_request", "CPU of the server and both clients", "us/request",
+        "less", digits=1, ends=True, subject=OURS_BALANCE),
     Row("http-1", "1", "p50_ms", "median", "ms", "less", (at_most(1.05, "haproxy"),), digits=3),
     Row("http-1", "1", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
     Row("idle", "idle", "kb_per_connection", "per connection, the larger end", "KiB", "less",
