@@ -1,6 +1,7 @@
 """The loads: each takes a Run (a running tunnel and the length of the measurement) and returns
 figures."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,6 +27,8 @@ IDLE_BATCH = 32
 IDLE_BATCH_LIMIT_S = 10.0
 IDLE_PAUSE_S = 0.02
 IDLE_SETTLE_S = 1.5
+ANSWER_LIMIT_S = 10.0
+PACED_SHORT = 0.97  # below this share of the wanted rate a note says so
 BURST_LIMIT_S = 20.0
 POOL_FILL_S = 2.0
 STRACE_ATTACH_S = 1.0
@@ -177,6 +181,21 @@ def limits(run):
             "beside_ratio": moved / elapsed / alone}
 
 
+def bulk_beside_http(streams):
+    """A link that iperf3 fills, and what one HTTP connection of another service waits meanwhile."""
+
+    def load(run):
+        start_nginx(run.supervisor, run.place, *run.tunnel.service_beside)
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(_wrk, run, 1, True, run.tunnel.beside["http"][0])
+            moved, elapsed, cpu = _iperf(run, streams)
+            result, _ = beside.result()
+        return {"gbps": moved * 8 / elapsed / 1e9, **_per_unit(cpu, moved / GB, "cpu_s_per_gb"),
+                **_wrk_percentiles(result)}
+
+    return load
+
+
 def _iperf(run, streams, gbps=None, visitor=None):
     host, port = visitor or run.tunnel.visitor
     argv = ["iperf3", "-c", host, "-p", str(port), "-P", str(streams), "-t", str(run.seconds), "-J"]
@@ -216,18 +235,22 @@ def http(connections, keep_alive=True):
         if failed:
             run.notes.append(f"wrk errors: {failed}")
         figures = {"rps": result["requests"] / seconds}
-        figures.update({f"{p}_ms": result[p] / 1e3 for p in ("p50", "p90", "p99", "max")})
+        figures.update(_wrk_percentiles(result))
         figures.update(_per_unit(cpu, result["requests"] / 1e6, "cpu_us_per_request"))
         return figures
 
     return load
 
 
-def _wrk(run, connections, keep_alive):
+def _wrk_percentiles(result):
+    return {f"{p}_ms": result[p] / 1e3 for p in ("p50", "p90", "p99", "max")}
+
+
+def _wrk(run, connections, keep_alive, visitor=None):
     script = os.path.join(run.supervisor.directory, "report.lua")
     with open(script, "w") as lua:
         lua.write(WRK_SCRIPT)
-    host, port = run.tunnel.visitor
+    host, port = visitor or run.tunnel.visitor
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{run.seconds}s", "--timeout", "5s", "-s", script]
     if not keep_alive:
         argv += ["-H", "Connection: close"]
@@ -244,30 +267,116 @@ def _wrk(run, connections, keep_alive):
     return result, [b - a for a, b in zip(before, after)]
 
 
-# Memory
+# Connections that are held
 
 
 def idle(run):
     """Open connections slowly with one request each, then read the memory of server and client."""
-    base = [procs.resident_kb(end) for end in run.tunnel.ends()]
+    base = _memory(run)
+    with _held(run, run.connections):
+        return _per_connection(base, _memory(run), run.connections)
+
+
+def paced(connections, rate):
+    """Requests at a fixed rate over so many connections, which were opened before."""
+
+    def load(run):
+        base = _memory(run)
+        with _held(run, connections) as visitors:
+            figures = _per_connection(base, _memory(run), connections)
+            before = run.tunnel.cpu()
+            try:
+                times, elapsed = _pace(visitors, rate, run.seconds)
+            except OSError as error:
+                raise BenchError(f"visitor: {error}") from error
+            cpu = [b - a for a, b in zip(before, run.tunnel.cpu())]
+        if len(times) < PACED_SHORT * rate * run.seconds:
+            run.notes.append(f"only {len(times) / elapsed:.0f} of {rate} requests a second")
+        figures["rps"] = len(times) / elapsed
+        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1)):
+            figures[f"{name}_ms"] = times[min(int(len(times) * share), len(times) - 1)] * 1e3
+        return figures | _per_unit(cpu, len(times) / 1e6, "cpu_us_per_request")
+
+    return load
+
+
+def in_round_trips(load):
+    """With the percentiles in round trips of the link too."""
+
+    def measured(run):
+        figures = load(run)
+        return figures | {f"{p}_rtt": figures[f"{p}_ms"] / run.rtt_ms for p in ("p50", "p99")}
+
+    return measured
+
+
+@contextlib.contextmanager
+def _held(run, count):
     held = []
     try:
-        while len(held) < run.connections:
-            held += _open_batch(run, min(IDLE_BATCH, run.connections - len(held)))
+        while len(held) < count:
+            held += _open_batch(run, min(IDLE_BATCH, count - len(held)))
             time.sleep(IDLE_PAUSE_S)
         time.sleep(IDLE_SETTLE_S)
         run.tunnel.check()
-        full = [procs.resident_kb(end) for end in run.tunnel.ends()]
+        yield held
     finally:
         for visitor in held:
             visitor.close()
-    figures = {"connections": len(held)}
+
+
+def _pace(visitors, rate, seconds):
+    """Each request goes out on the connection that has been idle for longest. Returns (the sorted times from
+    request to answer, the seconds of it all)."""
+    poller, idle_ones = select.epoll(), deque(visitors)
+    for visitor in visitors:
+        poller.register(visitor, select.EPOLLIN)
+    asked, sent, times = {}, 0, []
+    began = time.monotonic()
+    while True:
+        now = time.monotonic()
+        due = int(min(now - began, seconds) * rate)
+        while sent < due and idle_ones:
+            visitor = idle_ones.popleft()
+            visitor.send(REQUEST_KEEP)
+            asked[visitor.fileno()] = (visitor, time.monotonic(), b"")
+            sent += 1
+        if now - began >= seconds and not asked:
+            return sorted(times), now - began
+        if now - began > seconds + ANSWER_LIMIT_S:
+            raise BenchError(f"{len(asked)} requests got no answer in {ANSWER_LIMIT_S} s")
+        for fd, _ in poller.poll(1 / rate):
+            if fd not in asked:
+                raise BenchError("an idle connection was closed")
+            visitor, at, got = asked.pop(fd)
+            got += _received(visitor)
+            if got.endswith(BODY):
+                times.append(time.monotonic() - at)
+                idle_ones.append(visitor)
+            else:
+                asked[fd] = (visitor, at, got)
+
+
+def _received(visitor):
+    chunk = visitor.recv(4096)
+    if not chunk:
+        raise BenchError("a connection was closed before its answer")
+    return chunk
+
+
+def _memory(run):
+    return [procs.resident_kb(end) for end in run.tunnel.ends()]
+
+
+def _per_connection(base, full, count):
+    """What so many connections added to both ends; without a tunnel nothing."""
+    figures = {"connections": count}
     for name, (base_rss, base_anon), (rss, anon) in zip(("server", "client"), base, full):
         figures[f"base_kb_{name}"] = base_rss
         figures[f"base_anonymous_kb_{name}"] = base_anon
-        figures[f"kb_per_connection_{name}"] = (rss - base_rss) / len(held)
-        figures[f"anonymous_kb_per_connection_{name}"] = (anon - base_anon) / len(held)
-    for name in ("base_kb", "kb_per_connection"):
+        figures[f"kb_per_connection_{name}"] = (rss - base_rss) / count
+        figures[f"anonymous_kb_per_connection_{name}"] = (anon - base_anon) / count
+    for name in ("base_kb", "kb_per_connection") if base else ():
         figures[name] = max(figures[f"{name}_server"], figures[f"{name}_client"])
     return figures
 
@@ -287,10 +396,7 @@ def _open_batch(run, count):
             raise BenchError(f"{len(waiting)} of {count} connections got no answer")
         for fd, _ in poller.poll(left * 1000):
             visitor, got = waiting[fd]
-            chunk = visitor.recv(4096)
-            if not chunk:
-                raise BenchError("a connection was closed before its answer")
-            waiting[fd][1] = got + chunk
+            waiting[fd][1] = got + _received(visitor)
             if waiting[fd][1].endswith(BODY):
                 poller.unregister(fd)
                 del waiting[fd]

@@ -60,6 +60,9 @@ class Bench:
         if suite.namespaces and not netns.supported():
             log(f"{suite.name}: left out, needs root and ip(8) to make network namespaces")
             return
+        if suite.shaped and not netns.can_shape():
+            log(f"{suite.name}: left out, needs tc(8) and a kernel with tbf")
+            return
         needed = ["delay_relay"] * suite.relay + ["udp_load"] * suite.udp
         if not all(self.build(name) for name in needed):
             log(f"{suite.name}: left out, needs a C compiler for {', '.join(needed)}")

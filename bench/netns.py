@@ -23,6 +23,8 @@ import procs
 PREFIX = "rubench"
 SERVER_ADDRESS, CLIENT_ADDRESS = "10.203.113.1", "10.203.113.2"
 MTU = 1500
+# tbf(8): room for the largest segment that crosses with offload; and how long its queue may get.
+BURST, QUEUE_LATENCY = "256kb", "20ms"
 SIOCETHTOOL = 0x8946
 SET_OFFLOAD = {"tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # ETHTOOL_STSO, _SGSO, _SGRO
 
@@ -42,9 +44,10 @@ class Loopback:
 
 
 class Namespaces:
-    """Two namespaces joined by veth. With `offload` False every segment crosses as 1500 bytes."""
+    """Two namespaces joined by veth. With `offload` False every segment crosses as 1500 bytes. rate: what
+    the link carries in each direction, as tc(8) has it."""
 
-    def __init__(self, offload):
+    def __init__(self, offload, rate=None):
         remove_stale()
         tag = f"{PREFIX}{os.getpid()}"
         self.server_space, self.client_space = f"{tag}s", f"{tag}c"
@@ -74,6 +77,8 @@ class Namespaces:
             _ip("-n", space, "address", "add", f"{address}/30", "dev", "bench0")
             _ip("-n", space, "link", "set", "bench0", "mtu", str(MTU), "up")
             _ip("-n", space, "link", "set", "lo", "up")
+            if rate:
+                _shape(space, "bench0", rate)
             if not offload:
                 procs.run(
                     [sys.executable, os.path.abspath(__file__), "segment", "bench0"], 10, space
@@ -96,6 +101,26 @@ class Namespaces:
 
 def supported():
     return os.geteuid() == 0 and shutil.which("ip") is not None
+
+
+def can_shape():
+    """Whether tc(8) is there, and the kernel has tbf: tried on a namespace's loopback."""
+    if not supported() or shutil.which("tc") is None:
+        return False
+    space = f"{PREFIX}{os.getpid()}s"
+    _ip("netns", "add", space)
+    try:
+        _shape(space, "lo", "1gbit")
+    except procs.BenchError:
+        return False
+    finally:
+        _ip("netns", "delete", space)
+    return True
+
+
+def _shape(space, interface, rate):
+    procs.run(["tc", "-n", space, "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate,
+               "burst", BURST, "latency", QUEUE_LATENCY], 20)
 
 
 def remove_stale():

@@ -36,6 +36,7 @@ class Suite:
     place: Callable = netns.Loopback
     default: bool = True
     namespaces: bool = False         # needs network namespaces, and so root
+    shaped: bool = False             # their link has a rate
     relay: bool = False              # with a delay relay in front of the control port
     threads: int | None = None    # workers of our server and client; None = their default
     rounds_max: int | None = None
@@ -120,6 +121,8 @@ VARIANTS = (OURS_ONE, OURS_STATIC, OURS_UNCONFINED)
 UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 20000)
 UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
+LINK_MBIT = 500
+DELAYED_RATE = 640  # half of what 64 connections can have answered with a round trip of 50 ms
 NOISE_FIXED_GBPS = 2.0
 
 SUITES = (
@@ -139,6 +142,10 @@ SUITES = (
           (("8", loads.bulk(8)),),
           place=lambda: netns.Namespaces(offload=True), namespaces=True, bounds=("bare-splice",),
           **IPERF),
+    Suite("link-500", f"A link of {LINK_MBIT} Mbit/s full of TCP bulk, and HTTP beside it",
+          (("8", loads.bulk_beside_http(8)),), beside=(("http", ""),), peers=(OURS, "rathole"),
+          place=lambda: netns.Namespaces(offload=True, rate=f"{LINK_MBIT}mbit"), namespaces=True, shaped=True,
+          service=loads.start_iperf_server, programs=("iperf3", "wrk", "nginx")),
     Suite("http-keepalive", "HTTP, 64 connections kept alive", (("64", loads.http(64)),),
           bounds=("bare-copy",), variants=VARIANTS, **HTTP),
     Suite("http-close", "HTTP, 64 connections, one request each",
@@ -155,6 +162,9 @@ SUITES = (
           skip_peers=(DIRECT,), **NGINX),
     Suite("burst", "Visitors arriving at once, link with a round trip",
           (("burst", loads.burst),), relay=True, **NGINX),
+    Suite("delayed-http", "HTTP, 64 connections kept alive, link with a round trip",
+          (("64", loads.in_round_trips(loads.paced(64, DELAYED_RATE))),), relay=True,
+          peers=(OURS, "rathole", "haproxy", DIRECT), **NGINX),
     Suite("noise-bulk", "TCP bulk over Noise NK, saturated, loopback", (("8", loads.bulk(8)),),
           transport=NOISE, bounds=NOISE_BOUNDS, **IPERF),
     Suite("noise-fixed", f"TCP bulk over Noise NK at {NOISE_FIXED_GBPS:.0f} Gbit/s, loopback",
@@ -303,6 +313,11 @@ ROWS = (
         (at_least(1.25, "rathole"), at_least(1.05, "frp-plain"))),
     Row("veth-offload", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less",
         (at_most(0.5, "rathole"),), digits=3, ends=True),
+    Row("link-500", "8", "gbps", "8 streams", "Gbit/s", "more"),
+    Row("link-500", "8", "cpu_s_per_gb", "8 streams, CPU, with the HTTP connection's", "s/GB", "less",
+        digits=3, ends=True),
+    Row("link-500", "8", "p50_ms", "one HTTP connection beside it, p50", "ms", "less"),
+    Row("link-500", "8", "p99_ms", "one HTTP connection beside it, p99", "ms", "less"),
     Row("http-keepalive", "64", "rps", "requests", "1/s", "more",
         (at_least(1.35, "rathole"), at_least(2.8, "frp")), digits=0),
     Row("http-keepalive", "64", "p50_ms", "p50", "ms", "less"),
@@ -336,6 +351,9 @@ ROWS = (
     Row("burst", "burst", "second_median_rtt", "second burst, median", "RTT", "less"),
     Row("burst", "burst", "cpu_us_per_visitor", "CPU of both bursts", "us/visitor", "less", digits=0,
         ends=True),
+    Row("delayed-http", "64", "p50_rtt", "p50", "RTT", "less", (at_most(1.05),)),
+    Row("delayed-http", "64", "p99_rtt", "p99", "RTT", "less"),
+    Row("delayed-http", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
     Row("noise-bulk", "8", "gbps", "8 streams", "Gbit/s", "more",
         (at_least(2.0, "rathole"), at_least(1.4, "rathole", OURS_SODIUM))),
     Row("noise-bulk", "8", "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
