@@ -74,7 +74,7 @@ worker_processes 1;
 worker_rlimit_nofile {nofile};
 pid {directory}/nginx.pid;
 error_log stderr crit;
-events {{ worker_connections 8000; }}
+events {{ worker_connections 16000; }}
 http {{
   access_log off;
   keepalive_timeout 3600s;
@@ -240,6 +240,14 @@ def http(connections, keep_alive=True):
         return figures
 
     return load
+
+
+def one_of_many(run):
+    """New connections to one of the services; and what all of them took from the start on."""
+    memory = [rss / 1024 for rss, _ in _memory(run)]
+    figures = http(64, keep_alive=False)(run)
+    figures |= {"ready_s": run.tunnel.ready_s, "rss_mib": max(memory)}
+    return figures | {f"rss_mib_{name}": mib for name, mib in zip(("server", "client"), memory)}
 
 
 def _wrk_percentiles(result):

@@ -3,6 +3,7 @@ and bench/guard."""
 
 import glob
 import os
+import resource
 import shutil
 import tempfile
 
@@ -12,7 +13,7 @@ import procs
 import progress
 import report
 from peers import BARE, PEERS_BY_NAME, Tunnel, compiler
-from suites import peers_for
+from suites import parts, peers_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETTLE_S = 0.5
@@ -37,8 +38,9 @@ class Bench:
         """suites: rows of SUITES, or such with changes."""
         load_s = SETTLE_S + self.options.seconds
         self.progress = progress.Progress([
-            progress.Part(suite.name, self.rounds(suite) * len(peers_for(suite, self.names)),
-                          START_AND_STOP_S + len(suite.loads) * load_s)
+            progress.Part(suite.name,
+                          self.rounds(suite) * len(peers_for(suite, self.names)) * len(parts(suite)),
+                          START_AND_STOP_S + len(suite.loads) / len(parts(suite)) * load_s)
             for suite in suites
         ])
         for number, suite in enumerate(suites, 1):
@@ -67,13 +69,23 @@ class Bench:
         if not all(self.build(name) for name in needed):
             log(f"{suite.name}: left out, needs a C compiler for {', '.join(needed)}")
             return
+        tunnels = [part for part in parts(suite) if self.has_descriptors(part)]
         names = [n for n in peers_for(suite, self.names) if self.prepare(PEERS_BY_NAME[n])]
         reference = self.measure_reference(suite, names) if names else None
         for number in range(self.rounds(suite)):
             # Each round begins with another peer, so that no peer always follows the same one.
             first = number * max(1, len(names) // 2) % max(1, len(names))
             for name in names[first:] + names[:first]:
-                self.measure(suite, PEERS_BY_NAME[name], number + 1, reference)
+                for part in tunnels:
+                    self.measure(part, PEERS_BY_NAME[name], number + 1, reference)
+
+    def has_descriptors(self, suite):
+        """A point of a curve that needs more is left out, and the message says so."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if suite.descriptors > limit:
+            self.progress.say(f"{suite.name} {suite.loads[0][0]}: left out, needs {suite.descriptors} "
+                              f"descriptors, and ulimit -n is {limit}")
+        return suite.descriptors <= limit
 
     def measure_reference(self, suite, names):
         """Measure the suite's reference peer, whose figure the loads need."""

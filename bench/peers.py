@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, field
 from collections.abc import Callable
 
@@ -38,6 +39,7 @@ TLS_NAME = "bench.example"
 TLS_PASSWORD = "bench"
 AEAD_MARGIN_S = 20
 QUIET = {"RUST_LOG": "error"}
+UP_LIMIT_S = 15.0  # from the client's start
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Plan:
 
     logins: further services of the server that have no client yet, by name.
     beside: further services of both ends: {name: (visitor's address, service, line of its section at the
-    server)}."""
+    server)}. many: the services are counted and timed, so each listens from its login on, as rathole's do."""
 
     directory: str
     control: tuple
@@ -58,6 +60,7 @@ class Plan:
     logins: dict = field(default_factory=dict)
     kind: str = "tcp"  # or "udp"
     beside: dict = field(default_factory=dict)
+    many: bool = False
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -119,6 +122,11 @@ class Peer:
 
 def compiler():
     return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+def environment(threads):
+    """Of both ends. Our program has its number of workers in its configuration, rathole has it from here."""
+    return QUIET | ({"TOKIO_WORKER_THREADS": str(threads)} if threads else {})
 
 
 def join(address):
@@ -189,6 +197,7 @@ def rathole_ends(peer, plan, options=(), of_service=()):
 
 def ours(peer, plan, options=(), of_service=()):
     threads = [f"threads = {plan.threads}"] if plan.threads else []
+    of_service = [*of_service, *['bind = "on_login"'] * plan.many]
     return rathole_ends(peer, plan, ['log_level = "error"', *threads, *options], of_service)
 
 
@@ -415,6 +424,10 @@ class Tunnel:
             name: ((place.visitor_host, procs.free_port()), self.service_beside, line)
             for name, line in suite.beside
         }
+        self.beside |= {
+            f"many{port}": ((place.visitor_host, port), service, "")
+            for port in procs.free_ports(max(0, suite.services - 1))
+        }
         self.plan = plan = Plan(
             supervisor.directory,
             control,
@@ -426,25 +439,28 @@ class Tunnel:
             {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(suite.logins)},
             kind,
             self.beside,
+            suite.services > 0,
         )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
             self.relay_process = relay(dial, control)
-        self.server = supervisor.spawn(
-            f"{peer.name}-server", server_argv, place.server_space, QUIET
-        )
+        env = environment(suite.threads)
+        began = time.monotonic()
+        self.server = supervisor.spawn(f"{peer.name}-server", server_argv, place.server_space, env)
         if not peer.chain:
             procs.wait_listening(self.server, control_port)
         for number in range(peer.clients):
             name = f"{peer.name}-client" + (str(number + 1) if number else "")
-            self.clients.append(supervisor.spawn(name, client_argv, place.client_space, QUIET))
+            self.clients.append(supervisor.spawn(name, client_argv, place.client_space, env))
         if peer.chain:
             procs.wait_listening(
                 self.clients[0], control_port, watch=(self.server,), udp=kind == "udp"
             )
+        visited = {self.visitor[1], *(visitor[1] for visitor, _, _ in self.beside.values())}
         procs.wait_listening(
-            self.server, self.visitor[1], limit_s=15.0, watch=self.clients, udp=kind == "udp"
+            self.server, visited, limit_s=UP_LIMIT_S, watch=self.clients, udp=kind == "udp"
         )
+        self.ready_s = time.monotonic() - began
 
     def log_in(self, service):
         """Start one more client, for a service of plan.logins."""

@@ -91,7 +91,8 @@ def latencies(samples):
         for percentile in (each for each in PERCENTILES if each in percentiles):
             for peer, values in stats.by_round(mine, f"{percentile}_{unit}").items():
                 of_peers.setdefault(peer, {})[percentile] = stats.median(values.values())
-        if len(of_peers) > 1 and len(percentiles) > 1 and suite in SUITES_BY_NAME:
+        if (len(of_peers) > 1 and len(percentiles) > 1 and suite in SUITES_BY_NAME
+                and not SUITES_BY_NAME[suite].axis):
             panels.append((suite, load, unit, of_peers))
     return panels
 
@@ -255,6 +256,8 @@ def _draw_curves(pyplot, curves, axis_name):
         if _is_wide([point["x"] for point in points]):
             _logarithmic(pyplot, axis.xaxis)
             axis.xaxis.set_major_locator(pyplot.matplotlib.ticker.LogLocator())
+        else:
+            axis.set_xticks([point["x"] for point in points])
         if _is_wide([value for point in points for value in point["median"].values()]):
             _logarithmic(pyplot, axis.yaxis)
         else:
@@ -265,7 +268,7 @@ def _draw_curves(pyplot, curves, axis_name):
         axis.set_ylabel(points[0]["unit"], fontsize=8)
     handles = [pyplot.Line2D([], [], color=colour_of(name), linewidth=3 if is_ours(name) else 1.6,
                              label=title_of(name)) for name in names]
-    panels[0][0].legend(handles=handles, fontsize=7, frameon=False, loc="upper left")
+    panels[0][0].legend(handles=handles, fontsize=7, frameon=False, loc="best")
     return figure
 
 

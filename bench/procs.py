@@ -16,6 +16,7 @@ import time
 CPUCLOCK_SCHED = 2  # of the kernel's clock ids for other processes, as clock_getcpuclockid(3) makes them
 PR_SET_PDEATHSIG = 1
 STOP_GRACE_S = 1.0
+POLL_S = 0.005  # the time until something listens is a figure too
 TCP_LISTEN = "0A"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -116,20 +117,23 @@ def require_alive(child):
 
 
 def wait_listening(child, port, limit_s=10.0, watch=(), udp=False):
-    """Wait until a socket listens on `port` (udp: is bound to it) in the network of `child`.
+    """Wait until a socket listens on `port`, or on all of a set (udp: is bound to it), where `child` is.
 
     Reads /proc instead of connecting, because a connection would use up a data channel.
     """
     ports = bound_udp_ports if udp else listening_ports
+    wanted = {port} if isinstance(port, int) else set(port)
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         for process in (child, *watch):
             require_alive(process)
-        if port in ports(child.pid):
+        missing = wanted - ports(child.pid)
+        if not missing:
             return
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     logs = "; ".join(f"{p.name}: {log_tail(p)}" for p in (child, *watch))
-    raise BenchError(f"nothing listens on port {port} after {limit_s} s ({logs})")
+    which = f"port {min(missing)}" + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
+    raise BenchError(f"nothing listens on {which} after {limit_s} s ({logs})")
 
 
 def listening_ports(pid):
@@ -148,8 +152,9 @@ def _local_ports(pid, tables, state):
                 next(lines)
                 for line in lines:
                     fields = line.split(None, 4)
-                    if state in (None, fields[3]):
-                        ports.add(int(fields[1].rsplit(":", 1)[1], 16))
+                    if state not in (None, fields[3]):
+                        break  # those that listen stand first, and the others may be many
+                    ports.add(int(fields[1].rsplit(":", 1)[1], 16))
         except (OSError, StopIteration):
             pass
     return ports
@@ -167,6 +172,13 @@ def free_port():
                 continue
         return port
     raise BenchError("no free port")
+
+
+def free_ports(count):
+    ports = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return sorted(ports)
 
 
 def cpu_seconds(child):

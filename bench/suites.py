@@ -4,7 +4,7 @@ To add a row, add a Row; to add a load, add it to a Suite. Nothing else has to c
 ratios, targets, JSON, Markdown and plots all follow from these tables.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from collections.abc import Callable
 
 import flood
@@ -38,7 +38,9 @@ class Suite:
     namespaces: bool = False         # needs network namespaces, and so root
     shaped: bool = False             # their link has a rate
     relay: bool = False              # with a delay relay in front of the control port
-    threads: int | None = None    # workers of our server and client; None = their default
+    threads: int | None = None       # workers of our server and client, and of rathole's; None = default
+    services: int = 0                # so many, each of which listens from its login on; 0 = one
+    descriptors: int = 0             # that each of its processes may need
     rounds_max: int | None = None
     skip_peers: tuple = ()
     transport: str = TCP             # of the tunnel; peers that lack it are left out
@@ -50,6 +52,7 @@ class Suite:
     udp: bool = False                # a UDP service; the load is bench/udp_load.c
     reference: Reference | None = None
     axis: str = ""                   # what x is in its rows that have one: "connections"
+    varies: Callable | None = None   # x -> what differs in the tunnel of that load, which has one of its own
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,18 @@ def at_most(bound, peer=None, subject=None, beside=None):
     return Target("<=", bound, peer, subject, beside)
 
 
+def parts(suite):
+    """The suite once for each tunnel that it needs: for all of its loads, or for each of them."""
+    if not suite.varies:
+        return [suite]
+    return [replace(suite, loads=((name, load),), **suite.varies(int(name))) for name, load in suite.loads]
+
+
+def points(xs, load_of):
+    """The loads of a curve."""
+    return tuple((str(x), load_of(x)) for x in xs)
+
+
 def curve(suite, xs, metric, title, unit, better, **more):
     """A figure along the axis of its suite, whose loads have the names of the xs."""
     return tuple(Row(suite, str(x), metric, title, unit, better, x=x, **more) for x in xs)
@@ -122,6 +137,11 @@ UDP_ONEWAY_REFERENCE = Reference("rathole", loads.udp_oneway_max(1200), "rate", 
 UDP_LOAD_REFERENCE = Reference("rathole", loads.udp_closed(1200, 256), "rps", 30000)
 FIXED_GBPS = 3.2
 LINK_MBIT = 500
+CONNECTIONS, CONNECTIONS_RATE = (10, 100, 1000, 9000), 3000
+SERVICES = (1, 10, 100, 1000)
+WORKERS = (1, 2, 4)
+SPARE_DESCRIPTORS = 1500
+SCALE = {"peers": (OURS, "rathole"), "default": False}
 DELAYED_RATE = 640  # half of what 64 connections can have answered with a round trip of 50 ms
 NOISE_FIXED_GBPS = 2.0
 
@@ -224,6 +244,20 @@ SUITES = (
           rounds_max=1, transport=NOISE, **NGINX),
     Suite("tls-logins", "The same over TLS", (("all", logins.herd()),), peers=(OURS, "rathole"),
           rounds_max=1, transport=TLS, **{**NGINX, "programs": ("nginx", "openssl")}),
+    Suite("scale-connections", f"{CONNECTIONS_RATE} requests a second over more and more connections",
+          points(CONNECTIONS, lambda count: loads.paced(count, CONNECTIONS_RATE)), axis="connections",
+          varies=lambda count: {"descriptors": 2 * count + SPARE_DESCRIPTORS}, **SCALE, **NGINX),
+    Suite("scale-services", "More and more services, and new connections to one of them",
+          points(SERVICES, lambda _: loads.one_of_many), axis="services",
+          # Of each the control channel, 8 waiting data channels, and listeners.
+          varies=lambda count: {"services": count, "descriptors": 11 * count + SPARE_DESCRIPTORS},
+          **SCALE, **HTTP),
+    Suite("scale-workers", "TCP bulk, 8 streams, with more and more workers at each end",
+          points(WORKERS, lambda _: loads.bulk(8)), axis="workers", varies=lambda count: {"threads": count},
+          **SCALE, **IPERF),
+    Suite("scale-workers-http", "HTTP, 64 connections kept alive, with more and more workers at each end",
+          points(WORKERS, lambda _: loads.http(64)), axis="workers", varies=lambda count: {"threads": count},
+          **SCALE, **HTTP),
     Suite("syscalls", "System calls (strace -c -f)",
           (("bulk", loads.syscalls("bulk")),), default=False, rounds_max=1, skip_peers=(DIRECT,),
           service=loads.start_iperf_server, programs=("iperf3", "strace")),
@@ -438,6 +472,22 @@ ROWS = (
     Row("udp-visitors", "visitors", "p99_us", "p99", "us", "less", digits=0),
     Row("udp-visitors", "visitors", "cpu_us_per_round_trip", "CPU", "us/round trip", "less", digits=1,
         ends=True),
+    *curve("scale-connections", CONNECTIONS, "cpu_us_per_request", "CPU", "us/request", "less", digits=1,
+           ends=True),
+    *curve("scale-connections", CONNECTIONS, "p99_ms", "p99", "ms", "less"),
+    *curve("scale-connections", CONNECTIONS, "kb_per_connection", "memory per connection, the larger end",
+           "KiB", "less", ends=True),
+    *curve("scale-services", SERVICES, "ready_s", "from the start of both ends until all services listen",
+           "s", "less"),
+    *curve("scale-services", SERVICES, "rss_mib", "memory of a process, the larger end", "MiB", "less",
+           digits=2, ends=True),
+    *curve("scale-services", SERVICES, "cpu_us_per_request", "CPU of a new connection", "us/request", "less",
+           digits=1, ends=True),
+    *curve("scale-workers", WORKERS, "gbps", "8 streams", "Gbit/s", "more"),
+    *curve("scale-workers", WORKERS, "cpu_s_per_gb", "8 streams, CPU", "s/GB", "less", digits=3, ends=True),
+    *curve("scale-workers-http", WORKERS, "rps", "requests", "1/s", "more", digits=0),
+    *curve("scale-workers-http", WORKERS, "cpu_us_per_request", "CPU", "us/request", "less", digits=1,
+           ends=True),
     Row("syscalls", "bulk", "calls", "calls per MB, the larger end", "1/MB", "less", ends=True),
     Row("syscalls", "bulk", "other_share",
         "share that is neither splice nor io_uring_enter", "", "less",

@@ -54,6 +54,15 @@ def test_services_beside_are_at_both_ends(tmp_path, name):
                                   "slow": {"type": "tcp", "local_addr": "127.0.0.1:7004"}}
 
 
+@pytest.mark.parametrize("name, more", [("ours", {"bind": "on_login"}), ("rathole", {})])
+def test_each_of_many_services_listens_from_its_login_on(tmp_path, name, more):
+    beside = {"many7003": (("127.0.0.1", 7003), SERVICE, "")}
+    server, client = halves(name, tmp_path, beside=beside, many=True)
+    assert server["services"] == {"bench": {"type": "tcp", "bind_addr": "127.0.0.1:7001"} | more,
+                                  "many7003": {"type": "tcp", "bind_addr": "127.0.0.1:7003"} | more}
+    assert {service["local_addr"] for service in client["services"].values()} == {"127.0.0.1:7002"}
+
+
 def test_services_without_a_client_are_at_the_server(tmp_path):
     server, client = halves("ours", tmp_path, logins={"login0": ("127.0.0.1", 7005)})
     assert list(server["services"]) == ["bench", "login0"]

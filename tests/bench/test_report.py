@@ -141,6 +141,22 @@ def test_each_row_is_of_a_suite_and_a_load():
     assert {(row.suite, row.load) for row in suites.ROWS} - loads == set()
 
 
+def test_a_curve_has_all_its_points():
+    for suite in suites.SUITES:
+        wanted = {int(load): load for load, _ in suite.loads} if suite.axis else {}
+        rows = [row for row in suites.ROWS if row.suite == suite.name]
+        assert all((row.x is not None) == bool(suite.axis) for row in rows), suite.name
+        for metric in {row.metric for row in rows if row.x is not None}:
+            assert {row.x: row.load for row in rows if row.metric == metric} == wanted, (suite.name, metric)
+        assert bool(suite.varies) <= bool(suite.axis), suite.name
+
+
+def test_curves_are_measured_only_when_named():
+    curves = {suite.name for suite in suites.SUITES if suite.axis}
+    assert curves == {"scale-connections", "scale-services", "scale-workers", "scale-workers-http"}
+    assert not any(suites.SUITES_BY_NAME[name].default for name in curves)
+
+
 WITHOUT_COST = {"idle", "noise-idle", "tls-idle", "websocket-idle",  # memory
                 "syscalls", "syscalls-http"}  # strace takes more than the work
 
@@ -288,7 +304,8 @@ def test_a_plot_has_the_rows_that_it_says():
         "logins", "noise-logins", "tls-logins"}
     names = [name for name, _, _ in plots.plan(rows, everything())]
     assert names == ["throughput", "requests", "datagrams", "cpu-per-gb", "cpu-per-request",
-                     "cpu-per-datagram", "cpu-per-login", "latency", "memory"]
+                     "cpu-per-datagram", "cpu-per-login", "latency", "memory", "by-scale-connections",
+                     "by-scale-services", "by-scale-workers", "by-scale-workers-http"]
 
 
 def test_every_cost_is_in_a_plot():
@@ -300,7 +317,8 @@ def test_every_cost_is_in_a_plot():
 
 def test_one_peer_alone_is_not_compared():
     samples = [each for each in everything() if each["peer"] == "ours"]
-    assert plots.plan(report.summarise(samples), samples) == []
+    rows = [row for row in report.summarise(samples) if row["x"] is None]  # a curve compares its points
+    assert plots.plan(rows, samples) == []
     text = report.markdown(whole_document(samples), report.summarise(samples), *plots.draw("nowhere", [], []))
     assert "None: nothing to compare." in text
 
@@ -311,6 +329,12 @@ def test_percentiles_are_medians_of_the_rounds():
         sample("rathole", 1, "http-close", "64", p50_ms=4, p99_ms=5)]
     assert plots.latencies(samples) == [("http-close", "64", "ms", {
         "ours": {"p50": 2, "p99": 20}, "rathole": {"p50": 4, "p99": 5}})]
+
+
+def test_percentiles_of_a_curve_are_rows_and_no_panels():
+    samples = [sample(peer, 1, "scale-connections", "10", p50_ms=1, p99_ms=2) for peer in ("ours", "rathole")]
+    assert plots.latencies(samples) == []
+    assert ("scale-connections", "10", "p99_ms") in rows_of(samples)
 
 
 def test_memory_grows_from_the_process_to_all_connections():
