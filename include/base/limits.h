@@ -203,7 +203,7 @@ enum limits_io {
     LIMIT_BUFFER_SIZE = 16384,  /* one small read; the unit of copy mode */
     LIMIT_FIRST_READ = 16384,   /* of a visitor's bytes, sent in one segment with the command */
     LIMIT_BUFFER_COUNT = 128,   /* per worker: 2 MiB, resident only where it was used */
-    LIMIT_BUFFERS_OFFERED = 32, /* lent to the kernel, which goes round them: so few stay warm */
+    LIMIT_BUFFERS_OFFERED = 64, /* lent to the kernel, which goes round them: so few stay warm */
     /* docs/decisions.md, "A worker that sees bulk alone is patient": completions gather for this
      * long, or until there are this many, but not within this time of one that was not bulk. */
     LIMIT_PATIENCE_US = 1500,

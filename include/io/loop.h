@@ -126,6 +126,12 @@ void loop_recv_select(struct loop *loop, struct loop_op *op, int fd, bool poll_f
 bool loop_flags_more_data(uint32_t flags);
 /* Waits for room in the send queue, then sends. res is the number of bytes, perhaps not all. */
 void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size);
+/* Sends what fits now, with the next submission, and never waits: res is the number of bytes,
+ * perhaps not all, or -EAGAIN. All such sends of a turn are one system call. */
+void loop_send_once(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size);
+/* Whether so many completions came in this turn that sends had better go together
+ * (docs/decisions.md, "Sends are inline, or together"). */
+bool loop_is_crowded(const struct loop *loop);
 
 /* Completes once. res: the events that are ready (POLLIN, ...; poll(2)). The ring adds errors,
  * hang-ups and POLLRDHUP to every poll. */

@@ -1,7 +1,7 @@
 /* TCP sockets: creating them, their options (socket(7), tcp(7)), and the system calls that relays
  * make inline. Inline calls are non-blocking and take microseconds, which is cheaper than a turn of
- * the ring (docs/decisions.md, "Sends are tried inline"); the ring's own splice operation goes to
- * worker threads.
+ * the ring (docs/decisions.md, "Sends are inline, or together"). The ring's own splice operation
+ * goes to worker threads.
  *
  * Descriptors are plain ints that the caller owns. This file has no state; any thread may call. A
  * function that returns int or ssize_t returns 0 or more, or -errno. */

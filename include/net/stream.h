@@ -86,7 +86,7 @@ void stream_read(struct stream *stream, void *buffer, size_t size);
 void stream_read_now(struct stream *stream, void *buffer, size_t size);
 /* Reads at least one byte, at most size. */
 void stream_read_some(struct stream *stream, void *buffer, size_t size);
-/* Writes everything. Sends inline first (docs/decisions.md, "Sends are tried inline"), so
+/* Writes everything. Sends inline first (docs/decisions.md, "Sends are inline, or together"), so
  * `write_done` may be called inside, and may end the stream. An owner that also reads starts the
  * read first. */
 void stream_write(struct stream *stream, const void *data, size_t size);

@@ -102,7 +102,7 @@ struct relay_engine {
 
 struct relay_flow {
     struct loop_op read_op;  /* a receive, or a poll for readable */
-    struct loop_op write_op; /* a poll for writable */
+    struct loop_op write_op; /* a poll for writable, or a send */
     struct buffers_waiter buffers_waiter;
     /* Bytes read and not yet written are in data[begin..end) or in the pipe, never in both. */
     struct buffer buffer; /* data NULL: not in a shared buffer */

@@ -17,6 +17,7 @@
 enum {
     DRAIN_BATCH = 128,         /* completions copied out of the ring at a time */
     GENERATION_SHIFT = 48,     /* user space addresses have 47 bits */
+    CROWD_MIN = 2,             /* completions of a turn */
     SUBMIT_RETRIES_MAX = 2000, /* of 1 ms each: after that the kernel will not recover */
 };
 
@@ -145,6 +146,18 @@ void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, 
     loop_op_submit(sqe, op);
 }
 
+void loop_send_once(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size)
+{
+    struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_SEND, fd);
+    io_uring_prep_send(sqe, fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    loop_op_submit(sqe, op);
+}
+
+bool loop_is_crowded(const struct loop *loop)
+{
+    return loop->turn_completions >= CROWD_MIN;
+}
+
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
     struct io_uring_sqe *sqe = loop_op_start(loop, op, LOOP_OP_POLL, fd);
@@ -265,6 +278,7 @@ static void drain(struct loop *loop)
     struct io_uring_cqe batch[DRAIN_BATCH];
     drain_spill(loop);
     unsigned int left = io_uring_cq_ready(&loop->ring);
+    loop->turn_completions = left;
     while (left > 0 && loop->spill.count == 0) {
         struct io_uring_cqe *cqe;
         unsigned int head;

@@ -48,6 +48,7 @@ struct loop {
     struct loop_busy busy;
     struct loop_exact exact;
     struct loop_patience patience;
+    unsigned int turn_completions;
     bool overflow_seen;
 };
 

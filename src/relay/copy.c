@@ -1,5 +1,5 @@
-/* The reads of a copying flow: receive into a shared buffer with the ring, send inline at once
- * (docs/decisions.md, "Sends are tried inline"). */
+/* The reads of a copying flow: receive into a shared buffer with the ring, then send at once, or
+ * together with other flows (docs/decisions.md, "Sends are inline, or together"). */
 #include <errno.h>
 #include <poll.h>
 

@@ -33,37 +33,41 @@ void flow_release(struct relay_flow *flow)
     flow->data = NULL;
 }
 
+/* Notes what a send of the pending bytes has returned. As flow_flush. */
+static int flow_note_sent(struct relay_flow *flow, ssize_t sent)
+{
+    struct relay *relay = flow_relay(flow);
+    if (sent < 0)
+        return sent == -EINTR ? -EAGAIN : (int)sent;
+    relay->active_at_ns = loop_now_ns(relay->engine->loop);
+    flow->begin += (uint32_t)sent;
+    return flow->begin == flow->end ? 0 : -EAGAIN;
+}
+
 /* Writes the pending bytes. 0: all are written. -EAGAIN: the sink is full. A short write means that
  * too; a second call would only return -EAGAIN. */
 static int flow_flush(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
-    ssize_t sent;
     if (flow->pending == PENDING_PIPE) {
         int head = flow_coded_send_head(flow);
         if (head < 0)
             return head == -EINTR ? -EAGAIN : head;
-        sent = socket_splice_out(flow->pipe, flow_sink(flow));
+        ssize_t sent = socket_splice_out(flow->pipe, flow_sink(flow));
         if (sent > 0)
             relay->active_at_ns = loop_now_ns(relay->engine->loop);
         if (sent >= 0)
             return flow->pipe->pending_bytes == 0 ? 0 : -EAGAIN;
-    } else {
-        if (flow->pending == PENDING_NONE || flow->begin == flow->end)
-            return 0;
-        const unsigned char *data = flow->data + flow->begin;
-        size_t size = flow->end - flow->begin;
-        /* The last bytes go with the FIN, if there is one behind them. */
-        bool is_last = flow->eof && !flow_ends_in_band(flow);
-        sent = is_last ? socket_send_more(flow_sink(flow), data, size)
-                       : socket_send_now(flow_sink(flow), data, size);
-        if (sent >= 0) {
-            relay->active_at_ns = loop_now_ns(relay->engine->loop);
-            flow->begin += (uint32_t)sent;
-            return flow->begin == flow->end ? 0 : -EAGAIN;
-        }
+        return sent == -EINTR ? -EAGAIN : (int)sent;
     }
-    return sent == -EINTR ? -EAGAIN : (int)sent;
+    if (flow->pending == PENDING_NONE || flow->begin == flow->end)
+        return 0;
+    const unsigned char *data = flow->data + flow->begin;
+    size_t size = flow->end - flow->begin;
+    /* The last bytes go with the FIN, if there is one behind them. */
+    bool is_last = flow->eof && !flow_ends_in_band(flow);
+    return flow_note_sent(flow, is_last ? socket_send_more(flow_sink(flow), data, size)
+                                        : socket_send_now(flow_sink(flow), data, size));
 }
 
 /* Copies the pending bytes to memory of their own before the flow waits for its sink. Otherwise
@@ -191,19 +195,10 @@ void flow_count(struct relay_flow *flow, size_t size)
     }
 }
 
-void flow_push(struct relay_flow *flow)
+/* The pending bytes are written (0), or the sink is full (-EAGAIN) or broken. */
+static void flow_written(struct relay_flow *flow, int result)
 {
     struct relay *relay = flow_relay(flow);
-    if (relay->state != RELAY_OPEN) {
-        /* A detaching relay may go on, but other relays use the hot buffer before that. */
-        bool may_go_on = relay->state == RELAY_DETACHING;
-        if (may_go_on && flow->pending == PENDING_HOT && flow_stash(flow) < 0)
-            relay_close(relay, true);
-        else
-            relay_join(relay);
-        return;
-    }
-    int result = flow_flush(flow);
     if (result == -EAGAIN) {
         flow_block(flow);
         return;
@@ -220,6 +215,51 @@ void flow_push(struct relay_flow *flow)
         flow_end(flow);
     else
         flow_next(flow);
+}
+
+/* A send of the ring has returned. */
+static void flow_sent(struct loop_op *op, int res, uint32_t flags)
+{
+    struct relay_flow *flow = container_of(op, struct relay_flow, write_op);
+    struct relay *relay = flow_relay(flow);
+    op->done = flow_writable;
+    int result = flow_note_sent(flow, res);
+    if (relay->state == RELAY_OPEN) {
+        flow_written(flow, result);
+        return;
+    }
+    if (result == 0)
+        flow_release(flow); /* a detaching relay has nothing pending now, and may go */
+    relay_join(relay);
+}
+
+/* Whether the pending bytes had better leave with those of other flows (docs/decisions.md, "Sends
+ * are inline, or together"). They stay where they are until then, so a hot buffer can't. */
+static bool flow_sends_together(struct relay_flow *flow)
+{
+    return flow->pending == PENDING_BUFFER && !flow->eof && loop_op_is_idle(&flow->write_op) &&
+           loop_is_crowded(flow_relay(flow)->engine->loop);
+}
+
+void flow_push(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    if (relay->state != RELAY_OPEN) {
+        /* A detaching relay may go on, but other relays use the hot buffer before that. */
+        bool may_go_on = relay->state == RELAY_DETACHING;
+        if (may_go_on && flow->pending == PENDING_HOT && flow_stash(flow) < 0)
+            relay_close(relay, true);
+        else
+            relay_join(relay);
+        return;
+    }
+    if (flow_sends_together(flow)) {
+        flow->write_op.done = flow_sent;
+        loop_send_once(relay->engine->loop, &flow->write_op, flow_sink(flow),
+                       flow->data + flow->begin, flow->end - flow->begin);
+        return;
+    }
+    flow_written(flow, flow_flush(flow));
 }
 
 void flow_next(struct relay_flow *flow)

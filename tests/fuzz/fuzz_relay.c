@@ -41,6 +41,7 @@ static bool take_faults(struct script *script, struct rig *rig)
         .eagain = script_below(script, 4) * 20u,
         .enobufs = script_below(script, 5) * 25u,
         .lost_cancel = (choice & 2) != 0 ? 500 : 0,
+        .crowded = (choice & 64) != 0 ? 500 : 0,
     };
     switch (choice >> 2 & 7) {
     case 1:

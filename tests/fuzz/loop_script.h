@@ -20,6 +20,7 @@ static inline struct fake_faults script_faults(struct script *script, unsigned i
         .eintr = (choice & 4) != 0 ? 50 : 0,
         .enobufs = (choice & 8) != 0 ? 50 : 0,
         .lost_cancel = (choice & 16) != 0 ? 500 : 0,
+        .crowded = (choice & 1) != 0 ? 500 : 0,
     };
 }
 

@@ -70,6 +70,32 @@ static inline void check_recv_and_send(struct ring *ring)
     (void)close(fds[1]);
 }
 
+/* A send that never waits: it takes what there is room for, and says so. */
+static inline void check_send_once(struct ring *ring)
+{
+    static unsigned char bytes[1 << 20];
+    int fds[2];
+    struct probe probe;
+    tcp_pair(fds, 16384);
+    probe_init(&probe);
+    loop_send_once(ring->loop, &probe.op, fds[0], bytes, sizeof(bytes));
+    ring_run(ring, &probe.count, 1);
+    cr_assert(probe.res > 0 && probe.res < (int)sizeof(bytes), "%d", probe.res);
+    cr_assert(loop_op_is_idle(&probe.op));
+    int done = 1;
+    while (probe.res > 0) { /* the other end's queue takes more */
+        loop_send_once(ring->loop, &probe.op, fds[0], bytes, sizeof(bytes));
+        ring_run(ring, &probe.count, (unsigned int)++done);
+    }
+    cr_assert_eq(probe.res, -EAGAIN);
+    tcp_abort_on_close(fds[1]);
+    (void)close(fds[1]);
+    loop_send_once(ring->loop, &probe.op, fds[0], bytes, 1);
+    ring_run(ring, &probe.count, (unsigned int)++done);
+    cr_assert(probe.res == -ECONNRESET || probe.res == -EPIPE, "and no signal: %d", probe.res);
+    (void)close(fds[0]);
+}
+
 static inline void check_recv_select(struct ring *ring, bool poll_first)
 {
     static unsigned char bytes[LIMIT_BUFFER_SIZE + 100];

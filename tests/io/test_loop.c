@@ -100,6 +100,7 @@ Test(loop, each_op_in_each_size)
         if (!ring_open(&ring, &ring_sizes[i]))
             return;
         check_recv_and_send(&ring);
+        check_send_once(&ring);
         check_recv_select(&ring, false);
         check_recv_select(&ring, true);
         check_polls(&ring);
@@ -107,6 +108,25 @@ Test(loop, each_op_in_each_size)
         ring_close(&ring);
         cr_assert_eq(open_fd_count(), fds_before);
     }
+}
+
+Test(loop, a_turn_with_two_completions_is_crowded)
+{
+    struct ring ring;
+    struct probe alone, both[2];
+    if (!ring_open(&ring, &ring_sizes[0]))
+        return;
+    probe_init(&alone);
+    loop_nop(ring.loop, &alone.op);
+    ring_run(&ring, &alone.count, 1);
+    cr_assert_not(loop_is_crowded(ring.loop));
+    for (size_t i = 0; i < 2; i++) {
+        probe_init(&both[i]);
+        loop_nop(ring.loop, &both[i].op);
+    }
+    ring_run(&ring, &both[1].count, 1);
+    cr_assert(loop_is_crowded(ring.loop));
+    ring_close(&ring);
 }
 
 /* ---- accepting ---- */

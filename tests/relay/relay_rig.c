@@ -248,6 +248,7 @@ struct fake_faults rig_transient_faults(struct random *random)
         .eagain = (unsigned int)random_below(random, 60),
         .enobufs = (unsigned int)random_below(random, 100),
         .lost_cancel = 500,
+        .crowded = 500,
     };
 }
 

@@ -85,7 +85,8 @@ static void run_loss(uint64_t seed)
     rig_init(&rig, seed, 0);
     struct fake_faults faults = {.delay = (unsigned int)random_below(&rig.random, 500),
                                  .reorder = 500,
-                                 .lost_cancel = 500};
+                                 .lost_cancel = 500,
+                                 .crowded = 500};
     rig_set_faults(&rig, &faults);
     rig_use_prefix(&rig);
     rig.peers[0].total = random_below(&rig.random, 9000);

@@ -614,6 +614,7 @@ static void run_storm(uint64_t seed)
                                 .eagain = 20,
                                 .enobufs = 20,
                                 .lost_cancel = 500,
+                                .crowded = 300,
                                 .accept_ends = 200,
                                 .accept_error = 50,
                                 .reset = 5,

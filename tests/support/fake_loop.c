@@ -35,7 +35,7 @@ struct fake_op {
     enum fake_kind kind;
     int fd;
     uint32_t events;
-    bool multishot, exact, cancelled, dead;
+    bool multishot, exact, once, cancelled, dead;
     void *buffer;
     const void *data;
     size_t size;
@@ -319,6 +319,17 @@ void loop_send(struct loop *loop, struct loop_op *op, int fd, const void *data, 
     fake->size = size;
 }
 
+void loop_send_once(struct loop *loop, struct loop_op *op, int fd, const void *data, size_t size)
+{
+    loop_send(loop, op, fd, data, size);
+    loop->ops[loop->op_count - 1]->once = true;
+}
+
+bool loop_is_crowded(const struct loop *loop)
+{
+    return draw((struct loop *)loop, loop->faults.crowded);
+}
+
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
     op_start(loop, op, KIND_POLL, fd)->events = events;
@@ -453,7 +464,7 @@ static void execute_send(struct loop *loop, struct fake_op *fake)
             send(fake->fd, fake->data, fake_short(loop, fake->size), MSG_DONTWAIT | MSG_NOSIGNAL);
         res = sent < 0 ? -errno : (int)sent;
     }
-    if (res == -EAGAIN)
+    if (res == -EAGAIN && !fake->once)
         return; /* like the ring, wait for room */
     complete(fake, res, 0);
 }
@@ -491,7 +502,7 @@ static bool execute(struct loop *loop, struct fake_op *fake)
 {
     if (fake->dead)
         return false;
-    short events = ready_events(fake);
+    short events = fake->once ? POLLOUT : ready_events(fake);
     if (fake->cancelled && (events == 0 || !draw(loop, loop->faults.lost_cancel))) {
         if (draw(loop, loop->faults.delay / 2))
             return false;

@@ -25,6 +25,7 @@ struct fake_faults {
     unsigned int short_count; /* fewer bytes than possible are moved */
     unsigned int eintr, eagain, enobufs;
     unsigned int lost_cancel;  /* a ready op completes although it was cancelled */
+    unsigned int crowded;      /* loop_is_crowded */
     unsigned int accept_ends;  /* a multishot accept ends after a connection */
     unsigned int accept_error; /* -ECONNABORTED or -EMFILE */
     unsigned int connect_error;
