@@ -1,5 +1,6 @@
 """Fixtures and time limits; what a test runs against is in harness.py."""
 
+import contextlib
 import faulthandler
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 
 import pytest
 
@@ -117,6 +119,35 @@ def dns(tmp_path):
         each.stop()
 
 
+def running_in(folder):
+    """{pid: command line} of the processes whose command line has a path in this folder."""
+    found = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue  # it has ended
+        if f"{folder}/".encode() in line:
+            found[int(path.parent.name)] = line.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left(request):
+    """Successors of upgrades, and services that a test has started by itself."""
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is None:
+        return
+    deadline = time.monotonic() + within(3)
+    while (left := running_in(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, "still running after the test"
+
+
 @pytest.fixture
 def tail_lost_max():
     """How many of an answer's last bytes the pairing may lose; test_transports_interop has some."""
@@ -150,6 +181,7 @@ def tunnel(request, tmp_path, processes):
         workdir = tmp_path / f"tunnel{len(made)}"
         workdir.mkdir()
         new = Tunnel(workdir, services, **kwargs)
+        new.kept = processes
         made.append(new)
         spawn = new.spawn
 

@@ -279,8 +279,8 @@ def test_an_upgrade_of_the_server(tunnel, service):
     t, locals_, _ = balanced(tunnel, service, kinds=(Http, Http))
     load = Load(t.port())
     time.sleep(0.5)
-    t.server.signal(signal.SIGUSR2)
-    new_logins(t, 4)
+    upgrade(t)
+    new_logins(t, 2)
     time.sleep(1)
     results = load.stop()
     assert failures(results) == []
