@@ -161,7 +161,7 @@ Test(upgrade, the_old_one_hears_of_logins)
     (void)upgrade_turn(&upgrade, now_ms);
     cr_assert_eq(heard_count, 2);
     cr_expect(heard[0] == 5 && heard[1] == UINT64_MAX - 1);
-    cr_expect_eq(upgrade_timeout_ms(&upgrade, now_ms + 1), LIMIT_UPGRADE_HOLD_MS - 1);
+    cr_expect_eq(upgrade_timeout_ms(&upgrade, now_ms + 1), (int)LIMIT_UPGRADE_HOLD_MS - 1);
     (void)upgrade_turn(&upgrade, now_ms + LIMIT_UPGRADE_HOLD_MS);
     cr_expect_str_eq(hear(), "end");
     cr_expect_eq(upgrade_fd(&upgrade), -1);

@@ -55,7 +55,7 @@ static ssize_t serve(int local, void *out, size_t size, struct addr *ret_from)
 
 static void reply(int local, const struct addr *to, const void *data, size_t size)
 {
-    cr_assert_eq(sendto(local, data, size, 0, &to->any, to->len), size);
+    cr_assert_eq(sendto(local, data, size, 0, &to->any, to->len), (ssize_t)size);
 }
 
 Test(forward, each_visitor_has_a_socket_and_is_echoed)
@@ -97,7 +97,7 @@ Test(forward, all_sizes)
         struct addr from;
         struct udp_frame frame;
         udp_rig_send_frame(&rig, channel, &alice, data, sizes[i]);
-        cr_assert_eq(serve(local, bytes, sizeof(bytes), &from), sizes[i]);
+        cr_assert_eq(serve(local, bytes, sizeof(bytes), &from), (ssize_t)sizes[i]);
         cr_expect(memcmp(bytes, data, sizes[i]) == 0);
         reply(local, &from, data, sizes[i]);
         cr_assert(udp_rig_get_frame(&rig, channel, &frame));
@@ -279,7 +279,7 @@ static void flood(int channel, int local, unsigned int first, unsigned int count
         memcpy(wire + len, &i, sizeof(i));
         len += sizeof(i);
     }
-    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), (ssize_t)len);
     for (unsigned int i = 0; i < count; i++) {
         unsigned int number = UINT32_MAX;
         struct addr from;
@@ -341,7 +341,7 @@ Test(forward, a_turn_has_so_many_new_ones)
         len += udp_frame_encode_head(&from, 1, wire + len);
         wire[len++] = 1;
     }
-    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), (ssize_t)len);
     for (int turn = 0; turn < 100 && before < COUNT; turn++) {
         udp_rig_settle(&rig, 1);
         uint64_t now = udp_rig_count(&rig, METRIC_UDP_VISITORS);
@@ -351,7 +351,7 @@ Test(forward, a_turn_has_so_many_new_ones)
     cr_expect_eq(before, COUNT);
     cr_expect_leq(most, 2 * LIMIT_UDP_NEW_PER_TURN, "%llu in a turn", (unsigned long long)most);
     /* The channel may end in the middle of this. */
-    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), len);
+    cr_assert_eq(send(channel, wire, len, MSG_NOSIGNAL), (ssize_t)len);
     END(channel, local);
 }
 

@@ -61,12 +61,12 @@ Test(lane, datagrams_pass_whole_both_ways)
         large[i] = (unsigned char)(i * 7);
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         struct udp_frame frame;
-        cr_assert_eq(send(visitor, large, sizes[i], 0), sizes[i]);
+        cr_assert_eq(send(visitor, large, sizes[i], 0), (ssize_t)sizes[i]);
         cr_assert(udp_rig_get_frame(&rig, channel, &frame));
         cr_expect_eq(frame.payload_len, sizes[i]);
         cr_expect(memcmp(frame.payload, large, sizes[i]) == 0);
         udp_rig_send_frame(&rig, channel, &from, large, sizes[i]);
-        cr_expect_eq(udp_rig_receive(&rig, visitor, bytes, sizeof(bytes)), sizes[i]);
+        cr_expect_eq(udp_rig_receive(&rig, visitor, bytes, sizeof(bytes)), (ssize_t)sizes[i]);
         cr_expect(memcmp(bytes, large, sizes[i]) == 0);
     }
     END(channel, visitor);

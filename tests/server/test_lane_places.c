@@ -88,7 +88,7 @@ static struct udp_frame_addr address(int visitor)
 
 static void say(int visitor, const char *text)
 {
-    cr_assert_eq(send(visitor, text, strlen(text), 0), strlen(text));
+    cr_assert_eq(send(visitor, text, strlen(text), 0), (ssize_t)strlen(text));
     udp_rig_settle(&rig, 5);
 }
 
