@@ -42,7 +42,8 @@ struct client_worker {
     struct socket_options channel_options; /* of connections to the server */
     struct list services;                  /* those whose control channels are this worker's */
     struct list controls, channels, relaying;
-    struct list forwards; /* UDP data channels in use */
+    struct list login_waiters; /* controls that wait for a turn to log in, in this order */
+    struct list forwards;      /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */
     struct plan_walk plan_walk;

@@ -241,6 +241,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     client_reload_init(worker);
     list_init(&worker->services);
     list_init(&worker->controls);
+    list_init(&worker->login_waiters);
     list_init(&worker->channels);
     list_init(&worker->relaying);
     list_init(&worker->forwards);

@@ -20,11 +20,27 @@ void client_control_deadline(struct client_control *control, uint64_t limit_ms)
     loop_deadline_start(control_loop(control), &control->timer, limit_ms);
 }
 
+/* The next of this worker that waits for a turn at this server begins, in this turn of the loop.
+ * Those of other workers find out by their timers. */
+static void pass_turn_on(const struct client_control *control)
+{
+    list_for_each (node, &control->worker->login_waiters) {
+        struct client_control *next = container_of(node, struct client_control, turn_node);
+        if (next->server == control->server) {
+            list_remove(&next->turn_node);
+            loop_timer_start(control_loop(next), &next->timer, 0);
+            return;
+        }
+    }
+}
+
 void client_control_give_up_turn(struct client_control *control)
 {
-    if (control->has_turn)
-        (void)atomic_fetch_sub(&control->server->logins_in_progress, 1);
+    if (!control->has_turn)
+        return;
+    (void)atomic_fetch_sub(&control->server->logins_in_progress, 1);
     control->has_turn = false;
+    pass_turn_on(control);
 }
 
 /* ---- the end of an attempt ---- */
@@ -54,6 +70,7 @@ static void control_free(struct client_control *control)
     client_fsm_finish(&control->fsm);
     list_remove(&control->node);
     list_remove(&control->service_node);
+    list_remove(&control->turn_node);
     control_stop_counting(control);
     client_server_drop(control->server);
     client_service_drop(control->service);
@@ -346,6 +363,7 @@ int client_control_start(struct client_worker *worker, struct client_service *se
     if (control->is_additional)
         (void)atomic_fetch_add(&worker->client->fds.more_controls, 1);
     list_push_back(&service->controls, &control->service_node);
+    list_init(&control->turn_node);
     timer_init(&control->timer, control_timer_expired);
     client_backoff_init(&control->backoff, client_service_config(service)->retry_interval_ms);
     list_push_back(&worker->controls, &control->node);

@@ -11,7 +11,7 @@
 #include "base/limits.h"
 #include "control_priv.h"
 
-enum { LOGIN_TURN_MS = 50 }; /* between two tries to get a turn to log in */
+enum { LOGIN_TURN_MS = 50 }; /* until a turn to log in is tried for, if none was passed on */
 
 static struct loop *dial_loop(const struct client_control *control)
 {
@@ -200,7 +200,7 @@ static void control_look_up(struct client_control *control, const struct recipe_
 /* ---- the turn ---- */
 
 /* Limits the logins in progress at a server, so that a client with hundreds of services stays below
- * its limit for one address (server/gate.h). */
+ * its limit for one address (server/gate.h). Who has ended its login passes the turn on. */
 static bool take_turn(struct client_control *control)
 {
     _Atomic unsigned int *in_progress = &control->server->logins_in_progress;
@@ -215,6 +215,7 @@ static bool take_turn(struct client_control *control)
 void client_control_begin(struct client_control *control)
 {
     control->begins_anew = control->tries_next = false;
+    list_remove(&control->turn_node);
     client_control_set_state(control, CONTROL_WAITING);
     if (!client_control_may_begin(control))
         return; /* client_control_release_all calls again */
@@ -227,5 +228,6 @@ void client_control_begin(struct client_control *control)
             return;
         client_control_give_up_turn(control); /* a reload has just removed the server */
     }
+    list_push_back(&control->worker->login_waiters, &control->turn_node);
     loop_timer_start(dial_loop(control), &control->timer, LOGIN_TURN_MS);
 }

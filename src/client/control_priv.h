@@ -36,6 +36,7 @@ struct client_control {
     struct stream stream;
     struct list node;         /* in worker->controls */
     struct list service_node; /* in service->controls, until it is stopping */
+    struct list turn_node;    /* in worker->login_waiters, while it waits for a turn */
     struct client_worker *worker;
     struct client_service *service;
     struct client_server *server;

@@ -214,28 +214,42 @@ Test(client, unknown_commands_end_the_session)
 
 /* ---- many services ---- */
 
+enum { MANY = 40 };
+
+/* Accepts and closes all connections that come without a further wait. */
+static unsigned int refuse_all(struct rig *rig)
+{
+    int fds[MANY];
+    unsigned int count = 0;
+    int fd;
+    while (count < MANY && (fd = accepted(rig, rig->listener)) >= 0)
+        fds[count++] = fd;
+    for (unsigned int i = 0; i < count; i++)
+        (void)close(fds[i]);
+    side_settle(&rig->side, 5);
+    return count;
+}
+
 Test(client, logs_in_a_few_at_a_time)
 {
-    enum { SERVICES = 40 };
     struct rig rig;
-    int fds[SERVICES];
-    unsigned int count = 0;
-    rig_init(&rig, &(struct rig_options){.services = SERVICES, .workers = 2, .seed = 1});
-    int fd;
-    while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
-        fds[count++] = fd;
-    cr_assert_eq(count, LIMIT_LOGINS_IN_PROGRESS);
+    rig_init(&rig, &(struct rig_options){.services = MANY, .workers = 2, .seed = 1});
+    cr_assert_eq(refuse_all(&rig), LIMIT_LOGINS_IN_PROGRESS);
     /* Logins that have failed give up their turn. */
-    for (unsigned int i = 0; i < count; i++)
-        (void)close(fds[i]);
-    side_settle(&rig.side, 5);
     side_advance(&rig.side, 60);
-    count = 0;
-    while (count < SERVICES && (fd = accepted(&rig, rig.listener)) >= 0)
-        fds[count++] = fd;
-    cr_assert_eq(count, LIMIT_LOGINS_IN_PROGRESS);
-    for (unsigned int i = 0; i < count; i++)
-        (void)close(fds[i]);
+    cr_assert_eq(refuse_all(&rig), LIMIT_LOGINS_IN_PROGRESS);
+    rig_finish(&rig);
+}
+
+Test(client, a_turn_to_log_in_is_passed_on)
+{
+    struct rig rig;
+    rig_init(&rig, &(struct rig_options){.services = MANY, .seed = 1});
+    /* Nothing advances the clock, so that no wait comes to its end. */
+    cr_expect_eq(refuse_all(&rig), LIMIT_LOGINS_IN_PROGRESS);
+    cr_expect_eq(refuse_all(&rig), LIMIT_LOGINS_IN_PROGRESS);
+    cr_expect_eq(refuse_all(&rig), MANY - 2 * LIMIT_LOGINS_IN_PROGRESS, "each once");
+    cr_expect_eq(refuse_all(&rig), 0);
     rig_finish(&rig);
 }
 
