@@ -49,5 +49,8 @@ void config_diff_finish(struct config_diff *diff);
 /* The changes of the role's own settings: bits of enum config_change. */
 unsigned int config_peer_changes(enum config_role role, const struct config_peer *old,
                                  const struct config_peer *new);
+/* True if the last service of the old file is not in the new one: so it is with a file that was cut
+ * off and is valid all the same. */
+bool config_lacks_last(const struct config_peer *old, const struct config_peer *new);
 /* Writes the kinds of changes as words ("address, token"), cut to fit. Returns out. */
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size);

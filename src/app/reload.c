@@ -35,6 +35,8 @@ struct reload {
     bool is_asked;
 
     struct config *config; /* the last valid file; NULL: there was none since the start */
+    dev_t device;          /* of that file, or of the start's */
+    ino_t inode;
     struct recipe *recipe; /* its own; NULL like it */
     uint32_t drain_delay_ms, drain_timeout_ms;
     bool needs_restart; /* part of the file is applied only by a restart */
@@ -140,6 +142,17 @@ static void find_problem(const struct reload *reload, const struct config *confi
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
 }
 
+/* Whether the file, which is valid, may be half written all the same. A writer that changes it in
+ * place may pause at the end of a line; then the services at the end are not there yet. A file that
+ * was renamed into place is whole. */
+static bool may_be_cut_off(const struct reload *reload, const struct config *config)
+{
+    const struct stat *seen = &reload->watch.seen;
+    const struct config_peer *peer = config_half(config, reload->options.role->half);
+    bool is_in_place = seen->st_dev == reload->device && seen->st_ino == reload->inode;
+    return config->is_cut_off || (is_in_place && config_lacks_last(wanted_peer(reload), peer));
+}
+
 /* NULL: the file is not applied. Either that is logged, or the file may be half written and is read
  * again when it is at rest. */
 static struct config *reload_load(struct reload *reload, struct recipe **recipe)
@@ -152,7 +165,7 @@ static struct config *reload_load(struct reload *reload, struct recipe **recipe)
         config_load_half(reload->options.path, reload->options.role->half, &config, &report);
     find_problem(reload, config, result, &report, problem, warning, recipe);
     bool is_good = problem[0] == '\0';
-    if (!is_finished && (!is_good || config->is_cut_off)) {
+    if (!is_finished && (!is_good || may_be_cut_off(reload, config))) {
         file_watch_doubt(&reload->watch);
         is_good = false;
     } else if (!is_good) {
@@ -303,6 +316,8 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     recipe_destroy(reload->recipe);
     reload->config = config;
     reload->recipe = recipe;
+    reload->device = reload->watch.seen.st_dev;
+    reload->inode = reload->watch.seen.st_ino;
     const struct config_peer *peer = wanted_peer(reload);
     reload->drain_delay_ms = peer->drain_delay_ms;
     reload->drain_timeout_ms = peer->drain_timeout_ms;
@@ -441,6 +456,8 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     if (options->role->status(options->shared).unbound_services > 0)
         reload->retry_at_ms = 0; /* in the first turn, then every second */
     file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
+    reload->device = options->seen->st_dev;
+    reload->inode = options->seen->st_ino;
     *ret = reload;
     return 0;
 }

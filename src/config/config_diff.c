@@ -196,6 +196,18 @@ void config_diff_finish(struct config_diff *diff)
     *diff = (struct config_diff){0};
 }
 
+bool config_lacks_last(const struct config_peer *old, const struct config_peer *new)
+{
+    if (old->service_count == 0)
+        return false;
+    const struct config_service *last = &old->services[old->service_count - 1];
+    for (size_t i = 0; i < new->service_count; i++) {
+        if (strcmp(new->services[i].name, last->name) == 0)
+            return false;
+    }
+    return true;
+}
+
 /* ---- in words ---- */
 
 const char *config_changes_format(unsigned int changes, char *out, size_t out_size)

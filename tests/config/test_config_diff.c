@@ -60,6 +60,36 @@ Test(config_diff, the_same_file_is_no_change, .fini = tear_down)
     cr_expect_eq(diff.service_count, 0);
 }
 
+Test(config_diff, a_file_that_ends_too_soon)
+{
+    static const char all[] = "[server]\nbind_addr = 0.0.0.0:1\ndefault_token = t\n"
+                              "[server.services.b]\nbind_addr = 0.0.0.0:2\n"
+                              "[server.services.a]\nbind_addr = 0.0.0.0:3\n";
+    static const char other_order[] = "[server]\nbind_addr = 0.0.0.0:1\ndefault_token = t\n"
+                                      "[server.services.a]\nbind_addr = 0.0.0.0:3\n"
+                                      "[server.services.c]\nbind_addr = 0.0.0.0:4\n";
+    const struct {
+        const char *old, *new;
+        int new_size; /* of it; 0: all */
+        bool lacks;
+    } rows[] = {
+        {all, all, 0, false},
+        {all, all, sizeof("[server]\nbind_addr = 0.0.0.0:1\ndefault_token = t\n") - 1, true},
+        {all, all, (int)(strstr(all, "[server.services.a]") - all), true},
+        {all, other_order, 0, false}, /* b is gone, which was not the last one */
+        {other_order, all, 0, true},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[400];
+        int size = rows[i].new_size != 0 ? rows[i].new_size : (int)strlen(rows[i].new);
+        (void)snprintf(text, sizeof(text), "%.*s", size, rows[i].new);
+        struct config *old = parse(rows[i].old), *new = parse(text);
+        cr_expect_eq(config_lacks_last(&old->server, &new->server), rows[i].lacks, "%zu", i);
+        config_destroy(old);
+        config_destroy(new);
+    }
+}
+
 Test(config_diff, services_come_and_go, .fini = tear_down)
 {
     compare("[client]\nremote_addr = h:1\ndefault_token = t\n"

@@ -189,6 +189,40 @@ def test_half_a_file_that_is_valid(reloadable, service):
     wait_until(lambda: answers(port), within(2), "the service")
 
 
+@pytest.mark.parametrize("kept", [0, 1], ids=["no service is there", "the first one is"])
+def test_half_a_file_that_ends_between_two_services(reloadable, service, kept):
+    """It is valid, and lacks services. A writer that pauses there, in the same file, must not end them."""
+    t, files = reloadable(["first", "second", "third"])
+    socks = [connect(t.ports[name]) for name in ("first", "second", "third")]
+    text, since = t.config("server"), len(t.server.log())
+    # A section begins with its bracket: the cut is behind the line before it.
+    cuts = [match.start() for match in re.finditer(r"^\[server\.services\.", text, re.M)]
+    assert len(cuts) == 3 and text[cuts[kept] - 1] == "\n"
+    with open(files.path("server"), "w") as file:
+        file.write(text[:cuts[kept]])
+        file.flush()
+        time.sleep(0.6 * LIMITS.watch_doubt)
+        assert "reload:" not in t.server.log()[since:]
+        file.write(text[cuts[kept]:])
+    assert "nothing has changed" in settled(t.server, lambda: None)
+    for sock in socks:
+        ask(sock)
+        sock.close()
+
+
+def test_the_last_service_is_removed_in_place(reloadable):
+    """The same for longer than a writer pauses: then it is meant. A file renamed into place is whole."""
+    t, files = reloadable(["first", "second", "third"])
+    for name, way, doubted in [("third", in_place, True), ("second", renamed, False)]:
+        settled(t.server, lambda way=way: files.write("server", way=way))
+        port, since = files.remove(name), len(t.server.log())
+        files.write("server", way=way)
+        time.sleep(0.6 * LIMITS.watch_doubt)
+        assert ("services: 1 removed" in t.server.log()[since:]) is not doubted
+        wait_until(lambda: not is_listening(port), within(1.5 * LIMITS.watch_doubt + 1), name)
+        assert "services: 1 removed" in t.server.log()[since:]
+
+
 def test_half_a_file_that_is_not_valid(reloadable, service):
     """No error is logged while the file is being written. One error is logged once the writer has paused
     for long enough, and no second one."""
