@@ -219,7 +219,7 @@ Test(tls_memory, context_without_memory)
             if (!has_failed)
                 break;
         }
-        cr_expect_gt(failures, 50, "%zu of the context %zu", failures, i);
+        cr_expect_gt(failures, 30, "%zu of the context %zu", failures, i);
         for (unsigned int n = 1;; n++) { /* ours */
             struct tls_context *context = NULL;
             alloc_fail_nth(n);
