@@ -43,6 +43,7 @@ struct client_worker {
     struct list services;                  /* those whose control channels are this worker's */
     struct list controls, channels, relaying;
     struct list login_waiters; /* controls that wait for a turn to log in, in this order */
+    struct timer turn_timer;   /* looks for one, while there are any */
     struct list forwards;      /* UDP data channels in use */
     struct slab channel_slab, udp_visitor_slab;
     uint64_t dial_pause_until_ns; /* out of descriptors: no new data channel until then */

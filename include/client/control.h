@@ -19,6 +19,8 @@ MUST_CHECK int client_control_add(struct client_worker *worker, struct client_se
 void client_control_remove(struct client_service *service);
 /* Applies a changed configuration of the service. logs_in: also log in again. */
 void client_control_review(struct client_service *service, bool logs_in);
+/* Of a new worker: those that wait for a turn to log in. */
+void client_control_init_turns(struct client_worker *worker);
 /* The set of servers has changed: begins and ends control channels, some services in each turn. */
 void client_control_init_follow(struct client_worker *worker);
 void client_control_follow_all(struct client_worker *worker);

@@ -196,6 +196,7 @@ static void client_finish(struct tunnel_worker *tunnel)
         return;
     loop_timer_stop(tunnel->loop, &worker->leave_timer);
     loop_timer_stop(tunnel->loop, &worker->follow_timer);
+    loop_timer_stop(tunnel->loop, &worker->turn_timer);
     slab_finish(&worker->channel_slab);
     slab_finish(&worker->udp_visitor_slab);
     free(worker);
@@ -241,7 +242,7 @@ static int client_start(void *shared, struct tunnel_worker *tunnel)
     client_reload_init(worker);
     list_init(&worker->services);
     list_init(&worker->controls);
-    list_init(&worker->login_waiters);
+    client_control_init_turns(worker);
     list_init(&worker->channels);
     list_init(&worker->relaying);
     list_init(&worker->forwards);

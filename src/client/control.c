@@ -20,27 +20,11 @@ void client_control_deadline(struct client_control *control, uint64_t limit_ms)
     loop_deadline_start(control_loop(control), &control->timer, limit_ms);
 }
 
-/* The next of this worker that waits for a turn at this server begins, in this turn of the loop.
- * Those of other workers find out by their timers. */
-static void pass_turn_on(const struct client_control *control)
-{
-    list_for_each (node, &control->worker->login_waiters) {
-        struct client_control *next = container_of(node, struct client_control, turn_node);
-        if (next->server == control->server) {
-            list_remove(&next->turn_node);
-            loop_timer_start(control_loop(next), &next->timer, 0);
-            return;
-        }
-    }
-}
-
 void client_control_give_up_turn(struct client_control *control)
 {
-    if (!control->has_turn)
-        return;
-    (void)atomic_fetch_sub(&control->server->logins_in_progress, 1);
+    if (control->has_turn)
+        (void)atomic_fetch_sub(&control->server->logins_in_progress, 1);
     control->has_turn = false;
-    pass_turn_on(control);
 }
 
 /* ---- the end of an attempt ---- */

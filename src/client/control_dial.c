@@ -11,7 +11,10 @@
 #include "base/limits.h"
 #include "control_priv.h"
 
-enum { LOGIN_TURN_MS = 50 }; /* until a turn to log in is tried for, if none was passed on */
+enum {
+    LOGIN_TURN_MS = 2,  /* between two looks for a free turn to log in */
+    LOGIN_GONE_MS = 50, /* until the end of a control channel whose server was removed */
+};
 
 static struct loop *dial_loop(const struct client_control *control)
 {
@@ -200,7 +203,12 @@ static void control_look_up(struct client_control *control, const struct recipe_
 /* ---- the turn ---- */
 
 /* Limits the logins in progress at a server, so that a client with hundreds of services stays below
- * its limit for one address (server/gate.h). Who has ended its login passes the turn on. */
+ * its limit for one address (server/gate.h). */
+static bool has_free_turn(const struct client_control *control)
+{
+    return atomic_load(&control->server->logins_in_progress) < LIMIT_LOGINS_IN_PROGRESS;
+}
+
 static bool take_turn(struct client_control *control)
 {
     _Atomic unsigned int *in_progress = &control->server->logins_in_progress;
@@ -210,6 +218,36 @@ static bool take_turn(struct client_control *control)
     }
     (void)atomic_fetch_sub(in_progress, 1);
     return false;
+}
+
+static void wait_for_turn(struct client_control *control)
+{
+    struct client_worker *worker = control->worker;
+    list_push_back(&worker->login_waiters, &control->turn_node);
+    if (!worker->turn_timer.armed)
+        loop_timer_start(dial_loop(control), &worker->turn_timer, LOGIN_TURN_MS);
+}
+
+/* All workers look equally often, so none keeps the turns to itself. */
+static void look_for_turns(struct timer *timer)
+{
+    struct client_worker *worker = container_of(timer, struct client_worker, turn_timer);
+    struct list waiters, *node;
+    list_init(&waiters);
+    list_move_all(&waiters, &worker->login_waiters);
+    while ((node = list_pop_front(&waiters)) != NULL) {
+        struct client_control *control = container_of(node, struct client_control, turn_node);
+        if (has_free_turn(control))
+            client_control_begin(control);
+        else
+            wait_for_turn(control);
+    }
+}
+
+void client_control_init_turns(struct client_worker *worker)
+{
+    list_init(&worker->login_waiters);
+    timer_init(&worker->turn_timer, look_for_turns);
 }
 
 void client_control_begin(struct client_control *control)
@@ -227,7 +265,8 @@ void client_control_begin(struct client_control *control)
         if (try_next_name(control))
             return;
         client_control_give_up_turn(control); /* a reload has just removed the server */
+        loop_timer_start(dial_loop(control), &control->timer, LOGIN_GONE_MS);
+        return;
     }
-    list_push_back(&control->worker->login_waiters, &control->turn_node);
-    loop_timer_start(dial_loop(control), &control->timer, LOGIN_TURN_MS);
+    wait_for_turn(control);
 }
