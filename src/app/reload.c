@@ -35,7 +35,8 @@ struct reload {
     bool is_asked;
 
     struct config *config; /* the last valid file; NULL: there was none since the start */
-    dev_t device;          /* of that file, or of the start's */
+    off_t size;            /* of that file, or of the start's */
+    dev_t device;          /* of the last file that was whole, valid or not */
     ino_t inode;
     struct recipe *recipe; /* its own; NULL like it */
     uint32_t drain_delay_ms, drain_timeout_ms;
@@ -143,14 +144,22 @@ static void find_problem(const struct reload *reload, const struct config *confi
 }
 
 /* Whether the file, which is valid, may be half written all the same. A writer that changes it in
- * place may pause at the end of a line; then the services at the end are not there yet. A file that
- * was renamed into place is whole. */
+ * place may pause at the end of a line; then the services at the end are not there yet, or a
+ * section behind them, such as that of the transport. A file renamed into place is whole. */
 static bool may_be_cut_off(const struct reload *reload, const struct config *config)
 {
     const struct stat *seen = &reload->watch.seen;
-    const struct config_peer *peer = config_half(config, reload->options.role->half);
+    enum config_role role = reload->options.role->half;
+    const struct config_peer *old = wanted_peer(reload), *new = config_half(config, role);
     bool is_in_place = seen->st_dev == reload->device && seen->st_ino == reload->inode;
-    return config->is_cut_off || (is_in_place && config_lacks_last(wanted_peer(reload), peer));
+    bool lacks_section = seen->st_size < reload->size && config_peer_changes(role, old, new) != 0;
+    return config->is_cut_off || (is_in_place && (lacks_section || config_lacks_last(old, new)));
+}
+
+static void note_whole(struct reload *reload)
+{
+    reload->device = reload->watch.seen.st_dev;
+    reload->inode = reload->watch.seen.st_ino;
 }
 
 /* NULL: the file is not applied. Either that is logged, or the file may be half written and is read
@@ -170,7 +179,10 @@ static struct config *reload_load(struct reload *reload, struct recipe **recipe)
         is_good = false;
     } else if (!is_good) {
         reload_refuse(reload, &report, problem);
+        note_whole(reload);
     } else {
+        note_whole(reload);
+        reload->size = reload->watch.seen.st_size;
         reload_log_warnings(&report); /* config_check's warnings are for the start and --check */
         if (warning[0] != '\0')
             log_warn("%s", warning);
@@ -316,8 +328,6 @@ static void apply_file(struct reload *reload, uint64_t now_ms)
     recipe_destroy(reload->recipe);
     reload->config = config;
     reload->recipe = recipe;
-    reload->device = reload->watch.seen.st_dev;
-    reload->inode = reload->watch.seen.st_ino;
     const struct config_peer *peer = wanted_peer(reload);
     reload->drain_delay_ms = peer->drain_delay_ms;
     reload->drain_timeout_ms = peer->drain_timeout_ms;
@@ -456,6 +466,7 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     if (options->role->status(options->shared).unbound_services > 0)
         reload->retry_at_ms = 0; /* in the first turn, then every second */
     file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
+    reload->size = options->seen->st_size;
     reload->device = options->seen->st_dev;
     reload->inode = options->seen->st_ino;
     *ret = reload;

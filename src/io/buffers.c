@@ -12,6 +12,9 @@
 static_assert(LIMIT_BUFFER_COUNT <= 32768 && (LIMIT_BUFFER_COUNT & (LIMIT_BUFFER_COUNT - 1)) == 0,
               "a provided-buffer ring has a power of two of entries, at most 2^15");
 
+/* What a turn received may be lent until the next one, and waiters are served when half is free. */
+static_assert((int)LIMIT_BUFFERS_OFFERED <= (int)LIMIT_BUFFER_COUNT / 2, "or they wait for ever");
+
 struct buffers {
     struct io_uring *ring;
     struct io_uring_buf_ring *shared; /* with the kernel */

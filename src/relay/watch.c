@@ -32,8 +32,8 @@ static void note_gone(struct relay *relay, unsigned int end)
 
 /* The same for ends whose end of stream was read. This runs WATCH_ENDED_MS after the end of stream,
  * because most relays are over before, and an exact poll is costly. An end is left out while the
- * other flow waits for it to be writable: that poll sees a reset, and a descriptor may have only
- * one exact poll. */
+ * other flow waits for it to be writable, or sends to it: that sees a reset, and a descriptor may
+ * have only one exact poll. It is looked at again later. */
 static void relay_watch_ended(struct relay *relay)
 {
     for (unsigned int end = 0; end < 2; end++) {
@@ -41,8 +41,12 @@ static void relay_watch_ended(struct relay *relay)
         if (relay->watched[end])
             note_gone(relay, end);
         if (!relay->flow[end].finished || relay->watched[end] ||
-            !loop_op_is_idle(&relay->hangup_op[end]) || !loop_op_is_idle(&back->write_op))
+            !loop_op_is_idle(&relay->hangup_op[end]))
             continue;
+        if (!loop_op_is_idle(&back->write_op)) {
+            relay->watch_due = true;
+            continue;
+        }
         loop_poll_exact(relay->engine->loop, &relay->hangup_op[end], relay->fds[end], 0);
     }
 }

@@ -210,6 +210,29 @@ def test_half_a_file_that_ends_between_two_services(reloadable, service, kept):
         sock.close()
 
 
+def test_the_last_section_is_that_of_the_transport(reloadable):
+    """Without it the server would listen in the clear. The same after a file that was refused."""
+    t, files = reloadable(["only"], transport=Noise("NK"))
+    text = t.config("server")
+    start = text.index("[server.transport]")
+    end = text.index("[server.services.only]")
+    text = text[:start] + text[end:] + text[start:end]  # services first
+    cut = text.index("[server.transport]")
+    settled(t.server, lambda: renamed(files.path("server"), text))
+    for broken in (False, True):
+        if broken:
+            renamed(files.path("server"), text + "\n[what is this\n")
+            wait_until(lambda: errors(t.server), within(LIMITS.watch_doubt + 4), "the error")
+        since = len(t.server.log())
+        with open(files.path("server"), "w") as file:
+            file.write(text[:cut])
+            file.flush()
+            time.sleep(0.6 * LIMITS.watch_doubt)
+            assert "reload:" not in t.server.log()[since:]
+            file.write(text[cut:])
+        assert "nothing has changed" in settled(t.server, lambda: None)
+
+
 def test_the_last_service_is_removed_in_place(reloadable):
     """The same for longer than a writer pauses: then it is meant. A file renamed into place is whole."""
     t, files = reloadable(["first", "second", "third"])
