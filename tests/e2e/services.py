@@ -13,7 +13,7 @@ import threading
 import time
 
 import ledger
-from harness import within
+from harness import wait_until, within
 from protocol import connect, recv_exact, reset
 
 threading.stack_size(256 << 10)
@@ -524,6 +524,8 @@ class Prober:
         return self.worst
 
     def __enter__(self):
+        """The block begins with the first answer: until then there may be no relay."""
+        wait_until(lambda: self.count > 0 or self.error, within(15), "the first answer")
         return self
 
     def __exit__(self, kind, *_):
