@@ -52,7 +52,7 @@ class Cutter:
         self.pairs = {}
         self.poll = select.epoll()
         self.poll.register(self.listener, select.EPOLLIN)
-        self.stopping = False
+        self.stopping = self.begins_again = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -62,8 +62,18 @@ class Cutter:
             if pair.is_control:
                 pair.cut, pair.plans = Cut(DOWN, 0, RST), collections.deque()
 
+    def begin_again(self):
+        """Ends all connections; their cuts are for later ones. A data channel that was taken for the control
+        channel, because it came first, keeps its cut for as long as it is parked."""
+        self.begins_again = True
+
     def _run(self):
         while not self.stopping:
+            if self.begins_again:
+                self.begins_again = False
+                for pair, _ in list(self.pairs.values()):
+                    if not pair.is_silent:
+                        self._end(pair, RST)
             for fd, _ in self.poll.poll(0.002 if self.delay else 0.05, 64):
                 if fd == self.listener.fileno():
                     self._accept()

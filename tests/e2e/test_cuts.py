@@ -83,9 +83,16 @@ def cut_all(cutter, plans, planned, meanwhile):
     mine = {id(cut) for cut in planned}
     deadline = time.monotonic() + within(len(planned) * (1 + FAST.login))
     plans.extend(planned)
+    stuck_s = within(6 + 2 * FAST.login)
+    count, progress = 0, time.monotonic()
     while len(made := [each for each in cutter.made if id(each[0]) in mine]) < len(planned):
         meanwhile()
         time.sleep(0.005)
+        if len(made) > count:
+            count, progress = len(made), time.monotonic()
+        if time.monotonic() > progress + stuck_s:
+            progress = time.monotonic()
+            cutter.begin_again()
         assert time.monotonic() < deadline, \
             f"{len(made)} of {len(planned)} cuts made, {len(plans)} not begun"
     return made
