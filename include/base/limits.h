@@ -209,6 +209,10 @@ enum limits_io {
     LIMIT_PATIENCE_US = 1500,
     LIMIT_PATIENCE_COUNT = 8,
     LIMIT_PATIENCE_QUIET_MS = 20,
+    /* docs/decisions.md, "Workers let others finish": a worker whose wake-ups wait longer than this
+     * for a core, on average, preempts others for this time. */
+    LIMIT_CORE_WAIT_US = 1000,
+    LIMIT_PREEMPT_MS = 5000,
     LIMIT_BULK_WINDOW = 1 << 20,    /* receive window for bulk: it fills while a loop is patient */
     LIMIT_BULK_BUFFER = 256 << 10,  /* one read of a bulk flow that found no pipe */
     LIMIT_MAILBOX = 1024,           /* messages that wait for one worker; more are refused */

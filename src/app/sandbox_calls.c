@@ -9,6 +9,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -123,7 +124,7 @@ static const uint16_t deadly[] = {
 
 struct filter {
     unsigned short count;
-    struct sock_filter code[ARRAY_SIZE(allowed) * 2 + ARRAY_SIZE(deadly) * 2 + 90];
+    struct sock_filter code[ARRAY_SIZE(allowed) * 2 + ARRAY_SIZE(deadly) * 2 + 100];
 };
 
 static void filter_put(struct filter *filter, uint16_t code, uint32_t value, uint8_t if_so,
@@ -206,6 +207,17 @@ static void put_getrlimit(struct filter *filter)
     put_return(filter, SECCOMP_RET_ALLOW);
 }
 
+/* Of this thread, between two policies that need no privilege (io/loop_preempt.c). */
+static void put_policy(struct filter *filter)
+{
+    static const uint32_t self = 0;
+    static const uint32_t policies[] = {SCHED_OTHER, SCHED_BATCH};
+    put_call(filter, __NR_sched_setscheduler, ARRAY_SIZE(policies) + 6);
+    put_must_be(filter, HALF * 0, &self, 1);
+    put_must_be(filter, HALF * 1, policies, ARRAY_SIZE(policies));
+    put_return(filter, SECCOMP_RET_ALLOW);
+}
+
 static void put_arguments(struct filter *filter, enum sandbox_thread thread)
 {
     /* The bytes in a socket's queue; the number of a network interface. */
@@ -218,6 +230,8 @@ static void put_arguments(struct filter *filter, enum sandbox_thread thread)
     put_choice(filter, __NR_ioctl, HALF * 1, requests, ARRAY_SIZE(requests));
     put_choice(filter, __NR_tgkill, HALF * 0, &self, 1); /* abort(3) */
     put_getrlimit(filter);
+    if (thread != SANDBOX_STATUS)
+        put_policy(filter);
     if (thread == SANDBOX_CLIENT) /* the others have all theirs from the main thread */
         put_socket(filter);
     put_no_code(filter, __NR_mmap);

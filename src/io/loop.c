@@ -420,7 +420,9 @@ int loop_run_once(struct loop *loop)
         schedule_run_deadlines(&loop->schedule, loop->now_ns);
     }
     buffers_serve_waiters(loop->buffers);
-    loop_busy_sample(&loop->busy, loop->now_ns);
+    struct loop_waits waits;
+    if (loop_busy_sample(&loop->busy, loop->now_ns, &waits))
+        loop_preempt_update(&loop->preempt, &waits, loop->now_ns);
     return 0;
 }
 

@@ -15,31 +15,29 @@ enum {
     STALE_NS = 2 * SAMPLE_NS, /* without a sample for longer, the loop was asleep */
 };
 
-/* Run time and run-queue wait of this thread, in ns. FALLBACK(no CONFIG_SCHED_INFO): run time only.
- */
-static uint64_t used_ns(struct loop_busy *busy)
+/* FALLBACK(no CONFIG_SCHED_INFO): run time only. */
+static struct loop_waits read_waits(struct loop_busy *busy)
 {
     char text[96];
     if (busy->schedstat_fd >= 0) {
         ssize_t len = pread(busy->schedstat_fd, text, sizeof(text) - 1, 0);
-        uint64_t times_ns[2]; /* run, wait */
+        uint64_t values[3]; /* ns run, ns waited, slices */
         if (len > 0) {
             text[len] = '\0';
-            if (numbers_parse(text, times_ns, 2, NULL) == 2)
-                return times_ns[0] + times_ns[1];
+            if (numbers_parse(text, values, 3, NULL) == 3)
+                return (struct loop_waits){values[0], values[1], values[2]};
         }
         (void)close(busy->schedstat_fd);
         busy->schedstat_fd = -1;
-        busy->wall_ns = 0;
     }
-    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    return (struct loop_waits){.run_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)};
 }
 
 void loop_busy_init(struct loop_busy *busy)
 {
     busy->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     busy->wall_ns = clock_monotonic_ns();
-    busy->used_ns = used_ns(busy);
+    busy->waits = read_waits(busy);
 }
 
 void loop_busy_finish(struct loop_busy *busy)
@@ -49,13 +47,24 @@ void loop_busy_finish(struct loop_busy *busy)
     busy->schedstat_fd = -1;
 }
 
-void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns)
+/* No counter goes back, unless another one has taken its place. */
+static uint64_t grown(uint64_t new, uint64_t old)
+{
+    return new > old ? new - old : 0;
+}
+
+bool loop_busy_sample(struct loop_busy *busy, uint64_t now_ns, struct loop_waits *ret)
 {
     if (now_ns - busy->wall_ns < SAMPLE_NS)
-        return;
-    uint64_t used = used_ns(busy);
+        return false;
+    struct loop_waits waits = read_waits(busy);
+    *ret = (struct loop_waits){
+        .run_ns = grown(waits.run_ns, busy->waits.run_ns),
+        .wait_ns = grown(waits.wait_ns, busy->waits.wait_ns),
+        .slices = grown(waits.slices, busy->waits.slices),
+    };
     uint64_t wall = now_ns - busy->wall_ns;
-    uint64_t permille = used > busy->used_ns ? (used - busy->used_ns) * 1000 / wall : 0;
+    uint64_t permille = (ret->run_ns + ret->wait_ns) * 1000 / wall;
     if (permille > 1000)
         permille = 1000;
     uint32_t old = atomic_load_explicit(&busy->permille, memory_order_relaxed);
@@ -65,7 +74,8 @@ void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns)
     atomic_store_explicit(&busy->permille, average, memory_order_relaxed);
     atomic_store_explicit(&busy->sampled_at_ns, now_ns, memory_order_relaxed);
     busy->wall_ns = now_ns;
-    busy->used_ns = used;
+    busy->waits = waits;
+    return true;
 }
 
 unsigned int loop_busy_permille(const struct loop *loop)

@@ -1,7 +1,7 @@
 /* Shared by the files that work on the ring itself: loop_setup.c creates and destroys a loop,
- * loop.c runs it, loop_exact.c has the exact polls, loop_busy.c the busy average, buffers.c the
- * shared buffers. Only the loop's own thread uses these, except that other threads read the busy
- * average. */
+ * loop.c runs it, loop_exact.c has the exact polls, loop_busy.c the busy average, loop_preempt.c
+ * the scheduling policy, buffers.c the shared buffers. Only the loop's own thread uses these,
+ * except that other threads read the busy average. */
 #pragma once
 
 #include <liburing.h>
@@ -18,10 +18,24 @@ struct loop_spill {
     size_t count, capacity;
 };
 
+/* What the scheduler counts for a thread: its time slices, the time that it ran in them, and the
+ * time that it waited for them. */
+struct loop_waits {
+    uint64_t run_ns, wait_ns, slices;
+};
+
+/* Whether the thread preempts others when it wakes up (loop_preempt.c). */
+struct loop_preempt {
+    bool is_ours; /* the thread's policy is ours to change */
+    bool is_on;
+    uint64_t until_ns;
+};
+
 /* How busy the thread is, sampled from the scheduler's statistics (loop_busy.c). */
 struct loop_busy {
     int schedstat_fd; /* -1: not available; the thread's CPU clock is used */
-    uint64_t wall_ns, used_ns;
+    uint64_t wall_ns;
+    struct loop_waits waits;
     _Atomic uint64_t sampled_at_ns;
     _Atomic uint32_t permille;
 };
@@ -46,6 +60,7 @@ struct loop {
     struct buffers *buffers;
     struct loop_spill spill;
     struct loop_busy busy;
+    struct loop_preempt preempt;
     struct loop_exact exact;
     struct loop_patience patience;
     unsigned int turn_completions;
@@ -73,6 +88,15 @@ void loop_exact_cancel(struct loop *loop, struct loop_op *op);
 
 void loop_busy_init(struct loop_busy *busy);
 void loop_busy_finish(struct loop_busy *busy);
-void loop_busy_sample(struct loop_busy *busy, uint64_t now_ns);
+/* At most every 20 ms. True: *ret is what was counted since the last sample. */
+bool loop_busy_sample(struct loop_busy *busy, uint64_t now_ns, struct loop_waits *ret);
+
+/* Called by the loop's thread, whose policy it changes. */
+void loop_preempt_init(struct loop_preempt *preempt);
+/* The decision alone, for the tests. waits: since the last call. */
+bool loop_preempt_wanted(struct loop_preempt *preempt, const struct loop_waits *waits,
+                         uint64_t now_ns);
+void loop_preempt_update(struct loop_preempt *preempt, const struct loop_waits *waits,
+                         uint64_t now_ns);
 
 enum { BUFFERS_GROUP = 0 };

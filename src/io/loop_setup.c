@@ -114,6 +114,7 @@ int loop_create(const struct loop_options *options, struct loop **ret)
     if (result < 0)
         goto err_buffers;
     loop_busy_init(&loop->busy);
+    loop_preempt_init(&loop->preempt);
     loop_exact_init(&loop->exact);
     loop->now_ns = clock_monotonic_ns();
     *ret = loop;

@@ -432,6 +432,48 @@ def test_counters_on_sigusr1(tunnel, service, threads):
             assert process.metric(name) == 0, process.metrics()
 
 
+def worker_threads(process):
+    tasks = pathlib.Path(f"/proc/{process.pid}/task")
+    return [int(task.name) for task in tasks.iterdir()
+            if (task / "comm").read_text().startswith("worker")]
+
+
+def policies(process):
+    return {os.sched_getscheduler(thread) for thread in worker_threads(process)}
+
+
+@pytest.mark.realtime
+def test_workers_preempt_others_only_where_they_wait_for_long(tunnel, service, processes):
+    """io/loop_preempt.c, in the sandbox that the workers have. No other thread's policy changes."""
+    t = tunnel({"echo": service(Echo).port}, threads=2)
+    for process in (t.server, t.client):
+        assert policies(process) == {os.SCHED_BATCH}
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
+    core = min(os.sched_getaffinity(0))
+    for thread in worker_threads(t.server):
+        os.sched_setaffinity(thread, {core})
+    hogs = [subprocess.Popen(["taskset", "-c", str(core), "sh", "-c", "while :; do :; done"])
+            for _ in range(2)]
+    try:
+        def has_changed():
+            ping(t.port("echo"))
+            return os.SCHED_OTHER in policies(t.server)
+
+        wait_until(has_changed, within(20), "a worker that preempts")
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+    def is_back():
+        ping(t.port("echo"))
+        return policies(t.server) == {os.SCHED_BATCH}
+
+    wait_until(is_back, within(30), "workers that let others finish again")
+    for process in (t.server, t.client):
+        assert "sandbox: refused" not in process.log()
+
+
 def moved(worker):
     return sum(worker.get(name, 0)
                for name in ("bytes_copied", "bytes_bulk_copied", "bytes_spliced"))
