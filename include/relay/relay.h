@@ -74,9 +74,10 @@ struct relay_stats {
 };
 
 struct relay_ops {
-    /* A flow has become bulk; asked once for each flow. The owner may move the relay to a less busy
-     * worker: it calls relay_detach and returns true. May be NULL. */
-    bool (*became_bulk)(struct relay *relay);
+    /* Where a relay with a bulk flow should run. Asked when a flow has become bulk (is_new), and
+     * for one of the engine's bulk flows every LIMIT_PLACE_MS, since loads change. The owner may
+     * move the relay to another worker: it calls relay_detach and returns true. May be NULL. */
+    bool (*place)(struct relay *relay, bool is_new);
     /* The service end has ended or broken, and nothing has been read from either end: at most the
      * prefix has been sent. True: the relay closes that end alone, and relay_spared gives the other
      * one back. False: it goes on as usual. May be NULL. */
@@ -95,6 +96,7 @@ struct relay_engine {
     unsigned char *scratch; /* for the prefix and a visitor's first bytes */
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
+    uint64_t place_at_ns;            /* when ops->place is called for one of them */
     struct list relays;              /* all relays; the one looked at longest ago is first */
     struct timer sweep_timer;        /* runs while there are relays */
     unsigned int sweep_left;         /* relays still to be looked at in this round */
@@ -116,7 +118,7 @@ struct relay_flow {
     uint8_t pending;   /* enum relay_pending */
     uint8_t streak;    /* consecutive reads whose size suits the other mode */
     bool bulk;         /* reads by a poll and an inline call, not by a receive of the ring */
-    bool offered;      /* ops->became_bulk was called */
+    bool placed;       /* ops->place was called since it became bulk */
     bool poll_first;   /* the socket was empty after the last read */
     bool eof;          /* the end of the input was read */
     bool finished;     /* the end of the input was passed on */

@@ -92,7 +92,9 @@ uint64_t tunnel_next_conn_id(struct tunnel_worker *worker);
 /* The worker for a new relay: the least busy one, but `worker` itself if the difference is small.
  * So two bulk streams use two cores, and thousands of small relays are not moved without need. */
 struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker);
-/* The worker for a relay of `worker` that has become bulk: the one with fewest bulk flows beside
- * the relay's own, `worker` itself if that is no worse (docs/decisions.md, "A relay may move to
- * another worker"). */
-struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay);
+/* The worker for a relay of `worker` with a bulk flow. From a busy worker it goes to the one with
+ * fewest bulk flows. Where little is to do, it joins the bulk flows of another worker, unless it
+ * has just become bulk (is_new): then nobody knows how much it will be. Otherwise `worker` itself.
+ * docs/decisions.md, "Bulk flows gather while there is little to do". */
+struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay,
+                                        bool is_new);

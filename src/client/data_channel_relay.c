@@ -50,10 +50,10 @@ static void data_channel_deliver_move(void *owner, const void *payload)
         data_channel_close_cut(worker);
 }
 
-static bool channel_became_bulk(struct relay *relay)
+static bool channel_place(struct relay *relay, bool is_new)
 {
     struct data_channel *channel = container_of(relay, struct data_channel, relay);
-    channel->move_to = tunnel_place_bulk(channel->worker->tunnel, relay);
+    channel->move_to = tunnel_place_bulk(channel->worker->tunnel, relay, is_new);
     if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
         return false;
     relay_detach(relay);
@@ -95,7 +95,7 @@ static void channel_relay_closed(struct relay *relay)
 }
 
 static const struct relay_ops channel_relay_ops = {
-    .became_bulk = channel_became_bulk,
+    .place = channel_place,
     .closed = channel_relay_closed,
 };
 

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "io/pipe_pool.h"
 #include "relay_priv.h"
 
@@ -262,6 +264,20 @@ void flow_push(struct relay_flow *flow)
     flow_written(flow, flow_flush(flow));
 }
 
+/* True: the relay leaves this worker. */
+static bool flow_place(struct relay_flow *flow)
+{
+    struct relay *relay = flow_relay(flow);
+    struct relay_engine *engine = relay->engine;
+    uint64_t now_ns = loop_now_ns(engine->loop);
+    bool is_new = !flow->placed;
+    if (!is_new && now_ns < engine->place_at_ns)
+        return false;
+    flow->placed = true;
+    engine->place_at_ns = now_ns + ms_to_ns(LIMIT_PLACE_MS);
+    return relay->ops->place != NULL && relay->ops->place(relay, is_new);
+}
+
 void flow_next(struct relay_flow *flow)
 {
     struct relay *relay = flow_relay(flow);
@@ -269,11 +285,8 @@ void flow_next(struct relay_flow *flow)
         relay_join(relay);
         return;
     }
-    if (flow->bulk && !flow->offered) {
-        flow->offered = true;
-        if (relay->ops->became_bulk != NULL && relay->ops->became_bulk(relay))
-            return; /* the relay is detaching, or freed */
-    }
+    if (flow->bulk && flow_place(flow))
+        return; /* the relay is detaching, or freed */
     if (relay->pace != NULL)
         pace_next(flow);
     else if (flow->bulk)

@@ -148,7 +148,7 @@ static void flow_init(struct relay_flow *flow, unsigned int index, bool ended)
     flow->index = (uint8_t)index;
     flow->pending = PENDING_NONE;
     flow->streak = 0;
-    flow->bulk = flow->offered = flow->poll_first = false;
+    flow->bulk = flow->placed = flow->poll_first = false;
     flow->eof = flow->finished = ended;
 }
 

@@ -86,11 +86,10 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
     return true;
 }
 
-/* Moves a relay that has become bulk to a worker with fewer bulk flows, if there is one. */
-static bool visitor_became_bulk(struct relay *relay)
+static bool visitor_place(struct relay *relay, bool is_new)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
-    visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel, relay);
+    visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel, relay, is_new);
     if (visitor->move_to == visitor->worker->tunnel || visitor->worker->draining)
         return false;
     relay_detach(relay);
@@ -211,7 +210,7 @@ static void visitor_relay_closed(struct relay *relay)
 }
 
 static const struct relay_ops visitor_relay_ops = {
-    .became_bulk = visitor_became_bulk,
+    .place = visitor_place,
     .service_lost = visitor_service_lost,
     .closed = visitor_relay_closed,
 };

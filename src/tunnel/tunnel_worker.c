@@ -10,7 +10,11 @@
 #include "net/recipe.h"
 #include "net/stream.h"
 
-enum { WORTH_MOVING_PERMILLE = 250 }; /* of a core: a smaller difference does not count */
+enum {
+    WORTH_MOVING_PERMILLE = 250, /* of a core: a smaller difference does not count */
+    GATHER_PERMILLE = 350,       /* two workers that do so little together are one */
+    SPREAD_PERMILLE = 500,       /* far enough from it that no relay goes to and fro */
+};
 
 uint64_t tunnel_next_conn_id(struct tunnel_worker *worker)
 {
@@ -56,20 +60,51 @@ struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker)
     return own - best_busy > WORTH_MOVING_PERMILLE ? best : worker;
 }
 
-struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay)
+static unsigned int bulk_flows(const struct tunnel_worker *worker)
 {
-    /* A relay that is bulk both ways would otherwise flee from its own flows, again and again. */
-    unsigned int others = relay_engine_bulk_flows(&worker->relays) - relay_bulk_flows(relay);
+    return relay_engine_bulk_flows(&worker->relays);
+}
+
+/* The worker with fewest bulk flows, `worker` itself if it has no more `others`. */
+static struct tunnel_worker *with_fewest_flows(struct tunnel_worker *worker, unsigned int others)
+{
     struct tunnel_worker *best = worker;
     unsigned int best_flows = others;
     for (unsigned int i = 0; i < worker->all->count; i++) {
-        unsigned int flows = relay_engine_bulk_flows(&worker->all->items[i].relays);
+        unsigned int flows = bulk_flows(&worker->all->items[i]);
         if (flows < best_flows) {
             best = &worker->all->items[i];
             best_flows = flows;
         }
     }
     return best;
+}
+
+/* The first worker that has bulk flows and can take those of `worker` too. Relays go to a worker
+ * with more flows, or with as many and a lower index, so that no two workers change places. */
+static struct tunnel_worker *to_gather_at(struct tunnel_worker *worker, unsigned int own_busy)
+{
+    unsigned int own = bulk_flows(worker);
+    for (unsigned int i = 0; i < worker->all->count; i++) {
+        struct tunnel_worker *other = &worker->all->items[i];
+        unsigned int flows = bulk_flows(other);
+        bool has_more = flows > own || (flows == own && i < worker->index);
+        if (has_more && own_busy + loop_busy_permille(other->loop) <= GATHER_PERMILLE)
+            return other;
+    }
+    return worker;
+}
+
+struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay,
+                                        bool is_new)
+{
+    if (worker->all->count == 1)
+        return worker;
+    unsigned int busy = loop_busy_permille(worker->loop);
+    /* A relay that is bulk both ways would otherwise flee from its own flows, again and again. */
+    if (busy > SPREAD_PERMILLE)
+        return with_fewest_flows(worker, bulk_flows(worker) - relay_bulk_flows(relay));
+    return is_new ? worker : to_gather_at(worker, busy);
 }
 
 int tunnel_use_recipe(struct tunnel_worker *worker, const struct recipe *recipe)

@@ -446,30 +446,36 @@ def policies(process):
 def test_workers_preempt_others_only_where_they_wait_for_long(tunnel, service, processes):
     """io/loop_preempt.c, in the sandbox that the workers have. No other thread's policy changes."""
     t = tunnel({"echo": service(Echo).port}, threads=2)
-    for process in (t.server, t.client):
-        assert policies(process) == {os.SCHED_BATCH}
-        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
-    core = min(os.sched_getaffinity(0))
+
+    def wake_all():
+        for _ in range(16):
+            ping(t.port("echo"))
+
+    def lets_others_finish():
+        wake_all()
+        return all(os.SCHED_BATCH in policies(process) for process in (t.server, t.client))
+
+    wait_until(lets_others_finish, within(30), "a worker of each that lets others finish")
+    assert {os.sched_getscheduler(process.pid) for process in (t.server, t.client)} == {os.SCHED_OTHER}
+    cores = os.sched_getaffinity(0)
+    core = min(cores)
     for thread in worker_threads(t.server):
         os.sched_setaffinity(thread, {core})
     hogs = [subprocess.Popen(["taskset", "-c", str(core), "sh", "-c", "while :; do :; done"])
             for _ in range(2)]
     try:
         def has_changed():
-            ping(t.port("echo"))
-            return os.SCHED_OTHER in policies(t.server)
+            wake_all()
+            return policies(t.server) == {os.SCHED_OTHER}
 
-        wait_until(has_changed, within(20), "a worker that preempts")
+        wait_until(has_changed, within(20), "workers that preempt")
     finally:
         for hog in hogs:
             hog.kill()
             hog.wait()
-
-    def is_back():
-        ping(t.port("echo"))
-        return policies(t.server) == {os.SCHED_BATCH}
-
-    wait_until(is_back, within(30), "workers that let others finish again")
+    for thread in worker_threads(t.server):
+        os.sched_setaffinity(thread, cores)
+    wait_until(lets_others_finish, within(30), "a worker of each that lets others finish again")
     for process in (t.server, t.client):
         assert "sandbox: refused" not in process.log()
 
@@ -505,6 +511,40 @@ def test_two_bulk_streams_use_two_workers(tunnel, service):
         for old, new, process in zip(before, after, (t.server, t.client)):
             shares = [moved(b) - moved(a) for a, b in zip(old, new)]
             assert min(shares) > 0.15 * max(shares) > 0, f"{process.name}, {attempt}: {shares}"
+
+
+@pytest.mark.realtime
+def test_slow_bulk_streams_gather_on_one_worker(tunnel, service):
+    """Six streams of 16 MB/s are little for two workers, so one of them takes all; and no relay goes to
+    and fro once they are there."""
+    t = tunnel({"source": service(Source, rate=16 << 20).port}, threads=2)
+    stop = threading.Event()
+
+    def drain():
+        with connect(t.port("source")) as visitor:
+            while not stop.is_set() and visitor.recv(1 << 20):
+                pass
+
+    threads = [threading.Thread(target=drain) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+
+    def shares(process):
+        before = process.metrics()
+        time.sleep(0.5)
+        return [moved(b) - moved(a) for a, b in zip(before, process.metrics())]
+
+    try:
+        for process in (t.server, t.client):
+            wait_until(lambda end=process: min(shares(end)) < 0.01 * max(shares(end)), within(20),
+                       "bulk on one worker")
+        settled = [process.metric("relays_moved_in") for process in (t.server, t.client)]
+        time.sleep(1)
+        assert [process.metric("relays_moved_in") for process in (t.server, t.client)] == settled
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_big_transfers_are_spliced(tunnel, service):

@@ -71,7 +71,7 @@ static void spoil(struct rig *rig)
 
 /* ---- the relay's owner ---- */
 
-static bool rig_became_bulk(struct relay *relay)
+static bool rig_place(struct relay *relay, bool is_new)
 {
     struct rig *rig = container_of(relay, struct rig, relay);
     if (!rig->moves || rig->detaches > 20)
@@ -98,7 +98,7 @@ static void rig_relay_closed(struct relay *relay)
 }
 
 static const struct relay_ops rig_ops = {
-    .became_bulk = rig_became_bulk,
+    .place = rig_place,
     .closed = rig_relay_closed,
 };
 

@@ -63,7 +63,7 @@ Test(tunnel_worker, relays_go_where_it_is_worth_it)
     tear_down();
 }
 
-Test(tunnel_worker, bulk_flows_are_spread)
+Test(tunnel_worker, bulk_flows_of_a_busy_worker_are_spread)
 {
     static const struct {
         unsigned int flows[WORKERS], own, expected; /* seen from worker 0; own: the relay's */
@@ -72,13 +72,48 @@ Test(tunnel_worker, bulk_flows_are_spread)
         {{1, 9, 9, 9}, 1, 0}, {{3, 2, 2, 1}, 1, 3}, {{2, 0, 0, 0}, 2, 0}, {{3, 0, 1, 1}, 2, 1},
     };
     set_up(WORKERS);
+    fake_loop_set_busy(workers[0].loop, 501);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         for (unsigned int j = 0; j < WORKERS; j++)
             atomic_store(&workers[j].relays.bulk_flows, rows[i].flows[j]);
         struct relay relay = {.flow = {{.bulk = true}, {.bulk = rows[i].own == 2}}};
-        cr_expect_eq(tunnel_place_bulk(&workers[0], &relay)->index, rows[i].expected, "row %zu", i);
+        for (unsigned int is_new = 0; is_new < 2; is_new++)
+            cr_expect_eq(tunnel_place_bulk(&workers[0], &relay, is_new)->index, rows[i].expected,
+                         "row %zu", i);
     }
     tear_down();
+}
+
+Test(tunnel_worker, bulk_flows_gather_while_there_is_little_to_do)
+{
+    static const struct {
+        unsigned int from, flows[WORKERS], busy[WORKERS], expected;
+    } rows[] = {
+        {1, {1, 1}, {175, 175}, 0},
+        {1, {1, 1}, {175, 176}, 1}, /* together too much */
+        {1, {1, 1}, {176, 175}, 1},
+        {0, {1, 1}, {50, 50}, 0}, /* as many: the other one's come here */
+        {0, {1, 2}, {50, 50}, 1},
+        {1, {1, 2}, {50, 50}, 1},
+        {0, {3, 0, 0, 0}, {10}, 0}, /* nobody has more */
+        {2, {3, 9, 1, 1}, {300, 340, 20}, 0},
+        {2, {3, 9, 1, 1}, {340, 300, 20}, 1},
+        {2, {3, 9, 1, 1}, {340, 340, 20}, 2},
+        {3, {0, 0, 1, 1}, {0}, 2},
+        {0, {5, 9, 9, 9}, {500}, 0}, /* neither idle nor busy */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct relay relay = {.flow = {{.bulk = true}}};
+        set_up(WORKERS);
+        for (unsigned int j = 0; j < WORKERS; j++) {
+            fake_loop_set_busy(workers[j].loop, rows[i].busy[j]);
+            atomic_store(&workers[j].relays.bulk_flows, rows[i].flows[j]);
+        }
+        struct tunnel_worker *from = &workers[rows[i].from];
+        cr_expect_eq(tunnel_place_bulk(from, &relay, false)->index, rows[i].expected, "row %zu", i);
+        cr_expect_eq(tunnel_place_bulk(from, &relay, true), from, "row %zu: a new one stays", i);
+        tear_down();
+    }
 }
 
 Test(tunnel_worker, the_last_descriptors_are_kept)
