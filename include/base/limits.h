@@ -209,7 +209,8 @@ enum limits_io {
     LIMIT_PATIENCE_US = 1500,
     LIMIT_PATIENCE_COUNT = 8,
     LIMIT_PATIENCE_QUIET_MS = 20,
-    LIMIT_PLACE_MS = 100, /* between two moves of a worker's bulk relays (relay_ops.place) */
+    LIMIT_PLACE_MS = 100, /* between two questions where bulk should run (relay_ops.place) */
+    LIMIT_STAY_MS = 1000, /* without such a question, after a move has failed */
     /* docs/decisions.md, "Workers let others finish": a worker whose wake-ups wait longer than this
      * for a core, on average, preempts others for this time. */
     LIMIT_CORE_WAIT_US = 1000,

@@ -97,6 +97,7 @@ struct relay_engine {
     unsigned int relay_count;
     _Atomic unsigned int bulk_flows; /* read by other workers */
     uint64_t place_at_ns;            /* when ops->place is called for one of them */
+    uint64_t stay_until_ns;          /* until then for none (relay_engine_stay) */
     struct list relays;              /* all relays; the one looked at longest ago is first */
     struct timer sweep_timer;        /* runs while there are relays */
     unsigned int sweep_left;         /* relays still to be looked at in this round */
@@ -188,6 +189,9 @@ void relay_engine_finish(struct relay_engine *engine); /* accepts a zeroed engin
 unsigned int relay_engine_bulk_flows(const struct relay_engine *engine);
 /* How many of the relay's two flows are bulk. */
 unsigned int relay_bulk_flows(const struct relay *relay);
+/* A move has failed: no relay of the engine is asked for its place for LIMIT_STAY_MS. A relay that
+ * was started again is a new one, and would be asked after its first reads. */
+void relay_engine_stay(struct relay_engine *engine);
 
 /* Starts both directions. ops->closed may be called inside. options are copied. */
 void relay_start(struct relay *relay, const struct relay_options *options);

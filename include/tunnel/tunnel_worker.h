@@ -28,6 +28,7 @@ struct tunnel_workers {
     unsigned int count;
     struct tunnel_worker *items;
     struct resolver *resolver;
+    _Atomic uint64_t gather_at_ns; /* when the next bulk relay may join another worker's */
 };
 
 struct tunnel_worker {
@@ -93,8 +94,9 @@ uint64_t tunnel_next_conn_id(struct tunnel_worker *worker);
  * So two bulk streams use two cores, and thousands of small relays are not moved without need. */
 struct tunnel_worker *tunnel_place_relay(struct tunnel_worker *worker);
 /* The worker for a relay of `worker` with a bulk flow. From a busy worker it goes to the one with
- * fewest bulk flows. Where little is to do, it joins the bulk flows of another worker, unless it
- * has just become bulk (is_new): then nobody knows how much it will be. Otherwise `worker` itself.
+ * fewest bulk flows among those that are less busy. Where little is to do, it joins the bulk flows
+ * of another worker, unless it has just become bulk (is_new): then nobody knows how much it will
+ * be. Otherwise `worker` itself.
  * docs/decisions.md, "Bulk flows gather while there is little to do". */
 struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const struct relay *relay,
                                         bool is_new);

@@ -53,8 +53,10 @@ static void data_channel_deliver_move(void *owner, const void *payload)
 static bool channel_place(struct relay *relay, bool is_new)
 {
     struct data_channel *channel = container_of(relay, struct data_channel, relay);
+    if (channel->worker->draining || channel->worker->leaving) /* workers without relays end */
+        return false;
     channel->move_to = tunnel_place_bulk(channel->worker->tunnel, relay, is_new);
-    if (channel->move_to == channel->worker->tunnel || channel->worker->draining)
+    if (channel->move_to == channel->worker->tunnel)
         return false;
     relay_detach(relay);
     return true;
@@ -76,6 +78,7 @@ static void channel_relay_closed(struct relay *relay)
         move.is_answered = relay->begun_at_ns == 0;
         if (mailbox_post(channel->move_to->mailbox, own->mailbox, data_channel_deliver_move, &move,
                          sizeof(move)) < 0) {
+            relay_engine_stay(&own->relays);
             channel_start_relay(channel, &move);
             return;
         }

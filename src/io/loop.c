@@ -422,7 +422,8 @@ int loop_run_once(struct loop *loop)
     buffers_serve_waiters(loop->buffers);
     struct loop_waits waits;
     if (loop_busy_sample(&loop->busy, loop->now_ns, &waits))
-        loop_preempt_update(&loop->preempt, &waits, loop->now_ns);
+        loop_preempt_update(&loop->preempt, loop->busy.schedstat_fd >= 0 ? &waits : NULL,
+                            loop->now_ns);
     return 0;
 }
 

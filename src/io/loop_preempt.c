@@ -48,7 +48,7 @@ bool loop_preempt_wanted(struct loop_preempt *preempt, const struct loop_waits *
 void loop_preempt_update(struct loop_preempt *preempt, const struct loop_waits *waits,
                          uint64_t now_ns)
 {
-    bool is_wanted = loop_preempt_wanted(preempt, waits, now_ns);
+    bool is_wanted = waits == NULL || loop_preempt_wanted(preempt, waits, now_ns);
     if (!preempt->is_ours || is_wanted == preempt->is_on)
         return;
     if (set_policy(is_wanted ? SCHED_OTHER : SCHED_BATCH) < 0)

@@ -96,6 +96,7 @@ void loop_preempt_init(struct loop_preempt *preempt);
 /* The decision alone, for the tests. waits: since the last call. */
 bool loop_preempt_wanted(struct loop_preempt *preempt, const struct loop_waits *waits,
                          uint64_t now_ns);
+/* waits NULL: they can't be counted here, so the thread preempts others. */
 void loop_preempt_update(struct loop_preempt *preempt, const struct loop_waits *waits,
                          uint64_t now_ns);
 

@@ -114,7 +114,8 @@ int loop_create(const struct loop_options *options, struct loop **ret)
     if (result < 0)
         goto err_buffers;
     loop_busy_init(&loop->busy);
-    loop_preempt_init(&loop->preempt);
+    if (loop->busy.schedstat_fd >= 0)
+        loop_preempt_init(&loop->preempt);
     loop_exact_init(&loop->exact);
     loop->now_ns = clock_monotonic_ns();
     *ret = loop;

@@ -270,11 +270,12 @@ static bool flow_place(struct relay_flow *flow)
     struct relay *relay = flow_relay(flow);
     struct relay_engine *engine = relay->engine;
     uint64_t now_ns = loop_now_ns(engine->loop);
-    bool is_new = !flow->placed;
-    if (!is_new && now_ns < engine->place_at_ns)
+    bool is_new = !flow->placed, is_due = now_ns >= engine->place_at_ns;
+    if ((!is_new && !is_due) || now_ns < engine->stay_until_ns)
         return false;
     flow->placed = true;
-    engine->place_at_ns = now_ns + ms_to_ns(LIMIT_PLACE_MS);
+    if (is_due)
+        engine->place_at_ns = now_ns + ms_to_ns(LIMIT_PLACE_MS);
     return relay->ops->place != NULL && relay->ops->place(relay, is_new);
 }
 

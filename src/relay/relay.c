@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "base/probe.h"
@@ -41,7 +42,13 @@ void relay_engine_finish(struct relay_engine *engine)
         free(engine->bulk_free[--engine->bulk_free_count]);
     pipe_pool_destroy(engine->pipes);
     free(engine->scratch);
-    memset(engine, 0, sizeof(*engine));
+    engine->pipes = NULL; /* not all of it: other workers may still read bulk_flows */
+    engine->scratch = NULL;
+}
+
+void relay_engine_stay(struct relay_engine *engine)
+{
+    engine->stay_until_ns = loop_now_ns(engine->loop) + ms_to_ns(LIMIT_STAY_MS);
 }
 
 unsigned int relay_bulk_flows(const struct relay *relay)

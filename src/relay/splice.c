@@ -25,6 +25,7 @@ void flow_set_bulk(struct relay_flow *flow, bool bulk)
     if (flow->bulk == bulk)
         return;
     flow->bulk = bulk;
+    flow->placed = false;
     PROBE3(relay_bulk, flow_relay(flow), flow->index, bulk);
     if (bulk)
         socket_widen_window(flow_source(flow), LIMIT_BULK_WINDOW);

@@ -89,8 +89,10 @@ static bool visitor_move(struct visitor *visitor, struct tunnel_worker *target,
 static bool visitor_place(struct relay *relay, bool is_new)
 {
     struct visitor *visitor = container_of(relay, struct visitor, relay);
+    if (visitor->worker->draining)
+        return false;
     visitor->move_to = tunnel_place_bulk(visitor->worker->tunnel, relay, is_new);
-    if (visitor->move_to == visitor->worker->tunnel || visitor->worker->draining)
+    if (visitor->move_to == visitor->worker->tunnel)
         return false;
     relay_detach(relay);
     return true;
@@ -196,8 +198,10 @@ static void visitor_relay_closed(struct relay *relay)
         move.channel_fd = fds[RELAY_SERVICE_END];
         move.channel_link = relay_take_link(relay, RELAY_SERVICE_END);
         move.is_answered = relay->begun_at_ns == 0;
-        if (!visitor_move(visitor, visitor->move_to, &move))
+        if (!visitor_move(visitor, visitor->move_to, &move)) {
+            relay_engine_stay(&visitor->worker->tunnel->relays);
             visitor_start_relay(visitor, &move);
+        }
         return;
     }
     visitor_doubt_client(visitor);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -65,19 +66,34 @@ static unsigned int bulk_flows(const struct tunnel_worker *worker)
     return relay_engine_bulk_flows(&worker->relays);
 }
 
-/* The worker with fewest bulk flows, `worker` itself if it has no more `others`. */
-static struct tunnel_worker *with_fewest_flows(struct tunnel_worker *worker, unsigned int others)
+/* Of the workers that are less busy the one with fewest bulk flows, `worker` itself if none has
+ * less than `others`. */
+static struct tunnel_worker *to_spread_to(struct tunnel_worker *worker, unsigned int own_busy,
+                                          unsigned int others)
 {
     struct tunnel_worker *best = worker;
     unsigned int best_flows = others;
     for (unsigned int i = 0; i < worker->all->count; i++) {
-        unsigned int flows = bulk_flows(&worker->all->items[i]);
-        if (flows < best_flows) {
-            best = &worker->all->items[i];
+        struct tunnel_worker *other = &worker->all->items[i];
+        unsigned int flows = bulk_flows(other);
+        if (flows < best_flows && loop_busy_permille(other->loop) < own_busy) {
+            best = other;
             best_flows = flows;
         }
     }
     return best;
+}
+
+/* One relay of all workers joins another worker in LIMIT_PLACE_MS: the loads that the others see
+ * are averages, and many workers would choose the same one. */
+static bool may_gather(struct tunnel_worker *worker)
+{
+    uint64_t now_ns = loop_now_ns(worker->loop);
+    uint64_t at_ns = atomic_load_explicit(&worker->all->gather_at_ns, memory_order_relaxed);
+    return now_ns >= at_ns &&
+           atomic_compare_exchange_strong_explicit(&worker->all->gather_at_ns, &at_ns,
+                                                   now_ns + ms_to_ns(LIMIT_PLACE_MS),
+                                                   memory_order_relaxed, memory_order_relaxed);
 }
 
 /* The first worker that has bulk flows and can take those of `worker` too. Relays go to a worker
@@ -90,7 +106,7 @@ static struct tunnel_worker *to_gather_at(struct tunnel_worker *worker, unsigned
         unsigned int flows = bulk_flows(other);
         bool has_more = flows > own || (flows == own && i < worker->index);
         if (has_more && own_busy + loop_busy_permille(other->loop) <= GATHER_PERMILLE)
-            return other;
+            return may_gather(worker) ? other : worker;
     }
     return worker;
 }
@@ -103,7 +119,7 @@ struct tunnel_worker *tunnel_place_bulk(struct tunnel_worker *worker, const stru
     unsigned int busy = loop_busy_permille(worker->loop);
     /* A relay that is bulk both ways would otherwise flee from its own flows, again and again. */
     if (busy > SPREAD_PERMILLE)
-        return with_fewest_flows(worker, bulk_flows(worker) - relay_bulk_flows(relay));
+        return to_spread_to(worker, busy, bulk_flows(worker) - relay_bulk_flows(relay));
     return is_new ? worker : to_gather_at(worker, busy);
 }
 

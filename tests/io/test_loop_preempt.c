@@ -60,6 +60,8 @@ Test(loop_preempt, the_threads_policy_follows)
     cr_assert_eq(policy(), SCHED_OTHER);
     loop_preempt_update(&preempt, &is_soon, ms_to_ns(40 + LIMIT_PREEMPT_MS));
     cr_assert_eq(policy(), SCHED_BATCH);
+    loop_preempt_update(&preempt, NULL, ms_to_ns(60 + LIMIT_PREEMPT_MS));
+    cr_assert_eq(policy(), SCHED_OTHER, "they are not counted any more");
 }
 
 Test(loop_preempt, a_loop_has_it)

@@ -74,6 +74,7 @@ static void spoil(struct rig *rig)
 static bool rig_place(struct relay *relay, bool is_new)
 {
     struct rig *rig = container_of(relay, struct rig, relay);
+    rig->asked[is_new]++;
     if (!rig->moves || rig->detaches > 20)
         return false;
     rig->detaches++;

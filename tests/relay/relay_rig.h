@@ -23,7 +23,7 @@ struct rig {
     struct random random;
     struct relay_options options;
     size_t fds_before;
-    unsigned int detaches;
+    unsigned int detaches, asked[2]; /* asked: by is_new */
     bool closed, moves;
 };
 

@@ -293,6 +293,42 @@ Test(relay, promotion_and_demotion)
     rig_finish(&rig, 3);
 }
 
+static void pass_blocks(struct rig *rig, int count)
+{
+    static const char block[65536];
+    for (int i = 0; i < count; i++) {
+        (void)send(rig->peers[0].fd, block, sizeof(block), MSG_DONTWAIT);
+        rig_turns(rig, 1);
+        (void)read_some(rig->peers[1].fd);
+    }
+}
+
+Test(relay, a_bulk_flow_is_asked_for_its_place_again)
+{
+    struct rig rig;
+    rig_init(&rig, 3, 0);
+    relay_start(&rig.relay, &rig.options);
+    pass_blocks(&rig, 100);
+    cr_assert_eq(rig.asked[true], 1);
+    unsigned int asked = rig.asked[false];
+    for (unsigned int i = 1; i <= 5; i++) {
+        fake_loop_advance_ms(rig.loop, LIMIT_PLACE_MS);
+        pass_blocks(&rig, 10);
+        cr_assert_eq(rig.asked[false], asked + i, "once in this time");
+    }
+    relay_engine_stay(&rig.engine);
+    fake_loop_advance_ms(rig.loop, LIMIT_STAY_MS / 2);
+    pass_blocks(&rig, 10);
+    cr_assert_eq(rig.asked[false], asked + 5, "a move has failed");
+    fake_loop_advance_ms(rig.loop, LIMIT_STAY_MS / 2);
+    pass_blocks(&rig, 10);
+    cr_assert_eq(rig.asked[false], asked + 6);
+    cr_assert_eq(rig.asked[true], 1);
+    relay_terminate(&rig.relay);
+    rig_turns(&rig, 10);
+    rig_finish(&rig, 3);
+}
+
 /* ---- urgent bytes ---- */
 
 static void make_bulk(struct rig *rig, unsigned int end)

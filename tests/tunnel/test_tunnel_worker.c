@@ -84,6 +84,32 @@ Test(tunnel_worker, bulk_flows_of_a_busy_worker_are_spread)
     tear_down();
 }
 
+Test(tunnel_worker, bulk_flows_are_not_spread_to_busier_workers)
+{
+    struct relay relay = {.flow = {{.bulk = true}}};
+    set_up(WORKERS);
+    static const unsigned int busy[WORKERS] = {600, 600, 599, 800}, flows[WORKERS] = {4, 0, 2, 1};
+    for (unsigned int i = 0; i < WORKERS; i++) {
+        fake_loop_set_busy(workers[i].loop, busy[i]);
+        atomic_store(&workers[i].relays.bulk_flows, flows[i]);
+    }
+    cr_assert_eq(tunnel_place_bulk(&workers[0], &relay, true), &workers[2]);
+    tear_down();
+}
+
+Test(tunnel_worker, one_relay_at_a_time_gathers)
+{
+    struct relay relay = {.flow = {{.bulk = true}}};
+    set_up(WORKERS);
+    for (unsigned int i = 0; i < WORKERS; i++)
+        atomic_store(&workers[i].relays.bulk_flows, 1);
+    cr_assert_eq(tunnel_place_bulk(&workers[2], &relay, false), &workers[0]);
+    cr_assert_eq(tunnel_place_bulk(&workers[3], &relay, false), &workers[3], "after the other");
+    fake_loop_advance_ms(workers[3].loop, LIMIT_PLACE_MS);
+    cr_assert_eq(tunnel_place_bulk(&workers[3], &relay, false), &workers[0]);
+    tear_down();
+}
+
 Test(tunnel_worker, bulk_flows_gather_while_there_is_little_to_do)
 {
     static const struct {
