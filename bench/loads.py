@@ -2,6 +2,7 @@
 figures."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -318,6 +320,24 @@ def in_round_trips(load):
     return measured
 
 
+def beside_busy(load):
+    """With a process that computes on each core: what wakes up does not find one idle."""
+
+    def measured(run):
+        argv = [sys.executable, "-c", "while True: pass"]
+        busy = []
+        try:
+            for core in sorted(os.sched_getaffinity(0)):
+                busy.append(run.supervisor.spawn(f"busy-{core}", argv))
+                os.sched_setaffinity(busy[-1].pid, {core})
+            return load(run)
+        finally:
+            for child in busy:
+                run.supervisor.stop(child)
+
+    return measured
+
+
 @contextlib.contextmanager
 def _held(run, count):
     held = []
@@ -392,8 +412,8 @@ def _per_connection(base, full, count):
 def _open_batch(run, count):
     waiting, batch = {}, []
     poller = select.poll()
-    for _ in range(count):
-        visitor = _visit(run.tunnel.visitor, REQUEST_KEEP)
+    for address in itertools.islice(itertools.cycle(run.tunnel.visitors), count):
+        visitor = _visit(address, REQUEST_KEEP)
         batch.append(visitor)
         waiting[visitor.fileno()] = [visitor, b""]
         poller.register(visitor, select.POLLIN)

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from collections.abc import Callable
 
 import procs
@@ -48,7 +48,8 @@ class Plan:
 
     logins: further services of the server that have no client yet, by name.
     beside: further services of both ends: {name: (visitor's address, service, line of its section at the
-    server)}. many: the services are counted and timed, so each listens from its login on, as rathole's do."""
+    server)}. many: the services are counted and timed, so each listens from its login on, as rathole's do.
+    others: the control addresses of further nodes, which the client dials too."""
 
     directory: str
     control: tuple
@@ -61,6 +62,7 @@ class Plan:
     kind: str = "tcp"  # or "udp"
     beside: dict = field(default_factory=dict)
     many: bool = False
+    others: tuple = ()
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -173,7 +175,8 @@ def rathole_file(plan, name, role, services, options=(), of_service=()):
     server = role == "server"
     lines = [f"[{role}]", f'default_token = "{TOKEN}"']
     lines += [f'bind_addr = "{join(plan.control)}"' if server
-              else f'remote_addr = "{join(plan.dial)}"', *options]
+              else f'remote_addr = "{", ".join(map(join, (plan.dial, *plan.others)))}"', *options]
+    lines += ['servers = "all"'] if plan.others and not server else []
     lines += rathole_transport(plan, server)
     further = dict.fromkeys(services, "")
     for service, (visitor, local, line) in plan.beside.items() if "bench" in services else ():
@@ -402,7 +405,7 @@ class Tunnel:
 
     def __init__(self, supervisor, peer, place, service_port, suite, relay=None):
         self.supervisor, self.peer, self.place = supervisor, peer, place
-        self.server, self.clients = None, []
+        self.server, self.others, self.clients = None, [], []
         self.relay_process = None
         kind = "udp" if suite.udp else "tcp"
         control_port = peer.control_port or procs.free_port()
@@ -414,10 +417,14 @@ class Tunnel:
         service = self.service = (place.service_host(peer), service_port)
         if peer.name == DIRECT:
             self.visitor = dial if relay else service
+            self.visitors = [self.visitor]
             if relay:
                 self.relay_process = relay(dial, service)
             return
-        self.visitor = (place.visitor_host, procs.free_port())
+        ports = procs.free_ports(2 * suite.nodes - 1)
+        self.visitor, *others = self.visitors = [
+            (place.visitor_host, port) for port in ports[:suite.nodes]]
+        controls = [(control[0], port) for port in ports[suite.nodes:]]
         # A service of their own: an iperf3 server has one visitor at a time.
         self.service_beside = (place.service_host(peer), procs.free_port())
         self.beside = {
@@ -439,7 +446,8 @@ class Tunnel:
             {f"login{n}": (place.visitor_host, procs.free_port()) for n in range(suite.logins)},
             kind,
             self.beside,
-            suite.services > 0,
+            suite.services > 0 or suite.nodes > 1,
+            tuple(controls),
         )
         server_argv, client_argv = peer.commands(peer, plan)
         if relay:
@@ -449,6 +457,8 @@ class Tunnel:
         self.server = supervisor.spawn(f"{peer.name}-server", server_argv, place.server_space, env)
         if not peer.chain:
             procs.wait_listening(self.server, control_port)
+        for number, (address, visitor) in enumerate(zip(controls, others), 2):
+            self.others.append(self.start_node(number, address, visitor, env))
         for number in range(peer.clients):
             name = f"{peer.name}-client" + (str(number + 1) if number else "")
             self.clients.append(supervisor.spawn(name, client_argv, place.client_space, env))
@@ -460,7 +470,19 @@ class Tunnel:
         procs.wait_listening(
             self.server, visited, limit_s=UP_LIMIT_S, watch=self.clients, udp=kind == "udp"
         )
+        for node, visitor in zip(self.others, others):
+            procs.wait_listening(node, visitor[1], limit_s=UP_LIMIT_S, watch=self.clients)
         self.ready_s = time.monotonic() - began
+
+    def start_node(self, number, control, visitor, env):
+        """One more server, with the same service at an address of its own."""
+        directory = os.path.join(self.plan.directory, f"node{number}")
+        os.makedirs(directory, exist_ok=True)
+        plan = replace(self.plan, directory=directory, control=control, visitor=visitor)
+        argv, _ = self.peer.commands(self.peer, plan)
+        node = self.supervisor.spawn(f"{self.peer.name}-node{number}", argv, self.place.server_space, env)
+        procs.wait_listening(node, control[1])
+        return node
 
     def log_in(self, service):
         """Start one more client, for a service of plan.logins."""
@@ -470,20 +492,20 @@ class Tunnel:
         )
 
     def ends(self):
-        """The server and the client; of several clients the first one, they are alike."""
+        """The server and the client; of several nodes or clients the first one, they are alike."""
         return [self.server, self.clients[0]] if self.server else []
 
     def cpu(self):
-        """Of the server, and of all clients."""
+        """Of all nodes, and of all clients."""
         if not self.server:
             return []
-        return [procs.cpu_seconds(self.server), sum(map(procs.cpu_seconds, self.clients))]
+        return [sum(map(procs.cpu_seconds, end)) for end in ([self.server, *self.others], self.clients)]
 
     def check(self):
-        for process in [self.server, *self.clients] if self.server else []:
+        for process in [self.server, *self.others, *self.clients] if self.server else []:
             procs.require_alive(process)
 
     def stop(self):
-        children = [c for c in (self.relay_process, self.server, *self.clients) if c]
+        children = [c for c in (self.relay_process, self.server, *self.others, *self.clients) if c]
         if children:
             self.supervisor.stop(*children)
