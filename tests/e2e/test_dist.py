@@ -232,6 +232,7 @@ share/doc/rathole-uring/docs/scale.md
 share/doc/rathole-uring/docs/status-dark.png
 share/doc/rathole-uring/docs/status-light.png
 share/doc/rathole-uring/docs/status.md
+share/doc/rathole-uring/docs/troubleshooting.md
 share/doc/rathole-uring/docs/tuning.md
 share/doc/rathole-uring/examples/access-server.ini
 share/doc/rathole-uring/examples/balance-server.ini
