@@ -1,6 +1,6 @@
 """The documents say what the program says: the log lines and counters of docs/troubleshooting.md, the
-options of docs/moving.md. That links and headings of the tree exist is a check of scripts/check_style
-(test_scripts.py::test_pages).
+options of docs/moving.md; and the pages build into a site. That links and headings of the tree exist is a
+check of scripts/check_style (test_scripts.py::test_pages); here it is the links of the site.
 
 A line in a block
 
@@ -12,8 +12,12 @@ with a dot or a digit), or again words of the source.
 """
 
 import functools
+import html.parser
 import pathlib
 import re
+import shutil
+import subprocess
+import urllib.parse
 
 import pytest
 
@@ -231,3 +235,77 @@ def test_an_option_that_there_is_not():
     text = "`server.remote_addr`, `client.services.NAME.bandwidth = 1M`, `client.transport.tsl.*`"
     assert wrong_options(text) == [
         "client.services.NAME.bandwidth", "client.transport.tsl.*", "server.remote_addr"]
+
+
+# --- the site -----------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """A page of the site: where it links to, what it loads, and the places in it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.ids = set(), set(), set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids |= {attrs[key] for key in ("id", "name") if attrs.get(key)}
+        if tag == "a" and attrs.get("href"):
+            self.links.add(attrs["href"])
+        if tag in ("script", "img", "source", "link") and attrs.get("rel") != "canonical":
+            self.loads |= {attrs[key] for key in ("src", "srcset", "href") if attrs.get(key)}
+
+
+def broken(site):
+    """[what a page links to or loads, and that is not there, or elsewhere]"""
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    problems = []
+    for path, page in pages.items():
+        if path.name in ("404.html", "search.html"):  # with addresses that a server would serve
+            continue
+        for link in page.links | page.loads:
+            url = urllib.parse.urlsplit(link)
+            if url.scheme or url.netloc:
+                if link in page.loads and url.scheme != "data":
+                    problems.append(f"{path.name} loads {link}")
+                continue
+            target = path.parent / urllib.parse.unquote(url.path) if url.path else path
+            target = (target / "index.html" if target.is_dir() else target).resolve()
+            if not target.is_file():
+                problems.append(f"{path.name}: there is no {link}")
+            elif url.fragment and target in pages and url.fragment not in pages[target].ids:
+                problems.append(f"{path.name}: there is no place {link}")
+    return problems
+
+
+def test_every_page_of_docs_is_in_the_site():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(), re.M)
+    assert {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")} <= set(listed)
+    assert [name for name in listed if not (ROOT / name).is_file()] == []
+
+
+def test_broken_links_of_a_site_are_found(tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<h1 id="one">One</h1><a href="#one"></a><a href="two.html#two"></a><a href="https://a.example/"></a>'
+        '<a href="three.html"></a><a href="two.html#three"></a>'
+        '<script src="https://a.example/x.js"></script>')
+    (tmp_path / "two.html").write_text('<h1 id="two">Two</h1>')
+    assert sorted(broken(tmp_path)) == [
+        "index.html loads https://a.example/x.js", "index.html: there is no place two.html#three",
+        "index.html: there is no three.html"]
+
+
+def test_site_is_built_and_whole(tmp_path):
+    """mkdocs has no complaint, no link leads nowhere, and a browser loads nothing from elsewhere."""
+    if not shutil.which("mkdocs"):
+        pytest.skip("NO MKDOCS HERE (scripts/setup test): the site is not built")
+    result = subprocess.run([ROOT / "scripts" / "build-docs", tmp_path], capture_output=True, text=True,
+                            timeout=50)
+    assert result.returncode == 0, result.stdout + result.stderr
+    site = tmp_path / "site"
+    assert (site / "docs" / "troubleshooting.html").is_file()
+    assert (site / "examples" / "minimal_client.py").is_file()
+    assert broken(site) == []
+    vectors = (site / "docs" / "protocol.html").read_text()
+    assert "<pre><code" in vectors and "```" not in vectors
