@@ -12,6 +12,7 @@ DIRECTORY = "plots"
 COLUMNS, PANEL_WIDTH, BAR_HEIGHT, PANEL_MARGIN, HEAD = 3, 4.4, 0.24, 0.85, 0.35  # inches
 TITLE_CHARACTERS, NAME_CHARACTERS = 46, 25  # in a line
 DPI = 110
+COLOURS_MAX = 96
 LOG_FROM = 50  # an axis whose ends are so far apart is logarithmic
 PERCENTILES = {"p50": "o", "p90": "d", "p99": "s", "max": "|"}  # and their markers
 
@@ -313,6 +314,15 @@ def curves_of(rows):
     return [sorted(points, key=lambda row: row["x"]) for points in found.values()]
 
 
+def shrink(path):
+    """Bars and letters need few colours: a palette takes a third of the bytes, and docs/ keeps the files."""
+    from PIL import Image  # of matplotlib's own needs
+
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(COLOURS_MAX, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
 def draw(directory, rows, samples):
     """Returns ([(title, path below directory)], None), or ([], why there are none)."""
     planned = plan(rows, samples)
@@ -336,5 +346,6 @@ def draw(directory, rows, samples):
         # Without a date, and without the version of matplotlib: the same figures make the same file.
         figure.savefig(os.path.join(directory, path), dpi=DPI, metadata={"Software": None})
         pyplot.close(figure)
+        shrink(os.path.join(directory, path))
         found.append((title, path))
     return found, None
