@@ -249,8 +249,10 @@ share/doc/rathole-uring/examples/server.ini
 share/doc/rathole-uring/examples/servers-client.ini
 share/doc/rathole-uring/examples/unix-client.ini
 share/doc/rathole-uring/examples/unix-server.ini
+share/fish/vendor_completions.d/rathole-uring.fish
 share/man/man1/rathole-uring.1
 share/man/man5/rathole-uring.ini.5
+share/zsh/site-functions/_rathole-uring
 """.split()
 
 
