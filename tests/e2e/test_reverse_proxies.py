@@ -176,10 +176,10 @@ def test_idle_and_heartbeats(fronted, service):
     """The server's heartbeats go through, so that neither end gives up."""
     t = fronted({"echo": service(Echo).port},
                 server_options={"heartbeat_interval": 1}, client_options={"heartbeat_timeout": 3})
-    since = len(t.client.log())
     with connect(t.port()) as visitor:
         visitor.sendall(b"a")
         assert recv_exact(visitor, 1) == b"a"
+        since = len(t.client.log())  # it has said by now that its control channel is there
         time.sleep(3.5)
         visitor.sendall(b"b")
         assert recv_exact(visitor, 1) == b"b"
