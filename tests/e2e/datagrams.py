@@ -21,6 +21,7 @@ DATAGRAM_MAX = 65535
 SOL_UDP, UDP_SEGMENT = 17, 103
 HEADER = struct.Struct("<IIH")  # visitor, number, size
 IN_FLIGHT = 64  # so many of up to 1500 bytes fit into a default socket buffer (208 KiB)
+STALLED_SECONDS = 1
 
 
 def payload(visitor, number, size):
@@ -320,18 +321,18 @@ class Flows:
             self.sockets.append(sock)
 
     def run(self, each=1, size=64, window=1, total=IN_FLIGHT, patience=None, lossy=False, only=None,
-            until=None):
+            until=None, stalled=None):
         """`each` round trips for each visitor, or as many as fit in before `until` is set.
 
         size: a number, or a function of (visitor, number). At most `window` in flight for a visitor
         and `total` in all. If nothing arrives for `patience` seconds, the datagrams in flight count as
-        lost: a failure unless `lossy`."""
+        lost: a failure unless `lossy`. stalled: called in each second in which nothing arrives."""
         chosen = range(len(self.sockets)) if only is None else only
         size_of = size if callable(size) else lambda visitor, number: size
         patience = patience or within(5)
         left = dict.fromkeys(chosen, each)
         ready = collections.deque(chosen)
-        last = time.monotonic()
+        last = pushed = time.monotonic()
         while True:
             over = until is not None and until.is_set()
             for _ in range(0 if over else len(ready)):
@@ -354,7 +355,10 @@ class Flows:
                 n = self.by_fd[fd]
                 if self._receive(n, now, lossy) and left.get(n, 0) > 0:
                     ready.append(n)
-                last = now
+                last = pushed = now
+            if stalled is not None and now - pushed > STALLED_SECONDS:
+                stalled()
+                pushed = time.monotonic()
             if now - last > patience:
                 assert lossy, f"{self.flying} datagrams lost after {self.received} that came"
                 self._give_up()
