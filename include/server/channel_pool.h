@@ -46,6 +46,7 @@
 
 struct pool_match;
 struct server_worker;
+struct service;
 struct tunnel_worker;
 
 /* A visitor's place in the queue, embedded in the visitor. The visitor must not be freed until it
@@ -90,8 +91,8 @@ struct channel_pool {
     bool for_lanes;      /* the service is UDP; set once after init */
     /* Gives a channel to the waiter of a match, on the waiter's worker. False: the waiter has no
      * use for it any more, and the channel is still the caller's. Set once after init. */
-    bool (*matched)(struct server_worker *worker, const struct pool_match *match,
-                    struct transport channel);
+    bool (*matched)(struct server_worker *worker, struct service *service,
+                    const struct pool_match *match, struct transport channel);
 };
 
 /* -ENOMEM. */

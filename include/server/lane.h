@@ -47,8 +47,8 @@ void lane_review_timeout(struct server_worker *worker, const struct service *ser
 void lane_review_access(struct server_worker *worker, const struct service *service);
 /* The `matched` of a UDP service's pool (channel_pool.h): gives a channel to a lane of this worker.
  * Takes the channel over in every case. */
-bool lane_matched(struct server_worker *worker, const struct pool_match *match,
-                  struct transport channel);
+bool lane_matched(struct server_worker *worker, struct service *service,
+                  const struct pool_match *match, struct transport channel);
 /* Has the worker's waiting lanes look for parked channels again. */
 void lane_review_waiting(struct server_worker *worker);
 /* Has lanes whose sockets were taken over receive, even if they have no channel yet. */

@@ -45,8 +45,8 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
 /* The `matched` of a TCP service's pool (channel_pool.h): gives a channel to a waiting visitor of
  * this worker. */
 struct pool_match;
-bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
-                     struct transport channel);
+bool visitor_matched(struct server_worker *worker, struct service *service,
+                     const struct pool_match *match, struct transport channel);
 /* Closes the worker's arriving and waiting visitors whose service is down. The other ones that wait
  * look for a channel again. */
 void visitor_review_waiting(struct server_worker *worker);

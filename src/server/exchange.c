@@ -173,8 +173,8 @@ bool exchange_channel_is_live(const struct server_worker *worker,
 
 /* A message: a channel on its way to a waiter of another worker. */
 struct exchange_delivery {
-    bool (*matched)(struct server_worker *worker, const struct pool_match *match,
-                    struct transport channel);
+    bool (*matched)(struct server_worker *worker, struct service *service,
+                    const struct pool_match *match, struct transport channel);
     struct service *service; /* the message holds a use of it */
     struct pool_waiter *waiter;
     uint64_t visitor_id;
@@ -190,7 +190,7 @@ static void exchange_deliver_channel(void *owner, const void *payload)
     memcpy(&delivery, payload, sizeof(delivery));
     const struct pool_match match = {tunnel, delivery.waiter, delivery.visitor_id, delivery.source,
                                      .wakes = false};
-    if (!delivery.matched(tunnel->role, &match, delivery.channel))
+    if (!delivery.matched(tunnel->role, delivery.service, &match, delivery.channel))
         exchange_offer(tunnel->role, delivery.service, delivery.channel, delivery.source, false);
     service_drop(delivery.service);
 }
@@ -217,7 +217,7 @@ static bool exchange_hand_over(struct server_worker *worker, struct service *ser
 {
     struct tunnel_worker *own = worker->tunnel, *target = worker_of(own, match);
     if (target == own)
-        return service->pool.matched(worker, match, channel);
+        return service->pool.matched(worker, service, match, channel);
     const struct exchange_delivery delivery = {
         .matched = service->pool.matched,
         .service = service,

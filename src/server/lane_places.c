@@ -114,7 +114,10 @@ static void place_begin(struct lane *lane, unsigned int place, struct pool_handl
 {
     lane->place_count = MAX(lane->place_count, place + 1);
     lane->places[place].is_used = true;
-    channel_pool_assign(pool_of(lane), lane_waiter(lane, place), source);
+    /* A login may have come before the lane's start: then the waiter is queued already, or its
+     * channel is on its way. Assigning would forget that, and ask for a second one. */
+    if (!is_same_source(lane_waiter(lane, place)->only, source))
+        channel_pool_assign(pool_of(lane), lane_waiter(lane, place), source);
 }
 
 static void place_end(struct lane *lane, unsigned int place)
@@ -233,13 +236,23 @@ static struct lane *lane_of_match(const struct server_worker *worker,
     return NULL;
 }
 
-bool lane_matched(struct server_worker *worker, const struct pool_match *match,
-                  struct transport channel)
+/* The lane has gone, or this worker is still to start it: then it finds the channel in the pool. */
+static void lane_not_there(const struct server_worker *worker, struct service *service,
+                           const struct pool_match *match, struct transport channel)
+{
+    struct loop *loop = worker->tunnel->loop;
+    if (!channel_pool_undo(&service->pool, match, channel, loop_now_ns(loop)))
+        transport_close(&channel, loop);
+    exchange_wake_waiters(worker);
+}
+
+bool lane_matched(struct server_worker *worker, struct service *service,
+                  const struct pool_match *match, struct transport channel)
 {
     struct lane *lane = lane_of_match(worker, match);
     unsigned int place = 0;
     if (lane == NULL) {
-        transport_close(&channel, worker->tunnel->loop);
+        lane_not_there(worker, service, match, channel);
         return true;
     }
     /* The lane lives, so its waiters do. The match is over even if its channel is refused: else the

@@ -263,8 +263,8 @@ static bool visitor_take_channel(struct visitor *visitor, struct transport chann
     return true;
 }
 
-bool visitor_matched(struct server_worker *worker, const struct pool_match *match,
-                     struct transport channel)
+bool visitor_matched(struct server_worker *worker, struct service *service,
+                     const struct pool_match *match, struct transport channel)
 {
     return visitor_take_channel(container_of(match->waiter, struct visitor, waiter), channel,
                                 match->source);

@@ -94,6 +94,24 @@ Test(lane, each_lane_gets_a_channel_and_a_lost_one_is_asked_for)
     END(channels[0], channels[1], channels[2]);
 }
 
+/* A client may log in before the second worker has started its lane. */
+Test(lane, one_that_starts_late_gets_its_channel_and_no_other)
+{
+    int channels[2];
+    udp_rig_init_server_of_two(&rig, "127.0.0.1", "udp_data_channels = 2\n");
+    udp_rig_log_in(&rig);
+    cr_expect_eq(udp_rig_requests(&rig), 2);
+    for (size_t i = 0; i < 2; i++)
+        channels[i] = udp_rig_dial_channel(&rig); /* one is on its way to the second worker */
+    udp_rig_start_second(&rig);
+    for (size_t i = 0; i < 2; i++)
+        udp_rig_await_start(&rig, channels[i]);
+    cr_expect_eq(udp_rig_requests(&rig), 0, "a second channel for one lane");
+    for (size_t i = 0; i < 2; i++)
+        cr_expect_not(udp_rig_has_ended(&rig, channels[i]));
+    END(channels[0], channels[1]);
+}
+
 Test(lane, without_a_channel_datagrams_are_dropped_and_counted)
 {
     udp_rig_init_server(&rig, "127.0.0.1", "udp_data_channels = 1\n");

@@ -27,7 +27,8 @@ static struct addr address_of(const char *host, uint16_t port)
 
 static void on_signals(void *owner, uint32_t bits)
 {
-    const struct udp_rig *rig = container_of((struct tunnel_worker *)owner, struct udp_rig, worker);
+    struct tunnel_worker *worker = owner;
+    const struct udp_rig *rig = container_of(worker->all, struct udp_rig, all);
     rig->role->signalled(owner, bits);
 }
 
@@ -40,34 +41,50 @@ static void begin(struct udp_rig *rig)
     rig->control = rig->listener = -1;
 }
 
-static void configure(struct udp_rig *rig, const char *text)
+static void configure(struct udp_rig *rig, const char *text, unsigned int workers)
 {
     struct config_report report;
     cr_assert_eq(config_parse("test", text, strlen(text), &rig->config, &report), 0);
     config_report_finish(&report);
     fake_loop_set_seed(1);
-    rig->all.count = 1;
-    rig->all.items = &rig->worker;
-    cr_assert_eq(mailbox_group_create(1, &rig->mailboxes), 0);
+    rig->all.count = workers;
+    rig->all.items = rig->workers;
+    for (unsigned int i = 0; i < workers; i++)
+        rig->workers[i].index = i;
+    cr_assert_eq(mailbox_group_create(workers, &rig->mailboxes), 0);
 }
 
-static void start(struct udp_rig *rig, const struct role *role, void *shared)
+static void prepare_worker(struct udp_rig *rig, struct tunnel_worker *worker)
 {
-    struct tunnel_worker *worker = &rig->worker;
-    rig->role = role;
-    worker->all = &rig->all;
-    worker->mailbox = mailbox_of(rig->mailboxes, 0);
     struct loop_options options = {.metrics = &worker->metrics};
     cr_assert_eq(loop_create(&options, &worker->loop), 0);
     fake_loop_set_idle_step_ms(worker->loop, 0);
     cr_assert_eq(relay_engine_init(&worker->relays, worker->loop, 1 << 20), 0);
     datagram_engine_init(&worker->datagrams, worker->loop);
     mailbox_attach(worker->mailbox, worker->loop, worker, on_signals);
-    mailbox_self_test(worker->mailbox);
-    cr_assert_eq(role->start(shared, worker), 0);
 }
 
-void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more)
+static void start_next(struct udp_rig *rig, void *shared)
+{
+    mailbox_self_test(rig->workers[rig->started].mailbox);
+    cr_assert_eq(rig->role->start(shared, &rig->workers[rig->started]), 0);
+    rig->started++;
+}
+
+static void start(struct udp_rig *rig, const struct role *role, void *shared)
+{
+    rig->role = role;
+    for (unsigned int i = 0; i < rig->all.count; i++) {
+        rig->workers[i].all = &rig->all;
+        rig->workers[i].mailbox = mailbox_of(rig->mailboxes, i);
+    }
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        prepare_worker(rig, &rig->workers[i]);
+    start_next(rig, shared);
+}
+
+static void init_server(struct udp_rig *rig, const char *bind_host, const char *more,
+                        unsigned int workers)
 {
     char text[512];
     begin(rig);
@@ -78,9 +95,26 @@ void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char 
                    "[server.services.dns]\ntype = udp\nbind_addr = \"%s:%u\"\n%s",
                    addr_port(&rig->control_addr), secret, bind_host, addr_port(&rig->udp_addr),
                    more);
-    configure(rig, text);
-    cr_assert_eq(server_create(&rig->config->server, 1, NULL, &rig->server), 0);
+    configure(rig, text, workers);
+    cr_assert_eq(server_create(&rig->config->server, workers, NULL, &rig->server), 0);
     start(rig, &server_role, rig->server);
+}
+
+void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more)
+{
+    init_server(rig, bind_host, more, 1);
+}
+
+void udp_rig_init_server_of_two(struct udp_rig *rig, const char *bind_host, const char *more)
+{
+    init_server(rig, bind_host, more, 2);
+    /* It leaves the group of listeners: the client's connections come to the first worker. */
+    cr_assert_eq(shutdown(rig->server->control_binding->fds[1], SHUT_RDWR), 0);
+}
+
+void udp_rig_start_second(struct udp_rig *rig)
+{
+    start_next(rig, rig->server);
 }
 
 static void init_client(struct udp_rig *rig, const char *local_host, const char *more)
@@ -94,7 +128,7 @@ static void init_client(struct udp_rig *rig, const char *local_host, const char 
                    "[client.services.dns]\ntype = udp\nlocal_addr = \"%s:%u\"\n%s",
                    addr_port(&rig->control_addr), secret, local_host, addr_port(&rig->udp_addr),
                    more);
-    configure(rig, text);
+    configure(rig, text, 1);
     cr_assert_eq(client_create(&rig->config->client, 1, &rig->client), 0);
     start(rig, &client_role, rig->client);
 }
@@ -109,17 +143,23 @@ void udp_rig_init_client_of(struct udp_rig *rig, const char *local_host)
     init_client(rig, local_host, "");
 }
 
-void udp_rig_finish(struct udp_rig *rig)
+static void finish_worker(struct udp_rig *rig, struct tunnel_worker *worker)
 {
-    struct tunnel_worker *worker = &rig->worker;
-    mailbox_signal(worker->mailbox, NULL, TUNNEL_SIGNAL_DRAIN);
-    udp_rig_settle(rig, 60);
     cr_assert(rig->role->is_done(worker), "UDP does not drain");
     mailbox_detach(worker->mailbox);
     rig->role->finish(worker);
     relay_engine_finish(&worker->relays);
     datagram_engine_finish(&worker->datagrams);
     loop_destroy(worker->loop);
+}
+
+void udp_rig_finish(struct udp_rig *rig)
+{
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        mailbox_signal(rig->workers[i].mailbox, NULL, TUNNEL_SIGNAL_DRAIN);
+    udp_rig_settle(rig, 60);
+    for (unsigned int i = 0; i < rig->all.count; i++)
+        finish_worker(rig, &rig->workers[i]);
     mailbox_group_destroy(rig->mailboxes);
     server_destroy(rig->server);
     if (rig->client != NULL)
@@ -135,8 +175,10 @@ void udp_rig_finish(struct udp_rig *rig)
 
 void udp_rig_settle(struct udp_rig *rig, int turns)
 {
-    while (turns-- > 0)
-        cr_assert_eq(loop_run_once(rig->worker.loop), 0);
+    while (turns-- > 0) {
+        for (unsigned int i = 0; i < rig->started; i++)
+            cr_assert_eq(loop_run_once(rig->workers[i].loop), 0);
+    }
 }
 
 void udp_rig_advance(struct udp_rig *rig, uint64_t ms)
@@ -245,25 +287,38 @@ unsigned int udp_rig_requests(struct udp_rig *rig)
     return count;
 }
 
+int udp_rig_dial_channel(struct udp_rig *rig)
+{
+    uint8_t hello[MESSAGE_HELLO_SIZE];
+    int fd = tcp_dial(&rig->control_addr);
+    socket_set_nodelay(fd, true);
+    udp_rig_settle(rig, 3);
+    message_hello_encode(MESSAGE_HELLO_DATA, rig->session_key, hello);
+    say(fd, hello, sizeof(hello));
+    udp_rig_settle(rig, 3);
+    return fd;
+}
+
+void udp_rig_await_start(struct udp_rig *rig, int fd)
+{
+    uint8_t bytes[MESSAGE_DATA_COMMAND_SIZE];
+    enum message_data_command command;
+    cr_assert(read_exactly(rig, fd, bytes, sizeof(bytes)), "not started");
+    cr_assert_eq(message_data_command_decode(bytes, sizeof(bytes), &command), 0);
+    cr_assert_eq(command, MESSAGE_DATA_START_UDP);
+}
+
 int udp_rig_channel(struct udp_rig *rig)
 {
     uint8_t hello[MESSAGE_HELLO_SIZE], bytes[MESSAGE_COMMAND_SIZE];
-    enum message_data_command command;
-    int fd;
     if (rig->server != NULL) {
-        fd = tcp_dial(&rig->control_addr);
-        socket_set_nodelay(fd, true);
-        udp_rig_settle(rig, 3);
-        message_hello_encode(MESSAGE_HELLO_DATA, rig->session_key, hello);
-        say(fd, hello, sizeof(hello));
-        cr_assert(read_exactly(rig, fd, bytes, sizeof(bytes)), "not started");
-        cr_assert_eq(message_data_command_decode(bytes, sizeof(bytes), &command), 0);
-        cr_assert_eq(command, MESSAGE_DATA_START_UDP);
+        int fd = udp_rig_dial_channel(rig);
+        udp_rig_await_start(rig, fd);
         return fd;
     }
     message_command_encode(MESSAGE_COMMAND_CREATE_CHANNEL, bytes);
     say(rig->control, bytes, sizeof(bytes));
-    fd = accept_one(rig);
+    int fd = accept_one(rig);
     cr_assert(read_exactly(rig, fd, hello, sizeof(hello)));
     message_data_command_encode(MESSAGE_DATA_START_UDP, bytes);
     say(fd, bytes, sizeof(bytes));

@@ -1,5 +1,5 @@
-/* A server or client with one UDP service on the fake loop, with one worker. The test plays the
- * other side of its control and data channels. */
+/* A server or client with one UDP service on the fake loop, with one worker, or with a
+ * second one that starts later. The test plays the other side of its control and data channels. */
 #pragma once
 
 #include <stdbool.h>
@@ -18,7 +18,11 @@ struct udp_rig {
     struct server *server;
     struct client *client;
     struct tunnel_workers all;
-    struct tunnel_worker worker;
+    union {
+        struct tunnel_worker worker; /* the first */
+        struct tunnel_worker workers[2];
+    };
+    unsigned int started; /* of the workers */
     struct mailbox_group *mailboxes;
     struct addr control_addr; /* of the server under test, or of the test's listener */
     struct addr udp_addr;     /* of the service's port, or of the local service */
@@ -29,6 +33,9 @@ struct udp_rig {
 
 /* more: further lines for the service's section. */
 void udp_rig_init_server(struct udp_rig *rig, const char *bind_host, const char *more);
+/* For two workers, of which the second is to be started (udp_rig_start_second) by the test. */
+void udp_rig_init_server_of_two(struct udp_rig *rig, const char *bind_host, const char *more);
+void udp_rig_start_second(struct udp_rig *rig);
 void udp_rig_init_client(struct udp_rig *rig, const char *more);
 /* local_host: the name of the local service, at the port of udp_addr. */
 void udp_rig_init_client_of(struct udp_rig *rig, const char *local_host);
@@ -46,6 +53,9 @@ void udp_rig_log_in(struct udp_rig *rig);
 unsigned int udp_rig_requests(struct udp_rig *rig);
 /* Opens a data channel, or accepts the client's, up to its StartForwardUdp. */
 int udp_rig_channel(struct udp_rig *rig);
+/* For a server under test, its two parts: up to the Hello, and the StartForwardUdp. */
+int udp_rig_dial_channel(struct udp_rig *rig);
+void udp_rig_await_start(struct udp_rig *rig, int fd);
 
 void udp_rig_send_frame(struct udp_rig *rig, int fd, const struct udp_frame_addr *from,
                         const void *payload, size_t size);
