@@ -1,4 +1,4 @@
-/* Prints the tables that the program itself works by: `options` as README.md has them, `arguments`
+/* Prints the tables that the program itself works by: `options` as docs/options.md has them, `arguments`
  * as --help does. The manual pages are made of them (scripts/make_man), and checks compare. */
 #include <stdio.h>
 #include <string.h>

@@ -182,8 +182,8 @@ def test_strings_of_c_source():
 
 
 def options():
-    """{role: {key}} of the table in README.md, which scripts/check_readme holds to the source."""
-    table = (ROOT / "README.md").read_text().partition("<!-- options:")[2]
+    """{role: {key}} of the table in docs/options.md, which scripts/check_options holds to the source."""
+    table = (ROOT / "docs" / "options.md").read_text().partition("<!-- options:")[2]
     keys = re.findall(r"^\| `([\w.*]+)` \|", table.partition("<!-- end of options")[0], re.M)
     assert len(keys) > 60
     return {role: {key.partition(".")[2] for key in keys if key.split(".")[0] in (role, "*")}
