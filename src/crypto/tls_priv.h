@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/limits.h"
+#include "crypto/client_hello.h"
 #include "crypto/tls.h"
 #include "openssl_priv.h"
 
@@ -60,9 +61,7 @@ struct tls_session {
 
 /* ---- tls_hello.c: a server's first message ---- */
 
-enum tls_hello { TLS_HELLO_MORE, TLS_HELLO_WHOLE, TLS_HELLO_NONE, TLS_HELLO_TOO_LARGE };
-
-/* Looks at received bytes. TLS_HELLO_MORE: it has taken them; WHOLE: *in is the ClientHello, with
+/* Looks at received bytes. CLIENT_HELLO_MORE: it has taken them; WHOLE: *in is the ClientHello with
  * all that was held; NONE: *in is something else. ERR_HANDSHAKE: it is too large. -ENOMEM. */
 MUST_CHECK int tls_hello_take(struct tls_session *session, const void **in, size_t *size);
 void tls_hello_drop(struct tls_session *session);

@@ -223,15 +223,15 @@ static int tls_session_begin_server(struct tls_session *session, const void *in,
                                     struct tls_out *out)
 {
     int hello = tls_hello_take(session, &in, &size);
-    if (hello < 0 || hello == TLS_HELLO_MORE)
+    if (hello < 0 || hello == CLIENT_HELLO_MORE)
         return hello;
-    if (hello == TLS_HELLO_WHOLE && session->may_begin != NULL &&
+    if (hello == CLIENT_HELLO_WHOLE && session->may_begin != NULL &&
         !session->may_begin(session->gate_arg))
         return tls_session_refuse(session, out);
     int r = tls_session_start(session);
     if (r == 0)
         r = tls_session_step(session, in, size, out);
-    if (r == 0 && hello == TLS_HELLO_NONE) { /* such as SSL 2's, of which it waits for more */
+    if (r == 0 && hello == CLIENT_HELLO_NONE) { /* such as SSL 2's, of which it waits for more */
         session->has_failed = true;
         session->why = strdup("the peer does not speak TLS 1.2 or 1.3");
         r = ERR_HANDSHAKE;

@@ -9,14 +9,14 @@
 static int take_in_pieces(const uint8_t *data, size_t size, size_t piece)
 {
     struct tls_session session = {0};
-    int result = TLS_HELLO_MORE;
+    int result = CLIENT_HELLO_MORE;
     size_t at = 0;
-    while (at < size && result == TLS_HELLO_MORE) {
+    while (at < size && result == CLIENT_HELLO_MORE) {
         const void *in = data + at;
         size_t length = MIN(piece, size - at);
         result = tls_hello_take(&session, &in, &length);
         at += MIN(piece, size - at);
-        if (result == TLS_HELLO_MORE) {
+        if (result == CLIENT_HELLO_MORE) {
             FUZZ_CHECK(session.held_size == at && memcmp(session.held, data, at) == 0);
             FUZZ_CHECK(at <= LIMIT_TLS_HELLO + 4096);
         } else if (result > 0) {
