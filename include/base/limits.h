@@ -92,6 +92,9 @@ enum limits_arrival {
     /* Per service: visitors whose header is not there yet. More are closed: each holds a descriptor
      * and 1 KiB, and a balancer sends the header with its first segment. */
     LIMIT_VISITORS_ARRIVING = 1024,
+    /* What a visitor may send before the name of its service is known: the largest ClientHello with
+     * the headers of its records. It stays in the socket. As many visitors may do so at a time. */
+    LIMIT_ROUTE_HEAD = (16 << 10) + 1024,
 };
 
 /* Noise handshakes that unauthenticated peers may make the server compute. One costs 0.1 ms; those

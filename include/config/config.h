@@ -18,6 +18,8 @@
 #include "crypto/keys.h"
 #include "crypto/noise.h"
 
+struct route_set;
+
 /* A UDP service with PROXY headers: which of a visitor's datagrams has one. */
 enum config_proxy_protocol_udp { CONFIG_HEADER_FIRST, CONFIG_HEADER_ALWAYS };
 /* SOCKET_STREAM is TCP, save that its address is a unix socket and its data command another. */
@@ -102,7 +104,13 @@ struct config_service {
     uint32_t idle_timeout_ms;   /* 0 = off */
     uint32_t max_connections;   /* server; 0 = no limit, as below */
     uint32_t max_connections_per_ip, max_new_per_second_per_ip;
-    enum config_bind bind;       /* server; ON_LOGIN for every range */
+    enum config_bind bind; /* server; ON_LOGIN for every range */
+    /* server, by name (config/routes.h): patterns in their one form with commas in between, NULL:
+     * none; who has none of the names of bind_addr; it has one of these, so its front has the
+     * address. A front alone has `routes`. */
+    char *sni, *host;
+    bool is_default, is_routed;
+    const struct route_set *routes;
     enum config_clients clients; /* server */
     struct config_access access; /* server */
     /* server: the version of the PROXY header that the service gets; 0 = none */
@@ -169,6 +177,15 @@ struct config_peer {
     uint32_t more_addr_count; /* client: the others of remote_addr; see config_server_addr */
     struct host_port more_addrs[LIMIT_SERVER_NAMES - 1];
 };
+
+/* Without the fronts, which nobody has written. */
+static inline size_t config_count_services(const struct config_peer *peer)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < peer->service_count; i++)
+        count += peer->services[i].routes == NULL;
+    return count;
+}
 
 /* A client's servers as they were written: index 0 to more_addr_count. */
 static inline const struct host_port *config_server_addr(const struct config_peer *client,

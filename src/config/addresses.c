@@ -15,6 +15,7 @@ struct listener {
     const struct host_port *name;
     bool is_udp;      /* TCP and UDP ports do not conflict */
     bool is_on_login; /* has its address only while a client serves it */
+    bool is_routed;   /* its front has the address */
     bool is_taken;
     size_t count;
     struct addr addrs[LIMIT_ADDRESSES];
@@ -63,7 +64,7 @@ static bool is_same_name(const struct host_port *a, const struct host_port *b)
 
 static bool is_in_the_way(const struct listener *a, const struct listener *b)
 {
-    if (a->is_udp != b->is_udp || a->name->port != b->name->port ||
+    if (a->is_udp != b->is_udp || a->name->port != b->name->port || a->is_routed || b->is_routed ||
         (a->is_on_login && b->is_on_login))
         return false;
     if (a->count == 0 || b->count == 0)
@@ -120,8 +121,9 @@ static void check_now(const char *path, const struct config_peer *server,
     for (size_t i = 0; i < count; i++) {
         const struct listener *listener = &listeners[i];
         char key[DRAFT_PATH_SIZE], text[ADDR_HOST_SIZE + 8];
-        int result =
-            listener->is_taken || listener->is_on_login ? 0 : address_probe(listener, network);
+        int result = listener->is_taken || listener->is_on_login || listener->is_routed
+                         ? 0
+                         : address_probe(listener, network);
         if (i == 0)
             is_running = result == -EADDRINUSE;
         if (result == 0 || (is_running && result == -EADDRINUSE))
@@ -149,6 +151,7 @@ void config_check_addresses(const char *path, const struct config_peer *server,
         listener->name = i == 0 ? &server->addr : &listener->service->addr;
         listener->is_udp = i > 0 && listener->service->type == CONFIG_SERVICE_UDP;
         listener->is_on_login = i > 0 && listener->service->bind == CONFIG_BIND_ON_LOGIN;
+        listener->is_routed = i > 0 && listener->service->is_routed;
         listener->count = network->find(network->owner, listener->name, listener->addrs);
     }
     check_taken(path, server, listeners, count, report);

@@ -74,6 +74,8 @@ static int parse(const char *name, const char *text, size_t size, const enum con
         leave_out(&draft, *half == CONFIG_SERVER ? CONFIG_CLIENT : CONFIG_SERVER);
     if (report->error_count == 0 && !draft.is_out_of_memory)
         draft_expand_ranges(&draft);
+    if (report->error_count == 0 && !draft.is_out_of_memory)
+        draft_add_fronts(&draft);
     draft_finish(&draft);
 
     int result = draft.is_out_of_memory ? -ENOMEM : report->error_count > 0 ? ERR_CONFIG : 0;

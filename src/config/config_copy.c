@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "access_priv.h"
+#include "config/routes.h"
 #include "secret_priv.h"
 
 /* Takes const away from a copy, which only its users have to leave unchanged. */
@@ -25,9 +26,14 @@ int config_service_copy_to(const struct config_service *service, struct config_s
     *ret = *service;
     ret->name = copy_text(service->name);
     ret->token = copy_text(service->token);
+    ret->sni = service->sni != NULL ? copy_text(service->sni) : NULL;
+    ret->host = service->host != NULL ? copy_text(service->host) : NULL;
+    (void)route_set_use(ret->routes);
     config_access_share(&ret->access);
     config_access_share(&ret->balancers);
-    if (ret->name != NULL && ret->token != NULL)
+    bool has_routes = (ret->sni != NULL) == (service->sni != NULL) &&
+                      (ret->host != NULL) == (service->host != NULL);
+    if (ret->name != NULL && ret->token != NULL && has_routes)
         return 0;
     config_service_finish(ret);
     return -ENOMEM;
@@ -37,7 +43,10 @@ void config_service_finish(struct config_service *service)
 {
     config_access_finish(&service->access);
     config_access_finish(&service->balancers);
+    route_set_drop(service->routes);
     secret_free(service->token);
+    free(service->sni);
+    free(service->host);
     free(service->name);
     *service = (struct config_service){0};
 }

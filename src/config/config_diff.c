@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "access_priv.h"
+#include "config/routes.h"
 #include "options_priv.h"
 
 /* ---- one value ---- */
@@ -72,7 +73,8 @@ static bool same_value(const struct option *option, const void *a, const void *b
     if (option->parse == value_addr_or_range)
         return same_range(a, b);
     if (option->parse == value_secret || option->parse == value_password ||
-        option->parse == value_path || option->parse == value_hostname)
+        option->parse == value_path || option->parse == value_hostname ||
+        option->parse == value_host_names)
         return same_text(*(char *const *)a, *(char *const *)b);
     if (option->parse == value_allow || option->parse == value_deny)
         return cidr_set_equal(((const struct config_access *)a)->set,
@@ -118,6 +120,13 @@ static unsigned int service_changes(enum config_role role, const struct config_s
     /* A TCP service has no lanes. */
     if (new->type != CONFIG_SERVICE_UDP)
         changes &= ~(unsigned int)CONFIG_CHANGE_LANES;
+    if (!route_set_equal(old->routes, new->routes))
+        changes |= CONFIG_CHANGE_LIMITS;
+    if (old->is_routed != new->is_routed) /* it gets sockets, or loses them */
+        changes |= CONFIG_CHANGE_TYPE;
+    else if (new->is_routed && (changes & CONFIG_CHANGE_ADDRESS) != 0)
+        changes = (changes & ~(unsigned int)CONFIG_CHANGE_ADDRESS) |
+                  CONFIG_CHANGE_LIMITS; /* the front's matter */
     return changes;
 }
 

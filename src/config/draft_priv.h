@@ -106,5 +106,8 @@ void draft_validate_tls(struct draft *draft, enum config_role role);
  * draft_lines. */
 void draft_validate_ranges(struct draft *draft, enum config_role role);
 void draft_expand_ranges(struct draft *draft);
+/* In validate_routes.c, of a server, likewise: the second appends the fronts. */
+void draft_validate_routes(struct draft *draft);
+void draft_add_fronts(struct draft *draft);
 /* Frees all but draft->config, which is the caller's. */
 void draft_finish(struct draft *draft);

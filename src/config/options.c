@@ -185,6 +185,13 @@ const struct option options[] = {
      "unix:/path for a unix socket, unix:@name for an abstract one"},
     {SECTION_SERVICE, FOR_SERVER, "bind", value_bind, SERVICE(bind), 0, 0, "always", "word",
      0, CHANGE(LIMITS), "always, or on_login: only while a client serves it; ranges are on_login"},
+    {SECTION_SERVICE, FOR_SERVER, "sni", value_host_names, SERVICE(sni), 0, 0, NULL, "names",
+     OPTION_LIST, CHANGE(LIMITS), "TLS, by its server name: services may share a bind_addr, each "
+     "with names of its own; *.example.com stands for all below"},
+    {SECTION_SERVICE, FOR_SERVER, "host", value_host_names, SERVICE(host), 0, 0, NULL, "names",
+     OPTION_LIST, CHANGE(LIMITS), "the same for HTTP/1, by the host of the first request"},
+    {SECTION_SERVICE, FOR_SERVER, "default", value_bool, SERVICE(is_default), 0, 0, "false",
+     "bool", 0, CHANGE(LIMITS), "of a shared bind_addr: whoever has none of the names"},
     {SECTION_SERVICE, FOR_SERVER, "clients", value_clients, SERVICE(clients), 0, 0, "replace",
      "word", 0, CHANGE(LIMITS),
      "replace: the newest login takes over; balance: all clients, fewest open connections first"},

@@ -114,6 +114,7 @@ option_parser value_proxy_protocol, value_enable_proxy_protocol, value_proxy_pro
 /* The target of these is a char *: a copy of the text. */
 option_parser value_path, value_hostname, value_password;
 option_parser value_addr_or_range; /* range.c; the target is the addr of a service */
+option_parser value_host_names;    /* routes.c; the target is a char * */
 option_parser value_sandbox;       /* sandbox.c */
 option_parser value_proxy;         /* proxy_url.c; the target is a struct config_proxy */
 /* The target of these two is a struct config_noise, because they set its has_ flag as well. */

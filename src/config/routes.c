@@ -29,7 +29,8 @@ struct route_set {
 /* ---- the keys sni and host ---- */
 
 /* Appends the one form of a pattern to the list. */
-static int take_pattern(struct option_value *value, const char *text, size_t size, char *list)
+static int take_pattern(struct option_value *value, const char *text, size_t size, char *list,
+                        size_t room)
 {
     char name[HOST_NAME_SIZE], echo[REPORT_ECHO_SIZE];
     bool is_wild = size > 2 && text[0] == '*' && text[1] == '.';
@@ -44,7 +45,8 @@ static int take_pattern(struct option_value *value, const char *text, size_t siz
         return ERR_CONFIG;
     }
     size_t used = strlen(list);
-    (void)sprintf(list + used, "%s%s%s", used > 0 ? "," : "", is_wild ? "*." : "", name);
+    (void)snprintf(list + used, room - used, "%s%s%s", used > 0 ? "," : "", is_wild ? "*." : "",
+                   name);
     return 0;
 }
 
@@ -60,7 +62,7 @@ int value_host_names(struct option_value *value, void *target)
         size_t piece = strcspn(at, ","), length = piece - MIN(piece, (size_t)(item - at));
         while (length > 0 && (item[length - 1] == ' ' || item[length - 1] == '\t'))
             length--;
-        int result = take_pattern(value, item, length, list);
+        int result = take_pattern(value, item, length, list, size + 1);
         if (result < 0)
             return result;
         if (at[piece] == '\0')
@@ -84,6 +86,12 @@ const char *route_next_pattern(const char **list, char out[static ROUTE_PATTERN_
 }
 
 /* ---- making a set ---- */
+
+/* Digests of names are no secrets. */
+static bool is_same_digest(const uint8_t *a, const uint8_t *b)
+{
+    return memcmp(a, b, KEYS_DIGEST_SIZE) == 0; /* style: public */
+}
 
 static int by_pattern(const void *a, const void *b)
 {
@@ -171,10 +179,10 @@ bool route_set_equal(const struct route_set *a, const struct route_set *b)
     if (a == NULL || b == NULL)
         return a == b;
     bool is_equal = a->count == b->count && a->has_default == b->has_default &&
-                    memcmp(a->default_digest, b->default_digest, KEYS_DIGEST_SIZE) == 0;
+                    is_same_digest(a->default_digest, b->default_digest);
     for (size_t i = 0; i < a->count && is_equal; i++)
         is_equal = by_pattern(&a->routes[i], &b->routes[i]) == 0 &&
-                   memcmp(a->routes[i].digest, b->routes[i].digest, KEYS_DIGEST_SIZE) == 0;
+                   is_same_digest(a->routes[i].digest, b->routes[i].digest);
     return is_equal;
 }
 

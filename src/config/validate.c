@@ -251,6 +251,8 @@ static void validate_role(struct draft *draft, enum config_role role)
             fill_service(draft, &place);
     draft_validate_ranges(draft, role);
     if (role == CONFIG_SERVER)
+        draft_validate_routes(draft);
+    if (role == CONFIG_SERVER)
         check_server(draft);
     else
         check_client(draft);

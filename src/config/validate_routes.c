@@ -1,5 +1,5 @@
-/* Services that share a bind_addr (config/routes.h): what is wrong with one alone and with all of an
- * address, and their fronts. */
+/* Services that share a bind_addr (config/routes.h): what is wrong with one alone and with all of
+ * an address, and their fronts. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 #include "report_priv.h"
 #include "routes_priv.h"
 
-static unsigned int line_of(struct draft *draft, const struct config_service *service,
-                            const char *key)
+static unsigned int routed_line_of(struct draft *draft, const struct config_service *service,
+                                   const char *key)
 {
     const struct draft_place place = {CONFIG_SERVER, SECTION_SERVICE,
                                       (size_t)(service - draft->config->server.services)};
@@ -31,7 +31,8 @@ static void PRINTF_FORMAT(4, 5) say(struct draft *draft, const struct config_ser
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    (void)draft_say(draft, DRAFT_ERROR, line_of(draft, service, key), &place, key, "%s", text);
+    (void)draft_say(draft, DRAFT_ERROR, routed_line_of(draft, service, key), &place, key, "%s",
+                    text);
 }
 
 /* ---- one alone ---- */
@@ -65,8 +66,8 @@ static const char *shared_key_that_differs(const struct config_service *a,
     return a->nodelay != b->nodelay ? "nodelay" : NULL;
 }
 
-static void check_pair(struct draft *draft, const struct config_service *service,
-                       const struct config_service *first)
+static void check_shared_pair(struct draft *draft, const struct config_service *service,
+                              const struct config_service *first)
 {
     char path[DRAFT_PATH_SIZE];
     (void)draft_service_path(CONFIG_SERVER, first->name, NULL, path);
@@ -199,7 +200,7 @@ void draft_validate_routes(struct draft *draft)
         if (first == NULL || !route_is_same_addr(&sorted[i]->addr, &first->addr))
             first = sorted[i];
         else if (sorted[i]->is_routed || first->is_routed)
-            check_pair(draft, sorted[i], first);
+            check_shared_pair(draft, sorted[i], first);
     }
     check_claims(draft);
 }

@@ -149,6 +149,8 @@ static void fail_each(const char *path, const char *text, int expected)
 static const char good[] = "[server]\nbind_addr=1.2.3.4:1\ndefault_token=t\nheartbeat_interval=0\n"
                            "[server.services.a]\nbind_addr=1.2.3.4:2\nudp_timeout=1\n"
                            "[server.services.b]\nbind_addr=h:2\ntoken=env:PATH\n"
+                           "[server.services.r]\nbind_addr=h:9\nsni=a,*.b.c\n"
+                           "[server.services.q]\nbind_addr=h:9\nhost=a\ndefault=true\n"
                            "[server.services]\nc.bind_addr=::1:2\nd={bind_addr=h:3}\nc.token=x\n"
                            "[server.transport.tcp]\nkeepalive_secs=86400\n"
                            "[server.transport.noise]\npattern=x\nlocal_private_key=x\n"
