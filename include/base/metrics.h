@@ -17,6 +17,7 @@
     X(VISITORS_REFUSED_RATE, "visitors_refused_rate")           \
     X(VISITORS_REFUSED_HEADER, "visitors_refused_header")       \
     X(VISITORS_REFUSED_ARRIVING, "visitors_refused_arriving")   \
+    X(VISITORS_REFUSED_NAME, "visitors_refused_name")           \
     X(VISITORS_TIMED_OUT, "visitors_timed_out")                 \
     X(VISITORS_TRIED_AGAIN, "visitors_tried_again")             \
     X(STRANGERS_ACCEPTED, "strangers_accepted")                 \

@@ -112,6 +112,9 @@ void socket_shutdown_send(int fd);
 ssize_t socket_recv_now(int fd, void *buffer, size_t size);
 /* Like socket_recv_now, but the bytes stay in the socket. */
 ssize_t socket_peek_now(int fd, void *buffer, size_t size);
+/* The bytes that have to be there before a poll finds the socket readable (SO_RCVLOWAT; tcp(7),
+ * Linux 4.18). 1: any. */
+void socket_set_low_water(int fd, int bytes);
 ssize_t socket_send_now(int fd, const void *data, size_t size);
 /* Like socket_send_now, for bytes behind which more follow at once, or socket_shutdown_send or a
  * close. These then share the last segment (MSG_MORE). */

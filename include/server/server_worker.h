@@ -34,6 +34,7 @@ struct server {
     struct recipe *recipe;                      /* of connections to the other side */
     struct plan_slot plan;                      /* of the reload that is being applied */
     struct gate gate;
+    struct gate arrivals; /* visitors of shared addresses, whose service is not known yet */
     struct visitor_rate rate;
     struct session_table sessions;
     struct server_changes *changes; /* owned; one for each worker */
@@ -66,7 +67,7 @@ struct server_worker {
     struct list control_ports, closing_ports; /* listeners; a service's own are in its part */
     struct list parts;                        /* of all configured services */
     struct service_index services;            /* the same, by digest */
-    struct gate_desk gate_desk;
+    struct gate_desk gate_desk, arrivals_desk;
     struct lobby lobby;
     struct list logins, control_list, waiting_visitors, relaying_visitors;
     struct list awaiting_logins; /* those of `logins` that wait for their service (login.h) */

@@ -67,9 +67,9 @@ struct service {
 
     _Atomic uint32_t epoch;       /* a login that began in an older one can't become a session */
     _Atomic uint32_t sessions;    /* counts those that have begun */
-    _Atomic bool up;              /* has a session, so its listeners listen */
+    _Atomic bool up;              /* has a session, or is a front: its listeners listen */
     _Atomic uint32_t connections; /* visitors */
-    _Atomic uint32_t arriving;    /* visitors whose PROXY header is not there yet */
+    _Atomic uint32_t arriving;    /* visitors whose PROXY header or name is not there yet */
 };
 
 /* Creates a service and registers it. The configuration is copied, and the caller is the first
@@ -90,6 +90,16 @@ static inline void service_drop(struct service *service) /* accepts NULL; may fr
 static inline const struct config_service *service_config(const struct service *service)
 {
     return service_base_config(&service->entry);
+}
+/* Whether it has the address of services that differ by name, and no client (config/routes.h). */
+static inline bool service_is_front(const struct service *service)
+{
+    return service_config(service)->routes != NULL;
+}
+/* Whether it has no address of its own, because a front has it. */
+static inline bool service_is_routed(const struct service *service)
+{
+    return service_config(service)->is_routed;
 }
 /* A reload never changes the name, but it may move: do not keep the pointer. */
 static inline const char *service_name(const struct service *service)

@@ -4,9 +4,10 @@
  *     ARRIVING --header--> WAITING --channel--> RELAYING --closed--> freed
  *        |                    |
  *        |                    +--10 s, or the service is down--> closed
- *        `--handshake_timeout, no header, or the service is down--> closed
+ *        `--handshake_timeout, no header or name, or the service is down--> closed
  *
- * Only the visitors of a balancer (accept_proxy_protocol, server/arrival.h) arrive in two steps.
+ * Only the visitors of a balancer (accept_proxy_protocol), and those of an address that services
+ * share, arrive in two steps (server/arrival.h).
  *
  * It belongs to one worker, and frees itself. Its relay may start on another worker, or move there
  * when it becomes bulk (docs/decisions.md, "A relay may move to another worker"): the visitor is
@@ -31,7 +32,8 @@ enum visitor_refusal {
     VISITOR_REFUSED_TIMEOUT,   /* no data channel has come in time */
     VISITOR_REFUSED_NO_MEMORY,
     VISITOR_REFUSED_HEADER,   /* its balancer has sent no PROXY header, or a broken one */
-    VISITOR_REFUSED_ARRIVING, /* too many have not sent theirs yet */
+    VISITOR_REFUSED_ARRIVING, /* too many have not sent theirs yet, or their name */
+    VISITOR_REFUSED_NAME,     /* no service of a shared address is for it */
     VISITOR_REFUSAL_COUNT,
 };
 

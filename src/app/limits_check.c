@@ -52,7 +52,7 @@ bool limits_allow(enum config_role role, const struct config_peer *peer, unsigne
                    "too few file descriptors: the limit is %llu, and this configuration needs at "
                    "least %u (for %u workers, %zu services and their control channels, and %u in "
                    "reserve); raise it (ulimit -n, or LimitNOFILE= in the unit)",
-                   (unsigned long long)limit, needed, workers, peer->service_count,
+                   (unsigned long long)limit, needed, workers, config_count_services(peer),
                    (unsigned int)LIMIT_FDS_RESERVED);
     return false;
 }

@@ -293,8 +293,8 @@ static void log_start(const struct role *role, const struct config_peer *peer, u
     char addr[ADDR_HOST_SIZE + 8 + 256]; /* of a long list the log has the beginning */
     char kernel[KERNEL_TEXT_SIZE];
     log_info("rathole-uring " PROJECT_VERSION ", %s %s, %zu services, %u workers, %s",
-             role->start_text, config_addrs_format(peer, addr, sizeof(addr)), peer->service_count,
-             workers, kernel_describe(kernel, sizeof(kernel)));
+             role->start_text, config_addrs_format(peer, addr, sizeof(addr)),
+             config_count_services(peer), workers, kernel_describe(kernel, sizeof(kernel)));
 }
 
 static void setup_noise(const struct config_peer *peer)

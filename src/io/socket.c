@@ -384,6 +384,11 @@ ssize_t socket_peek_now(int fd, void *buffer, size_t size)
     return got < 0 ? -errno : got;
 }
 
+void socket_set_low_water(int fd, int bytes)
+{
+    tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
+}
+
 ssize_t socket_send_now(int fd, const void *data, size_t size)
 {
     ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);

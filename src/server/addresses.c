@@ -336,7 +336,7 @@ void server_count_unbound(struct server *server)
     list_for_each (node, &registry->entries) {
         const struct service_base *entry = container_of(node, struct service_base, node);
         const struct service *service = container_of(entry, struct service, entry);
-        count += !entry->removed && service->binding == NULL;
+        count += !entry->removed && service->binding == NULL && !service_is_routed(service);
     }
     (void)pthread_mutex_unlock(&registry->lock);
     atomic_store(&server->unbound_count, count);
@@ -370,7 +370,7 @@ static int addresses_start_service(struct server *server, struct service *servic
     const struct config_peer *own = server_config(server);
     const struct config_service *config = service_config(service);
     struct addr tried;
-    if (service->binding != NULL)
+    if (service->binding != NULL || config->is_routed)
         return 0;
     struct binding *binding = NULL;
     int result = bind_service(server, service, config, own, origin, &binding, &tried);

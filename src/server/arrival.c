@@ -8,7 +8,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "config/routes.h"
 #include "proto/proxy_protocol.h"
+#include "server/route.h"
 #include "visitor_priv.h"
 
 enum { TAKE_SIZE = 1024 /* a piece of what is passed over */ };
@@ -25,6 +27,9 @@ void arrival_init(struct visitor *visitor)
     start->head_size = 0;
     start->left = 0;
     start->addresses.are_given = false;
+    start->needs_header = start->has_ticket = start->is_awaiting = false;
+    start->scanned = 0;
+    start->low_water = 1;
 }
 
 bool arrival_is_under_way(const struct visitor *visitor)
@@ -41,10 +46,18 @@ static void arrival_drop_head(struct visitor *visitor)
 
 /* ---- its end ---- */
 
+static void arrival_leave_gate(struct visitor *visitor)
+{
+    if (visitor->start.has_ticket)
+        gate_leave(&visitor->worker->server->arrivals, &visitor->start.ticket);
+    visitor->start.has_ticket = false;
+}
+
 /* No poll is in flight. */
 static void arrival_free(struct visitor *visitor)
 {
     arrival_drop_head(visitor);
+    arrival_leave_gate(visitor);
     visitor_reset(visitor);
     (void)atomic_fetch_sub(&visitor->service->arriving, 1);
     visitor_free(visitor);
@@ -63,19 +76,35 @@ void arrival_end(struct visitor *visitor)
 
 static void arrival_refuse(struct visitor *visitor, enum visitor_refusal why, const char *detail)
 {
+    if (service_is_front(visitor->service)) /* it is nobody else's visitor */
+        counter_add(&visitor_stats(visitor)->visitors, 1);
     visitor_note_refusal(visitor, why, NULL, detail);
     arrival_end(visitor);
 }
 
+/* Why it is refused if it sends no more. */
+static enum visitor_refusal arrival_missing(const struct visitor *visitor)
+{
+    return visitor->start.needs_header ? VISITOR_REFUSED_HEADER : VISITOR_REFUSED_NAME;
+}
+
 static void arrival_expired(struct timer *timer)
 {
-    arrival_refuse(container_of(timer, struct visitor, wait_timer), VISITOR_REFUSED_HEADER,
-                   "handshake_timeout is over");
+    struct visitor *visitor = container_of(timer, struct visitor, wait_timer);
+    if (visitor->start.is_awaiting)
+        arrival_refuse(visitor, VISITOR_REFUSED_NO_CLIENT, NULL);
+    else
+        arrival_refuse(visitor, arrival_missing(visitor), "handshake_timeout is over");
 }
 
 /* ---- the header ---- */
 
-enum arrival_step { ARRIVAL_DONE, ARRIVAL_GOES_ON, ARRIVAL_REFUSED };
+enum arrival_step {
+    ARRIVAL_DONE,
+    ARRIVAL_GOES_ON, /* when more bytes come */
+    ARRIVAL_AWAITS,  /* its service's client, after an upgrade */
+    ARRIVAL_REFUSED,
+};
 
 /* Takes up to `size` bytes from the socket, which has them. Returns how many, or -errno. */
 static ssize_t arrival_take(struct visitor *visitor, void *room, size_t size)
@@ -88,7 +117,7 @@ static enum arrival_step arrival_fail(struct visitor *visitor, ssize_t error)
 {
     if (error == -EAGAIN || error == -EINTR)
         return ARRIVAL_GOES_ON;
-    arrival_refuse(visitor, VISITOR_REFUSED_HEADER,
+    arrival_refuse(visitor, arrival_missing(visitor),
                    error == ERR_EOF ? "the stream has ended" : error_text((int)error));
     return ARRIVAL_REFUSED;
 }
@@ -167,24 +196,153 @@ static enum arrival_step arrival_look(struct visitor *visitor)
     return ARRIVAL_REFUSED;
 }
 
+/* ---- the name, at an address that services share ---- */
+
+static bool arrival_peer(const struct visitor *visitor, struct addr *ret)
+{
+    *ret = visitor->start.addresses.from;
+    return visitor->start.addresses.are_given || socket_peer(visitor->fd, ret) == 0;
+}
+
+/* As long as its name is not known it is a stranger, of whom the gate bounds the number. */
+static bool arrival_enter_gate(struct visitor *visitor)
+{
+    struct server_worker *worker = visitor->worker;
+    struct visitor_start *start = &visitor->start;
+    struct addr peer;
+    if (start->has_ticket || !arrival_peer(visitor, &peer))
+        return true;
+    struct addr_key key = addr_key(&peer, config_prefixes(server_config(worker->server)));
+    start->has_ticket = gate_enter(&worker->server->arrivals, &start->ticket, &key,
+                                   &worker->arrivals_desk, loop_now_ns(visitor_loop(visitor))) >= 0;
+    return start->has_ticket;
+}
+
+static void arrival_set_low_water(struct visitor *visitor, uint32_t bytes)
+{
+    if (visitor->start.low_water != bytes)
+        socket_set_low_water(visitor->fd, (int)bytes);
+    visitor->start.low_water = bytes;
+}
+
+/* What has come stays in the socket, so the poll has to wait for more than that. */
+static enum arrival_step arrival_wait_for_name(struct visitor *visitor, uint32_t needed)
+{
+    if (!arrival_enter_gate(visitor)) {
+        arrival_refuse(visitor, VISITOR_REFUSED_NO_MEMORY, NULL);
+        return ARRIVAL_REFUSED;
+    }
+    arrival_set_low_water(visitor, needed);
+    return ARRIVAL_GOES_ON;
+}
+
+static enum arrival_step arrival_refuse_name(struct visitor *visitor, const struct route_look *look)
+{
+    char detail[HOST_NAME_SIZE + 64];
+    (void)snprintf(detail, sizeof(detail), "%s%s%s", look->why, look->name[0] != '\0' ? ": " : "",
+                   look->name);
+    arrival_refuse(visitor, VISITOR_REFUSED_NAME, detail);
+    return ARRIVAL_REFUSED;
+}
+
+/* Whether the front's listeners were taken over while they listened (listener.h). */
+static bool arrival_was_taken_over(struct service *front)
+{
+    (void)pthread_mutex_lock(&front->lock);
+    bool was_listening = front->binding != NULL && front->binding->is_listening;
+    (void)pthread_mutex_unlock(&front->lock);
+    return was_listening;
+}
+
+/* After an upgrade a service's client may still be on its way back. */
+static bool arrival_may_await(const struct visitor *visitor, struct service *service)
+{
+    return !atomic_load(&service->up) && visitor->worker->hold_timer.armed &&
+           arrival_was_taken_over(visitor->service);
+}
+
+/* has_ended: the visitor has ended its stream, and no more comes. *ret: the service that it is for;
+ * a reload may just have removed it. */
+static enum arrival_step arrival_find_service(struct visitor *visitor, bool has_ended,
+                                              struct service **ret)
+{
+    uint8_t bytes[LIMIT_ROUTE_HEAD];
+    struct visitor_start *start = &visitor->start;
+    struct route_look look = {.scanned = start->scanned};
+    ssize_t got = socket_peek_now(visitor->fd, bytes, sizeof(bytes));
+    if (got == -EAGAIN || got == -EINTR)
+        return arrival_wait_for_name(visitor, 1);
+    if (got <= 0)
+        return arrival_fail(visitor, got == 0 ? ERR_EOF : got);
+    enum route_answer answer =
+        route_look(service_config(visitor->service)->routes, bytes, (size_t)got, &look);
+    start->scanned = look.scanned;
+    if (answer == ROUTE_MORE && look.needed <= sizeof(bytes) && !has_ended)
+        return arrival_wait_for_name(visitor, look.needed);
+    if (answer == ROUTE_MORE)
+        look.why = has_ended ? "the stream has ended" : "its first bytes do not end";
+    if (answer != ROUTE_FOUND)
+        return arrival_refuse_name(visitor, &look);
+    *ret = service_index_find(&visitor->worker->services, look.digest);
+    look.why = "its service is being changed";
+    if (*ret == NULL)
+        return arrival_refuse_name(visitor, &look);
+    return arrival_may_await(visitor, *ret) ? ARRIVAL_AWAITS : ARRIVAL_DONE;
+}
+
+/* Makes it a visitor of its service. */
+static void arrival_hand_on(struct visitor *visitor, struct service *service)
+{
+    struct service *front = visitor->service;
+    service_use(service);
+    visitor->service = service;
+    service_drop(front);
+    counter_add(&visitor_stats(visitor)->visitors, 1);
+    arrival_set_low_water(visitor, 1);
+}
+
 /* ---- its course ---- */
 
-static void arrival_go_on(struct visitor *visitor)
+static enum arrival_step arrival_take_step(struct visitor *visitor, bool has_ended,
+                                           struct service **ret)
 {
-    switch (arrival_look(visitor)) {
+    struct visitor_start *start = &visitor->start;
+    if (start->needs_header) {
+        enum arrival_step step = arrival_look(visitor);
+        if (step != ARRIVAL_DONE)
+            return step;
+        arrival_drop_head(visitor);
+        start->needs_header = false;
+    }
+    return service_is_front(visitor->service) ? arrival_find_service(visitor, has_ended, ret)
+                                              : ARRIVAL_DONE;
+}
+
+static void arrival_go_on(struct visitor *visitor, bool has_ended)
+{
+    struct visitor_start *start = &visitor->start;
+    struct service *service = NULL;
+    switch (arrival_take_step(visitor, has_ended, &service)) {
     case ARRIVAL_DONE:
         break;
     case ARRIVAL_GOES_ON:
-        loop_poll(visitor_loop(visitor), &visitor->start.op, visitor->fd, POLLIN);
+        loop_poll(visitor_loop(visitor), &start->op, visitor->fd, POLLIN);
         return;
+    case ARRIVAL_AWAITS:
+        if (!start->is_awaiting)
+            loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_UPGRADE_HOLD_MS);
+        start->is_awaiting = true;
+        return; /* arrival_review goes on */
     case ARRIVAL_REFUSED:
         return; /* and freed */
     }
-    arrival_drop_head(visitor);
+    arrival_leave_gate(visitor);
     (void)atomic_fetch_sub(&visitor->service->arriving, 1);
+    if (service != NULL)
+        arrival_hand_on(visitor, service);
     visitor_set_state(visitor, VISITOR_SEEKING);
-    struct addr from = visitor->start.addresses.from;
-    bool has_peer = visitor->start.addresses.are_given || socket_peer(visitor->fd, &from) == 0;
+    struct addr from;
+    bool has_peer = arrival_peer(visitor, &from);
     visitor_admit(visitor, has_peer ? &from : NULL);
 }
 
@@ -194,21 +352,39 @@ static void arrival_polled(struct loop_op *op, int res, uint32_t flags)
     if (visitor->state == VISITOR_GONE)
         arrival_free(visitor);
     else if (res < 0)
-        arrival_refuse(visitor, VISITOR_REFUSED_HEADER, error_text(res));
+        arrival_refuse(visitor, arrival_missing(visitor), error_text(res));
     else
-        arrival_go_on(visitor);
+        arrival_go_on(visitor, (res & POLLRDHUP) != 0);
 }
 
-void arrival_begin(struct visitor *visitor)
+void arrival_review(struct visitor *visitor)
+{
+    if (!atomic_load(&visitor->service->up))
+        arrival_end(visitor);
+    else if (visitor->state == VISITOR_ARRIVING && visitor->start.is_awaiting)
+        arrival_go_on(visitor, false);
+}
+
+void arrival_close_evicted(struct server_worker *worker)
+{
+    struct gate_ticket *ticket;
+    while ((ticket = gate_next_evicted(&worker->server->arrivals, &worker->arrivals_desk)) != NULL)
+        arrival_refuse(container_of(ticket, struct visitor, start.ticket), VISITOR_REFUSED_ARRIVING,
+                       NULL);
+}
+
+void arrival_begin(struct visitor *visitor, bool needs_header)
 {
     struct server_worker *worker = visitor->worker;
     visitor_set_state(visitor, VISITOR_ARRIVING);
     timer_init(&visitor->wait_timer, arrival_expired);
-    if (atomic_fetch_add(&visitor->service->arriving, 1) >= LIMIT_VISITORS_ARRIVING) {
+    visitor->start.needs_header = needs_header;
+    uint32_t before = atomic_fetch_add(&visitor->service->arriving, 1);
+    if (needs_header && before >= LIMIT_VISITORS_ARRIVING) {
         arrival_refuse(visitor, VISITOR_REFUSED_ARRIVING, NULL);
         return;
     }
     loop_deadline_start(worker->tunnel->loop, &visitor->wait_timer,
                         server_config(worker->server)->handshake_timeout_ms);
-    arrival_go_on(visitor);
+    arrival_go_on(visitor, false);
 }

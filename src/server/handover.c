@@ -92,6 +92,7 @@ static void hold_over(struct timer *timer)
     list_for_each (node, &worker->parts)
         listener_release_all(&handover_part_of(node)->ports);
     lane_release_all(worker);
+    visitor_review_waiting(worker); /* those that await their service's client */
     atomic_store(&worker->server->hold_is_over, true);
 }
 

@@ -30,10 +30,11 @@ struct server_step *server_reload_add_step(struct preparation *prep, enum plan_s
     return step;
 }
 
-/* A service that comes and goes with its client is no change of the file. NULL: there is none. */
+/* A service that comes and goes with its client is no change of the file, nor is a front. NULL:
+ * there is none. */
 static unsigned int counted(const struct config_service *config)
 {
-    return config != NULL && config->bind == CONFIG_BIND_ALWAYS;
+    return config != NULL && config->bind == CONFIG_BIND_ALWAYS && config->routes == NULL;
 }
 
 static int prepare_added(struct preparation *prep, const struct config_service_diff *item)
@@ -43,7 +44,7 @@ static int prepare_added(struct preparation *prep, const struct config_service_d
     if (result < 0)
         return result;
     struct binding *binding = NULL;
-    if (server_reload_bind(prep, item, service, &binding) == -ENOMEM) {
+    if (!item->new->is_routed && server_reload_bind(prep, item, service, &binding) == -ENOMEM) {
         service_drop(service);
         return -ENOMEM;
     }

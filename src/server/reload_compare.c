@@ -10,7 +10,8 @@
 static void mark_unbound(struct service_view *running)
 {
     for (size_t i = 0; i < running->peer.service_count; i++) {
-        if (service_of(running->entries[i])->binding == NULL)
+        const struct service *service = service_of(running->entries[i]);
+        if (service->binding == NULL && !service_is_routed(service))
             running->peer.services[i].addr = (struct host_port){0};
     }
 }

@@ -11,6 +11,7 @@
 #include "config/config_copy.h"
 #include "io/resolver.h"
 #include "server/addresses.h"
+#include "server/arrival.h"
 #include "server/control.h"
 #include "server/descriptors.h"
 #include "server/exchange.h"
@@ -61,6 +62,7 @@ int server_allocate(const struct role_options *options, struct server **ret)
     server->worker_count = options->workers;
     server->file = options->file;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
+    gate_init(&server->arrivals, LIMIT_VISITORS_ARRIVING, config->max_pending_handshakes_per_ip);
     server_fds_limit_strangers(server, config);
     visitor_rate_init(&server->rate);
     session_table_init(&server->sessions, &server->gate);
@@ -119,6 +121,7 @@ void server_destroy(struct server *server)
     session_table_finish(&server->sessions);
     visitor_rate_finish(&server->rate);
     gate_finish(&server->gate);
+    gate_finish(&server->arrivals);
     range_set_destroy(server_ranges(server));
     if (server->on_login_fd >= 0)
         (void)close(server->on_login_fd);
@@ -183,6 +186,7 @@ static int server_start(void *shared, struct tunnel_worker *tunnel)
     list_init(&worker->closing_ports);
     list_init(&worker->parts);
     gate_desk_init(&worker->gate_desk, tunnel);
+    gate_desk_init(&worker->arrivals_desk, tunnel);
     lobby_init(&worker->lobby, tunnel, &server->gate, login_enter);
     list_init(&worker->logins);
     list_init(&worker->awaiting_logins);
@@ -237,8 +241,10 @@ static void server_signalled(struct tunnel_worker *tunnel, uint32_t bits)
     }
     if ((bits & TUNNEL_SIGNAL_HANDOVER) != 0)
         server_handover_sync(worker);
-    if ((bits & TUNNEL_SIGNAL_EVICTED) != 0)
+    if ((bits & TUNNEL_SIGNAL_EVICTED) != 0) {
         login_close_evicted(worker);
+        arrival_close_evicted(worker);
+    }
     if ((bits & TUNNEL_SIGNAL_REPLACED) != 0)
         server_control_close_replaced(worker);
     if ((bits & TUNNEL_SIGNAL_SERVICES) != 0)
@@ -356,7 +362,7 @@ static void tell_service(const struct server *server, struct service *service,
                                     .is_up = atomic_load(&service->up)};
     (void)service_base_peer(&service->entry, &report.peer, &report.up_since_s);
     (void)pthread_mutex_lock(&service->lock);
-    report.has_address = service->binding != NULL;
+    report.has_address = service->binding != NULL || service_is_routed(service);
     report.is_awaited = waits_for_its_client(service, server);
     (void)pthread_mutex_unlock(&service->lock);
     report.waiting = service->is_udp ? 0 : channel_pool_waiting(&service->pool);

@@ -52,6 +52,7 @@ int service_create(struct service_registry *registry, const struct config_servic
     service->is_udp = service->pool.for_lanes = config->type == CONFIG_SERVICE_UDP;
     init_parts(service, workers);
     list_init(&service->session_list);
+    atomic_store(&service->up, config->routes != NULL);
     service_update_rates(service);
     keys_service_digest(config->name, strlen(config->name), service->digest);
     (void)pthread_mutex_init(&service->lock, NULL);

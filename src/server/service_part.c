@@ -26,7 +26,8 @@ int service_part_start(struct server_worker *worker, struct service *service)
 {
     struct service_part *part = service_part_of(worker, service);
     list_push_back(&worker->parts, &part->node);
-    service_index_add(&worker->services, part);
+    if (!service_is_front(service)) /* no client logs in for it */
+        service_index_add(&worker->services, part);
     if (service->binding == NULL) /* a reload binds its address later */
         return 0;
     if (service->is_udp)

@@ -105,8 +105,10 @@ static const struct {
                                  METRIC_VISITORS_TIMED_OUT},
     [VISITOR_REFUSED_NO_MEMORY] = {"out of memory", METRIC_OUT_OF_MEMORY},
     [VISITOR_REFUSED_HEADER] = {"no valid PROXY header", METRIC_VISITORS_REFUSED_HEADER},
-    [VISITOR_REFUSED_ARRIVING] = {"too many visitors have not sent their PROXY header",
+    [VISITOR_REFUSED_ARRIVING] = {"too many visitors have not sent their PROXY header or name",
                                   METRIC_VISITORS_REFUSED_ARRIVING},
+    [VISITOR_REFUSED_NAME] = {"it does not say for which service it is",
+                              METRIC_VISITORS_REFUSED_NAME},
 };
 static_assert(ARRAY_SIZE(refusals) == VISITOR_REFUSAL_COUNT, "a text for each");
 
@@ -325,7 +327,8 @@ static struct visitor *visitor_accept(struct server_worker *worker, struct servi
         return NULL;
     }
     service_use(service);
-    counter_add(&visitor_stats(visitor)->visitors, 1);
+    if (!service_is_front(service)) /* else it is one of another service, soon */
+        counter_add(&visitor_stats(visitor)->visitors, 1);
     visitor->fd = fd;
     visitor->id = tunnel_next_conn_id(tunnel);
     visitor->begun_at_ns = visitor->start.seeks_since_ns = loop_now_ns(tunnel->loop);
@@ -349,8 +352,9 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
     const struct cidr_set *balancers = config->balancers.set;
     bool needs_peer = access_needs_address(config) || balancers != NULL;
     bool has_peer = needs_peer && socket_peer(fd, &peer) == 0;
-    if (has_peer && balancers != NULL && cidr_set_allows(balancers, &peer))
-        arrival_begin(visitor);
+    bool needs_header = has_peer && balancers != NULL && cidr_set_allows(balancers, &peer);
+    if (needs_header || config->routes != NULL)
+        arrival_begin(visitor, needs_header);
     else
         visitor_admit(visitor, has_peer ? &peer : NULL);
 }
@@ -360,8 +364,7 @@ void visitor_begin(struct server_worker *worker, struct service *service, int fd
 static void review(struct visitor *visitor)
 {
     if (arrival_is_under_way(visitor)) {
-        if (!atomic_load(&visitor->service->up))
-            arrival_end(visitor);
+        arrival_review(visitor);
         return;
     }
     if (visitor->state == VISITOR_GONE) {

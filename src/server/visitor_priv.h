@@ -1,5 +1,6 @@
 /* What visitor.c, arrival.c and visitor_relay.c share: a visitor's state, and the functions that
- * one calls in another. arrival.c reads the PROXY header of its balancer. visitor.c makes the
+ * one calls in another. arrival.c reads the PROXY header of its balancer, and finds out which of
+ * several services it is for. visitor.c makes the
  * visitor and finds it a channel or a place in the queue. visitor_relay.c joins it with the channel
  * and moves the relay between workers.
  *
@@ -20,7 +21,7 @@ enum visitor_state {
     VISITOR_WAITING, /* in the pool's queue, or a channel is on its way to it */
     VISITOR_GONE,    /* closed while a channel or a completion is on its way; freed when it comes */
     VISITOR_RELAYING,
-    VISITOR_ARRIVING, /* its PROXY header is not there yet */
+    VISITOR_ARRIVING, /* its PROXY header is not there yet, or the name of its service */
     VISITOR_STATE_COUNT,
 };
 
@@ -39,6 +40,11 @@ struct visitor_start {
     uint8_t *head;
     uint8_t head_size;
     uint16_t left;
+    bool needs_header;
+    /* At a shared address (config/routes.h): */
+    bool has_ticket, is_awaiting; /* at the gate; its service's client */
+    uint32_t scanned, low_water;  /* bytes: route_look; SO_RCVLOWAT */
+    struct gate_ticket ticket;
     struct visitor_addresses addresses;
 };
 

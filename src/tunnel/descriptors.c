@@ -41,6 +41,8 @@ unsigned int descriptors_fixed_of(enum config_role role, const struct config_ser
     unsigned int lanes = descriptors_lanes(service, workers);
     if (role == CONFIG_CLIENT)
         return service->type == CONFIG_SERVICE_UDP ? 1 + lanes : 1;
+    if (service->is_routed) /* a control channel; its front has the listeners */
+        return 1;
     return service->type == CONFIG_SERVICE_UDP ? 1 + 2 * lanes : 1 + workers + 1;
 }
 

@@ -243,6 +243,7 @@ share/doc/rathole-uring/examples/balance-server.ini
 share/doc/rathole-uring/examples/bandwidth.ini
 share/doc/rathole-uring/examples/client.ini
 share/doc/rathole-uring/examples/minimal_client.py
+share/doc/rathole-uring/examples/names-server.ini
 share/doc/rathole-uring/examples/proxy-client.ini
 share/doc/rathole-uring/examples/proxy-server.ini
 share/doc/rathole-uring/examples/range-client.ini

@@ -4,6 +4,7 @@ The local services say their own name, so a visitor sees where it has come to.
 """
 
 import contextlib
+import pathlib
 import socket
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ from upgrades import upgrade
 
 pytestmark = pytest.mark.ours
 
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "names-server.ini"
 NAMES = ("a.site.example", "b.site.example", "deep.b.site.example")
 TIMEOUT = 1.5 * SLOW  # handshake_timeout
 ARRIVING_MAX = 1024   # LIMIT_VISITORS_ARRIVING
@@ -259,6 +261,22 @@ def test_not_a_byte_is_lost(tunnel, service):
     t.start_client()
     t.server.wait_log(r"\[a\] control channel established", within(10))
     transfer(t.port("a"), 5, scaled(3_000_000, 300_000), scaled(3_000_000, 300_000), timeout=within(60))
+
+
+def test_the_example(shared):
+    """examples/names-server.ini as it stands, but for the ports."""
+    t = shared({name: {} for name in ("shop", "blogs", "redirect")}, tls=("shop", "blogs"), start=False)
+    text = EXAMPLE.read_text().replace(":8443", f":{t.address}").replace(":2333", f":{t.control_port}")
+    t.server = t.spawn("server", text.replace("change-me", t.token))
+    t.start_client()
+    served(t)
+    context = client_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    assert who_by_tls(t, "www.example.com", context) == "shop"
+    assert who_by_tls(t, "a.b.blog.example.com", context) == "blogs"
+    assert who(t, request("a.blog.example.com")) == "redirect"
+    assert who(t, request("else")) == "redirect"
 
 
 # --- what is refused ----------------------------------------------------------------------------
