@@ -25,6 +25,7 @@ OURS_HEADED = "ours-headed"  # the same program with proxy_protocol = v2
 OURS_ONE = "ours-1"  # with threads = 1
 OURS_STATIC = "ours-static"  # the same program, linked statically
 OURS_UNCONFINED = "ours-unconfined"  # with sandbox = off
+OURS_ROUTED = "ours-routed"  # its service has its address by the host of the request
 OURS_BALANCE = "ours-balance"  # with clients = balance, and two clients
 DIRECT = "none"
 BARE = "bare"  # the program of this directory that is the kernel's cost alone
@@ -344,6 +345,8 @@ PEERS = (
          variant=True),
     Peer(OURS_UNCONFINED, "rathole-uring, sandbox = off", (OURS,), ours_with(['sandbox = "off"']), udp=True,
          transports=(TCP, NOISE), variant=True),
+    Peer(OURS_ROUTED, "rathole-uring, by host", (OURS,),
+         ours_with(of_service=['host = "127.0.0.1, *.example.com"']), variant=True),
     Peer(OURS_BALANCE, "rathole-uring, 2 clients", (OURS,),
          ours_with(of_service=['clients = "balance"']), clients=2, variant=True),
     Peer(

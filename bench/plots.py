@@ -20,6 +20,7 @@ PERCENTILES = {"p50": "o", "p90": "d", "p99": "s", "max": "|"}  # and their mark
 COLOURS = {
     "ours": "#d62839", "ours-sodium": "#f08a93", "ours-headed": "#f4b6bb", "old": "#5f7a8c", "new": "#d62839",
     "ours-1": "#e8743b", "ours-static": "#e26d8c", "ours-unconfined": "#f2a07b", "ours-balance": "#b5485d",
+    "ours-routed": "#c9184a",
     "rathole": "#3b6f9c",
     "frp-plain": "#4f9d7e", "frp": "#86c0a6", "frp-tls": "#2f6b54",
     "haproxy": "#8a6bb1", "haproxy-copy": "#bfaad8",

@@ -12,8 +12,8 @@ import loads
 import logins
 import netns
 from peers import (
-    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_BALANCE, OURS_HEADED, OURS_ONE, OURS_SODIUM, OURS_STATIC,
-    OURS_UNCONFINED, PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
+    AEAD, DIRECT, HEADED, NOISE, OURS, OURS_BALANCE, OURS_HEADED, OURS_ONE, OURS_ROUTED, OURS_SODIUM,
+    OURS_STATIC, OURS_UNCONFINED, PEERS_BY_NAME, TCP, TLS, WEBSOCKET,
 )
 
 
@@ -177,6 +177,9 @@ SUITES = (
           **{**HTTP, "service": loads.start_nginx_headed}),
     Suite("balance-close", "HTTP, 64 connections, one request each, two clients of one service",
           (("64", loads.http(64, keep_alive=False)),), peers=(OURS, OURS_BALANCE), variants=(OURS_BALANCE,),
+          **HTTP),
+    Suite("routed-close", "HTTP, 64 connections, one request each, to a service by its host",
+          (("64", loads.http(64, keep_alive=False)),), peers=(OURS, OURS_ROUTED), variants=(OURS_ROUTED,),
           **HTTP),
     Suite("http-1", "HTTP, one connection, one request at a time", (("1", loads.http(1)),),
           bounds=("bare-copy",), **HTTP),
@@ -389,6 +392,11 @@ ROWS = (
     Row("balance-close", "64", "p99_ms", "p99", "ms", "less", subject=OURS_BALANCE),
     Row("balance-close", "64", "cpu_us_per_request", "CPU of the server and both clients", "us/request",
         "less", digits=1, ends=True, subject=OURS_BALANCE),
+    Row("routed-close", "64", "rps", "new connections", "1/s", "more", (at_least(0.95, OURS),), digits=0,
+        subject=OURS_ROUTED),
+    Row("routed-close", "64", "p99_ms", "p99", "ms", "less", subject=OURS_ROUTED),
+    Row("routed-close", "64", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True,
+        subject=OURS_ROUTED),
     Row("http-1", "1", "p50_ms", "median", "ms", "less", (at_most(1.05, "haproxy"),), digits=3),
     Row("http-1", "1", "cpu_us_per_request", "CPU", "us/request", "less", digits=1, ends=True),
     *busy_rows("1", "1 connection"),

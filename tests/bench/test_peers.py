@@ -27,6 +27,7 @@ def halves(name, directory, **changes):
     ("ours-1", {"threads": 1}, {}),
     ("ours-unconfined", {"sandbox": "off"}, {}),
     ("ours-balance", {}, {"clients": "balance"}),
+    ("ours-routed", {}, {"host": "127.0.0.1, *.example.com"}),
     ("ours-headed", {}, {"proxy_protocol": "v2"}),
 ])
 def test_a_variant_differs_from_ours_in_its_lines_alone(tmp_path, name, options, of_service):
