@@ -57,7 +57,6 @@ static void arrival_leave_gate(struct visitor *visitor)
 static void arrival_free(struct visitor *visitor)
 {
     arrival_drop_head(visitor);
-    arrival_leave_gate(visitor);
     visitor_reset(visitor);
     (void)atomic_fetch_sub(&visitor->service->arriving, 1);
     visitor_free(visitor);
@@ -68,6 +67,7 @@ void arrival_end(struct visitor *visitor)
     if (visitor->state != VISITOR_ARRIVING)
         return;
     visitor_set_state(visitor, VISITOR_GONE);
+    arrival_leave_gate(visitor);
     if (loop_op_is_idle(&visitor->start.op))
         arrival_free(visitor);
     else
@@ -318,6 +318,21 @@ static enum arrival_step arrival_take_step(struct visitor *visitor, bool has_end
                                               : ARRIVAL_DONE;
 }
 
+/* Its name is known, and arrival_review goes on. As many may wait as for channels. */
+static void arrival_await(struct visitor *visitor)
+{
+    struct visitor_start *start = &visitor->start;
+    if (start->is_awaiting)
+        return;
+    if (atomic_load(&visitor->service->arriving) > LIMIT_VISITORS_WAITING) {
+        arrival_refuse(visitor, VISITOR_REFUSED_QUEUE, NULL);
+        return;
+    }
+    arrival_leave_gate(visitor);
+    start->is_awaiting = true;
+    loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_UPGRADE_HOLD_MS);
+}
+
 static void arrival_go_on(struct visitor *visitor, bool has_ended)
 {
     struct visitor_start *start = &visitor->start;
@@ -329,10 +344,8 @@ static void arrival_go_on(struct visitor *visitor, bool has_ended)
         loop_poll(visitor_loop(visitor), &start->op, visitor->fd, POLLIN);
         return;
     case ARRIVAL_AWAITS:
-        if (!start->is_awaiting)
-            loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_UPGRADE_HOLD_MS);
-        start->is_awaiting = true;
-        return; /* arrival_review goes on */
+        arrival_await(visitor);
+        return;
     case ARRIVAL_REFUSED:
         return; /* and freed */
     }
