@@ -95,6 +95,9 @@ enum limits_arrival {
     /* What a visitor may send before the name of its service is known: the largest ClientHello with
      * the headers of its records. It stays in the socket. As many visitors may do so at a time. */
     LIMIT_ROUTE_HEAD = (16 << 10) + 1024,
+    LIMIT_ARRIVING_PER_IP = LIMIT_VISITORS_ARRIVING / 4, /* of one address, likewise */
+    /* Between two looks at a socket that is readable, and does not show all that it has. */
+    LIMIT_ROUTE_LOOK_MS = 100,
 };
 
 /* Noise handshakes that unauthenticated peers may make the server compute. One costs 0.1 ms; those

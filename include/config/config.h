@@ -178,6 +178,9 @@ struct config_peer {
     struct host_port more_addrs[LIMIT_SERVER_NAMES - 1];
 };
 
+/* Whether two addresses are written alike: services with such ones share it (config/routes.h). */
+bool config_is_same_addr(const struct host_port *a, const struct host_port *b);
+
 /* Without the fronts, which nobody has written. */
 static inline size_t config_count_services(const struct config_peer *peer)
 {

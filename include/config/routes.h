@@ -1,9 +1,11 @@
 /* Services that share a bind_addr and differ by name: `sni` names the server in a visitor's TLS
  * ClientHello, `host` the host of its HTTP request, and `default` takes the rest.
  *
- *     [server.services.a]  bind_addr = :443  sni = a.example.com         config_load adds, as the
- *     [server.services.b]  bind_addr = :443  sni = *.b.example.com  -->  last services, one "front"
- *     [server.services.c]  bind_addr = :443  default = true              for each such address
+ *     [server.services.a]  bind_addr = [::]:443  sni = a.example.com
+ *     [server.services.b]  bind_addr = [::]:443  sni = *.b.example.com
+ *     [server.services.c]  bind_addr = [::]:443  default = true
+ *
+ * config_load adds a front for each such address, as the last services.
  *
  * A front is a service that has the address, and no client: its name is the address, and its
  * route_set tells which of the others a visitor is for. These have no sockets of their own

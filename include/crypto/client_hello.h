@@ -9,6 +9,8 @@
 #include "base/host_name.h"
 #include "base/macros.h"
 
+enum { CLIENT_HELLO_FIRST_BYTE = 22 /* a handshake record */ };
+
 enum client_hello {
     CLIENT_HELLO_MORE, /* so far it is one */
     CLIENT_HELLO_WHOLE,

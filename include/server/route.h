@@ -24,5 +24,7 @@ struct route_look {
     char name[HOST_NAME_SIZE]; /* "": the visitor has none */
 };
 
+/* The same for one that sends no more: it has no name. ROUTE_MORE is no answer. */
+enum route_answer route_of_rest(const struct route_set *set, struct route_look *look);
 enum route_answer route_look(const struct route_set *set, const uint8_t *bytes, size_t size,
                              struct route_look *look);

@@ -56,7 +56,9 @@ struct server {
     unsigned int worker_count;
     _Atomic int fd_visitors_max; /* descriptors from this number on are not for visitors */
     _Atomic int fds_fixed;       /* those that are open without any visitor */
-    _Atomic unsigned int visitors, waiting_visitors;
+    /* Visitors: all, those who wait for a channel or arrive, and those of the latter whose name is
+     * known, and who await a client after an upgrade. */
+    _Atomic unsigned int visitors, waiting_visitors, awaiting_visitors;
     struct handover handover;
     _Atomic bool hold_is_over; /* services that were handed over wait for their client no longer */
 };

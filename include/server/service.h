@@ -69,7 +69,7 @@ struct service {
     _Atomic uint32_t sessions;    /* counts those that have begun */
     _Atomic bool up;              /* has a session, or is a front: its listeners listen */
     _Atomic uint32_t connections; /* visitors */
-    _Atomic uint32_t arriving;    /* visitors whose PROXY header or name is not there yet */
+    _Atomic uint32_t arriving;    /* visitors without their PROXY header, or that await a client */
 };
 
 /* Creates a service and registers it. The configuration is copied, and the caller is the first

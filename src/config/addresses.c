@@ -23,9 +23,12 @@ struct listener {
 
 static const char *path_of(const struct config_service *service, char out[static DRAFT_PATH_SIZE])
 {
-    if (service != NULL)
+    if (service != NULL && service->routes != NULL)
+        (void)snprintf(out, DRAFT_PATH_SIZE, "server.services.*.bind_addr");
+    else if (service != NULL)
         return draft_service_path(CONFIG_SERVER, service->name, "bind_addr", out);
-    (void)snprintf(out, DRAFT_PATH_SIZE, "server.bind_addr");
+    else
+        (void)snprintf(out, DRAFT_PATH_SIZE, "server.bind_addr");
     return out;
 }
 

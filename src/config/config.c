@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "access_priv.h"
@@ -135,6 +136,11 @@ const struct config_peer *config_half(const struct config *config, enum config_r
     if (half == CONFIG_SERVER)
         return config->has_server ? &config->server : NULL;
     return config->has_client ? &config->client : NULL;
+}
+
+bool config_is_same_addr(const struct host_port *a, const struct host_port *b)
+{
+    return a->port == b->port && strcasecmp(a->host, b->host) == 0;
 }
 
 void config_check(const char *path, const struct config *config, struct config_report *report)

@@ -122,7 +122,8 @@ static unsigned int service_changes(enum config_role role, const struct config_s
         changes &= ~(unsigned int)CONFIG_CHANGE_LANES;
     if (!route_set_equal(old->routes, new->routes))
         changes |= CONFIG_CHANGE_LIMITS;
-    if (old->is_routed != new->is_routed) /* it gets sockets, or loses them */
+    /* It gets sockets, or loses them; or it has the name of an address, and becomes its front. */
+    if (old->is_routed != new->is_routed || (old->routes == NULL) != (new->routes == NULL))
         changes |= CONFIG_CHANGE_TYPE;
     else if (new->is_routed && (changes & CONFIG_CHANGE_ADDRESS) != 0)
         changes = (changes & ~(unsigned int)CONFIG_CHANGE_ADDRESS) |
@@ -207,9 +208,12 @@ void config_diff_finish(struct config_diff *diff)
 
 bool config_lacks_last(const struct config_peer *old, const struct config_peer *new)
 {
-    if (old->service_count == 0)
+    const struct config_service *last = NULL;
+    for (size_t i = 0; i < old->service_count; i++)
+        if (old->services[i].routes == NULL) /* no file has a front */
+            last = &old->services[i];
+    if (last == NULL)
         return false;
-    const struct config_service *last = &old->services[old->service_count - 1];
     for (size_t i = 0; i < new->service_count; i++) {
         if (strcmp(new->services[i].name, last->name) == 0)
             return false;

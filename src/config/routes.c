@@ -141,7 +141,7 @@ int route_set_create(const struct config_peer *server, size_t service_index,
     atomic_store(&set->users, 1);
     for (size_t i = service_index; i < server->service_count; i++) {
         const struct config_service *service = &server->services[i];
-        if (!service->is_routed || !route_is_same_addr(&service->addr, addr))
+        if (!service->is_routed || !config_is_same_addr(&service->addr, addr))
             continue;
         if (!add_patterns(set, service, ROUTE_SNI) || !add_patterns(set, service, ROUTE_HOST)) {
             route_set_drop(set);

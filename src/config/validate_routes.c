@@ -97,7 +97,7 @@ struct claim {
 static int by_claim(const void *a, const void *b)
 {
     const struct claim *left = a, *right = b;
-    int order = strcmp(left->service->addr.host, right->service->addr.host);
+    int order = strcasecmp(left->service->addr.host, right->service->addr.host);
     if (order == 0)
         order = (int)left->service->addr.port - (int)right->service->addr.port;
     if (order == 0)
@@ -145,7 +145,7 @@ static void check_claims(struct draft *draft)
     for (size_t i = 1; i < count; i++) {
         const struct claim *first = &claims[i - 1], *second = &claims[i];
         char path[DRAFT_PATH_SIZE];
-        if (!route_is_same_addr(&first->service->addr, &second->service->addr) ||
+        if (!config_is_same_addr(&first->service->addr, &second->service->addr) ||
             first->key != second->key || strcmp(first->pattern, second->pattern) != 0)
             continue;
         say(draft, second->service, second->key, "%s is a name of [%s] in line %u already",
@@ -160,7 +160,7 @@ static int by_addr(const void *a, const void *b)
 {
     const struct config_service *left = *(struct config_service *const *)a;
     const struct config_service *right = *(struct config_service *const *)b;
-    int order = strcmp(left->addr.host, right->addr.host);
+    int order = strcasecmp(left->addr.host, right->addr.host);
     if (order == 0)
         order = (int)left->addr.port - (int)right->addr.port;
     return order != 0 ? order : (left > right) - (left < right);
@@ -179,6 +179,21 @@ static struct config_service **sort_by_addr(struct draft *draft)
     return sorted;
 }
 
+/* The front of an address has its text as its name. */
+static void check_name(struct draft *draft, const struct config_service *service)
+{
+    const struct config_peer *peer = &draft->config->server;
+    char name[ADDR_HOST_SIZE + 16];
+    bool is_taken = false;
+    for (size_t i = 0; strchr(service->name, ':') != NULL && i < peer->service_count; i++)
+        is_taken |= peer->services[i].is_routed &&
+                    strcmp(host_port_format(&peer->services[i].addr, name, sizeof name),
+                           service->name) == 0;
+    if (is_taken)
+        say(draft, service, "bind_addr", "expected another name: services share the address %s",
+            service->name);
+}
+
 void draft_validate_routes(struct draft *draft)
 {
     struct config_peer *peer = &draft->config->server;
@@ -192,12 +207,14 @@ void draft_validate_routes(struct draft *draft)
     }
     if (!has_any)
         return;
+    for (size_t i = 0; i < peer->service_count; i++)
+        check_name(draft, &peer->services[i]);
     CLEANUP_FREE struct config_service **sorted = sort_by_addr(draft);
     const struct config_service *first = NULL; /* of the address */
     for (size_t i = 0; sorted != NULL && i < peer->service_count; i++) {
         if (sorted[i]->type == CONFIG_SERVICE_UDP)
             continue;
-        if (first == NULL || !route_is_same_addr(&sorted[i]->addr, &first->addr))
+        if (first == NULL || !config_is_same_addr(&sorted[i]->addr, &first->addr))
             first = sorted[i];
         else if (sorted[i]->is_routed || first->is_routed)
             check_shared_pair(draft, sorted[i], first);
@@ -229,20 +246,10 @@ static int make_front(const struct config_peer *peer, size_t index, struct confi
     return result;
 }
 
-/* A front has a name too. */
-static void check_front_name(struct draft *draft, const struct config_service *front, size_t count)
-{
-    const struct config_peer *peer = &draft->config->server;
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(peer->services[i].name, front->name) == 0)
-            (void)report_add(draft->report, draft->file, true, peer->services[i].line,
-                             "%s: expected another name: services share this address", front->name);
-}
-
 static bool has_front(const struct config_peer *peer, size_t from, const struct host_port *addr)
 {
     for (size_t i = from; i < peer->service_count; i++)
-        if (route_is_same_addr(&peer->services[i].addr, addr))
+        if (config_is_same_addr(&peer->services[i].addr, addr))
             return true;
     return false;
 }
@@ -268,7 +275,6 @@ void draft_add_fronts(struct draft *draft)
             draft->is_out_of_memory = true;
             return;
         }
-        check_front_name(draft, &services[peer->service_count], count);
         peer->service_count++;
     }
 }

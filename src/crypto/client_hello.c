@@ -9,7 +9,6 @@ enum {
     RECORD_HEADER_SIZE = 5,
     RECORD_MAX = 1 << 14, /* RFC 8446 section 5.1 */
     MESSAGE_HEADER_SIZE = 4,
-    HANDSHAKE_RECORD = 22,
     CLIENT_HELLO_MESSAGE = 1,
     EXTENSION_SERVER_NAME = 0,
     NAME_TYPE_HOST = 0,
@@ -31,7 +30,7 @@ enum client_hello client_hello_look(const uint8_t *bytes, size_t size, size_t *r
     size_t have = 0, at = 0; /* bytes of the message; bytes of the stream */
     while (size - at >= RECORD_HEADER_SIZE) {
         size_t length = hello_number_at(bytes + at + 3, 2);
-        if (bytes[at] != HANDSHAKE_RECORD || length == 0 || length > RECORD_MAX)
+        if (bytes[at] != CLIENT_HELLO_FIRST_BYTE || length == 0 || length > RECORD_MAX)
             return CLIENT_HELLO_NONE;
         at += RECORD_HEADER_SIZE;
         size_t there = MIN(length, size - at);

@@ -11,6 +11,8 @@ static enum http_host host_of(const char *text, size_t size, char out[static HOS
 {
     const char *colon = memchr(text, ':', size);
     size_t length = colon != NULL ? (size_t)(colon - text) : size;
+    if (memchr(text, '@', size) != NULL)
+        return HTTP_HOST_NAMELESS; /* with a user's name: RFC 9110 section 4.2.4 */
     return host_name_canonical(text, length, out) == 0 ? HTTP_HOST_FOUND : HTTP_HOST_NAMELESS;
 }
 
@@ -84,7 +86,7 @@ enum http_host http_host_look(const char *bytes, size_t size, size_t *at,
         size_t length = (size_t)(newline - line);
         if (length > 0 && line[length - 1] == '\r')
             length--;
-        if (length == 0) /* the end; or a line before the request, which RFC 9112 2.2 forgives */
+        if (length == 0) /* the end; or an empty line in front of the request */
             return *at > 0 ? HTTP_HOST_NAMELESS : HTTP_HOST_NONE;
         enum http_host found =
             *at == 0 ? request_line(line, length, out) : field_line(line, length, out);

@@ -18,6 +18,7 @@ static_assert(LIMIT_PROXY_PROTOCOL <= UINT16_MAX && PROXY_PROTOCOL_HEAD <= UINT8
               "sizes fit their types");
 
 static void arrival_polled(struct loop_op *op, int res, uint32_t flags);
+static void arrival_look_again(struct timer *timer);
 
 void arrival_init(struct visitor *visitor)
 {
@@ -27,9 +28,11 @@ void arrival_init(struct visitor *visitor)
     start->head_size = 0;
     start->left = 0;
     start->addresses.are_given = false;
-    start->needs_header = start->has_ticket = start->is_awaiting = false;
+    start->needs_header = start->is_counted = start->has_polled = false;
+    start->has_ticket = start->is_awaiting = false;
     start->scanned = 0;
     start->low_water = 1;
+    timer_init(&start->look_timer, arrival_look_again);
 }
 
 bool arrival_is_under_way(const struct visitor *visitor)
@@ -46,6 +49,23 @@ static void arrival_drop_head(struct visitor *visitor)
 
 /* ---- its end ---- */
 
+/* Counts it among those of its service that have not sent their header, or await its client. */
+static void arrival_count(struct visitor *visitor)
+{
+    (void)atomic_fetch_add(&visitor->service->arriving, 1);
+    visitor->start.is_counted = true;
+}
+
+static void arrival_uncount(struct visitor *visitor)
+{
+    if (!visitor->start.is_counted)
+        return;
+    (void)atomic_fetch_sub(&visitor->service->arriving, 1);
+    visitor->start.is_counted = false;
+    if (visitor->start.is_awaiting)
+        (void)atomic_fetch_sub(&visitor->worker->server->awaiting_visitors, 1);
+}
+
 static void arrival_leave_gate(struct visitor *visitor)
 {
     if (visitor->start.has_ticket)
@@ -58,7 +78,7 @@ static void arrival_free(struct visitor *visitor)
 {
     arrival_drop_head(visitor);
     visitor_reset(visitor);
-    (void)atomic_fetch_sub(&visitor->service->arriving, 1);
+    arrival_uncount(visitor);
     visitor_free(visitor);
 }
 
@@ -68,6 +88,7 @@ void arrival_end(struct visitor *visitor)
         return;
     visitor_set_state(visitor, VISITOR_GONE);
     arrival_leave_gate(visitor);
+    loop_timer_stop(visitor_loop(visitor), &visitor->start.look_timer);
     if (loop_op_is_idle(&visitor->start.op))
         arrival_free(visitor);
     else
@@ -102,7 +123,8 @@ static void arrival_expired(struct timer *timer)
 enum arrival_step {
     ARRIVAL_DONE,
     ARRIVAL_GOES_ON, /* when more bytes come */
-    ARRIVAL_AWAITS,  /* its service's client, after an upgrade */
+    ARRIVAL_LOOKS_LATER,
+    ARRIVAL_AWAITS, /* its service's client, after an upgrade */
     ARRIVAL_REFUSED,
 };
 
@@ -225,15 +247,19 @@ static void arrival_set_low_water(struct visitor *visitor, uint32_t bytes)
     visitor->start.low_water = bytes;
 }
 
-/* What has come stays in the socket, so the poll has to wait for more than that. */
-static enum arrival_step arrival_wait_for_name(struct visitor *visitor, uint32_t needed)
+/* What has come, `got` bytes, stays in the socket, so the poll has to wait for more than that. But
+ * a socket may be readable and not show as much as it was asked for: behind urgent data (tcp(7)),
+ * and when the kernel wants its memory back. Another poll would find that at once. */
+static enum arrival_step arrival_wait_for_name(struct visitor *visitor, uint32_t got,
+                                               uint32_t needed)
 {
+    bool is_early = visitor->start.has_polled && got < visitor->start.low_water;
     if (!arrival_enter_gate(visitor)) {
         arrival_refuse(visitor, VISITOR_REFUSED_NO_MEMORY, NULL);
         return ARRIVAL_REFUSED;
     }
     arrival_set_low_water(visitor, needed);
-    return ARRIVAL_GOES_ON;
+    return is_early ? ARRIVAL_LOOKS_LATER : ARRIVAL_GOES_ON;
 }
 
 static enum arrival_step arrival_refuse_name(struct visitor *visitor, const struct route_look *look)
@@ -271,16 +297,18 @@ static enum arrival_step arrival_find_service(struct visitor *visitor, bool has_
     struct route_look look = {.scanned = start->scanned};
     ssize_t got = socket_peek_now(visitor->fd, bytes, sizeof(bytes));
     if (got == -EAGAIN || got == -EINTR)
-        return arrival_wait_for_name(visitor, 1);
+        return arrival_wait_for_name(visitor, 0, 1);
     if (got <= 0)
         return arrival_fail(visitor, got == 0 ? ERR_EOF : got);
-    enum route_answer answer =
-        route_look(service_config(visitor->service)->routes, bytes, (size_t)got, &look);
+    const struct route_set *routes = service_config(visitor->service)->routes;
+    enum route_answer answer = route_look(routes, bytes, (size_t)got, &look);
     start->scanned = look.scanned;
     if (answer == ROUTE_MORE && look.needed <= sizeof(bytes) && !has_ended)
-        return arrival_wait_for_name(visitor, look.needed);
-    if (answer == ROUTE_MORE)
-        look.why = has_ended ? "the stream has ended" : "its first bytes do not end";
+        return arrival_wait_for_name(visitor, (uint32_t)got, look.needed);
+    if (answer == ROUTE_MORE && has_ended)
+        answer = route_of_rest(routes, &look);
+    else if (answer == ROUTE_MORE)
+        look.why = "its first bytes do not end";
     if (answer != ROUTE_FOUND)
         return arrival_refuse_name(visitor, &look);
     *ret = service_index_find(&visitor->worker->services, look.digest);
@@ -312,25 +340,40 @@ static enum arrival_step arrival_take_step(struct visitor *visitor, bool has_end
         if (step != ARRIVAL_DONE)
             return step;
         arrival_drop_head(visitor);
-        start->needs_header = false;
+        arrival_uncount(visitor);
+        start->needs_header = start->has_polled = false;
     }
     return service_is_front(visitor->service) ? arrival_find_service(visitor, has_ended, ret)
                                               : ARRIVAL_DONE;
 }
 
-/* Its name is known, and arrival_review goes on. As many may wait as for channels. */
-static void arrival_await(struct visitor *visitor)
+/* Its name is known: it is one of the service's, and arrival_review goes on. As many may wait so as
+ * for a channel. */
+static void arrival_await(struct visitor *visitor, struct service *service)
 {
-    struct visitor_start *start = &visitor->start;
-    if (start->is_awaiting)
-        return;
-    if (atomic_load(&visitor->service->arriving) > LIMIT_VISITORS_WAITING) {
+    arrival_leave_gate(visitor);
+    arrival_hand_on(visitor, service);
+    if (atomic_load(&service->arriving) >= LIMIT_VISITORS_WAITING) {
         arrival_refuse(visitor, VISITOR_REFUSED_QUEUE, NULL);
         return;
     }
-    arrival_leave_gate(visitor);
-    start->is_awaiting = true;
+    arrival_count(visitor);
+    visitor->start.is_awaiting = true;
+    (void)atomic_fetch_add(&visitor->worker->server->awaiting_visitors, 1);
     loop_deadline_start(visitor_loop(visitor), &visitor->wait_timer, LIMIT_UPGRADE_HOLD_MS);
+}
+
+/* All that it had to send has come. May free it. */
+static void arrival_admit(struct visitor *visitor)
+{
+    struct addr from;
+    bool has_peer = arrival_peer(visitor, &from);
+    arrival_leave_gate(visitor);
+    arrival_uncount(visitor);
+    visitor_set_state(visitor, VISITOR_SEEKING);
+    /* Its wait for a channel begins, however long it took to speak. */
+    visitor->start.seeks_since_ns = loop_now_ns(visitor_loop(visitor));
+    visitor_admit(visitor, has_peer ? &from : NULL);
 }
 
 static void arrival_go_on(struct visitor *visitor, bool has_ended)
@@ -341,22 +384,27 @@ static void arrival_go_on(struct visitor *visitor, bool has_ended)
     case ARRIVAL_DONE:
         break;
     case ARRIVAL_GOES_ON:
+        start->has_polled = true;
         loop_poll(visitor_loop(visitor), &start->op, visitor->fd, POLLIN);
         return;
+    case ARRIVAL_LOOKS_LATER:
+        loop_timer_start(visitor_loop(visitor), &start->look_timer, LIMIT_ROUTE_LOOK_MS);
+        return;
     case ARRIVAL_AWAITS:
-        arrival_await(visitor);
+        arrival_await(visitor, service);
         return;
     case ARRIVAL_REFUSED:
         return; /* and freed */
     }
-    arrival_leave_gate(visitor);
-    (void)atomic_fetch_sub(&visitor->service->arriving, 1);
     if (service != NULL)
         arrival_hand_on(visitor, service);
-    visitor_set_state(visitor, VISITOR_SEEKING);
-    struct addr from;
-    bool has_peer = arrival_peer(visitor, &from);
-    visitor_admit(visitor, has_peer ? &from : NULL);
+    arrival_admit(visitor);
+}
+
+static void arrival_look_again(struct timer *timer)
+{
+    struct visitor_start *start = container_of(timer, struct visitor_start, look_timer);
+    arrival_go_on(container_of(start, struct visitor, start), false);
 }
 
 static void arrival_polled(struct loop_op *op, int res, uint32_t flags)
@@ -372,10 +420,15 @@ static void arrival_polled(struct loop_op *op, int res, uint32_t flags)
 
 void arrival_review(struct visitor *visitor)
 {
-    if (!atomic_load(&visitor->service->up))
+    bool is_up = atomic_load(&visitor->service->up);
+    if (visitor->state != VISITOR_ARRIVING)
+        return;
+    if (!visitor->start.is_awaiting && !is_up)
         arrival_end(visitor);
-    else if (visitor->state == VISITOR_ARRIVING && visitor->start.is_awaiting)
-        arrival_go_on(visitor, false);
+    else if (visitor->start.is_awaiting && is_up)
+        arrival_admit(visitor);
+    else if (visitor->start.is_awaiting && !visitor->worker->hold_timer.armed)
+        arrival_refuse(visitor, VISITOR_REFUSED_NO_CLIENT, NULL);
 }
 
 void arrival_close_evicted(struct server_worker *worker)
@@ -392,8 +445,9 @@ void arrival_begin(struct visitor *visitor, bool needs_header)
     visitor_set_state(visitor, VISITOR_ARRIVING);
     timer_init(&visitor->wait_timer, arrival_expired);
     visitor->start.needs_header = needs_header;
-    uint32_t before = atomic_fetch_add(&visitor->service->arriving, 1);
-    if (needs_header && before >= LIMIT_VISITORS_ARRIVING) {
+    if (needs_header)
+        arrival_count(visitor);
+    if (needs_header && atomic_load(&visitor->service->arriving) > LIMIT_VISITORS_ARRIVING) {
         arrival_refuse(visitor, VISITOR_REFUSED_ARRIVING, NULL);
         return;
     }

@@ -18,8 +18,8 @@ void server_fds_limit_strangers(struct server *server, const struct config_peer 
     atomic_store(&server->fd_visitors_max, fds - (int)strangers);
     gate_set_limits(&server->gate, strangers, config->max_pending_handshakes_per_ip,
                     MIN(may_wait, (unsigned int)LIMIT_GATE_WAITING));
-    gate_set_limits(&server->arrivals, LIMIT_VISITORS_ARRIVING,
-                    config->max_pending_handshakes_per_ip, 0);
+    unsigned int arriving = MIN((unsigned int)LIMIT_VISITORS_ARRIVING, MAX(may_wait, 1u));
+    gate_set_limits(&server->arrivals, arriving, MAX(arriving / 4, 1u), 0);
 }
 
 static struct service_part *fds_part_of(struct list *node)

@@ -39,8 +39,12 @@ static bool may_accept(const struct listener *port)
  * beyond would be refused. */
 static bool is_pool_crowded(const struct listener *port)
 {
-    return port->service != NULL &&
-           channel_pool_waiting(&port->service->pool) >= LIMIT_UPGRADE_PACE_VISITORS;
+    if (port->service == NULL)
+        return false;
+    uint32_t waiting = service_is_front(port->service)
+                           ? atomic_load(&port->worker->server->awaiting_visitors)
+                           : channel_pool_waiting(&port->service->pool);
+    return waiting >= LIMIT_UPGRADE_PACE_VISITORS;
 }
 
 static void port_arm(struct listener *port)
@@ -78,6 +82,7 @@ static void port_pause(struct listener *port)
     metrics_add(&worker->tunnel->metrics, METRIC_ACCEPT_PAUSED, 1);
     if (!lobby_relieve(&worker->lobby) && port->service == NULL)
         gate_relieve(&worker->server->gate, &worker->gate_desk, loop_now_ns(loop));
+    gate_relieve(&worker->server->arrivals, &worker->arrivals_desk, loop_now_ns(loop));
     if (!worker->resume_timer.armed)
         loop_timer_start(loop, &worker->resume_timer, worker->pause_ms);
     if (log_allowed(&limit, &suppressed))

@@ -176,7 +176,8 @@ static void log_on_login(const struct server_step *step)
 {
     const struct service *service = step->service;
     char text[ADDR_TEXT_SIZE];
-    if (counted(service_config(service)) || service->binding == NULL || step->kind == PLAN_CHANGE)
+    if (service_config(service)->bind != CONFIG_BIND_ON_LOGIN || service->binding == NULL ||
+        step->kind == PLAN_CHANGE)
         return;
     log_service(LOG_INFO, service_name(service), "bind_addr %s: %s",
                 addr_format(&service->binding->addr, text, sizeof(text)),

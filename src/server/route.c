@@ -36,11 +36,23 @@ static enum route_answer route_by_request(const struct route_set *set, const uin
     return route_by_name(set, ROUTE_HOST, look);
 }
 
+enum route_answer route_of_rest(const struct route_set *set, struct route_look *look)
+{
+    look->name[0] = '\0';
+    return route_by_name(set, ROUTE_HOST, look);
+}
+
 enum route_answer route_look(const struct route_set *set, const uint8_t *bytes, size_t size,
                              struct route_look *look)
 {
     size_t needed = 0;
     look->name[0] = '\0';
+    if (size == 0) {
+        look->needed = 1;
+        return ROUTE_MORE;
+    }
+    if (bytes[0] != CLIENT_HELLO_FIRST_BYTE)
+        return route_by_request(set, bytes, size, look); /* which may be short */
     switch (client_hello_look(bytes, size, &needed)) {
     case CLIENT_HELLO_MORE:
         look->needed = (uint32_t)needed;

@@ -62,7 +62,7 @@ int server_allocate(const struct role_options *options, struct server **ret)
     server->worker_count = options->workers;
     server->file = options->file;
     gate_init(&server->gate, config->max_pending_handshakes, config->max_pending_handshakes_per_ip);
-    gate_init(&server->arrivals, LIMIT_VISITORS_ARRIVING, config->max_pending_handshakes_per_ip);
+    gate_init(&server->arrivals, LIMIT_VISITORS_ARRIVING, LIMIT_ARRIVING_PER_IP);
     server_fds_limit_strangers(server, config);
     visitor_rate_init(&server->rate);
     session_table_init(&server->sessions, &server->gate);
@@ -355,14 +355,41 @@ static bool waits_for_its_client(const struct service *service, const struct ser
     return service->binding->is_listening && !has_had_one && !atomic_load(&server->hold_is_over);
 }
 
+/* The front of a routed service's address; NULL: it is about to come or has gone. The caller holds
+ * the registry's lock. known: that of another service, mostly the same; may be NULL. */
+static struct service *front_of(struct server *server, const struct service *service,
+                                struct service *known)
+{
+    const struct host_port *addr = &service_config(service)->addr;
+    if (known != NULL && config_is_same_addr(&service_config(known)->addr, addr))
+        return known;
+    list_for_each (node, &server->services.entries) {
+        struct service_base *entry = container_of(node, struct service_base, node);
+        struct service *front = service_of(entry);
+        if (!entry->removed && service_is_front(front) &&
+            config_is_same_addr(&service_config(front)->addr, addr))
+            return front;
+    }
+    return NULL;
+}
+
+static bool service_has_address(struct service *service)
+{
+    (void)pthread_mutex_lock(&service->lock);
+    bool has_address = service->binding != NULL;
+    (void)pthread_mutex_unlock(&service->lock);
+    return has_address;
+}
+
+/* front: of a routed service. */
 static void tell_service(const struct server *server, struct service *service,
-                         service_report_fn *tell, void *arg)
+                         struct service *front, service_report_fn *tell, void *arg)
 {
     struct service_report report = {.config = service_config(service),
                                     .is_up = atomic_load(&service->up)};
     (void)service_base_peer(&service->entry, &report.peer, &report.up_since_s);
+    report.has_address = service_has_address(front != NULL ? front : service);
     (void)pthread_mutex_lock(&service->lock);
-    report.has_address = service->binding != NULL || service_is_routed(service);
     report.is_awaited = waits_for_its_client(service, server);
     (void)pthread_mutex_unlock(&service->lock);
     report.waiting = service->is_udp ? 0 : channel_pool_waiting(&service->pool);
@@ -377,11 +404,16 @@ static void server_role_list_services(void *shared, service_report_fn *tell, voi
 {
     struct server *server = shared;
     struct service_registry *registry = &server->services;
+    struct service *front = NULL;
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
         struct service_base *entry = container_of(node, struct service_base, node);
-        if (!entry->removed)
-            tell_service(server, service_of(entry), tell, arg);
+        struct service *service = service_of(entry);
+        if (entry->removed)
+            continue;
+        if (service_is_routed(service))
+            front = front_of(server, service, front);
+        tell_service(server, service, service_is_routed(service) ? front : NULL, tell, arg);
     }
     (void)pthread_mutex_unlock(&registry->lock);
 }

@@ -40,10 +40,11 @@ struct visitor_start {
     uint8_t *head;
     uint8_t head_size;
     uint16_t left;
-    bool needs_header;
+    bool needs_header, is_counted; /* the second: in service.arriving */
     /* At a shared address (config/routes.h): */
-    bool has_ticket, is_awaiting; /* at the gate; its service's client */
-    uint32_t scanned, low_water;  /* bytes: route_look; SO_RCVLOWAT */
+    bool has_ticket, is_awaiting, has_polled; /* at the gate; its service's client; for its name */
+    uint32_t scanned, low_water;              /* bytes: route_look; SO_RCVLOWAT */
+    struct timer look_timer;
     struct gate_ticket ticket;
     struct visitor_addresses addresses;
 };

@@ -149,7 +149,7 @@ Test(routes, errors)
         expect_error(text, "host: expected names such as a.example.com");
     }
     expect_error(SERVICE("a") "sni = a\n[server.services.\"127.0.0.1:443\"]\nbind_addr = a:9\n",
-                 "127.0.0.1:443: expected another name");
+                 "expected another name: services share the address 127.0.0.1:443");
 }
 
 Test(routes, a_client_has_none)
@@ -201,6 +201,19 @@ Test(routes, what_a_reload_finds)
     cr_expect_eq(changes_of(a, plain, "127.0.0.1:443", &count), ~0u, "the front goes");
     cr_expect_eq(changes_of(a, port, "a", &count), CONFIG_CHANGE_LIMITS, "the front's matter");
     cr_expect_eq(count, 4);
+}
+
+/* A file that is being written has no front yet, or has it although services are missing. */
+Test(routes, the_last_service_of_a_file_is_no_front)
+{
+    static const char half[] = HEAD SERVICE("a") "sni = a\n";
+    static const char all[] = HEAD SERVICE("a") "sni = a\n" SERVICE("b") "sni = b\n";
+    struct config *old = parsed(all), *new = parsed(half);
+    cr_expect(config_lacks_last(config_half(old, CONFIG_SERVER), config_half(new, CONFIG_SERVER)));
+    cr_expect_not(
+        config_lacks_last(config_half(new, CONFIG_SERVER), config_half(old, CONFIG_SERVER)));
+    config_destroy(old);
+    config_destroy(new);
 }
 
 Test(routes, copies_share_a_set)

@@ -25,6 +25,7 @@ static const struct {
     {"GET / HTTP/1.1\r\nHost:\r\n\r\n", NULL},
     {"GET / HTTP/1.1\r\nX-Host: a\r\n Host: b\r\nHost : c\r\n\r\n", NULL},
     {"GET http:/// HTTP/1.1\r\n", NULL},
+    {"GET http://a.example:x@b.example/ HTTP/1.1\r\n", NULL},
 };
 
 Test(http_host, requests)

@@ -32,6 +32,7 @@ static void set_up_at(const char *unix_path)
     cr_assert_eq(side_init(&side, 2), 0);
     fds_before = open_fd_count();
     server.fd_visitors_max = INT32_MAX;
+    gate_init(&server.arrivals, 1, 1);
     service_registry_init(&server.services, service_free);
     addr = unix_path == NULL ? tcp_loopback(free_port()) : addr_of_unix(unix_path);
     (void)snprintf(config.addr.host, sizeof(config.addr.host), "%s",
@@ -43,6 +44,7 @@ static void set_up_at(const char *unix_path)
         workers[i].server = &server;
         workers[i].tunnel = &side.workers[i];
         list_init(&workers[i].closing_ports);
+        gate_desk_init(&workers[i].arrivals_desk, &side.workers[i]);
     }
 }
 
@@ -67,6 +69,7 @@ static void tear_down(void)
     service_drop(service);
     cr_assert_eq(open_fd_count(), fds_before);
     service_registry_finish(&server.services);
+    gate_finish(&server.arrivals);
     side_finish(&side);
 }
 
