@@ -20,5 +20,24 @@ complete -c rathole-uring -l status -d 'a table of the services of the running p
 complete -c rathole-uring -l watch -d 'with --status: again every second'
 complete -c rathole-uring -l genkey -d 'print a new key pair for noise (x25519)'
 complete -c rathole-uring -l pubkey -d 'read a private key, print its public key'
+complete -c rathole-uring -l from-frp -r -F -d 'print what FILE of frp means, as a FILE of ours'
+complete -c rathole-uring -l from-rathole -r -F -d 'the same for a FILE of rathole'
+
+# Without a file. init may be followed by a directory.
+complete -c rathole-uring -n '__fish_is_nth_token 1' -a 'server client init'
+complete -c rathole-uring -n '__fish_seen_subcommand_from init' -a '(__fish_complete_directories)'
+complete -c rathole-uring -n '__fish_seen_subcommand_from server' -l ports -x \
+    -d 'server: of services, 6000-6999 or 6000-6999/udp; may be repeated'
+complete -c rathole-uring -n '__fish_seen_subcommand_from server' -l bind -x \
+    -d 'server: where clients connect, default :2333'
+complete -c rathole-uring -n '__fish_seen_subcommand_from server' -l noise \
+    -d 'server: encrypt, with a key that is made once and kept'
+complete -c rathole-uring -n '__fish_seen_subcommand_from client' -l server-key -x \
+    -d 'client: encrypt; the public key of the server'
+complete -c rathole-uring -n '__fish_seen_subcommand_from server client' -l token-file -r -F \
+    -d 'both: FILE with the token, or RATHOLE_URING_TOKEN is the token'
+complete -c rathole-uring -n '__fish_seen_subcommand_from server client' -l print-config \
+    -d 'both: print the FILE that does the same, and exit'
+
 complete -c rathole-uring -s V -l version -d 'version, build and kernel features'
 complete -c rathole-uring -s h -l help -d 'this text'

@@ -31,14 +31,14 @@
 
 struct metrics;
 struct reload;
+struct source;
 struct status;
 struct workers;
 
 enum { RELOAD_FDS = 3 };
 
 struct reload_options {
-    const char *path;
-    const struct stat *seen; /* stat(2) of the file just before `started` was read */
+    const struct source *source; /* borrowed */
     const struct role *role;
     void *shared; /* of the role */
     struct workers *workers;

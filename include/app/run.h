@@ -3,8 +3,6 @@
  * end. */
 #pragma once
 
-#include <sys/stat.h>
-
 #include "base/macros.h"
 #include "config/config.h"
 
@@ -13,18 +11,12 @@ enum exit_code { EXIT_STOPPED = 0, EXIT_START_ERROR = 1, EXIT_USAGE = 2 };
 struct program;
 struct recipe;
 struct role;
-
-/* Where the configuration came from. */
-struct run_source {
-    const char *path;
-    struct stat
-        seen; /* stat(2) just before the file was read, so that a change since then is noticed */
-};
+struct source;
 
 /* Serves until a signal asks it to stop, until a successor has taken over and the last relay has
  * ended, or until a worker fails. The cause is logged. peer: the role's half of the file;
- * *recipe: of its transport, taken over by the role; source: the file, which is watched for
+ * *recipe: of its transport, taken over by the role; source: of the peer; a file is watched for
  * changes; program: what an upgrade starts. All but the recipe are borrowed. */
 MUST_CHECK enum exit_code run_role(const struct role *role, const struct config_peer *peer,
-                                   struct recipe **recipe, const struct run_source *source,
+                                   struct recipe **recipe, const struct source *source,
                                    const struct program *program);

@@ -7,23 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "app/new_file.h"
 #include "crypto/keys.h"
 
 enum { INPUT_SIZE_MAX = 4096 }; /* a key, and ample white space */
-
-static int write_all(int fd, const char *text, size_t size)
-{
-    while (size > 0) {
-        ssize_t written = write(fd, text, size);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -errno;
-        text += written;
-        size -= (size_t)written;
-    }
-    return 0;
-}
 
 /* Reads size bytes, or fewer if the input ends before. Returns their number, or -errno. */
 static ssize_t key_read_all(int fd, char *out, size_t size)

@@ -6,19 +6,24 @@
 
 #include "app/check_addresses.h"
 #include "app/cli.h"
+#include "app/convert.h"
 #include "app/first_process.h"
+#include "app/init_command.h"
 #include "app/key_commands.h"
+#include "app/new_file.h"
 #include "app/privileges.h"
 #include "app/process.h"
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/run.h"
 #include "app/sandbox.h"
+#include "app/source.h"
 #include "app/status_command.h"
 #include "app/transport_check.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "client/client.h"
 #include "config/config.h"
 #include "crypto/keys.h"
@@ -97,11 +102,11 @@ static int check_accounts(const char *path, const struct config *config)
     return result;
 }
 
-static int command_load(const struct cli *cli, struct config **ret, struct config_report *report)
+static int command_load(const struct cli *cli, const struct source *source, struct config **ret,
+                        struct config_report *report)
 {
     enum config_role half;
-    return cli_is_half_chosen(cli, &half) ? config_load_half(cli->config_path, half, ret, report)
-                                          : config_load(cli->config_path, ret, report);
+    return source_load(source, cli_is_half_chosen(cli, &half) ? &half : NULL, ret, report);
 }
 
 /* True, with the transport's recipe if it is wanted, or prints why not. */
@@ -179,7 +184,8 @@ static int command_check(const struct cli *cli)
 {
     struct config *config = NULL;
     struct config_report report;
-    int result = command_load(cli, &config, &report);
+    const struct source source = {.path = cli->config_path};
+    int result = command_load(cli, &source, &config, &report);
     if (result == 0)
         config_check(cli->config_path, config, &report);
     if (result == 0 && config->has_server)
@@ -204,7 +210,8 @@ static int command_status(const struct cli *cli)
 {
     struct config *config = NULL;
     struct config_report report;
-    int result = command_load(cli, &config, &report);
+    const struct source source = {.path = cli->config_path};
+    int result = command_load(cli, &source, &config, &report);
     if (result < 0)
         print_report(cli->config_path, &report, result);
     int exit_code = result < 0
@@ -256,21 +263,24 @@ static int command_pubkey(void)
     return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
-static int command_run(const struct cli *cli, const struct program *program)
+enum { WELCOME_MAX = 4096 }; /* all of it at once: it may hold the token */
+
+static int command_run(const struct cli *cli, struct source *source, const struct program *program)
 {
     struct config *config = NULL;
     struct config_report report;
     char problem[CLI_PROBLEM_SIZE];
     enum config_role role;
     struct recipe *recipe = NULL;
-    const struct run_source source = {cli->config_path, file_watch_stat(cli->config_path)};
-    int result = command_load(cli, &config, &report);
+    struct text welcome;
+    int result = command_load(cli, source, &config, &report);
     if (result < 0) {
         print_report(cli->config_path, &report, result);
         config_report_finish(&report);
         return EXIT_START_ERROR;
     }
     int exit_code;
+    text_init(&welcome, WELCOME_MAX);
     result = cli_select_role(cli, config, &role, problem);
     if (result < 0) {
         (void)fprintf(stderr, "rathole-uring: %s\n", problem);
@@ -280,14 +290,56 @@ static int command_run(const struct cli *cli, const struct program *program)
         reload_configure_log(peer);
         config_check(cli->config_path, config, &report);
         command_log_warnings(&report);
+        if (cli->command == CLI_QUICK && role == CONFIG_SERVER) {
+            quick_write_welcome(&cli->quick, peer, &welcome);
+            source->welcome = &welcome;
+        }
         exit_code = command_has_transport(cli->config_path, peer, roles[role], log_warning, &recipe)
-                        ? run_role(roles[role], peer, &recipe, &source, program)
+                        ? run_role(roles[role], peer, &recipe, source, program)
                         : EXIT_START_ERROR;
     }
+    keys_wipe(welcome.bytes, welcome.len);
+    text_finish(&welcome);
     config_report_finish(&report);
     recipe_destroy(recipe);
     config_destroy(config);
     return exit_code;
+}
+
+/* ---- the commands without a file ---- */
+
+/* The words of the command line as a file, printed or run. */
+static int command_quick(struct cli *cli, const struct program *program)
+{
+    char problem[CLI_PROBLEM_SIZE] = "";
+    struct text text;
+    int result = quick_prepare(&cli->quick, problem);
+    if (result < 0) {
+        (void)fprintf(stderr, "rathole-uring: %s\n", problem);
+        return result == -EINVAL ? EXIT_USAGE : EXIT_START_ERROR;
+    }
+    text_init(&text, LIMIT_CONFIG_FILE);
+    quick_write(&cli->quick, &text);
+    struct source source = {.path = QUICK_FILE, .text = text.bytes, .text_size = text.len};
+    result = text.failed                ? -ENOMEM
+             : cli->quick.prints_config ? write_all(STDOUT_FILENO, text.bytes, text.len)
+                                        : 0;
+    int exit_code = EXIT_START_ERROR;
+    if (result < 0)
+        (void)fprintf(stderr, "rathole-uring: " QUICK_FILE ": %s\n", error_text(result));
+    else
+        exit_code = cli->quick.prints_config ? EXIT_STOPPED : command_run(cli, &source, program);
+    text_finish(&text);
+    return exit_code;
+}
+
+static int command_init(const char *directory)
+{
+    int result = init_command(directory);
+    if (result < 0)
+        (void)fprintf(stderr, "rathole-uring: init: new files in %s: %s\n", directory,
+                      error_text(result));
+    return result == 0 ? EXIT_STOPPED : EXIT_START_ERROR;
 }
 
 /* True, or prints why not. */
@@ -306,7 +358,7 @@ static bool command_has_random(void)
     return result == 0;
 }
 
-static int run_and_forget(const struct cli *cli, char *argv[])
+static int run_and_forget(struct cli *cli, char *argv[])
 {
     struct program program;
     sandbox_init();
@@ -314,9 +366,44 @@ static int run_and_forget(const struct cli *cli, char *argv[])
     if (!command_has_random())
         return EXIT_START_ERROR;
     program_init(&program, argv);
-    int exit_code = command_run(cli, &program);
+    int exit_code = EXIT_USAGE;
+    if (cli->command == CLI_QUICK) {
+        exit_code = command_quick(cli, &program);
+    } else {
+        struct source source = {.path = cli->config_path,
+                                .seen = file_watch_stat(cli->config_path)};
+        exit_code = command_run(cli, &source, &program);
+    }
     program_finish(&program);
     return exit_code;
+}
+
+static int command(struct cli *cli, char *argv[])
+{
+    switch (cli->command) {
+    case CLI_RUN:
+    case CLI_QUICK:
+        return run_and_forget(cli, argv);
+    case CLI_INIT:
+        return command_has_random() ? command_init(cli->config_path) : EXIT_START_ERROR;
+    case CLI_CONVERT:
+        (void)convert_exec(cli->convert_words);
+        return EXIT_START_ERROR;
+    case CLI_CHECK:
+        return command_check(cli);
+    case CLI_STATUS:
+        return command_status(cli);
+    case CLI_GENKEY:
+        return command_has_random() ? command_genkey() : EXIT_START_ERROR;
+    case CLI_PUBKEY:
+        return command_pubkey();
+    case CLI_VERSION:
+        return command_version();
+    case CLI_HELP:
+        cli_print_usage(stdout);
+        return EXIT_STOPPED;
+    }
+    return EXIT_USAGE;
 }
 
 int main(int argc, char *argv[])
@@ -331,25 +418,11 @@ int main(int argc, char *argv[])
     if (cli_parse(argc, argv, &cli, problem) < 0) {
         (void)fprintf(stderr, "rathole-uring: %s\n", problem);
         cli_print_usage(stderr);
+        cli_finish(&cli);
         return EXIT_USAGE;
     }
     privileges_protect_memory();
-    switch (cli.command) {
-    case CLI_RUN:
-        return run_and_forget(&cli, argv);
-    case CLI_CHECK:
-        return command_check(&cli);
-    case CLI_STATUS:
-        return command_status(&cli);
-    case CLI_GENKEY:
-        return command_has_random() ? command_genkey() : EXIT_START_ERROR;
-    case CLI_PUBKEY:
-        return command_pubkey();
-    case CLI_VERSION:
-        return command_version();
-    case CLI_HELP:
-        cli_print_usage(stdout);
-        return EXIT_STOPPED;
-    }
-    return EXIT_USAGE;
+    int exit_code = command(&cli, argv);
+    cli_finish(&cli);
+    return exit_code;
 }

@@ -8,6 +8,7 @@
 
 #include "app/limits_check.h"
 #include "app/log_filter.h"
+#include "app/source.h"
 #include "app/status.h"
 #include "app/transport_check.h"
 #include "app/worker.h"
@@ -135,9 +136,9 @@ static void find_problem(const struct reload *reload, const struct config *confi
         (void)snprintf(problem, PROBLEM_SIZE, "%s (%zu errors)", first_error(report),
                        report->error_count);
     else if (peer == NULL)
-        (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing", reload->options.path,
-                       role->name);
-    else if (transport_check(reload->options.path, role->half, peer, warning, recipe) < 0)
+        (void)snprintf(problem, PROBLEM_SIZE, "%s: section [%s] is missing",
+                       reload->options.source->path, role->name);
+    else if (transport_check(reload->options.source->path, role->half, peer, warning, recipe) < 0)
         (void)snprintf(problem, PROBLEM_SIZE, "%s", warning);
     else /* it writes only if there is a problem: too few descriptors */
         (void)limits_allow(role->half, peer, reload->options.worker_count, problem);
@@ -170,8 +171,7 @@ static struct config *reload_load(struct reload *reload, struct recipe **recipe)
     struct config_report report;
     char problem[PROBLEM_SIZE], warning[TRANSPORT_PROBLEM_SIZE];
     bool is_finished = reload->is_asked || file_watch_is_at_rest(&reload->watch);
-    int result =
-        config_load_half(reload->options.path, reload->options.role->half, &config, &report);
+    int result = source_load(reload->options.source, &reload->options.role->half, &config, &report);
     find_problem(reload, config, result, &report, problem, warning, recipe);
     bool is_good = problem[0] == '\0';
     if (!is_finished && (!is_good || may_be_cut_off(reload, config))) {
@@ -465,10 +465,11 @@ int reload_create(const struct reload_options *options, struct reload **ret)
     reload->retry_at_ms = reload->cut_at_ms = UINT64_MAX;
     if (options->role->status(options->shared).unbound_services > 0)
         reload->retry_at_ms = 0; /* in the first turn, then every second */
-    file_watch_init(&reload->watch, options->path, options->seen, clock_monotonic_ms());
-    reload->size = options->seen->st_size;
-    reload->device = options->seen->st_dev;
-    reload->inode = options->seen->st_ino;
+    file_watch_init(&reload->watch, source_watched_path(options->source), &options->source->seen,
+                    clock_monotonic_ms());
+    reload->size = options->source->seen.st_size;
+    reload->device = options->source->seen.st_dev;
+    reload->inode = options->source->seen.st_ino;
     *ret = reload;
     return 0;
 }

@@ -15,6 +15,7 @@
 #include "app/program.h"
 #include "app/reload.h"
 #include "app/sandbox.h"
+#include "app/source.h"
 #include "app/status.h"
 #include "app/transport_check.h"
 #include "app/upgrade.h"
@@ -46,6 +47,7 @@ struct run {
     struct status *status;
     struct handover *handover;
     const struct program *program;
+    const struct source *source;
     struct notify notify;
     struct watchdog watchdog;
     struct upgrade upgrade;
@@ -249,6 +251,8 @@ static void run_turn(struct run *run)
         handover_all_reached(run->handover, run->worker_count, HANDOVER_SERVING)) {
         run->is_ready = true;
         run_tell_ready(run);
+        if (!run->has_predecessor)
+            source_welcome(run->source);
     }
     run_tell_status(run);
     if (!drain_has_ended_service(&run->drain))
@@ -392,11 +396,10 @@ static int run_start(struct run *run, int channel)
 }
 
 static int start_reloads(struct run *run, const struct config_peer *peer,
-                         const struct run_source *source)
+                         const struct source *source)
 {
     struct reload_options options = {
-        .path = source->path,
-        .seen = &source->seen,
+        .source = source,
         .role = run->role,
         .shared = run->shared,
         .workers = run->workers,
@@ -433,13 +436,14 @@ static bool gives_files(const struct config_peer *peer)
 }
 
 enum exit_code run_role(const struct role *role, const struct config_peer *peer,
-                        struct recipe **recipe, const struct run_source *source,
+                        struct recipe **recipe, const struct source *source,
                         const struct program *program)
 {
     struct run run = {
         .role = role,
         .signal_fd = -1,
         .program = program,
+        .source = source,
         .worker_count = peer->threads != 0 ? peer->threads : workers_usable_cores(),
         .upgrade = {.channel = -1},
     };

@@ -33,6 +33,7 @@ static int parse(const char *const words[WORDS_MAX], struct cli *ret,
         (void)snprintf(path, sizeof path, "%s", ret->config_path);
         ret->config_path = path;
     }
+    cli_finish(ret);
     return result;
 }
 
@@ -70,6 +71,21 @@ static const struct example examples[] = {
     {{"--help"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
     {{"-h", "--nonsense"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
     {{"f", "--help"}, CLI_HELP, FROM_FILE, "f", false, NULL},
+    /* What follows is the other program's to understand. */
+    {{"--from-frp", "f", "g", "--half", "server"}, CLI_CONVERT, FROM_FILE, NULL, false, NULL},
+    {{"--from-rathole=f"}, CLI_CONVERT, FROM_FILE, NULL, false, NULL},
+    {{"--check", "--from-frp"}, CLI_CONVERT, FROM_FILE, NULL, false, NULL},
+    {{"init"}, CLI_INIT, FROM_FILE, ".", false, NULL},
+    {{"init", "d"}, CLI_INIT, FROM_FILE, "d", false, NULL},
+    {{"init", "--help", "x"}, CLI_HELP, FROM_FILE, NULL, false, NULL},
+    {{"server", "--ports", "1"}, CLI_QUICK, CLI_ROLE_SERVER, QUICK_FILE, false, NULL},
+    {{"client", "a:1", "2=3"}, CLI_QUICK, CLI_ROLE_CLIENT, QUICK_FILE, false, NULL},
+    {{"client", "-h"}, CLI_HELP, CLI_ROLE_CLIENT, QUICK_FILE, false, NULL},
+    /* Files that are called like the commands. */
+    {{"./server"}, CLI_RUN, FROM_FILE, "./server", false, NULL},
+    {{"-c", "client"}, CLI_RUN, FROM_FILE, "client", true, NULL},
+    {{"--check", "init"}, CLI_CHECK, FROM_FILE, "init", false, NULL},
+    {{"--", "server"}, CLI_RUN, FROM_FILE, "server", false, NULL},
 
     {{NULL}, .problem = NO_FILE},
     {{"--server"}, .problem = NO_FILE},
@@ -97,6 +113,10 @@ static const struct example examples[] = {
     {{"f", "--genkey"}, .problem = "--genkey takes no FILE"},
     {{"--pubkey", "f"}, .problem = "--pubkey takes no FILE"}, /* not even the same one */
     {{"--pubkey=f"}, .problem = "--pubkey takes no value"},
+    {{"init", "a", "b"}, .problem = "one FILE is enough, \"b\" is another"},
+    {{"init", ""}, .problem = "the name of FILE is empty"},
+    {{"init", "--force"}, .problem = "unknown argument \"--force\", see --help"},
+    {{"server"}, .problem = "server needs --ports, as in --ports 6000-6999"},
 };
 
 Test(cli, forms)
@@ -183,8 +203,11 @@ Test(cli, half_that_is_chosen)
 
 Test(cli, usage_names_every_argument)
 {
-    static const char *const flags[] = {"--server", "-s,",      "--client", "--config",  "-c,",
-                                        "--check",  "--genkey", "--pubkey", "--version", "--help"};
+    static const char *const flags[] = {
+        "--server", "-s,",        "--client",       "--config",     "-c,",
+        "--check",  "--genkey",   "--pubkey",       "--version",    "--help",
+        "--bind",   "--ports",    "--noise",        "--server-key", "--token-file",
+        "--status", "--from-frp", "--print-config", "init",         "RATHOLE_URING_TOKEN"};
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);

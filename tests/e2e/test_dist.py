@@ -28,11 +28,15 @@ def need(program):
         pytest.skip(f"no {program} here")
 
 
-def flags():
-    """The flags in --help: ["-s", "--server", ...]"""
-    rows = re.findall(r"^  (?:(-\w), |    )(--[\w-]+) ", output(PROGRAM, "--help"), re.M)
-    assert len(rows) >= 8
-    return [flag for row in rows for flag in row if flag]
+def flags(word=None):
+    """The flags in --help: ["-s", "--server", ...]. word: those behind this first word, "" for a file."""
+    found = re.findall(r"^  (?:(-\w), |    )(--[\w-]+) +(?:(server|client|both): )?",
+                       output(PROGRAM, "--help"), re.M)
+    assert len(found) >= 16
+    for_word = {None: ("", "server", "client", "both"), "": ("",), "server": ("server", "both"),
+                "client": ("client", "both"), "init": ()}[word]
+    return [flag for *row, place in found for flag in row
+            if flag and (place in for_word or (word and flag in ("-h", "--help", "-V", "--version")))]
 
 
 def rows():
@@ -104,7 +108,12 @@ def complete(directory, *words):
 
 
 def test_completion_of_arguments(tmp_path):
-    assert complete(tmp_path, "-") == sorted(flags())
+    assert complete(tmp_path, "-") == sorted(flags(""))
+    for word in ("server", "client", "init"):
+        assert complete(tmp_path, word, "-") == sorted(flags(word))
+        assert complete(tmp_path, word, "x", "-") == sorted(flags(word))
+        assert complete(tmp_path, word[:2]) == [word]
+    assert complete(tmp_path, "server", "--ports", "") == complete(tmp_path, "client", "") == []
     assert complete(tmp_path, "--ge") == ["--genkey"]
     assert complete(tmp_path, "--genkey", "") == ["x25519"]
     assert complete(tmp_path, "--version", "-") == []
@@ -117,7 +126,10 @@ def test_completion_of_files(tmp_path):
     expected = ["more", "old.toml", "server.ini"]
     for words in ([""], ["-c", ""], ["--config", ""], ["--check", ""], ["--server", ""]):
         assert complete(tmp_path, *words) == expected, words
-    assert complete(tmp_path, "se") == ["server.ini"]
+    assert complete(tmp_path, "se") == ["server", "server.ini"]
+    assert complete(tmp_path, "init", "") == ["more"]
+    for words in (["--from-frp", ""], ["server", "--token-file", ""]):
+        assert complete(tmp_path, *words) == ["more", "notes.txt", "old.toml", "server.ini"]
 
 
 # --- the unit -----------------------------------------------------------------------------------
@@ -196,6 +208,17 @@ bin/rathole-uring
 lib/systemd/system/rathole-uring@.service
 lib/sysusers.d/rathole-uring.conf
 lib/tmpfiles.d/rathole-uring.conf
+libexec/rathole-uring/rathole-uring-convert
+libexec/rathole-uring/rathole_uring_convert/__init__.py
+libexec/rathole-uring/rathole_uring_convert/document.py
+libexec/rathole-uring/rathole_uring_convert/frp.py
+libexec/rathole-uring/rathole_uring_convert/frp_legacy.py
+libexec/rathole-uring/rathole_uring_convert/frp_notes.py
+libexec/rathole-uring/rathole_uring_convert/frp_proxies.py
+libexec/rathole-uring/rathole_uring_convert/keys.py
+libexec/rathole-uring/rathole_uring_convert/main.py
+libexec/rathole-uring/rathole_uring_convert/rathole.py
+libexec/rathole-uring/rathole_uring_convert/sources.py
 share/bash-completion/completions/rathole-uring
 share/doc/rathole-uring/ARCHITECTURE.md
 share/doc/rathole-uring/README.md
@@ -227,6 +250,7 @@ share/doc/rathole-uring/dist/systemd/balanced.conf
 share/doc/rathole-uring/docs/images/run.svg
 share/doc/rathole-uring/docs/images/status.svg
 share/doc/rathole-uring/docs/moving.md
+share/doc/rathole-uring/docs/one-line.md
 share/doc/rathole-uring/docs/operations.md
 share/doc/rathole-uring/docs/options.md
 share/doc/rathole-uring/docs/protocol.md
