@@ -19,7 +19,8 @@
 
 unsigned int descriptors_fixed(enum config_role role, const struct config_peer *peer,
                                unsigned int workers);
-/* The part of one service in that. */
+/* Of these: without any service; of one service. */
+unsigned int descriptors_own(enum config_role role, unsigned int workers);
 unsigned int descriptors_fixed_of(enum config_role role, const struct config_service *service,
                                   unsigned int workers);
 unsigned int descriptors_needed(enum config_role role, const struct config_peer *peer,

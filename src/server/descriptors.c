@@ -30,8 +30,7 @@ static struct service_part *fds_part_of(struct list *node)
 void server_fds_count_fixed(struct server *server)
 {
     struct service_registry *registry = &server->services;
-    static const struct config_peer no_services;
-    unsigned int count = descriptors_fixed(CONFIG_SERVER, &no_services, server->worker_count);
+    unsigned int count = descriptors_own(CONFIG_SERVER, server->worker_count);
     (void)pthread_mutex_lock(&registry->lock);
     list_for_each (node, &registry->entries) {
         struct service_base *entry = container_of(node, struct service_base, node);

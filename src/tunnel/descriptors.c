@@ -46,11 +46,16 @@ unsigned int descriptors_fixed_of(enum config_role role, const struct config_ser
     return service->type == CONFIG_SERVICE_UDP ? 1 + 2 * lanes : 1 + workers + 1;
 }
 
+unsigned int descriptors_own(enum config_role role, unsigned int workers)
+{
+    unsigned int listeners = role == CONFIG_SERVER ? workers : 0;
+    return OF_PROCESS + workers * OF_WORKER + listeners;
+}
+
 unsigned int descriptors_fixed(enum config_role role, const struct config_peer *peer,
                                unsigned int workers)
 {
-    unsigned int listeners = role == CONFIG_SERVER ? workers : 0;
-    unsigned int sum = OF_PROCESS + workers * OF_WORKER + listeners;
+    unsigned int sum = descriptors_own(role, workers);
     for (size_t i = 0; i < peer->service_count; i++)
         sum += descriptors_fixed_of(role, &peer->services[i], workers);
     return sum;
