@@ -298,6 +298,7 @@ static int command_run(const struct cli *cli, struct source *source, const struc
                         ? run_role(roles[role], peer, &recipe, source, program)
                         : EXIT_START_ERROR;
     }
+    source->welcome = NULL;
     keys_wipe(welcome.bytes, welcome.len);
     text_finish(&welcome);
     config_report_finish(&report);

@@ -1,5 +1,6 @@
 #include "server/arrival.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -351,6 +352,7 @@ static enum arrival_step arrival_take_step(struct visitor *visitor, bool has_end
  * for a channel. */
 static void arrival_await(struct visitor *visitor, struct service *service)
 {
+    assert(service != NULL); /* arrival_find_service has said so */
     arrival_leave_gate(visitor);
     arrival_hand_on(visitor, service);
     if (atomic_load(&service->arriving) >= LIMIT_VISITORS_WAITING) {

@@ -488,7 +488,12 @@ def test_workers_preempt_others_only_where_they_wait_for_long(tunnel, service, p
             hog.wait()
     for thread in worker_threads(t.server):
         os.sched_setaffinity(thread, cores)
-    wait_until(lets_others_finish, within(30), "a worker of each that lets others finish again")
+    def does_again():
+        # Seldom: a machine may be noisy for a moment, and each long wait holds for five seconds.
+        time.sleep(0.5)
+        return lets_others_finish()
+
+    wait_until(does_again, within(30), "a worker of each that lets others finish again")
     for process in (t.server, t.client):
         assert "sandbox: refused" not in process.log()
 

@@ -356,18 +356,22 @@ def test_byte_by_byte(shared):
         assert recv_exact(sock, 1) == b"\x16"  # the service's ServerHello
 
 
-@pytest.mark.parametrize("part", [0, 1, 4, 5, 6, 100, -1])
-@pytest.mark.parametrize("kind", ["tls", "http"])
-def test_who_stops_half_way(shared, kind, part):
-    """It is refused at handshake_timeout, not before; meanwhile the server sleeps."""
+def test_who_stops_half_way(shared):
+    """Each is refused at handshake_timeout, not before; meanwhile the server sleeps."""
     t = shared(BY_SNI | {"h": {"host": "h.site.example"}})
-    data = hello("a.site.example") if kind == "tls" else request("h.site.example")[:-2]
-    data = data[:part] if 0 <= part < len(data) else data[:-1 if kind == "tls" else -3]
-    since, begun = t.server.cpu_seconds(), time.monotonic()
-    refused(t, "name", data, wait=within(TIMEOUT + 3))
-    took = time.monotonic() - begun
-    assert took >= TIMEOUT - 0.1
-    assert t.server.cpu_seconds() - since < took / 4
+    tls, http = hello("a.site.example"), request("h.site.example")
+    parts = [b"", http[:1], http[:5], http[:20], http[:-3], *(tls[:size] for size in (1, 4, 5, 6, 100, -1))]
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(t.address)) for _ in parts]
+        since, begun = t.server.cpu_seconds(), time.monotonic()
+        for sock, part in zip(socks, parts, strict=True):
+            sock.sendall(part)
+        for sock in socks:
+            assert how_closed(sock, within(TIMEOUT + 3)) == ("rst", b"")
+            assert time.monotonic() - begun >= TIMEOUT - 0.2
+        assert t.server.cpu_seconds() - since < (time.monotonic() - begun) / 4
+    assert counted(t, "visitors_refused_name") == len(parts)
+    assert all(site.connections == 0 for site in t.sites.values())
     said(t, "handshake_timeout is over")
 
 
