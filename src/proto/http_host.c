@@ -27,7 +27,7 @@ static size_t method_of(const char *bytes, size_t size, bool *ret_is_cut)
     size_t length = 0;
     while (length < size && length < METHOD_MAX && is_method_byte(bytes[length]))
         length++;
-    *ret_is_cut = length == size && length < METHOD_MAX;
+    *ret_is_cut = length == size;
     return length < size && bytes[length] == ' ' ? length : 0;
 }
 

@@ -20,6 +20,7 @@ static const struct {
     {"GET http://b.example.com:80/x HTTP/1.1\r\nHost: a.example.com\r\n\r\n", "b.example.com"},
     {"GET HTTP://b.example.com HTTP/1.1\r\n", "b.example.com"},
     {"GET http://b?q HTTP/1.0\r\n", "b"},
+    {"A-METHOD-OF-THIRTY-TWO-BYTES-YES / HTTP/1.1\r\nHost: a\r\n", "a"},
     {"GET / HTTP/1.0\r\n\r\n", NULL},
     {"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", NULL},
     {"GET / HTTP/1.1\r\nHost:\r\n\r\n", NULL},
