@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 
 #include "base/error.h"
 #include "draft_priv.h"
@@ -60,18 +59,13 @@ const char *config_taken_text(const char *path, const struct config_peer *server
 
 /* ---- conflicts in the file ---- */
 
-static bool is_same_name(const struct host_port *a, const struct host_port *b)
-{
-    return a->port == b->port && strcasecmp(a->host, b->host) == 0;
-}
-
 static bool is_in_the_way(const struct listener *a, const struct listener *b)
 {
     if (a->is_udp != b->is_udp || a->name->port != b->name->port || a->is_routed || b->is_routed ||
         (a->is_on_login && b->is_on_login))
         return false;
     if (a->count == 0 || b->count == 0)
-        return is_same_name(a->name, b->name);
+        return config_is_same_addr(a->name, b->name);
     return addr_overlaps(&a->addrs[0], &b->addrs[0]);
 }
 

@@ -147,8 +147,8 @@ void socket_widen_window(int fd, int bytes)
     /* SO_RCVBUF would switch the kernel's buffer tuning off. A low-water mark makes the kernel grow
      * the buffer to hold it, and the buffer keeps that size when the mark goes back to 1
      * (tcp_set_rcvlowat, Linux 4.18). */
-    tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
-    tcp_set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+    socket_set_low_water(fd, bytes);
+    socket_set_low_water(fd, 1);
 }
 
 void socket_set_unsent_limit(int fd, size_t bytes)
